@@ -1,0 +1,1 @@
+"""Haystack components that work on batches of queries and keep what they compute."""

@@ -1,0 +1,56 @@
+"""Scores → rankings: the same cut, order and clipping for every retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_opt.progress import say
+from rag_opt.keys import key_of
+from rag_opt.records import Chunks, Floats, Ints, Queries, Rankings
+from rag_opt.store import Columns, Store
+
+Pair = tuple[Ints, Floats]
+
+
+def best(scores: NDArray[np.floating], depth: int) -> Pair:
+    """The rows of the `depth` greatest finite scores and the scores, best first, equal scores by row."""
+    if depth < len(scores):
+        limit = np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        rows = np.flatnonzero(scores >= limit)
+    else:
+        rows = np.arange(len(scores))
+    rows = rows[np.isfinite(scores[rows])]
+    order = np.lexsort((rows, -scores[rows]))[:depth]
+    return rows[order].astype(np.int32), scores[rows[order]].astype(np.float32)
+
+
+def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
+    """Columns `rows` and `scores`, [queries, depth], shorter rankings filled up with row -1, score -inf."""
+    found = list(pairs)
+    rows = np.full((len(found), depth), -1, np.int32)
+    scores = np.full((len(found), depth), -np.inf, np.float32)
+    for query, (hits, values) in enumerate(found):
+        rows[query, : len(hits)] = hits
+        scores[query, : len(hits)] = values
+    return {"rows": rows, "scores": scores}
+
+
+def ranked(
+    store: Store, key: str, queries: Queries, chunks: Chunks, depth: int, rank: Callable[[Queries, int], Columns]
+) -> Rankings:
+    """The batch's rankings, computed for the whole set of queries once and kept.
+
+    `rank(queries, depth)` gives the columns; `depth` is clipped to the number of chunks, which is said once.
+    """
+    clipped = min(depth, len(chunks))
+    if clipped < depth:
+        store.live("said", f"depth {chunks.key}", lambda: say(f"{len(chunks)} chunks: depth {depth} clipped") or True)
+    whole = queries.whole
+    full_key = key_of(key, whole.key, clipped)
+    table = store.table("rankings", full_key, lambda: rank(whole, clipped))
+    seconds = table.seconds / max(1, len(whole.items))
+    rankings = Rankings(chunks, table.columns["rows"], table.columns["scores"], full_key, seconds)
+    return rankings if queries.whole_set is None else rankings.take(queries.rows)

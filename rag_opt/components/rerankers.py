@@ -1,0 +1,59 @@
+"""Rerankers: a ranking → the same chunks in another order."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from haystack import component
+from numpy.typing import NDArray
+
+from rag_opt.components.ranking import Pair, stacked
+from rag_opt.components.stage import Stage, require
+from rag_opt.keys import key_of
+from rag_opt.records import Floats, Queries, Rankings, Vectors
+
+
+@component
+class MMR(Stage):
+    """Maximal marginal relevance (Carbonell and Goldstein 1998): relevant, and unlike what was chosen before.
+
+    Each step takes the chunk of greatest (1 - diversity) x similarity to the query - diversity x greatest similarity
+    to a chosen chunk; similarities are cosines. `keep` chunks remain (None: all).
+    """
+
+    def __init__(self, diversity: float, keep: int | None = None) -> None:
+        require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
+        require(keep is None or keep >= 1, f"keep must be at least 1, not {keep}")
+        self.diversity = diversity
+        self.keep = keep
+
+    @component.output_types(ranking=Rankings)
+    def run(
+        self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors
+    ) -> dict[str, Rankings]:
+        start = time.perf_counter()
+        asked = queries.of_batch(query_vectors.values)
+        width = ranking.rows.shape[1]
+        pairs = [self._reordered(ranking.rows[i], asked[i], vectors.values) for i in range(len(asked))]
+        columns = stacked(pairs, min(self.keep or width, width))
+        seconds = (time.perf_counter() - start) / max(1, len(asked)) + ranking.seconds
+        key = key_of(self.fingerprint, ranking.key, vectors.key)
+        return {"ranking": Rankings(ranking.chunks, columns["rows"], columns["scores"], key, seconds)}
+
+    def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
+        rows = rows[rows >= 0]
+        keep = len(rows) if self.keep is None else min(self.keep, len(rows))
+        mine = vectors[rows]
+        relevance, likeness = mine @ query, mine @ mine.T
+        nearest = np.zeros(len(rows), np.float32)
+        free = np.ones(len(rows), bool)
+        order, scores = [], []
+        for _ in range(keep):
+            gain = (1 - self.diversity) * relevance - self.diversity * nearest
+            choice = int(np.argmax(np.where(free, gain, -np.inf)))
+            order.append(choice)
+            scores.append(gain[choice])
+            free[choice] = False
+            nearest = likeness[choice] if len(order) == 1 else np.maximum(nearest, likeness[choice])
+        return rows[order], np.array(scores, np.float32)

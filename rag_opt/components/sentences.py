@@ -1,0 +1,52 @@
+"""Sentence boundaries by Punkt, trained on the corpus itself (Kiss and Strunk 2006), so nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rag_opt.components.spans import BLANK_LINE, Span, between
+from rag_opt.keys import key_of
+from rag_opt.records import Documents
+from rag_opt.store import Columns, Store
+
+TRAINING_CHARACTERS = 5_000_000
+"""Enough for stable abbreviations; training on more only takes longer."""
+
+
+def sentences_of(documents: Documents, store: Store) -> list[list[Span]]:
+    """Per document the spans of its sentences; a blank line always ends one."""
+    return store.live("sentence lists", documents.key, lambda: _lists(documents, store))
+
+
+def _lists(documents: Documents, store: Store) -> list[list[Span]]:
+    table = store.table("sentences", key_of("punkt", documents.key), lambda: _columns(documents)).columns
+    spans: list[list[Span]] = [[] for _ in documents.items]
+    for row, start, end in zip(*(table[name].tolist() for name in ("rows", "starts", "ends")), strict=True):
+        spans[row].append((start, end))
+    return spans
+
+
+def _columns(documents: Documents) -> Columns:
+    found = list(_sentences(documents))
+    columns = np.array(found, np.int32).reshape(-1, 3)
+    return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
+
+
+def _sentences(documents: Documents) -> Iterator[tuple[int, int, int]]:
+    from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
+
+    trainer = PunktTrainer()
+    seen = 0
+    for document in documents.items:
+        if seen > TRAINING_CHARACTERS:
+            break
+        trainer.train(document.text, finalize=False)
+        seen += len(document.text)
+    trainer.finalize_training()
+    tokenizer = PunktSentenceTokenizer(trainer.get_params())
+    for row, document in enumerate(documents.items):
+        for start, end in between(document.text, (0, len(document.text)), BLANK_LINE):
+            for first, last in tokenizer.span_tokenize(document.text[start:end]):
+                yield row, start + first, start + last

@@ -1,0 +1,52 @@
+"""What our components share: a fingerprint made of their parameters, and the store that keeps their products."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from rag_opt.keys import key_of
+from rag_opt.store import Store
+
+IN_MEMORY = Store()
+"""Where components keep their products when nobody gave them another store."""
+
+
+class Stage:
+    """A component whose constructor's parameters are its attributes, under the same names.
+
+    That is also what Haystack needs to serialise it.
+    """
+
+    store: Store = IN_MEMORY
+
+    def use(self, store: Store) -> None:
+        """Keep products in this store from now on, nested parts' too."""
+        self.store = store
+        for name in parameter_names(type(self)):
+            if isinstance(part := getattr(self, name), Stage):
+                part.use(store)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the class and of every constructor parameter that can change the product."""
+        values = {name: identity(getattr(self, name)) for name in parameter_names(type(self))}
+        return key_of(f"{type(self).__module__}.{type(self).__qualname__}", values)
+
+
+def parameter_names(kind: type) -> list[str]:
+    """The names of a class's own constructor parameters."""
+    # The signature of the class itself would be that of Haystack's metaclass.
+    parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    return [p.name for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def identity(value: Any) -> Any:
+    """What stands for a parameter's value in a fingerprint: nested parts by their own fingerprint."""
+    return getattr(value, "fingerprint", value)
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise ValueError with this text unless the condition holds; composing names the key."""
+    if not condition:
+        raise ValueError(what)

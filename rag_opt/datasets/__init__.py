@@ -1,0 +1,1 @@
+"""One loader per format; each gives a checked `Dataset`."""

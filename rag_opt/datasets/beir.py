@@ -1,0 +1,81 @@
+"""BEIR folders: corpus.jsonl, queries.jsonl, qrels.tsv or qrels/*.tsv (Thakur et al. 2021, arXiv 2104.08663)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rag_opt.datasets.checks import Judgement, checked
+from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, text_of, texts
+from rag_opt.errors import DatasetError
+from rag_opt.records import Dataset, Document, Evidence, Query
+
+
+def load(path: str | None, qrels: str | None = None, num_queries: int | None = None) -> Dataset:
+    """The dataset of a BEIR folder.
+
+    `qrels` names one file in it (default: qrels.tsv, else all of qrels/*.tsv). Queries that the qrels do not mention
+    and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps the
+    first so many. A queries.jsonl row may also carry `answers` and `evidence` [{doc_id, start, end}].
+    """
+    folder = existing(path, "dataset.path")
+    if not folder.is_dir():
+        raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
+    judgements = [row for file in _qrels_files(folder, qrels) for row in read_qrels(file)]
+    judged = {row.query_id for row in judgements}
+    all_queries = list(read_queries(folder / "queries.jsonl"))
+    queries = [query for query in all_queries if query.id in judged or query.answers][:num_queries]
+    known = {query.id for query in all_queries}
+    chosen = {query.id for query in queries}
+    # Judgements of queries that exist but were not chosen go; those of unknown queries stay, to be reported.
+    kept = [row for row in judgements if row.query_id in chosen or row.query_id not in known]
+    return checked(folder.name, read_corpus(folder / "corpus.jsonl"), queries or all_queries, kept)
+
+
+def _qrels_files(folder: Path, name: str | None) -> list[Path]:
+    if name is not None:
+        return [folder / name]
+    found = [folder / "qrels.tsv"] if (folder / "qrels.tsv").exists() else sorted((folder / "qrels").glob("*.tsv"))
+    if not found:
+        raise DatasetError(f"{folder}: neither qrels.tsv nor qrels/*.tsv is there")
+    return found
+
+
+def read_corpus(path: Path) -> Iterator[Document]:
+    """The documents of a corpus.jsonl."""
+    for where, row in json_lines(path):
+        yield Document(identifier(row, where, "_id", "id"), text(row, where, "text"), text(row, where, "title", ""))
+
+
+def read_queries(path: Path) -> Iterator[Query]:
+    """The queries of a queries.jsonl, with answers and evidence where they are given."""
+    for where, row in json_lines(path):
+        evidence = tuple(evidence_of(row, where))
+        query_id = identifier(row, where, "_id", "id")
+        yield Query(query_id, text(row, where, "text"), texts(row, where, "answers"), evidence)
+
+
+def evidence_of(row: Row, where: str) -> Iterator[Evidence]:
+    """The evidence spans of a row: [{doc_id, start, end}]."""
+    spans = row.get("evidence") or []
+    for span in spans if isinstance(spans, list) else [spans]:
+        if not isinstance(span, dict) or not all(type(span.get(end)) is int for end in ("start", "end")):
+            raise DatasetError(f"{where}: evidence must be a list of {{doc_id, start, end}}, not {span!r}"[:300])
+        yield Evidence(identifier(span, where, "doc_id"), span["start"], span["end"])
+
+
+def read_qrels(path: Path) -> Iterator[Judgement]:
+    """The judgements of a TSV: query-id, corpus-id, score (or TREC's four columns); a header line is skipped."""
+    for number, line in enumerate(text_of(path).split("\n"), 1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or (number == 1 and not _is_int(fields[-1])):
+            continue
+        if len(fields) not in (3, 4) or not _is_int(fields[-1]):
+            raise DatasetError(
+                f"{path}:{number}: query id, document id and a whole number are expected, separated by tabs: {line!r}"[:300]
+            )
+        yield Judgement(fields[0].strip(), fields[-2].strip(), int(fields[-1]))
+
+
+def _is_int(field: str) -> bool:
+    return field.strip().lstrip("+-").isdecimal()

@@ -1,0 +1,190 @@
+"""Raw rows → one checked `Dataset`: the same rules, counted notes and messages for every format."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rag_opt.errors import DatasetError
+from rag_opt.keys import key_of
+from rag_opt.records import Dataset, Document, Documents, Query
+
+EMPTY_LIMIT = 0.10
+"""The largest share of empty documents that is dropped with a note; more is a broken file."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One line of the qrels."""
+
+    query_id: str
+    document_id: str
+    grade: int
+
+
+def checked(
+    name: str,
+    documents: Iterable[Document],
+    queries: Iterable[Query],
+    judgements: Iterable[Judgement],
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """The dataset of these rows.
+
+    Dropped and noted: empty documents (up to 10 %), queries without a relevant document or an answer, repeated equal
+    judgements. Raises DatasetError for what can only be a mistake: duplicate ids, empty queries, qrels that name
+    unknown ids, evidence outside its document, nothing left.
+    """
+    found = list(notes)
+    kept_documents = _documents(name, documents, found)
+    all_queries = _queries(name, queries)
+    grades = _qrels(name, judgements, {d.id for d in kept_documents}, {q.id for q in all_queries}, found)
+    kept = [q for q in all_queries if q.answers or any(grade > 0 for grade in grades.get(q.id, {}).values())]
+    if len(kept) < len(all_queries):
+        found.append(f"{len(all_queries) - len(kept)} queries without a relevant document or an answer left out")
+    if not kept:
+        raise DatasetError(f"{name}: no query has a relevant document or a reference answer; check the qrels")
+    _check_evidence(name, kept, kept_documents)
+    return Dataset(name, tuple(kept_documents), tuple(kept), {q.id: grades.get(q.id, {}) for q in kept}, tuple(found))
+
+
+def _documents(name: str, rows: Iterable[Document], notes: list[str]) -> list[Document]:
+    documents = [_encodable_document(row) for row in rows]
+    if not documents:
+        raise DatasetError(f"{name}: there are no documents")
+    _no_duplicates(name, "document", [d.id for d in documents])
+    kept = [d for d in documents if d.text.strip()]
+    empty = len(documents) - len(kept)
+    if empty > EMPTY_LIMIT * len(documents):
+        raise DatasetError(
+            f"{name}: {empty} of {len(documents)} documents have no text (at most {EMPTY_LIMIT:.0%} are dropped); "
+            f"first: {_first(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
+        )
+    if empty:
+        notes.append(f"{empty} empty documents dropped")
+    return kept
+
+
+def _queries(name: str, rows: Iterable[Query]) -> list[Query]:
+    queries = [replace(row, text=encodable(row.text), answers=tuple(map(encodable, row.answers))) for row in rows]
+    if not queries:
+        raise DatasetError(f"{name}: there are no queries")
+    _no_duplicates(name, "query", [q.id for q in queries])
+    blank = [q.id for q in queries if not q.text.strip()]
+    if blank:
+        raise DatasetError(f"{name}: {len(blank)} queries have no text; first: {_first(blank)}. Remove or fill them")
+    return queries
+
+
+def _qrels(
+    name: str, rows: Iterable[Judgement], documents: set[str], queries: set[str], notes: list[str]
+) -> dict[str, dict[str, int]]:
+    judgements = list(rows)
+    _known(name, "query", queries, (j.query_id for j in judgements))
+    qrels: dict[str, dict[str, int]] = {}
+    repeated = 0
+    for judgement in judgements:
+        grades = qrels.setdefault(judgement.query_id, {})
+        if grades.get(judgement.document_id, judgement.grade) != judgement.grade:
+            raise DatasetError(
+                f"{name}: query '{judgement.query_id}' and document '{judgement.document_id}' are judged twice, "
+                f"as {grades[judgement.document_id]} and as {judgement.grade}; keep one"
+            )
+        repeated += judgement.document_id in grades
+        grades[judgement.document_id] = judgement.grade
+    _known(name, "document", documents, (j.document_id for j in judgements))
+    if repeated:
+        notes.append(f"{repeated} repeated judgements merged")
+    return qrels
+
+
+def _known(name: str, kind: str, known: set[str], named: Iterable[str]) -> None:
+    unknown = list(dict.fromkeys(given for given in named if given not in known))
+    if not unknown:
+        return
+    example = f"such as '{min(known)}'" if known else "none"
+    raise DatasetError(
+        f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: {_first(unknown)}. "
+        f"Known ids are {example}; ids are compared as text, so 1 and '1' are the same but 1 and '01' are not"
+    )
+
+
+def _no_duplicates(name: str, kind: str, ids: list[str]) -> None:
+    twice = [given for given, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{name}: {len(twice)} {kind} ids occur more than once: {_first(twice)}. Make them unique")
+
+
+def _check_evidence(name: str, queries: list[Query], documents: list[Document]) -> None:
+    lengths = {d.id: len(d.text) for d in documents}
+    for query in queries:
+        for span in query.evidence:
+            length = lengths.get(span.document_id)
+            if length is None:
+                raise DatasetError(f"{name}: evidence of query '{query.id}' is in unknown document '{span.document_id}'")
+            if not 0 <= span.start < span.end <= length:
+                raise DatasetError(
+                    f"{name}: evidence of query '{query.id}' is characters [{span.start}, {span.end}) of document "
+                    f"'{span.document_id}', which has {length}; offsets count characters of `text`, from 0"
+                )
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates replaced (U+FFFD), one for one, so that spans keep their place."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not _is_encodable(text) else text
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encodable_document(row: Document) -> Document:
+    if _is_encodable(row.text) and _is_encodable(row.title):
+        return row
+    return replace(row, text=encodable(row.text), title=encodable(row.title))
+
+
+def _first(ids: Iterable[str], count: int = 5) -> str:
+    names = [f"'{given}'" for _, given in zip(range(count + 1), ids, strict=False)]
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """(dev, test): the same documents, the queries divided at random but repeatably; each keeps file order.
+
+    Raises DatasetError where either side would be empty.
+    """
+    ids = sorted(query.id for query in dataset.queries)
+    random.Random(seed).shuffle(ids)
+    count = round(test_share * len(ids))
+    if not 0 < count < len(ids):
+        raise DatasetError(
+            f"{dataset.name}: {len(ids)} queries can't be divided with dataset.test_share={test_share}: "
+            "both sides need at least one; give more queries or another share"
+        )
+    test = set(ids[:count])
+    return _part(dataset, set(ids) - test), _part(dataset, test)
+
+
+def _part(dataset: Dataset, ids: set[str]) -> Dataset:
+    queries = tuple(query for query in dataset.queries if query.id in ids)
+    return replace(dataset, queries=queries, qrels={query.id: dataset.qrels[query.id] for query in queries})
+
+
+def documents_of(dataset: Dataset) -> Documents:
+    """The corpus for the pipelines, keyed by ids, titles and texts."""
+    return Documents(dataset.documents, key_of("documents", [(d.id, d.title, d.text) for d in dataset.documents]))
+
+
+def sample(ids: Sequence[str], count: int | None, seed: int) -> set[str]:
+    """`count` of the ids at random but repeatably; all where count is None or not smaller."""
+    if count is None or count >= len(ids):
+        return set(ids)
+    return set(random.Random(seed).sample(sorted(ids), count))
+

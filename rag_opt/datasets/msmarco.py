@@ -1,0 +1,119 @@
+"""Records in the `ms_marco v2.1` schema (Bajaj et al. 2016, arXiv 1611.09268), from files or from the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from rag_opt.datasets import beir
+from rag_opt.datasets.checks import Judgement, checked, sample
+from rag_opt.datasets.files import Row, existing, json_lines
+from rag_opt.errors import DatasetError
+from rag_opt.records import Dataset, Document, Query
+
+NO_ANSWER = "No Answer Present."
+"""How ms_marco v2.1 marks an unanswerable query."""
+
+
+def load(
+    path: str | None = None,
+    split: str = "validation",
+    num_documents: int | None = None,
+    num_queries: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """The dataset of ms_marco v2.1 records.
+
+    `path`: a .jsonl file of records, a folder of them, or a folder where they are already converted to corpus.jsonl,
+    queries.jsonl and qrels.tsv; without it, `split` is streamed from the hub (needs `rag-opt-studies[hub]`).
+    `num_queries` answerable queries and `num_documents` passages are drawn by `seed`; the passages that are relevant
+    to a chosen query always stay. Unanswerable queries are left out and counted; equal passages are one document.
+    """
+    if path is None:
+        # The hub's records come in no useful order; ten passages a record are enough to fill both numbers.
+        needed = max(num_queries or 1000, (num_documents or 10_000) // 10) * 3
+        return _converted("msmarco", islice(_from_hub(split), needed), num_documents, num_queries, seed)
+    found = existing(path, "dataset.path")
+    if (found / "corpus.jsonl").is_file():
+        return _sampled(beir.load(str(found)), num_documents, num_queries, seed)
+    files = sorted(found.glob("*.jsonl")) if found.is_dir() else [found]
+    if not files:
+        raise DatasetError(f"dataset.path={path}: no *.jsonl with ms_marco v2.1 records in this folder")
+    rows = (pair for file in files for pair in json_lines(file))
+    return _converted(found.stem, rows, num_documents, num_queries, seed)
+
+
+def _from_hub(split: str) -> Iterator[tuple[str, Row]]:
+    ways_out = (
+        "\n  1. local records: dataset.path=<file or folder of ms_marco v2.1 .jsonl>"
+        "\n  2. the hub: pip install 'rag-opt-studies[hub]', with a network connection"
+    )
+    try:
+        import datasets
+
+        stream = datasets.load_dataset("microsoft/ms_marco", "v2.1", split=split, streaming=True)
+        for number, row in enumerate(stream):
+            yield f"hub record {number}", dict(row)
+    except ImportError as error:
+        raise DatasetError(f"msmarco: dataset.path is not set and `datasets` is not installed.{ways_out}") from error
+    except Exception as error:  # whatever the hub's client raises: network, proxy, authentication, schema
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise DatasetError(f"msmarco: dataset.path is not set and the hub can't be reached ({reason}).{ways_out}") from error
+
+
+def _converted(
+    name: str, rows: Iterable[tuple[str, Row]], num_documents: int | None, num_queries: int | None, seed: int
+) -> Dataset:
+    documents: dict[str, Document] = {}
+    queries: list[Query] = []
+    judgements: list[Judgement] = []
+    unanswerable = 0
+    for where, row in rows:
+        query, passages = _record(row, where)
+        relevant = [text for text, selected in passages if selected and text]
+        for number, (text, _) in enumerate(passages):
+            documents.setdefault(text, Document(f"{query.id}_{number}", text))
+        if relevant:
+            queries.append(query)
+            judgements += [Judgement(query.id, documents[text].id, 1) for text in relevant]
+        unanswerable += not relevant
+    notes = [f"{unanswerable} unanswerable queries left out"] if unanswerable else []
+    whole = checked(name, documents.values(), queries, judgements, notes)
+    return _sampled(whole, num_documents, num_queries, seed)
+
+
+def _record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
+    try:
+        passages: Any = row["passages"]
+        selected = [bool(flag) for flag in passages["is_selected"]]
+        texts = [" ".join(str(text).split()) for text in passages["passage_text"]]
+        answers = tuple(str(answer) for answer in row.get("answers") or () if answer and answer != NO_ANSWER)
+        query = Query(str(row["query_id"]), str(row["query"]), answers)
+        return query, list(zip(texts, selected, strict=True))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{where}: not an ms_marco v2.1 record ({type(error).__name__}: {error}); expected keys: "
+            "query, query_id, answers, passages {is_selected, passage_text}"
+        ) from error
+
+
+def _sampled(dataset: Dataset, num_documents: int | None, num_queries: int | None, seed: int) -> Dataset:
+    for key, count in (("num_documents", num_documents), ("num_queries", num_queries)):
+        if count is not None and count < 1:
+            raise DatasetError(f"dataset.{key}={count}: at least 1 is needed")
+    chosen = sample([query.id for query in dataset.queries], num_queries, seed)
+    queries = [query for query in dataset.queries if query.id in chosen]
+    needed = {document for query in queries for document, grade in dataset.qrels[query.id].items() if grade > 0}
+    others = [document.id for document in dataset.documents if document.id not in needed]
+    room = None if num_documents is None else max(0, num_documents - len(needed))
+    kept = needed | sample(others, room, seed)
+    documents = [document for document in dataset.documents if document.id in kept]
+    judgements = [
+        Judgement(query.id, document, grade)
+        for query in queries
+        for document, grade in dataset.qrels[query.id].items()
+        if document in kept
+    ]
+    return checked(dataset.name, documents, queries, judgements, dataset.notes)
+

@@ -1,0 +1,76 @@
+"""SQuAD v1.1 and v2 JSON as whole articles with character-span evidence (Rajpurkar et al. 2016, 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rag_opt.datasets.checks import Judgement, checked, sample
+from rag_opt.datasets.files import existing, json_file
+from rag_opt.errors import DatasetError
+from rag_opt.records import Dataset, Document, Evidence, Query
+
+SEPARATOR = "\n\n"
+"""Stands between the paragraphs of an article."""
+
+
+def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dataset:
+    """The dataset of one SQuAD file, or of all *.json in a folder: a document is a whole article.
+
+    Questions that v2 marks impossible are left out and counted; `num_queries` keeps so many at random (by `seed`);
+    all articles stay.
+    """
+    found = existing(path, "dataset.path")
+    files = sorted(found.glob("*.json")) if found.is_dir() else [found]
+    if not files:
+        raise DatasetError(f"dataset.path={path}: no *.json in this folder")
+    documents: dict[str, Document] = {}
+    queries: list[Query] = []
+    impossible = 0
+    for file in files:
+        for number, article in enumerate(_articles(file)):
+            document, asked, skipped = _article(article, f"{file}: article {number}")
+            documents.setdefault(document.id, document)
+            queries += asked
+            impossible += skipped
+    kept = sample([query.id for query in queries], num_queries, seed)
+    queries = [query for query in queries if query.id in kept]
+    judgements = [Judgement(q.id, d, 1) for q in queries for d in {span.document_id: 1 for span in q.evidence}]
+    notes = [f"{impossible} unanswerable questions left out"] if impossible else []
+    return checked(found.stem, documents.values(), queries, judgements, notes)
+
+
+def _articles(file: Path) -> list[Any]:
+    content = json_file(file)
+    articles = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(articles, list):
+        raise DatasetError(f"{file}: not SQuAD: an object with a list under 'data' is expected")
+    return articles
+
+
+def _article(article: Any, where: str) -> tuple[Document, list[Query], int]:
+    try:
+        title = str(article["title"])
+        contexts = [str(paragraph["context"]) for paragraph in article["paragraphs"]]
+        queries: list[Query] = []
+        impossible = offset = 0
+        for paragraph, context in zip(article["paragraphs"], contexts, strict=True):
+            for question in paragraph["qas"]:
+                spans = list(_spans(question, title, context, offset, where))
+                impossible += not spans
+                if spans:
+                    texts = tuple(dict.fromkeys(str(answer["text"]) for answer in question["answers"]))
+                    queries.append(Query(str(question["id"]), str(question["question"]), texts, tuple(spans)))
+            offset += len(context) + len(SEPARATOR)
+    except (KeyError, TypeError) as error:
+        raise DatasetError(f"{where}: not SQuAD: {type(error).__name__} {error}") from error
+    return Document(title, SEPARATOR.join(contexts), title.replace("_", " ")), queries, impossible
+
+
+def _spans(question: Any, title: str, context: str, offset: int, where: str) -> Iterator[Evidence]:
+    spans = {(int(answer["answer_start"]), str(answer["text"])) for answer in question["answers"]}
+    for start, answer in sorted(spans):
+        if context[start : start + len(answer)] != answer:
+            raise DatasetError(f"{where}: answer {answer!r} of question '{question['id']}' is not at {start}"[:300])
+        yield Evidence(title, offset + start, offset + start + len(answer))

@@ -1,0 +1,38 @@
+"""What the process is told before a heavy library is imported: be quiet, and report to nobody."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+QUIET = {
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "ANONYMIZED_TELEMETRY": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+LOUD = ("alembic", "mlflow", "haystack", "chromadb", "sentence_transformers", "bm25s", "httpx", "datasets")
+
+
+def prepare() -> None:
+    """Telemetry of the dependencies off and their logs at warnings, unless the user's environment says otherwise."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def quiet_optuna() -> None:
+    """Optuna's own lines off: ours say the same. Experimental features that we chose are not worth a warning each."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,0 +1,69 @@
+"""Every error that rag_opt raises on purpose, in one tree.
+
+RagOptError
+├── ConfigError         a key, group, choice, value or `_target_` that can't be used
+│   └── SearchSpaceError    a parameter, range, `when` or `below` that can't be searched
+├── DatasetError        a file, record, qrel or split that can't be used
+├── ComponentError      a component, model or index that can't be built or run
+├── MetricError         an unknown metric, or one that this dataset can't feed
+├── StoreError          a folder or artifact that can't be read or written
+└── StudyError          a study that can't be opened
+    ├── StorageError        its file or database
+    └── DriftError          it was made with another dataset, space, objective or pipeline
+
+A message is one to four lines: what happened, where, what was given, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RagOptError(Exception):
+    """Something a user can mend; its message is shown alone, without a traceback."""
+
+
+class ConfigError(RagOptError):
+    """A configuration that can't be used."""
+
+
+class SearchSpaceError(ConfigError):
+    """A search space that can't be searched."""
+
+
+class DatasetError(RagOptError):
+    """A dataset that can't be used."""
+
+
+class ComponentError(RagOptError):
+    """A component that can't be built or run."""
+
+
+class MetricError(RagOptError):
+    """A metric that is unknown, or that the dataset can't feed."""
+
+
+class StoreError(RagOptError):
+    """An artifact folder that can't be used."""
+
+
+class StudyError(RagOptError):
+    """A study that can't be opened or continued."""
+
+
+class StorageError(StudyError):
+    """A study file or database that can't be used."""
+
+
+class DriftError(StudyError):
+    """A study whose dataset, space, objective or pipeline is not the one it was made with."""
+
+
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """The advice for a misspelt name: the nearest valid one, else all of them (empty: "")."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"valid: {', '.join(names)}" if names else ""

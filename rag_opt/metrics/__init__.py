@@ -1,0 +1,1 @@
+"""Metrics, per query, by the names of their field."""

@@ -1,0 +1,101 @@
+"""Answers against reference answers: each metric takes the best over a query's references.
+
+An empty answer scores 0 (unless a reference is empty once normalised, which then matches). A query without references is
+not measurable: nan. Values run from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from rag_opt.records import Scores
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Pairwise = Callable[[str, str], float]
+
+
+def normalised(text: str) -> list[str]:
+    """Lower case, no punctuation, no articles: the words that SQuAD compares (Rajpurkar et al. 2016)."""
+    return ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split()
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 when both have the same words in the same order after SQuAD's normalisation."""
+    return float(normalised(answer) == normalised(reference))
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """The harmonic mean of word precision and recall after SQuAD's normalisation; two empty texts agree."""
+    given, wanted = normalised(answer), normalised(reference)
+    if not given or not wanted:
+        return float(given == wanted)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted))
+
+
+def rouge_1(answer: str, reference: str) -> float:
+    """F1 of stemmed words in common (Lin 2004), by rouge-score."""
+    return float(_rouge().score(reference, answer)["rouge1"].fmeasure)
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """F1 of the longest common subsequence of stemmed words (Lin 2004), by rouge-score."""
+    return float(_rouge().score(reference, answer)["rougeL"].fmeasure)
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+
+
+def bleu(answer: str, reference: str) -> float:
+    """Sentence BLEU-4 with exponential smoothing (Papineni et al. 2002; Chen and Cherry 2014, method 3), by nltk."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    given, wanted = answer.split(), reference.split()
+    if not given or not wanted:
+        return float(given == wanted)
+    order = min(4, len(given))
+    return float(sentence_bleu([wanted], given, [1 / order] * order, SmoothingFunction().method3))
+
+
+PAIRWISE: dict[str, Pairwise] = {
+    "EM": exact_match,
+    "F1": token_f1,
+    "ROUGE-1": rouge_1,
+    "ROUGE-L": rouge_l,
+    "BLEU": bleu,
+}
+
+
+def per_query(metric: Pairwise, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+    """The best value over each query's references; nan where there are none."""
+    pairs = zip(answers, references, strict=True)
+    values = [max((metric(answer, each) for each in wanted), default=np.nan) for answer, wanted in pairs]
+    return np.array(values, np.float64)
+
+
+def similarity(
+    encode: Callable[[list[str]], Any], answers: Sequence[str], references: Sequence[Sequence[str]]
+) -> Scores:
+    """The greatest cosine similarity of answer and reference, at least 0, by the embedder `encode` (unit vectors)."""
+    texts = [*answers, *(text for wanted in references for text in wanted)]
+    vectors = encode(texts)
+    values, start = [], len(answers)
+    for row, wanted in enumerate(references):
+        mine = vectors[start : start + len(wanted)]
+        start += len(wanted)
+        empty = 0.0 if len(wanted) else np.nan
+        values.append(max(0.0, float((mine @ vectors[row]).max())) if answers[row].strip() and len(wanted) else empty)
+    return np.array(values, np.float64)

@@ -1,0 +1,41 @@
+"""Rankings of documents against qrels, by ir_measures (MacAvaney et al. 2022): nDCG@10, RR@10, R@100, P(rel=2)@5 …
+
+A document stands where its best chunk stands. A query with nothing retrieved scores the measure's declared default (0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ir_measures
+import numpy as np
+
+from rag_opt.errors import MetricError
+from rag_opt.records import Qrels, Scores
+
+MEASURES = ("nDCG@10", "RR@10", "R@10", "P@10", "AP@10")
+"""Those that are measured by default; every measure of ir_measures that needs no other program is known."""
+
+
+def measure(name: str) -> ir_measures.Measure | None:
+    """The measure of this name; None when ir_measures has none."""
+    try:
+        return ir_measures.parse_measure(name)
+    except (NameError, ValueError, SyntaxError, TypeError):
+        return None
+
+
+def per_query(
+    name: str, qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]
+) -> Scores:
+    """One value a query, float64; nan for a query without a relevant document.
+
+    `rankings` are document ids, best first, each document once.
+    """
+    chosen = measure(name)
+    if chosen is None:
+        raise MetricError(f"'{name}' is not a measure of ir_measures")
+    judged = {q: dict(qrels[q]) for q in query_ids if any(grade > 0 for grade in qrels.get(q, {}).values())}
+    run = {q: {doc: -float(rank) for rank, doc in enumerate(docs)} for q, docs in zip(query_ids, rankings, strict=True)}
+    values = {row.query_id: row.value for row in ir_measures.iter_calc([chosen], judged, run)} if judged else {}
+    return np.array([values.get(q, np.nan) for q in query_ids], np.float64)

@@ -1,0 +1,183 @@
+"""A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
+
+Wiring follows one rule: an input is connected to the last earlier component whose output has its name. Each stage's file
+under conf/ lists its components, in the order of the data flow: splitter, embedder, index, retriever, reranker, generator.
+What the result does not need is not built, so BM25 alone never embeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from haystack import Pipeline
+from omegaconf import DictConfig
+
+from rag_opt.components.stage import Stage
+from rag_opt.config import STAGES, build, plain
+from rag_opt.errors import ComponentError
+from rag_opt.records import Answers, Documents, Queries, Rankings
+from rag_opt.store import Store
+
+GIVEN = ("documents", "queries")
+"""The sockets that are fed from outside."""
+
+RESULTS = ("ranking", "answers")
+
+
+Products = Mapping[tuple[str | None, str], Any]
+"""Values by where they come from: (part, socket), part None for what is given from outside."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named component and where each of its inputs comes from: (part, socket), part None for what is given."""
+
+    name: str
+    component: Any
+    inputs: Mapping[str, tuple[str | None, str]]
+
+
+@dataclass(frozen=True)
+class RagPipeline:
+    """Both pipelines of one configuration, and which parts give the results."""
+
+    indexing: Pipeline
+    querying: Pipeline
+    parts: tuple[Part, ...]
+    results: Mapping[str, str]
+
+    @property
+    def has_generator(self) -> bool:
+        return "answers" in self.results
+
+    def index(self, documents: Documents) -> Products:
+        """All that is computed from the documents alone."""
+        names = set(self.indexing.graph.nodes)
+        out = self.indexing.run(self._inputs(names, {(None, "documents"): documents}), include_outputs_from=names)
+        return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
+
+    def ask(self, queries: Queries, documents: Documents, index: Products) -> tuple[Rankings, Answers | None]:
+        """The final ranking of a batch of queries, and the answers where there is a generator."""
+        given: Products = {(None, "queries"): queries, (None, "documents"): documents, **index}
+        out = self.querying.run(
+            self._inputs(set(self.querying.graph.nodes), given), include_outputs_from=set(self.results.values())
+        )
+        answers = out[self.results["answers"]]["answers"] if self.has_generator else None
+        return out[self.results["ranking"]]["ranking"], answers
+
+    def _inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
+        return {
+            part.name: {socket: given[source] for socket, source in part.inputs.items() if source in given}
+            for part in self.parts
+            if part.name in names
+        }
+
+    def mermaid(self) -> str:
+        """The whole pipeline as a Mermaid flow chart."""
+        lines = ["flowchart LR"]
+        for part in self.parts:
+            lines.append(f'    {part.name}["{part.name}<br><i>{type(part.component).__name__}</i>"]')
+            for socket, (sender, _) in part.inputs.items():
+                lines.append(f"    {sender or socket}([{socket}])" if sender is None else "")
+                lines.append(f"    {sender or socket} -- {socket} --> {part.name}")
+        return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
+
+
+def built(config: DictConfig, store: Store) -> RagPipeline:
+    """The pipelines of a configuration, their products kept in the store.
+
+    Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source.
+    """
+    parts = _needed(_wired(_components(config)))
+    for part in parts:
+        if isinstance(part.component, Stage):
+            part.component.use(store)
+    asked = _asked(parts)
+    indexing = _pipeline([part for part in parts if part.name not in asked])
+    querying = _pipeline([part for part in parts if part.name in asked])
+    return RagPipeline(indexing, querying, tuple(parts), _results(parts))
+
+
+def _components(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    trusted = plain(config.trusted_modules)
+    for stage in STAGES:
+        nodes = plain(config[stage].components)
+        yield from _ordered({name: build(node, trusted) for name, node in nodes.items()})
+
+
+def _ordered(components: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The components of one stage, givers before takers, whatever order their files list them in."""
+    waiting = dict(components)
+    while waiting:
+        free = [
+            name
+            for name in waiting
+            if not any(outputs(waiting[other]) & set(inputs(waiting[name])) for other in waiting if other != name)
+        ]
+        if not free:
+            raise ComponentError(f"{', '.join(waiting)}: each of these components waits for another")
+        yield free[0], waiting.pop(free[0])
+
+
+def inputs(component: Any) -> dict[str, bool]:
+    """A component's input sockets, and whether each must be connected."""
+    return {name: socket.is_mandatory for name, socket in component.__haystack_input__._sockets_dict.items()}
+
+
+def outputs(component: Any) -> set[str]:
+    """A component's output sockets."""
+    return set(component.__haystack_output__._sockets_dict)
+
+
+def _wired(components: Iterable[tuple[str, Any]]) -> list[Part]:
+    sources: dict[str, tuple[str | None, str]] = {socket: (None, socket) for socket in GIVEN}
+    parts: list[Part] = []
+    for name, component in components:
+        wanted = inputs(component)
+        missing = [socket for socket, mandatory in wanted.items() if mandatory and socket not in sources]
+        if missing:
+            raise ComponentError(
+                f"{name}: nothing before it gives '{missing[0]}' (there is: {', '.join(sources)}); "
+                "choose another component, or one for an earlier stage that gives it"
+            )
+        parts.append(Part(name, component, {socket: sources[socket] for socket in wanted if socket in sources}))
+        sources |= {socket: (name, socket) for socket in outputs(component)}
+    if "ranking" not in sources:
+        raise ComponentError("retriever: no component gives a 'ranking'")
+    return parts
+
+
+def _results(parts: Iterable[Part]) -> dict[str, str]:
+    return {socket: part.name for part in parts for socket in RESULTS if socket in outputs(part.component)}
+
+
+def _needed(parts: list[Part]) -> list[Part]:
+    """The parts that the results depend on, in order."""
+    wanted = set(_results(parts).values())
+    for part in reversed(parts):
+        if part.name in wanted:
+            wanted |= {sender for sender, _ in part.inputs.values() if sender}
+    return [part for part in parts if part.name in wanted]
+
+
+def _asked(parts: Iterable[Part]) -> set[str]:
+    """The names of the parts that depend on the queries."""
+    found: set[str] = set()
+    for part in parts:
+        if any(source == (None, "queries") or source[0] in found for source in part.inputs.values()):
+            found.add(part.name)
+    return found
+
+
+def _pipeline(parts: list[Part]) -> Pipeline:
+    pipeline = Pipeline()
+    for part in parts:
+        pipeline.add_component(part.name, part.component)
+    names = {part.name for part in parts}
+    for part in parts:
+        for socket, (sender, output) in part.inputs.items():
+            if sender in names:
+                pipeline.connect(f"{sender}.{output}", f"{part.name}.{socket}")
+    return pipeline

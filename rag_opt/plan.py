@@ -1,0 +1,145 @@
+"""A command line → everything a study needs, checked before the study is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from rag_opt.config import choices, composed, fingerprint, parse, plain
+from rag_opt.datasets.checks import split
+from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
+from rag_opt.evaluate import Questions
+from rag_opt.pipelines import RagPipeline, built
+from rag_opt.progress import say
+from rag_opt.keys import key_of
+from rag_opt.records import Dataset
+from rag_opt.search_grammar import parsed
+from rag_opt.search_space import SearchSpace, Value, words
+from rag_opt.settings import Settings, settings_of
+from rag_opt.store import Store
+from rag_opt.trial import Bench, Objective, loaded, measurable, objective_of, store_of
+
+Values = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that can run: nothing in it depends on whether it ran before."""
+
+    config: DictConfig
+    settings: Settings
+    space: SearchSpace
+    seeds: tuple[Values, ...]
+    objective: Objective
+    dataset: Dataset
+    dev: Bench
+    test: Bench
+    fingerprints: Mapping[str, str]
+
+    @property
+    def baseline(self) -> Values:
+        """The configuration that the command line itself describes: trial 0."""
+        return self.seeds[0]
+
+
+def planned(overrides: Sequence[str], variant: str = "") -> Plan:
+    """The plan of a study; raises a RagOptError for the first thing that is wrong."""
+    config = composed(overrides)
+    settings = settings_of(config, variant)
+    objective = objective_of(config)
+    store = store_of(config)
+    space, seeds = searched(config, overrides)
+    pipeline = built(config, store)
+    check_space(space, overrides, store)
+    dataset = loaded(config)
+    metrics = measurable(objective, dataset, _has_generator(pipeline, space))
+    parts = split(dataset, settings.test_share, settings.split_seed)
+    dev, test = (
+        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
+    )
+    return Plan(config, settings, space, tuple(seeds), objective, dataset, dev, test, _prints(config, settings, space, objective, dataset))
+
+
+def searched(config: DictConfig, overrides: Sequence[str]) -> tuple[SearchSpace, list[Values]]:
+    """The space less what the command line pins, and the configurations to begin with: baseline, then `seeds`."""
+    whole = parsed(plain(config.search_space))
+    known = {p.name for p in whole.parameters}
+    pinned = [o.key_or_group for o in parse(overrides) if o.key_or_group in known]
+    standing = default_values(whole, overrides)
+    space = whole.without(pinned, {name: standing[name] for name in pinned if name in standing})
+    if not space.parameters:
+        raise SearchSpaceError("search_space: the command line sets every parameter; leave one of them out to search it")
+    if pinned:
+        say(f"set on the command line, so not searched: {', '.join(pinned)}")
+    baseline = space.active(standing)
+    if wrong := space.outside(baseline):
+        raise SearchSpaceError(
+            f"search_space: the configuration's own {wrong.name}={standing.get(wrong.name)} is not in {wrong.text}; "
+            f"trial 0 measures it, so add it to the space, or set {wrong.name}=<a value> to leave it out of the search"
+        )
+    return space, _distinct([baseline, *_seeds(config, space, overrides, pinned)])
+
+
+def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
+    """The value that a composed configuration has for each parameter of the space that exists in it."""
+    config, chosen = composed(overrides), choices(overrides)
+    values: Values = {}
+    for parameter in space.parameters:
+        if parameter.name in chosen:
+            values[parameter.name] = chosen[parameter.name]
+        elif (found := OmegaConf.select(config, parameter.name)) is not None:
+            values[parameter.name] = found
+    return values
+
+
+def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str], pinned: Sequence[str]) -> list[Values]:
+    found = []
+    for row in plain(config.seeds):
+        if not isinstance(row, list):
+            raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
+        keys = [override.key_or_group for override in parse(row)]
+        expressible = all(key in {p.name for p in space.parameters} for key in keys)
+        if not expressible or set(keys) & set(pinned):
+            continue
+        values = space.active(default_values(space, [*overrides, *row]))
+        if space.outside(values) is None:
+            found.append(values)
+    return found
+
+
+def _distinct(rows: list[Values]) -> list[Values]:
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+
+
+def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> None:
+    """Build a pipeline for few configurations that together show every choice and every end of every range.
+
+    Raises SearchSpaceError with the words that can't be composed or built.
+    """
+    for values in space.corners():
+        given = words(values)
+        try:
+            built(composed([*overrides, *given]), store)
+        except RagOptError as error:
+            raise SearchSpaceError(
+                f"search_space: {error}\n  with {' '.join(given)}\n"
+                "  a parameter that exists only with some choices needs `when: {group: choice}`; see README, Search space"
+            ) from error
+
+
+def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
+    return pipeline.has_generator or any(parameter.name == "generator" for parameter in space.parameters)
+
+
+def _prints(
+    config: DictConfig, settings: Settings, space: SearchSpace, objective: Objective, dataset: Dataset
+) -> dict[str, str]:
+    order = (settings.seed, settings.batches)
+    return {
+        "dataset": key_of(dataset.fingerprint, settings.test_share, settings.split_seed),
+        "search space": space.fingerprint,
+        "objective": key_of(objective.fingerprint, order),
+        "pipeline": fingerprint(config),
+    }

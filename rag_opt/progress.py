@@ -1,0 +1,142 @@
+"""What a person sees while long work runs: a live line on a terminal, plain lines elsewhere.
+
+Parts that do long work call `track`; whether anything is shown is decided by whoever opened a `Screen`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_EVERY = 15.0
+"""Seconds between plain lines about the same work."""
+
+QUIET_UNTIL = 2.0
+"""Work that is done after so many seconds gets no plain line."""
+
+
+class Speed(ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed and task.fields.get("speed") else "")
+
+
+class Screen:
+    """One place for all that is shown during a run; `say` prints a line above what is live."""
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.console = Console(file=file or sys.stderr, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            Speed(),
+            TimeRemainingColumn(compact=True),
+        )
+        self.progress = Progress(*columns, console=self.console, transient=True)
+
+    def say(self, line: str) -> None:
+        """One line, at once, markup left alone."""
+        self.console.print(line, markup=False)
+
+    def __enter__(self) -> Screen:
+        global _screen
+        _screen = self
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _screen
+        _screen = None
+        if self.live:
+            self.progress.stop()
+
+    @contextmanager
+    def trials(self, total: int, done: int) -> Iterator[Line]:
+        """The study's line, with `done` of `total` trials behind it."""
+        line = Line(self, total, done)
+        try:
+            yield line
+        finally:
+            self.progress.remove_task(line._task)
+
+    @contextmanager
+    def task(self, label: str, total: int, speed: bool = False) -> Iterator[Callable[[int], None]]:
+        """Shows `label` with a bar of `total` steps; the function it gives advances the bar."""
+        if not self.live:
+            yield _PlainTask(self, label, total)
+            return
+        task = self.progress.add_task(label, total=total, speed=speed)
+        try:
+            yield lambda steps: self.progress.advance(task, steps)
+        finally:
+            self.progress.remove_task(task)
+
+
+class Line:
+    """The study's own line: `describe` changes it, `advance` counts a trial and tells it where there is no live line."""
+
+    def __init__(self, screen: Screen, total: int, done: int) -> None:
+        self.screen = screen
+        self._task = screen.progress.add_task("", total=total, completed=done)
+
+    def describe(self, text: str) -> None:
+        self.screen.progress.update(self._task, description=text)
+
+    def advance(self, told: str) -> None:
+        self.screen.progress.advance(self._task)
+        if not self.screen.live:
+            self.screen.say(told)
+
+
+class _PlainTask:
+    def __init__(self, screen: Screen, label: str, total: int) -> None:
+        self.screen, self.label, self.total, self.done = screen, label, total, 0
+        self.start = time.monotonic()
+        self.next = self.start + QUIET_UNTIL
+
+    def __call__(self, steps: int) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now < self.next:
+            return
+        rate = self.done / (now - self.start)
+        left = (self.total - self.done) / rate if rate else 0.0
+        self.screen.say(f"{self.label}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {clock(left)} left")
+        self.next = now + PLAIN_EVERY
+
+
+_screen: Screen | None = None
+
+
+@contextmanager
+def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that advances the bar of this work on the open screen; without a screen it does nothing."""
+    if _screen is None:
+        yield lambda _: None
+        return
+    with _screen.task(label, total, speed=True) as advance:
+        yield advance
+
+
+def say(line: str) -> None:
+    """One line on the open screen; without a screen nothing."""
+    if _screen is not None:
+        _screen.say(line)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 2:31 or 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

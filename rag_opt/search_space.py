@@ -1,0 +1,214 @@
+"""The search space: parsed from Hydra's sweep grammar, checked once, then (trial) → overrides.
+
+    retriever: choice(bm25, dense, hybrid)        a group or a key → categorical
+    retriever.top_k: range(3, 21)                 whole numbers; the end is left out, as in Hydra and Python
+    retriever.hybrid_weight:
+      values: interval(0.0, 1.0)                  real numbers; tag(log, interval(…)) on a logarithmic scale
+      when: {retriever: hybrid}                   asked for only then; several parents and lists of values are allowed
+    splitter.overlap:
+      values: range(0, 61, 20)
+      below: splitter.chunk_size                  always less than this other parameter (or number)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from rag_opt.errors import SearchSpaceError
+from rag_opt.keys import key_of
+
+Value = bool | int | float | str | None
+Assignment = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of the configuration and the values it may take, where it exists."""
+
+    name: str
+    distribution: BaseDistribution
+    text: str
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    below: str | float | None = None
+
+    def active(self, chosen: Assignment) -> bool:
+        """Whether the parameter exists, given the values chosen so far."""
+        return all(name in chosen and _in(chosen[name], values) for name, values in self.when.items())
+
+    def limited(self, chosen: Assignment) -> BaseDistribution:
+        """The distribution with `below` applied; raises SearchSpaceError when nothing is left."""
+        limit = chosen.get(self.below) if isinstance(self.below, str) else self.below
+        if limit is None:
+            return self.distribution
+        assert isinstance(self.distribution, IntDistribution | FloatDistribution)
+        values = [value for value in _grid(self.distribution) if value < float(limit)]  # type: ignore[arg-type]
+        if not values:
+            raise SearchSpaceError(f"search_space: {self.name}: no value of {self.text} is below {self.below}={limit}")
+        if len(values) == len(_grid(self.distribution)):
+            return self.distribution
+        return type(self.distribution)(values[0], values[-1], step=self.distribution.step)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Parameters in an order in which every parent comes before its children."""
+
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        rows = [(p.name, str(p.distribution), sorted(p.when.items()), p.below) for p in self.parameters]
+        return key_of("space", sorted(rows, key=str))
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        """The values that this trial gives to the parameters that exist for it."""
+        chosen: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.active(chosen):
+                chosen[parameter.name] = ask(trial, parameter.name, parameter.limited(chosen))
+        return chosen
+
+    def without(self, names: Sequence[str], fixed: Assignment) -> SearchSpace:
+        """The space less these parameters, whose values are now fixed; children that can't exist go with them."""
+        kept: list[Parameter] = []
+        for parameter in self.parameters:
+            when = {name: values for name, values in parameter.when.items() if name not in fixed}
+            holds = all(_in(fixed[name], values) for name, values in parameter.when.items() if name in fixed)
+            below = fixed.get(parameter.below, parameter.below) if isinstance(parameter.below, str) else parameter.below
+            if parameter.name not in names and holds:
+                limit = below if isinstance(below, str | int | float) else None
+                kept.append(Parameter(parameter.name, parameter.distribution, parameter.text, when, limit))
+        return SearchSpace(tuple(kept))
+
+    def active(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Those of the values whose parameter exists, given the others."""
+        chosen: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.name in values and parameter.active(chosen):
+                chosen[parameter.name] = values[parameter.name]
+        return chosen
+
+    def outside(self, values: Mapping[str, Value]) -> Parameter | None:
+        """The first parameter that exists for these values and can't take its own; None when all can."""
+        chosen = self.active(values)
+        for parameter in self.parameters:
+            if parameter.active(chosen) and not _contains(parameter, chosen):
+                return parameter
+        return None
+
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Few assignments that together show every parameter at its first and last value, every choice once."""
+        missing = {(p.name, value) for p in self.parameters for value in corner_values(p.distribution)}
+        by_name = {p.name: p for p in self.parameters}
+        while missing:
+            wanted = min(missing, key=str)
+            forced = self._parents(by_name[wanted[0]], {wanted[0]: wanted[1]})
+            chosen: dict[str, Value] = {}
+            for parameter in self.parameters:
+                if parameter.active(chosen):
+                    chosen[parameter.name] = self._corner(parameter, chosen, forced, missing)
+            missing -= {*chosen.items(), wanted}
+            yield chosen
+
+    def _corner(
+        self, parameter: Parameter, chosen: Assignment, forced: Assignment, missing: set[tuple[str, Value]]
+    ) -> Value:
+        if parameter.name in forced:
+            return forced[parameter.name]
+        values = corner_values(parameter.limited(chosen))
+        return next((value for value in values if (parameter.name, value) in missing), values[0])
+
+    def _parents(self, parameter: Parameter, forced: dict[str, Value]) -> dict[str, Value]:
+        """Values of all ancestors under which the parameter exists; raises SearchSpaceError when there are none."""
+        names = self._ancestors(parameter)
+        choices = [corner_values(p.distribution) for p in self.parameters if p.name in names]
+        for values in product(*choices):
+            trial = dict(zip((p.name for p in self.parameters if p.name in names), values, strict=True))
+            if self.active(trial) == trial and parameter.active(trial):
+                return {**trial, **forced}
+        conditions = ", ".join(f"{name}: {list(values)}" for name, values in parameter.when.items())
+        raise SearchSpaceError(f"search_space: {parameter.name}: `when: {{{conditions}}}` can never hold")
+
+    def _ancestors(self, parameter: Parameter) -> set[str]:
+        by_name = {p.name: p for p in self.parameters}
+        found: set[str] = set()
+        waiting = list(parameter.when)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += by_name[name].when
+        return found
+
+
+def words(values: Mapping[str, Value]) -> list[str]:
+    """The values as Hydra overrides: floats in full, text quoted where Hydra's grammar needs it."""
+    return [f"{name}={_word(value)}" for name, value in values.items()]
+
+
+def ask(trial: Any, name: str, distribution: BaseDistribution) -> Value:
+    """The trial's value for this parameter."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)  # type: ignore[no-any-return]
+    suggest = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    step = {} if distribution.step is None else {"step": distribution.step}
+    return suggest(name, distribution.low, distribution.high, log=distribution.log, **step)  # type: ignore[no-any-return]
+
+
+def possible(distribution: BaseDistribution, value: Value) -> bool:
+    """Whether the distribution can give this value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return _in(value, distribution.choices)
+    return isinstance(value, int | float) and distribution._contains(value)
+
+
+def _contains(parameter: Parameter, chosen: Assignment) -> bool:
+    if parameter.name not in chosen:
+        return False
+    limit = chosen.get(parameter.below) if isinstance(parameter.below, str) else parameter.below
+    value = chosen[parameter.name]
+    if isinstance(limit, int | float) and not (isinstance(value, int | float) and value < limit):
+        return False
+    return possible(parameter.distribution, value)
+
+
+def _in(value: Value, values: Sequence[Value]) -> bool:
+    # 1 and True, 1 and 1.0 are equal in Python and different words of a configuration.
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
+
+
+def _grid(distribution: IntDistribution | FloatDistribution) -> list[float]:
+    assert distribution.step is not None
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [type(distribution.low)(distribution.low + i * distribution.step) for i in range(count)]
+
+
+def corner_values(distribution: BaseDistribution) -> list[Value]:
+    """All choices of a categorical distribution, the two ends of another."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    ends = [distribution.low, distribution.high]
+    return list(dict.fromkeys(ends))
+
+
+def _word(value: Value) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str):
+        return repr(value)
+    plain = OverridesParser.create().parse_override(f"key={value}").value() if _is_plain(value) else None
+    return value if plain == value and isinstance(plain, str) else QuotedString(value, Quote.single).with_quotes()
+
+
+def _is_plain(value: str) -> bool:
+    return bool(value) and all(character.isalnum() or character in "_-./" for character in value)
+

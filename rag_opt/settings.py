@@ -1,0 +1,77 @@
+"""The plain values of a configuration, checked: names, numbers, folders."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from rag_opt.config import plain
+from rag_opt.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+"""Names that are devices on Windows, with any ending."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study's name and folder, its seed and its budget (`timeout` in seconds)."""
+
+    name: str
+    folder: Path
+    seed: int
+    n_trials: int
+    timeout: float | None
+    batches: int
+    test_share: float
+    split_seed: int
+
+
+def settings_of(config: DictConfig, variant: str = "") -> Settings:
+    """The checked settings; `variant` tells the studies of one multirun apart (a folder below the name).
+
+    Raises ConfigError naming the key, what was given and what is expected.
+    """
+    name = _name("name", plain(config.name))
+    parts = [name, *([_name("the multirun's overrides", variant)] if variant else [])]
+    minutes = plain(config.timeout)
+    if minutes is not None and not _is_number(minutes, 0):
+        raise ConfigError(f"timeout={minutes}: minutes above 0, or null, are expected")
+    share = plain(config.dataset.get("test_share"))
+    if not _is_number(share, 0) or share >= 1:
+        raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
+    return Settings(
+        name="/".join(parts),
+        folder=Path(str(plain(config.studies_dir))).expanduser().joinpath(*parts),
+        seed=_whole(config, "seed", 0),
+        n_trials=_whole(config, "n_trials", 1),
+        timeout=None if minutes is None else 60.0 * minutes,
+        batches=_whole(config.evaluation, "batches", 1, "evaluation."),
+        test_share=share,
+        split_seed=_whole(config.dataset, "split_seed", 0, "dataset."),
+    )
+
+
+def _name(key: str, given: Any) -> str:
+    text = str(given)
+    if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):
+        raise ConfigError(
+            f"{key}={text[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "
+            "beginning with a letter or digit, 200 characters at most"
+        )
+    return text
+
+
+def _whole(node: DictConfig, key: str, least: int, prefix: str = "") -> int:
+    given = plain(node.get(key))
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ConfigError(f"{prefix}{key}={given}: a whole number of at least {least} is expected")
+    return given
+
+
+def _is_number(given: Any, above: float) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and given > above

@@ -1,0 +1,176 @@
+"""Opening Optuna storages safely, and everything that touches Optuna's internals."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.errors import DriftError, StorageError, StudyError
+
+BUSY_SECONDS = 60
+FINGERPRINTS = "rag_opt:fingerprints"
+SNAPSHOT = "rag_opt:sampler_state"
+INTERRUPTED = "interrupted"
+"""User attribute of a trial whose process died; its place is taken by another trial."""
+
+QMC = "qmc:"
+"""Prefix of the study attributes in which QMCSampler counts its points."""
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder made, and held by this process alone; raises StudyError when that can't be."""
+    lock = FileLock(folder / "study.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StudyError(
+            f"{folder}: another process is running this study; wait for it, or start another one with name=<another name>"
+        ) from error
+    except OSError as error:
+        raise StudyError(f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir=") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def opened(url: str, name: str, directions: list[str]) -> optuna.Study:
+    """The study of this name, new or as it was left; raises StorageError when the storage can't be used."""
+    database = sqlite_path(url)
+    if database is not None:
+        check_sqlite(database)
+    try:
+        storage = RDBStorage(url, engine_kwargs=_engine_options(database is not None))
+        if database is not None:
+            _immediate(storage.engine)
+        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"storage.url={hidden(url)}: can't be opened: {reason}") from error
+
+
+def hidden(url: str) -> str:
+    """The URL without its password."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise StorageError("storage.url is not a database URL, such as sqlite:///folder/study.db") from error
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases."""
+    hidden(url)
+    parts = sqlalchemy.make_url(url)
+    return Path(parts.database) if parts.get_backend_name() == "sqlite" and parts.database else None
+
+
+def check_sqlite(path: Path) -> None:
+    """Switch the file to write-ahead logging; raises StorageError when it is damaged or something else."""
+    if path.exists() and path.stat().st_size == 0:
+        raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            found = connection.execute("PRAGMA quick_check").fetchone()[0]
+            if found != "ok":
+                raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
+            connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
+        ) from error
+
+
+def _engine_options(is_sqlite: bool) -> dict[str, Any]:
+    return {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+
+
+def _immediate(engine: sqlalchemy.Engine) -> None:
+    """Take SQLite's write lock when a transaction begins: taking it later is what makes writers fail."""
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def no_implicit_begin(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # Connections made so far don't know of this.
+    engine.dispose()
+
+
+def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path) -> None:
+    """Remember what a new study is made of; raises DriftError when an old one was made of something else."""
+    then: Mapping[str, str] = study.user_attrs.get(FINGERPRINTS, {})
+    if not then:
+        study.set_user_attr(FINGERPRINTS, dict(now))
+        return
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        lines = [f"  {name}: then {then.get(name, 'unknown')}, now {now[name]}" for name in changed]
+        raise DriftError(
+            f"study '{study.study_name}' was made with another {' and '.join(changed)}; its scores would not compare\n"
+            + "\n".join(lines)
+            + f"\n  either keep it and start another: name=<new name>\n  or start it anew: remove {folder}"
+        )
+
+
+def places_taken(study: optuna.Study) -> int:
+    """Finished trials, those of killed processes not counted: what n_trials is compared with."""
+    return sum(INTERRUPTED not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=FINISHED))
+
+
+def close_zombies(study: optuna.Study) -> list[int]:
+    """Mark trials that no process runs any more as failed, and put the sampler back to where they began."""
+    zombies = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in zombies:
+        interrupt(study, trial)
+    return [trial.number for trial in zombies]
+
+
+def interrupt(study: optuna.Study, trial: FrozenTrial) -> None:
+    """End a trial whose place is to be taken again."""
+    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    study._storage.set_trial_user_attr(trial._trial_id, "reason", "its process was stopped")
+    study.tell(trial.number, state=TrialState.FAIL)
+    before: Mapping[str, Any] = study.user_attrs.get(SNAPSHOT, {})
+    for key in study._storage.get_study_system_attrs(study._study_id):
+        if key.startswith(QMC):
+            # -1 is where QMCSampler begins to count.
+            study._storage.set_study_system_attr(study._study_id, key, before.get(key, -1))
+
+
+def snapshot_sampler(study: optuna.Study) -> None:
+    """Remember where the sampler stands, before it draws."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    state = {key: value for key, value in attributes.items() if key.startswith(QMC)}
+    if state and state != study.user_attrs.get(SNAPSHOT):
+        study.set_user_attr(SNAPSHOT, state)
+
+
+@contextmanager
+def stoppable(study: optuna.Study) -> Iterator[None]:
+    """Let a sampler or callback call study.stop(), which Optuna allows only inside its own loop."""
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False
+
+
+def stopped(study: optuna.Study) -> bool:
+    """Whether a sampler has said that there is nothing left to try."""
+    return bool(study._stop_flag)

@@ -1,0 +1,185 @@
+"""MLflow as a mirror of the study: one parent run, one nested run a trial, true statuses, repaired on resume.
+
+What goes in comes from the finished trial and from the files that it left in the study's folder, so that a run which a
+kill or an outage has cost can be made again at any time. Nothing here ends a study.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import optuna
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.progress import say
+from rag_opt.records import Dataset
+
+PARENT = "rag_opt:mlflow_parent"
+TRIAL_TAG = "rag_opt.trial"
+STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+PAGE = 1000
+P = ParamSpec("P")
+
+
+def metric_name(name: str) -> str:
+    """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
+    return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
+
+
+def guarded(call: Callable[Concatenate[Mirror, P], None]) -> Callable[Concatenate[Mirror, P], None]:
+    """The call, with a failure said once and otherwise left behind: tracking never ends a study."""
+
+    @wraps(call)
+    def safe(mirror: Mirror, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            call(mirror, *args, **kwargs)
+        except Exception as error:
+            # Whatever the tracking server, its client or the disk may raise.
+            mirror.failures += 1
+            if mirror.failures == 1:
+                say(f"MLflow can't be written ({_short(error)}); the study goes on, the next resume repairs MLflow")
+
+    return safe
+
+
+class Mirror:
+    """What counts the failures of a tracking client."""
+
+    failures = 0
+
+
+@dataclass
+class MLflowCallback(Mirror):
+    """Logs finished trials as nested runs of one parent; follows Optuna's callback signature (study, trial).
+
+    `targets` are the names of the optimised metrics; `folder` is the study's, with trials/<number>/.
+    """
+
+    client: MlflowClient
+    experiment_id: str
+    folder: Path
+    targets: tuple[str, ...]
+    parent_id: str = ""
+
+    @guarded
+    def open(self, study: optuna.Study, params: Mapping[str, str], dataset: Dataset, questions: Mapping[str, str]) -> None:
+        """Find or make the parent run, and log what was missed since; `questions` are the searched ones, id → text."""
+        known = study.user_attrs.get(PARENT)
+        if known is None or not self._exists(known):
+            run = self.client.create_run(self.experiment_id, run_name=study.study_name, tags={"rag_opt.study": study.study_name})
+            known = run.info.run_id
+            self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
+            self._log_dataset(known, dataset, questions)
+            study.set_user_attr(PARENT, known)
+        self.parent_id = known
+        self.client.update_run(known, status="RUNNING")
+        self.reconcile(study)
+
+    @guarded
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Log one finished trial."""
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=_milliseconds(trial.datetime_start),
+            run_name=f"trial {trial.number}",
+            tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
+        )
+        self._log(run.info.run_id, trial)
+
+    def reconcile(self, study: optuna.Study) -> None:
+        """Make runs = finished trials: log those without a run, finish runs that a kill left open."""
+        runs = self._children()
+        for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
+            run = runs.pop(trial.number, None)
+            if run is None:
+                self(study, trial)
+            elif run.info.status == "RUNNING":
+                self._log(run.info.run_id, trial)
+
+    @guarded
+    def close(self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """Give the parent its results and its status."""
+        for name, text in artifacts.items():
+            self.client.log_text(self.parent_id, text, name)
+        for name, value in metrics.items():
+            self.client.log_metric(self.parent_id, metric_name(name), value)
+        self.client.set_terminated(self.parent_id, status)
+
+    def _log_dataset(self, run_id: str, dataset: Dataset, questions: Mapping[str, str]) -> None:
+        import mlflow.data
+        import pandas as pd
+
+        rows = pd.DataFrame({"id": list(questions), "question": list(questions.values())})
+        data = mlflow.data.from_pandas(rows, name=dataset.name, digest=dataset.fingerprint[:8])
+        entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
+        self.client.log_inputs(run_id, datasets=[entity])
+
+    def _log(self, run_id: str, trial: FrozenTrial) -> None:
+        params = [Param(key, str(value)) for key, value in trial.params.items()]
+        texts = [RunTag(key, str(trial.user_attrs[key])) for key in ("origin", "reason", "command") if key in trial.user_attrs]
+        self.client.log_batch(run_id, self._metrics(trial), params, texts)
+        place = trial_folder(self.folder, trial.number)
+        if place.is_dir():
+            self.client.log_artifacts(run_id, str(place))
+        self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
+
+    def _metrics(self, trial: FrozenTrial) -> list[Metric]:
+        start, end = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
+        running = f"running.{metric_name(self.targets[0])}"
+        steps = [Metric(running, value, start, step) for step, value in trial.intermediate_values.items()]
+        # A pruned trial's means are over a part of the questions: they stay out of the final metrics.
+        means = trial.user_attrs.get("metrics", {}) if trial.state == TrialState.COMPLETE else {}
+        return steps + [Metric(metric_name(name), value, end, 0) for name, value in means.items()]
+
+    def _children(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        token = None
+        query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+        while True:
+            page = self.client.search_runs([self.experiment_id], query, max_results=PAGE, page_token=token)
+            found |= {int(run.data.tags[TRIAL_TAG]): run for run in page if TRIAL_TAG in run.data.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException:
+            return False
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial leaves its composed configuration and its scores."""
+    return folder / "trials" / f"{number:04d}"
+
+
+def connected(uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]) -> MLflowCallback | None:
+    """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
+    try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
+        known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+    except Exception as error:  # as in `guarded`
+        say(f"MLflow can't be opened ({_short(error)}); the study runs without it, the next resume repairs MLflow")
+        return None
+    return MLflowCallback(client, known, folder, targets)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+
+
+def _milliseconds(moment: Any) -> int:
+    return int(moment.timestamp() * 1000) if moment is not None else 0

@@ -1,0 +1,159 @@
+"""One configuration → one Evaluation. `python -m rag_opt.trial <overrides>` replays any trial of any study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.table import Table
+from rich.text import Text
+
+from rag_opt.config import FOLDER, NAME, build, composed, plain
+from rag_opt.datasets.checks import split
+from rag_opt.errors import ConfigError, MetricError, RagOptError
+from rag_opt.evaluate import Questions, Report, evaluated
+from rag_opt.metrics.catalogue import MAXIMIZE, MINIMIZE, Metric, metric, unmet
+from rag_opt.pipelines import RagPipeline, built
+from rag_opt.keys import key_of
+from rag_opt.progress import Screen, say
+from rag_opt.records import Dataset, Evaluation
+from rag_opt.settings import settings_of
+from rag_opt.shell import Refused, run_hydra
+from rag_opt.store import Store
+
+
+SPLITS = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is optimised (with a direction each), and what else is measured."""
+
+    targets: tuple[Metric, ...]
+    directions: tuple[str, ...]
+    reported: tuple[Metric, ...]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (*self.targets, *self.reported)
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of("objective", [target.name for target in self.targets], self.directions)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a study share: the command line they start from, the questions, the metrics, the store."""
+
+    base: tuple[str, ...]
+    questions: Questions
+    metrics: tuple[Metric, ...]
+    store: Store
+
+    def pipeline(self, words: Sequence[str]) -> RagPipeline:
+        """The pipelines of the configuration that these words describe."""
+        return built(composed([*self.base, *words]), self.store)
+
+    def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
+        """The scores of the configuration that these words describe."""
+        return evaluated(self.pipeline(words), self.questions, self.metrics, self.store, report)
+
+
+def objective_of(config: DictConfig) -> Objective:
+    """The objective of a configuration; raises MetricError or ConfigError when it names nothing that exists."""
+    names, extra = _names(config, "metrics"), _names(config, "report")
+    if not names:
+        raise ConfigError("objective.metrics is empty: name at least one, such as objective.metrics=[nDCG@10]")
+    targets = tuple(metric(name) for name in names)
+    given = plain(config.objective.directions)
+    directions = [target.direction for target in targets] if given is None else given
+    if not isinstance(directions, list) or len(directions) != len(targets):
+        raise ConfigError(f"objective.directions={given}: one for each of {names} is needed, or null")
+    for direction in directions:
+        if direction not in (MAXIMIZE, MINIMIZE):
+            raise ConfigError(f"objective.directions: '{direction}' is neither {MAXIMIZE} nor {MINIMIZE}")
+    reported = tuple(metric(name) for name in dict.fromkeys(extra) if name not in names)
+    return Objective(targets, tuple(directions), reported)
+
+
+def _names(config: DictConfig, key: str) -> list[str]:
+    given = plain(config.objective[key])
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"objective.{key}={given}: a list of metric names is expected, such as [nDCG@10, F1]")
+    if len(set(given)) < len(given):
+        raise ConfigError(f"objective.{key}={given}: a metric is named twice")
+    return given
+
+
+def store_of(config: DictConfig) -> Store:
+    """The artifact store of a configuration."""
+    return Store(Path(str(plain(config.store.path))).expanduser())
+
+
+def loaded(config: DictConfig) -> Dataset:
+    """The dataset of a configuration; what was dropped is said."""
+    node = {key: value for key, value in plain(config.dataset).items() if key not in ("test_share", "split_seed")}
+    dataset = build(node, plain(config.trusted_modules))
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.Dataset")
+    for note in dataset.notes:
+        say(f"{dataset.name}: {note}")
+    return dataset
+
+
+def measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> tuple[Metric, ...]:
+    """The targets, and the reported metrics that this dataset and pipeline can feed.
+
+    Raises MetricError when a target can't be measured.
+    """
+    for target in objective.targets:
+        if reason := unmet(target, dataset, has_generator):
+            raise MetricError(f"objective: {reason}")
+    return (*objective.targets, *(m for m in objective.reported if unmet(m, dataset, has_generator) is None))
+
+
+def replayed(overrides: Sequence[str]) -> Evaluation:
+    """The evaluation of one configuration on the split that it names, without a study; the scores are printed."""
+    config = composed(overrides)
+    if config.split not in SPLITS:
+        raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
+    settings, objective, store = settings_of(config), objective_of(config), store_of(config)
+    pipeline = built(config, store)
+    with Screen() as screen:
+        dataset = loaded(config)
+        metrics = measurable(objective, dataset, pipeline.has_generator)
+        part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
+        questions = Questions.of(part, settings.batches, settings.seed)
+        evaluation = evaluated(pipeline, questions, metrics, store)
+    table = Table(title=f"{dataset.name}: {len(evaluation.query_ids)} {config.split} questions", title_justify="left")
+    table.add_column("metric")
+    table.add_column("mean", justify="right")
+    table.add_column("questions measured", justify="right")
+    for name, value in evaluation.means.items():
+        measured = int((~np.isnan(evaluation.per_query[name])).sum())
+        table.add_row(Text(name), f"{value:.6g}", str(measured))
+    screen.console.print(table)
+    return evaluation
+
+
+def job(_: DictConfig) -> dict[str, float]:
+    """One Hydra job: the means."""
+    try:
+        return dict(replayed(list(HydraConfig.get().overrides.task)).means)
+    except RagOptError as error:
+        raise Refused(error) from error
+
+
+def main() -> None:
+    """The command line."""
+    run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(job))
+
+
+if __name__ == "__main__":
+    main()
