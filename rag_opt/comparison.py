@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -15,14 +16,16 @@ class CompareStudies(Callback):
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
             return
         self.outcomes.append(job_return._return_value)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         if self.outcomes:
             _print(self.outcomes)
+        if any(outcome.error for outcome in self.outcomes):
+            sys.exit(2)
 
 
 def _print(outcomes: list[Any]) -> None:

@@ -123,7 +123,9 @@ def parse(overrides: Words) -> list[Override]:
             parsed.append(parser.parse_override(given))
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"'{given}' is not key=value as Hydra reads it: {reason}; quote special characters") from error
+            raise ConfigError(
+                f"'{given}' is not key=value as Hydra reads it: {reason}; quote special characters"
+            ) from error
     return parsed
 
 
@@ -169,33 +171,44 @@ def check_keys(config: DictConfig) -> None:
     known = {*OmegaConf.load(FOLDER / f"{NAME}.yaml"), *groups()} - {"defaults", "hydra"}
     for key in config:
         if key not in known:
-            raise ConfigError(f"'{key}' is not a key of the configuration; {nearest(str(key), known)}")
+            raise ConfigError(f"'{key!s}' is not a key of the configuration; {nearest(str(key), map(str, known))}")
 
 
-def checked(overrides: Words) -> None:
-    """Raise ConfigError for the first thing wrong on a command line; every element of a sweep is looked at."""
-    options = {o.get_key_element(): list(_elements(o)) for o in parse(overrides)}
+def checked(overrides: Words) -> DictConfig:
+    """The configuration of a command line, of its first job where it sweeps.
+
+    Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
+    """
+    options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
     first = {key: values[0] for key, values in options.items()}
     with _hydra():
-        check_keys(_explained(first.values()))
+        config = _explained(first.values())
+        check_keys(config)
         for key, values in options.items():
             for value in values[1:]:
                 _explained({**first, key: value}.values())
+    return config
 
 
 def _elements(override: Override) -> Iterator[str]:
     if not override.is_sweep_override():
         yield override.input_line or ""
-    elif override.is_choice_sweep() or override.is_range_sweep() or override.is_glob_sweep():
+    elif override.is_discrete_sweep():
         yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
     else:
-        raise ConfigError(f"'{override.input_line}': an interval is for the search space; a multirun needs a choice or range")
+        raise ConfigError(
+            f"'{override.input_line}': an interval is for the search space; a multirun needs a choice or range"
+        )
 
 
 def plain(config: Any) -> Any:
     """The configuration as plain containers, interpolations resolved; raises ConfigError where one can't be."""
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if OmegaConf.is_config(config) else config
+        return (
+            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(config)
+            else config
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 
@@ -260,11 +273,12 @@ def _module_of(target: str) -> tuple[str, Any, list[str]]:
             return name, importlib.import_module(name), parts[cut:]
         except ModuleNotFoundError as error:
             if error.name is not None and not name.startswith(error.name):
-                raise ConfigError(f"_target_: {target} needs the package '{error.name}', which is not installed") from error
+                raise ConfigError(
+                    f"_target_: {target} needs the package '{error.name}', which is not installed"
+                ) from error
     raise ConfigError(f"_target_: {target}: there is no module '{parts[0]}'")
 
 
 def quoted(overrides: Words) -> str:
     """The overrides as they are typed in a shell."""
     return " ".join(map(shlex.quote, overrides))
-

@@ -43,14 +43,12 @@ class Confirmation:
 
 
 def confirmed(metric: str, direction: str, best: Evaluation, baseline: Evaluation, seed: int) -> Confirmation:
-    """The comparison of two evaluations of the same questions; the interval is (nan, nan) with fewer than two of them."""
+    """The comparison of two evaluations of the same questions; below two of them the interval is (nan, nan)."""
     ours, theirs = best.per_query[metric], baseline.per_query[metric]
     difference = ours - theirs
     difference = difference[~np.isnan(difference)]
     low, high = interval(difference, seed)
-    return Confirmation(
-        metric, direction, mean(ours), mean(theirs), mean(difference), low, high, len(difference)
-    )
+    return Confirmation(metric, direction, mean(ours), mean(theirs), mean(difference), low, high, len(difference))
 
 
 def interval(values: Scores, seed: int) -> tuple[float, float]:
@@ -61,4 +59,3 @@ def interval(values: Scores, seed: int) -> tuple[float, float]:
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(values[rows].mean(axis=1), [tail, 100 - tail])
     return float(low), float(high)
-

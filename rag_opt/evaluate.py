@@ -42,6 +42,10 @@ class Questions:
     queries: Queries
     batches: tuple[Ints, ...]
 
+    @property
+    def count(self) -> int:
+        return len(self.queries.items)
+
     @classmethod
     def of(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
         """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""
@@ -76,9 +80,7 @@ def evaluated(
     return Evaluation(ids, per_query, means, seconds, tuple(texts), tuple(retrieved))
 
 
-def _observed(
-    pipeline: RagPipeline, questions: Questions, queries: Queries, index: Products, store: Store
-) -> Observed:
+def _observed(pipeline: RagPipeline, questions: Questions, queries: Queries, index: Products, store: Store) -> Observed:
     ranking, answers = pipeline.ask(queries, questions.documents, index)
     return Observed(
         queries=queries.items,

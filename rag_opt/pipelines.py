@@ -1,7 +1,8 @@
 """A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
 
-Wiring follows one rule: an input is connected to the last earlier component whose output has its name. Each stage's file
-under conf/ lists its components, in the order of the data flow: splitter, embedder, index, retriever, reranker, generator.
+Wiring follows one rule: an input is connected to the last earlier component whose output has its name. Each stage's
+file under conf/ lists its components; the stages follow each other as the data flows: splitter, embedder, index,
+retriever, reranker, generator.
 What the result does not need is not built, so BM25 alone never embeds.
 """
 

@@ -11,9 +11,9 @@ from rag_opt.config import choices, composed, fingerprint, parse, plain
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
+from rag_opt.keys import key_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
-from rag_opt.keys import key_of
 from rag_opt.records import Dataset
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
@@ -59,7 +59,17 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     dev, test = (
         Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
     )
-    return Plan(config, settings, space, tuple(seeds), objective, dataset, dev, test, _prints(config, settings, space, objective, dataset))
+    return Plan(
+        config,
+        settings,
+        space,
+        tuple(seeds),
+        objective,
+        dataset,
+        dev,
+        test,
+        _prints(config, settings, space, objective, dataset),
+    )
 
 
 def searched(config: DictConfig, overrides: Sequence[str]) -> tuple[SearchSpace, list[Values]]:
@@ -70,7 +80,9 @@ def searched(config: DictConfig, overrides: Sequence[str]) -> tuple[SearchSpace,
     standing = default_values(whole, overrides)
     space = whole.without(pinned, {name: standing[name] for name in pinned if name in standing})
     if not space.parameters:
-        raise SearchSpaceError("search_space: the command line sets every parameter; leave one of them out to search it")
+        raise SearchSpaceError(
+            "search_space: the command line sets every parameter; leave one of them out to search it"
+        )
     if pinned:
         say(f"set on the command line, so not searched: {', '.join(pinned)}")
     baseline = space.active(standing)
@@ -125,7 +137,7 @@ def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> N
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"
-                "  a parameter that exists only with some choices needs `when: {group: choice}`; see README, Search space"
+                "  a parameter that exists only with some choices needs `when: {group: choice}` (README, Search space)"
             ) from error
 
 

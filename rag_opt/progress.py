@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -29,6 +29,13 @@ class Speed(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed and task.fields.get("speed") else "")
 
 
+class Remaining(TimeRemainingColumn):
+    """The time left: as the task's `left` says, else from its speed."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["left"]) if "left" in task.fields else super().render(task)
+
+
 class Screen:
     """One place for all that is shown during a run; `say` prints a line above what is live."""
 
@@ -40,7 +47,7 @@ class Screen:
             BarColumn(24),
             MofNCompleteColumn(),
             Speed(),
-            TimeRemainingColumn(compact=True),
+            Remaining(compact=True),
         )
         self.progress = Progress(*columns, console=self.console, transient=True)
 
@@ -48,16 +55,14 @@ class Screen:
         """One line, at once, markup left alone."""
         self.console.print(line, markup=False)
 
-    def __enter__(self) -> Screen:
-        global _screen
-        _screen = self
+    def __enter__(self) -> Self:
+        _open.append(self)
         if self.live:
             self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _screen
-        _screen = None
+        _open.remove(self)
         if self.live:
             self.progress.stop()
 
@@ -84,19 +89,30 @@ class Screen:
 
 
 class Line:
-    """The study's own line: `describe` changes it, `advance` counts a trial and tells it where there is no live line."""
+    """The study's own line: `describe` changes it, `advance` counts a trial (and tells it where nothing is live)."""
 
     def __init__(self, screen: Screen, total: int, done: int) -> None:
         self.screen = screen
-        self._task = screen.progress.add_task("", total=total, completed=done)
+        self._spans: list[float] = []
+        self._last = time.monotonic()
+        self._task = screen.progress.add_task("", total=total, completed=done, left="")
 
     def describe(self, text: str) -> None:
         self.screen.progress.update(self._task, description=text)
 
-    def advance(self, told: str) -> None:
-        self.screen.progress.advance(self._task)
+    def advance(self, told: str, remaining: int) -> None:
+        now = time.monotonic()
+        self._spans.append(now - self._last)
+        self._last = now
+        left = self._left(remaining)
+        self.screen.progress.update(self._task, advance=1, left=left)
         if not self.screen.live:
-            self.screen.say(told)
+            self.screen.say(f"{told} · {left}" if left else told)
+
+    def _left(self, remaining: int) -> str:
+        # The first trial computes what the others find in the store: it says nothing about them.
+        later = sorted(self._spans[1:])
+        return f"{clock(later[len(later) // 2] * remaining)} left" if later else ""
 
 
 class _PlainTask:
@@ -116,23 +132,23 @@ class _PlainTask:
         self.next = now + PLAIN_EVERY
 
 
-_screen: Screen | None = None
+_open: list[Screen] = []
 
 
 @contextmanager
 def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A function that advances the bar of this work on the open screen; without a screen it does nothing."""
-    if _screen is None:
+    if not _open:
         yield lambda _: None
         return
-    with _screen.task(label, total, speed=True) as advance:
+    with _open[-1].task(label, total, speed=True) as advance:
         yield advance
 
 
 def say(line: str) -> None:
     """One line on the open screen; without a screen nothing."""
-    if _screen is not None:
-        _screen.say(line)
+    if _open:
+        _open[-1].say(line)
 
 
 def clock(seconds: float) -> str:

@@ -100,7 +100,10 @@ def _row(trial: FrozenTrial, front: set[int]) -> list[str]:
 
 def described(params: Mapping[str, Any]) -> str:
     """Parameters in a few words: groups' choices by name, the rest without their group's."""
-    parts = [f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}" for name, value in params.items()]
+    parts = [
+        f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}"
+        for name, value in params.items()
+    ]
     return " ".join(parts)
 
 
@@ -113,7 +116,9 @@ def cost_line(summary: Summary) -> str:
 def printed(summary: Summary, study: optuna.Study, console: Console) -> None:
     """The summary on a terminal."""
     header, rows = rows_of(study, summary.targets)
-    table = Table(title=f"{summary.name}: top trials (scores on the questions that were searched)", title_justify="left")
+    table = Table(
+        title=f"{summary.name}: top trials (scores on the questions that were searched)", title_justify="left"
+    )
     for column in header:
         table.add_column(column, justify="right" if column in ("trial", *summary.targets) else "left", overflow="fold")
     for row in rows:
@@ -134,7 +139,8 @@ def conclusion(summary: Summary) -> str:
     if summary.confirmation is not None:
         return summary.confirmation.sentence()
     if len(summary.targets) > 1:
-        return f"{len(summary.front)} configurations are best in the sense of Pareto: trials {', '.join(str(t.number) for t in summary.front)}"
+        numbers = ", ".join(str(trial.number) for trial in summary.front)
+        return f"No configuration is better in all objectives than trials {numbers} (the Pareto front)."
     return "The baseline was not completed, so there is nothing to compare the best trial with."
 
 
@@ -146,7 +152,9 @@ def markdown(summary: Summary, study: optuna.Study, mermaid: str, fingerprints: 
         found = summary.confirmation
         lines += [f"| {found.metric} | dev | test |", "| --- | --- | --- |"]
         pairs = (("best", summary.best, found.best), ("baseline", summary.baseline, found.baseline))
-        lines += [f"| {name} | {trial.values[0]:.4f} | {test:.4f} |" for name, trial, test in pairs if trial is not None]
+        lines += [
+            f"| {name} | {trial.values[0]:.4f} | {test:.4f} |" for name, trial, test in pairs if trial is not None
+        ]
         lines.append("")
     lines += [cost_line(summary), "", "## Commands", "", "```sh"]
     lines += [f"# {label}\n{command}" for label, command in summary.commands.items()]
@@ -162,5 +170,7 @@ def best_yaml(summary: Summary, config: Mapping[str, Any]) -> str:
     """The best configuration, with the command that replays it."""
     assert summary.best is not None
     scores = ", ".join(f"{name} {value:.4f}" for name, value in zip(summary.targets, summary.best.values, strict=True))
-    head = f"# {summary.name}, trial {summary.best.number}: {scores} on the dev questions\n# {summary.commands['replay']}\n"
-    return head + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    head = f"# {summary.name}, trial {summary.best.number}: {scores} on the dev questions\n"
+    return (
+        head + f"# {summary.commands['replay']}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    )

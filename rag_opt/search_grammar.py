@@ -69,7 +69,9 @@ def _categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistrib
     for element in sweep.list:
         value = element.text if isinstance(element, QuotedString) else element
         if not isinstance(value, Value):
-            raise SearchSpaceError(f"search_space: {name}: a choice must be text, a number, true, false or null: {text}")
+            raise SearchSpaceError(
+                f"search_space: {name}: a choice must be text, a number, true, false or null: {text}"
+            )
         choices.append(value)
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise SearchSpaceError(f"search_space: {name}: {text} names a value twice")
@@ -79,7 +81,9 @@ def _categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistrib
 def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistribution:
     start, stop, step = sweep.start or 0, sweep.stop, sweep.step
     if stop is None or step <= 0 or start >= stop:
-        raise SearchSpaceError(f"search_space: {name}: {text} is empty: its start must be below its end, its step above 0")
+        raise SearchSpaceError(
+            f"search_space: {name}: {text} is empty: its start must be below its end, its step above 0"
+        )
     count = int(-(-(stop - start) // step))
     last = start + (count - 1) * step
     if all(isinstance(value, int) for value in (start, stop, step)):
@@ -134,5 +138,3 @@ def _check_below(parameter: Parameter, space: SearchSpace) -> None:
         if not isinstance(limit, int | float):
             raise SearchSpaceError(f"search_space: {parameter.name}: `below` needs numbers, not {limit!r}")
         parameter.limited({str(parameter.below): limit})
-
-

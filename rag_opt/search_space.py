@@ -1,13 +1,13 @@
 """The search space: parsed from Hydra's sweep grammar, checked once, then (trial) → overrides.
 
-    retriever: choice(bm25, dense, hybrid)        a group or a key → categorical
-    retriever.top_k: range(3, 21)                 whole numbers; the end is left out, as in Hydra and Python
-    retriever.hybrid_weight:
-      values: interval(0.0, 1.0)                  real numbers; tag(log, interval(…)) on a logarithmic scale
-      when: {retriever: hybrid}                   asked for only then; several parents and lists of values are allowed
-    splitter.overlap:
-      values: range(0, 61, 20)
-      below: splitter.chunk_size                  always less than this other parameter (or number)
+retriever: choice(bm25, dense, hybrid)        a group or a key → categorical
+retriever.top_k: range(3, 21)                 whole numbers; the end is left out, as in Hydra and Python
+retriever.hybrid_weight:
+  values: interval(0.0, 1.0)                  real numbers; tag(log, interval(…)) on a logarithmic scale
+  when: {retriever: hybrid}                   asked for only then; several parents and lists of values are allowed
+splitter.overlap:
+  values: range(0, 61, 20)
+  below: splitter.chunk_size                  always less than this other parameter (or number)
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ class Parameter:
         limit = chosen.get(self.below) if isinstance(self.below, str) else self.below
         if limit is None:
             return self.distribution
-        assert isinstance(self.distribution, IntDistribution | FloatDistribution)
-        values = [value for value in _grid(self.distribution) if value < float(limit)]  # type: ignore[arg-type]
+        whole = self.distribution
+        assert isinstance(whole, IntDistribution | FloatDistribution)
+        values = [value for value in _grid(whole) if value < float(str(limit))]
         if not values:
             raise SearchSpaceError(f"search_space: {self.name}: no value of {self.text} is below {self.below}={limit}")
-        if len(values) == len(_grid(self.distribution)):
-            return self.distribution
-        return type(self.distribution)(values[0], values[-1], step=self.distribution.step)  # type: ignore[arg-type]
+        if len(values) == len(_grid(whole)):
+            return whole
+        if isinstance(whole, IntDistribution):
+            return IntDistribution(int(values[0]), int(values[-1]), step=whole.step)
+        return FloatDistribution(values[0], values[-1], step=whole.step)
 
 
 @dataclass(frozen=True)
@@ -211,4 +214,3 @@ def _word(value: Value) -> str:
 
 def _is_plain(value: str) -> bool:
     return bool(value) and all(character.isalnum() or character in "_-./" for character in value)
-

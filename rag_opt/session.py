@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rag_opt.config import STAGES, build, composed, plain, quoted
 from rag_opt.evaluate import Progress
 from rag_opt.plan import Plan
-from rag_opt.progress import Screen, clock
+from rag_opt.progress import Screen
 from rag_opt.records import Evaluation
 from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
@@ -48,8 +48,7 @@ class Session:
     def run(self) -> None:
         """Trials until n_trials have finished, the time is over, or the sampler has nothing left to try."""
         total = self.plan.settings.n_trials
-        done = places_taken(self.study)
-        with self.screen.trials(total, done) as line:
+        with self.screen.trials(total, places_taken(self.study)) as line:
             while (place := places_taken(self.study)) < total and not self._late() and not stopped(self.study):
                 trial = self._ask(place)
                 line.describe(f"trial {trial.number}{self._best()}")
@@ -57,7 +56,7 @@ class Session:
                 finished = self.study.get_trials(deepcopy=False)[trial.number]
                 for callback in self.callbacks:
                     callback(self.study, finished)
-                line.advance(self._told(finished, place + 1 - done, total - place - 1))
+                line.advance(self._told(finished), total - place - 1)
 
     def _ask(self, place: int) -> Trial:
         snapshot_sampler(self.study)
@@ -149,7 +148,10 @@ class Session:
 
     def _write_scores(self, trial: Trial, ids: Sequence[str], columns: dict[str, Sequence[Any]]) -> None:
         """per_query.json in the form of an MLflow table: {"columns": [...], "data": [[...], ...]}; nan as null."""
-        table = {"columns": ["query_id", *columns], "data": [list(map(_or_null, row)) for row in zip(ids, *columns.values(), strict=True)]}
+        table = {
+            "columns": ["query_id", *columns],
+            "data": [list(map(_or_null, row)) for row in zip(ids, *columns.values(), strict=True)],
+        }
         path = trial_folder(self.plan.settings.folder, trial.number) / "per_query.json"
         path.write_text(json.dumps(table, ensure_ascii=False), "utf-8")
 
@@ -161,14 +163,17 @@ class Session:
         front = front_of(self.study)
         return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
-    def _told(self, trial: FrozenTrial, done: int, left: int) -> str:
+    def _told(self, trial: FrozenTrial) -> str:
         value = {
-            TrialState.COMPLETE: lambda: " ".join(f"{t.name} {v:.4f}" for t, v in zip(self.plan.objective.targets, trial.values, strict=True)),
-            TrialState.PRUNED: lambda: f"pruned after {trial.user_attrs['questions']} of {len(self.plan.dev.questions.queries.items)} questions",
+            TrialState.COMPLETE: lambda: " ".join(
+                f"{t.name} {v:.4f}" for t, v in zip(self.plan.objective.targets, trial.values, strict=True)
+            ),
+            TrialState.PRUNED: lambda: (
+                f"pruned after {trial.user_attrs['questions']} of {self.plan.dev.questions.count} questions"
+            ),
             TrialState.FAIL: lambda: f"failed: {trial.user_attrs.get('reason', '')[:200]}",
         }[trial.state]()
-        remaining = clock((time.monotonic() - self.start) / done * left)
-        return f"trial {trial.number}: {value}{self._best()} · {remaining} left"
+        return f"trial {trial.number}: {value}{self._best()}"
 
 
 def _or_null(value: Any) -> Any:
@@ -195,4 +200,3 @@ def replay_command(overrides: Sequence[str]) -> str:
     last = {override.partition("=")[0]: override for override in overrides}
     last = {key: override for key, override in last.items() if key not in BUDGET}
     return f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip()
-

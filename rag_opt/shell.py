@@ -8,8 +8,9 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
-from rag_opt.config import checked
+from rag_opt.config import checked, parse
 from rag_opt.errors import RagOptError
+from rag_opt.settings import settings_of
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -29,7 +30,9 @@ def run_hydra(task: Callable[[], Any]) -> None:
     try:
         if not (args.help or args.hydra_help or args.shell_completion):
             extra = [f"hydra.searchpath=[file://{args.config_dir}]"] if args.config_dir else []
-            checked([*args.overrides, *extra])
+            settings_of(checked([*args.overrides, *extra]))
+            if args.multirun:
+                sys.argv.append(_names_by_what_is_swept(args.overrides))
         task()
     except Refused as refused:
         sys.exit(_said(refused.error))
@@ -38,6 +41,12 @@ def run_hydra(task: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _names_by_what_is_swept(overrides: list[str]) -> str:
+    """The Hydra override that leaves what all jobs of a multirun have in common out of their names."""
+    common = {override.key_or_group for override in parse(overrides) if not override.is_sweep_override()}
+    return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(common))}]"
 
 
 def _said(error: RagOptError) -> int:

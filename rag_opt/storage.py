@@ -12,6 +12,7 @@ import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.errors import DriftError, StorageError, StudyError
@@ -37,17 +38,19 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise StudyError(
-            f"{folder}: another process is running this study; wait for it, or start another one with name=<another name>"
+            f"{folder}: another process is running this study; wait for it, or choose name=<another name>"
         ) from error
     except OSError as error:
-        raise StudyError(f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir=") from error
+        raise StudyError(
+            f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir="
+        ) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def opened(url: str, name: str, directions: list[str]) -> optuna.Study:
+def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Study:
     """The study of this name, new or as it was left; raises StorageError when the storage can't be used."""
     database = sqlite_path(url)
     if database is not None:

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, plain
+from rag_opt.config import FOLDER, NAME, build, plain, quoted
 from rag_opt.errors import RagOptError
 from rag_opt.shell import Refused, run_hydra
 
@@ -68,20 +68,21 @@ def _greeting(plan: Plan) -> str:
     settings, dev, test = plan.settings, plan.dev.questions, plan.test.questions
     targets = ", ".join(target.name for target in plan.objective.targets)
     return (
-        f"{settings.name}: {len(plan.dataset.documents):,} documents, {len(dev.queries.items)} questions to search with, "
-        f"{len(test.queries.items)} kept to confirm; {len(plan.space.parameters)} parameters, "
+        f"{settings.name}: {len(plan.dataset.documents):,} documents, {dev.count} questions to search with, "
+        f"{test.count} kept to confirm; {len(plan.space.parameters)} parameters, "
         f"{settings.n_trials} trials for {targets}"
     )
 
 
 def _worked(plan: Plan, screen: Screen) -> Summary:
-    from rag_opt.config import build
+    from optuna.study import StudyDirection
+
     from rag_opt.session import Session
     from rag_opt.storage import check_fingerprints, close_zombies, opened, places_taken
 
     settings = plan.settings
     url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
-    study = opened(url, settings.name, list(plan.objective.directions))
+    study = opened(url, settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
     check_fingerprints(study, plan.fingerprints, settings.folder)
     study.pruner = build(plan.config.pruner, plain(plan.config.trusted_modules))
     zombies = close_zombies(study)
@@ -118,8 +119,8 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
     from omegaconf import OmegaConf
 
     from rag_opt import report
-    from rag_opt.session import measured_config
     from rag_opt.search_space import words
+    from rag_opt.session import measured_config
 
     summary = _summary(plan, study)
     folder = plan.settings.folder
@@ -175,9 +176,8 @@ def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
 
 
 def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
-    from rag_opt.config import quoted
-    from rag_opt.session import replay_command
     from rag_opt.search_space import words
+    from rag_opt.session import replay_command
 
     node, settings = plain(plan.config.tracking), plan.settings
     url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())

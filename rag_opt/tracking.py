@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from mlflow import MlflowClient
@@ -27,6 +27,7 @@ TRIAL_TAG = "rag_opt.trial"
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 PAGE = 1000
 P = ParamSpec("P")
+M = TypeVar("M", bound="Mirror")
 
 
 def metric_name(name: str) -> str:
@@ -34,11 +35,11 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
 
 
-def guarded(call: Callable[Concatenate[Mirror, P], None]) -> Callable[Concatenate[Mirror, P], None]:
+def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
     """The call, with a failure said once and otherwise left behind: tracking never ends a study."""
 
     @wraps(call)
-    def safe(mirror: Mirror, *args: P.args, **kwargs: P.kwargs) -> None:
+    def safe(mirror: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             call(mirror, *args, **kwargs)
         except Exception as error:
@@ -70,11 +71,15 @@ class MLflowCallback(Mirror):
     parent_id: str = ""
 
     @guarded
-    def open(self, study: optuna.Study, params: Mapping[str, str], dataset: Dataset, questions: Mapping[str, str]) -> None:
+    def open(
+        self, study: optuna.Study, params: Mapping[str, str], dataset: Dataset, questions: Mapping[str, str]
+    ) -> None:
         """Find or make the parent run, and log what was missed since; `questions` are the searched ones, id → text."""
         known = study.user_attrs.get(PARENT)
         if known is None or not self._exists(known):
-            run = self.client.create_run(self.experiment_id, run_name=study.study_name, tags={"rag_opt.study": study.study_name})
+            run = self.client.create_run(
+                self.experiment_id, run_name=study.study_name, tags={"rag_opt.study": study.study_name}
+            )
             known = run.info.run_id
             self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
             self._log_dataset(known, dataset, questions)
@@ -84,7 +89,7 @@ class MLflowCallback(Mirror):
         self.reconcile(study)
 
     @guarded
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
         """Log one finished trial."""
         run = self.client.create_run(
             self.experiment_id,
@@ -114,17 +119,21 @@ class MLflowCallback(Mirror):
         self.client.set_terminated(self.parent_id, status)
 
     def _log_dataset(self, run_id: str, dataset: Dataset, questions: Mapping[str, str]) -> None:
-        import mlflow.data
         import pandas as pd
+        from mlflow.data.pandas_dataset import from_pandas
 
         rows = pd.DataFrame({"id": list(questions), "question": list(questions.values())})
-        data = mlflow.data.from_pandas(rows, name=dataset.name, digest=dataset.fingerprint[:8])
+        data = from_pandas(rows, name=dataset.name, digest=dataset.fingerprint[:8])
         entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
         self.client.log_inputs(run_id, datasets=[entity])
 
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
         params = [Param(key, str(value)) for key, value in trial.params.items()]
-        texts = [RunTag(key, str(trial.user_attrs[key])) for key in ("origin", "reason", "command") if key in trial.user_attrs]
+        texts = [
+            RunTag(key, str(trial.user_attrs[key]))
+            for key in ("origin", "reason", "command")
+            if key in trial.user_attrs
+        ]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
         place = trial_folder(self.folder, trial.number)
         if place.is_dir():
@@ -162,7 +171,9 @@ def trial_folder(folder: Path, number: int) -> Path:
     return folder / "trials" / f"{number:04d}"
 
 
-def connected(uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]) -> MLflowCallback | None:
+def connected(
+    uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]
+) -> MLflowCallback | None:
     """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
     try:
         if uri.startswith("sqlite:///"):

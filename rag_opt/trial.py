@@ -17,15 +17,14 @@ from rag_opt.config import FOLDER, NAME, build, composed, plain
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, MetricError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
+from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import MAXIMIZE, MINIMIZE, Metric, metric, unmet
 from rag_opt.pipelines import RagPipeline, built
-from rag_opt.keys import key_of
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.settings import settings_of
 from rag_opt.shell import Refused, run_hydra
 from rag_opt.store import Store
-
 
 SPLITS = ("dev", "test")
 

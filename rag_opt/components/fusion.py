@@ -6,12 +6,11 @@ import time
 
 import numpy as np
 from haystack import component
-from numpy.typing import NDArray
 
 from rag_opt.components.ranking import Pair, best, stacked
 from rag_opt.components.stage import Stage, require
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Queries, Rankings
+from rag_opt.records import Chunks, Ints, Queries, Rankings, Scores
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")
@@ -49,9 +48,7 @@ class Fusion(Stage):
         self.rrf_k = rrf_k
 
     @component.output_types(ranking=Rankings)
-    def run(
-        self, bm25_ranking: Rankings | None = None, dense_ranking: Rankings | None = None
-    ) -> dict[str, Rankings]:
+    def run(self, bm25_ranking: Rankings | None = None, dense_ranking: Rankings | None = None) -> dict[str, Rankings]:
         given = [ranking for ranking in (bm25_ranking, dense_ranking) if ranking is not None]
         if not given:
             raise ValueError("fusion needs at least one ranking")
@@ -74,17 +71,17 @@ class Fusion(Stage):
         union = np.unique(np.concatenate([rows for rows, _ in lists]))
         total = np.zeros(len(union))
         for (rows, scores), weight in zip(lists, weights, strict=True):
-            values, missing = value(scores)
+            scaled, missing = value(scores)
             share = np.full(len(union), missing)
-            share[np.searchsorted(union, rows)] = values
+            share[np.searchsorted(union, rows)] = scaled
             total += weight * share
-        order, scores = best(total, self.top_k)
-        return union[order].astype(np.int32), scores
+        order, values = best(total, self.top_k)
+        return union[order].astype(np.int32), values
 
-    def _reciprocal(self, scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        return 1.0 / (self.rrf_k + 1.0 + np.arange(len(scores))), 0.0
+    def _reciprocal(self, scores: Scores) -> tuple[Scores, float]:
+        return 1.0 / (self.rrf_k + 1.0 + np.arange(len(scores), dtype=np.float64)), 0.0
 
-    def _scaled(self, scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    def _scaled(self, scores: Scores) -> tuple[Scores, float]:
         """The scores scaled, and the value of a chunk that is not in the list; equal scores all get the middle."""
         if not len(scores):
             return scores, 0.0
@@ -97,7 +94,7 @@ class Fusion(Stage):
         return scaled, float(scaled.min())
 
 
-def _hits(ranking: Rankings, query: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def _hits(ranking: Rankings, query: int) -> tuple[Ints, Scores]:
     found = ranking.rows[query] >= 0
     return ranking.rows[query][found], ranking.scores[query][found].astype(np.float64)
 

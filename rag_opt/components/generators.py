@@ -59,7 +59,8 @@ def context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
     # One more place, for row -1: no chunk, no tokens.
     counts = store.live("chunk tokens", chunks.key, lambda: np.array([*map(count_tokens, chunks.texts), 0], np.int32))
     asked = np.array([count_tokens(text) for text in queries.texts], np.int32)
-    return asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)
+    found: Ints = asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)
+    return found
 
 
 def within(parts: Iterable[str], max_tokens: int) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.progress import say
 from rag_opt.keys import key_of
+from rag_opt.progress import say
 from rag_opt.records import Chunks, Floats, Ints, Queries, Rankings
 from rag_opt.store import Columns, Store
 
@@ -47,10 +47,15 @@ def ranked(
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
-        store.live("said", f"depth {chunks.key}", lambda: say(f"{len(chunks)} chunks: depth {depth} clipped") or True)
+        store.live("said", f"depth {chunks.key}", lambda: _said(f"only {len(chunks)} chunks: depth {depth} clipped"))
     whole = queries.whole
     full_key = key_of(key, whole.key, clipped)
     table = store.table("rankings", full_key, lambda: rank(whole, clipped))
     seconds = table.seconds / max(1, len(whole.items))
     rankings = Rankings(chunks, table.columns["rows"], table.columns["scores"], full_key, seconds)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
+
+
+def _said(line: str) -> bool:
+    say(line)
+    return True

@@ -29,9 +29,7 @@ class MMR(Stage):
         self.keep = keep
 
     @component.output_types(ranking=Rankings)
-    def run(
-        self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors
-    ) -> dict[str, Rankings]:
+    def run(self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors) -> dict[str, Rankings]:
         start = time.perf_counter()
         asked = queries.of_batch(query_vectors.values)
         width = ranking.rows.shape[1]

@@ -72,7 +72,9 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
             continue
         if len(fields) not in (3, 4) or not _is_int(fields[-1]):
             raise DatasetError(
-                f"{path}:{number}: query id, document id and a whole number are expected, separated by tabs: {line!r}"[:300]
+                f"{path}:{number}: query id, document id and a whole number are expected, separated by tabs: {line!r}"[
+                    :300
+                ]
             )
         yield Judgement(fields[0].strip(), fields[-2].strip(), int(fields[-1]))
 

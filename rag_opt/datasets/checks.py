@@ -123,7 +123,9 @@ def _check_evidence(name: str, queries: list[Query], documents: list[Document]) 
         for span in query.evidence:
             length = lengths.get(span.document_id)
             if length is None:
-                raise DatasetError(f"{name}: evidence of query '{query.id}' is in unknown document '{span.document_id}'")
+                raise DatasetError(
+                    f"{name}: evidence of query '{query.id}' is in unknown document '{span.document_id}'"
+                )
             if not 0 <= span.start < span.end <= length:
                 raise DatasetError(
                     f"{name}: evidence of query '{query.id}' is characters [{span.start}, {span.end}) of document "
@@ -187,4 +189,3 @@ def sample(ids: Sequence[str], count: int | None, seed: int) -> set[str]:
     if count is None or count >= len(ids):
         return set(ids)
     return set(random.Random(seed).sample(sorted(ids), count))
-

@@ -26,8 +26,8 @@ def load(documents: str | None, questions: str | None) -> Dataset:
 
 
 def _documents(path: Path) -> Iterator[Document]:
-    for where, row in json_lines(path):
-        row = _with_id(row, where)
+    for where, given in json_lines(path):
+        row = _with_id(given, where)
         yield Document(identifier(row, where, "id", "_id"), text(row, where, "text"), text(row, where, "title", ""))
 
 

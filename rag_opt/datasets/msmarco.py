@@ -59,7 +59,9 @@ def _from_hub(split: str) -> Iterator[tuple[str, Row]]:
         raise DatasetError(f"msmarco: dataset.path is not set and `datasets` is not installed.{ways_out}") from error
     except Exception as error:  # whatever the hub's client raises: network, proxy, authentication, schema
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise DatasetError(f"msmarco: dataset.path is not set and the hub can't be reached ({reason}).{ways_out}") from error
+        raise DatasetError(
+            f"msmarco: dataset.path is not set and the hub can't be reached ({reason}).{ways_out}"
+        ) from error
 
 
 def _converted(
@@ -116,4 +118,3 @@ def _sampled(dataset: Dataset, num_documents: int | None, num_queries: int | Non
         if document in kept
     ]
     return checked(dataset.name, documents, queries, judgements, dataset.notes)
-

@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import Any
 
 from rag_opt.datasets.checks import Judgement, checked
-
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
 
@@ -43,5 +42,7 @@ def _located(query_id: str, topic: str, quote: str, topics: dict[str, str]) -> E
     pattern = r"\s+".join(map(re.escape, quote.split()))
     found = re.search(pattern, topics.get(topic, ""))
     if found is None:
-        raise DatasetError(f"python_docs: this Python's topic '{topic}' lacks the quote of question {query_id}: {quote}")
+        raise DatasetError(
+            f"python_docs: this Python's topic '{topic}' lacks the quote of question {query_id}: {quote}"
+        )
     return Evidence(topic, found.start(), found.end())

@@ -1,7 +1,7 @@
 """Answers against reference answers: each metric takes the best over a query's references.
 
-An empty answer scores 0 (unless a reference is empty once normalised, which then matches). A query without references is
-not measurable: nan. Values run from 0 to 1.
+An empty answer scores 0 (unless a reference is empty once normalised, which then matches). A query without references
+can't be measured: nan. Values run from 0 to 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rankings of documents against qrels, by ir_measures (MacAvaney et al. 2022): nDCG@10, RR@10, R@100, P(rel=2)@5 …
+"""Rankings of documents against qrels, by ir_measures (MacAvaney et al. 2022): nDCG@10, RR@10, R@100, P(rel=2)@5.
 
 A document stands where its best chunk stands. A query with nothing retrieved scores the measure's declared default (0).
 """
@@ -25,9 +25,7 @@ def measure(name: str) -> ir_measures.Measure | None:
         return None
 
 
-def per_query(
-    name: str, qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]
-) -> Scores:
+def per_query(name: str, qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]) -> Scores:
     """One value a query, float64; nan for a query without a relevant document.
 
     `rankings` are document ids, best first, each document once.
