@@ -86,7 +86,8 @@ def forget_compositions() -> None:
 def _is_group(override: Override) -> bool:
     """Whether an override chooses a file, or does anything that only Hydra can do."""
     plain = override.type is not None and override.type.name == "CHANGE" and not override.is_sweep_override()
-    return not plain or override.package is not None or override.key_or_group in _groups()
+    key = override.key_or_group
+    return not plain or override.package is not None or key in _groups() or key.startswith("hydra.")
 
 
 def _set(config: DictConfig, override: Override) -> None:
@@ -159,11 +160,15 @@ def _composition(message: str, words: Words) -> str:
     if key == "experiment":
         return "experiment is added, not changed: write +experiment=<choice>"
     parent, _, last = key.rpartition(".")
-    base = compose(NAME, overrides=[word for word in words if word.lstrip("+~").partition("=")[0] in groups()])
+    base = compose(NAME, overrides=[word for word in words if word.startswith("hydra.") or _group_of(word) in groups()])
     node = OmegaConf.select(base, parent, throw_on_missing=False) if parent else base
     names = [*map(str, node), *([] if parent else groups())] if isinstance(node, DictConfig) else []
     where = f" in '{parent}'" if parent else ""
     return f"'{key}' is not a key{where} of this configuration; {nearest(last, names)}".rstrip("; ")
+
+
+def _group_of(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def check_keys(config: DictConfig) -> None:

@@ -63,7 +63,8 @@ class DriftError(StudyError):
 def nearest(given: str, valid: Iterable[str]) -> str:
     """The advice for a misspelt name: the nearest valid one, else all of them (empty: "")."""
     names = sorted(set(valid))
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{by_lower[close[0]]}'?"
     return f"valid: {', '.join(names)}" if names else ""

@@ -50,9 +50,10 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     settings = settings_of(config, variant)
     objective = objective_of(config)
     store = store_of(config)
-    space, seeds = searched(config, overrides)
+    space = searched(config, overrides)
     pipeline = built(config, store)
     check_space(space, overrides, store)
+    seeds = beginnings(config, space, overrides)
     dataset = loaded(config)
     metrics = measurable(objective, dataset, _has_generator(pipeline, space))
     parts = split(dataset, settings.test_share, settings.split_seed)
@@ -72,8 +73,8 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     )
 
 
-def searched(config: DictConfig, overrides: Sequence[str]) -> tuple[SearchSpace, list[Values]]:
-    """The space less what the command line pins, and the configurations to begin with: baseline, then `seeds`."""
+def searched(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
+    """The space less what the command line sets."""
     whole = parsed(plain(config.search_space))
     known = {p.name for p in whole.parameters}
     pinned = [o.key_or_group for o in parse(overrides) if o.key_or_group in known]
@@ -85,13 +86,19 @@ def searched(config: DictConfig, overrides: Sequence[str]) -> tuple[SearchSpace,
         )
     if pinned:
         say(f"set on the command line, so not searched: {', '.join(pinned)}")
+    return space
+
+
+def beginnings(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
+    """The configurations to begin with: the baseline, then those of `seeds` that the space can express."""
+    standing = default_values(space, overrides)
     baseline = space.active(standing)
     if wrong := space.outside(baseline):
         raise SearchSpaceError(
             f"search_space: the configuration's own {wrong.name}={standing.get(wrong.name)} is not in {wrong.text}; "
             f"trial 0 measures it, so add it to the space, or set {wrong.name}=<a value> to leave it out of the search"
         )
-    return space, _distinct([baseline, *_seeds(config, space, overrides, pinned)])
+    return _distinct([baseline, *_seeds(config, space, overrides)])
 
 
 def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
@@ -106,18 +113,16 @@ def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
     return values
 
 
-def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str], pinned: Sequence[str]) -> list[Values]:
+def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
     found = []
     for row in plain(config.seeds):
         if not isinstance(row, list):
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
-        keys = [override.key_or_group for override in parse(row)]
-        expressible = all(key in {p.name for p in space.parameters} for key in keys)
-        if not expressible or set(keys) & set(pinned):
-            continue
-        values = space.active(default_values(space, [*overrides, *row]))
-        if space.outside(values) is None:
-            found.append(values)
+        # What the command line sets is no parameter any more, so such a seed is skipped too.
+        if {override.key_or_group for override in parse(row)} <= {p.name for p in space.parameters}:
+            values = space.active(default_values(space, [*overrides, *row]))
+            if space.outside(values) is None:
+                found.append(values)
     return found
 
 

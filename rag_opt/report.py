@@ -17,6 +17,7 @@ from rich.text import Text
 
 from rag_opt.confirm import Confirmation
 from rag_opt.progress import clock
+from rag_opt.search_space import values_of
 from rag_opt.storage import INTERRUPTED
 
 TOP = 10
@@ -95,7 +96,7 @@ def _row(trial: FrozenTrial, front: set[int]) -> list[str]:
     marks = ["best" if trial.number in front else "", str(trial.user_attrs.get(ORIGIN, ""))]
     mark = ", ".join(mark for mark in marks if mark and mark != "sampler")
     values = [f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}" for value in trial.values]
-    return [str(trial.number), *values, described(trial.params), mark]
+    return [str(trial.number), *values, described(values_of(trial.params)), mark]
 
 
 def described(params: Mapping[str, Any]) -> str:
@@ -134,7 +135,7 @@ def printed(summary: Summary, study: optuna.Study, console: Console) -> None:
 
 def conclusion(summary: Summary) -> str:
     """The result in a sentence."""
-    if summary.best is None:
+    if not summary.front:
         return "No trial was completed; the reasons are in the failed trials' notes."
     if summary.confirmation is not None:
         return summary.confirmation.sentence()

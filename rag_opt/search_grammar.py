@@ -47,7 +47,13 @@ def _distribution(name: str, text: str) -> BaseDistribution:
     try:
         sweep = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException as error:
-        raise SearchSpaceError(f"search_space: {name}: '{text}' is not Hydra's sweep grammar: {error}") from error
+        if "NoneType" in str(error):
+            plain = text.strip().removeprefix("choice(").removesuffix(")").replace(" ", "")
+            raise SearchSpaceError(
+                f"search_space: {name}: Hydra's choice() takes no null; write the choices side by side: {plain}"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise SearchSpaceError(f"search_space: {name}: '{text}' is not of Hydra's sweep grammar: {reason}") from error
     log = "log" in getattr(sweep, "tags", ())
     try:
         match sweep:

@@ -25,6 +25,9 @@ from rag_opt.errors import SearchSpaceError
 from rag_opt.keys import key_of
 
 Value = bool | int | float | str | None
+UP_TO = " up to "
+"""Between a parameter's name and the upper end that `below` left it: "splitter.overlap up to 40"."""
+
 Assignment = Mapping[str, Value]
 
 
@@ -41,6 +44,17 @@ class Parameter:
     def active(self, chosen: Assignment) -> bool:
         """Whether the parameter exists, given the values chosen so far."""
         return all(name in chosen and _in(chosen[name], values) for name, values in self.when.items())
+
+    def asked_as(self, limited: BaseDistribution) -> str:
+        """The name under which a value of this (limited) distribution is asked for.
+
+        A smaller range is a parameter of its own: samplers take a parameter's range for fixed and would never leave
+        the smallest one that they saw.
+        """
+        if limited == self.distribution:
+            return self.name
+        assert isinstance(limited, IntDistribution | FloatDistribution)
+        return f"{self.name}{UP_TO}{limited.high}"
 
     def limited(self, chosen: Assignment) -> BaseDistribution:
         """The distribution with `below` applied; raises SearchSpaceError when nothing is left."""
@@ -75,8 +89,17 @@ class SearchSpace:
         chosen: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.active(chosen):
-                chosen[parameter.name] = ask(trial, parameter.name, parameter.limited(chosen))
+                limited = parameter.limited(chosen)
+                chosen[parameter.name] = ask(trial, parameter.asked_as(limited), limited)
         return chosen
+
+    def as_asked(self, values: Assignment) -> dict[str, Value]:
+        """The values under the names that the study's storage knows them by: what can be enqueued."""
+        named: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.name in values:
+                named[parameter.asked_as(parameter.limited(values))] = values[parameter.name]
+        return named
 
     def without(self, names: Sequence[str], fixed: Assignment) -> SearchSpace:
         """The space less these parameters, whose values are now fixed; children that can't exist go with them."""
@@ -149,6 +172,11 @@ class SearchSpace:
                 found.add(name)
                 waiting += by_name[name].when
         return found
+
+
+def values_of(params: Mapping[str, Value]) -> dict[str, Value]:
+    """A trial's parameters under the keys of the configuration."""
+    return {name.partition(UP_TO)[0]: value for name, value in params.items()}
 
 
 def words(values: Mapping[str, Value]) -> list[str]:

@@ -64,7 +64,9 @@ class Session:
         seeds = self.plan.seeds
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if place < len(seeds) and not waiting:
-            self.study.enqueue_trial(seeds[place], user_attrs={ORIGIN: "seed" if place else BASELINE})
+            self.study.enqueue_trial(
+                self.plan.space.as_asked(seeds[place]), user_attrs={ORIGIN: "seed" if place else BASELINE}
+            )
         trial = self.study.ask()
         if ORIGIN not in trial.user_attrs:
             trial.set_user_attr(ORIGIN, "sampler")

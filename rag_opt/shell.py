@@ -43,6 +43,13 @@ def run_hydra(task: Callable[[], Any]) -> None:
         sys.exit(INTERRUPTED)
 
 
+def search_path(config: Any) -> list[str]:
+    """The override that finds the user's own configuration folder (--config-dir) again; [] when there is none."""
+    given = [word for word in config.overrides.hydra if word.startswith("hydra.searchpath=")]
+    own = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
+    return given or [f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"] * bool(own)
+
+
 def _names_by_what_is_swept(overrides: list[str]) -> str:
     """The Hydra override that leaves what all jobs of a multirun have in common out of their names."""
     common = {override.key_or_group for override in parse(overrides) if not override.is_sweep_override()}

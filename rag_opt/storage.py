@@ -131,6 +131,18 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
         )
 
 
+def close(study: optuna.Study) -> None:
+    """Let go of the database: SQLite then folds its log into the file."""
+    engine = getattr(_backend(study), "engine", None)
+    if engine is not None:
+        engine.dispose()
+
+
+def _backend(study: optuna.Study) -> Any:
+    # Optuna wraps a database storage in a cache.
+    return getattr(study._storage, "_backend", study._storage)
+
+
 def places_taken(study: optuna.Study) -> int:
     """Finished trials, those of killed processes not counted: what n_trials is compared with."""
     return sum(INTERRUPTED not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=FINISHED))

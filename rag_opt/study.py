@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, build, plain, quoted
 from rag_opt.errors import RagOptError
-from rag_opt.shell import Refused, run_hydra
+from rag_opt.shell import Refused, run_hydra, search_path
 
 if TYPE_CHECKING:
     import optuna
@@ -78,7 +78,7 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
     from optuna.study import StudyDirection
 
     from rag_opt.session import Session
-    from rag_opt.storage import check_fingerprints, close_zombies, opened, places_taken
+    from rag_opt.storage import check_fingerprints, close, close_zombies, opened, places_taken
 
     settings = plan.settings
     url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
@@ -93,7 +93,9 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
     session = Session(plan, study, screen, [tracker] if tracker else [])
     try:
         session.run()
-        return _finished(plan, study, screen, tracker)
+        summary = _finished(plan, study, screen, tracker)
+        close(study)
+        return summary
     except KeyboardInterrupt:
         if tracker:
             tracker.reconcile(study)
@@ -119,13 +121,12 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
     from omegaconf import OmegaConf
 
     from rag_opt import report
-    from rag_opt.search_space import words
+    from rag_opt.search_space import values_of, words
     from rag_opt.session import measured_config
 
     summary = _summary(plan, study)
     folder = plan.settings.folder
-    best = summary.best.params if summary.best else plan.baseline
-    given = words(best)
+    given = words(values_of(summary.best.params) if summary.best else plan.baseline)
     mermaid = plan.dev.pipeline(given).mermaid()
     texts = {"report.md": report.markdown(summary, study, mermaid, plan.fingerprints), "pipeline.mmd": mermaid}
     if summary.best:
@@ -166,17 +167,17 @@ def _summary(plan: Plan, study: optuna.Study) -> Summary:
 
 def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
     from rag_opt.confirm import confirmed
-    from rag_opt.search_space import words
+    from rag_opt.search_space import values_of, words
 
     if best is None or baseline is None:
         return None
     target, direction = plan.objective.targets[0], plan.objective.directions[0]
-    ours, theirs = (plan.test.measured(words(trial.params)) for trial in (best, baseline))
+    ours, theirs = (plan.test.measured(words(values_of(trial.params))) for trial in (best, baseline))
     return confirmed(target.name, direction, ours, theirs, plan.settings.seed)
 
 
 def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
-    from rag_opt.search_space import words
+    from rag_opt.search_space import values_of, words
     from rag_opt.session import replay_command
 
     node, settings = plain(plan.config.tracking), plan.settings
@@ -184,7 +185,7 @@ def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
     longer = [word for word in plan.dev.base if not word.startswith("n_trials=")]
     commands = {}
     if front:
-        commands["replay"] = replay_command([*plan.dev.base, *words(front[0].params)])
+        commands["replay"] = replay_command([*plan.dev.base, *words(values_of(front[0].params))])
     commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
     commands["dashboard"] = f"optuna-dashboard {url}"
     if node["enabled"]:
@@ -196,7 +197,7 @@ def job(config: DictConfig) -> Outcome:
     """One Hydra job; in a multirun a refused study is told and the others go on."""
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN"
-    overrides = list(hydra_config.overrides.task)
+    overrides = [*search_path(hydra_config), *hydra_config.overrides.task]
     variant = hydra_config.job.override_dirname if multirun else ""
     try:
         return run(overrides, variant)

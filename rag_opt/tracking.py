@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.progress import say
 from rag_opt.records import Dataset
+from rag_opt.search_space import values_of
 
 PARENT = "rag_opt:mlflow_parent"
 TRIAL_TAG = "rag_opt.trial"
@@ -81,11 +82,12 @@ class MLflowCallback(Mirror):
                 self.experiment_id, run_name=study.study_name, tags={"rag_opt.study": study.study_name}
             )
             known = run.info.run_id
-            self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
-            self._log_dataset(known, dataset, questions)
             study.set_user_attr(PARENT, known)
         self.parent_id = known
         self.client.update_run(known, status="RUNNING")
+        self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
+        if not self.client.get_run(known).inputs.dataset_inputs:
+            self._log_dataset(known, dataset, questions)
         self.reconcile(study)
 
     @guarded
@@ -128,7 +130,7 @@ class MLflowCallback(Mirror):
         self.client.log_inputs(run_id, datasets=[entity])
 
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
-        params = [Param(key, str(value)) for key, value in trial.params.items()]
+        params = [Param(key, str(value)) for key, value in values_of(trial.params).items()]
         texts = [
             RunTag(key, str(trial.user_attrs[key]))
             for key in ("origin", "reason", "command")

@@ -23,7 +23,7 @@ from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.settings import settings_of
-from rag_opt.shell import Refused, run_hydra
+from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import Store
 
 SPLITS = ("dev", "test")
@@ -144,7 +144,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
 def job(_: DictConfig) -> dict[str, float]:
     """One Hydra job: the means."""
     try:
-        return dict(replayed(list(HydraConfig.get().overrides.task)).means)
+        return dict(replayed([*search_path(HydraConfig.get()), *HydraConfig.get().overrides.task]).means)
     except RagOptError as error:
         raise Refused(error) from error
 

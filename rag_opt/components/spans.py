@@ -20,7 +20,8 @@ def trimmed(text: str, span: Span) -> Span:
     """The span without space at its ends; empty (start = end) when it holds nothing else."""
     start, end = span
     inner = text[start:end]
-    return start + len(inner) - len(inner.lstrip()), max(start, end - len(inner) + len(inner.rstrip()))
+    first = start + len(inner) - len(inner.lstrip())
+    return first, max(first, start + len(inner.rstrip()))
 
 
 def between(text: str, span: Span, separator: re.Pattern[str]) -> list[Span]:

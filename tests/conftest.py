@@ -1,0 +1,99 @@
+"""What all tests share: where real data lies, small datasets, and an empty store for each test."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, settings
+
+import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
+from rag_opt.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
+
+settings.register_profile("rag_opt", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("rag_opt")
+
+DOCUMENTS = [
+    {
+        "id": "cats",
+        "title": "Cats",
+        "text": "Cats purr when they are content. A cat sleeps most of the day. Kittens drink milk.",
+    },
+    {
+        "id": "dogs",
+        "title": "Dogs",
+        "text": "Dogs bark at strangers. A dog needs long walks. Puppies chew shoes and bark at night.",
+    },
+    {"id": "birds", "text": "Birds build nests in spring. Some birds fly south in winter. An owl hunts mice at night."},
+    {
+        "id": "fish",
+        "text": "Fish breathe through gills. A shark is a fish that never stops swimming.\n\nGoldfish live in ponds.",
+    },
+    {
+        "id": "bees",
+        "text": "Bees make honey from nectar. A queen bee lays eggs. Bees dance to tell where flowers grow.",
+    },
+    {"id": "trees", "text": "Oak trees lose their leaves in autumn. Pine trees stay green in winter."},
+]
+QUESTIONS = [
+    {"id": "q1", "question": "Which animals purr?", "relevant": ["cats"], "answer": "Cats"},
+    {"id": "q2", "question": "What do dogs need?", "relevant": ["dogs"], "answer": "Long walks"},
+    {"id": "q3", "question": "Where do birds fly in winter?", "relevant": {"birds": 2, "trees": 1}, "answer": "South"},
+    {"id": "q4", "question": "How do fish breathe?", "relevant": ["fish"], "answer": "Through gills"},
+    {"id": "q5", "question": "Who makes honey?", "relevant": ["bees"], "answer": "Bees"},
+    {"id": "q6", "question": "Which trees stay green?", "relevant": ["trees"], "answer": "Pine trees"},
+    {"id": "q7", "question": "Who barks at night?", "relevant": ["dogs"], "answer": "Puppies"},
+    {"id": "q8", "question": "What hunts mice?", "relevant": ["birds"], "answer": "An owl"},
+    {"id": "q9", "question": "What do kittens drink?", "relevant": ["cats"], "answer": "Milk"},
+    {"id": "q10", "question": "Who lays eggs in a hive?", "relevant": ["bees"], "answer": "A queen bee"},
+]
+
+
+def write_jsonl(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command line of a study over six documents and ten questions, without a model, in a second."""
+    folder = tmp_path_factory.mktemp("animals")
+    documents = write_jsonl(folder / "documents.jsonl", DOCUMENTS)
+    questions = write_jsonl(folder / "questions.jsonl", QUESTIONS)
+    return [
+        "dataset=jsonl",
+        f"dataset.documents={documents}",
+        f"dataset.questions={questions}",
+        "embedder=hashing",
+        "splitter=none",
+        "search_space=retrieval",
+        "retriever.depth=6",
+        "name=animals",
+    ]
+
+
+def own_space(folder: Path, rows: dict[str, object]) -> list[str]:
+    """The overrides that choose a search space of one's own, from a configuration folder of one's own."""
+    place = folder / "conf" / "search_space"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "own.yaml").write_text(yaml.safe_dump(rows), "utf-8")
+    return [f"hydra.searchpath=[file://{folder}/conf]", "search_space=own"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real collections; tests that need it skip, saying so, where it is missing."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data: {DATA} does not exist (set RAG_OPT_DATA)")
+    return DATA

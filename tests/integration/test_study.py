@@ -1,0 +1,374 @@
+"""Whole studies in this process: the loop, its records, resuming, failures, tracking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from rag_opt import session
+from rag_opt.components.fusion import Fusion
+from rag_opt.config import composed, parse
+from rag_opt.errors import DriftError, StorageError, StudyError
+from rag_opt.evaluate import evaluated
+from rag_opt.pipelines import built
+from rag_opt.storage import INTERRUPTED, locked
+from rag_opt.study import Outcome, run
+from rag_opt.trial import replayed
+from tests.conftest import own_space
+
+
+def study_of(folder: Path, name: str = "animals") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/{name}/study.db")
+
+
+def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
+    base = [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=8"]
+    return run([*base, *overrides])
+
+
+def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
+    outcome = start(animals, tmp_path)
+    folder = tmp_path / "studies" / "animals"
+    study = study_of(tmp_path)
+    assert [trial.state for trial in study.trials if trial.state == TrialState.RUNNING] == []
+    assert len(study.trials) == 8
+    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", *["sampler"] * 4]
+    assert outcome.best == study.best_value
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    assert best["retriever"]["top_k"] == session.measured_config([*animals])["retriever"]["top_k"] or best
+    report = (folder / "report.md").read_text()
+    assert "python -m rag_opt.trial" in report
+    assert "questions the search never saw" in report
+    assert "```mermaid" in report
+
+
+def test_per_query_scores_are_kept_for_every_trial_and_give_its_value(animals, tmp_path) -> None:
+    start(animals, tmp_path)
+    for trial in study_of(tmp_path).get_trials(states=(TrialState.COMPLETE,)):
+        table = json.loads((tmp_path / f"studies/animals/trials/{trial.number:04d}/per_query.json").read_text())
+        column = table["columns"].index("nDCG@10")
+        scores = [row[column] for row in table["data"]]
+        assert len(scores) == 7
+        assert sum(scores) / len(scores) == pytest.approx(trial.value, abs=1e-12)
+
+
+def test_the_best_trials_command_replays_to_the_same_score(animals, tmp_path) -> None:
+    start(animals, tmp_path)
+    study = study_of(tmp_path)
+    import shlex
+
+    for trial in study.trials[:6]:
+        if trial.state != TrialState.COMPLETE:
+            continue
+        words = shlex.split(trial.user_attrs["command"])[3:]
+        assert replayed(words).means["nDCG@10"] == trial.value
+        assert {o.key_or_group for o in parse(words)} >= set(trial.params)
+
+
+def test_optuna_dashboard_finds_the_command_in_the_note(animals, tmp_path) -> None:
+    from optuna_dashboard._note import get_note_from_system_attrs
+
+    start(animals, tmp_path, "n_trials=2")
+    study = study_of(tmp_path)
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    for trial in study.trials:
+        assert trial.user_attrs["command"] in get_note_from_system_attrs(attributes, trial._trial_id)["body"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsga2"])
+def test_a_study_in_parts_is_bit_equal_to_one_in_one_go(animals, tmp_path, sampler: str) -> None:
+    start(animals, tmp_path, f"sampler={sampler}", "n_trials=14", "name=whole")
+    for total in (3, 9, 14):
+        start(animals, tmp_path, f"sampler={sampler}", f"n_trials={total}", "name=parts")
+    whole, parts = (study_of(tmp_path, name) for name in ("whole", "parts"))
+    assert [(t.params, t.values, t.state) for t in whole.trials] == [
+        (t.params, t.values, t.state) for t in parts.trials
+    ]
+
+
+def test_a_finished_study_runs_nothing_more(animals, tmp_path) -> None:
+    start(animals, tmp_path)
+    before = len(study_of(tmp_path).trials)
+    start(animals, tmp_path)
+    start(animals, tmp_path, "n_trials=5")
+    assert len(study_of(tmp_path).trials) == before
+
+
+def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> None:
+    start(animals, tmp_path, "n_trials=3")
+    zombie = study_of(tmp_path).ask()
+    start(animals, tmp_path, "n_trials=6")
+    study = study_of(tmp_path)
+    assert study.trials[zombie.number].state == TrialState.FAIL
+    assert INTERRUPTED in study.trials[zombie.number].user_attrs
+    assert len(study.trials) == 7
+    assert [t.user_attrs.get("origin") for t in study.trials[:5]] == ["baseline", "seed", "seed", None, "seed"]
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("dataset.test_share=0.5", "dataset"),
+        ("objective=recall", "objective"),
+        ("retriever.top_k=5", "search space and pipeline"),
+        ("generator=none", "pipeline"),
+    ],
+)
+def test_a_changed_study_is_refused_with_both_fingerprints_and_two_ways_out(
+    animals, tmp_path, override: str, part: str
+) -> None:
+    start(animals, tmp_path, "n_trials=2")
+    before = study_of(tmp_path).trials
+    with pytest.raises(DriftError, match=f"another {part}") as caught:
+        start(animals, tmp_path, override)
+    message = str(caught.value)
+    assert "then" in message
+    assert "now" in message
+    assert "name=<new name>" in message
+    assert "remove" in message
+    assert study_of(tmp_path).trials == before
+
+
+def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals, tmp_path, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no ranks today")
+
+    monkeypatch.setattr(Fusion, "_reciprocal", broken)
+    outcome = start(animals, tmp_path)
+    failed = study_of(tmp_path).get_trials(states=(TrialState.FAIL,))
+    assert failed
+    assert all("no ranks today" in trial.user_attrs["reason"] for trial in failed)
+    assert outcome.trials == 8
+    assert outcome.best is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypatch, value: float) -> None:
+    from dataclasses import replace
+
+    def broken(*args, **kwargs):
+        found = evaluated(*args, **kwargs)
+        return replace(found, means={**found.means, "nDCG@10": value})
+
+    monkeypatch.setattr("rag_opt.trial.evaluated", broken)
+    outcome = start(animals, tmp_path, "n_trials=2")
+    assert outcome.best is None
+    assert {t.state for t in study_of(tmp_path).trials} == {TrialState.FAIL}
+
+
+PRUNED_EARLY = [
+    "pruner.n_startup_trials=1",
+    "pruner.n_warmup_steps=0",
+    "evaluation.batches=7",
+    "objective.metrics=[tokens]",
+]
+"""With tokens to be few, every top_k above the median is worse from the first batch on."""
+
+
+def test_pruned_trials_never_compete(animals, tmp_path) -> None:
+    start(animals, tmp_path, *PRUNED_EARLY, "n_trials=12")
+    study = study_of(tmp_path)
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    assert pruned
+    assert study.best_trial.state == TrialState.COMPLETE
+    for trial in pruned:
+        assert trial.user_attrs["questions"] < 7
+        assert "metrics" not in trial.user_attrs
+    report = (tmp_path / "studies/animals/report.md").read_text()
+    assert not any(f"| {trial.number} |" in report for trial in pruned)
+
+
+def test_wilcoxon_is_told_each_questions_score(animals, tmp_path) -> None:
+    start(animals, tmp_path, "pruner=wilcoxon", "n_trials=2")
+    trial = study_of(tmp_path).trials[0]
+    table = json.loads((tmp_path / "studies/animals/trials/0000/per_query.json").read_text())
+    column = table["columns"].index("nDCG@10")
+    assert [trial.intermediate_values[i] for i in range(7)] == [row[column] for row in table["data"]]
+
+
+def test_several_objectives_give_a_front(animals, tmp_path) -> None:
+    start(animals, tmp_path, "objective=quality_cost", "n_trials=10")
+    study = study_of(tmp_path)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    report = (tmp_path / "studies/animals/report.md").read_text()
+    assert "Pareto front" in report
+    assert len(study.best_trials) >= 1
+
+
+def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -> None:
+    space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 12)"})
+    start(animals, tmp_path, "sampler=brute_force", *space, "n_trials=50")
+    tried = [(t.params["retriever"], t.params["retriever.top_k"]) for t in study_of(tmp_path).trials]
+    assert len(tried) == len(set(tried)) == 9
+
+
+def test_a_time_limit_ends_the_study_early(animals, tmp_path) -> None:
+    outcome = start(animals, tmp_path, "timeout=0.000001", "n_trials=50")
+    assert outcome.trials <= 1
+
+
+# ---- MLflow
+
+
+def runs_of(folder: Path) -> tuple[list, list]:
+    client = MlflowClient(f"sqlite:///{folder}/studies/mlflow.db")
+    experiment = client.get_experiment_by_name("rag_opt")
+    runs = client.search_runs([experiment.experiment_id])
+    return [r for r in runs if "rag_opt.study" in r.data.tags], [r for r in runs if "rag_opt.trial" in r.data.tags]
+
+
+def test_mlflow_mirrors_the_study_through_a_resume(animals, tmp_path) -> None:
+    options = ["tracking=mlflow", *PRUNED_EARLY]
+    start(animals, tmp_path, *options, "n_trials=4")
+    study_of(tmp_path).ask()
+    start(animals, tmp_path, *options, "n_trials=16")
+    (parent,), children = runs_of(tmp_path)
+    study = study_of(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert parent.inputs.dataset_inputs[0].dataset.name == "questions"
+    assert {"report.md", "best.yaml", "pipeline.mmd", "search_space.yaml"} <= artifacts(tmp_path, parent)
+    assert len(children) == len(study.trials) == 17
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    statuses = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+    by_number = {int(run.data.tags["rag_opt.trial"]): run for run in children}
+    for trial in study.trials:
+        run_ = by_number[trial.number]
+        assert run_.info.status == statuses[trial.state]
+        assert run_.data.params == {key: str(value) for key, value in trial.params.items()}
+        assert run_.data.metrics.get("tokens") == (trial.value if trial.state == TrialState.COMPLETE else None)
+        if trial.state != TrialState.FAIL:
+            assert artifacts(tmp_path, run_) == {"config.yaml", "per_query.json"}
+    assert {run.info.status for run in children} == {"FINISHED", "KILLED", "FAILED"}
+
+
+def artifacts(folder: Path, run_) -> set[str]:
+    client = MlflowClient(f"sqlite:///{folder}/studies/mlflow.db")
+    return {item.path for item in client.list_artifacts(run_.info.run_id)}
+
+
+def test_running_values_carry_their_steps(animals, tmp_path) -> None:
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=1", "evaluation.batches=7")
+    _, (child,) = runs_of(tmp_path)
+    client = MlflowClient(f"sqlite:///{tmp_path}/studies/mlflow.db")
+    history = client.get_metric_history(child.info.run_id, "running.nDCG_at_10")
+    assert [point.step for point in history] == list(range(1, 8))
+
+
+def test_a_run_that_a_kill_left_open_is_finished_and_a_lost_one_made_again(animals, tmp_path) -> None:
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
+    client = MlflowClient(f"sqlite:///{tmp_path}/studies/mlflow.db")
+    _, children = runs_of(tmp_path)
+    client.update_run(children[0].info.run_id, status="RUNNING")
+    client.delete_run(children[1].info.run_id)
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=4")
+    (_,), children = runs_of(tmp_path)
+    assert sorted(int(run_.data.tags["rag_opt.trial"]) for run_ in children) == [0, 1, 2, 3]
+    assert {run_.info.status for run_ in children} == {"FINISHED"}
+
+
+def test_a_tracking_failure_never_ends_the_study(animals, tmp_path, monkeypatch, capsys) -> None:
+    def broken(*args, **kwargs):
+        raise ConnectionError("server away")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", broken)
+    assert start(animals, tmp_path, "tracking=mlflow", "n_trials=3").trials == 3
+    assert capsys.readouterr().err.count("server away") == 1
+    monkeypatch.undo()
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
+    (parent,), children = runs_of(tmp_path)
+    assert len(children) == 3
+    assert {run_.info.status for run_ in [parent, *children]} == {"FINISHED"}
+    assert all("nDCG_at_10" in run_.data.metrics for run_ in children)
+
+
+def test_an_unusable_tracking_uri_never_ends_the_study(animals, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    assert (
+        start(
+            animals, tmp_path, "tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db", "n_trials=2"
+        ).trials
+        == 2
+    )
+
+
+# ---- storage
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the study file is empty"),
+        (b"not a database, but long enough to be looked at" * 30, "can't be used as a study file"),
+    ],
+)
+def test_a_study_file_that_is_none_is_refused_and_left_alone(animals, tmp_path, content: bytes, message: str) -> None:
+    path = tmp_path / "studies" / "animals" / "study.db"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=message):
+        start(animals, tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_a_zeroed_page_is_noticed(animals, tmp_path) -> None:
+    start(animals, tmp_path, "n_trials=4")
+    path = tmp_path / "studies/animals/study.db"
+    content = bytearray(path.read_bytes())
+    content[8192:12288] = bytes(4096)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="damaged|can't be used"):
+        start(animals, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://user:secret@127.0.0.1:1/none", "mystery://x/y"])
+def test_a_storage_that_can_not_be_opened_is_said_without_its_password(animals, tmp_path, url: str) -> None:
+    with pytest.raises(StorageError, match="storage.url") as caught:
+        start(animals, tmp_path, f"storage.url='{url}'")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_that_is_a_file_is_said(animals, tmp_path) -> None:
+    (tmp_path / "studies").write_text("")
+    with pytest.raises(StudyError, match="can't be written"):
+        start(animals, tmp_path)
+
+
+def test_two_processes_can_not_run_one_study(tmp_path) -> None:
+    with (
+        locked(tmp_path / "s"),
+        pytest.raises(StudyError, match="another process is running this study"),
+        locked(tmp_path / "s"),
+    ):
+        pass
+
+
+# ---- wiring
+
+
+def test_bm25_alone_never_embeds_and_hybrid_uses_both(animals, store) -> None:
+    parts = lambda *words: {part.name for part in built(composed([*animals, *words]), store).parts}  # noqa: E731
+    assert "chunk_embedder" not in parts("retriever=bm25")
+    assert "bm25_indexer" not in parts("retriever=dense")
+    assert {"bm25_retriever", "dense_retriever", "fusion", "chunk_embedder"} <= parts("retriever=hybrid")
+    hybrid = {part.name: part for part in built(composed([*animals]), store).parts}["fusion"]
+    assert set(hybrid.inputs) == {"bm25_ranking", "dense_ranking"}
+    assert "mmr" in parts("reranker=mmr")
+
+
+def test_a_pipeline_survives_haystacks_save_and_load(animals, store) -> None:
+    from haystack import Pipeline
+
+    for words in (["retriever=hybrid", "reranker=mmr"], ["splitter=semantic"], ["index=chroma", "retriever=dense"]):
+        pipeline = built(composed([*animals, *words]), store)
+        for part in (pipeline.indexing, pipeline.querying):
+            again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
+            before, after = yaml.safe_load(part.dumps()), yaml.safe_load(again.dumps())
+            for saved in (before, after):
+                saved["connections"].sort(key=str)
+            assert before == after

@@ -1,0 +1,293 @@
+"""Splitters, retrievers, fusion, rerankers, generators: against exact search, brute force and hand-worked examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_opt.components.bm25 import BM25Indexer, BM25Retriever
+from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
+from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
+from rag_opt.components.encoders import Hashing
+from rag_opt.components.fusion import Fusion
+from rag_opt.components.generators import Extractive, within
+from rag_opt.components.ranking import best, stacked
+from rag_opt.components.rerankers import MMR
+from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
+from rag_opt.records import Chunks, Document, Documents, Queries, Query, Rankings, Vectors
+from rag_opt.store import Store
+
+
+def corpus(*texts: str) -> Documents:
+    return Documents(tuple(Document(f"d{i}", text) for i, text in enumerate(texts)), repr(texts))
+
+
+def asked(*texts: str) -> Queries:
+    return Queries.of(tuple(Query(f"q{i}", text) for i, text in enumerate(texts)))
+
+
+def chunked(*texts: str) -> Chunks:
+    return NoSplitter().run(corpus(*texts))["chunks"]
+
+
+def ranking(chunks: Chunks, *lists: list[tuple[int, float]]) -> Rankings:
+    depth = max(map(len, lists))
+    columns = stacked(
+        [(np.array([r for r, _ in x], np.int32), np.array([s for _, s in x], np.float32)) for x in lists], depth
+    )
+    return Rankings(chunks, columns["rows"], columns["scores"], repr(lists))
+
+
+def rows(found: Rankings, query: int = 0) -> list[int]:
+    return [row for row, _ in found.hits(query)]
+
+
+# ---- ranking
+
+
+@given(st.lists(st.floats(-5, 5, width=32) | st.just(-np.inf), min_size=1, max_size=40), st.integers(1, 50))
+def test_best_is_a_stable_sort_cut_at_depth(scores: list[float], depth: int) -> None:
+    found, values = best(np.array(scores, np.float32), depth)
+    expected = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)) if np.isfinite(scores[i])][:depth]
+    assert found.tolist() == expected
+    assert values.tolist() == [np.float32(scores[i]) for i in expected]
+
+
+# ---- splitters
+
+
+def test_chunks_know_their_document_and_characters() -> None:
+    documents = corpus("One two. Three four.", "Five six.")
+    chunks = SentenceSplitter(2, 0).run(documents)["chunks"]
+    assert chunks.texts == ["One two.", "Three four.", "Five six."]
+    assert chunks.document_ids == ["d0", "d0", "d1"]
+    for row, start, end, text in zip(chunks.document_rows, chunks.starts, chunks.ends, chunks.texts, strict=True):
+        assert documents.items[row].text[start:end] == text
+
+
+def test_semantic_splitter_cuts_where_the_subject_changes() -> None:
+    text = "Cats purr and cats sleep. Cats like cats that purr. Stocks fell and bonds fell. Bonds fell as stocks fell."
+    chunks = SemanticSplitter(100, 0.4, Hashing(4096)).run(corpus(text))["chunks"]
+    assert [len(t.split(". ")) for t in chunks.texts] == [2, 2]
+    assert chunks.texts[1].startswith("Stocks")
+
+
+def test_titles_are_indexed_but_are_no_part_of_the_chunk() -> None:
+    documents = Documents((Document("a", "body text", "Title"),), "k")
+    chunks = NoSplitter().run(documents)["chunks"]
+    assert chunks.texts == ["body text"]
+    assert chunks.contents == ["Title\nbody text"]
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (5, 5), (5, 9), (5, -1)])
+def test_an_overlap_that_never_advances_is_refused(size: int, overlap: int) -> None:
+    with pytest.raises(ValueError, match=r"chunk_size|overlap"):
+        SentenceSplitter(size, overlap)
+
+
+# ---- BM25
+
+
+def bm25(texts: list[str], queries: Queries, depth: int = 10, **options: object) -> Rankings:
+    settings = {"k1": 1.2, "b": 0.75, "variant": "lucene", "stemmer": "english", "stopwords": "english", **options}
+    index = BM25Indexer(**settings).run(chunked(*texts))["bm25_index"]
+    return BM25Retriever(depth).run(queries, index)["bm25_ranking"]
+
+
+def test_bm25_agrees_with_the_formula() -> None:
+    """Lucene's BM25: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf / (tf + k1 (1 - b + b |d| / avg))."""
+    texts = ["red apple red", "green apple", "blue sky blue sea"]
+    found = bm25(texts, asked("red apple"), stemmer=None, stopwords=None)
+    average = (3 + 2 + 4) / 3
+
+    def part(tf: int, containing: int, length: int) -> float:
+        idf = np.log(1 + (3 - containing + 0.5) / (containing + 0.5))
+        return float(idf * tf / (tf + 1.2 * (1 - 0.75 + 0.75 * length / average)))
+
+    expected = [part(2, 1, 3) + part(1, 2, 3), part(1, 2, 2)]
+    assert rows(found) == [0, 1]
+    assert [score for _, score in found.hits(0)] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("query", ["", "the of and", "zebra", "!?"])
+def test_a_query_without_a_known_word_finds_nothing(query: str) -> None:
+    found = bm25(["red apple", "blue sky"], asked(query, "apple"))
+    assert rows(found, 0) == []
+    assert rows(found, 1) == [0]
+
+
+def test_a_corpus_of_stop_words_finds_nothing() -> None:
+    assert rows(bm25(["the", "and of"], asked("the"))) == []
+
+
+def test_stemming_and_stop_words_are_choices() -> None:
+    assert rows(bm25(["running dogs", "blue sky"], asked("run"))) == [0]
+    assert rows(bm25(["running dogs", "blue sky"], asked("run"), stemmer=None)) == []
+
+
+# ---- dense
+
+
+def vectors_of(chunks: Chunks, queries: Queries) -> tuple[Vectors, Vectors]:
+    encoder = Hashing(256)
+    return ChunkEmbedder(encoder).run(chunks)["vectors"], QueryEmbedder(encoder).run(queries)["query_vectors"]
+
+
+def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None:
+    words = [f"w{i}" for i in range(40)]
+    generator = np.random.default_rng(0)
+    texts = [" ".join(generator.choice(words, 8)) for _ in range(300)]
+    chunks, queries = chunked(*texts), asked(*texts[:20])
+    vectors, query_vectors = vectors_of(chunks, queries)
+    chroma = ChromaIndexer(200, 200, 32)
+    chroma.use(Store(tmp_path))
+    found = {
+        name: DenseRetriever(10).run(queries, query_vectors, indexer.run(chunks, vectors)["vector_index"])[
+            "dense_ranking"
+        ]
+        for name, indexer in {"exact": ExactIndexer(), "chroma": chroma}.items()
+    }
+    for query in range(20):
+        # A text is its own nearest neighbour: a distance taken for a similarity would put it last.
+        assert rows(found["exact"], query)[0] == query or found["exact"].scores[query][0] == pytest.approx(1, abs=1e-5)
+        assert found["chroma"].scores[query] == pytest.approx(found["exact"].scores[query], abs=1e-4)
+    shared = [len(set(rows(found["exact"], q)) & set(rows(found["chroma"], q))) for q in range(20)]
+    assert np.mean(shared) > 9
+
+
+def test_depth_is_clipped_to_the_corpus() -> None:
+    chunks, queries = chunked("red apple", "blue sky"), asked("apple")
+    vectors, query_vectors = vectors_of(chunks, queries)
+    index = ExactIndexer().run(chunks, vectors)["vector_index"]
+    assert DenseRetriever(100).run(queries, query_vectors, index)["dense_ranking"].rows.shape == (1, 2)
+
+
+# ---- fusion
+
+CHUNKS = chunked(*(f"text {i}" for i in range(10)))
+hit_lists = st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True).flatmap(
+    lambda rows: st.lists(st.floats(0, 100, width=32), min_size=len(rows), max_size=len(rows)).map(
+        lambda scores: list(zip(rows, sorted(scores, reverse=True), strict=True))
+    )
+)
+
+
+def test_weighted_fusion_by_hand() -> None:
+    bm25_list, dense_list = [(0, 10.0), (1, 5.0), (2, 0.0)], [(1, 0.9), (3, 0.5)]
+    fused = Fusion(4, "weighted", 0.25).run(ranking(CHUNKS, bm25_list), ranking(CHUNKS, dense_list))["ranking"]
+    # 0: .75 × 1;  1: .75 × .5 + .25 × 1;  2 and 3: 0
+    assert fused.hits(0) == [(0, 0.75), (1, 0.625), (2, 0.0), (3, 0.0)]
+
+
+def test_reciprocal_rank_fusion_by_hand() -> None:
+    fused = Fusion(3, "rrf").run(ranking(CHUNKS, [(0, 9.0), (1, 5.0)]), ranking(CHUNKS, [(1, 0.9), (2, 0.1)]))[
+        "ranking"
+    ]
+    assert rows(fused) == [1, 0, 2]
+    assert fused.scores[0].tolist() == pytest.approx([1 / 62 + 1 / 61, 1 / 61, 1 / 62])
+
+
+@given(hit_lists, hit_lists, st.sampled_from(["minmax", "zscore"]))
+def test_the_ends_of_the_weight_keep_each_rankings_own_order(one, two, scaling: str) -> None:
+    """At weight 0 the order of BM25's hits stays, at 1 that of dense: equal scores aside."""
+    for weight, kept in ((0.0, one), (1.0, two)):
+        fused = Fusion(20, "weighted", weight, scaling).run(ranking(CHUNKS, one), ranking(CHUNKS, two))["ranking"]
+        place = {row: position for position, row in enumerate(rows(fused))}
+        score = dict(fused.hits(0))
+        for (a, _), (b, _) in zip(kept, kept[1:], strict=False):
+            assert place[a] < place[b] or score[a] == score[b]
+
+
+@given(hit_lists, hit_lists, st.floats(0, 1), st.integers(1, 12), st.sampled_from(["weighted", "rrf"]))
+def test_fusion_is_a_ranking_of_the_union(one, two, weight: float, top_k: int, method: str) -> None:
+    fused = Fusion(top_k, method, weight).run(ranking(CHUNKS, one), ranking(CHUNKS, two))["ranking"]
+    union = {row for row, _ in one + two}
+    assert len(rows(fused)) == min(top_k, len(union)) == len(set(rows(fused)))
+    assert set(rows(fused)) <= union
+    scores = [score for _, score in fused.hits(0)]
+    assert scores == sorted(scores, reverse=True)
+
+
+@given(st.lists(st.tuples(hit_lists, hit_lists), min_size=1, max_size=4), st.sampled_from(["weighted", "rrf"]))
+def test_a_batch_is_its_queries_one_by_one(lists, method: str) -> None:
+    fusion = Fusion(5, method, 0.3)
+    whole = fusion.run(ranking(CHUNKS, *[a for a, _ in lists]), ranking(CHUNKS, *[b for _, b in lists]))["ranking"]
+    for query, (a, b) in enumerate(lists):
+        assert whole.hits(query) == fusion.run(ranking(CHUNKS, a), ranking(CHUNKS, b))["ranking"].hits(0)
+
+
+def test_one_ranking_is_only_cut() -> None:
+    fused = Fusion(2).run(bm25_ranking=ranking(CHUNKS, [(4, 3.0), (5, 2.0), (6, 1.0)]))["ranking"]
+    assert fused.hits(0) == [(4, 3.0), (5, 2.0)]
+
+
+# ---- reranking
+
+
+def test_mmr_agrees_with_a_brute_force_greedy_choice() -> None:
+    chunks = chunked("red apple", "red apples", "apple pie red", "green sea", "apple sea")
+    queries = asked("red apple sea")
+    vectors, query_vectors = vectors_of(chunks, queries)
+    given_ranking = ranking(chunks, [(row, float(5 - row)) for row in range(5)])
+    for diversity in (0.0, 0.4, 1.0):
+        found = MMR(diversity).run(given_ranking, queries, query_vectors, vectors)["ranking"]
+        chosen: list[int] = []
+        while len(chosen) < 5:
+
+            def gain(row: int, chosen: list[int] = chosen, diversity: float = diversity) -> float:
+                near = max((float(vectors.values[row] @ vectors.values[c]) for c in chosen), default=0.0)
+                return (1 - diversity) * float(vectors.values[row] @ query_vectors.values[0]) - diversity * near
+
+            chosen.append(max((r for r in range(5) if r not in chosen), key=gain))
+        assert rows(found) == chosen
+
+
+def test_mmr_keeps_so_many() -> None:
+    chunks, queries = chunked("a b", "c d", "e f"), asked("a")
+    vectors, query_vectors = vectors_of(chunks, queries)
+    found = MMR(0.3, keep=2).run(ranking(chunks, [(0, 3.0), (1, 2.0), (2, 1.0)]), queries, query_vectors, vectors)[
+        "ranking"
+    ]
+    assert len(rows(found)) == 2
+
+
+# ---- generation
+
+
+def test_the_answer_is_the_most_telling_sentence() -> None:
+    chunks = chunked("The sky is blue. Apples grow on trees in autumn. Rain is wet.", "Nothing here.")
+    queries = asked("Where do apples grow?")
+    answers = Extractive(8).run(queries, ranking(chunks, [(0, 2.0), (1, 1.0)]))["answers"]
+    assert answers.texts == ("Apples grow on trees in autumn.",)
+    assert answers.tokens.tolist() == [5 + 13 + 3 + 3]
+
+
+def test_nothing_retrieved_gives_an_empty_answer() -> None:
+    chunks, queries = chunked("text"), asked("question?")
+    nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
+    answers = Extractive(8).run(queries, nothing)["answers"]
+    assert answers.texts == ("",)
+    assert answers.tokens.tolist() == [2]
+
+
+@given(st.lists(st.text(alphabet="ab ,.", min_size=1, max_size=30)), st.integers(1, 20))
+def test_an_answer_never_exceeds_its_tokens(parts: list[str], limit: int) -> None:
+    from rag_opt.text import count_tokens
+
+    assert count_tokens(within(parts, limit)) <= limit
+
+
+# ---- batches
+
+
+def test_batches_of_a_set_give_what_the_set_gives() -> None:
+    texts = ["red apple", "blue sky", "green sea", "red sky at night"]
+    whole = asked("red", "sky", "sea", "apple night")
+    index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunked(*texts))["bm25_index"]
+    retriever = BM25Retriever(3)
+    full = retriever.run(whole, index)["bm25_ranking"]
+    for picked in ([0, 1], [2], [3, 0]):
+        part = retriever.run(whole.batch(np.array(picked, np.int32)), index)["bm25_ranking"]
+        assert [part.hits(i) for i in range(len(picked))] == [full.hits(row) for row in picked]

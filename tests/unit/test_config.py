@@ -1,0 +1,177 @@
+"""The Hydra edge: fast composition equals Hydra's, mistakes get one line, only trusted classes are built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rag_opt import config
+from rag_opt.errors import ConfigError
+from rag_opt.settings import settings_of
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["retriever=bm25", "retriever.k1=2.5", "retriever.top_k=3"],
+        ["+experiment=msmarco", "retriever=hybrid", "retriever.fusion=rrf", "seed=3"],
+        ["objective.metrics=[R@5, F1]", "splitter=recursive", "splitter.chunk_size=30"],
+        ["embedder=static", "embedder.encoder.dimensions=64"],
+        ["seeds=[]", "store.path=elsewhere"],
+    ],
+)
+def test_a_composition_equals_hydras(overrides: list[str]) -> None:
+    with initialize_config_dir(str(config.FOLDER), version_base=None):
+        expected = compose("config", overrides=overrides)
+    assert config.plain(config.composed(overrides)) == config.plain(expected)
+
+
+def test_of_two_words_for_one_key_the_later_counts() -> None:
+    found = config.composed(["retriever=bm25", "retriever.k1=2", "retriever=hybrid", "retriever.k1=1.5"])
+    assert found.retriever.k1 == 1.5
+    assert "hybrid_weight" in found.retriever
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("smpler=tpe", "'smpler' is not a key.*did you mean 'sampler'"),
+        ("sampler=tpee", "sampler=tpee: there is no such choice.*did you mean 'tpe'"),
+        ("retriever.topk=3", "'retriever.topk' is not a key in 'retriever'.*did you mean 'top_k'"),
+        ("n_trial=3", "'n_trial' is not a key.*did you mean 'n_trials'"),
+        ("+experiment=msmarko", "experiment=msmarko: there is no such choice.*did you mean 'msmarco'"),
+        ("experiment=msmarco", r"write \+experiment="),
+        ("+experimet=msmarco", "'experimet' is not a key.*did you mean 'experiment'"),
+        ("dataset.pth=x", "'dataset.pth' is not a key in 'dataset'"),
+        ("n_trials=[1,", "not key=value"),
+        ("justaword", "not key=value"),
+        ("sampler=tpe,gpp", "sampler=gpp: there is no such choice"),
+        ("seed=interval(0,1)", "an interval is for the search space"),
+    ],
+)
+def test_a_mistake_gets_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.checked([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_another_choice_has_is_not_proposed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.composed(["retriever=bm25", "retriever.hybrid_weight=0.2"])
+    assert "did you mean 'hybrid_weight'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.open",
+        "builtins.eval",
+        "joblib.load",
+        "pandas.eval",
+        "urllib.request.urlopen",
+        "subprocess.run",
+        "rag_opt_evil.Thing",
+        "rag_optional.thing",
+        "",
+    ],
+)
+def test_an_untrusted_target_is_refused_before_it_is_imported(target: str) -> None:
+    for node in ({"_target_": target}, {"_target_": "rag_opt.store.Store", "root": [{"_target_": target}]}):
+        with pytest.raises(ConfigError, match="_target_.*not below a trusted module"):
+            config.build(node)
+
+
+@pytest.mark.parametrize(
+    "target", ["rag_opt.config.importlib.import_module", "rag_opt.store.shutil.rmtree", "optuna.storages.os.system"]
+)
+def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match="_target_"):
+        config.build({"_target_": target, "path": "/nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("optuna.samplers.NoSampler", "does not exist"),
+        ("optuna.nosuchmodule.Thing", "does not exist"),
+        ("rag_opt", "does not exist|no module"),
+    ],
+)
+def test_a_missing_target_is_said(target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.build({"_target_": target})
+
+
+def test_a_refused_parameter_names_the_class() -> None:
+    with pytest.raises(ConfigError, match="BM25Retriever: depth must be at least 1"):
+        config.build({"_target_": "rag_opt.components.bm25.BM25Retriever", "depth": 0})
+    with pytest.raises(ConfigError, match="TPESampler: .*nonsense"):
+        config.build({"_target_": "optuna.samplers.TPESampler", "nonsense": 0})
+
+
+def test_modules_of_ones_own_can_be_trusted() -> None:
+    assert config.build({"_target_": "fractions.Fraction", "numerator": 1}, ["fractions"]).numerator == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("n_trials=0", "n_trials=0"),
+        ("n_trials=abc", "n_trials=abc"),
+        ("n_trials=1.5", "n_trials=1.5"),
+        ("n_trials=true", "n_trials=True"),
+        ("seed=-1", "seed=-1"),
+        ("timeout=0", "timeout=0"),
+        ("timeout=soon", "timeout=soon"),
+        ("evaluation.batches=0", "evaluation.batches=0"),
+        ("dataset.test_share=0", "dataset.test_share=0"),
+        ("dataset.test_share=1", "dataset.test_share=1"),
+        ("dataset.split_seed=x", "dataset.split_seed=x"),
+        ("name=''", "name=''"),
+    ],
+)
+def test_a_wrong_value_names_its_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_of(config.composed([override]))
+
+
+BAD_NAMES = [
+    "..",
+    "../x",
+    "a/b",
+    "/etc",
+    "a\\b",
+    ".hidden",
+    "con",
+    "NUL.txt",
+    "a" * 201,
+    "a\0b",
+    "a b",
+    "a\nb",
+    "~",
+    "x.",
+    "é",
+    "a..b",
+    "-x",
+    "$HOME",
+    "a:b",
+    "*",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
+    found = config.composed([])
+    found.name = name
+    with pytest.raises(ConfigError, match="name="):
+        settings_of(found)
+
+
+def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
+    found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "sampler=tpe,seed=0")
+    assert found.folder == tmp_path / "quickstart" / "sampler=tpe,seed=0"
+    assert found.name == "quickstart/sampler=tpe,seed=0"

@@ -1,0 +1,121 @@
+"""Metrics against second implementations and hand-worked examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_opt.errors import MetricError
+from rag_opt.metrics import answer, catalogue, retrieval
+
+ids = st.sampled_from([f"d{i}" for i in range(8)])
+rankings = st.lists(ids, max_size=8, unique=True)
+grades = st.dictionaries(ids, st.integers(0, 3), min_size=1, max_size=8)
+sentences = st.lists(st.sampled_from("the cat sat on a mat dog ran".split()), max_size=9).map(" ".join)
+
+
+def by_hand(name: str, grade: dict[str, int], ranking: list[str], k: int = 10) -> float:
+    """nDCG with linear gain (Järvelin and Kekäläinen 2002), reciprocal rank, recall, precision, average precision."""
+    top = ranking[:k]
+    relevant = [doc for doc, value in grade.items() if value > 0]
+    hits = [doc in relevant for doc in top]
+    if name == "nDCG":
+        ideal = sum(g / math.log2(i + 2) for i, g in enumerate(sorted(grade.values(), reverse=True)[:k]))
+        return sum(grade.get(doc, 0) / math.log2(i + 2) for i, doc in enumerate(top)) / ideal
+    if name == "RR":
+        return next((1 / (i + 1) for i, hit in enumerate(hits) if hit), 0.0)
+    if name == "R":
+        return sum(hits) / len(relevant)
+    if name == "P":
+        return sum(hits) / k
+    return sum(sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit) / len(relevant)
+
+
+@given(grades, rankings, st.sampled_from(["nDCG", "RR", "R", "P", "AP"]), st.integers(1, 10))
+def test_retrieval_measures_agree_with_their_definitions(grade, ranking, name: str, k: int) -> None:
+    value = retrieval.per_query(f"{name}@{k}", {"q": grade}, ["q"], [ranking])[0]
+    if not any(grade.values()):
+        assert math.isnan(value)
+    else:
+        assert value == pytest.approx(by_hand(name, grade, ranking, k), abs=1e-6)
+
+
+def test_a_query_with_nothing_retrieved_scores_the_default_and_is_not_dropped() -> None:
+    values = retrieval.per_query("nDCG@10", {"a": {"x": 1}, "b": {"y": 1}}, ["a", "b"], [["x"], []])
+    assert values.tolist() == [1.0, 0.0]
+
+
+@given(sentences, sentences)
+def test_token_f1_agrees_with_squads_definition(given_text: str, reference: str) -> None:
+    from collections import Counter
+
+    mine, gold = answer.normalised(given_text), answer.normalised(reference)
+    same = sum((Counter(mine) & Counter(gold)).values())
+    if not mine or not gold:
+        expected = float(mine == gold)
+    elif same == 0:
+        expected = 0.0
+    else:
+        precision, recall = same / len(mine), same / len(gold)
+        expected = 2 * precision * recall / (precision + recall)
+    assert answer.token_f1(given_text, reference) == pytest.approx(expected)
+
+
+def test_squad_normalisation() -> None:
+    assert answer.normalised("The Eiffel-Tower, a landmark!") == ["eiffeltower", "landmark"]
+    assert answer.exact_match("the Denver Broncos.", "Denver Broncos") == 1.0
+
+
+@given(sentences, sentences)
+def test_rouge_1_without_stemming_effects_is_unigram_f1(given_text: str, reference: str) -> None:
+    from collections import Counter
+
+    mine, gold = given_text.split(), reference.split()
+    same = sum((Counter(mine) & Counter(gold)).values())
+    expected = 2 * same / (len(mine) + len(gold)) if same else 0.0
+    assert answer.rouge_1(given_text, reference) == pytest.approx(expected)
+
+
+def test_rouge_l_by_hand() -> None:
+    # longest common subsequence "the cat on mat": 4 of 5 and 4 of 6 words
+    assert answer.rouge_l("the cat lay on mat", "the cat sat on the mat") == pytest.approx(2 * 4 / (5 + 6))
+
+
+@given(sentences.filter(lambda text: len(text.split()) >= 4), sentences.filter(bool))
+def test_bleu_agrees_with_sacrebleu(given_text: str, reference: str) -> None:
+    import sacrebleu
+
+    theirs = sacrebleu.sentence_bleu(given_text, [reference], smooth_method="exp", tokenize="none").score / 100
+    assert answer.bleu(given_text, reference) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_the_best_reference_counts_and_none_is_not_measurable() -> None:
+    values = answer.per_query(answer.token_f1, ["cat", "cat", ""], [("dog", "cat"), (), ("dog",)])
+    assert values[0] == 1.0
+    assert math.isnan(values[1])
+    assert values[2] == 0.0
+
+
+def test_similarity_is_the_greatest_cosine() -> None:
+    table = {"a": [1, 0], "b": [0, 1], "c": [0.6, 0.8], "": [1, 0]}
+    encode = lambda texts: np.array([table[text] for text in texts], np.float32)  # noqa: E731
+    values = answer.similarity(encode, ["a", "a", "", "a"], [("b", "c"), ("a",), ("a",), ()])
+    assert values[:3].tolist() == pytest.approx([0.6, 1.0, 0.0])
+    assert math.isnan(values[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("nDGC@10", "nDCG@10"), ("f1", "F1"), ("rouge-l", "ROUGE-L"), ("latancy", "latency")]
+)
+def test_an_unknown_metric_names_the_nearest(name: str, advice: str) -> None:
+    with pytest.raises(MetricError, match=f"did you mean '{advice}'"):
+        catalogue.metric(name)
+
+
+def test_costs_are_minimised() -> None:
+    assert catalogue.metric("tokens").direction == catalogue.metric("latency").direction == "minimize"
+    assert catalogue.metric("P(rel=2)@5").direction == "maximize"

@@ -1,0 +1,163 @@
+"""What is wrong with a command line is said before the study's folder exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rag_opt.errors import ComponentError, ConfigError, DatasetError, MetricError, RagOptError, SearchSpaceError
+from rag_opt.plan import Plan, planned
+from rag_opt.study import run
+from tests.conftest import QUESTIONS, own_space, write_jsonl
+
+
+def plan(animals: list[str], tmp_path: Path, *overrides: str) -> Plan:
+    return planned([*animals, f"studies_dir={tmp_path}", *overrides])
+
+
+def names(found: Plan) -> list[str]:
+    return [parameter.name for parameter in found.space.parameters]
+
+
+def test_the_baseline_is_what_the_command_line_describes(animals, tmp_path) -> None:
+    found = plan(animals, tmp_path)
+    assert found.baseline["retriever"] == "hybrid"
+    assert found.baseline["retriever.top_k"] == 10
+    assert found.baseline["retriever.hybrid_weight"] == 0.5
+    assert [seed["retriever"] for seed in found.seeds] == ["hybrid", "bm25", "dense", "hybrid"]
+    assert found.seeds[3]["retriever.fusion"] == "rrf"
+    assert "retriever.hybrid_weight" not in found.seeds[3]
+
+
+def test_what_the_command_line_sets_is_not_searched(animals, tmp_path) -> None:
+    found = plan(animals, tmp_path, "retriever=bm25", "retriever.top_k=4")
+    assert names(found) == ["retriever.k1", "retriever.b"]
+    assert [seed for seed in found.seeds] == [{"retriever.k1": 1.2, "retriever.b": 0.75}]
+
+
+def test_dev_and_test_share_documents_and_no_question(animals, tmp_path) -> None:
+    found = plan(animals, tmp_path)
+    dev, test = ({q.id for q in bench.questions.queries.items} for bench in (found.dev, found.test))
+    assert not dev & test
+    assert len(dev) + len(test) == len(QUESTIONS)
+    assert found.dev.questions.documents.key == found.test.questions.documents.key
+
+
+def test_the_order_of_questions_depends_on_the_seed_alone(animals, tmp_path) -> None:
+    orders = [[q.id for q in plan(animals, tmp_path, f"seed={s}").dev.questions.queries.items] for s in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+
+
+def test_fingerprints_see_what_changes_a_score(animals, tmp_path) -> None:
+    base = plan(animals, tmp_path).fingerprints
+    for override, changed in {
+        "dataset.test_share=0.5": {"dataset"},
+        "objective=recall": {"objective"},
+        "seed=1": {"objective"},
+        "evaluation.batches=3": {"objective"},
+        "generator=none": {"pipeline"},
+        "retriever.top_k=5": {"pipeline", "search space"},
+        "n_trials=99": set(),
+        "sampler=gp": set(),
+    }.items():
+        now = plan(animals, tmp_path, *override.split()).fingerprints
+        assert {name for name in base if now[name] != base[name]} == changed, override
+
+
+def without_splitter(animals: list[str]) -> list[str]:
+    return [word for word in animals if word != "splitter=none"]
+
+
+BAD_SPACES = {
+    "unknown key": ({"retriever.topk": "range(1, 4)"}, "'retriever.topk' is not a key"),
+    "unknown group": ({"retriver": "choice(bm25, dense)"}, "'retriver' is not a key"),
+    "unknown choice": ({"retriever": "choice(bm25, elastic, hybrid)"}, "retriever=elastic: there is no such choice"),
+    "missing when": (
+        {"retriever": "choice(bm25, hybrid)", "retriever.hybrid_weight": "interval(0, 1)"},
+        "(?s)hybrid_weight.*needs `when",
+    ),
+    "a value the component rejects": ({"retriever.b": "interval(0.5, 1.5)"}, "b must be from 0 to 1"),
+    "top_k from zero": ({"retriever.top_k": "range(0, 11)"}, "top_k must be at least 1"),
+    "an overlap that reaches chunk_size": (
+        {
+            "splitter": "choice(none, sentence)",
+            "splitter.chunk_size": {"values": "choice(50, 100)", "when": {"splitter": "sentence"}},
+            "splitter.overlap": {"values": "range(0, 61, 20)", "when": {"splitter": "sentence"}},
+        },
+        "overlap must be from 0 to chunk_size - 1 = 49, not 60",
+    ),
+    "a baseline outside": ({"retriever.top_k": "range(1, 5)"}, "own retriever.top_k=10 is not in range"),
+    "nothing": ({}, "nothing to search"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPACES, ids=str)
+def test_a_space_that_can_not_be_searched_is_refused_and_nothing_is_written(animals, tmp_path, case: str) -> None:
+    rows, message = BAD_SPACES[case]
+    studies = tmp_path / "studies"
+    with pytest.raises(SearchSpaceError, match=message):
+        run([*without_splitter(animals), f"studies_dir={studies}", *own_space(tmp_path, rows)])
+    assert not studies.exists()
+
+
+BAD = {
+    "everything set": (["retriever=dense", "retriever.top_k=3"], SearchSpaceError, "sets every parameter"),
+    "an unknown metric": (["objective.metrics=[nDGC@10]"], MetricError, "did you mean 'nDCG@10'"),
+    "an unknown reported metric": (["objective.report=[speed]"], MetricError, "'speed' is no metric"),
+    "no metric": (["objective.metrics=[]"], ConfigError, "objective.metrics is empty"),
+    "metrics as text": (["objective.metrics=F1"], ConfigError, "a list of metric names"),
+    "a metric twice": (["objective.metrics=[F1,F1]"], ConfigError, "named twice"),
+    "a wrong direction": (["objective.directions=[up]"], ConfigError, "'up' is neither"),
+    "too few directions": (
+        ["objective.metrics=[F1,tokens]", "objective.directions=[maximize]"],
+        ConfigError,
+        "one for each",
+    ),
+    "an answer metric without a generator": (
+        ["objective=answer", "generator=none"],
+        MetricError,
+        "F1 needs a generator",
+    ),
+    "a share that leaves nothing": (["dataset.test_share=0.01"], DatasetError, "both sides need at least one"),
+    "seeds that are no lists": (["seeds=[retriever=bm25]"], ConfigError, "not key=value|each is a list"),
+    "an untrusted target": (["dataset._target_=os.system"], ConfigError, "os.system is not below a trusted module"),
+    "a loader that gives something else": (
+        ["dataset._target_=builtins.dict"],
+        ConfigError,
+        "builtins.dict is not below",
+    ),
+    "a dense stage without an embedder": (
+        ["~embedder.components.chunk_embedder"],
+        ComponentError,
+        "vector_indexer: nothing before it gives 'vectors'",
+    ),
+    "a depth of zero": (["retriever.depth=0"], ConfigError, "depth must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_what_can_not_work_is_refused_and_nothing_is_written(animals, tmp_path, case: str) -> None:
+    overrides, kind, message = BAD[case]
+    studies = tmp_path / "studies"
+    with pytest.raises(kind, match=message) as caught:
+        run([*animals, f"studies_dir={studies}", *overrides])
+    assert isinstance(caught.value, RagOptError)
+    assert not studies.exists()
+
+
+def test_an_answer_metric_without_references_is_refused(animals, tmp_path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "answer"} for row in QUESTIONS]
+    questions = write_jsonl(tmp_path / "q.jsonl", rows)
+    with pytest.raises(MetricError, match="F1 needs reference answers"):
+        plan(animals, tmp_path, f"dataset.questions={questions}", "objective=answer")
+
+
+def test_a_retrieval_metric_without_qrels_is_refused(animals, tmp_path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "relevant"} for row in QUESTIONS]
+    questions = write_jsonl(tmp_path / "q.jsonl", rows)
+    with pytest.raises(MetricError, match="nDCG@10 needs relevant documents"):
+        plan(animals, tmp_path, f"dataset.questions={questions}")
+    found = plan(animals, tmp_path, f"dataset.questions={questions}", "objective=answer")
+    assert "nDCG@10" not in {metric.name for metric in found.dev.metrics}
