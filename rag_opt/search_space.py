@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from functools import partial
+from itertools import combinations, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -130,35 +131,60 @@ class SearchSpace:
         return None
 
     def corners(self) -> Iterator[dict[str, Value]]:
-        """Few assignments that together show every parameter at its first and last value, every choice once."""
-        missing = {(p.name, value) for p in self.parameters for value in corner_values(p.distribution)}
-        by_name = {p.name: p for p in self.parameters}
+        """Few assignments that together show every choice, every end of a range, and all pairs of these in one group.
+
+        Pairs matter where a component compares its own parameters. Raises SearchSpaceError for a parameter that can
+        never exist.
+        """
+        for parameter in self.parameters:
+            self._parents(parameter)
+        missing = self._targets()
         while missing:
-            wanted = min(missing, key=str)
-            forced = self._parents(by_name[wanted[0]], {wanted[0]: wanted[1]})
-            chosen: dict[str, Value] = {}
-            for parameter in self.parameters:
-                if parameter.active(chosen):
-                    chosen[parameter.name] = self._corner(parameter, chosen, forced, missing)
-            missing -= {*chosen.items(), wanted}
-            yield chosen
+            wanted = min(missing, key=lambda target: (-len(target), sorted(map(str, target))))
+            missing.discard(wanted)
+            chosen = self._realised(wanted, missing)
+            if chosen is not None:
+                missing -= {target for target in missing if target <= chosen.items()}
+                yield chosen
 
-    def _corner(
-        self, parameter: Parameter, chosen: Assignment, forced: Assignment, missing: set[tuple[str, Value]]
-    ) -> Value:
-        if parameter.name in forced:
-            return forced[parameter.name]
-        values = corner_values(parameter.limited(chosen))
-        return next((value for value in values if (parameter.name, value) in missing), values[0])
+    def _targets(self) -> set[frozenset[tuple[str, Value]]]:
+        items = [(p.name, value) for p in self.parameters for value in self._telling(p, p.distribution)]
+        pairs = {frozenset((a, b)) for a, b in combinations(items, 2) if a[0] != b[0] and _group(a) == _group(b)}
+        return pairs | {frozenset([item]) for item in items}
 
-    def _parents(self, parameter: Parameter, forced: dict[str, Value]) -> dict[str, Value]:
+    def _telling(self, parameter: Parameter, distribution: BaseDistribution) -> list[Value]:
+        """The distribution's choices or ends, and what conditions of other parameters name of it."""
+        named = [value for other in self.parameters for value in other.when.get(parameter.name, ())]
+        return list(dict.fromkeys([*corner_values(distribution), *(v for v in named if possible(distribution, v))]))
+
+    def _realised(
+        self, wanted: frozenset[tuple[str, Value]], missing: set[frozenset[tuple[str, Value]]]
+    ) -> dict[str, Value] | None:
+        """An assignment that shows what is wanted and much of what is missing; None when nothing can show it."""
+        forced: dict[str, Value] = {}
+        by_name = {p.name: p for p in self.parameters}
+        for name, _ in wanted:
+            forced |= self._parents(by_name[name])
+        forced |= dict(wanted)
+        chosen: dict[str, Value] = {}
+        for parameter in self.parameters:
+            if parameter.active(chosen):
+                values = self._telling(parameter, parameter.limited(chosen))
+                if parameter.name in forced:
+                    values = [value for value in values if value == forced[parameter.name]]
+                if not values:
+                    return None
+                chosen[parameter.name] = max(values, key=partial(_shown, parameter.name, chosen, missing))
+        return chosen if wanted <= chosen.items() else None
+
+    def _parents(self, parameter: Parameter) -> dict[str, Value]:
         """Values of all ancestors under which the parameter exists; raises SearchSpaceError when there are none."""
         names = self._ancestors(parameter)
-        choices = [corner_values(p.distribution) for p in self.parameters if p.name in names]
-        for values in product(*choices):
-            trial = dict(zip((p.name for p in self.parameters if p.name in names), values, strict=True))
-            if self.active(trial) == trial and parameter.active(trial):
-                return {**trial, **forced}
+        ancestors = [p for p in self.parameters if p.name in names]
+        for values in product(*(self._telling(p, p.distribution) for p in ancestors)):
+            trial = dict(zip((p.name for p in ancestors), values, strict=True))
+            if parameter.active(self.active(trial)):
+                return self.active(trial)
         conditions = ", ".join(f"{name}: {list(values)}" for name, values in parameter.when.items())
         raise SearchSpaceError(f"search_space: {parameter.name}: `when: {{{conditions}}}` can never hold")
 
@@ -172,6 +198,16 @@ class SearchSpace:
                 found.add(name)
                 waiting += by_name[name].when
         return found
+
+
+def _group(item: tuple[str, Value]) -> str:
+    return item[0].partition(".")[0]
+
+
+def _shown(name: str, chosen: Assignment, missing: set[frozenset[tuple[str, Value]]], value: Value) -> int:
+    """How much of what is missing this value would show, together with the values chosen before."""
+    shown = {*chosen.items(), (name, value)}
+    return sum((name, value) in target and target <= shown for target in missing)
 
 
 def values_of(params: Mapping[str, Value]) -> dict[str, Value]:

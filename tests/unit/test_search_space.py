@@ -127,14 +127,24 @@ def test_a_when_that_needs_both_of_two_exclusive_parents_is_refused() -> None:
         list(parsed(rows).corners())
 
 
-def test_corners_show_every_choice_and_every_end() -> None:
-    space = parsed(ROWS)
+def test_corners_show_every_choice_every_end_and_all_pairs_within_a_group() -> None:
+    rows = ROWS | {"splitter.size": "choice(50, 100, 200)", "splitter.overlap": "range(0, 61, 20)"}
+    space = parsed(rows)
     corners = list(space.corners())
     seen = {item for corner in corners for item in corner.items()}
     assert {("retriever", "bm25"), ("retriever", "dense"), ("retriever.fusion", "rrf")} <= seen
     assert {("retriever.top_k", 3), ("retriever.top_k", 20), ("retriever.hybrid_weight", 1.0)} <= seen
+    pairs = {(c["splitter.size"], c["splitter.overlap"]) for c in corners}
+    assert pairs == {(size, overlap) for size in (50, 100, 200) for overlap in (0, 60)}
+    assert any(c.get("retriever.k1") == 3.0 and c.get("retriever.hybrid_weight") == 0.0 for c in corners)
     assert all(space.active(corner) == corner for corner in corners)
-    assert len(corners) <= 8
+    assert len(corners) <= 20
+
+
+def test_a_parent_inside_a_range_can_hold() -> None:
+    """The value that a condition needs is neither end of its parent's range."""
+    rows = {"k": "range(1, 10)", "x": {"values": "choice(a, b)", "when": {"k": 5}}}
+    assert any(corner.get("x") == "a" for corner in parsed(rows).corners())
 
 
 def test_fixing_a_parent_takes_the_children_that_can_not_exist_along() -> None:
