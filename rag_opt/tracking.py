@@ -86,7 +86,8 @@ class MLflowCallback(Mirror):
         self.parent_id = known
         self.client.update_run(known, status="RUNNING")
         self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
-        if not self.client.get_run(known).inputs.dataset_inputs:
+        inputs = self.client.get_run(known).inputs
+        if inputs is None or not inputs.dataset_inputs:
             self._log_dataset(known, dataset, questions)
         self.reconcile(study)
 

@@ -23,6 +23,9 @@ from rag_opt.trial import replayed
 from tests.conftest import own_space
 
 
+pytestmark = pytest.mark.integration
+
+
 def study_of(folder: Path, name: str = "animals") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/{name}/study.db")
 

@@ -1,0 +1,37 @@
+"""One door for contributors and CI: `nox` runs all of it, `nox -s lint` one part; CI runs the same sessions."""
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting and the direction of imports; seconds."""
+    session.install("ruff>=0.17,<0.18", "import-linter>=2.5,<3", *CONSTRAINTS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", env={"PYTHONPATH": "."})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Types, then every test: unit, contract, integration (real studies, real data where RAG_OPT_DATA points)."""
+    install(session)
+    session.run("mypy")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "--durations", "10", *session.posargs)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The tests that need no model and no process of their own: under a minute."""
+    install(session)
+    session.run("pytest", "-n", "2", "tests/unit", *session.posargs)
+
+
+def install(session: nox.Session) -> None:
+    """The package as users install it, with what the tests need."""
+    session.install("-e", ".[test]", *CONSTRAINTS)

@@ -1,0 +1,170 @@
+"""Every file under conf/ composes, instantiates, and survives a save and a load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from haystack import Pipeline
+
+from rag_opt import config
+from rag_opt.components.stage import Stage
+from rag_opt.config import FOLDER, STAGES, build, composed, plain
+from rag_opt.metrics.catalogue import metric
+from rag_opt.pipelines import built
+from rag_opt.plan import beginnings, check_space, searched
+from rag_opt.search_grammar import parsed
+from rag_opt.session import PER_TRIAL
+from rag_opt.settings import settings_of
+from rag_opt.store import Store
+from rag_opt.trial import objective_of
+
+CHOICES = sorted((path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml"))
+
+
+def of(group: str) -> list[str]:
+    return [choice for name, choice in CHOICES if name == group]
+
+
+def chosen(group: str, choice: str) -> list[str]:
+    return [f"+experiment={choice}"] if group == "experiment" else [f"{group}={choice}"]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids="/".join)
+def test_it_composes_says_what_it_is_and_survives_a_save_and_a_load(group: str, choice: str) -> None:
+    found = composed(chosen(group, choice))
+    config.checked(chosen(group, choice))
+    settings_of(found)
+    saved = plain(found)
+    assert yaml.safe_load(yaml.safe_dump(saved)) == saved
+    lines = (FOLDER / group / f"{choice}.yaml").read_text().splitlines()
+    comment = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert comment.startswith("# ")
+    assert comment.endswith((".", ":"))
+
+
+def test_the_groups_are_what_the_defaults_list_names() -> None:
+    defaults = yaml.safe_load((FOLDER / "config.yaml").read_text())["defaults"]
+    named = {next(iter(entry)) for entry in defaults if isinstance(entry, dict)}
+    assert {group for group, _ in CHOICES} - {"experiment"} == {name for name in named if "hydra" not in name}
+
+
+PIPELINES = [(stage, choice) for stage in STAGES for choice in of(stage)]
+
+
+@pytest.mark.parametrize(("stage", "choice"), PIPELINES, ids="/".join)
+def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(stage: str, choice: str, store: Store) -> None:
+    pipeline = built(composed([f"{stage}={choice}"]), store)
+    for part in (pipeline.indexing, pipeline.querying):
+        again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
+        assert set(again.graph.nodes) == set(part.graph.nodes)
+        assert set(again.graph.edges) == set(part.graph.edges)
+        for name in part.graph.nodes:
+            mine, theirs = part.get_component(name), again.get_component(name)
+            assert isinstance(mine, Stage)
+            assert mine.fingerprint == theirs.fingerprint
+
+
+@pytest.mark.parametrize(("stage", "choice"), [pair for pair in PIPELINES if pair != ("embedder", "hub")], ids="/".join)
+def test_every_stage_answers_questions(animals: list[str], store: Store, stage: str, choice: str) -> None:
+    """Every choice of every stage, measured end to end on the animals; only a hub model needs a network."""
+    from rag_opt.plan import planned
+
+    words = [word for word in animals if not word.startswith(f"{stage}=")]
+    words = [
+        word for word in words if not (stage == "retriever" and choice == "none" and word.startswith("retriever."))
+    ]
+    space = "search_space=retrieval" if (stage, choice) != ("retriever", "none") else None
+    if space is None:
+        pipeline = built(composed([*words, "retriever=none"]), store)
+        assert "answers" in pipeline.results
+        return
+    base = [*words, f"{stage}={choice}", "store.path=" + str(store.root), "retriever.depth=6"]
+    plan = planned(base)
+    scores = plan.dev.measured([]).means
+    assert 0.5 < scores["nDCG@10"] <= 1.0
+    assert scores["latency"] > 0
+
+
+@pytest.mark.parametrize("choice", of("search_space"))
+def test_a_search_space_can_be_searched(choice: str, store: Store) -> None:
+    found = composed([f"search_space={choice}"])
+    space = parsed(plain(found.search_space))
+    check_space(space, [f"search_space={choice}"], store)
+    seeds = beginnings(found, space, [f"search_space={choice}"])
+    assert len(seeds) >= 3
+
+
+@pytest.mark.parametrize("choice", of("experiment"))
+def test_an_experiments_baseline_lies_in_its_space(choice: str, store: Store) -> None:
+    overrides = [f"+experiment={choice}"]
+    found = composed(overrides)
+    space = searched(found, overrides)
+    check_space(space, overrides, store)
+    beginnings(found, space, overrides)
+    objective_of(found)
+
+
+@pytest.mark.parametrize("choice", of("objective"))
+def test_an_objective_names_metrics_that_exist(choice: str) -> None:
+    objective = objective_of(composed([f"objective={choice}"]))
+    assert all(metric(each.name).name == each.name for each in objective.metrics)
+    assert len(objective.directions) == len(objective.targets)
+
+
+def built_sampler(choice: str) -> Any:
+    node = plain(composed([f"sampler={choice}"]).sampler)
+    return build(node | ({"seed": 1} if node.get("seed") == PER_TRIAL else {}))
+
+
+@pytest.mark.parametrize("choice", of("sampler"))
+@pytest.mark.parametrize("pruner", of("pruner"))
+def test_samplers_and_pruners_run_a_conditional_study(choice: str, pruner: str) -> None:
+    space = parsed({"a": "choice(x, y)", "b": {"values": "range(1, 4)", "when": {"a": "y"}}})
+    study = optuna.create_study(sampler=built_sampler(choice), pruner=build(composed([f"pruner={pruner}"]).pruner))
+    for step in range(3):
+        trial = study.ask()
+        values = space.suggest(trial)
+        trial.report(float(values.get("b", step)), 1)
+        trial.should_prune()
+        study.tell(trial, 1.0)
+    assert len(study.trials) == 3
+
+
+@pytest.mark.parametrize("choice", of("tracking"))
+def test_tracking_says_whether_it_is_on(choice: str) -> None:
+    assert isinstance(plain(composed([f"tracking={choice}"]).tracking)["enabled"], bool)
+
+
+@pytest.mark.parametrize("choice", of("storage"))
+def test_a_storage_has_a_url(choice: str) -> None:
+    assert plain(composed([f"storage={choice}"]).storage)["url"].startswith("sqlite:///{folder}/")
+
+
+def test_conf_is_found_where_the_package_is(tmp_path: Path) -> None:
+    assert FOLDER.is_dir()
+    assert (FOLDER / "config.yaml").is_file()
+
+
+# ---- Optuna's internals that we touch
+
+
+def test_optunas_internals_are_where_storage_expects_them() -> None:
+    from rag_opt.storage import stoppable, stopped
+
+    study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_categorical("a", ["x", "y"])
+        with stoppable(study):
+            study.tell(trial, 0.0)
+    assert stopped(study)
+    study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=0))
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_float("a", 0, 1)
+        study.tell(trial, 0.0)
+    assert any(key.startswith("qmc:") for key in study._storage.get_study_system_attrs(study._study_id))

@@ -1,0 +1,209 @@
+"""The program from outside: the quickstart, real data, kills, multirun, replay, bad command lines, no network."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from tests.integration.commands import command, finished, killed, trials
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def msmarco(data: Path) -> list[str]:
+    """A real slice of MS MARCO that embeds in seconds."""
+    return [
+        "+experiment=msmarco",
+        f"dataset.path={data / 'msmarco_qa' / 'ms_marco_v2.1.jsonl'}",
+        "dataset.num_documents=300",
+        "dataset.num_queries=60",
+        "n_trials=14",
+    ]
+
+
+def test_the_quickstart_runs_offline_and_reports(tmp_path: Path) -> None:
+    """From installed environment to printed result in under 3 minutes, with every way out of the machine closed."""
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(NO_NETWORK)
+    start = time.monotonic()
+    import os
+    import subprocess
+
+    environment = os.environ | {"PYTHONPATH": str(guard), "RAG_OPT_STORE": str(tmp_path / "store")}
+    done = subprocess.run(command(), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "network.log").exists(), (tmp_path / "network.log").read_text()
+    assert "25 trials" in done.stderr
+    assert "questions the search never saw" in done.stderr
+    assert (tmp_path / "studies/quickstart/best.yaml").is_file()
+    found = trials(tmp_path, "quickstart")
+    assert len(found) == 25
+    baseline, best = found[0][1][0], max(values[0] for _, values, state in found if state.name == "COMPLETE")
+    assert 0.7 < baseline <= best
+    assert seconds < 300, "twice the promise, so that a busy machine does not fail the test; the README has the figure"
+
+
+NO_NETWORK = """
+import os, socket
+real = socket.socket.connect
+def connect(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        with open("network.log", "a") as log:
+            log.write(f"{address}\\n")
+        raise OSError("no network in this test")
+    return real(self, address)
+socket.socket.connect = connect
+socket.socket.connect_ex = connect
+def getaddrinfo(host, *args, **kwargs):
+    with open("network.log", "a") as log:
+        log.write(f"name {host}\\n")
+    raise socket.gaierror("no network in this test")
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_a_study_killed_at_three_points_equals_an_uninterrupted_one(
+    tmp_path, msmarco, shared_store, sampler: str
+) -> None:
+    options = [*msmarco, f"sampler={sampler}", "tracking=none"]
+    assert finished(tmp_path, *options, "name=whole", store=shared_store).returncode == 0
+    for after in (2, 5, 4):
+        killed(tmp_path, *options, "name=killed", after=after, store=shared_store)
+    done = finished(tmp_path, *options, "name=killed", store=shared_store)
+    assert done.returncode == 0, done.stderr
+    assert "resumed: " in done.stderr
+    assert trials(tmp_path, "killed") == trials(tmp_path, "whole")
+    assert len(trials(tmp_path, "whole")) == 14
+
+
+def test_mlflow_is_whole_after_a_kill(tmp_path, msmarco, shared_store) -> None:
+    killed(tmp_path, *msmarco, after=3, store=shared_store)
+    killed(tmp_path, *msmarco, after=2, store=shared_store)
+    assert finished(tmp_path, *msmarco, store=shared_store).returncode == 0
+    client = MlflowClient(f"sqlite:///{tmp_path}/studies/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("rag_opt").experiment_id])
+    children = [run for run in runs if "rag_opt.trial" in run.data.tags]
+    parents = {run.info.run_id for run in runs if "rag_opt.study" in run.data.tags}
+    assert len(parents) == 1
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == parents
+    assert "RUNNING" not in {run.info.status for run in runs}
+    assert sum(run.info.status in ("FINISHED", "KILLED") for run in children) == 14
+
+
+def test_a_real_msmarco_study_and_the_replay_of_its_best_command(tmp_path, msmarco, shared_store) -> None:
+    done = finished(tmp_path, *msmarco, store=shared_store)
+    assert done.returncode == 0, done.stderr
+    replay = next(line for line in done.stderr.splitlines() if line.startswith("replay:"))
+    words = shlex.split(replay)[4:]
+    again = finished(tmp_path, *words, module="rag_opt.trial", store=shared_store)
+    assert again.returncode == 0, again.stderr
+    best = max(values[0] for _, values, state in trials(tmp_path, "msmarco") if state.name == "COMPLETE")
+    line = next(line for line in again.stderr.splitlines() if "nDCG@10" in line)
+    assert f"{best:.6g}" in line
+    saved = yaml.safe_load((tmp_path / "studies/msmarco/best.yaml").read_text())
+    assert saved["retriever"]["depth"] == 100
+    assert "304 unanswerable queries left out" in done.stderr
+
+
+def test_a_multirun_keeps_its_studies_apart_and_compares_them(tmp_path, animals) -> None:
+    done = finished(tmp_path, "-m", *animals, "n_trials=5", "sampler=tpe,random", "seed=0,1", "tracking=none")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.name for path in (tmp_path / "studies/animals").iterdir() if path.is_dir())
+    assert folders == [f"sampler={s},seed={i}" for s in ("random", "tpe") for i in (0, 1)]
+    assert "studies, by their best trial's score" in done.stdout
+    assert all(len(trials(tmp_path, f"animals/{folder}")) == 5 for folder in folders)
+    seeds = [trials(tmp_path, f"animals/sampler=random,seed={i}")[4][0] for i in (0, 1)]
+    assert seeds[0] != seeds[1]
+
+
+def test_a_refused_study_of_a_multirun_does_not_stop_the_others(tmp_path, animals) -> None:
+    done = finished(tmp_path, "-m", *animals, "n_trials=2", "retriever.depth=0,6", "tracking=none")
+    assert done.returncode == 2
+    assert "depth must be at least 1" in done.stderr
+    assert "2 trials" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["samplr=tpe"], "error: 'samplr' is not a key of this configuration; did you mean 'sampler'?\n"),
+        (["sampler=tpee"], "error: sampler=tpee: there is no such choice in conf/sampler/; did you mean 'tpe'?\n"),
+        (["n_trials=zero"], "error: n_trials=zero: a whole number of at least 1 is expected\n"),
+        (["dataset=beir", "dataset.path=/nowhere"], "error: dataset.path=/nowhere: no such file or folder"),
+        (["name=../../escaped"], "error: name='../../escaped': a study's name is its folder's name"),
+        (["+experiment=msmarco"], "dataset.path=<file or folder"),
+    ],
+)
+def test_a_bad_command_line_gets_one_message_and_leaves_nothing(tmp_path, overrides: list[str], message: str) -> None:
+    done = finished(tmp_path, *overrides)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.db"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"]])
+def test_help_and_configuration_are_shown_without_a_heavy_import(tmp_path, words: list[str]) -> None:
+    import subprocess
+
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "rag_opt.study", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0
+    assert "sampler" in shown.stdout
+    for heavy in ("torch", "haystack", "optuna", "mlflow", "numpy", "transformers"):
+        assert f"| {heavy}\n" not in shown.stderr.replace("  ", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ones_own_configuration_folder_is_used_by_study_and_replay(tmp_path, animals) -> None:
+    place = tmp_path / "mine" / "sampler"
+    place.mkdir(parents=True)
+    (place / "halton.yaml").write_text(
+        "_target_: optuna.samplers.QMCSampler\nqmc_type: halton\nscramble: true\nseed: ${seed}\n"
+    )
+    done = finished(
+        tmp_path, "--config-dir", str(tmp_path / "mine"), *animals, "sampler=halton", "n_trials=5", "tracking=none"
+    )
+    assert done.returncode == 0, done.stderr
+    replay = shlex.split(next(line for line in done.stderr.splitlines() if line.startswith("replay:")))[4:]
+    assert finished(tmp_path, *replay, module="rag_opt.trial").returncode == 0
+
+
+def test_ctrl_c_stops_resumably(tmp_path, animals) -> None:
+    import signal
+    import subprocess
+
+    process = subprocess.Popen(
+        command(*animals, "n_trials=500", "tracking=none"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 5"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "the same command goes on from here" in rest
+    assert "Traceback" not in rest
+    done = finished(tmp_path, *animals, "n_trials=12", "tracking=none")
+    assert done.returncode == 0
+    assert "resumed" in done.stderr
