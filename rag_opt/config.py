@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rag_opt.errors import ConfigError, nearest
+from rag_opt.errors import ConfigError, RagOptError, nearest
 from rag_opt.keys import key_of
 
 HERE = Path(__file__).resolve().parent
@@ -242,6 +242,8 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
+        if isinstance(error.__cause__, RagOptError):
+            raise error.__cause__ from error
         reason = error.__cause__ or error
         raise ConfigError(f"{str(node.get('_target_', '')).rpartition('.')[2]}: {reason}") from error
 

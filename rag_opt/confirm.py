@@ -35,6 +35,8 @@ class Confirmation:
         """What the evidence allows to say."""
         span = f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
         where = f"on {self.questions} questions the search never saw"
+        if self.questions < 2:
+            return f"{self.metric}: nothing can be shown with {self.questions} questions kept to confirm; bring more"
         if self.difference == self.low == self.high == 0.0:
             return f"{self.metric}: no difference from the baseline {where}"
         if self.shown:

@@ -23,8 +23,8 @@ from rag_opt.progress import Screen
 from rag_opt.records import Evaluation
 from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
+from rag_opt.settings import trial_folder
 from rag_opt.storage import interrupt, places_taken, snapshot_sampler, stoppable, stopped
-from rag_opt.tracking import trial_folder
 
 PER_TRIAL = "per_trial"
 """What a sampler's `seed` says in its file to be seeded anew for every trial."""

@@ -56,6 +56,11 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
     )
 
 
+def trial_folder(folder: Path, number: int) -> Path:
+    """Where a trial leaves its composed configuration and its scores."""
+    return folder / "trials" / f"{number:04d}"
+
+
 def _name(key: str, given: Any) -> str:
     text = str(given)
     if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):

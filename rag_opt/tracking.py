@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -22,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
+from rag_opt.settings import trial_folder
 
 PARENT = "rag_opt:mlflow_parent"
 TRIAL_TAG = "rag_opt.trial"
@@ -131,14 +133,15 @@ class MLflowCallback(Mirror):
         self.client.log_inputs(run_id, datasets=[entity])
 
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
-        params = [Param(key, str(value)) for key, value in values_of(trial.params).items()]
+        place = trial_folder(self.folder, trial.number)
+        values = {**_flat(place / "config.yaml"), **values_of(trial.params)}
+        params = [Param(key, str(value)) for key, value in values.items()]
         texts = [
             RunTag(key, str(trial.user_attrs[key]))
             for key in ("origin", "reason", "command")
             if key in trial.user_attrs
         ]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
-        place = trial_folder(self.folder, trial.number)
         if place.is_dir():
             self.client.log_artifacts(run_id, str(place))
         self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
@@ -169,9 +172,18 @@ class MLflowCallback(Mirror):
             return False
 
 
-def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial leaves its composed configuration and its scores."""
-    return folder / "trials" / f"{number:04d}"
+def _flat(path: Path) -> dict[str, Any]:
+    """The values of a configuration file by their dotted keys; {} when the file is not there."""
+    flat: dict[str, Any] = {}
+    waiting = [("", yaml.safe_load(path.read_text("utf-8")))] if path.exists() else []
+    while waiting:
+        prefix, node = waiting.pop()
+        for key, value in node.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def connected(

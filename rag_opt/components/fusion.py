@@ -7,7 +7,7 @@ import time
 import numpy as np
 from haystack import component
 
-from rag_opt.components.ranking import Pair, best, stacked
+from rag_opt.components.ranking import Pair, best, say_once, stacked
 from rag_opt.components.stage import Stage, require
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Ints, Queries, Rankings, Scores
@@ -54,6 +54,9 @@ class Fusion(Stage):
             raise ValueError("fusion needs at least one ranking")
         start = time.perf_counter()
         first = given[0]
+        depth = max(ranking.rows.shape[1] for ranking in given)
+        if self.top_k > depth:
+            say_once(self.store, f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
         columns = first.rows[:, : self.top_k], first.scores[:, : self.top_k]
         if len(given) == 2:
             pairs = [self._joined(given, query) for query in range(len(first.rows))]

@@ -47,7 +47,7 @@ def ranked(
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
-        store.live("said", f"depth {chunks.key}", lambda: _said(f"only {len(chunks)} chunks: depth {depth} clipped"))
+        say_once(store, f"only {len(chunks)} chunks: depth {depth} is clipped to that")
     whole = queries.whole
     full_key = key_of(key, whole.key, clipped)
     table = store.table("rankings", full_key, lambda: rank(whole, clipped))
@@ -56,6 +56,11 @@ def ranked(
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
 
 
-def _said(line: str) -> bool:
-    say(line)
-    return True
+def say_once(store: Store, line: str) -> None:
+    """Say a line the first time that it comes up with this store."""
+
+    def said() -> bool:
+        say(line)
+        return True
+
+    store.live("said", line, said)

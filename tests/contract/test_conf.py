@@ -168,3 +168,30 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         trial.suggest_float("a", 0, 1)
         study.tell(trial, 0.0)
     assert any(key.startswith("qmc:") for key in study._storage.get_study_system_attrs(study._study_id))
+
+
+# ---- samplers from OptunaHub, from a local copy of a registry
+
+
+def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path) -> None:
+    pytest.importorskip("optunahub")
+    package = tmp_path / "package" / "samplers" / "mine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "import optuna\nclass Mine(optuna.samplers.RandomSampler):\n    pass\n", "utf-8"
+    )
+    node = {
+        "_target_": "rag_opt.samplers.from_hub",
+        "package": "samplers/mine",
+        "name": "Mine",
+        "registry_root": str(tmp_path / "package"),
+        "seed": 3,
+    }
+    sampler = build(node)
+    assert type(sampler).__name__ == "Mine"
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with pytest.raises(config.ConfigError, match="has no 'Other'"):
+        build(node | {"name": "Other"})
+    with pytest.raises(config.ConfigError, match="can't be loaded"):
+        build(node | {"package": "samplers/none"})

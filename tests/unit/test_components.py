@@ -291,3 +291,21 @@ def test_batches_of_a_set_give_what_the_set_gives() -> None:
     for picked in ([0, 1], [2], [3, 0]):
         part = retriever.run(whole.batch(np.array(picked, np.int32)), index)["bm25_ranking"]
         assert [part.hits(i) for i in range(len(picked))] == [full.hits(row) for row in picked]
+
+
+def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
+    store: Store, capsys: pytest.CaptureFixture
+) -> None:
+    from rag_opt.progress import Screen
+
+    indexer, retriever, fusion = BM25Indexer(1.2, 0.75, "lucene", None, None), BM25Retriever(50), Fusion(20)
+    for part in (indexer, retriever, fusion):
+        part.use(store)
+    index = indexer.run(chunked("red apple", "blue sky", "red sky"))["bm25_index"]
+    with Screen():
+        for query in ("red", "sky", "apple"):
+            found = fusion.run(bm25_ranking=retriever.run(asked(query), index)["bm25_ranking"])["ranking"]
+            assert found.rows.shape == (1, 3)
+    said = capsys.readouterr().err
+    assert said.count("depth 50 is clipped") == 1
+    assert said.count("top_k 20 is more than the 3 chunks") == 1

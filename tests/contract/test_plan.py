@@ -33,7 +33,7 @@ def test_the_baseline_is_what_the_command_line_describes(animals, tmp_path) -> N
 def test_what_the_command_line_sets_is_not_searched(animals, tmp_path) -> None:
     found = plan(animals, tmp_path, "retriever=bm25", "retriever.top_k=4")
     assert names(found) == ["retriever.k1", "retriever.b"]
-    assert [seed for seed in found.seeds] == [{"retriever.k1": 1.2, "retriever.b": 0.75}]
+    assert list(found.seeds) == [{"retriever.k1": 1.2, "retriever.b": 0.75}]
 
 
 def test_dev_and_test_share_documents_and_no_question(animals, tmp_path) -> None:
