@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.errors import ConfigError, RagOptError, nearest
@@ -46,14 +46,12 @@ def composed(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
-    parsed = parse(overrides)
-    last = {override.key_or_group: override for override in parsed}
-    groups = [o.input_line or "" for o in last.values() if _is_group(o)]
-    values = [o for o in last.values() if not _is_group(o)]
-    config = _composed_groups(tuple(groups)).copy()
+    last = {override.key_or_group: override for override in parse(overrides)}
+    values = [override for override in last.values() if not _is_group(override)]
+    config = _composed_groups(_group_words(last))[0].copy()
     try:
         for override in values:
-            _set(config, override)
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     except OmegaConfBaseException:
         # Hydra knows the reason best.
         with _hydra():
@@ -61,26 +59,27 @@ def composed(overrides: Words) -> DictConfig:
     return config
 
 
-@lru_cache(maxsize=256)
-def _composed_groups(overrides: tuple[str, ...]) -> DictConfig:
-    # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.
-    with _hydra():
-        return _explained(overrides)
-
-
 def choices(overrides: Words) -> dict[str, str]:
     """The choice that each group has with these overrides, such as {"retriever": "hybrid"}."""
-    last = {override.key_or_group: override.input_line or "" for override in parse(overrides)}
+    last = {override.key_or_group: override for override in parse(overrides)}
+    return _composed_groups(_group_words(last))[1]
+
+
+def _group_words(overrides: Mapping[str, Override]) -> tuple[str, ...]:
+    return tuple(override.input_line or "" for override in overrides.values() if _is_group(override))
+
+
+@lru_cache(maxsize=256)
+def _composed_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration that these choices of files give, and every group's choice."""
+    # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.
     with _hydra():
-        composed(overrides)
-        config = compose(NAME, overrides=list(last.values()), return_hydra_config=True)
+        config = _explained(overrides, with_hydra=True)
+        chosen = config.hydra.runtime.choices
         known = groups()
-    return {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if group in known}
-
-
-def forget_compositions() -> None:
-    """For tests and new search paths: compose from the files again."""
-    _composed_groups.cache_clear()
+    with open_dict(config):
+        del config["hydra"]
+    return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
 def _is_group(override: Override) -> bool:
@@ -88,10 +87,6 @@ def _is_group(override: Override) -> bool:
     plain = override.type is not None and override.type.name == "CHANGE" and not override.is_sweep_override()
     key = override.key_or_group
     return not plain or override.package is not None or key in _groups() or key.startswith("hydra.")
-
-
-def _set(config: DictConfig, override: Override) -> None:
-    OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
 
 
 @lru_cache(maxsize=1)
@@ -130,10 +125,10 @@ def parse(overrides: Words) -> list[Override]:
     return parsed
 
 
-def _explained(overrides: Iterable[str]) -> DictConfig:
+def _explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
     words = list(overrides)
     try:
-        config = compose(NAME, overrides=words)
+        config = compose(NAME, overrides=words, return_hydra_config=with_hydra)
     except MissingConfigException as error:
         raise ConfigError(_missing(str(error))) from error
     except (HydraException, OmegaConfBaseException) as error:
