@@ -16,7 +16,7 @@ def from_hub(package: str, name: str, registry_root: str | None = None, **parame
     try:
         import optunahub
     except ImportError as error:
-        raise ConfigError("sampler: optunahub is not installed; pip install optunahub") from error
+        raise ConfigError("sampler: optunahub is not installed; pip install 'rag-opt-studies[optunahub]'") from error
     try:
         if registry_root is None:
             module = optunahub.load_module(package)

@@ -26,7 +26,7 @@ MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, as published on the hub."""
 
-SHARD = 512
+SHARD = 256
 """Texts encoded before they are written down: what a kill can cost."""
 
 
