@@ -1,8 +1,8 @@
 """Find the best configuration of a RAG pipeline, and know how sure that is."""
 
-from rag_opt import environment
-
 __version__ = "0.1.0"
+
+from rag_opt import environment
 
 # Telemetry is decided when a dependency is imported, so this must come before any of them.
 environment.prepare()

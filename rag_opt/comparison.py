@@ -39,7 +39,7 @@ def _print(outcomes: list[Any]) -> None:
     table = Table(title="studies, by their best trial's score on the questions never searched", title_justify="left")
     for column in ("study", f"test {metric}", "baseline", f"dev {metric}", "trials", "measuring"):
         table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
-    for outcome in sorted(outcomes, key=lambda each: -(each.test if each.test is not None else float("-inf"))):
+    for outcome in sorted(outcomes, key=_order):
         row = (
             outcome.overrides or outcome.name,
             *(_number(value) for value in (outcome.test, outcome.test_baseline, outcome.best)),
@@ -50,6 +50,12 @@ def _print(outcomes: list[Any]) -> None:
     console = Console()
     console.print()
     console.print(table)
+
+
+def _order(outcome: Any) -> float:
+    if outcome.test is None:
+        return float("inf")
+    return float(-outcome.test if outcome.maximize else outcome.test)
 
 
 def _number(value: float | None) -> str:

@@ -31,11 +31,11 @@ NAME = "config"
 STAGES = ("splitter", "embedder", "index", "retriever", "reranker", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
 
-MEASURED = (*STAGES, "dataset", "objective")
-"""The groups that decide what a trial scores."""
-
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 """Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
+
+FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
+"""Where functions, not only classes, may be named."""
 
 Words = Sequence[str]
 """Hydra overrides, such as ["retriever=hybrid", "retriever.top_k=12"]."""
@@ -77,9 +77,13 @@ def _composed_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, 
         config = _explained(overrides, with_hydra=True)
         chosen = config.hydra.runtime.choices
         known = groups()
+    _without_hydra(config)
+    return config, {group: str(choice) for group, choice in chosen.items() if group in known}
+
+
+def _without_hydra(config: DictConfig) -> None:
     with open_dict(config):
         del config["hydra"]
-    return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
 def _is_group(override: Override) -> bool:
@@ -182,7 +186,9 @@ def checked(overrides: Words) -> DictConfig:
     options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
     first = {key: values[0] for key, values in options.items()}
     with _hydra():
-        config = _explained(first.values())
+        config = _explained(first.values(), with_hydra=True)
+        check_targets(OmegaConf.to_container(config.hydra, resolve=False), (*TRUSTED, "hydra", "hydra_plugins"))
+        _without_hydra(config)
         check_keys(config)
         for key, values in options.items():
             for value in values[1:]:
@@ -226,13 +232,10 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
     """
     node = {**plain(config), **given}
     roots = (*TRUSTED, *trusted)
+    check_targets(node, roots)
     for target in targets(node):
-        if target.partition(".")[0] not in roots:
-            raise ConfigError(
-                f"_target_: {target} is not below a trusted module ({', '.join(roots)}); "
-                f"if it is yours, add trusted_modules=[{target.partition('.')[0]}]"
-            )
-    for target in targets(node):
+        if any(part.startswith("_") for part in target.split(".")):
+            raise ConfigError(f"_target_: {target} is private to its module; name a public class")
         _check_home(target, roots)
     try:
         return instantiate(node, _convert_="all")
@@ -241,6 +244,17 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
             raise error.__cause__ from error
         reason = error.__cause__ or error
         raise ConfigError(f"{str(node.get('_target_', '')).rpartition('.')[2]}: {reason}") from error
+
+
+def check_targets(node: Any, roots: Iterable[str]) -> None:
+    """Raise ConfigError at a `_target_` that is not below one of these modules; nothing is imported."""
+    trusted = tuple(roots)
+    for target in targets(node):
+        if target.partition(".")[0] not in trusted:
+            raise ConfigError(
+                f"_target_: {target} is not below a trusted module ({', '.join(trusted)}); "
+                f"if it is yours, add trusted_modules=[{target.partition('.')[0]}]"
+            )
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -265,6 +279,9 @@ def _check_home(target: str, roots: tuple[str, ...]) -> None:
     home = getattr(found, "__module__", None) or ""
     if home.partition(".")[0] not in roots:
         raise ConfigError(f"_target_: {target} is {home}.{names[-1]}, which is not below a trusted module")
+    # A function could do anything with its arguments; of ours only these are made to be named.
+    if not isinstance(found, type) and home.partition(".")[0] in TRUSTED and not home.startswith(FACTORIES):
+        raise ConfigError(f"_target_: {target} is a function; name a class")
 
 
 def _module_of(target: str) -> tuple[str, Any, list[str]]:

@@ -57,7 +57,9 @@ def interval(values: Scores, seed: int) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of the mean (Efron and Tibshirani 1993); (nan, nan) below two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
-    rows = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    generator = np.random.default_rng(seed)
+    # One resample at a time: all at once would need gigabytes for ten thousand questions.
+    resampled = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(values[rows].mean(axis=1), [tail, 100 - tail])
+    low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(low), float(high)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from optuna.samplers import BruteForceSampler
 
-from rag_opt.config import choices, composed, fingerprint, parse, plain
+from rag_opt.config import build, choices, composed, fingerprint, parse, plain
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
@@ -22,6 +25,7 @@ from rag_opt.store import Store
 from rag_opt.trial import Bench, Objective, loaded, measurable, objective_of, store_of
 
 Values = dict[str, Value]
+PER_TRIAL = "per_trial"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,15 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     objective = objective_of(config)
     store = store_of(config)
     space = searched(config, overrides)
+    check_search(config, space)
     pipeline = built(config, store)
     check_space(space, overrides, store)
     seeds = beginnings(config, space, overrides)
     dataset = loaded(config)
     metrics = measurable(objective, dataset, _has_generator(pipeline, space))
     parts = split(dataset, settings.test_share, settings.split_seed)
+    # Last, since it makes a folder.
+    store.check()
     dev, test = (
         Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
     )
@@ -73,11 +80,40 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     )
 
 
+def check_search(config: DictConfig, space: SearchSpace) -> None:
+    """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
+    sampler = sampler_of(config, 0)
+    build(config.pruner, plain(config.trusted_modules))
+    endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
+    if isinstance(sampler, BruteForceSampler) and endless:
+        raise SearchSpaceError(
+            f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
+            "or a choice(…), or choose another sampler"
+        )
+
+
+def sampler_of(config: DictConfig, place: int) -> Any:
+    """A fresh sampler for the trial of this place, so seeded that a resumed study draws what an uninterrupted one does.
+
+    `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
+    """
+    digest = sha256(f"{config.seed}/{place}".encode()).digest()
+    node = _seeded(plain(config.sampler), int.from_bytes(digest[:4], "big"))
+    return build(node, plain(config.trusted_modules))
+
+
+def _seeded(node: Any, seed: int) -> Any:
+    if isinstance(node, dict):
+        return {key: _seeded(value, seed) for key, value in node.items()}
+    return seed if node == PER_TRIAL else node
+
+
 def searched(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
     """The space less what the command line sets."""
     whole = parsed(plain(config.search_space))
     known = {p.name for p in whole.parameters}
     pinned = [o.key_or_group for o in parse(overrides) if o.key_or_group in known]
+    _check_pinned(whole, pinned, choices(overrides))
     standing = default_values(whole, overrides)
     space = whole.without(pinned, {name: standing[name] for name in pinned if name in standing})
     if not space.parameters:
@@ -87,6 +123,17 @@ def searched(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
     if pinned:
         say(f"set on the command line, so not searched: {', '.join(pinned)}")
     return space
+
+
+def _check_pinned(space: SearchSpace, pinned: Sequence[str], chosen: Mapping[str, str]) -> None:
+    """Raise SearchSpaceError for a key that is set while a group that it depends on is still searched."""
+    for parameter in space.parameters:
+        for parent, values in parameter.when.items() if parameter.name in pinned else ():
+            if parent in chosen and parent not in pinned:
+                raise SearchSpaceError(
+                    f"{parameter.name} is set, but {parent} is searched and {parameter.name} exists only with "
+                    f"{parent}={' or '.join(map(str, values))}: set {parent}={values[0]} too, or search both"
+                )
 
 
 def beginnings(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
@@ -108,9 +155,16 @@ def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
     for parameter in space.parameters:
         if parameter.name in chosen:
             values[parameter.name] = chosen[parameter.name]
-        elif (found := OmegaConf.select(config, parameter.name)) is not None:
-            values[parameter.name] = found
+        elif _has(config, parameter.name):
+            values[parameter.name] = OmegaConf.select(config, parameter.name)
     return values
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    # A value may be null, which OmegaConf.select can't tell from a key that is not there.
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and last in node
 
 
 def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:

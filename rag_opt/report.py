@@ -40,6 +40,7 @@ class Summary:
     confirmation: Confirmation | None
     commands: Mapping[str, str]
     store: str
+    reason: str
 
 
 def front_of(study: optuna.Study) -> list[FrozenTrial]:
@@ -48,7 +49,7 @@ def front_of(study: optuna.Study) -> list[FrozenTrial]:
     if not complete:
         return []
     if len(study.directions) > 1:
-        return sorted(study.best_trials, key=lambda trial: trial.values)
+        return ranked(study, study.best_trials)
     return ranked(study, complete)[:1]
 
 
@@ -136,7 +137,7 @@ def printed(summary: Summary, study: optuna.Study, console: Console) -> None:
 def conclusion(summary: Summary) -> str:
     """The result in a sentence."""
     if not summary.front:
-        return "No trial was completed; the reasons are in the failed trials' notes."
+        return f"No trial was completed. The first failed with: {summary.reason}"
     if summary.confirmation is not None:
         return summary.confirmation.sentence()
     if len(summary.targets) > 1:
@@ -162,16 +163,20 @@ def markdown(summary: Summary, study: optuna.Study, mermaid: str, fingerprints: 
     lines += ["```", "", "## Top trials", "", "Scores are on the dev questions, the ones that were searched.", ""]
     lines += [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    lines += ["", "## Pipeline of the best trial", "", "```mermaid", mermaid.rstrip(), "```", ""]
+    lines += ["", f"## Pipeline of {_shown_trial(summary)}", "", "```mermaid", mermaid.rstrip(), "```", ""]
     lines += ["## Fingerprints", "", *(f"- {name}: `{value}`" for name, value in fingerprints.items()), ""]
     return "\n".join(lines)
 
 
+def _shown_trial(summary: Summary) -> str:
+    return f"trial {summary.front[0].number}" if summary.front else "the baseline"
+
+
 def best_yaml(summary: Summary, config: Mapping[str, Any]) -> str:
-    """The best configuration, with the command that replays it."""
-    assert summary.best is not None
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in zip(summary.targets, summary.best.values, strict=True))
-    head = f"# {summary.name}, trial {summary.best.number}: {scores} on the dev questions\n"
+    """The best configuration (of several objectives the best in the first), with the command that replays it."""
+    best = summary.front[0]
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in zip(summary.targets, best.values, strict=True))
+    head = f"# {summary.name}, trial {best.number}: {scores} on the dev questions\n"
     return (
         head + f"# {summary.commands['replay']}\n" + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     )

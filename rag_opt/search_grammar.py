@@ -92,6 +92,10 @@ def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistributi
         )
     count = int(-(-(stop - start) // step))
     last = start + (count - 1) * step
+    if log and not (isinstance(start, int) and step == 1):
+        raise SearchSpaceError(
+            f"search_space: {name}: {text}: a logarithmic scale needs whole steps of 1, or interval(…)"
+        )
     if all(isinstance(value, int) for value in (start, stop, step)):
         return IntDistribution(int(start), int(last), log=log, step=int(step))
     return FloatDistribution(float(start), float(last), step=float(step))

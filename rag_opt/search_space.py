@@ -137,7 +137,9 @@ class SearchSpace:
         never exist.
         """
         for parameter in self.parameters:
-            self._parents(parameter)
+            if self._parents([parameter]) is None:
+                conditions = ", ".join(f"{name}: {list(values)}" for name, values in parameter.when.items())
+                raise SearchSpaceError(f"search_space: {parameter.name}: `when: {{{conditions}}}` can never hold")
         missing = self._targets()
         while missing:
             wanted = min(missing, key=lambda target: (-len(target), sorted(map(str, target))))
@@ -161,11 +163,10 @@ class SearchSpace:
         self, wanted: frozenset[tuple[str, Value]], missing: set[frozenset[tuple[str, Value]]]
     ) -> dict[str, Value] | None:
         """An assignment that shows what is wanted and much of what is missing; None when nothing can show it."""
-        forced: dict[str, Value] = {}
-        by_name = {p.name: p for p in self.parameters}
-        for name, _ in wanted:
-            forced |= self._parents(by_name[name])
-        forced |= dict(wanted)
+        parents = self._parents([p for p in self.parameters if p.name in dict(wanted)])
+        if parents is None:
+            return None
+        forced = parents | dict(wanted)
         chosen: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.active(chosen):
@@ -177,16 +178,15 @@ class SearchSpace:
                 chosen[parameter.name] = max(values, key=partial(_shown, parameter.name, chosen, missing))
         return chosen if wanted <= chosen.items() else None
 
-    def _parents(self, parameter: Parameter) -> dict[str, Value]:
-        """Values of all ancestors under which the parameter exists; raises SearchSpaceError when there are none."""
-        names = self._ancestors(parameter)
+    def _parents(self, parameters: Sequence[Parameter]) -> dict[str, Value] | None:
+        """Values of all ancestors under which these parameters exist together; None when there are none."""
+        names = {name for parameter in parameters for name in self._ancestors(parameter)}
         ancestors = [p for p in self.parameters if p.name in names]
         for values in product(*(self._telling(p, p.distribution) for p in ancestors)):
-            trial = dict(zip((p.name for p in ancestors), values, strict=True))
-            if parameter.active(self.active(trial)):
-                return self.active(trial)
-        conditions = ", ".join(f"{name}: {list(values)}" for name, values in parameter.when.items())
-        raise SearchSpaceError(f"search_space: {parameter.name}: `when: {{{conditions}}}` can never hold")
+            trial = self.active(dict(zip((p.name for p in ancestors), values, strict=True)))
+            if all(parameter.active(trial) for parameter in parameters):
+                return trial
+        return None
 
     def _ancestors(self, parameter: Parameter) -> set[str]:
         by_name = {p.name: p for p in self.parameters}

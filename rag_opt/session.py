@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import optuna
@@ -16,21 +15,18 @@ import optuna_dashboard
 import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rag_opt.config import STAGES, build, composed, plain, quoted
+from rag_opt.config import STAGES, composed, plain, quoted
 from rag_opt.evaluate import Progress
-from rag_opt.plan import Plan
+from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import Screen
 from rag_opt.records import Evaluation
 from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
 from rag_opt.settings import trial_folder
-from rag_opt.storage import interrupt, places_taken, snapshot_sampler, stoppable, stopped
+from rag_opt.storage import EXHAUSTED, interrupt, places_taken, snapshot_sampler, stoppable, stopped
 
-PER_TRIAL = "per_trial"
-"""What a sampler's `seed` says in its file to be seeded anew for every trial."""
-
-BUDGET = ("n_trials", "timeout")
-"""Keys that a single trial has no use for."""
+SEARCH_ONLY = ("n_trials", "timeout", "split", "sampler", "pruner", "storage", "tracking", "search_space", "seeds")
+"""Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -49,7 +45,7 @@ class Session:
         """Trials until n_trials have finished, the time is over, or the sampler has nothing left to try."""
         total = self.plan.settings.n_trials
         with self.screen.trials(total, places_taken(self.study)) as line:
-            while (place := places_taken(self.study)) < total and not self._late() and not stopped(self.study):
+            while (place := places_taken(self.study)) < total and not self._late() and not self._exhausted():
                 trial = self._ask(place)
                 line.describe(f"trial {trial.number}{self._best()}")
                 self._run(trial, line.describe)
@@ -60,7 +56,7 @@ class Session:
 
     def _ask(self, place: int) -> Trial:
         snapshot_sampler(self.study)
-        self.study.sampler = self._sampler(place)
+        self.study.sampler = sampler_of(self.plan.config, place)
         seeds = self.plan.seeds
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if place < len(seeds) and not waiting:
@@ -71,14 +67,6 @@ class Session:
         if ORIGIN not in trial.user_attrs:
             trial.set_user_attr(ORIGIN, "sampler")
         return trial
-
-    def _sampler(self, place: int) -> Any:
-        """A fresh sampler, seeded by the study's seed and the trial's place, so that a resume draws the same."""
-        node = plain(self.plan.config.sampler)
-        if node.get("seed") == PER_TRIAL:
-            digest = sha256(f"{self.plan.settings.seed}/{place}".encode()).digest()
-            node["seed"] = int.from_bytes(digest[:4], "big")
-        return build(node, plain(self.plan.config.trusted_modules))
 
     def _run(self, trial: Trial, describe: Callable[[str], None]) -> None:
         seen: list[Progress] = []
@@ -105,6 +93,8 @@ class Session:
     def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         with stoppable(self.study):
             self.study.tell(trial, values, state)
+        if stopped(self.study):
+            self.study.set_user_attr(EXHAUSTED, len(self.study.get_trials(deepcopy=False)))
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
@@ -157,12 +147,18 @@ class Session:
         path = trial_folder(self.plan.settings.folder, trial.number) / "per_query.json"
         path.write_text(json.dumps(table, ensure_ascii=False), "utf-8")
 
+    def _exhausted(self) -> bool:
+        """Whether the sampler has said that there is nothing left to try, now or in an earlier run."""
+        return EXHAUSTED in self.study.user_attrs
+
     def _late(self) -> bool:
         limit = self.plan.settings.timeout
         return limit is not None and time.monotonic() - self.start > limit
 
     def _best(self) -> str:
         front = front_of(self.study)
+        if len(self.study.directions) > 1:
+            return f" · {len(front)} on the Pareto front" if front else ""
         return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
     def _told(self, trial: FrozenTrial) -> str:
@@ -200,5 +196,5 @@ def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
 def replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
     last = {override.partition("=")[0]: override for override in overrides}
-    last = {key: override for key, override in last.items() if key not in BUDGET}
+    last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
     return f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip()

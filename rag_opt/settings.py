@@ -36,8 +36,9 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
-    name = _name("name", plain(config.name))
-    parts = [name, *([_name("the multirun's overrides", variant)] if variant else [])]
+    parts = [_name("name", part) for part in str(plain(config.name)).split("/", 1)]
+    if variant:
+        parts.append(_name("the multirun's overrides", _harmless(variant)))
     minutes = plain(config.timeout)
     if minutes is not None and not _is_number(minutes, 0):
         raise ConfigError(f"timeout={minutes}: minutes above 0, or null, are expected")
@@ -61,12 +62,17 @@ def trial_folder(folder: Path, number: int) -> Path:
     return folder / "trials" / f"{number:04d}"
 
 
+def _harmless(variant: str) -> str:
+    """The swept overrides as a folder's name: +experiment=a → experiment=a, characters of paths and quotes → -."""
+    return re.sub(r"[^A-Za-z0-9._=,+-]", "-", variant.lstrip("+~")).replace("..", "-.")[:200]
+
+
 def _name(key: str, given: Any) -> str:
     text = str(given)
     if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):
         raise ConfigError(
             f"{key}={text[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "
-            "beginning with a letter or digit, 200 characters at most"
+            "beginning with a letter or digit, 200 characters at most (a multirun's study: name/variant)"
         )
     return text
 

@@ -26,6 +26,9 @@ INTERRUPTED = "interrupted"
 QMC = "qmc:"
 """Prefix of the study attributes in which QMCSampler counts its points."""
 
+EXHAUSTED = "rag_opt:exhausted"
+"""Study attribute: a sampler has said that every combination was tried."""
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -89,6 +92,9 @@ def check_sqlite(path: Path) -> None:
             found = connection.execute("PRAGMA quick_check").fetchone()[0]
             if found != "ok":
                 raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and "studies" not in tables:
+                raise StorageError(f"{path}: this database is no Optuna study; choose another name=<study name>")
             connection.execute("PRAGMA journal_mode=WAL")
     except sqlite3.DatabaseError as error:
         raise StorageError(
@@ -119,6 +125,11 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
     """Remember what a new study is made of; raises DriftError when an old one was made of something else."""
     then: Mapping[str, str] = study.user_attrs.get(FINGERPRINTS, {})
     if not then:
+        if study.get_trials(deepcopy=False):
+            raise DriftError(
+                f"study '{study.study_name}' has trials that another program made; "
+                f"choose name=<new name>, or remove {folder}"
+            )
         study.set_user_attr(FINGERPRINTS, dict(now))
         return
     changed = [name for name in now if then.get(name) != now[name]]

@@ -83,6 +83,16 @@ class Store:
         self._count(stage, found is not None)
         return found if found is not None else self._remember(stage, key, make())
 
+    def check(self) -> None:
+        """Raise StoreError unless the folder can be written."""
+        if self.root is not None:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.root):
+                    pass
+            except OSError as error:
+                raise StoreError(f"store.path={self.root}: can't be written: {error.strerror or error}") from error
+
     def shards(self, shelf: str) -> Iterator[Table]:
         """The tables of one shelf of vectors, oldest first."""
         paths = [] if self.root is None else sorted((self.root / "vectors" / shelf).glob(f"*{SUFFIX}"))
@@ -133,7 +143,7 @@ def read_table(path: Path) -> Table | None:
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
-    except (pa.ArrowInvalid, OSError):
+    except pa.ArrowInvalid:
         path.unlink(missing_ok=True)
         return None
     columns = {name: _from_arrow(table.column(name).combine_chunks()) for name in table.column_names}
@@ -153,6 +163,7 @@ def _write_table(path: Path, columns: Columns, seconds: float) -> None:
                 writer.write_table(table)
             file.flush()
             os.fsync(file.fileno())
+        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:

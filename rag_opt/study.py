@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, build, plain, quoted
-from rag_opt.errors import RagOptError
+from rag_opt.errors import RagOptError, StudyError
 from rag_opt.shell import Refused, run_hydra, search_path
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Outcome:
     trials: int = 0
     seconds: float = 0.0
     error: str = ""
+    maximize: bool = True
 
 
 def run(overrides: Sequence[str], variant: str = "") -> Outcome:
@@ -51,6 +52,8 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
         screen.say(_greeting(plan))
         with locked(plan.settings.folder):
             summary = _worked(plan, screen)
+    from rag_opt import report
+
     found = summary.confirmation
     return Outcome(
         plan.settings.name,
@@ -61,6 +64,8 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
         found.baseline if found else None,
         sum(summary.counts.values()),
         summary.seconds,
+        "" if summary.front else report.conclusion(summary),
+        plan.objective.directions[0] == "maximize",
     )
 
 
@@ -96,10 +101,14 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
         summary = _finished(plan, study, screen, tracker)
         close(study)
         return summary
-    except KeyboardInterrupt:
+    except BaseException as error:
         if tracker:
             tracker.reconcile(study)
-            tracker.close("KILLED", {}, {})
+            tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {})
+        if isinstance(error, OSError):
+            raise StudyError(
+                f"{settings.folder}: can't be written: {error}; the same command goes on from here"
+            ) from error
         raise
 
 
@@ -126,10 +135,11 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
 
     summary = _summary(plan, study)
     folder = plan.settings.folder
-    given = words(values_of(summary.best.params) if summary.best else plan.baseline)
+    shown = summary.front[0] if summary.front else None
+    given = words(values_of(shown.params) if shown else plan.baseline)
     mermaid = plan.dev.pipeline(given).mermaid()
     texts = {"report.md": report.markdown(summary, study, mermaid, plan.fingerprints), "pipeline.mmd": mermaid}
-    if summary.best:
+    if shown:
         texts["best.yaml"] = report.best_yaml(summary, measured_config([*plan.dev.base, *given]))
     for name in ("report.md", "best.yaml"):
         if name in texts:
@@ -162,6 +172,7 @@ def _summary(plan: Plan, study: optuna.Study) -> Summary:
         _confirmation(plan, best, baseline),
         _commands(plan, front),
         f"{hits:,} of {hits + misses:,} stage results came from the store",
+        next((str(t.user_attrs["reason"]) for t in study.get_trials(deepcopy=False) if "reason" in t.user_attrs), ""),
     )
 
 
@@ -179,6 +190,7 @@ def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
 def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
     from rag_opt.search_space import values_of, words
     from rag_opt.session import replay_command
+    from rag_opt.storage import hidden
 
     node, settings = plain(plan.config.tracking), plan.settings
     url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
@@ -186,10 +198,13 @@ def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
     commands = {}
     if front:
         commands["replay"] = replay_command([*plan.dev.base, *words(values_of(front[0].params))])
+    if "/" in settings.name:
+        # A study of a multirun goes on by itself under its whole name.
+        longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
     commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
-    commands["dashboard"] = f"optuna-dashboard {url}"
+    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(url)])}"
     if node["enabled"]:
-        commands["mlflow"] = f"mlflow ui --backend-store-uri {node['uri']}"
+        commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
     return commands
 
 
@@ -200,7 +215,10 @@ def job(config: DictConfig) -> Outcome:
     overrides = [*search_path(hydra_config), *hydra_config.overrides.task]
     variant = hydra_config.job.override_dirname if multirun else ""
     try:
-        return run(overrides, variant)
+        outcome = run(overrides, variant)
+        if outcome.error and not multirun:
+            sys.exit(1)
+        return outcome
     except RagOptError as error:
         if not multirun:
             raise Refused(error) from error

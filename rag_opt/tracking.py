@@ -95,7 +95,9 @@ class MLflowCallback(Mirror):
 
     @guarded
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
-        """Log one finished trial."""
+        """Log one finished trial; without a parent run it waits for the next resume."""
+        if not self.parent_id:
+            return
         run = self.client.create_run(
             self.experiment_id,
             start_time=_milliseconds(trial.datetime_start),
@@ -104,6 +106,7 @@ class MLflowCallback(Mirror):
         )
         self._log(run.info.run_id, trial)
 
+    @guarded
     def reconcile(self, study: optuna.Study) -> None:
         """Make runs = finished trials: log those without a run, finish runs that a kill left open."""
         runs = self._children()
@@ -117,6 +120,8 @@ class MLflowCallback(Mirror):
     @guarded
     def close(self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         """Give the parent its results and its status."""
+        if not self.parent_id:
+            return
         for name, text in artifacts.items():
             self.client.log_text(self.parent_id, text, name)
         for name, value in metrics.items():

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import Stemmer
 from haystack import component
+from numpy.typing import NDArray
 
 from rag_opt.components.ranking import Pair, best, ranked, stacked
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Rankings, Record
 from rag_opt.store import Columns
@@ -37,6 +39,11 @@ class BM25Indexer(Stage):
         require(k1 >= 0, f"k1 must be at least 0, not {k1}")
         require(0 <= b <= 1, f"b must be from 0 to 1, not {b}")
         require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
+        known = Stemmer.algorithms()
+        require(
+            stemmer is None or stemmer in known, f"stemmer must be null or one of {', '.join(known)}, not {stemmer}"
+        )
+        require(stopwords is None or _has_stopwords(stopwords), f"stopwords: bm25s has no list for '{stopwords}'")
         self.k1 = k1
         self.b = b
         self.variant = variant
@@ -68,7 +75,7 @@ class BM25Retriever(Stage):
     """The `depth` best chunks of each query by BM25; a query without a known word finds nothing."""
 
     def __init__(self, depth: int) -> None:
-        require(depth >= 1, f"depth must be at least 1, not {depth}")
+        require_whole("depth", depth)
         self.depth = depth
 
     @component.output_types(bm25_ranking=Rankings)
@@ -80,10 +87,18 @@ class BM25Retriever(Stage):
         return {"bm25_ranking": ranked(self.store, key, queries, bm25_index.chunks, self.depth, rank)}
 
 
+def _has_stopwords(language: str) -> bool:
+    from bm25s.tokenization import _infer_stopwords
+
+    try:
+        return bool(_infer_stopwords(language))
+    except ValueError:
+        return False
+
+
 def tokenized(texts: list[str], stopwords: str | None, stemmer: str | None) -> Any:
     """bm25s tokens: lower case, words of two or more characters, less stop words, stemmed by Snowball."""
     import bm25s
-    import Stemmer
 
     reduce = Stemmer.Stemmer(stemmer) if stemmer else None
     return bm25s.tokenize(texts, stopwords=stopwords or [], stemmer=reduce, show_progress=False)
@@ -98,7 +113,15 @@ def _searched(index: BM25Index, texts: list[str], depth: int) -> list[Pair]:
     found = []
     for ids in tokens.ids:
         known = index.model.get_tokens_ids([words[number] for number in ids])
-        scores = index.model.get_scores_from_ids(known) if known else np.zeros(0, np.float32)
-        # A score of 0 is no match; bm25s would fill the list up with arbitrary chunks.
-        found.append(best(np.where(scores > 0, scores, -np.inf), depth) if known else nothing)
+        found.append(best(_matching(index.model, known), depth) if known else nothing)
     return found
+
+
+def _matching(model: Any, known: list[int]) -> NDArray[np.floating]:
+    """The chunks' scores, -inf where no word of the query occurs: bm25s would fill a list up with arbitrary chunks."""
+    scores: NDArray[np.floating] = model.get_scores_from_ids(known)
+    # bm25l and bm25+ give a chunk something for every word that it lacks.
+    lacking = getattr(model, "nonoccurrence_array", None)
+    nothing = 0.0 if lacking is None else float(lacking[known].sum())
+    matching: NDArray[np.floating] = np.where(scores > nothing * (1 + 1e-6), scores, -np.inf)
+    return matching

@@ -11,7 +11,7 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.ranking import Pair, best, ranked, stacked
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Floats, Queries, Rankings, Record, Vectors
 from rag_opt.store import Columns
@@ -44,9 +44,9 @@ class ChromaIndexer(Stage):
     """A persistent Chroma collection (HNSW, cosine); greater parameters find more of the true neighbours, slower."""
 
     def __init__(self, ef_construction: int, ef_search: int, max_neighbors: int) -> None:
-        for name, value in (("ef_construction", ef_construction), ("ef_search", ef_search)):
-            require(value >= 1, f"{name} must be at least 1, not {value}")
-        require(max_neighbors >= 2, f"max_neighbors must be at least 2, not {max_neighbors}")
+        require_whole("ef_construction", ef_construction)
+        require_whole("ef_search", ef_search)
+        require_whole("max_neighbors", max_neighbors, 2)
         self.ef_construction = ef_construction
         self.ef_search = ef_search
         self.max_neighbors = max_neighbors
@@ -77,7 +77,7 @@ class DenseRetriever(Stage):
     """The `depth` chunks of greatest cosine similarity to each query."""
 
     def __init__(self, depth: int) -> None:
-        require(depth >= 1, f"depth must be at least 1, not {depth}")
+        require_whole("depth", depth)
         self.depth = depth
 
     @component.output_types(dense_ranking=Rankings)

@@ -7,14 +7,14 @@ import importlib.util
 import logging
 import time
 import zlib
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from haystack import default_to_dict
 
-from rag_opt.components.stage import IN_MEMORY, Stage, parameter_names, require
+from rag_opt.components.stage import IN_MEMORY, Stage, parameter_names, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.progress import track
@@ -49,7 +49,7 @@ class SentenceTransformerEncoder(Encoder):
 
     def __init__(self, model: str, revision: str | None, precision: str, batch_size: int) -> None:
         require(precision in ("auto", "float32", "bfloat16"), f"precision: auto, float32 or bfloat16, not {precision}")
-        require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+        require_whole("batch_size", batch_size)
         self.model = model
         self.revision = revision
         self.precision = precision
@@ -58,7 +58,7 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of("sentence-transformers", self.model, self.revision, self.dtype)
+        return key_of("sentence-transformers", self.model, _weights(self.model), self.revision, self.dtype)
 
     @cached_property
     def dtype(self) -> str:
@@ -110,7 +110,8 @@ class Static(Encoder):
     """A static embedder distilled from MiniLM (model2vec: one vector a token, reduced by PCA), kept once made."""
 
     def __init__(self, dimensions: int = 256) -> None:
-        require(1 <= dimensions <= 384, f"dimensions must be from 1 to 384, not {dimensions}")
+        require_whole("dimensions", dimensions)
+        require(dimensions <= 384, f"dimensions must be from 1 to 384, not {dimensions}")
         self.dimensions = dimensions
         self.name = "static"
 
@@ -136,7 +137,7 @@ class Hashing(Encoder):
     """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
 
     def __init__(self, dimensions: int = 512) -> None:
-        require(dimensions >= 1, f"dimensions must be at least 1, not {dimensions}")
+        require_whole("dimensions", dimensions)
         self.dimensions = dimensions
         self.name = "hashing"
 
@@ -152,6 +153,20 @@ def unit(vectors: Floats) -> Floats:
     """The vectors at length 1; those of length 0 stay."""
     scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
     return scaled
+
+
+@cache
+def _weights(model: str) -> str | None:
+    """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json"))
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return key_of(digests)
 
 
 def minilm_folder() -> Path:

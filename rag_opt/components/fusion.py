@@ -8,12 +8,14 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.ranking import Pair, best, say_once, stacked
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Ints, Queries, Rankings, Scores
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")
+BELOW = 1e-6
+"""How far a chunk that a ranking lacks stands below its last hit, in scaled scores: enough to break the tie."""
 
 
 @component
@@ -23,7 +25,7 @@ class Fusion(Stage):
     One ranking is only cut. Two are joined by
 
     - weighted: (1 - hybrid_weight) x BM25 + hybrid_weight x dense, each ranking's scores scaled per query first, since
-      raw BM25 and cosine scores can't be added; a chunk that a ranking lacks gets that ranking's smallest scaled score
+      raw BM25 and cosine scores can't be added; a chunk that a ranking lacks stands just below that ranking's last hit
       (Bruch et al. 2023, arXiv 2210.11934);
     - rrf: the sum of 1 / (rrf_k + rank), which asks nothing of the scores and uses no weight (Cormack et al. 2009).
     """
@@ -36,11 +38,11 @@ class Fusion(Stage):
         scaling: str = "minmax",
         rrf_k: int = 60,
     ) -> None:
-        require(top_k >= 1, f"top_k must be at least 1, not {top_k}")
+        require_whole("top_k", top_k)
         require(fusion in METHODS, f"fusion must be one of {', '.join(METHODS)}, not {fusion}")
         require(0 <= hybrid_weight <= 1, f"hybrid_weight must be from 0 to 1, not {hybrid_weight}")
         require(scaling in SCALINGS, f"scaling must be one of {', '.join(SCALINGS)}, not {scaling}")
-        require(rrf_k >= 1, f"rrf_k must be at least 1, not {rrf_k}")
+        require_whole("rrf_k", rrf_k)
         self.top_k = top_k
         self.fusion = fusion
         self.hybrid_weight = hybrid_weight
@@ -91,10 +93,10 @@ class Fusion(Stage):
         if self.scaling == "minmax":
             width = scores.max() - scores.min()
             scaled = (scores - scores.min()) / width if width > 0 else np.full(len(scores), 0.5)
-            return scaled, 0.0
+            return scaled, -BELOW
         deviation = scores.std()
         scaled = (scores - scores.mean()) / deviation if deviation > 0 else np.zeros(len(scores))
-        return scaled, float(scaled.min())
+        return scaled, float(scaled.min()) - BELOW
 
 
 def _hits(ranking: Rankings, query: int) -> tuple[Ints, Scores]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from haystack import component
 
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Answers, Chunks, Ints, Queries, Rankings
 from rag_opt.store import Columns, Store
@@ -31,7 +31,7 @@ class Extractive(Stage):
     """
 
     def __init__(self, max_tokens: int) -> None:
-        require(max_tokens >= 1, f"max_tokens must be at least 1, not {max_tokens}")
+        require_whole("max_tokens", max_tokens)
         self.max_tokens = max_tokens
 
     @component.output_types(answers=Answers)

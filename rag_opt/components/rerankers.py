@@ -9,7 +9,7 @@ from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.components.ranking import Pair, stacked
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Floats, Queries, Rankings, Vectors
 
@@ -24,7 +24,8 @@ class MMR(Stage):
 
     def __init__(self, diversity: float, keep: int | None = None) -> None:
         require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
-        require(keep is None or keep >= 1, f"keep must be at least 1, not {keep}")
+        if keep is not None:
+            require_whole("keep", keep)
         self.diversity = diversity
         self.keep = keep
 

@@ -10,14 +10,15 @@ from haystack import component
 from rag_opt.components.encoders import Encoder, embedded
 from rag_opt.components.sentences import sentences_of
 from rag_opt.components.spans import Span, at_breaks, by_sentence, recursive, trimmed, windows, words
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Documents
 from rag_opt.store import Columns
 
 
 def _check(chunk_size: int, overlap: int = 0) -> None:
-    require(chunk_size >= 1, f"chunk_size must be at least 1 word, not {chunk_size}")
+    require_whole("chunk_size", chunk_size)
+    require_whole("overlap", overlap, 0)
     require(0 <= overlap < chunk_size, f"overlap must be from 0 to chunk_size - 1 = {chunk_size - 1}, not {overlap}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from rag_opt import __version__
 from rag_opt.keys import key_of
 from rag_opt.store import Store
 
@@ -29,9 +30,9 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the class and of every constructor parameter that can change the product."""
+        """The hash of the class, of this package's version, and of every constructor parameter."""
         values = {name: identity(getattr(self, name)) for name in parameter_names(type(self))}
-        return key_of(f"{type(self).__module__}.{type(self).__qualname__}", values)
+        return key_of(__version__, f"{type(self).__module__}.{type(self).__qualname__}", values)
 
 
 def parameter_names(kind: type) -> list[str]:
@@ -44,6 +45,11 @@ def parameter_names(kind: type) -> list[str]:
 def identity(value: Any) -> Any:
     """What stands for a parameter's value in a fingerprint: nested parts by their own fingerprint."""
     return getattr(value, "fingerprint", value)
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise ValueError unless the value is a whole number of at least `least`."""
+    require(type(value) is int and value >= least, f"{name} must be a whole number of at least {least}, not {value}")
 
 
 def require(condition: bool, what: str) -> None:

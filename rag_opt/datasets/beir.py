@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, checked
+from rag_opt.datasets.checks import Judgement, check_count, checked
 from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, text_of, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
@@ -18,6 +18,7 @@ def load(path: str | None, qrels: str | None = None, num_queries: int | None = N
     and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps the
     first so many. A queries.jsonl row may also carry `answers` and `evidence` [{doc_id, start, end}].
     """
+    check_count("num_queries", num_queries)
     folder = existing(path, "dataset.path")
     if not folder.is_dir():
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
@@ -68,7 +69,7 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
     """The judgements of a TSV: query-id, corpus-id, score (or TREC's four columns); a header line is skipped."""
     for number, line in enumerate(text_of(path).split("\n"), 1):
         fields = line.split("\t") if "\t" in line else line.split()
-        if not line.strip() or (number == 1 and not _is_int(fields[-1])):
+        if not line.strip() or (number == 1 and not _is_number(fields[-1])):
             continue
         if len(fields) not in (3, 4) or not _is_int(fields[-1]):
             raise DatasetError(
@@ -77,6 +78,14 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
                 ]
             )
         yield Judgement(fields[0].strip(), fields[-2].strip(), int(fields[-1]))
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_int(field: str) -> bool:

@@ -38,9 +38,13 @@ def checked(
     unknown ids, evidence outside its document, nothing left.
     """
     found = list(notes)
-    kept_documents = _documents(name, documents, found)
+    all_documents = _documents(name, documents)
     all_queries = _queries(name, queries)
-    grades = _qrels(name, judgements, {d.id for d in kept_documents}, {q.id for q in all_queries}, found)
+    known = {d.id for d in all_documents}
+    grades = _qrels(name, judgements, known, {q.id for q in all_queries}, found)
+    kept_documents = _with_text(name, all_documents, found)
+    empty = known - {d.id for d in kept_documents}
+    grades = {q: {d: g for d, g in row.items() if d not in empty} for q, row in grades.items()} if empty else grades
     kept = [q for q in all_queries if q.answers or any(grade > 0 for grade in grades.get(q.id, {}).values())]
     if len(kept) < len(all_queries):
         found.append(f"{len(all_queries) - len(kept)} queries without a relevant document or an answer left out")
@@ -50,11 +54,15 @@ def checked(
     return Dataset(name, tuple(kept_documents), tuple(kept), {q.id: grades.get(q.id, {}) for q in kept}, tuple(found))
 
 
-def _documents(name: str, rows: Iterable[Document], notes: list[str]) -> list[Document]:
+def _documents(name: str, rows: Iterable[Document]) -> list[Document]:
     documents = [_encodable_document(row) for row in rows]
     if not documents:
         raise DatasetError(f"{name}: there are no documents")
-    _no_duplicates(name, "document", [d.id for d in documents])
+    _usable_ids(name, "document", [d.id for d in documents])
+    return documents
+
+
+def _with_text(name: str, documents: list[Document], notes: list[str]) -> list[Document]:
     kept = [d for d in documents if d.text.strip()]
     empty = len(documents) - len(kept)
     if empty > EMPTY_LIMIT * len(documents):
@@ -63,7 +71,7 @@ def _documents(name: str, rows: Iterable[Document], notes: list[str]) -> list[Do
             f"first: {_first(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
         )
     if empty:
-        notes.append(f"{empty} empty documents dropped")
+        notes.append(f"{empty} empty documents dropped, with their judgements")
     return kept
 
 
@@ -71,7 +79,7 @@ def _queries(name: str, rows: Iterable[Query]) -> list[Query]:
     queries = [replace(row, text=encodable(row.text), answers=tuple(map(encodable, row.answers))) for row in rows]
     if not queries:
         raise DatasetError(f"{name}: there are no queries")
-    _no_duplicates(name, "query", [q.id for q in queries])
+    _usable_ids(name, "query", [q.id for q in queries])
     blank = [q.id for q in queries if not q.text.strip()]
     if blank:
         raise DatasetError(f"{name}: {len(blank)} queries have no text; first: {_first(blank)}. Remove or fill them")
@@ -111,7 +119,10 @@ def _known(name: str, kind: str, known: set[str], named: Iterable[str]) -> None:
     )
 
 
-def _no_duplicates(name: str, kind: str, ids: list[str]) -> None:
+def _usable_ids(name: str, kind: str, ids: list[str]) -> None:
+    broken = [given for given in ids if not _is_encodable(given)]
+    if broken:
+        raise DatasetError(f"{name}: {len(broken)} {kind} ids hold lone surrogates, first: {broken[0]!a}; rename them")
     twice = [given for given, count in Counter(ids).items() if count > 1]
     if twice:
         raise DatasetError(f"{name}: {len(twice)} {kind} ids occur more than once: {_first(twice)}. Make them unique")
@@ -182,6 +193,12 @@ def _part(dataset: Dataset, ids: set[str]) -> Dataset:
 def documents_of(dataset: Dataset) -> Documents:
     """The corpus for the pipelines, keyed by ids, titles and texts."""
     return Documents(dataset.documents, key_of("documents", [(d.id, d.title, d.text) for d in dataset.documents]))
+
+
+def check_count(key: str, count: int | None) -> None:
+    """Raise DatasetError unless a number of things to keep is None or at least 1."""
+    if count is not None and (type(count) is not int or count < 1):
+        raise DatasetError(f"dataset.{key}={count}: a whole number of at least 1 is expected, or null for all")
 
 
 def sample(ids: Sequence[str], count: int | None, seed: int) -> set[str]:

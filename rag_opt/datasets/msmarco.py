@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import Judgement, checked, sample
+from rag_opt.datasets.checks import Judgement, check_count, checked, sample
 from rag_opt.datasets.files import Row, existing, json_lines
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
@@ -30,10 +30,14 @@ def load(
     `num_queries` answerable queries and `num_documents` passages are drawn by `seed`; the passages that are relevant
     to a chosen query always stay. Unanswerable queries are left out and counted; equal passages are one document.
     """
+    check_count("num_documents", num_documents)
+    check_count("num_queries", num_queries)
     if path is None:
         # The hub's records come in no useful order; ten passages a record are enough to fill both numbers.
         needed = max(num_queries or 1000, (num_documents or 10_000) // 10) * 3
-        return _converted("msmarco", islice(_from_hub(split), needed), num_documents, num_queries, seed)
+        streamed = islice(_from_hub(split), needed)
+        note = f"the first {needed:,} records of the hub's {split} split were read"
+        return _converted("msmarco", streamed, num_documents, num_queries, seed, (note,))
     found = existing(path, "dataset.path")
     if (found / "corpus.jsonl").is_file():
         return _sampled(beir.load(str(found)), num_documents, num_queries, seed)
@@ -65,7 +69,12 @@ def _from_hub(split: str) -> Iterator[tuple[str, Row]]:
 
 
 def _converted(
-    name: str, rows: Iterable[tuple[str, Row]], num_documents: int | None, num_queries: int | None, seed: int
+    name: str,
+    rows: Iterable[tuple[str, Row]],
+    num_documents: int | None,
+    num_queries: int | None,
+    seed: int,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     documents: dict[str, Document] = {}
     queries: list[Query] = []
@@ -80,7 +89,8 @@ def _converted(
             queries.append(query)
             judgements += [Judgement(query.id, documents[text].id, 1) for text in relevant]
         unanswerable += not relevant
-    notes = [f"{unanswerable} unanswerable queries left out"] if unanswerable else []
+    if unanswerable:
+        notes = (*notes, f"{unanswerable} unanswerable queries left out")
     whole = checked(name, documents.values(), queries, judgements, notes)
     return _sampled(whole, num_documents, num_queries, seed)
 
@@ -101,9 +111,6 @@ def _record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
 
 
 def _sampled(dataset: Dataset, num_documents: int | None, num_queries: int | None, seed: int) -> Dataset:
-    for key, count in (("num_documents", num_documents), ("num_queries", num_queries)):
-        if count is not None and count < 1:
-            raise DatasetError(f"dataset.{key}={count}: at least 1 is needed")
     chosen = sample([query.id for query in dataset.queries], num_queries, seed)
     queries = [query for query in dataset.queries if query.id in chosen]
     needed = {document for query in queries for document, grade in dataset.qrels[query.id].items() if grade > 0}

@@ -11,7 +11,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from rag_opt.datasets.checks import Judgement, checked
+from rag_opt.datasets.checks import Judgement, check_count, checked
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
 
@@ -20,6 +20,7 @@ def load(num_queries: int | None = None) -> Dataset:
     """79 topics and the questions about them; `num_queries` keeps the first so many."""
     from pydoc_data.topics import topics
 
+    check_count("num_queries", num_queries)
     documents = [Document(name, text) for name, text in sorted(topics.items())]
     rows = questions()[:num_queries]
     queries = [_query(row, topics) for row in rows]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_opt.datasets.checks import Judgement, checked, sample
+from rag_opt.datasets.checks import Judgement, check_count, checked, sample
 from rag_opt.datasets.files import existing, json_file
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
@@ -21,6 +21,7 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     Questions that v2 marks impossible are left out and counted; `num_queries` keeps so many at random (by `seed`);
     all articles stay.
     """
+    check_count("num_queries", num_queries)
     found = existing(path, "dataset.path")
     files = sorted(found.glob("*.json")) if found.is_dir() else [found]
     if not files:
@@ -31,7 +32,10 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     for file in files:
         for number, article in enumerate(_articles(file)):
             document, asked, skipped = _article(article, f"{file}: article {number}")
-            documents.setdefault(document.id, document)
+            if documents.setdefault(document.id, document) != document:
+                raise DatasetError(
+                    f"{file}: two articles are called '{document.id}' and differ; give each its own title"
+                )
             queries += asked
             impossible += skipped
     kept = sample([query.id for query in queries], num_queries, seed)

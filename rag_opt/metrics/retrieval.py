@@ -6,6 +6,7 @@ A document stands where its best chunk stands. A query with nothing retrieved sc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import ir_measures
 import numpy as np
@@ -17,12 +18,20 @@ MEASURES = ("nDCG@10", "RR@10", "R@10", "P@10", "AP@10")
 """Those that are measured by default; every measure of ir_measures that needs no other program is known."""
 
 
+@cache
 def measure(name: str) -> ir_measures.Measure | None:
-    """The measure of this name; None when ir_measures has none."""
+    """The measure of this name; None when ir_measures can't compute one here."""
     try:
-        return ir_measures.parse_measure(name)
-    except (NameError, ValueError, SyntaxError, TypeError):
+        found = ir_measures.parse_measure(name)
+        if found.params.get("cutoff", 1) < 1:
+            # pytrec_eval would crash the process.
+            return None
+        # Some parse, but need another program or more than qrels and a ranking.
+        list(ir_measures.iter_calc([found], {"q": {"d": 1}}, {"q": {"d": 1.0}}))
+    except Exception:
+        # Its parser and its many providers raise all kinds; whichever it is, this name can't be measured here.
         return None
+    return found
 
 
 def per_query(name: str, qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]) -> Scores:

@@ -15,9 +15,8 @@ from rag_opt.components.stage import Stage
 from rag_opt.config import FOLDER, STAGES, build, composed, plain
 from rag_opt.metrics.catalogue import metric
 from rag_opt.pipelines import built
-from rag_opt.plan import beginnings, check_space, searched
+from rag_opt.plan import beginnings, check_space, sampler_of, searched
 from rag_opt.search_grammar import parsed
-from rag_opt.session import PER_TRIAL
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
 from rag_opt.trial import objective_of
@@ -116,8 +115,7 @@ def test_an_objective_names_metrics_that_exist(choice: str) -> None:
 
 
 def built_sampler(choice: str) -> Any:
-    node = plain(composed([f"sampler={choice}"]).sampler)
-    return build(node | ({"seed": 1} if node.get("seed") == PER_TRIAL else {}))
+    return sampler_of(composed([f"sampler={choice}"]), 1)
 
 
 @pytest.mark.parametrize("choice", of("sampler"))

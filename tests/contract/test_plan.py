@@ -79,7 +79,8 @@ BAD_SPACES = {
         "(?s)hybrid_weight.*needs `when",
     ),
     "a value the component rejects": ({"retriever.b": "interval(0.5, 1.5)"}, "b must be from 0 to 1"),
-    "top_k from zero": ({"retriever.top_k": "range(0, 11)"}, "top_k must be at least 1"),
+    "fractions for a count": ({"retriever.top_k": "interval(3, 20)"}, "top_k must be a whole number"),
+    "top_k from zero": ({"retriever.top_k": "range(0, 11)"}, "top_k must be a whole number of at least 1"),
     "an overlap that reaches chunk_size": (
         {
             "splitter": "choice(none, sentence)",
@@ -133,7 +134,24 @@ BAD = {
         ComponentError,
         "vector_indexer: nothing before it gives 'vectors'",
     ),
-    "a depth of zero": (["retriever.depth=0"], ConfigError, "depth must be at least 1"),
+    "a fractional top_k": (["retriever.top_k=2.5"], ConfigError, "top_k must be a whole number"),
+    "an unknown stemmer": (["retriever.stemmer=klingon"], ConfigError, "stemmer must be null or one of"),
+    "a measure that needs another program": (["objective.metrics=[ERR@20]"], MetricError, "'ERR@20' is no metric"),
+    "a store that can not be written": (
+        ["store.path=/proc/nope"],
+        RagOptError,
+        "store.path=/proc/nope: can't be written",
+    ),
+    "a sampler's unknown parameter": (["+sampler.nonsense=1"], ConfigError, "TPESampler: .*nonsense"),
+    "an untrusted sampler": (["sampler._target_=os.system"], ConfigError, "os.system is not below a trusted module"),
+    "an untrusted pruner": (["pruner._target_=os.system"], ConfigError, "os.system is not below a trusted module"),
+    "brute force over intervals": (["sampler=brute_force"], SearchSpaceError, "can't try every value of retriever.k1"),
+    "a child set while its parent is searched": (
+        ["retriever.hybrid_weight=0.3"],
+        SearchSpaceError,
+        "hybrid_weight exists only with retriever=hybrid: set retriever=hybrid too",
+    ),
+    "a depth of zero": (["retriever.depth=0"], ConfigError, "depth must be a whole number"),
 }
 
 
@@ -145,6 +163,12 @@ def test_what_can_not_work_is_refused_and_nothing_is_written(animals, tmp_path, 
         run([*animals, f"studies_dir={studies}", *overrides])
     assert isinstance(caught.value, RagOptError)
     assert not studies.exists()
+
+
+def test_a_null_default_is_a_value(animals, tmp_path) -> None:
+    space = own_space(tmp_path, {"reranker.keep": "null,5", "retriever.top_k": "range(5, 11)"})
+    words = ["reranker=mmr", "retriever=dense", *space]
+    assert plan(animals, tmp_path, *words).baseline["reranker.keep"] is None
 
 
 def test_an_answer_metric_without_references_is_refused(animals, tmp_path) -> None:

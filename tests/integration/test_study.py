@@ -161,6 +161,7 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
     monkeypatch.setattr("rag_opt.trial.evaluated", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
     assert outcome.best is None
+    assert "nDCG@10 is" in outcome.error
     assert {t.state for t in study_of(tmp_path).trials} == {TrialState.FAIL}
 
 
@@ -200,7 +201,8 @@ def test_several_objectives_give_a_front(animals, tmp_path) -> None:
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     report = (tmp_path / "studies/animals/report.md").read_text()
     assert "Pareto front" in report
-    assert len(study.best_trials) >= 1
+    front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
+    assert f"trial {front[0].number}: nDCG@10" in (tmp_path / "studies/animals/best.yaml").read_text()
 
 
 def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -> None:
@@ -208,6 +210,8 @@ def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -
     start(animals, tmp_path, "sampler=brute_force", *space, "n_trials=50")
     tried = [(t.params["retriever"], t.params["retriever.top_k"]) for t in study_of(tmp_path).trials]
     assert len(tried) == len(set(tried)) == 9
+    start(animals, tmp_path, "sampler=brute_force", *space, "n_trials=50")
+    assert len(study_of(tmp_path).trials) == 9
 
 
 def test_a_time_limit_ends_the_study_early(animals, tmp_path) -> None:
@@ -349,6 +353,91 @@ def test_two_processes_can_not_run_one_study(tmp_path) -> None:
         locked(tmp_path / "s"),
     ):
         pass
+
+
+def test_a_database_of_something_else_is_left_alone(animals, tmp_path) -> None:
+    import sqlite3
+
+    path = tmp_path / "studies/animals/study.db"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+    with pytest.raises(StorageError, match="no Optuna study"):
+        start(animals, tmp_path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
+
+
+def test_a_study_of_another_program_is_refused(animals, tmp_path) -> None:
+    folder = tmp_path / "studies/animals"
+    folder.mkdir(parents=True)
+    other = optuna.create_study(study_name="animals", storage=f"sqlite:///{folder}/study.db", direction="maximize")
+    other.tell(other.ask(), 1.0)
+    with pytest.raises(DriftError, match="another program"):
+        start(animals, tmp_path)
+
+
+def test_qmc_draws_what_trial_0_lacks_anew_for_every_trial(animals, tmp_path) -> None:
+    start(animals, tmp_path, "sampler=qmc", "n_trials=30", "retriever=hybrid", "retriever.fusion=rrf", "reranker=none")
+    start(
+        animals,
+        tmp_path,
+        "sampler=qmc",
+        "n_trials=25",
+        "name=cond",
+        *own_space(
+            tmp_path,
+            {
+                "retriever": "choice(hybrid, bm25, dense)",
+                "retriever.fusion": {"values": "choice(rrf, weighted)", "when": {"retriever": "hybrid"}},
+                "retriever.hybrid_weight": {
+                    "values": "interval(0, 1)",
+                    "when": {"retriever": "hybrid", "retriever.fusion": "weighted"},
+                },
+            },
+        ),
+        "seeds=[]",
+    )
+    study = study_of(tmp_path, "cond")
+    weights = [t.params["retriever.hybrid_weight"] for t in study.trials if "retriever.hybrid_weight" in t.params]
+    assert len(weights) > 3
+    assert len(set(weights)) == len(weights)
+
+
+def test_a_failure_outside_a_trial_closes_the_parent_run(animals, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session.Session, "_write_scores", full)
+    with pytest.raises(StudyError, match="No space left on device"):
+        start(animals, tmp_path, "tracking=mlflow")
+    monkeypatch.undo()
+    (parent,), _ = runs_of(tmp_path)
+    assert parent.info.status == "FAILED"
+    start(animals, tmp_path, "tracking=mlflow")
+    (parent,), children = runs_of(tmp_path)
+    assert {run_.info.status for run_ in [parent, *children]} == {"FINISHED", "FAILED"}
+    assert parent.info.status == "FINISHED"
+
+
+def test_trials_logged_while_there_was_no_parent_are_logged_once(animals, tmp_path, monkeypatch) -> None:
+    def broken(*args, **kwargs):
+        raise ConnectionError("server away")
+
+    monkeypatch.setattr(MlflowClient, "create_run", broken)
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
+    monkeypatch.undo()
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=4")
+    (parent,), children = runs_of(tmp_path)
+    assert len(children) == 4
+    assert {run_.data.tags["mlflow.parentRunId"] for run_ in children} == {parent.info.run_id}
+
+
+def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
+    command = session.replay_command(
+        ["retriever=bm25", "storage.url=postgresql://u:secret@h/d", "tracking.uri=http://u:secret@h", "split=test"]
+    )
+    assert command == "python -m rag_opt.trial retriever=bm25"
 
 
 # ---- wiring

@@ -118,6 +118,29 @@ def test_a_query_without_a_known_word_finds_nothing(query: str) -> None:
     assert rows(found, 1) == [0]
 
 
+@pytest.mark.parametrize("variant", ["robertson", "lucene", "atire", "bm25l", "bm25+"])
+def test_chunks_without_a_word_of_the_query_are_no_hits(variant: str) -> None:
+    texts = ["red apple", "blue sky", "green sea", "fish and sea", "apple pie"]
+    assert rows(bm25(texts, asked("fish"), variant=variant)) == [3]
+    assert sorted(rows(bm25(texts, asked("apple sea"), variant=variant))) == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("stemmer", "klingon"), ("stopwords", "klingon"), ("variant", "bm26"), ("k1", -1), ("b", 2)]
+)
+def test_what_bm25_can_not_use_is_refused_when_it_is_built(name: str, value: object) -> None:
+    settings = {"k1": 1.2, "b": 0.75, "variant": "lucene", "stemmer": None, "stopwords": None, name: value}
+    with pytest.raises(ValueError, match=name):
+        BM25Indexer(**settings)
+
+
+@pytest.mark.parametrize("value", [0, 2.5, True, "3", None])
+def test_counts_are_whole_numbers(value: object) -> None:
+    for make in (Fusion, BM25Retriever, DenseRetriever, Extractive):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            make(value)
+
+
 def test_a_corpus_of_stop_words_finds_nothing() -> None:
     assert rows(bm25(["the", "and of"], asked("the"))) == []
 
@@ -177,8 +200,17 @@ hit_lists = st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True).fla
 def test_weighted_fusion_by_hand() -> None:
     bm25_list, dense_list = [(0, 10.0), (1, 5.0), (2, 0.0)], [(1, 0.9), (3, 0.5)]
     fused = Fusion(4, "weighted", 0.25).run(ranking(CHUNKS, bm25_list), ranking(CHUNKS, dense_list))["ranking"]
-    # 0: .75 × 1;  1: .75 × .5 + .25 × 1;  2 and 3: 0
-    assert fused.hits(0) == [(0, 0.75), (1, 0.625), (2, 0.0), (3, 0.0)]
+    # 0: .75 × 1;  1: .75 × .5 + .25 × 1;  2 and 3: 0, each a hair below for the list that lacks it
+    assert rows(fused) == [0, 1, 2, 3]
+    assert fused.scores[0].tolist() == pytest.approx([0.75, 0.625, 0.0, 0.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["minmax", "zscore"])
+def test_a_lists_last_hit_stands_above_chunks_that_the_list_lacks(scaling: str) -> None:
+    bm25_list, dense_list = [(5, 9.0), (7, 1.0)], [(1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6)]
+    for weight, expected in ((0.0, [5, 7]), (1.0, [1, 2, 3, 4])):
+        fused = Fusion(6, "weighted", weight, scaling).run(ranking(CHUNKS, bm25_list), ranking(CHUNKS, dense_list))
+        assert rows(fused["ranking"])[: len(expected)] == expected
 
 
 def test_reciprocal_rank_fusion_by_hand() -> None:

@@ -94,6 +94,19 @@ def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) ->
 
 
 @pytest.mark.parametrize(
+    "target", ["rag_opt.config._module_of", "rag_opt.text.words", "rag_opt.store.read_table", "optuna.create_study"]
+)
+def test_a_function_is_no_target(target: str) -> None:
+    with pytest.raises(ConfigError, match="_target_"):
+        config.build({"_target_": target, "text": "x"})
+
+
+def test_a_callback_of_hydras_must_be_trusted_too() -> None:
+    with pytest.raises(ConfigError, match="_target_: evil.Callback is not below a trusted module"):
+        config.checked(["+hydra.callbacks.evil={_target_: evil.Callback}"])
+
+
+@pytest.mark.parametrize(
     ("target", "message"),
     [
         ("optuna.samplers.NoSampler", "does not exist"),
@@ -107,7 +120,7 @@ def test_a_missing_target_is_said(target: str, message: str) -> None:
 
 
 def test_a_refused_parameter_names_the_class() -> None:
-    with pytest.raises(ConfigError, match="BM25Retriever: depth must be at least 1"):
+    with pytest.raises(ConfigError, match="BM25Retriever: depth must be a whole number of at least 1"):
         config.build({"_target_": "rag_opt.components.bm25.BM25Retriever", "depth": 0})
     with pytest.raises(ConfigError, match="TPESampler: .*nonsense"):
         config.build({"_target_": "optuna.samplers.TPESampler", "nonsense": 0})
@@ -142,7 +155,10 @@ def test_a_wrong_value_names_its_key(override: str, message: str) -> None:
 BAD_NAMES = [
     "..",
     "../x",
-    "a/b",
+    "a/../b",
+    "a/b/c",
+    "a/",
+    "/a",
     "/etc",
     "a\\b",
     ".hidden",
@@ -169,6 +185,17 @@ def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
     found.name = name
     with pytest.raises(ConfigError, match="name="):
         settings_of(found)
+
+
+def test_a_multiruns_study_is_known_by_its_whole_name(tmp_path: Path) -> None:
+    found = settings_of(config.composed([f"studies_dir={tmp_path}", "name='a/sampler=tpe,seed=0'"]))
+    assert found.folder == tmp_path / "a" / "sampler=tpe,seed=0"
+
+
+def test_a_variants_odd_characters_stay_out_of_the_folder(tmp_path: Path) -> None:
+    found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "+experiment=a,dataset.path=../x/y")
+    assert found.folder.parent == tmp_path / "quickstart"
+    assert found.name == "quickstart/experiment=a,dataset.path=-.-x-y"
 
 
 def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:

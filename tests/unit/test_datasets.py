@@ -139,6 +139,13 @@ def test_squad_evidence_is_in_the_whole_article(tmp_path) -> None:
     assert document.title == "A cat"
 
 
+def test_two_squad_articles_of_one_title_are_refused_unless_equal(tmp_path) -> None:
+    other = {**ARTICLE, "paragraphs": [{"context": "Other text.", "qas": []}]}
+    (tmp_path / "s.json").write_text(json.dumps({"data": [ARTICLE, other]}))
+    with pytest.raises(DatasetError, match="two articles are called 'A_cat'"):
+        squad.load(str(tmp_path / "s.json"))
+
+
 def test_squad_v2_leaves_the_impossible_out(tmp_path) -> None:
     article = json.loads(json.dumps(ARTICLE))
     article["paragraphs"][0]["qas"].append({"id": "c", "question": "Why?", "answers": [], "is_impossible": True})
@@ -205,6 +212,11 @@ BAD_BEIR = {
         "name 9 document ids.*'z0', 'z1', 'z2', 'z3', 'z4', …",
     ),
     "padded ids": ({"qrels": "q1\t01\t1\nq2\t2\t1\n"}, "1 and '1' are the same but 1 and '01' are not"),
+    "a lone surrogate in an id": (
+        {"corpus": LINES.replace('"_id": "1"', '"_id": "\\ud8001"')},
+        r"ids hold lone surrogates.*'\\ud8001'",
+    ),
+    "a fraction as the first grade": ({"qrels": "q1\t1\t1.0\n"}, r"qrels\.tsv:1: .*whole number"),
     "contradicting qrels": ({"qrels": QRELS + "q1\t1\t2\n"}, "judged twice, as 1 and as 2"),
     "qrels with words": ({"qrels": QRELS + "q1\t3\thigh\n"}, r"qrels\.tsv:4: .*whole number"),
     "qrels with two columns": ({"qrels": "q1\t1\n"}, "qrels"),
@@ -267,8 +279,10 @@ def test_an_unset_path_names_its_key() -> None:
         beir.load(None)
     with pytest.raises(DatasetError, match="dataset.documents is not set"):
         jsonl.load(None, None)
-    with pytest.raises(DatasetError, match="num_queries=0"):
-        msmarco._sampled(Dataset("x", (), (), {}), None, 0, 0)
+    for load in (beir.load, squad.load, msmarco.load):
+        for count in (0, -2, 1.5):
+            with pytest.raises(DatasetError, match=f"dataset.num_queries={count}: a whole number"):
+                load("x", num_queries=count)
 
 
 def test_a_file_that_is_not_utf8_is_said(tmp_path) -> None:
@@ -283,7 +297,10 @@ def test_a_file_that_is_not_utf8_is_said(tmp_path) -> None:
 
 def test_few_empty_documents_are_dropped_and_counted(tmp_path) -> None:
     corpus = [{"_id": str(i), "text": f"t{i}"} for i in range(1, 20)] + [{"_id": "e", "text": " \n"}]
-    assert beir.load(str(beir_folder(tmp_path / "s", corpus=corpus))).notes == ("1 empty documents dropped",)
+    qrels = QRELS + "q1\te\t0\nq2\te\t1\n"
+    dataset = beir.load(str(beir_folder(tmp_path / "s", corpus=corpus, qrels=qrels)))
+    assert dataset.notes == ("1 empty documents dropped, with their judgements",)
+    assert dataset.qrels == {"q1": {"1": 1}, "q2": {"2": 2}}
 
 
 def test_repeated_equal_judgements_are_merged_and_counted(tmp_path) -> None:

@@ -116,6 +116,15 @@ def test_an_unknown_metric_names_the_nearest(name: str, advice: str) -> None:
         catalogue.metric(name)
 
 
+@pytest.mark.parametrize("name", ["ERR@20", "alpha_nDCG@20", "INST", "Judged", "nDCG@0"])
+def test_a_measure_that_can_not_be_computed_here_is_refused_at_once(name: str) -> None:
+    try:
+        found = catalogue.metric(name)
+    except MetricError:
+        return
+    assert len(retrieval.per_query(found.name, {"q": {"d": 1}}, ["q"], [["d"]])) == 1
+
+
 def test_costs_are_minimised() -> None:
     assert catalogue.metric("tokens").direction == catalogue.metric("latency").direction == "minimize"
     assert catalogue.metric("P(rel=2)@5").direction == "maximize"
