@@ -81,6 +81,6 @@ def test_a_warm_store_gives_the_same_bits(data: Path, tmp_path: Path) -> None:
         store = Store(tmp_path / "store")
         found.append(evaluated(built(config, store), questions, [metric(name) for name in names], store))
     for name in names:
-        assert (found[0].per_query[name] == found[1].per_query[name]).all()
+        assert np.array_equal(found[0].per_query[name], found[1].per_query[name], equal_nan=True)
     assert found[0].answers == found[1].answers
     assert found[0].retrieved == found[1].retrieved
