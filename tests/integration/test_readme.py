@@ -1,0 +1,92 @@
+"""What the README says is what happens: its examples as written, the dashboard on a real study."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.commands import finished
+
+pytestmark = pytest.mark.integration
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def shell(script: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-ec", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_smallest_example_of_ones_own_data_runs_as_written(tmp_path: Path) -> None:
+    (script,) = [block for block in BLOCKS if "documents.jsonl" in block]
+    done = shell(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "studies/mine/report.md").is_file()
+
+
+def test_the_sampler_of_the_readme_needs_its_yaml_file_and_nothing_else(tmp_path: Path, animals: list[str]) -> None:
+    (yaml_file,) = re.findall(r"`my_conf/sampler/halton.yaml`:\n\n```yaml\n(.*?)```", README, re.DOTALL)
+    place = tmp_path / "my_conf" / "sampler"
+    place.mkdir(parents=True)
+    (place / "halton.yaml").write_text(yaml_file)
+    done = finished(tmp_path, "--config-dir", "my_conf", *animals, "sampler=halton", "n_trials=5", "tracking=none")
+    assert done.returncode == 0, done.stderr
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    command = next(block for block in BLOCKS if "nox" in block).strip()
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_every_file_of_the_tree_is_in_the_readme_and_every_one_named_exists() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    named = set(re.findall(r"[\w/]+\.(?:py|yaml)", tree))
+    assert named == {path.name for path in (ROOT / "rag_opt").glob("*.py")} - {"__init__.py"} | {"config.yaml"}
+
+
+def test_optuna_dashboard_serves_the_study_with_values_and_notes(tmp_path: Path, animals: list[str]) -> None:
+    assert finished(tmp_path, *animals, "n_trials=5", "tracking=none").returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(sys.executable).parent / "optuna-dashboard"
+    options = ["--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(
+        [script, "sqlite:///studies/animals/study.db", *options], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    try:
+        (study,) = fetched(port, "/api/studies")["study_summaries"]
+        detail = fetched(port, f"/api/studies/{study['study_id']}?after=0")
+        assert study["study_name"] == "animals"
+        assert len(detail["trials"]) == 5
+        first = detail["trials"][0]
+        assert {param["name"] for param in first["params"]} >= {"retriever", "retriever.top_k"}
+        assert len(first["intermediate_values"]) == 7
+        assert "python -m rag_opt.trial" in first["note"]["body"]
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def fetched(port: int, path: str) -> dict:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
