@@ -16,10 +16,11 @@ from haystack import Pipeline
 from omegaconf import DictConfig
 
 from rag_opt.components.stage import Stage
-from rag_opt.config import STAGES, build, plain
+from rag_opt.config import STAGES
 from rag_opt.errors import ComponentError
 from rag_opt.records import Answers, Documents, Queries, Rankings
 from rag_opt.store import Store
+from rag_opt.trust import build, plain
 
 GIVEN = ("documents", "queries")
 """The sockets that are fed from outside."""

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from optuna.samplers import BruteForceSampler
 
-from rag_opt.config import build, choices, composed, fingerprint, parse, plain
+from rag_opt.config import choices, composed, fingerprint, parse
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
@@ -23,6 +23,7 @@ from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, Objective, loaded, measurable, objective_of, store_of
+from rag_opt.trust import build, plain
 
 Values = dict[str, Value]
 PER_TRIAL = "per_trial"

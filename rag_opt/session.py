@@ -15,7 +15,7 @@ import optuna_dashboard
 import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rag_opt.config import STAGES, composed, plain, quoted
+from rag_opt.config import STAGES, composed, quoted
 from rag_opt.evaluate import Progress
 from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import Screen
@@ -24,6 +24,7 @@ from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
 from rag_opt.settings import trial_folder
 from rag_opt.storage import EXHAUSTED, interrupt, places_taken, snapshot_sampler, stoppable, stopped
+from rag_opt.trust import plain
 
 SEARCH_ONLY = ("n_trials", "timeout", "split", "sampler", "pruner", "storage", "tracking", "search_space", "seeds")
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""

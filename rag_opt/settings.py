@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config import plain
 from rag_opt.errors import ConfigError
+from rag_opt.trust import plain
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}

@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, build, plain, quoted
+from rag_opt.config import FOLDER, NAME, quoted
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.shell import Refused, run_hydra, search_path
+from rag_opt.trust import build, plain
 
 if TYPE_CHECKING:
     import optuna

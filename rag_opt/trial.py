@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt.config import FOLDER, NAME, build, composed, plain
+from rag_opt.config import FOLDER, NAME, composed
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, MetricError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
@@ -25,6 +25,7 @@ from rag_opt.records import Dataset, Evaluation
 from rag_opt.settings import settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import Store
+from rag_opt.trust import build, plain
 
 SPLITS = ("dev", "test")
 

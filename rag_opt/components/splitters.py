@@ -32,6 +32,15 @@ class Splitter(Stage):
         return Chunks(documents, columns["rows"], columns["starts"], columns["ends"], key, table.seconds)
 
 
+class OverlappingSplitter(Splitter):
+    """Common to those whose chunks have up to `chunk_size` words and may repeat up to `overlap` of the one before."""
+
+    def __init__(self, chunk_size: int, overlap: int) -> None:
+        _check(chunk_size, overlap)
+        self.chunk_size = chunk_size
+        self.overlap = overlap
+
+
 def _columns(documents: Documents, spans: Callable[[int, str], list[Span]]) -> Columns:
     found = [(row, *span) for row, document in enumerate(documents.items) for span in spans(row, document.text)]
     columns = np.array(found, np.int32).reshape(-1, 3)
@@ -63,13 +72,8 @@ class WordSplitter(Splitter):
 
 
 @component
-class SlidingWindowSplitter(Splitter):
+class SlidingWindowSplitter(OverlappingSplitter):
     """Chunks of `chunk_size` words; each repeats the last `overlap` words of the one before."""
-
-    def __init__(self, chunk_size: int, overlap: int) -> None:
-        _check(chunk_size, overlap)
-        self.chunk_size = chunk_size
-        self.overlap = overlap
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
@@ -80,13 +84,8 @@ class SlidingWindowSplitter(Splitter):
 
 
 @component
-class SentenceSplitter(Splitter):
+class SentenceSplitter(OverlappingSplitter):
     """Whole sentences up to `chunk_size` words; each chunk repeats last sentences of up to `overlap` words."""
-
-    def __init__(self, chunk_size: int, overlap: int) -> None:
-        _check(chunk_size, overlap)
-        self.chunk_size = chunk_size
-        self.overlap = overlap
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
@@ -97,13 +96,8 @@ class SentenceSplitter(Splitter):
 
 
 @component
-class RecursiveSplitter(Splitter):
+class RecursiveSplitter(OverlappingSplitter):
     """Paragraphs of up to `chunk_size` words, else their lines, sentences or words; small neighbours are joined."""
-
-    def __init__(self, chunk_size: int, overlap: int) -> None:
-        _check(chunk_size, overlap)
-        self.chunk_size = chunk_size
-        self.overlap = overlap
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:

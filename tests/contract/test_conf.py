@@ -12,7 +12,7 @@ from haystack import Pipeline
 
 from rag_opt import config
 from rag_opt.components.stage import Stage
-from rag_opt.config import FOLDER, STAGES, build, composed, plain
+from rag_opt.config import FOLDER, STAGES, composed
 from rag_opt.metrics.catalogue import metric
 from rag_opt.pipelines import built
 from rag_opt.plan import beginnings, check_space, sampler_of, searched
@@ -20,6 +20,7 @@ from rag_opt.search_grammar import parsed
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
 from rag_opt.trial import objective_of
+from rag_opt.trust import build, plain
 
 CHOICES = sorted((path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rag_opt import config
+from rag_opt import config, trust
 from rag_opt.errors import ConfigError
 from rag_opt.settings import settings_of
 
@@ -26,7 +26,7 @@ from rag_opt.settings import settings_of
 def test_a_composition_equals_hydras(overrides: list[str]) -> None:
     with initialize_config_dir(str(config.FOLDER), version_base=None):
         expected = compose("config", overrides=overrides)
-    assert config.plain(config.composed(overrides)) == config.plain(expected)
+    assert trust.plain(config.composed(overrides)) == trust.plain(expected)
 
 
 def test_of_two_words_for_one_key_the_later_counts() -> None:
@@ -82,23 +82,23 @@ def test_a_key_that_another_choice_has_is_not_proposed() -> None:
 def test_an_untrusted_target_is_refused_before_it_is_imported(target: str) -> None:
     for node in ({"_target_": target}, {"_target_": "rag_opt.store.Store", "root": [{"_target_": target}]}):
         with pytest.raises(ConfigError, match="_target_.*not below a trusted module"):
-            config.build(node)
+            trust.build(node)
 
 
 @pytest.mark.parametrize(
-    "target", ["rag_opt.config.importlib.import_module", "rag_opt.store.shutil.rmtree", "optuna.storages.os.system"]
+    "target", ["rag_opt.trust.importlib.import_module", "rag_opt.store.shutil.rmtree", "optuna.storages.os.system"]
 )
 def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="_target_"):
-        config.build({"_target_": target, "path": "/nowhere"})
+        trust.build({"_target_": target, "path": "/nowhere"})
 
 
 @pytest.mark.parametrize(
-    "target", ["rag_opt.config._module_of", "rag_opt.text.words", "rag_opt.store.read_table", "optuna.create_study"]
+    "target", ["rag_opt.trust._module_of", "rag_opt.text.words", "rag_opt.store.read_table", "optuna.create_study"]
 )
 def test_a_function_is_no_target(target: str) -> None:
     with pytest.raises(ConfigError, match="_target_"):
-        config.build({"_target_": target, "text": "x"})
+        trust.build({"_target_": target, "text": "x"})
 
 
 def test_a_callback_of_hydras_must_be_trusted_too() -> None:
@@ -116,18 +116,18 @@ def test_a_callback_of_hydras_must_be_trusted_too() -> None:
 )
 def test_a_missing_target_is_said(target: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config.build({"_target_": target})
+        trust.build({"_target_": target})
 
 
 def test_a_refused_parameter_names_the_class() -> None:
     with pytest.raises(ConfigError, match="BM25Retriever: depth must be a whole number of at least 1"):
-        config.build({"_target_": "rag_opt.components.bm25.BM25Retriever", "depth": 0})
+        trust.build({"_target_": "rag_opt.components.bm25.BM25Retriever", "depth": 0})
     with pytest.raises(ConfigError, match="TPESampler: .*nonsense"):
-        config.build({"_target_": "optuna.samplers.TPESampler", "nonsense": 0})
+        trust.build({"_target_": "optuna.samplers.TPESampler", "nonsense": 0})
 
 
 def test_modules_of_ones_own_can_be_trusted() -> None:
-    assert config.build({"_target_": "fractions.Fraction", "numerator": 1}, ["fractions"]).numerator == 1
+    assert trust.build({"_target_": "fractions.Fraction", "numerator": 1}, ["fractions"]).numerator == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Building what configurations name with `_target_`: only public classes from modules that the configuration trusts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rag_opt.errors import ConfigError, RagOptError
+
+TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
+"""Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
+
+FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
+"""Where functions, not only classes, may be named."""
+
+
+def plain(config: Any) -> Any:
+    """The configuration as plain containers, interpolations resolved; raises ConfigError where one can't be."""
+    try:
+        return (
+            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(config)
+            else config
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
+    """The object that a configuration with `_target_` describes, nested ones included.
+
+    Raises ConfigError before anything is imported when a `_target_` is not below a trusted module, and when what it
+    names turns out to live elsewhere.
+    """
+    node = {**plain(config), **given}
+    roots = (*TRUSTED, *trusted)
+    check_targets(node, roots)
+    for target in targets(node):
+        if any(part.startswith("_") for part in target.split(".")):
+            raise ConfigError(f"_target_: {target} is private to its module; name a public class")
+        _check_home(target, roots)
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, RagOptError):
+            raise error.__cause__ from error
+        reason = error.__cause__ or error
+        raise ConfigError(f"{str(node.get('_target_', '')).rpartition('.')[2]}: {reason}") from error
+
+
+def check_targets(node: Any, roots: Iterable[str]) -> None:
+    """Raise ConfigError at a `_target_` that is not below one of these modules; nothing is imported."""
+    trusted = tuple(roots)
+    for target in targets(node):
+        if target.partition(".")[0] not in trusted:
+            raise ConfigError(
+                f"_target_: {target} is not below a trusted module ({', '.join(trusted)}); "
+                f"if it is yours, add trusted_modules=[{target.partition('.')[0]}]"
+            )
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in plain containers."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def _check_home(target: str, roots: tuple[str, ...]) -> None:
+    """Raise ConfigError when there is no such class, or when a trusted module only imported it from elsewhere."""
+    module, found, names = _module_of(target)
+    for name in names:
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise ConfigError(f"_target_: {target} does not exist: {module} has no '{'.'.join(names)}'")
+    home = getattr(found, "__module__", None) or ""
+    if home.partition(".")[0] not in roots:
+        raise ConfigError(f"_target_: {target} is {home}.{names[-1]}, which is not below a trusted module")
+    # A function could do anything with its arguments; of ours only these are made to be named.
+    if not isinstance(found, type) and home.partition(".")[0] in TRUSTED and not home.startswith(FACTORIES):
+        raise ConfigError(f"_target_: {target} is a function; name a class")
+
+
+def _module_of(target: str) -> tuple[str, Any, list[str]]:
+    parts = target.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            return name, importlib.import_module(name), parts[cut:]
+        except ModuleNotFoundError as error:
+            if error.name is not None and not name.startswith(error.name):
+                raise ConfigError(
+                    f"_target_: {target} needs the package '{error.name}', which is not installed"
+                ) from error
+    raise ConfigError(f"_target_: {target}: there is no module '{parts[0]}'")
