@@ -36,9 +36,10 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
-    parts = [_name("name", part) for part in str(plain(config.name)).split("/", 1)]
+    whole = str(plain(config.name))
+    parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
-        parts.append(_name("the multirun's overrides", _harmless(variant)))
+        parts.append(_name("the multirun's overrides", _harmless(variant), variant))
     minutes = plain(config.timeout)
     if minutes is not None and not _is_number(minutes, 0):
         raise ConfigError(f"timeout={minutes}: minutes above 0, or null, are expected")
@@ -67,11 +68,10 @@ def _harmless(variant: str) -> str:
     return re.sub(r"[^A-Za-z0-9._=,+-]", "-", variant.lstrip("+~")).replace("..", "-.")[:200]
 
 
-def _name(key: str, given: Any) -> str:
-    text = str(given)
+def _name(key: str, text: str, whole: str) -> str:
     if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):
         raise ConfigError(
-            f"{key}={text[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "
+            f"{key}={whole[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "
             "beginning with a letter or digit, 200 characters at most (a multirun's study: name/variant)"
         )
     return text

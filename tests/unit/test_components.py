@@ -175,9 +175,9 @@ def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None
     for query in range(20):
         # A text is its own nearest neighbour: a distance taken for a similarity would put it last.
         assert rows(found["exact"], query)[0] == query or found["exact"].scores[query][0] == pytest.approx(1, abs=1e-5)
-        assert found["chroma"].scores[query] == pytest.approx(found["exact"].scores[query], abs=1e-4)
-    shared = [len(set(rows(found["exact"], q)) & set(rows(found["chroma"], q))) for q in range(20)]
-    assert np.mean(shared) > 9
+    # Many texts are equally near, so the scores are compared, not the rows; HNSW may miss a few.
+    same = np.isclose(found["chroma"].scores, found["exact"].scores, atol=1e-4)
+    assert same.mean() > 0.95
 
 
 def test_depth_is_clipped_to_the_corpus() -> None:
