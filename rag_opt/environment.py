@@ -20,7 +20,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
-LOUD = ("alembic", "mlflow", "haystack", "chromadb", "sentence_transformers", "bm25s", "httpx", "datasets")
+LOUD = ("alembic", "mlflow", "chromadb", "sentence_transformers", "bm25s", "httpx", "datasets")
 
 
 def prepare() -> None:
@@ -29,6 +29,8 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A failed component is told as the trial's reason; Haystack would add a dozen lines about what it can't serialise.
+    logging.getLogger("haystack").setLevel(logging.CRITICAL)
 
 
 def quiet_optuna() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.encoders import MiniLM, embedded
+from rag_opt.components.encoders import MiniLM
 from rag_opt.components.generators import context_tokens
+from rag_opt.components.shelf import embedded
 from rag_opt.datasets.checks import documents_of
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.pipelines import Products, RagPipeline
@@ -88,7 +89,7 @@ def _observed(pipeline: RagPipeline, questions: Questions, queries: Queries, ind
         rankings=[list(documents) for documents in document_rankings(ranking)],
         answers=None if answers is None else answers.texts,
         tokens=context_tokens(ranking, queries, store) if answers is None else answers.tokens,
-        seconds=ranking.seconds if answers is None else answers.seconds,
+        seconds=sum((ranking if answers is None else answers).costs.values()),
         encode=lambda texts: _measuring(store, texts),
     )
 

@@ -65,6 +65,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     parts = split(dataset, settings.test_share, settings.split_seed)
     # Last, since it makes a folder.
     store.check()
+    store.deepest = deepest(space)
     dev, test = (
         Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
     )
@@ -79,6 +80,12 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         test,
         _prints(config, settings, space, objective, dataset),
     )
+
+
+def deepest(space: SearchSpace) -> int:
+    """How deep the space ranks at most; 0 where it does not search that."""
+    ends = [parameter.largest for parameter in space.parameters if parameter.name == "retriever.depth"]
+    return max((end for end in ends if isinstance(end, int)), default=0)
 
 
 def check_search(config: DictConfig, space: SearchSpace) -> None:

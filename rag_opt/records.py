@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from rag_opt.keys import key_of
 
+Costs = Mapping[str, float]
+"""Seconds by the piece of work that they were spent on, so that what two results share is counted once."""
+
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -157,18 +160,18 @@ class Rankings(Record):
     """Per query the rows of the chunks found, best first, with their scores (greater is better).
 
     `rows` and `scores` are [queries, depth]; a query with fewer hits ends in row -1, score -inf.
-    `seconds` is what one query has cost so far, every stage before included.
+    `costs` is what one query has cost so far, every stage before included.
     """
 
     chunks: Chunks
     rows: Ints
     scores: Floats
     key: str
-    seconds: float = 0.0
+    costs: Costs = field(default_factory=dict)
 
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
-        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key_of(self.key, rows.tolist()), self.seconds)
+        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key_of(self.key, rows.tolist()), self.costs)
 
     def hits(self, query: int) -> list[tuple[int, float]]:
         """(chunk row, score) of one query, best first."""
@@ -183,7 +186,7 @@ class Answers(Record):
     texts: tuple[str, ...]
     tokens: Ints
     key: str
-    seconds: float = 0.0
+    costs: Costs = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,14 @@ class Parameter:
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     below: str | float | None = None
 
+    @property
+    def largest(self) -> Value:
+        """The greatest number that the parameter can be; None where it has none."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            numbers = [value for value in self.distribution.choices if isinstance(value, int | float)]
+            return max(numbers, default=None)
+        return getattr(self.distribution, "high", None)
+
     def active(self, chosen: Assignment) -> bool:
         """Whether the parameter exists, given the values chosen so far."""
         return all(name in chosen and _in(chosen[name], values) for name, values in self.when.items())

@@ -1,81 +1,109 @@
 """Content-addressed artifacts on disk: what was computed once is found again under the key of how it was made.
 
-A key is the hash of a stage's parameters and of its inputs' keys, so nothing is ever out of date. Files are written
-under a temporary name, synced and renamed: a killed writer leaves nothing half-built. Tables are Arrow IPC files,
-read by memory map; folders hold what a library writes itself. There is no pickle.
+A key is the hash of a stage's parameters and of its inputs' keys, so nothing is ever out of date. Processes share a
+store: of several that want the same artifact one makes it and the others wait. A file that is not what was written is
+made again, and that is said.
 
-    <root>/<stage>/<key>.arrow      a table
-    <root>/<stage>/<key>/           a folder
-    <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash
+    <root>/<stage>/<key>.arrow      a table, memory-mapped
+    <root>/<stage>/<key>/           a folder: what a library writes itself
+    <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash (components/shelf.py)
+    <root>/usage.json               look-ups by stage
+
+`python -m rag_opt.store` shows what is kept, `python -m rag_opt.store prune` removes what was not used for longest.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import shutil
 import tempfile
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
 
+from rag_opt.artifacts import (
+    MANIFEST,
+    Columns,
+    DamagedError,
+    Table,
+    read_folder,
+    read_table,
+    remove,
+    write_folder,
+    write_table,
+)
 from rag_opt.errors import StoreError
+from rag_opt.inventory import Artifact, add_usage, artifacts, evicted, readable, usage_of
+from rag_opt.leases import Lease, held
+from rag_opt.progress import say
 
 T = TypeVar("T")
-Columns = Mapping[str, Any]
 SUFFIX = ".arrow"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Named columns (arrays of one or two dimensions, or lists of texts) and the seconds that making them took."""
-
-    columns: Mapping[str, Any]
-    seconds: float
+GIGABYTE = 1_000_000_000
+DAY = 86_400
+CHECK_EVERY = 0.05
+"""Share of the size limit that may be written before the limit is looked at again."""
 
 
 class Store:
     """Artifacts under one folder; without a folder (None) they live as long as the process.
 
-    `hits` and `misses` count look-ups per stage. Objects that are cheap to make from artifacts (a BM25 index, a loaded
-    model) are kept in memory only, the `live_limit` most recently used.
+    `hits` and `misses` count look-ups per stage since the last `settle`. Objects that are cheap to make from artifacts
+    (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used. `limit` is in bytes
+    (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for that at once.
     """
 
-    def __init__(self, root: Path | None = None, live_limit: int = 64) -> None:
+    def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
+        self.limit = limit
+        self.deepest = 0
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
         self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._live_limit = live_limit
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._lease: Lease | None = None
+        self._written = 0
 
     def table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
         """The table under this key, made and kept when it is not there."""
-        found = self._remembered(stage, key) or self._read(stage, key)
-        self._count(stage, found is not None)
-        return self._remember(stage, key, found or self._new(stage, key, make))
+        found: Table | None = self._remembered(stage, key)
+        made = False
+        if found is None:
+            found, made = self._table(stage, key, make)
+        self._count(stage, not made)
+        return self._remember(stage, key, found)
+
+    def _table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
+        if self.root is None:
+            return self._timed(make), True
+        path = self.root / stage / f"{key}{SUFFIX}"
+        return self._once(stage, key, path, lambda: read_table(path), lambda: self._write(path, make))
 
     def folder(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder under this key; `make` fills an empty one when it is not there."""
-        target = self._folders() / stage / key
-        self._count(stage, target.is_dir())
-        if target.is_dir():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-        try:
-            make(temporary)
-            _rename_folder(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return target
+        """The folder under this key; `make` fills an empty one when it is not there. What is in it must not change."""
+        path = self._folders() / stage / key
+        made = False
+        if self._remembered(stage, key) is None:
+            seconds, made = self._once(
+                stage, key, path, lambda: read_folder(path), lambda: self._fill(path, make), self._folders()
+            )
+            self._remember(stage, key, seconds)
+        self._count(stage, not made)
+        return path
+
+    def seconds(self, stage: str, key: str) -> float:
+        """How long the making of a folder of this process took, whenever that was."""
+        found = self._remembered(stage, key)
+        return float(read_folder(self._folders() / stage / key) if found is None else found)
 
     def live(self, stage: str, key: str, make: Callable[[], T]) -> T:
         """The object under this key, made when it is not in memory."""
@@ -84,25 +112,81 @@ class Store:
         return found if found is not None else self._remember(stage, key, make())
 
     def check(self) -> None:
-        """Raise StoreError unless the folder can be written."""
+        """Raise StoreError unless the folder can be written; from now on what is used in it stays."""
         if self.root is not None:
-            try:
-                self.root.mkdir(parents=True, exist_ok=True)
+            with guarded(self.root):
+                self._leased(self.root)
                 with tempfile.TemporaryFile(dir=self.root):
                     pass
-            except OSError as error:
-                raise StoreError(f"store.path={self.root}: can't be written: {error.strerror or error}") from error
+            self.trim()
 
-    def shards(self, shelf: str) -> Iterator[Table]:
-        """The tables of one shelf of vectors, oldest first."""
-        paths = [] if self.root is None else sorted((self.root / "vectors" / shelf).glob(f"*{SUFFIX}"))
-        return (table for table in map(read_table, paths) if table is not None)
+    def trim(self) -> None:
+        """Bring the folder below its limit, as far as no process uses what is in it."""
+        self._written = 0
+        if self.root is not None and self.limit is not None and (removed := evicted(self.root, self.limit)):
+            say(f"store: above its limit, so {_told(removed)} not used for longest were removed")
 
-    def add_shard(self, shelf: str, columns: Columns, seconds: float) -> None:
-        """Append a table to a shelf of vectors."""
-        if self.root is not None:
-            name = f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
-            _write_table(self.root / "vectors" / shelf / name, columns, seconds)
+    def settle(self) -> None:
+        """Add this process's look-ups to those of all, so that `python -m rag_opt.store` can show them."""
+        if self.root is not None and self.root.is_dir() and (self.hits or self.misses):
+            with guarded(self.root):
+                add_usage(self.root, self.hits, self.misses)
+        self.hits.clear()
+        self.misses.clear()
+
+    def written(self, size: int) -> None:
+        """Count bytes that were added, and look at the limit once they are many."""
+        self._written += size
+        if self.limit is not None and self._written > CHECK_EVERY * self.limit:
+            self.trim()
+
+    def damaged(self, path: Path) -> None:
+        """Say that a file is not what was written, and remove it."""
+        say(f"store: {path} is damaged; it is made again")
+        with suppress(OSError):
+            remove(path)
+
+    def _once(
+        self, stage: str, key: str, path: Path, read: Callable[[], T], make: Callable[[], T], root: Path | None = None
+    ) -> tuple[T, bool]:
+        """What is there, else what is made, by one process alone; and whether it was made."""
+        root = self.root or root
+        assert root is not None
+        with guarded(path):
+            self._leased(root)
+        if (found := self._found(path, read)) is not None:
+            return found, False
+        with held(root, stage, key):
+            found = self._found(path, read)
+            return (make(), True) if found is None else (found, False)
+
+    def _found(self, path: Path, read: Callable[[], T]) -> T | None:
+        # A touch is what keeps it from being evicted, so it comes first.
+        try:
+            os.utime(path / MANIFEST if path.is_dir() else path)
+            return read()
+        except FileNotFoundError:
+            if path.is_dir():
+                self.damaged(path)
+        except DamagedError:
+            self.damaged(path)
+        return None
+
+    def _write(self, path: Path, make: Callable[[], Columns]) -> Table:
+        made = self._timed(make)
+        with guarded(path):
+            write_table(path, made.columns, made.seconds)
+        self.written(path.stat().st_size)
+        return made
+
+    def _fill(self, path: Path, make: Callable[[Path], None]) -> float:
+        write_folder(path, make)
+        return read_folder(path)
+
+    def _timed(self, make: Callable[[], Columns]) -> Table:
+        start = time.perf_counter()
+        columns = make()
+        return Table(columns, time.perf_counter() - start)
 
     def _remembered(self, stage: str, key: str) -> Any:
         found = self._live.get((stage, key))
@@ -119,17 +203,9 @@ class Store:
     def _count(self, stage: str, hit: bool) -> None:
         (self.hits if hit else self.misses)[stage] += 1
 
-    def _read(self, stage: str, key: str) -> Table | None:
-        path = None if self.root is None else self.root / stage / f"{key}{SUFFIX}"
-        return read_table(path) if path is not None and path.exists() else None
-
-    def _new(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
-        start = time.perf_counter()
-        columns = make()
-        made = Table(columns, time.perf_counter() - start)
-        if self.root is not None:
-            _write_table(self.root / stage / f"{key}{SUFFIX}", columns, made.seconds)
-        return made
+    def _leased(self, root: Path) -> None:
+        if self._lease is None:
+            self._lease = Lease(root)
 
     def _folders(self) -> Path:
         if self.root is not None:
@@ -138,57 +214,62 @@ class Store:
         return Path(self._temporary.name)
 
 
-def read_table(path: Path) -> Table | None:
-    """The table of a file, memory-mapped; None when the file is damaged (it is then removed, to be made again)."""
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
     try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid:
-        path.unlink(missing_ok=True)
-        return None
-    columns = {name: _from_arrow(table.column(name).combine_chunks()) for name in table.column_names}
-    return Table(columns, float(json.loads(table.schema.metadata[b"rag_opt"])["seconds"]))
-
-
-def _write_table(path: Path, columns: Columns, seconds: float) -> None:
-    arrays = {name: _to_arrow(column) for name, column in columns.items()}
-    metadata = {"rag_opt": json.dumps({"seconds": seconds})}
-    table = pa.table(arrays).replace_schema_metadata(metadata)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-            temporary = Path(file.name)
-            with pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        yield
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StoreError(f"store.path: can't write {path}: {error.strerror or error}") from error
+        raise StoreError(f"store.path: {path} can't be written: {error.strerror or error}") from error
 
 
-def _rename_folder(temporary: Path, target: Path) -> None:
-    try:
-        temporary.rename(target)
-    except OSError:
-        # Another process was first; its folder has the same content.
-        if not target.is_dir():
-            raise
+def _told(removed: Sequence[Artifact]) -> str:
+    return f"{len(removed):,} artifacts ({readable(sum(artifact.bytes for artifact in removed))})"
 
 
-def _to_arrow(column: Any) -> pa.Array:
-    if isinstance(column, np.ndarray) and column.ndim == 2:
-        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).reshape(-1)), column.shape[1])
-    return pa.array(column)
+def shown(root: Path) -> Grid:
+    """What is kept, stage by stage."""
+    grid = Grid(title=f"{root}: what is kept", title_justify="left")
+    grid.add_column("stage")
+    for name in ("entries", "size", "hits", "misses", "last used"):
+        grid.add_column(name, justify="right")
+    kept, usage = artifacts(root), usage_of(root)
+    for stage in sorted({artifact.stage for artifact in kept} | set(usage)):
+        here = [artifact for artifact in kept if artifact.stage == stage]
+        looked = usage.get(stage, {"hits": 0, "misses": 0})
+        when = f"{datetime.fromtimestamp(here[-1].used).astimezone():%Y-%m-%d %H:%M}" if here else "in memory only"
+        size = readable(sum(artifact.bytes for artifact in here))
+        grid.add_row(Text(stage), f"{len(here):,}", size, f"{looked['hits']:,}", f"{looked['misses']:,}", when)
+    grid.caption = f"{_told(kept)} in all"
+    return grid
 
 
-def _from_arrow(array: pa.Array) -> list[str] | NDArray[Any]:
-    if pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy().reshape(len(array), array.type.list_size)  # type: ignore[no-any-return]
-    if pa.types.is_string(array.type):
-        return array.to_pylist()  # type: ignore[no-any-return]
-    return array.to_numpy()  # type: ignore[no-any-return]
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: show what is kept, or prune it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rag_opt.store", description="What was computed and kept for later studies, by stage."
+    )
+    parser.add_argument("action", nargs="?", choices=("show", "prune"), default="show")
+    parser.add_argument("--path", type=Path, default=Path(os.environ.get("RAG_OPT_STORE", "studies/.store")))
+    parser.add_argument("--limit-gb", type=float, default=None, help="prune: keep at most so much, the last used")
+    parser.add_argument("--unused-days", type=float, default=None, help="prune: remove what was not used for so long")
+    given = parser.parse_args(arguments)
+    if not given.path.is_dir():
+        parser.error(f"{given.path}: there is no store; name it with --path, or run a study first")
+    console = Console(highlight=False, soft_wrap=True)
+    if given.action == "prune":
+        if given.limit_gb is None and given.unused_days is None:
+            parser.error("prune needs --limit-gb (0 removes all) or --unused-days")
+        limit = float("inf") if given.limit_gb is None else given.limit_gb * GIGABYTE
+        since = float("-inf") if given.unused_days is None else time.time() - given.unused_days * DAY
+        console.print(
+            f"removed: {_told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
+        )
+    console.print(shown(given.path))
+    if given.action == "show":
+        console.print(
+            f"remove what was not used for longest: python -m rag_opt.store prune --path {given.path} --limit-gb 1"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.settings import settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
-from rag_opt.store import Store
+from rag_opt.store import GIGABYTE, Store
 from rag_opt.trust import build, plain
 
 SPLITS = ("dev", "test")
@@ -92,8 +92,11 @@ def _names(config: DictConfig, key: str) -> list[str]:
 
 
 def store_of(config: DictConfig) -> Store:
-    """The artifact store of a configuration."""
-    return Store(Path(str(plain(config.store.path))).expanduser())
+    """The artifact store of a configuration; raises ConfigError for a limit that is none."""
+    limit = plain(config.store.limit_gb)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0):
+        raise ConfigError(f"store.limit_gb={limit}: a number of gigabytes, or null for no limit, is expected")
+    return Store(Path(str(plain(config.store.path))).expanduser(), None if limit is None else int(limit * GIGABYTE))
 
 
 def loaded(config: DictConfig) -> Dataset:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
+from rag_opt.progress import Screen
 from rag_opt.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +92,14 @@ def own_space(folder: Path, rows: dict[str, object]) -> list[str]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def said() -> Iterator[Callable[[], list[str]]]:
+    """The lines that a person has been told so far in this test."""
+    file = io.StringIO()
+    with Screen(file):
+        yield lambda: file.getvalue().splitlines()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,15 @@
-"""BM25 by bm25s (Lù 2024, arXiv 2407.03618): index and retriever."""
+"""BM25 by bm25s (Lù 2024, arXiv 2407.03618): index and retriever.
+
+What k1, b and the variant have no part in — which word stands how often in which chunk — is counted once and kept; an
+index is that, weighed, which takes milliseconds. The scorers are bm25s' own.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +17,50 @@ import Stemmer
 from haystack import component
 from numpy.typing import NDArray
 
+from rag_opt.artifacts import Columns
 from rag_opt.components.ranking import Pair, best, ranked, stacked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Rankings, Record
-from rag_opt.store import Columns
+from rag_opt.store import Store
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
+ARRAYS = ("frequencies", "chunk_rows", "starts", "lengths")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text is read into words."""
+
+    stopwords: str | None
+    stemmer: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Counts(Record):
+    """How often each word stands in each chunk: word w in chunks chunk_rows[starts[w]:starts[w + 1]].
+
+    `frequencies` is float32 beside chunk_rows, `lengths` the words of each chunk.
+    """
+
+    words: list[str]
+    frequencies: NDArray[np.float32]
+    chunk_rows: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class BM25Index(Record):
-    """A bm25s index over chunks (None where no chunk has a word that counts), and how to read a query for it."""
+    """A BM25 index over chunks.
+
+    `model()` gives bm25s' (None where no chunk has a word that counts), made when asked for: a ranking that is in the
+    store needs none.
+    """
 
     chunks: Chunks
-    model: Any
-    stopwords: str | None
-    stemmer: str | None
+    reading: Reading
+    model: Callable[[], Any]
     key: str
 
 
@@ -53,21 +86,15 @@ class BM25Indexer(Stage):
     @component.output_types(bm25_index=BM25Index)
     def run(self, chunks: Chunks) -> dict[str, BM25Index]:
         key = key_of(self.fingerprint, chunks.key)
-        return {"bm25_index": self.store.live("bm25 indexes", key, lambda: self._index(chunks, key))}
+        reading = Reading(self.stopwords, self.stemmer)
 
-    def _index(self, chunks: Chunks, key: str) -> BM25Index:
-        import bm25s
+        def model() -> Any:
+            return self.store.live("bm25 indexes", key, lambda: self._weighed(counts_of(chunks, reading, self.store)))
 
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
-        read_key = key_of(chunks.key, self.stopwords, self.stemmer)
-        tokens = self.store.live(
-            "bm25 tokens", read_key, lambda: tokenized(chunks.contents, self.stopwords, self.stemmer)
-        )
-        model = None
-        if any(tokens.ids):
-            model = bm25s.BM25(k1=self.k1, b=self.b, method=self.variant)
-            model.index(tokens, show_progress=False)
-        return BM25Index(chunks, model, self.stopwords, self.stemmer, key)
+        return {"bm25_index": BM25Index(chunks, reading, model, key)}
+
+    def _weighed(self, counts: Counts) -> Any:
+        return weighed(counts, self.k1, self.b, self.variant) if counts.words else None
 
 
 @component
@@ -81,7 +108,9 @@ class BM25Retriever(Stage):
     @component.output_types(bm25_ranking=Rankings)
     def run(self, queries: Queries, bm25_index: BM25Index) -> dict[str, Rankings]:
         def rank(whole: Queries, depth: int) -> Columns:
-            return stacked(_searched(bm25_index, whole.texts, depth), depth)
+            read = key_of(whole.key, vars(bm25_index.reading))
+            words = self.store.live("query words", read, lambda: query_words(whole.texts, bm25_index.reading))
+            return stacked(_searched(bm25_index.model(), words, depth), depth)
 
         key = key_of("bm25", bm25_index.key)
         return {"bm25_ranking": ranked(self.store, key, queries, bm25_index.chunks, self.depth, rank)}
@@ -96,24 +125,88 @@ def _has_stopwords(language: str) -> bool:
         return False
 
 
-def tokenized(texts: list[str], stopwords: str | None, stemmer: str | None) -> Any:
+def tokenized(texts: list[str], reading: Reading) -> Any:
     """bm25s tokens: lower case, words of two or more characters, less stop words, stemmed by Snowball."""
     import bm25s
 
-    reduce = Stemmer.Stemmer(stemmer) if stemmer else None
-    return bm25s.tokenize(texts, stopwords=stopwords or [], stemmer=reduce, show_progress=False)
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    reduce = Stemmer.Stemmer(reading.stemmer) if reading.stemmer else None
+    return bm25s.tokenize(texts, stopwords=reading.stopwords or [], stemmer=reduce, show_progress=False)
 
 
-def _searched(index: BM25Index, texts: list[str], depth: int) -> list[Pair]:
-    nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    if index.model is None:
-        return [nothing] * len(texts)
-    tokens = tokenized(texts, index.stopwords, index.stemmer)
+def query_words(texts: list[str], reading: Reading) -> list[list[str]]:
+    """The words of each query."""
+    tokens = tokenized(texts, reading)
     words = {number: word for word, number in tokens.vocab.items()}
+    return [[words[number] for number in ids] for ids in tokens.ids]
+
+
+def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
+    """The word counts of chunks, counted once and kept, memory-mapped."""
+    key = key_of("bm25 counts", chunks.key, vars(reading))
+    folder = store.folder("bm25 counts", key, lambda path: _write(path, counted(chunks.contents, reading)))
+    return store.live("bm25 counts read", key, lambda: _read(folder))
+
+
+def counted(texts: list[str], reading: Reading) -> Counts:
+    """The word counts of these texts."""
+    tokens = tokenized(texts, reading)
+    words = sorted(tokens.vocab, key=tokens.vocab.__getitem__)
+    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
+    chosen = np.fromiter((number for ids in tokens.ids for number in ids), np.int64, int(lengths.sum()))
+    places = chosen * len(texts) + np.repeat(np.arange(len(texts)), lengths)
+    found, times = np.unique(places, return_counts=True)
+    of_word, rows = np.divmod(found, max(1, len(texts)))
+    starts = np.searchsorted(of_word, np.arange(len(words) + 1))
+    return Counts(words if len(found) else [], times.astype(np.float32), rows.astype(np.int32), starts, lengths)
+
+
+def _write(folder: Path, counts: Counts) -> None:
+    (folder / "words.txt").write_text("\n".join(counts.words), "utf-8")
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(counts, name), allow_pickle=False)
+
+
+def _read(folder: Path) -> Counts:
+    words = (folder / "words.txt").read_text("utf-8")
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    return Counts(words.split("\n") if words else [], **arrays)
+
+
+def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
+    """bm25s' index of these counts, as its own `index` would make it."""
+    import bm25s
+    from bm25s.scoring import _select_idf_scorer, _select_tfc_scorer
+
+    model = bm25s.BM25(k1=k1, b=b, method=variant)
+    total, average = len(counts.lengths), counts.lengths.mean()
+    containing = np.diff(counts.starts)
+    rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words), np.float32)
+    for number in np.unique(containing[containing > 0]).tolist():
+        idf[containing == number] = rarity(number, N=total)
+    frequency = _select_tfc_scorer(variant)
+    known = {"l_avg": average, "k1": k1, "b": b, "delta": model.delta}
+    scores = np.repeat(idf, containing) * frequency(counts.frequencies, counts.lengths[counts.chunk_rows], **known)
+    model.nonoccurrence_array = None
+    if variant in model.methods_requiring_nonoccurrence:
+        model.nonoccurrence_array = (idf * frequency(0, average, **known)).astype(np.float32)
+        scores -= np.repeat(model.nonoccurrence_array, containing)
+    model.scores = {
+        "data": scores.astype(np.float32),
+        "indices": counts.chunk_rows,
+        "indptr": counts.starts,
+        "num_docs": total,
+    }
+    model.vocab_dict = {word: number for number, word in enumerate(counts.words)}
+    return model
+
+
+def _searched(model: Any, queries: list[list[str]], depth: int) -> list[Pair]:
+    nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
     found = []
-    for ids in tokens.ids:
-        known = index.model.get_tokens_ids([words[number] for number in ids])
-        found.append(best(_matching(index.model, known), depth) if known else nothing)
+    for words in queries:
+        known = model.get_tokens_ids(words) if model is not None else []
+        found.append(best(_matching(model, known), depth) if known else nothing)
     return found
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from haystack import component
 
+from rag_opt.artifacts import Columns
 from rag_opt.components.ranking import Pair, best, ranked, stacked
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Floats, Queries, Rankings, Record, Vectors
-from rag_opt.store import Columns
 
 BLOCK = 256
 """Queries scored at once, so that the score matrix stays small."""
@@ -28,6 +31,7 @@ class VectorIndex(Record):
     vectors: Vectors
     chroma: Path | None
     key: str
+    seconds: float = 0.0
 
 
 @component
@@ -55,7 +59,7 @@ class ChromaIndexer(Stage):
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
         key = key_of(self.fingerprint, vectors.key, chunks.key)
         folder = self.store.folder("chroma", key, lambda path: self._write(path, vectors.values))
-        return {"vector_index": VectorIndex(chunks, vectors, folder, key)}
+        return {"vector_index": VectorIndex(chunks, vectors, folder, key, self.store.seconds("chroma", key))}
 
     def _write(self, path: Path, values: Floats) -> None:
         hnsw = {
@@ -88,8 +92,10 @@ class DenseRetriever(Stage):
             return stacked(rank(vector_index, query_vectors.values, depth), depth)
 
         key = key_of("dense", vector_index.key, query_vectors.key)
-        found = ranked(self.store, key, queries, vector_index.chunks, self.depth, columns)
-        return {"dense_ranking": replace(found, seconds=found.seconds + query_vectors.seconds)}
+        costs = {query_vectors.key: query_vectors.seconds}
+        exact = vector_index.chroma is None
+        found = ranked(self.store, key, queries, vector_index.chunks, self.depth, columns, costs, exact=exact)
+        return {"dense_ranking": found}
 
 
 def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
@@ -102,7 +108,7 @@ def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
 
 def _approximate(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
     assert index.chroma is not None
-    with _client(index.chroma) as client:
+    with _opened(index.chroma) as client:
         collection = client.get_collection("chunks", embedding_function=None)
         if collection.count() != len(index.chunks):
             raise RuntimeError(f"{index.chroma}: {collection.count()} vectors for {len(index.chunks)} chunks")
@@ -115,6 +121,16 @@ def _approximate(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
 def _ordered(rows: Any, scores: Any) -> Pair:
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
+
+
+@contextmanager
+def _opened(kept: Path) -> Iterator[Any]:
+    # Chroma writes into what it opens, so it is given a copy.
+    with TemporaryDirectory(prefix="rag_opt-chroma-") as folder:
+        copy = Path(folder, "copy")
+        shutil.copytree(kept, copy)
+        with _client(copy) as client:
+            yield client
 
 
 def _client(path: Path) -> Any:

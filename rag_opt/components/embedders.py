@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from haystack import component
 
-from rag_opt.components.encoders import Encoder, embedded
+from rag_opt.components.encoders import Encoder
+from rag_opt.components.shelf import embedded
 from rag_opt.components.stage import Stage
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Vectors

@@ -7,10 +7,10 @@ import time
 import numpy as np
 from haystack import component
 
-from rag_opt.components.ranking import Pair, best, say_once, stacked
+from rag_opt.components.ranking import say_once
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Ints, Queries, Rankings, Scores
+from rag_opt.records import Chunks, Floats, Ints, Queries, Rankings, Scores
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")
@@ -61,47 +61,63 @@ class Fusion(Stage):
             say_once(self.store, f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
         columns = first.rows[:, : self.top_k], first.scores[:, : self.top_k]
         if len(given) == 2:
-            pairs = [self._joined(given, query) for query in range(len(first.rows))]
-            table = stacked(pairs, min(self.top_k, len(first.chunks)))
-            columns = table["rows"], table["scores"]
-        seconds = (time.perf_counter() - start) / max(1, len(first.rows)) + sum(r.seconds for r in given)
+            columns = self._joined(*given)
         key = key_of(self.fingerprint, [ranking.key for ranking in given])
-        return {"ranking": Rankings(first.chunks, *columns, key, seconds)}
+        costs = {key: (time.perf_counter() - start) / max(1, len(first.rows))}
+        for ranking in given:
+            costs.update(ranking.costs)
+        return {"ranking": Rankings(first.chunks, *columns, key, costs)}
 
-    def _joined(self, rankings: list[Rankings], query: int) -> Pair:
-        rrf = self.fusion == "rrf"
-        weights = (1.0, 1.0) if rrf else (1.0 - self.hybrid_weight, self.hybrid_weight)
-        value = self._reciprocal if rrf else self._scaled
-        lists = [_hits(ranking, query) for ranking in rankings]
-        union = np.unique(np.concatenate([rows for rows, _ in lists]))
-        total = np.zeros(len(union))
-        for (rows, scores), weight in zip(lists, weights, strict=True):
-            scaled, missing = value(scores)
-            share = np.full(len(union), missing)
-            share[np.searchsorted(union, rows)] = scaled
-            total += weight * share
-        order, values = best(total, self.top_k)
-        return union[order].astype(np.int32), values
+    def _joined(self, bm25: Rankings, dense: Rankings) -> tuple[Ints, Floats]:
+        """Rows and scores, [queries, top_k], of all queries at once."""
+        weights = (1.0, 1.0) if self.fusion == "rrf" else (1.0 - self.hybrid_weight, self.hybrid_weight)
+        (first, lacking_first), (second, lacking_second) = (
+            self._shares(ranking, weight) for ranking, weight in zip((bm25, dense), weights, strict=True)
+        )
+        rows = np.concatenate([bm25.rows, dense.rows], axis=1)
+        shares = np.concatenate([first, second], axis=1)
+        lacking = np.concatenate(
+            [np.broadcast_to(lacking_second, first.shape), np.broadcast_to(lacking_first, second.shape)], axis=1
+        )
+        # By chunk, BM25's entry before the dense one: a chunk of both lists stands twice, side by side.
+        order = np.argsort(rows, axis=1, kind="stable")
+        rows, shares, lacking = (np.take_along_axis(each, order, axis=1) for each in (rows, shares, lacking))
+        twice = np.zeros(rows.shape, bool)
+        twice[:, :-1] = rows[:, :-1] == rows[:, 1:]
+        other = np.where(twice, np.roll(shares, -1, axis=1), lacking)
+        total = shares + other
+        total[:, 1:][twice[:, :-1]] = -np.inf
+        total[rows < 0] = -np.inf
+        # Equal scores by chunk: the columns are in that order, and the sort is stable.
+        chosen = np.argsort(-total, axis=1, kind="stable")[:, : min(self.top_k, len(bm25.chunks))]
+        scores = np.take_along_axis(total, chosen, axis=1).astype(np.float32)
+        found = np.take_along_axis(rows, chosen, axis=1)
+        return np.where(np.isfinite(scores), found, -1).astype(np.int32), scores
 
-    def _reciprocal(self, scores: Scores) -> tuple[Scores, float]:
-        return 1.0 / (self.rrf_k + 1.0 + np.arange(len(scores), dtype=np.float64)), 0.0
+    def _shares(self, ranking: Rankings, weight: float) -> tuple[Scores, Scores]:
+        """What each hit adds to its chunk's score [queries, depth], and what a chunk gets that is lacking [queries, 1].
 
-    def _scaled(self, scores: Scores) -> tuple[Scores, float]:
-        """The scores scaled, and the value of a chunk that is not in the list; equal scores all get the middle."""
-        if not len(scores):
-            return scores, 0.0
+        Equal scores all get the middle.
+        """
+        if self.fusion == "rrf":
+            places = 1.0 + np.arange(ranking.rows.shape[1], dtype=np.float64)
+            return np.broadcast_to(weight / (self.rrf_k + places), ranking.rows.shape), np.zeros((len(ranking.rows), 1))
+        hit = ranking.rows >= 0
+        scores = np.where(hit, ranking.scores, 0.0).astype(np.float64)
+        count = np.maximum(1, hit.sum(axis=1, keepdims=True))
+        least = np.min(scores, axis=1, keepdims=True, where=hit, initial=np.inf)
         if self.scaling == "minmax":
-            width = scores.max() - scores.min()
-            scaled = (scores - scores.min()) / width if width > 0 else np.full(len(scores), 0.5)
-            return scaled, -BELOW
-        deviation = scores.std()
-        scaled = (scores - scores.mean()) / deviation if deviation > 0 else np.zeros(len(scores))
-        return scaled, float(scaled.min()) - BELOW
-
-
-def _hits(ranking: Rankings, query: int) -> tuple[Ints, Scores]:
-    found = ranking.rows[query] >= 0
-    return ranking.rows[query][found], ranking.scores[query][found].astype(np.float64)
+            origin, width = least, np.max(scores, axis=1, keepdims=True, where=hit, initial=-np.inf) - least
+            middle, lowest = 0.5, 0.0
+        else:
+            origin = scores.sum(axis=1, keepdims=True) / count
+            width = np.sqrt((np.where(hit, scores - origin, 0.0) ** 2).sum(axis=1, keepdims=True) / count)
+            middle, lowest = 0.0, least - origin
+        flat = ~(width > 0)
+        width = np.where(flat, 1.0, width)
+        scaled = np.where(flat, middle, (scores - origin) / width)
+        lacking = np.where(hit.any(axis=1, keepdims=True), np.where(flat, 0.0, lowest / width) - BELOW, 0.0)
+        return weight * scaled, weight * lacking
 
 
 @component

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from haystack import component
 
+from rag_opt.artifacts import Columns
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Answers, Chunks, Ints, Queries, Rankings
-from rag_opt.store import Columns, Store
+from rag_opt.store import Store
 from rag_opt.text import TOKEN, count_tokens, sentences, words
 
-Sentences = list[tuple[str, frozenset[str]]]
-"""The sentences of a chunk, each with its words."""
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a chunk, its distinct words, and how many tokens it has."""
+
+    text: str
+    words: frozenset[str]
+    tokens: int
+
+    @classmethod
+    def of(cls, text: str) -> Sentence:
+        return cls(text, frozenset(words(text)), count_tokens(text))
+
 
 RANK_DISCOUNT = 0.1
 """How fast a sentence's worth falls with the rank r (from 0) of its chunk: 1 / (1 + 0.1 r)."""
+
+REMEMBERED = 200_000
+"""Pairs of query and chunk whose sentences' worth a Reader remembers; some 300 bytes each."""
 
 
 @component
@@ -38,19 +55,64 @@ class Extractive(Stage):
     def run(self, queries: Queries, ranking: Rankings) -> dict[str, Answers]:
         key = key_of(self.fingerprint, queries.key, ranking.key)
         table = self.store.table("answers", key, lambda: self._columns(queries, ranking))
-        seconds = ranking.seconds + table.seconds / max(1, len(queries.items))
-        return {"answers": Answers(tuple(table.columns["text"]), table.columns["tokens"], key, seconds)}
+        costs = {**ranking.costs, key: float(table.columns["seconds"].mean()) if queries.items else 0.0}
+        return {"answers": Answers(tuple(table.columns["text"]), table.columns["tokens"], key, costs)}
 
     def _columns(self, queries: Queries, ranking: Rankings) -> Columns:
-        chunks = ranking.chunks
-        frequency = self.store.live("document frequencies", chunks.key, lambda: _frequencies(chunks.texts))
-        read: dict[int, Sentences] = self.store.live("chunk sentences", chunks.key, dict)
-        texts = []
+        reader = self.store.live("reader", ranking.chunks.key, lambda: Reader(ranking.chunks))
+        texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
-            weights = _weights(words(text), frequency, len(chunks))
-            contexts = [_read(chunks, row, read) for row, _ in ranking.hits(query)]
-            texts.append(within(_by_worth(contexts, weights), self.max_tokens))
-        return {"text": texts, "tokens": context_tokens(ranking, queries, self.store)}
+            start, spared = time.perf_counter(), reader.spared
+            told = reader.by_worth(text, [row for row, _ in ranking.hits(query)])
+            texts.append(within(told, self.max_tokens))
+            # What was remembered counts as if it had been read now.
+            seconds[query] = time.perf_counter() - start + reader.spared - spared
+        return {"text": texts, "tokens": context_tokens(ranking, queries, self.store), "seconds": seconds}
+
+
+class Reader:
+    """Sentences of chunks by what they tell about a query; remembers what it has read, and the seconds `spared` so."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self.chunks = chunks
+        self.frequency = Counter(word for text in chunks.texts for word in set(words(text)))
+        self._sentences: dict[int, list[Sentence]] = {}
+        self._shared: OrderedDict[tuple[str, int], tuple[list[float], float]] = OrderedDict()
+        self.spared = 0.0
+
+    def by_worth(self, query: str, rows: list[int]) -> list[Sentence]:
+        """The distinct sentences of these chunks that share a word with the query, the most telling first.
+
+        When none does: the first sentence of the first chunk.
+        """
+        worth: dict[str, float] = {}
+        first: dict[str, Sentence] = {}
+        for rank, row in enumerate(rows):
+            for sentence, shared in zip(self._read(row), self._telling(query, row), strict=True):
+                first.setdefault(sentence.text, sentence)
+                worth[sentence.text] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence.text, 0.0))
+        told = [text for text, value in worth.items() if value > 0]
+        return [first[text] for text in sorted(told, key=lambda text: -worth[text]) or list(worth)[:1]]
+
+    def _read(self, row: int) -> list[Sentence]:
+        if row not in self._sentences:
+            self._sentences[row] = [Sentence.of(part) for part in sentences(self.chunks.texts[row])]
+        return self._sentences[row]
+
+    def _telling(self, query: str, row: int) -> list[float]:
+        """Per sentence of a chunk the summed weight of the query's words in it."""
+        if (query, row) in self._shared:
+            values, seconds = self._shared[query, row]
+            self.spared += seconds
+            return values
+        start = time.perf_counter()
+        total = len(self.chunks)
+        weights = {word: math.log(1 + total / (1 + self.frequency[word])) for word in words(query)}
+        values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._read(row)]
+        self._shared[query, row] = values, time.perf_counter() - start
+        if len(self._shared) > REMEMBERED:
+            self._shared.popitem(last=False)
+        return values
 
 
 def context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
@@ -63,41 +125,15 @@ def context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
     return found
 
 
-def within(parts: Iterable[str], max_tokens: int) -> str:
+def within(parts: Iterable[Sentence], max_tokens: int) -> str:
     """The parts joined in their order while they fit in `max_tokens`; a first part that does not fit is cut."""
     chosen: list[str] = []
     room = max_tokens
     for part in parts:
-        needed = count_tokens(part)
-        if needed <= room:
-            chosen.append(part)
-            room -= needed
+        if part.tokens <= room:
+            chosen.append(part.text)
+            room -= part.tokens
         elif not chosen:
-            ends = [found.end() for found in TOKEN.finditer(part)]
-            return part[: ends[max_tokens - 1]]
+            ends = [found.end() for found in TOKEN.finditer(part.text)]
+            return part.text[: ends[max_tokens - 1]]
     return " ".join(chosen)
-
-
-def _frequencies(texts: list[str]) -> Counter[str]:
-    return Counter(word for text in texts for word in set(words(text)))
-
-
-def _weights(query: list[str], frequency: Mapping[str, int], total: int) -> dict[str, float]:
-    return {word: math.log(1 + total / (1 + frequency.get(word, 0))) for word in query}
-
-
-def _read(chunks: Chunks, row: int, read: dict[int, Sentences]) -> Sentences:
-    if row not in read:
-        read[row] = [(sentence, frozenset(words(sentence))) for sentence in sentences(chunks.texts[row])]
-    return read[row]
-
-
-def _by_worth(contexts: list[Sentences], weights: Mapping[str, float]) -> list[str]:
-    """The contexts' distinct sentences that share a word with the query, the most telling first."""
-    worth: dict[str, float] = {}
-    for rank, context in enumerate(contexts):
-        for sentence, inside in context:
-            shared = sum(weight for word, weight in weights.items() if word in inside)
-            worth[sentence] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence, 0.0))
-    told = [sentence for sentence, value in worth.items() if value > 0]
-    return sorted(told, key=lambda sentence: -worth[sentence]) or list(worth)[:1]

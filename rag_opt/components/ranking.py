@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_opt.artifacts import Columns
 from rag_opt.keys import key_of
 from rag_opt.progress import say
-from rag_opt.records import Chunks, Floats, Ints, Queries, Rankings
-from rag_opt.store import Columns, Store
+from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings
+from rag_opt.store import Store
 
 Pair = tuple[Ints, Floats]
 
@@ -39,20 +40,32 @@ def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
 
 
 def ranked(
-    store: Store, key: str, queries: Queries, chunks: Chunks, depth: int, rank: Callable[[Queries, int], Columns]
+    store: Store,
+    key: str,
+    queries: Queries,
+    chunks: Chunks,
+    depth: int,
+    rank: Callable[[Queries, int], Columns],
+    costs: Costs | None = None,
+    *,
+    exact: bool = True,
 ) -> Rankings:
     """The batch's rankings, computed for the whole set of queries once and kept.
 
-    `rank(queries, depth)` gives the columns; `depth` is clipped to the number of chunks, which is said once.
+    `rank(queries, depth)` gives the columns; `depth` is clipped to the number of chunks, which is said once. Where a
+    shorter ranking is the beginning of a deeper one (`exact`), the deepest that the study will ask for is computed.
+    `costs` is what a query has cost before.
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
         say_once(store, f"only {len(chunks)} chunks: depth {depth} is clipped to that")
+    made = min(max(depth, store.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
-    full_key = key_of(key, whole.key, clipped)
-    table = store.table("rankings", full_key, lambda: rank(whole, clipped))
-    seconds = table.seconds / max(1, len(whole.items))
-    rankings = Rankings(chunks, table.columns["rows"], table.columns["scores"], full_key, seconds)
+    full_key = key_of(key, whole.key, made)
+    table = store.table("rankings", full_key, lambda: rank(whole, made))
+    rows, scores = (table.columns[name][:, :clipped] for name in ("rows", "scores"))
+    spent = {**(costs or {}), full_key: table.seconds / max(1, len(whole.items))}
+    rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
+from rag_opt.artifacts import Columns
 from rag_opt.components.ranking import Pair, stacked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
@@ -31,14 +30,20 @@ class MMR(Stage):
 
     @component.output_types(ranking=Rankings)
     def run(self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors) -> dict[str, Rankings]:
-        start = time.perf_counter()
         asked = queries.of_batch(query_vectors.values)
         width = ranking.rows.shape[1]
-        pairs = [self._reordered(ranking.rows[i], asked[i], vectors.values) for i in range(len(asked))]
-        columns = stacked(pairs, min(self.keep or width, width))
-        seconds = (time.perf_counter() - start) / max(1, len(asked)) + ranking.seconds
-        key = key_of(self.fingerprint, ranking.key, vectors.key)
-        return {"ranking": Rankings(ranking.chunks, columns["rows"], columns["scores"], key, seconds)}
+
+        def columns() -> Columns:
+            pairs = [self._reordered(ranking.rows[i], asked[i], vectors.values) for i in range(len(asked))]
+            return stacked(pairs, min(self.keep or width, width))
+
+        key = key_of(self.fingerprint, ranking.key, query_vectors.key, queries.key, vectors.key)
+        table = self.store.table("reranked", key, columns)
+        costs = {query_vectors.key: query_vectors.seconds, key: table.seconds / max(1, len(asked))}
+        found = Rankings(
+            ranking.chunks, table.columns["rows"], table.columns["scores"], key, {**ranking.costs, **costs}
+        )
+        return {"ranking": found}
 
     def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
         rows = rows[rows >= 0]

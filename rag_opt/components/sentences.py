@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rag_opt.artifacts import Columns
 from rag_opt.components.spans import BLANK_LINE, Span, between
 from rag_opt.keys import key_of
 from rag_opt.records import Documents
-from rag_opt.store import Columns, Store
+from rag_opt.store import Store
 
 TRAINING_CHARACTERS = 5_000_000
 """Enough for stable abbreviations; training on more only takes longer."""

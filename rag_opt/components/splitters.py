@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import Encoder, embedded
+from rag_opt.artifacts import Columns
+from rag_opt.components.encoders import Encoder
 from rag_opt.components.sentences import sentences_of
+from rag_opt.components.shelf import embedded
 from rag_opt.components.spans import Span, at_breaks, by_sentence, recursive, trimmed, windows, words
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Documents
-from rag_opt.store import Columns
 
 
 def _check(chunk_size: int, overlap: int = 0) -> None:

@@ -10,7 +10,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 Pairwise = Callable[[str, str], float]
+
+REMEMBERED = 50_000
+"""Values kept for pairs of answer and reference: many configurations give the same answer to the same question."""
 
 
 def normalised(text: str) -> list[str]:
@@ -55,8 +58,13 @@ def rouge_l(answer: str, reference: str) -> float:
 @cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    tokenizer = DefaultTokenizer(use_stemmer=True)
+    # Most of its time goes into stemming the same words and reading the same references.
+    tokenizer.tokenize = lru_cache(REMEMBERED)(tokenizer.tokenize)
+    tokenizer._stemmer.stem = lru_cache(REMEMBERED)(tokenizer._stemmer.stem)
+    return RougeScorer(["rouge1", "rougeL"], tokenizer=tokenizer)
 
 
 def bleu(answer: str, reference: str) -> float:
@@ -82,8 +90,14 @@ PAIRWISE: dict[str, Pairwise] = {
 def per_query(metric: Pairwise, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     """The best value over each query's references; nan where there are none."""
     pairs = zip(answers, references, strict=True)
-    values = [max((metric(answer, each) for each in wanted), default=np.nan) for answer, wanted in pairs]
+    score = _remembering(metric)
+    values = [max((score(answer, each) for each in wanted), default=np.nan) for answer, wanted in pairs]
     return np.array(values, np.float64)
+
+
+@cache
+def _remembering(metric: Pairwise) -> Pairwise:
+    return lru_cache(REMEMBERED)(metric)
 
 
 def similarity(

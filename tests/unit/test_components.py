@@ -12,7 +12,7 @@ from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
-from rag_opt.components.generators import Extractive, within
+from rag_opt.components.generators import Extractive, Sentence, within
 from rag_opt.components.ranking import best, stacked
 from rag_opt.components.rerankers import MMR
 from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
@@ -308,7 +308,7 @@ def test_nothing_retrieved_gives_an_empty_answer() -> None:
 def test_an_answer_never_exceeds_its_tokens(parts: list[str], limit: int) -> None:
     from rag_opt.text import count_tokens
 
-    assert count_tokens(within(parts, limit)) <= limit
+    assert count_tokens(within(map(Sentence.of, parts), limit)) <= limit
 
 
 # ---- batches

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rag_opt.components.encoders import Hashing, embedded
+from rag_opt.artifacts import read_table
+from rag_opt.components.encoders import Hashing
+from rag_opt.components.shelf import embedded
 from rag_opt.errors import StoreError
-from rag_opt.store import Store, read_table
+from rag_opt.inventory import artifacts, evicted, usage_of
+from rag_opt.leases import Claims, Lease, oldest_lease
+from rag_opt.store import Store, main
 
 COLUMNS = {
     "rows": np.arange(6, dtype=np.int32).reshape(3, 2),
@@ -32,14 +42,209 @@ def test_a_table_is_made_once_and_read_back_equal(tmp_path) -> None:
     assert (again.hits["stage"], again.misses["stage"]) == (1, 0)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda _: b"junk" * 50])
-def test_a_damaged_table_is_made_again(tmp_path, damage) -> None:
+def flipped(content: bytes, place: int) -> bytes:
+    place %= len(content)
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "half": lambda b: b[: len(b) // 2],
+    "nothing": lambda _: b"",
+    "something else": lambda _: b"junk" * 50,
+    "one byte less": lambda b: b[:-1],
+    "one byte more": lambda b: b + b"x",
+    "a zeroed page": lambda b: bytes(64) + b[64:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_table_is_made_again_and_that_is_said(tmp_path, damage, said) -> None:
     Store(tmp_path).table("stage", "key", lambda: COLUMNS)
     path = tmp_path / "stage" / "key.arrow"
     path.write_bytes(damage(path.read_bytes()))
-    made = Store(tmp_path).table("stage", "key", lambda: {"new": [1, 2]})
+    store = Store(tmp_path)
+    made = store.table("stage", "key", lambda: {"new": [1, 2]})
     assert made.columns["new"] == [1, 2]
     assert read_table(path).columns["new"].tolist() == [1, 2]
+    assert store.misses["stage"] == 1
+    assert any(f"{path} is damaged" in line for line in said())
+
+
+@given(st.integers(0, 10_000))
+def test_every_flipped_bit_of_a_table_is_found(tmp_path_factory, place: int) -> None:
+    root = tmp_path_factory.mktemp("flip")
+    Store(root).table("stage", "key", lambda: COLUMNS)
+    path = root / "stage" / "key.arrow"
+    path.write_bytes(flipped(path.read_bytes(), place))
+    assert Store(root).table("stage", "key", lambda: {"new": [1]}).columns["new"] == [1]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no manifest"])
+def test_a_damaged_folder_is_made_again(tmp_path, damage, said) -> None:
+    def make(path):
+        (path / "index").write_bytes(b"0123456789")
+
+    file = Store(tmp_path).folder("index", "key", make) / "index"
+    {
+        "flip": lambda: file.write_bytes(flipped(file.read_bytes(), 3)),
+        "cut": lambda: file.write_bytes(b"0123"),
+        "missing": file.unlink,
+        "no manifest": (file.parent / "artifact.json").unlink,
+    }[damage]()
+    assert (Store(tmp_path).folder("index", "key", make) / "index").read_bytes() == b"0123456789"
+    assert any("is damaged" in line for line in said())
+    assert (Store(tmp_path).folder("index", "key", never) / "index").exists()
+
+
+def test_tables_are_memory_mapped(tmp_path) -> None:
+    Store(tmp_path).table("stage", "key", lambda: {"x": np.zeros((1000, 64), np.float32)})
+    found = Store(tmp_path).table("stage", "key", never).columns["x"]
+    assert not found.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        found[0, 0] = 1
+    mapped = (tmp_path / "stage" / "key.arrow").resolve()
+    assert str(mapped) in Path("/proc/self/maps").read_text()
+
+
+# ---- a size limit
+
+
+def kilobytes(store: Store, *keys: str) -> None:
+    for key in keys:
+        store.table("stage", key, lambda: {"x": np.random.default_rng(0).integers(0, 255, 10_000).astype(np.uint8)})
+        time.sleep(0.01)
+
+
+def kept(root) -> set[str]:
+    return {artifact.key for artifact in artifacts(root)}
+
+
+def closed(store: Store) -> None:
+    """As when the process that used it has ended."""
+    store._lease.release()
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path) -> None:
+    old = Store(tmp_path)
+    kilobytes(old, "a", "b", "c", "d")
+    closed(old)
+    reader = Store(tmp_path)
+    reader.table("stage", "a", never)
+    closed(reader)
+    assert [artifact.key for artifact in evicted(tmp_path, 25_000)] == ["b", "c"]
+    assert kept(tmp_path) == {"a", "d"}
+    assert evicted(tmp_path, 25_000) == []
+
+
+def test_what_a_running_study_uses_is_never_removed(tmp_path) -> None:
+    old = Store(tmp_path)
+    kilobytes(old, "a", "b")
+    closed(old)
+    running = Store(tmp_path)
+    running.table("stage", "a", never)
+    kilobytes(running, "c")
+    assert [artifact.key for artifact in evicted(tmp_path, 0)] == ["b"]
+    assert kept(tmp_path) == {"a", "c"}
+    closed(running)
+    evicted(tmp_path, 0)
+    assert kept(tmp_path) == set()
+
+
+def test_a_store_above_its_limit_trims_itself_while_it_writes(tmp_path) -> None:
+    old = Store(tmp_path)
+    kilobytes(old, *"abcdefgh")
+    closed(old)
+    store = Store(tmp_path, limit=50_000)
+    kilobytes(store, "x")
+    assert "x" in kept(tmp_path)
+    assert len(kept(tmp_path)) == 4
+
+
+def test_evicted_vectors_are_encoded_again(tmp_path) -> None:
+    store = Store(tmp_path)
+    first = np.array(embedded(Hashing(64), ["a b", "c"], store).values)
+    closed(store)
+    assert {artifact.stage for artifact in evicted(tmp_path, 0)} == {"matrices", "vectors"}
+    assert (embedded(Hashing(64), ["a b", "c"], Store(tmp_path)).values == first).all()
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / ".new-1").write_text("half")
+    (tmp_path / "stage" / ".new-2").mkdir()
+    evicted(tmp_path, 10**9)
+    assert list((tmp_path / "stage").iterdir()) == []
+
+
+def test_a_lease_ends_with_its_holder(tmp_path) -> None:
+    assert oldest_lease(tmp_path) == float("inf")
+    first, second = Lease(tmp_path), Lease(tmp_path)
+    assert oldest_lease(tmp_path) <= time.time()
+    first.release()
+    assert oldest_lease(tmp_path) <= time.time()
+    second.release()
+    assert oldest_lease(tmp_path) == float("inf")
+    assert list((tmp_path / ".leases").iterdir()) == []
+
+
+def test_a_claimed_name_is_left_to_its_claimant(tmp_path) -> None:
+    one, two = Claims(tmp_path), Claims(tmp_path)
+    with one.take(lambda: ["a", "b", "c"], 2) as mine:
+        assert mine == ["a", "b"]
+        with two.take(lambda: ["a", "b", "c"], 2) as theirs:
+            assert theirs == ["c"]
+    with two.take(lambda: ["a", "b", "c"], 5) as all_again:
+        assert all_again == ["a", "b", "c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["claims.lock"]
+
+
+# ---- what people see
+
+
+def test_look_ups_are_counted_exactly_and_added_up(tmp_path) -> None:
+    for _ in range(3):
+        store = Store(tmp_path)
+        for key in ("a", "b", "a"):
+            store.table("stage", key, lambda: COLUMNS)
+        store.live("object", "k", object)
+        store.settle()
+        store.settle()
+    assert usage_of(tmp_path) == {"stage": {"hits": 7, "misses": 2}, "object": {"hits": 0, "misses": 3}}
+
+
+def test_the_command_shows_and_prunes(tmp_path, capsys) -> None:
+    store = Store(tmp_path)
+    kilobytes(store, "a", "b")
+    store.settle()
+    closed(store)
+    main(["--path", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "stage" in shown
+    assert "2 artifacts (21" in shown
+    main(["prune", "--path", str(tmp_path), "--limit-gb", "0.00001"])
+    assert "removed: 2 artifacts" in capsys.readouterr().out
+    assert kept(tmp_path) == set()
+
+
+def test_pruning_by_age(tmp_path) -> None:
+    store = Store(tmp_path)
+    kilobytes(store, "a", "b")
+    closed(store)
+    long_ago = time.time() - 10 * 86_400
+    os.utime(tmp_path / "stage" / "a.arrow", (long_ago, long_ago))
+    main(["prune", "--path", str(tmp_path), "--unused-days", "7"])
+    assert kept(tmp_path) == {"b"}
+
+
+@pytest.mark.parametrize("words", [["--path", "nowhere"], ["prune"], ["burn"], ["prune", "--limit-gb", "much"]])
+def test_a_wrong_command_is_said_and_removes_nothing(tmp_path, monkeypatch, capsys, words) -> None:
+    monkeypatch.setenv("RAG_OPT_STORE", str(tmp_path))
+    kilobytes(Store(tmp_path), "a")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
+    assert kept(tmp_path) == {"a"}
 
 
 def test_a_failed_making_leaves_nothing(store: Store) -> None:
@@ -47,13 +252,13 @@ def test_a_failed_making_leaves_nothing(store: Store) -> None:
         store.table("stage", "key", lambda: {"x": [1 // 0]})
     with pytest.raises(ZeroDivisionError):
         store.folder("index", "key", lambda path: [(path / "half").write_text("x"), 1 // 0])
-    assert not [path for path in store.root.rglob("*") if path.is_file()]
+    assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert not (store.root / "index" / "key").exists()
 
 
 def test_an_unwritable_store_is_said(tmp_path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
-    with pytest.raises(StoreError, match="can't write"):
+    with pytest.raises(StoreError, match="can't be written"):
         Store(tmp_path / "store").table("stage", "key", lambda: COLUMNS)
 
 

@@ -1,0 +1,135 @@
+"""What a store holds, and keeping it below a size: least recently used first, never what a running study may use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from rag_opt.artifacts import MANIFEST, TEMPORARY, remove, size_of
+from rag_opt.leases import oldest_lease, unless_busy
+
+USAGE = "usage.json"
+Usage = dict[str, dict[str, int]]
+"""Look-ups by stage: {"chunks": {"hits": 12, "misses": 1}}."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder of a store; `used` is when it was last needed, in seconds of the epoch."""
+
+    stage: str
+    key: str
+    path: Path
+    bytes: int
+    used: float
+
+
+def artifacts(root: Path) -> list[Artifact]:
+    """Everything that a store keeps, least recently used first; [] for a folder that is not there."""
+    return sorted(_found(root), key=lambda artifact: artifact.used)
+
+
+def _found(root: Path) -> Iterator[Artifact]:
+    stages = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    for stage in stages:
+        for path in stage.glob("*"):
+            if not path.name.startswith("."):
+                yield from _shards(stage.name, path) if _is_shelf(path) else _one(stage.name, path)
+
+
+def _is_shelf(path: Path) -> bool:
+    return path.is_dir() and not (path / MANIFEST).exists()
+
+
+def _shards(stage: str, shelf: Path) -> Iterator[Artifact]:
+    for path in shelf.glob("*.arrow"):
+        if not path.name.startswith("."):
+            yield from _one(stage, path)
+
+
+def _one(stage: str, path: Path) -> Iterator[Artifact]:
+    used = last_used(path)
+    if used is not None:
+        yield Artifact(stage, path.stem, path, size_of(path), used)
+
+
+def last_used(path: Path) -> float | None:
+    """When an artifact was last needed; None when it is gone."""
+    try:
+        return (path / MANIFEST if path.is_dir() else path).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def evicted(root: Path, limit: float, unused_since: float = float("-inf")) -> list[Artifact]:
+    """Remove artifacts until the rest has at most `limit` bytes, and those not used since; returns what was removed.
+
+    What a living process may use stays, even above the limit.
+    """
+    kept = artifacts(root)
+    total = sum(artifact.bytes for artifact in kept)
+    # An artifact is touched when a process first needs it, so what is older than every process is free.
+    free_before = oldest_lease(root)
+    removed = []
+    for artifact in kept:
+        if artifact.used >= free_before or (total <= limit and artifact.used >= unused_since):
+            continue
+        if _removed(root, artifact):
+            removed.append(artifact)
+            total -= artifact.bytes
+    _sweep(root, free_before)
+    return removed
+
+
+def _removed(root: Path, artifact: Artifact) -> bool:
+    """Remove it unless it was needed in between."""
+    with unless_busy(root, artifact.stage, artifact.key) as free:
+        unused = free and last_used(artifact.path) == artifact.used
+        if unused:
+            remove(artifact.path)
+    return unused
+
+
+def _sweep(root: Path, before: float) -> None:
+    """Remove what killed processes left half-written."""
+    for path in root.rglob(f"{TEMPORARY}*"):
+        try:
+            if path.stat().st_mtime < before:
+                remove(path)
+        except FileNotFoundError:
+            continue
+
+
+def usage_of(root: Path) -> Usage:
+    """The look-ups that all processes have added; {} when there are none, or when the file can't be read."""
+    try:
+        found: Usage = json.loads((root / USAGE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) -> None:
+    """Add look-ups to those of all processes."""
+    with FileLock(root / f"{USAGE}.lock"):
+        usage = usage_of(root)
+        for name, counts in (("hits", hits), ("misses", misses)):
+            for stage, count in counts.items():
+                usage.setdefault(stage, {"hits": 0, "misses": 0})[name] += count
+        temporary = root / f"{USAGE}{TEMPORARY}{os.getpid()}"
+        temporary.write_text(json.dumps(usage, indent=1), "utf-8")
+        temporary.replace(root / USAGE)
+
+
+def readable(size: int) -> str:
+    """Bytes as people read them: 512 B, 1.4 MB, 3.0 GB."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
