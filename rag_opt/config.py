@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -34,10 +35,33 @@ Words = Sequence[str]
 
 
 def composed(overrides: Words) -> DictConfig:
-    """The configuration of these overrides; of two for the same key the later one counts.
+    """The configuration of these overrides, read-only; of two for the same key the later one counts.
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
+    return _composed(tuple(overrides))
+
+
+@lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    # Planning, noting and measuring a trial ask for the same configuration.
+    config = _merged(overrides)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+@lru_cache(maxsize=64)
+def _stages(overrides: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    config = composed(overrides)
+    return {stage: plain(config[stage]) for stage in STAGES}
+
+
+def stages(overrides: Words) -> dict[str, dict[str, Any]]:
+    """The configuration of each stage as plain containers, interpolations resolved; not to be changed."""
+    return _stages(tuple(overrides))
+
+
+def _merged(overrides: Words) -> DictConfig:
     last = {override.key_or_group: override for override in parse(overrides)}
     values = [override for override in last.values() if not _is_group(override)]
     config = _composed_groups(_group_words(last))[0].copy()

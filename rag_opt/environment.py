@@ -33,6 +33,15 @@ def prepare() -> None:
     logging.getLogger("haystack").setLevel(logging.CRITICAL)
 
 
+def use_threads(count: int) -> None:
+    """Let PyTorch and BLAS use so many cores: processes that share a machine must divide it."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    threadpool_limits(count)
+
+
 def quiet_optuna() -> None:
     """Optuna's own lines off: ours say the same. Experimental features that we chose are not worth a warning each."""
     import optuna

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,28 +61,53 @@ def evaluated(
     pipeline: RagPipeline, questions: Questions, metrics: Sequence[Metric], store: Store, report: Report | None = None
 ) -> Evaluation:
     """The scores of a pipeline. `report` is told after every batch; what it raises ends the evaluation."""
+    start = time.perf_counter()
     index = pipeline.index(questions.documents)
-    scores: dict[str, list[Scores]] = {metric.name: [] for metric in metrics}
-    texts: list[str] = []
-    retrieved: list[tuple[str, ...]] = []
-    seconds = {"indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()), "query": 0.0}
-    for number, rows in enumerate(questions.batches, 1):
-        observed = _observed(pipeline, questions, questions.queries.batch(rows), index, store)
-        for metric in metrics:
-            scores[metric.name].append(metric.values(observed))
-        texts += observed.answers or ()
-        retrieved += [tuple(ids) for ids in observed.rankings]
-        seconds["query"] += observed.seconds * len(rows)
+    parts: list[Observed] = []
+    scores: dict[str, Scores] = {}
+    for number, (rows, observed, values) in enumerate(_measured(pipeline, questions, metrics, index, store), 1):
+        parts += [observed] if observed is not None else []
+        scores = {name: np.concatenate([scores[name], new]) if scores else new for name, new in values.items()}
         if report is not None:
-            report(Progress(number, {name: np.concatenate(parts) for name, parts in scores.items()}, len(rows)))
-    per_query = {name: np.concatenate(parts) for name, parts in scores.items()}
-    seconds["query"] /= len(questions.queries.items)
-    ids = tuple(query.id for query in questions.queries.items)
-    means = {name: mean(values) for name, values in per_query.items()}
-    return Evaluation(ids, per_query, means, seconds, tuple(texts), tuple(retrieved))
+            report(Progress(number, scores, len(rows)))
+    return Evaluation(
+        query_ids=tuple(query.id for query in questions.queries.items),
+        per_query=scores,
+        means={name: mean(values) for name, values in scores.items()},
+        seconds={**_seconds(parts, index), "evaluation": time.perf_counter() - start},
+        answers=tuple(answer for part in parts for answer in part.answers or ()),
+        retrieved=tuple(tuple(ids) for part in parts for ids in part.rankings),
+    )
 
 
-def _observed(pipeline: RagPipeline, questions: Questions, queries: Queries, index: Products, store: Store) -> Observed:
+def _measured(
+    pipeline: RagPipeline, questions: Questions, metrics: Sequence[Metric], index: Products, store: Store
+) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
+    """Per batch its rows, what was observed and the scores.
+
+    A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only say
+    when a trial can be pruned.
+    """
+    names = tuple(metric.name for metric in metrics)
+    if pipeline.pays_per_query:
+        for rows in questions.batches:
+            observed = _observed(pipeline, questions, questions.queries.batch(rows), index, store, names)
+            yield rows, observed, {metric.name: metric.values(observed) for metric in metrics}
+        return
+    observed = _observed(pipeline, questions, questions.queries, index, store, names)
+    values = {metric.name: metric.values(observed) for metric in metrics}
+    for number, rows in enumerate(questions.batches):
+        yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
+
+
+def _observed(
+    pipeline: RagPipeline,
+    questions: Questions,
+    queries: Queries,
+    index: Products,
+    store: Store,
+    names: tuple[str, ...],
+) -> Observed:
     ranking, answers = pipeline.ask(queries, questions.documents, index)
     return Observed(
         queries=queries.items,
@@ -91,7 +117,18 @@ def _observed(pipeline: RagPipeline, questions: Questions, queries: Queries, ind
         tokens=context_tokens(ranking, queries, store) if answers is None else answers.tokens,
         seconds=sum((ranking if answers is None else answers).costs.values()),
         encode=lambda texts: _measuring(store, texts),
+        metrics=names,
     )
+
+
+def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
+    """Seconds that indexing took when it was done, and that a query takes on average, whatever came from the store."""
+    asked = sum(len(part.queries) for part in parts)
+    spent = sum(part.seconds * len(part.queries) for part in parts)
+    return {
+        "indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()),
+        "query": spent / max(1, asked),
+    }
 
 
 def document_rankings(ranking: Rankings) -> Iterator[tuple[str, ...]]:

@@ -8,15 +8,14 @@ What the result does not need is not built, so BM25 alone never embeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from haystack import Pipeline
-from omegaconf import DictConfig
 
 from rag_opt.components.stage import Stage
-from rag_opt.config import STAGES
+from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError
 from rag_opt.records import Answers, Documents, Queries, Rankings
 from rag_opt.store import Store
@@ -54,6 +53,13 @@ class RagPipeline:
     def has_generator(self) -> bool:
         return "answers" in self.results
 
+    @property
+    def pays_per_query(self) -> bool:
+        """Whether a query costs so much that a trial should be stopped as early as it can be."""
+        asked = (part.component for part in self.parts if part.name in self.querying.graph.nodes)
+        # Of a component that is not ours nothing is known.
+        return any(getattr(each, "pays_per_query", True) for each in asked)
+
     def index(self, documents: Documents) -> Products:
         """All that is computed from the documents alone."""
         names = set(self.indexing.graph.nodes)
@@ -87,12 +93,12 @@ class RagPipeline:
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
 
 
-def built(config: DictConfig, store: Store) -> RagPipeline:
-    """The pipelines of a configuration, their products kept in the store.
+def built(overrides: Sequence[str], store: Store) -> RagPipeline:
+    """The pipelines of the configuration of these overrides, their products kept in the store.
 
     Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source.
     """
-    parts = _needed(_wired(_components(config)))
+    parts = _needed(_wired(_components(overrides)))
     for part in parts:
         if isinstance(part.component, Stage):
             part.component.use(store)
@@ -102,10 +108,10 @@ def built(config: DictConfig, store: Store) -> RagPipeline:
     return RagPipeline(indexing, querying, tuple(parts), _results(parts))
 
 
-def _components(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    trusted = plain(config.trusted_modules)
-    for stage in STAGES:
-        nodes = plain(config[stage].components)
+def _components(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    trusted = plain(composed(overrides).trusted_modules)
+    for stage in stages(overrides).values():
+        nodes = stage["components"]
         yield from _ordered({name: build(node, trusted) for name, node in nodes.items()})
 
 

@@ -12,6 +12,7 @@ from optuna.samplers import BruteForceSampler
 
 from rag_opt.config import choices, composed, fingerprint, parse
 from rag_opt.datasets.checks import split
+from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
 from rag_opt.keys import key_of
@@ -53,11 +54,13 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
     settings = settings_of(config, variant)
+    if settings.threads is not None:
+        use_threads(settings.threads)
     objective = objective_of(config)
     store = store_of(config)
     space = searched(config, overrides)
     check_search(config, space)
-    pipeline = built(config, store)
+    pipeline = built(overrides, store)
     check_space(space, overrides, store)
     seeds = beginnings(config, space, overrides)
     dataset = loaded(config)
@@ -200,7 +203,7 @@ def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> N
     for values in space.corners():
         given = words(values)
         try:
-            built(composed([*overrides, *given]), store)
+            built([*overrides, *given], store)
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"

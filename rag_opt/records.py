@@ -211,7 +211,11 @@ class Dataset(Record):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(Record):
-    """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones."""
+    """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
+
+    `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
+    itself took, with whatever came from the store.
+    """
 
     query_ids: tuple[str, ...]
     per_query: Mapping[str, Scores]

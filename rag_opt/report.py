@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt.confirm import Confirmation
+from rag_opt.latency import Latency
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of
 from rag_opt.storage import INTERRUPTED
@@ -38,6 +39,7 @@ class Summary:
     counts: Mapping[str, int]
     seconds: float
     confirmation: Confirmation | None
+    latencies: Mapping[str, Latency]
     commands: Mapping[str, str]
     store: str
     reason: str
@@ -129,9 +131,18 @@ def printed(summary: Summary, study: optuna.Study, console: Console) -> None:
     console.print(table)
     console.print(cost_line(summary), markup=False)
     console.print(conclusion(summary), markup=False, style="bold")
+    if summary.latencies:
+        console.print(latency_line(summary), markup=False)
     console.print()
     for label, command in summary.commands.items():
         console.print(f"{label + ':':<10} {command}", markup=False, soft_wrap=True)
+
+
+def latency_line(summary: Summary) -> str:
+    """What a question costs with the best configuration and with the baseline."""
+    parts = "; ".join(f"{name} {latency}" for name, latency in summary.latencies.items())
+    asked = next(iter(summary.latencies.values())).questions
+    return f"one question at a time, nothing cached ({asked} timed): {parts}"
 
 
 def conclusion(summary: Summary) -> str:
@@ -158,6 +169,8 @@ def markdown(summary: Summary, study: optuna.Study, mermaid: str, fingerprints: 
             f"| {name} | {trial.values[0]:.4f} | {test:.4f} |" for name, trial, test in pairs if trial is not None
         ]
         lines.append("")
+    if summary.latencies:
+        lines += [f"Latency, {latency_line(summary)}.", ""]
     lines += [cost_line(summary), "", "## Commands", "", "```sh"]
     lines += [f"# {label}\n{command}" for label, command in summary.commands.items()]
     lines += ["```", "", "## Top trials", "", "Scores are on the dev questions, the ones that were searched.", ""]

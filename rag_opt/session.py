@@ -14,8 +14,9 @@ import optuna
 import optuna_dashboard
 import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
+from yaml import CSafeDumper
 
-from rag_opt.config import STAGES, composed, quoted
+from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import Screen
@@ -24,9 +25,11 @@ from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
 from rag_opt.settings import trial_folder
 from rag_opt.storage import EXHAUSTED, interrupt, places_taken, snapshot_sampler, stoppable, stopped
-from rag_opt.trust import plain
 
-SEARCH_ONLY = ("n_trials", "timeout", "split", "sampler", "pruner", "storage", "tracking", "search_space", "seeds")
+SEARCH_ONLY = (
+    *("n_trials", "timeout", "threads", "split", "seeds"),
+    *("sampler", "pruner", "storage", "tracking", "search_space"),
+)
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -41,6 +44,7 @@ class Session:
     screen: Screen
     callbacks: Sequence[Callback] = ()
     start: float = field(default_factory=time.monotonic)
+    _best_now: str = ""
 
     def run(self) -> None:
         """Trials until n_trials have finished, the time is over, or the sampler has nothing left to try."""
@@ -48,7 +52,8 @@ class Session:
         with self.screen.trials(total, places_taken(self.study)) as line:
             while (place := places_taken(self.study)) < total and not self._late() and not self._exhausted():
                 trial = self._ask(place)
-                line.describe(f"trial {trial.number}{self._best()}")
+                self._best_now = self._best()
+                line.describe(f"trial {trial.number}{self._best_now}")
                 self._run(trial, line.describe)
                 finished = self.study.get_trials(deepcopy=False)[trial.number]
                 for callback in self.callbacks:
@@ -101,7 +106,7 @@ class Session:
         seen[:] = [progress]
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
-        describe(f"trial {trial.number}{self._best()} · running {running:.4f}")
+        describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
         if len(self.study.directions) > 1 or math.isnan(running):
             return
         if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
@@ -121,7 +126,8 @@ class Session:
         folder = trial_folder(self.plan.settings.folder, trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         config = measured_config([*self.plan.dev.base, *given])
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+        text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
+        (folder / "config.yaml").write_text(text, "utf-8")
 
     def _keep(self, trial: Trial, evaluation: Evaluation) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
@@ -189,9 +195,8 @@ def _checked(name: str, evaluation: Evaluation) -> float:
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
     """The composed stages of a configuration, interpolations resolved, without the wiring."""
-    config = composed(overrides)
-    stages = {stage: plain(config[stage]) for stage in STAGES}
-    return {stage: {key: value for key, value in node.items() if key != "components"} for stage, node in stages.items()}
+    found = stages(overrides)
+    return {stage: {key: value for key, value in node.items() if key != "components"} for stage, node in found.items()}
 
 
 def replay_command(overrides: Sequence[str]) -> str:

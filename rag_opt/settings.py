@@ -29,6 +29,7 @@ class Settings:
     batches: int
     test_share: float
     split_seed: int
+    threads: int | None
 
 
 def settings_of(config: DictConfig, variant: str = "") -> Settings:
@@ -55,6 +56,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         batches=_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,
         split_seed=_whole(config.dataset, "split_seed", 0, "dataset."),
+        threads=None if plain(config.threads) is None else _whole(config, "threads", 1),
     )
 
 

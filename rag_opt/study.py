@@ -101,6 +101,7 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
         session.run()
         summary = _finished(plan, study, screen, tracker)
         close(study)
+        plan.dev.store.settle()
         return summary
     except BaseException as error:
         if tracker:
@@ -149,6 +150,8 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
     report.printed(summary, study, screen.console)
     if tracker:
         test = {f"test.{summary.targets[0]}": summary.confirmation.best} if summary.confirmation else {}
+        for name, latency in summary.latencies.items():
+            test |= {f"{name}.latency_p50": latency.p50, f"{name}.latency_p95": latency.p95}
         dev = dict(zip(summary.targets, summary.best.values, strict=True)) if summary.best else {}
         tracker.close("FINISHED", texts, {**{f"best.{name}": value for name, value in dev.items()}, **test})
     return summary
@@ -171,6 +174,7 @@ def _summary(plan: Plan, study: optuna.Study) -> Summary:
         report.counts_of(study),
         report.seconds_of(study),
         _confirmation(plan, best, baseline),
+        _latencies(plan, best, baseline),
         _commands(plan, front),
         f"{hits:,} of {hits + misses:,} stage results came from the store",
         next((str(t.user_attrs["reason"]) for t in study.get_trials(deepcopy=False) if "reason" in t.user_attrs), ""),
@@ -186,6 +190,15 @@ def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
     target, direction = plan.objective.targets[0], plan.objective.directions[0]
     ours, theirs = (plan.test.measured(words(values_of(trial.params))) for trial in (best, baseline))
     return confirmed(target.name, direction, ours, theirs, plan.settings.seed)
+
+
+def _latencies(plan: Plan, best: Any, baseline: Any) -> dict[str, Any]:
+    from rag_opt.search_space import values_of, words
+
+    finalists = {"best": best, "baseline": baseline}
+    return {
+        name: plan.test.timed(words(values_of(trial.params))) for name, trial in finalists.items() if trial is not None
+    }
 
 
 def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
+from yaml import CSafeLoader
 
 from rag_opt.progress import say
 from rag_opt.records import Dataset
@@ -180,7 +181,7 @@ class MLflowCallback(Mirror):
 def _flat(path: Path) -> dict[str, Any]:
     """The values of a configuration file by their dotted keys; {} when the file is not there."""
     flat: dict[str, Any] = {}
-    waiting = [("", yaml.safe_load(path.read_text("utf-8")))] if path.exists() else []
+    waiting = [("", yaml.load(path.read_text("utf-8"), CSafeLoader))] if path.exists() else []
     while waiting:
         prefix, node = waiting.pop()
         for key, value in node.items():

@@ -18,6 +18,7 @@ from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, MetricError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
 from rag_opt.keys import key_of
+from rag_opt.latency import Latency, timed
 from rag_opt.metrics.catalogue import MAXIMIZE, MINIMIZE, Metric, metric, unmet
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
@@ -58,7 +59,11 @@ class Bench:
 
     def pipeline(self, words: Sequence[str]) -> RagPipeline:
         """The pipelines of the configuration that these words describe."""
-        return built(composed([*self.base, *words]), self.store)
+        return built([*self.base, *words], self.store)
+
+    def timed(self, words: Sequence[str]) -> Latency:
+        """What a question costs with the configuration that these words describe, nothing cached."""
+        return timed(self.pipeline(words), self.questions)
 
     def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
         """The scores of the configuration that these words describe."""
@@ -127,13 +132,14 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     if config.split not in SPLITS:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
     settings, objective, store = settings_of(config), objective_of(config), store_of(config)
-    pipeline = built(config, store)
+    pipeline = built(overrides, store)
     with Screen() as screen:
         dataset = loaded(config)
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.of(part, settings.batches, settings.seed)
         evaluation = evaluated(pipeline, questions, metrics, store)
+        store.settle()
     table = Table(title=f"{dataset.name}: {len(evaluation.query_ids)} {config.split} questions", title_justify="left")
     table.add_column("metric")
     table.add_column("mean", justify="right")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial, reduce
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +17,9 @@ TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 
 FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
 """Where functions, not only classes, may be named."""
+
+KEYWORDS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+"""What Hydra's `instantiate` reads; plain containers need no converting."""
 
 
 def plain(config: Any) -> Any:
@@ -45,13 +47,30 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
         if any(part.startswith("_") for part in target.split(".")):
             raise ConfigError(f"_target_: {target} is private to its module; name a public class")
         _check_home(target, roots)
+    return _made(node)
+
+
+def _made(node: Any) -> Any:
+    """The objects of plain containers, innermost first: Hydra's `_target_`, `_args_`, `_partial_`, `_recursive_`."""
+    if isinstance(node, list):
+        return [_made(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = node.get("_recursive_", True)
+    given = {key: _made(value) if inner else value for key, value in node.items() if key not in KEYWORDS}
+    if "_target_" not in node:
+        return given
+    arguments = node.get("_args_", [])
+    _, found, names = _module_of(str(node["_target_"]))
+    kind = reduce(getattr, names, found)
     try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, RagOptError):
-            raise error.__cause__ from error
-        reason = error.__cause__ or error
-        raise ConfigError(f"{str(node.get('_target_', '')).rpartition('.')[2]}: {reason}") from error
+        arguments = _made(arguments) if inner else arguments
+        return partial(kind, *arguments, **given) if node.get("_partial_") else kind(*arguments, **given)
+    except RagOptError:
+        raise
+    except Exception as error:
+        # A constructor may refuse its parameters in any way.
+        raise ConfigError(f"{names[-1]}: {error}") from error
 
 
 def check_targets(node: Any, roots: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from haystack import default_to_dict
 
 from rag_opt.components.minilm import HUB_ID, minilm_folder
-from rag_opt.components.pace import Pace, encoded, fastest
+from rag_opt.components.pace import encoded, fast_batch, fast_precision
 from rag_opt.components.stage import Stage, parameter_names, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
@@ -22,6 +22,10 @@ from rag_opt.records import Floats
 from rag_opt.text import words
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+WORTH_MEASURING = 200
+"""Texts to encode from which the batch size is measured first."""
+
+FEW_TOKENS = 2048
 
 
 class Encoder(Stage):
@@ -57,37 +61,33 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(self._weights, self.dtype)
+        return key_of("sentence-transformers", self.model, _weights(self.model), self.revision, self.dtype)
 
     @property
     def dtype(self) -> str:
         """The precision that `auto` stands for on this machine."""
-        return self.pace.precision if self.precision == "auto" else self.precision
-
-    @cached_property
-    def pace(self) -> Pace:
-        """How this machine runs the model fastest."""
-        return fastest(self._weights, self._load, self.store, self.precision)
-
-    @property
-    def _weights(self) -> str:
-        return key_of("sentence-transformers", self.model, _weights(self.model), self.revision)
+        return fast_precision(self.store) if self.precision == "auto" else self.precision
 
     def encode(self, texts: list[str]) -> Floats:
-        model = self.store.live("model", self.fingerprint, lambda: self._load(self.dtype))
-        return encoded(model, texts, self.batch_tokens or self.pace.batch_tokens)
+        model = self.store.live("model", self.fingerprint, self.loaded)
+        return encoded(model, texts, self.batch_tokens or self._fast_batch(model, len(texts)))
+
+    def _fast_batch(self, model: Any, count: int) -> int:
+        # Measuring costs a second or two: too much for a handful of texts.
+        return fast_batch(model, self.fingerprint, self.store) if count >= WORTH_MEASURING else FEW_TOKENS
 
     def _source(self) -> str:
         return self.model
 
-    def _load(self, precision: str) -> Any:
+    def loaded(self) -> Any:
+        """The sentence-transformers model in its precision; raises ComponentError when it can't be loaded."""
         import torch
         from sentence_transformers import SentenceTransformer
 
         quiet_transformers()
         source = self._source()
         try:
-            kwargs = {"dtype": getattr(torch, precision)}
+            kwargs = {"dtype": getattr(torch, self.dtype)}
             return SentenceTransformer(source, revision=self.revision, trust_remote_code=False, model_kwargs=kwargs)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import platform
 import random
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rag_opt.components.stage import IN_MEMORY
 from rag_opt.keys import key_of
-from rag_opt.progress import say
 from rag_opt.records import Floats
 from rag_opt.store import Store
 
 SAMPLE = 64
 SAMPLE_WORDS = 60
 WORDS = "the of and passage where water was found in old city government after which company people made more than"
-WORTH_IT = 1.2
-"""How much faster bfloat16 must be to be worth its rounding."""
+WORTH_IT = 1.5
+"""How much faster bfloat16's matrix products must be to be worth its rounding."""
+
+PRODUCT = (2048, 384, 1536)
+"""The matrix product that precisions are compared by: a batch of MiniLM's in its feed-forward layer."""
 
 CPU_TOKENS = (512, 1024, 2048, 4096)
 GPU_TOKENS = (16_384, 65_536)
@@ -30,72 +32,66 @@ TOKENIZED = 1024
 """Texts tokenised at once."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How a model is run: precision (float32 or bfloat16), tokens a batch, and the texts per second measured."""
+def fast_precision(store: Store) -> str:
+    """bfloat16 where this machine's matrix products in it are much faster than in float32, else float32.
 
-    precision: str
-    batch_tokens: int
-    texts_per_second: float
-
-
-def fastest(model: str, load: Callable[[str], Any], store: Store, precision: str = "auto") -> Pace:
-    """The fastest way to run this model (its content key) on this machine; `load(precision)` loads it."""
-    key = key_of("pace", _machine(), model, precision)
-    # What is measured is kept on disk: the precision is part of what an embedding is.
-    columns = store.table("paces", key, lambda: _columns(load, precision)).columns
-    return Pace(columns["precision"][0], int(columns["batch_tokens"][0]), float(columns["speed"][0]))
+    Measured once and kept on disk, since the precision is part of what an embedding is.
+    """
+    key = key_of("precision", _machine())
+    found: str = IN_MEMORY.live("pace", key, lambda: store.table("paces", key, _precision).columns["precision"][0])
+    return found
 
 
-def _columns(load: Callable[[str], Any], precision: str) -> dict[str, Any]:
-    chosen = _measured(load, precision)
-    say(f"this machine is fastest in {chosen.precision}: {chosen.texts_per_second:,.0f} texts of 60 words a second")
-    return {
-        "precision": [chosen.precision],
-        "batch_tokens": np.array([chosen.batch_tokens]),
-        "speed": np.array([chosen.texts_per_second]),
-    }
+def _precision() -> dict[str, Any]:
+    seconds = {name: _product_seconds(name) for name in ("float32", "bfloat16")}
+    fast = seconds["float32"] > WORTH_IT * seconds["bfloat16"]
+    return {"precision": ["bfloat16" if fast else "float32"], **{name: np.array([s]) for name, s in seconds.items()}}
 
 
-def _measured(load: Callable[[str], Any], precision: str) -> Pace:
-    precisions = _precisions() if precision == "auto" else (precision,)
-    best = None
-    for name in precisions:
-        paces = list(_paces(load(name), name))
-        here = max(paces, key=lambda pace: pace.texts_per_second)
-        if best is None or here.texts_per_second > WORTH_IT * best.texts_per_second:
-            best = here
-    assert best is not None
-    return best
+def _product_seconds(precision: str) -> float:
+    """The median time of a few matrix products."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, inner, columns = PRODUCT
+    left, right = (
+        torch.ones(shape, dtype=getattr(torch, precision), device=device) for shape in ((rows, inner), (inner, columns))
+    )
+    spans = []
+    for _ in range(6):
+        start = time.perf_counter()
+        # Reading a number waits for the device.
+        float((left @ right)[0, 0])
+        spans.append(time.perf_counter() - start)
+    return statistics.median(spans[1:])
 
 
-def _paces(model: Any, precision: str) -> Iterator[Pace]:
+def fast_batch(model: Any, name: str, store: Store) -> int:
+    """The tokens a batch with which this model (its content key) is fastest on this machine; measured once and kept."""
+    key = key_of("batch tokens", _machine(), name)
+    found: int = IN_MEMORY.live(
+        "pace", key, lambda: int(store.table("paces", key, lambda: _batches(model)).columns["batch_tokens"][0])
+    )
+    return found
+
+
+def _batches(model: Any) -> dict[str, Any]:
+    """Tokens a batch, the fastest first, with the texts per second."""
     texts = sample()
     encoded(model, texts[:8], CPU_TOKENS[0])
-    for tokens in GPU_TOKENS if model.device.type == "cuda" else CPU_TOKENS:
+    speeds: dict[int, float] = {}
+    for tokens in 2 * (GPU_TOKENS if model.device.type == "cuda" else CPU_TOKENS):
         start = time.perf_counter()
         encoded(model, texts, tokens)
-        yield Pace(precision, tokens, len(texts) / (time.perf_counter() - start))
+        speeds[tokens] = max(speeds.get(tokens, 0.0), len(texts) / (time.perf_counter() - start))
+    order = sorted(speeds, key=lambda tokens: -speeds[tokens])
+    return {"batch_tokens": np.array(order), "texts_per_second": np.array([speeds[tokens] for tokens in order])}
 
 
 def sample() -> list[str]:
     """Texts to measure with: 60 words each."""
     chooser = random.Random(0)
     return [" ".join(chooser.choices(WORDS.split(), k=SAMPLE_WORDS)) for _ in range(SAMPLE)]
-
-
-def _precisions() -> tuple[str, ...]:
-    return ("float32", "bfloat16") if fast_bfloat16() else ("float32",)
-
-
-def fast_bfloat16() -> bool:
-    """Whether this machine has hardware for bfloat16 (AVX512-BF16, AMX, a GPU's); elsewhere it is many times slower."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 @cache

@@ -21,6 +21,12 @@ class Stage:
 
     store: Store = IN_MEMORY
 
+    pays_per_query = False
+    """Whether a query costs so much (a language model's call) that pruning a trial should spare it.
+
+    Queries then come in batches, otherwise all at once.
+    """
+
     def use(self, store: Store) -> None:
         """Keep products in this store from now on, nested parts' too."""
         self.store = store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ MAXIMIZE, MINIMIZE = "maximize", "minimize"
 
 @dataclass(frozen=True)
 class Observed:
-    """What a pipeline gave for a batch of queries."""
+    """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it."""
 
     queries: Sequence[Query]
     qrels: Qrels
@@ -26,6 +27,13 @@ class Observed:
     tokens: Ints
     seconds: float
     encode: Callable[[list[str]], Any]
+    metrics: tuple[str, ...] = ()
+
+    @cached_property
+    def ranked(self) -> dict[str, Scores]:
+        """The values of all ranking metrics, measured in one go."""
+        names = [name for name in self.metrics if name not in OTHERS]
+        return retrieval.per_query(names, self.qrels, [query.id for query in self.queries], self.rankings)
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,7 @@ def _similarity(observed: Observed) -> Scores:
 
 
 def _ranked(name: str) -> Metric:
-    def values(observed: Observed) -> Scores:
-        ids = [query.id for query in observed.queries]
-        return retrieval.per_query(name, observed.qrels, ids, observed.rankings)
-
-    return Metric(name, MAXIMIZE, "qrels", values)
+    return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.ranked[name])
 
 
 OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {

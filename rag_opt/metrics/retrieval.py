@@ -34,15 +34,23 @@ def measure(name: str) -> ir_measures.Measure | None:
     return found
 
 
-def per_query(name: str, qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]) -> Scores:
-    """One value a query, float64; nan for a query without a relevant document.
+def per_query(
+    names: Sequence[str], qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]
+) -> dict[str, Scores]:
+    """By metric one value a query, float64; nan for a query without a relevant document.
 
-    `rankings` are document ids, best first, each document once.
+    `rankings` are document ids, best first, each document once. Raises MetricError at an unknown metric.
     """
-    chosen = measure(name)
-    if chosen is None:
-        raise MetricError(f"'{name}' is not a measure of ir_measures")
+    chosen = {}
+    for name in names:
+        if (found := measure(name)) is None:
+            raise MetricError(f"'{name}' is not a measure of ir_measures")
+        chosen[name] = found
     judged = {q: dict(qrels[q]) for q in query_ids if any(grade > 0 for grade in qrels.get(q, {}).values())}
     run = {q: {doc: -float(rank) for rank, doc in enumerate(docs)} for q, docs in zip(query_ids, rankings, strict=True)}
-    values = {row.query_id: row.value for row in ir_measures.iter_calc([chosen], judged, run)} if judged else {}
-    return np.array([values.get(q, np.nan) for q in query_ids], np.float64)
+    rows = ir_measures.iter_calc(list(set(chosen.values())), judged, run) if judged and names else ()
+    values = {(row.query_id, row.measure): row.value for row in rows}
+    return {
+        name: np.array([values.get((q, found), np.nan) for q in query_ids], np.float64)
+        for name, found in chosen.items()
+    }

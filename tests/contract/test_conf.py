@@ -57,7 +57,7 @@ PIPELINES = [(stage, choice) for stage in STAGES for choice in of(stage)]
 
 @pytest.mark.parametrize(("stage", "choice"), PIPELINES, ids="/".join)
 def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(stage: str, choice: str, store: Store) -> None:
-    pipeline = built(composed([f"{stage}={choice}"]), store)
+    pipeline = built([f"{stage}={choice}"], store)
     for part in (pipeline.indexing, pipeline.querying):
         again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
         assert set(again.graph.nodes) == set(part.graph.nodes)
@@ -79,7 +79,7 @@ def test_every_stage_answers_questions(animals: list[str], store: Store, stage: 
     ]
     space = "search_space=retrieval" if (stage, choice) != ("retriever", "none") else None
     if space is None:
-        pipeline = built(composed([*words, "retriever=none"]), store)
+        pipeline = built([*words, "retriever=none"], store)
         assert "answers" in pipeline.results
         return
     base = [*words, f"{stage}={choice}", "store.path=" + str(store.root), "retriever.depth=6"]

@@ -11,7 +11,6 @@ from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import MiniLM
 from rag_opt.components.splitters import NoSplitter
-from rag_opt.config import composed
 from rag_opt.datasets import beir, msmarco
 from rag_opt.datasets.checks import documents_of
 from rag_opt.evaluate import Questions, evaluated
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.integration
 def test_bm25_on_nfcorpus_is_the_published_figure(data: Path, store: Store) -> None:
     """BEIR's BM25 (Lucene, stemmed, multi-field aside) has nDCG@10 0.32 on NFCorpus: 0.325 (Thakur et al. 2021)."""
     questions = Questions.of(beir.load(str(data / "nfcorpus")), 1, 0)
-    pipeline = built(composed(["splitter=none", "retriever=bm25", "generator=none"]), store)
+    pipeline = built(["splitter=none", "retriever=bm25", "generator=none"], store)
     scores = evaluated(pipeline, questions, [metric("nDCG@10")], store).means
     assert scores["nDCG@10"] == pytest.approx(0.32, abs=0.01)
 
@@ -64,7 +63,7 @@ def test_dense_beats_bm25_and_both_beat_chance_on_msmarco(data: Path, store: Sto
     questions = Questions.of(dataset, 4, 0)
     scores = {}
     for words in (["retriever=bm25"], ["retriever=dense"], ["retriever=dense", "index=chroma"], ["retriever=hybrid"]):
-        pipeline = built(composed(["splitter=none", *words]), store)
+        pipeline = built(["splitter=none", *words], store)
         scores[" ".join(words)] = evaluated(pipeline, questions, [metric("nDCG@10")], store).means["nDCG@10"]
     assert scores["retriever=dense"] > 0.85
     assert scores["retriever=dense index=chroma"] == pytest.approx(scores["retriever=dense"], abs=0.01)
@@ -75,11 +74,11 @@ def test_a_warm_store_gives_the_same_bits(data: Path, tmp_path: Path) -> None:
     dataset = msmarco.load(str(data / "msmarco_qa"), num_documents=100, num_queries=20)
     questions = Questions.of(dataset, 4, 0)
     names = ["nDCG@10", "AP@10", "F1", "similarity", "tokens"]
-    config = composed(["splitter=sentence", "splitter.chunk_size=30", "reranker=mmr"])
+    words = ["splitter=sentence", "splitter.chunk_size=30", "reranker=mmr"]
     found = []
     for _ in range(2):
         store = Store(tmp_path / "store")
-        found.append(evaluated(built(config, store), questions, [metric(name) for name in names], store))
+        found.append(evaluated(built(words, store), questions, [metric(name) for name in names], store))
     for name in names:
         assert np.array_equal(found[0].per_query[name], found[1].per_query[name], equal_nan=True)
     assert found[0].answers == found[1].answers

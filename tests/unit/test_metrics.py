@@ -37,16 +37,25 @@ def by_hand(name: str, grade: dict[str, int], ranking: list[str], k: int = 10) -
 
 @given(grades, rankings, st.sampled_from(["nDCG", "RR", "R", "P", "AP"]), st.integers(1, 10))
 def test_retrieval_measures_agree_with_their_definitions(grade, ranking, name: str, k: int) -> None:
-    value = retrieval.per_query(f"{name}@{k}", {"q": grade}, ["q"], [ranking])[0]
+    value = retrieval.per_query([f"{name}@{k}"], {"q": grade}, ["q"], [ranking])[f"{name}@{k}"][0]
     if not any(grade.values()):
         assert math.isnan(value)
     else:
         assert value == pytest.approx(by_hand(name, grade, ranking, k), abs=1e-6)
 
 
+def test_metrics_measured_together_are_those_measured_alone() -> None:
+    qrels, rankings = {"a": {"x": 2, "y": 1}, "b": {"y": 1}, "c": {"x": 0}}, [["y", "z", "x"], [], ["x"]]
+    names = [*retrieval.MEASURES, "P(rel=2)@2", "R@1", "RR"]
+    together = retrieval.per_query(names, qrels, list("abc"), rankings)
+    for name in names:
+        alone = retrieval.per_query([name], qrels, list("abc"), rankings)[name]
+        np.testing.assert_array_equal(together[name], alone)
+
+
 def test_a_query_with_nothing_retrieved_scores_the_default_and_is_not_dropped() -> None:
-    values = retrieval.per_query("nDCG@10", {"a": {"x": 1}, "b": {"y": 1}}, ["a", "b"], [["x"], []])
-    assert values.tolist() == [1.0, 0.0]
+    values = retrieval.per_query(["nDCG@10"], {"a": {"x": 1}, "b": {"y": 1}}, ["a", "b"], [["x"], []])
+    assert values["nDCG@10"].tolist() == [1.0, 0.0]
 
 
 @given(sentences, sentences)
@@ -122,7 +131,7 @@ def test_a_measure_that_can_not_be_computed_here_is_refused_at_once(name: str) -
         found = catalogue.metric(name)
     except MetricError:
         return
-    assert len(retrieval.per_query(found.name, {"q": {"d": 1}}, ["q"], [["d"]])) == 1
+    assert len(retrieval.per_query([found.name], {"q": {"d": 1}}, ["q"], [["d"]])[found.name]) == 1
 
 
 def test_costs_are_minimised() -> None:

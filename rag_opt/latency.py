@@ -1,0 +1,54 @@
+"""What a question really costs: a configuration timed one question at a time, nothing cached."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rag_opt.components.stage import Stage
+from rag_opt.evaluate import Questions
+from rag_opt.pipelines import RagPipeline
+from rag_opt.records import Queries
+from rag_opt.store import Store
+
+MOST = 50
+WARM_UP = 3
+"""Questions asked before the clock counts: the first ones load models and touch indexes."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that a question takes from text to answer, by percentile, over so many questions."""
+
+    p50: float
+    p95: float
+    questions: int
+
+    def __str__(self) -> str:
+        return f"p50 {1000 * self.p50:,.1f} ms, p95 {1000 * self.p95:,.1f} ms"
+
+
+def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Latency:
+    """The latency over the first `most` questions; the pipeline is of no other use afterwards.
+
+    Indexes come from the pipeline's store, as they would be there when it is served; everything that depends on a
+    question is computed anew.
+    """
+    index = pipeline.index(questions.documents)
+    empty = Store()
+    for part in pipeline.parts:
+        if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
+            part.component.use(empty)
+    asked = questions.queries.items[:most]
+    for query in asked[:WARM_UP]:
+        # Another text, so that nothing is known of the question when it is timed.
+        pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), questions.documents, index)
+    seconds = []
+    for query in asked:
+        start = time.perf_counter()
+        pipeline.ask(Queries.of((query,)), questions.documents, index)
+        seconds.append(time.perf_counter() - start)
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return Latency(float(p50), float(p95), len(seconds))
