@@ -32,6 +32,13 @@ def unit(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "tests/unit", *session.posargs)
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed, side by side with stock components, into studies/speed; an hour, or `-- --quick` for minutes."""
+    session.install("-e", ".[bench]", *CONSTRAINTS)
+    session.run("python", "studies/speed/bench.py", *session.posargs)
+
+
 def install(session: nox.Session) -> None:
     """The package as users install it, with what the tests need."""
     session.install("-e", ".[test]", *CONSTRAINTS)

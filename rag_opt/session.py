@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import optuna
-import optuna_dashboard
 import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
@@ -24,7 +23,7 @@ from rag_opt.records import Evaluation
 from rag_opt.report import BASELINE, ORIGIN, front_of
 from rag_opt.search_space import words
 from rag_opt.settings import trial_folder
-from rag_opt.storage import EXHAUSTED, interrupt, places_taken, snapshot_sampler, stoppable, stopped
+from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
     *("n_trials", "timeout", "threads", "split", "seeds"),
@@ -61,8 +60,8 @@ class Session:
                 line.advance(self._told(finished), total - place - 1)
 
     def _ask(self, place: int) -> Trial:
-        snapshot_sampler(self.study)
         self.study.sampler = sampler_of(self.plan.config, place)
+        snapshot_sampler(self.study)
         seeds = self.plan.seeds
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if place < len(seeds) and not waiting:
@@ -122,7 +121,7 @@ class Session:
     def _note(self, trial: Trial, given: Sequence[str]) -> None:
         command = replay_command([*self.plan.dev.base, *given])
         trial.set_user_attr("command", command)
-        optuna_dashboard.save_note(trial, f"Replay this trial:\n\n```sh\n{command}\n```\n")
+        note(trial, f"Replay this trial:\n\n```sh\n{command}\n```\n")
         folder = trial_folder(self.plan.settings.folder, trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         config = measured_config([*self.plan.dev.base, *given])

@@ -22,16 +22,19 @@ from rag_opt.records import Floats
 from rag_opt.text import words
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-WORTH_MEASURING = 200
+WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
 
-FEW_TOKENS = 2048
+FEW_TOKENS = 1024
 
 
 class Encoder(Stage):
     """Texts → unit vectors. `name` is for people; the fingerprint decides what is reused."""
 
     name: str
+
+    def prepare(self, count: int) -> None:
+        """Make ready for so many texts."""
 
     def encode(self, texts: list[str]) -> Floats:
         """float32 [texts, dimensions], each row of length 1 (0 where a text has no known token)."""
@@ -57,6 +60,7 @@ class SentenceTransformerEncoder(Encoder):
         self.revision = revision
         self.precision = precision
         self.batch_tokens = batch_tokens
+        self._fast_batch: int | None = None
         self.name = model.rpartition("/")[2]
 
     @property
@@ -69,12 +73,16 @@ class SentenceTransformerEncoder(Encoder):
         return fast_precision(self.store) if self.precision == "auto" else self.precision
 
     def encode(self, texts: list[str]) -> Floats:
-        model = self.store.live("model", self.fingerprint, self.loaded)
-        return encoded(model, texts, self.batch_tokens or self._fast_batch(model, len(texts)))
+        return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
 
-    def _fast_batch(self, model: Any, count: int) -> int:
-        # Measuring costs a second or two: too much for a handful of texts.
-        return fast_batch(model, self.fingerprint, self.store) if count >= WORTH_MEASURING else FEW_TOKENS
+    def prepare(self, count: int) -> None:
+        # Measuring costs a second or two: too much for few texts.
+        if self.batch_tokens is None and count >= WORTH_MEASURING:
+            self._fast_batch = fast_batch(self._model, self.fingerprint, self.store)
+
+    @property
+    def _model(self) -> Any:
+        return self.store.live("model", self.fingerprint, self.loaded)
 
     def _source(self) -> str:
         return self.model

@@ -196,7 +196,12 @@ def test_ctrl_c_stops_resumably(tmp_path, animals) -> None:
     import subprocess
 
     process = subprocess.Popen(
-        command(*animals, "n_trials=500", "tracking=none"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        command(*animals, "n_trials=500", "tracking=none"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in a shell's background, SIGINT is ignored and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -141,7 +141,7 @@ def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals
     def broken(*_: object) -> None:
         raise RuntimeError("no ranks today")
 
-    monkeypatch.setattr(Fusion, "_reciprocal", broken)
+    monkeypatch.setattr(Fusion, "_shares", broken)
     outcome = start(animals, tmp_path)
     failed = study_of(tmp_path).get_trials(states=(TrialState.FAIL,))
     assert failed
