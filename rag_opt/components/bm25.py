@@ -181,12 +181,13 @@ def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
     model = bm25s.BM25(k1=k1, b=b, method=variant)
     total, average = len(counts.lengths), counts.lengths.mean()
     containing = np.diff(counts.starts)
-    rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words), np.float32)
+    rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words))
     for number in np.unique(containing[containing > 0]).tolist():
         idf[containing == number] = rarity(number, N=total)
     frequency = _select_tfc_scorer(variant)
     known = {"l_avg": average, "k1": k1, "b": b, "delta": model.delta}
-    scores = np.repeat(idf, containing) * frequency(counts.frequencies, counts.lengths[counts.chunk_rows], **known)
+    parts = frequency(counts.frequencies, counts.lengths[counts.chunk_rows], **known)
+    scores = np.repeat(idf.astype(np.float32), containing) * parts
     model.nonoccurrence_array = None
     if variant in model.methods_requiring_nonoccurrence:
         model.nonoccurrence_array = (idf * frequency(0, average, **known)).astype(np.float32)

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from rag_opt import session
+from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
 from rag_opt.config import parse
-from rag_opt.errors import DriftError, StorageError, StudyError
+from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.pipelines import built
 from rag_opt.storage import INTERRUPTED, locked
@@ -464,3 +465,67 @@ def test_a_pipeline_survives_haystacks_save_and_load(animals, store) -> None:
             for saved in (before, after):
                 saved["connections"].sort(key=str)
             assert before == after
+
+
+# ---- the store
+
+
+def measured_values(studies: Path) -> list[tuple]:
+    return [(t.params, t.values, t.user_attrs["metrics"]) for t in study_of(studies).trials]
+
+
+def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path) -> None:
+    """With a model, and with a store that another chunking and another study have filled."""
+    words = ["embedder=minilm", "splitter=word", "splitter.chunk_size=9", "pruner=none", "reranker=mmr"]
+    metrics = "objective.report=[RR@10,tokens,F1]"
+    shared = f"store.path={tmp_path}/store"
+    start([*animals, *words, metrics, f"store.path={tmp_path}/alone"], tmp_path / "empty")
+    start([*animals, *words[:2], "splitter.chunk_size=5", *words[3:], metrics, shared], tmp_path / "other")
+    start([*animals, *words, metrics, shared], tmp_path / "first")
+    start([*animals, *words, metrics, shared], tmp_path / "again")
+    expected = measured_values(tmp_path / "empty")
+    assert measured_values(tmp_path / "first") == expected
+    assert measured_values(tmp_path / "again") == expected
+
+
+def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, monkeypatch) -> None:
+    shared = f"store.path={tmp_path}/store"
+    start([*animals, shared], tmp_path / "first")
+    monkeypatch.setattr(Hashing, "encode", lambda *_: pytest.fail("a text was embedded again"))
+    start([*animals, shared, "seed=3"], tmp_path / "second")
+    start([*animals, shared, "splitter=word", "splitter.chunk_size=500"], tmp_path / "third")
+    from rag_opt.inventory import usage_of
+
+    usage = usage_of(tmp_path / "store")
+    assert usage["matrices"]["misses"] == 3
+    assert usage["rankings"]["hits"] > 0
+
+
+def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> None:
+    from rag_opt.plan import planned
+
+    plan = planned([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
+    plan.dev.measured(["retriever=hybrid"])
+    pipeline = plan.dev.pipeline(["retriever=hybrid"])
+    seen = []
+    for part in pipeline.parts:
+        if part.name == "query_embedder":
+            encode = type(part.component.encoder).encode
+            part.component.encoder.encode = lambda texts: [seen.extend(texts), encode(Hashing(512), texts)][1]
+    from rag_opt.latency import timed
+
+    latency = timed(pipeline, plan.dev.questions)
+    asked = [query.text for query in plan.dev.questions.queries.items]
+    assert latency.questions == len(asked)
+    assert seen[-len(asked) :] == asked
+    assert 0 < latency.p50 <= latency.p95 < 1
+    report = start([*animals, f"store.path={tmp_path}/store"], tmp_path / "study")
+    assert report.best is not None
+    text = (tmp_path / "study" / "studies" / "animals" / "report.md").read_text()
+    assert "one question at a time, nothing cached" in text
+
+
+def test_a_wrong_limit_of_the_store_is_refused(animals, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="store.limit_gb=-1"):
+        start([*animals, "store.limit_gb=-1"], tmp_path)
+    assert not (tmp_path / "studies").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.bm25 import BM25Indexer, BM25Retriever
+from rag_opt.components.bm25 import BM25Indexer, BM25Retriever, Reading, counted, tokenized, weighed
 from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import Hashing
@@ -341,3 +341,133 @@ def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
     said = capsys.readouterr().err
     assert said.count("depth 50 is clipped") == 1
     assert said.count("top_k 20 is more than the 3 chunks") == 1
+
+
+# ---- what is stored is what would be computed
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("red green blue apple sky sea fish pie".split()), max_size=9), min_size=2),
+    st.sampled_from(["robertson", "lucene", "atire", "bm25l", "bm25+"]),
+    st.floats(0.01, 4),
+    st.floats(0, 1),
+)
+def test_counts_weighed_are_the_index_that_bm25s_makes(texts, variant: str, k1: float, b: float) -> None:
+    """The same scores, to the bit, for every chunk and word."""
+    import bm25s
+
+    reading = Reading(None, None)
+    corpus_texts = [" ".join(words) for words in texts]
+    tokens = tokenized(corpus_texts, reading)
+    if not any(tokens.ids):
+        assert counted(corpus_texts, reading).words == []
+        return
+    theirs = bm25s.BM25(k1=k1, b=b, method=variant)
+    theirs.index(tokens, show_progress=False)
+    ours = weighed(counted(corpus_texts, reading), k1, b, variant)
+    for word in tokens.vocab:
+        if word in ours.vocab_dict:
+            mine = ours.get_scores_from_ids([ours.vocab_dict[word]])
+            np.testing.assert_array_equal(mine, theirs.get_scores_from_ids([theirs.vocab_dict[word]]))
+
+
+def fused_by_hand(lists, method: str, weight: float, scaling: str, top_k: int) -> list[int]:
+    """One query at a time, with dictionaries."""
+    total: dict[int, float] = dict.fromkeys([row for hits in lists for row, _ in hits], 0.0)
+    for hits, share in zip(lists, (1.0, 1.0) if method == "rrf" else (1.0 - weight, weight), strict=True):
+        scores = np.array([score for _, score in hits], np.float32).astype(np.float64)
+        if method == "rrf":
+            values, lacking = 1 / (61 + np.arange(len(scores))), 0.0
+        else:
+            origin = scores.min() if scaling == "minmax" else scores.mean()
+            width = scores.max() - scores.min() if scaling == "minmax" else scores.std()
+            flat = np.full(len(scores), 0.5 if scaling == "minmax" else 0.0)
+            values = (scores - origin) / width if width > 1e-12 else flat
+            lacking = (0.0 if scaling == "minmax" or width <= 1e-12 else values.min()) - 1e-6
+        known = dict(zip([row for row, _ in hits], values, strict=True))
+        for row in total:
+            total[row] += share * known.get(row, lacking)
+    return [row for row, _ in sorted(total.items(), key=lambda item: (-round(item[1], 9), item[0]))][:top_k]
+
+
+@given(
+    hit_lists,
+    hit_lists,
+    st.sampled_from(["weighted", "rrf"]),
+    st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]),
+    st.sampled_from(["minmax", "zscore"]),
+)
+def test_fusion_of_all_queries_at_once_agrees_with_one_by_hand(one, two, method, weight, scaling) -> None:
+    whole = [(float(np.float32(score)), row) for hits in (one, two) for row, score in hits]
+    one, two = ([(row, round(score, 2)) for row, score in hits] for hits in (one, two))
+    fused = Fusion(20, method, weight, scaling).run(ranking(CHUNKS, one), ranking(CHUNKS, two))["ranking"]
+    expected = fused_by_hand((one, two), method, weight, scaling, 20)
+    scores = {row: round(score, 5) for row, score in fused.hits(0)}
+    assert sorted(rows(fused)) == sorted(expected), whole
+    # Scores that differ by rounding alone may stand either way.
+    assert [scores[row] for row in expected] == pytest.approx([scores[row] for row in rows(fused)], abs=2e-5)
+
+
+def all_retrievals(queries: Queries, store: Store) -> dict[str, Rankings]:
+    texts = [
+        f"{a} {b} {c}" for a in "red green blue".split() for b in "apple sky sea".split() for c in "old new".split()
+    ]
+    chunks = chunked(*texts)
+    vectors, query_vectors = vectors_of(chunks, queries)
+    sparse = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
+    bm25_ranking = BM25Retriever(12).run(queries, sparse)["bm25_ranking"]
+    found = {"bm25": bm25_ranking}
+    for name, indexer in (("exact", ExactIndexer()), ("chroma", ChromaIndexer(100, 100, 16))):
+        if name == "chroma":
+            indexer.use(store)
+        index = indexer.run(chunks, vectors)["vector_index"]
+        found[name] = DenseRetriever(12).run(queries, query_vectors, index)["dense_ranking"]
+    for method, scaling in (("weighted", "minmax"), ("weighted", "zscore"), ("rrf", "minmax")):
+        fusion = Fusion(6, method, 0.4, scaling)
+        found[f"{method} {scaling}"] = fusion.run(bm25_ranking, found["exact"])["ranking"]
+    found["mmr"] = MMR(0.3, 4).run(found["rrf minmax"], queries, query_vectors, vectors)["ranking"]
+    return found
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sampled_from(["red", "old sea", "new blue apple", "sky", "zebra", ""]), min_size=2, max_size=5))
+def test_a_batch_is_its_queries_one_by_one_for_every_retriever_fusion_and_reranker(tmp_path_factory, texts) -> None:
+    store = Store(tmp_path_factory.mktemp("batch"))
+    together = all_retrievals(asked(*texts), store)
+    for place, text in enumerate(texts):
+        for name, alone in all_retrievals(asked(text), store).items():
+            mine, its = together[name].hits(place), alone.hits(0)
+            scores = np.array([score for _, score in mine])
+            assert scores.tolist() == pytest.approx([score for _, score in its], abs=1e-5), name
+            # A matrix product's last bits hang on its size, so chunks that score alike may stand either way.
+            for i, score in enumerate(scores):
+                tied = (np.abs(scores - score) < 1e-4).sum() > 1 or score - scores[-1] < 1e-4
+                assert tied or mine[i][0] == its[i][0], name
+
+
+def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
+    chunks, queries = chunked(*(f"word{i % 7} common" for i in range(30))), asked("word3 common", "common")
+    store = Store()
+    store.deepest = 20
+    index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
+    found = {}
+    for depth in (5, 12, 20):
+        retriever = BM25Retriever(depth)
+        retriever.use(store)
+        found[depth] = retriever.run(queries, index)["bm25_ranking"]
+    assert (store.misses["rankings"], store.hits["rankings"]) == (1, 2)
+    for depth, ranked in found.items():
+        assert ranked.hits(0) == BM25Retriever(depth).run(queries, index)["bm25_ranking"].hits(0)
+        assert ranked.rows.shape == (2, depth)
+
+
+def test_what_two_results_share_is_counted_once() -> None:
+    chunks, queries = chunked("red apple", "blue sky"), asked("apple")
+    vectors, query_vectors = vectors_of(chunks, queries)
+    query_vectors = Vectors(query_vectors.values, "q", 2.0)
+    index = ExactIndexer().run(chunks, vectors)["vector_index"]
+    dense = DenseRetriever(2).run(queries, query_vectors, index)["dense_ranking"]
+    reranked = MMR(0.5).run(dense, queries, query_vectors, vectors)["ranking"]
+    assert 2.0 < sum(reranked.costs.values()) < 3.0
+    sparse = ranking(chunks, [(0, 1.0)])
+    assert 2.0 < sum(MMR(0.5).run(sparse, queries, query_vectors, vectors)["ranking"].costs.values()) < 3.0

@@ -1,0 +1,79 @@
+"""Encoders: a vector depends on its text alone, precision and batch size are this machine's fastest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_opt.components import pace
+from rag_opt.components.encoders import MiniLM
+from rag_opt.components.minilm import minilm_folder
+from rag_opt.components.shelf import embedded
+from rag_opt.components.stage import IN_MEMORY
+from rag_opt.store import Store
+
+WORDS = "the quick brown fox jumps over a lazy dog while water boils".split()
+
+
+@pytest.fixture(scope="module")
+def minilm() -> MiniLM:
+    return MiniLM("float32", 1024)
+
+
+def test_minilm_is_the_librarys_minilm(minilm: MiniLM) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["A cat sleeps.", "", "Dogs bark at strangers in the night, and puppies chew shoes. " * 40, "Ünïcødé"]
+    library = SentenceTransformer(str(minilm_folder())).encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(minilm.encode(texts), library, atol=2e-6)
+
+
+def test_bfloat16_is_near() -> None:
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS[:3]]
+    exact, near = MiniLM("float32", 1024).encode(texts), MiniLM("bfloat16", 1024).encode(texts)
+    assert (exact * near).sum(axis=1).min() > 0.999
+    assert MiniLM("float32").fingerprint != MiniLM("bfloat16").fingerprint
+    assert MiniLM("float32", 512).fingerprint == MiniLM("float32", 64).fingerprint
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=20).map(" ".join), min_size=1, max_size=12), st.randoms())
+def test_a_vector_does_not_depend_on_what_else_is_encoded(minilm: MiniLM, texts: list[str], random) -> None:
+    together = minilm.encode(texts)
+    np.testing.assert_allclose(np.concatenate([minilm.encode([text]) for text in texts]), together, atol=1e-6)
+    order = random.sample(range(len(texts)), len(texts))
+    np.testing.assert_allclose(minilm.encode([texts[i] for i in order]), together[order], atol=1e-6)
+
+
+def test_nothing_is_encoded_to_nothing(minilm: MiniLM) -> None:
+    assert minilm.encode([]).shape == (0, 384)
+    assert embedded(minilm, [], Store()).values.shape[0] == 0
+
+
+def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monkeypatch) -> None:
+    calls = []
+    batches = pace._batches
+    monkeypatch.setattr(pace, "_batches", lambda model: [calls.append(1), batches(model)][1])
+    for _ in range(2):
+        encoder = MiniLM("float32")
+        encoder.use(Store(tmp_path))
+        encoder.prepare(10)
+        assert encoder._fast_batch is None
+        encoder.prepare(100_000)
+        assert encoder._fast_batch in pace.CPU_TOKENS
+        IN_MEMORY._live.clear()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(0.001, "bfloat16"), (0.009, "float32"), (0.1, "float32")])
+def test_bfloat16_is_taken_where_it_is_much_faster(tmp_path, monkeypatch, bfloat16: float, expected: str) -> None:
+    seconds = {"float32": 0.01, "bfloat16": bfloat16}
+    monkeypatch.setattr(pace, "_product_seconds", seconds.__getitem__)
+    monkeypatch.setattr(pace, "_machine", lambda: ["a machine", str(tmp_path)])
+    assert pace.fast_precision(Store(tmp_path)) == expected
+    # It is measured once, so that a noisy moment can't change what an embedding is.
+    monkeypatch.setattr(pace, "_product_seconds", lambda _: pytest.fail("measured again"))
+    IN_MEMORY._live.clear()
+    assert pace.fast_precision(Store(tmp_path)) == expected
