@@ -480,10 +480,10 @@ def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path
     words = ["embedder=minilm", "splitter=word", "splitter.chunk_size=9", "pruner=none", "reranker=mmr"]
     metrics = "objective.report=[RR@10,tokens,F1]"
     shared = f"store.path={tmp_path}/store"
-    start([*animals, *words, metrics, f"store.path={tmp_path}/alone"], tmp_path / "empty")
-    start([*animals, *words[:2], "splitter.chunk_size=5", *words[3:], metrics, shared], tmp_path / "other")
-    start([*animals, *words, metrics, shared], tmp_path / "first")
-    start([*animals, *words, metrics, shared], tmp_path / "again")
+    start(animals, tmp_path / "empty", *words, metrics)
+    start(animals, tmp_path / "other", *words, "splitter.chunk_size=5", metrics, shared)
+    start(animals, tmp_path / "first", *words, metrics, shared)
+    start(animals, tmp_path / "again", *words, metrics, shared)
     expected = measured_values(tmp_path / "empty")
     assert measured_values(tmp_path / "first") == expected
     assert measured_values(tmp_path / "again") == expected
@@ -494,11 +494,11 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path) ->
         return sum(len(read_table(path).columns["name"]) for path in (tmp_path / "store" / "vectors").rglob("*.arrow"))
 
     shared = f"store.path={tmp_path}/store"
-    start([*animals, shared], tmp_path / "first")
+    start(animals, tmp_path / "first", shared)
     before = embedded_texts()
     assert before == 6 + 10
-    start([*animals, shared, "seed=3"], tmp_path / "second")
-    start([*animals, shared, "splitter=word", "splitter.chunk_size=500"], tmp_path / "third")
+    start(animals, tmp_path / "second", shared, "seed=3")
+    start(animals, tmp_path / "third", shared, "splitter=word", "splitter.chunk_size=500")
     assert embedded_texts() == before
 
 
@@ -519,7 +519,7 @@ def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> No
     assert latency.questions == len(asked)
     assert seen[-len(asked) :] == asked
     assert 0 < latency.p50 <= latency.p95 < 1
-    report = start([*animals, f"store.path={tmp_path}/store"], tmp_path / "study")
+    report = start(animals, tmp_path / "study")
     assert report.best is not None
     text = (tmp_path / "study" / "studies" / "animals" / "report.md").read_text()
     assert "one question at a time, nothing cached" in text
