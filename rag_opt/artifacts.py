@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,12 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
             file.flush()
             if seconds >= DEAR:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    temporary.chmod(0o644)
+    touch(temporary)
+    temporary.replace(path)
 
 
 def read_table(path: Path) -> Table:
@@ -98,6 +100,7 @@ def write_folder(target: Path, make: Callable[[Path], None]) -> None:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         (temporary / MANIFEST).write_text(json.dumps({"seconds": seconds, "sha256": files}), "utf-8")
+        touch(temporary / MANIFEST)
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:
@@ -115,8 +118,16 @@ def read_folder(path: Path) -> float:
             if _digest(path / name).hex() != digest:
                 raise DamagedError(path / name)
         return float(told["seconds"])
-    except (ValueError, LookupError, TypeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, FileNotFoundError) as error:
         raise DamagedError(path) from error
+
+
+def touch(path: Path) -> None:
+    """Note that a file was needed just now; raises FileNotFoundError when it is gone."""
+    # By the clock that leases are stamped with: the file system's own may lag by some milliseconds.
+    now = time.time_ns()
+    with suppress(PermissionError):
+        os.utime(path, ns=(now, now))
 
 
 def size_of(path: Path) -> int:
@@ -149,7 +160,7 @@ def _digest(path: Path) -> bytes:
 def _to_arrow(column: Any) -> pa.Array:
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).reshape(-1)), column.shape[1])
-    return pa.array(column)
+    return pa.array(column, pa.string()) if isinstance(column, list) and not column else pa.array(column)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

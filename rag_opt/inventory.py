@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,12 @@ from rag_opt.artifacts import MANIFEST, TEMPORARY, remove, size_of
 from rag_opt.leases import oldest_lease, unless_busy
 
 USAGE = "usage.json"
+NEVER = ("paces",)
+"""Stages that are never evicted: a precision that was measured again might change what an embedding is."""
+
+CLOCKS = 2.0
+"""Seconds by which the clocks of a file system and of this machine may differ."""
+
 Usage = dict[str, dict[str, int]]
 """Look-ups by stage: {"chunks": {"hits": 12, "misses": 1}}."""
 
@@ -71,7 +79,8 @@ def evicted(root: Path, limit: float, unused_since: float = float("-inf")) -> li
 
     What a living process may use stays, even above the limit.
     """
-    kept = artifacts(root)
+    begin = time.time()
+    kept = [artifact for artifact in artifacts(root) if artifact.stage not in NEVER]
     total = sum(artifact.bytes for artifact in kept)
     # An artifact is touched when a process first needs it, so what is older than every process is free.
     free_before = oldest_lease(root)
@@ -82,7 +91,8 @@ def evicted(root: Path, limit: float, unused_since: float = float("-inf")) -> li
         if _removed(root, artifact):
             removed.append(artifact)
             total -= artifact.bytes
-    _sweep(root, free_before)
+    # A process that has begun since has a lease that was not seen.
+    _sweep(root, min(free_before, begin - CLOCKS))
     return removed
 
 
@@ -91,18 +101,22 @@ def _removed(root: Path, artifact: Artifact) -> bool:
     with unless_busy(root, artifact.stage, artifact.key) as free:
         unused = free and last_used(artifact.path) == artifact.used
         if unused:
-            remove(artifact.path)
+            try:
+                remove(artifact.path)
+            except OSError:
+                # Some systems keep what is open.
+                return False
     return unused
 
 
 def _sweep(root: Path, before: float) -> None:
     """Remove what killed processes left half-written."""
-    for path in root.rglob(f"{TEMPORARY}*"):
-        try:
-            if path.stat().st_mtime < before:
-                remove(path)
-        except FileNotFoundError:
-            continue
+    for folder, folders, files in os.walk(root):
+        for path in [Path(folder, name) for name in (*folders, *files) if name.startswith(TEMPORARY)]:
+            # Its owner may just have finished it.
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    remove(path)
 
 
 def usage_of(root: Path) -> Usage:

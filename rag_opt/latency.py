@@ -40,8 +40,10 @@ def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Late
     empty = Store()
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
-            part.component.use(empty)
-    asked = questions.queries.items[:most]
+            # Not those nested in it: an encoder keeps its loaded model.
+            part.component.store = empty
+    # Each text once: a repeated one would be found in memory.
+    asked = list({query.text: query for query in questions.queries.items}.values())[:most]
     for query in asked[:WARM_UP]:
         # Another text, so that nothing is known of the question when it is timed.
         pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), questions.documents, index)

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from optuna.samplers import BruteForceSampler
 
+from rag_opt.components.pace import fast_precision
 from rag_opt.config import choices, composed, fingerprint, parse
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
@@ -81,7 +82,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         dataset,
         dev,
         test,
-        _prints(config, settings, space, objective, dataset),
+        _prints(config, settings, space, objective, dataset) | _precision(config, store),
     )
 
 
@@ -213,6 +214,12 @@ def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> N
 
 def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
     return pipeline.has_generator or any(parameter.name == "generator" for parameter in space.parameters)
+
+
+def _precision(config: DictConfig, store: Store) -> dict[str, str]:
+    """What `precision: auto` stands for here: scores of another precision would not compare."""
+    encoder = plain(config.embedder).get("encoder", {})
+    return {"precision": fast_precision(store)} if encoder.get("precision") == "auto" else {}
 
 
 def _prints(

@@ -37,6 +37,8 @@ from rag_opt.artifacts import (
     read_folder,
     read_table,
     remove,
+    size_of,
+    touch,
     write_folder,
     write_table,
 )
@@ -56,15 +58,17 @@ CHECK_EVERY = 0.05
 class Store:
     """Artifacts under one folder; without a folder (None) they live as long as the process.
 
-    `hits` and `misses` count look-ups per stage since the last `settle`. Objects that are cheap to make from artifacts
-    (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used. `limit` is in bytes
-    (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for that at once.
+    `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
+    to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
+    `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
+    that at once.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
         self.limit = limit
         self.deepest = 0
+        self.said: set[str] = set()
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
         self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
@@ -105,11 +109,18 @@ class Store:
         found = self._remembered(stage, key)
         return float(read_folder(self._folders() / stage / key) if found is None else found)
 
-    def live(self, stage: str, key: str, make: Callable[[], T]) -> T:
-        """The object under this key, made when it is not in memory."""
+    def live(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
+        """The object under this key, made when it is not in memory.
+
+        Of large ones only the last `keep` of their stage stay (0: no limit of its own).
+        """
         found: T | None = self._remembered(stage, key)
-        self._count(stage, found is not None)
-        return found if found is not None else self._remember(stage, key, make())
+        if found is None:
+            found = self._remember(stage, key, make())
+        mine = [name for name in self._live if name[0] == stage]
+        for name in mine[: -keep or len(mine)] if keep else ():
+            del self._live[name]
+        return found
 
     def check(self) -> None:
         """Raise StoreError unless the folder can be written; from now on what is used in it stays."""
@@ -154,21 +165,25 @@ class Store:
         assert root is not None
         with guarded(path):
             self._leased(root)
-        if (found := self._found(path, read)) is not None:
+            found = self._found(path, read)
+        if found is not None:
             return found, False
         with held(root, stage, key):
-            found = self._found(path, read)
+            with guarded(path):
+                # Only here is nobody else at work on it, so only here may a damaged file go.
+                found = self._found(path, read, mend=True)
             return (make(), True) if found is None else (found, False)
 
-    def _found(self, path: Path, read: Callable[[], T]) -> T | None:
+    def _found(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
         # A touch is what keeps it from being evicted, so it comes first.
         try:
-            os.utime(path / MANIFEST if path.is_dir() else path)
+            touch(path / MANIFEST if path.is_dir() else path)
             return read()
         except FileNotFoundError:
-            if path.is_dir():
-                self.damaged(path)
+            damaged = path.is_dir()
         except DamagedError:
+            damaged = True
+        if damaged and mend:
             self.damaged(path)
         return None
 
@@ -180,8 +195,11 @@ class Store:
         return made
 
     def _fill(self, path: Path, make: Callable[[Path], None]) -> float:
-        write_folder(path, make)
-        return read_folder(path)
+        with guarded(path):
+            write_folder(path, make)
+            seconds = read_folder(path)
+        self.written(size_of(path))
+        return seconds
 
     def _timed(self, make: Callable[[], Columns]) -> Table:
         start = time.perf_counter()
@@ -219,7 +237,7 @@ def guarded(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"store.path: {path} can't be written: {error.strerror or error}") from error
+        raise StoreError(f"store.path: {path} can't be read or written: {error.strerror or error}") from error
 
 
 def _told(removed: Sequence[Artifact]) -> str:

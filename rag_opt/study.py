@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from rag_opt.report import Summary
 
 
+FINALISTS = 3
+"""Of a Pareto front so many are timed."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A study's result in a line of a comparison; `error` says why there is none."""
@@ -43,16 +48,21 @@ class Outcome:
 
 def run(overrides: Sequence[str], variant: str = "") -> Outcome:
     """Run or resume the study that these overrides describe, and leave its report; raises a RagOptError."""
-    from rag_opt.plan import planned
     from rag_opt.progress import Screen
-    from rag_opt.storage import locked
 
-    environment.quiet_optuna()
     with Screen() as screen:
-        plan = planned(overrides, variant)
+        with environment.no_collection():
+            from rag_opt.plan import planned
+            from rag_opt.storage import locked
+
+            environment.quiet_optuna()
+            plan = planned(overrides, variant)
         screen.say(_greeting(plan))
-        with locked(plan.settings.folder):
-            summary = _worked(plan, screen)
+        try:
+            with locked(plan.settings.folder):
+                summary = _worked(plan, screen)
+        finally:
+            plan.dev.store.settle()
     from rag_opt import report
 
     found = summary.confirmation
@@ -87,6 +97,8 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
     from rag_opt.storage import check_fingerprints, close, close_zombies, opened, places_taken
 
     settings = plan.settings
+    # Modules live as long as the process: no collection needs to look at them again.
+    gc.freeze()
     url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
     study = opened(url, settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
     check_fingerprints(study, plan.fingerprints, settings.folder)
@@ -95,13 +107,13 @@ def _worked(plan: Plan, screen: Screen) -> Summary:
     if zombies or places_taken(study):
         repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
         screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
-    tracker = _tracker(plan, study)
+    with environment.no_collection():
+        tracker = _tracker(plan, study)
     session = Session(plan, study, screen, [tracker] if tracker else [])
     try:
         session.run()
         summary = _finished(plan, study, screen, tracker)
         close(study)
-        plan.dev.store.settle()
         return summary
     except BaseException as error:
         if tracker:
@@ -174,7 +186,7 @@ def _summary(plan: Plan, study: optuna.Study) -> Summary:
         report.counts_of(study),
         report.seconds_of(study),
         _confirmation(plan, best, baseline),
-        _latencies(plan, best, baseline),
+        _latencies(plan, [*front[:FINALISTS], *([baseline] if baseline and baseline not in front else [])]),
         _commands(plan, front),
         f"{hits:,} of {hits + misses:,} stage results came from the store",
         next((str(t.user_attrs["reason"]) for t in study.get_trials(deepcopy=False) if "reason" in t.user_attrs), ""),
@@ -192,13 +204,24 @@ def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
     return confirmed(target.name, direction, ours, theirs, plan.settings.seed)
 
 
-def _latencies(plan: Plan, best: Any, baseline: Any) -> dict[str, Any]:
+def _latencies(plan: Plan, finalists: Sequence[Any]) -> dict[str, Any]:
+    """By name (best, baseline, else trial N) what a question costs; a pipeline that pays for questions is not timed."""
+    from rag_opt.progress import say
+    from rag_opt.report import BASELINE, ORIGIN
     from rag_opt.search_space import values_of, words
 
-    finalists = {"best": best, "baseline": baseline}
-    return {
-        name: plan.test.timed(words(values_of(trial.params))) for name, trial in finalists.items() if trial is not None
-    }
+    found = {}
+    for place, trial in enumerate(finalists):
+        name = "baseline" if trial.user_attrs.get(ORIGIN) == BASELINE else f"trial {trial.number}"
+        try:
+            latency = plan.test.timed(words(values_of(trial.params)))
+        except Exception as error:
+            # The study's result stands, whatever a component does with a single question.
+            say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
+            continue
+        if latency is not None:
+            found["best" if place == 0 and len(plan.objective.targets) == 1 else name] = latency
+    return found
 
 
 def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
@@ -247,3 +270,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    environment.leave()

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
+from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, composed
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, MetricError, RagOptError
@@ -61,9 +62,13 @@ class Bench:
         """The pipelines of the configuration that these words describe."""
         return built([*self.base, *words], self.store)
 
-    def timed(self, words: Sequence[str]) -> Latency:
-        """What a question costs with the configuration that these words describe, nothing cached."""
-        return timed(self.pipeline(words), self.questions)
+    def timed(self, words: Sequence[str]) -> Latency | None:
+        """What a question costs with the configuration that these words describe, nothing cached.
+
+        None where every question has to be paid for.
+        """
+        pipeline = self.pipeline(words)
+        return None if pipeline.pays_per_query else timed(pipeline, self.questions)
 
     def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
         """The scores of the configuration that these words describe."""
@@ -166,3 +171,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    environment.leave()

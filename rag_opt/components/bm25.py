@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ import Stemmer
 from haystack import component
 from numpy.typing import NDArray
 
-from rag_opt.artifacts import Columns
-from rag_opt.components.ranking import Pair, best, ranked, stacked
+from rag_opt.components.ranking import Pair, best, ranked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Rankings, Record
 from rag_opt.store import Store
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
+KEPT = 2
+"""Indexes that stay in memory: each k1 and b makes another, and their rankings are kept on disk."""
+
 ARRAYS = ("frequencies", "chunk_rows", "starts", "lengths")
 
 
@@ -49,6 +52,11 @@ class Counts(Record):
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The number of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
 
 @dataclass(frozen=True, eq=False)
 class BM25Index(Record):
@@ -61,7 +69,13 @@ class BM25Index(Record):
     chunks: Chunks
     reading: Reading
     model: Callable[[], Any]
+    took: Callable[[], float]
     key: str
+
+    @property
+    def seconds(self) -> float:
+        """What counting the words took, whenever that was; 0 before it was needed."""
+        return self.took()
 
 
 @component
@@ -89,11 +103,18 @@ class BM25Indexer(Stage):
         reading = Reading(self.stopwords, self.stemmer)
 
         def model() -> Any:
-            return self.store.live("bm25 indexes", key, lambda: self._weighed(counts_of(chunks, reading, self.store)))
+            return self.store.live("bm25 indexes", key, lambda: self._weighed(chunks, reading), KEPT)
 
-        return {"bm25_index": BM25Index(chunks, reading, model, key)}
+        def took() -> float:
+            try:
+                return self.store.seconds("bm25 counts", _counts_key(chunks, reading))
+            except FileNotFoundError:
+                return 0.0
 
-    def _weighed(self, counts: Counts) -> Any:
+        return {"bm25_index": BM25Index(chunks, reading, model, took, key)}
+
+    def _weighed(self, chunks: Chunks, reading: Reading) -> Any:
+        counts = counts_of(chunks, reading, self.store)
         return weighed(counts, self.k1, self.b, self.variant) if counts.words else None
 
 
@@ -107,13 +128,12 @@ class BM25Retriever(Stage):
 
     @component.output_types(bm25_ranking=Rankings)
     def run(self, queries: Queries, bm25_index: BM25Index) -> dict[str, Rankings]:
-        def rank(whole: Queries, depth: int) -> Columns:
-            read = key_of(whole.key, vars(bm25_index.reading))
-            words = self.store.live("query words", read, lambda: query_words(whole.texts, bm25_index.reading))
-            return stacked(_searched(bm25_index.model(), words, depth), depth)
+        def prepare(whole: Queries, depth: int) -> Callable[[], list[Pair]]:
+            model = bm25_index.model()
+            return lambda: _searched(model, query_words(whole.texts, bm25_index.reading), depth)
 
         key = key_of("bm25", bm25_index.key)
-        return {"bm25_ranking": ranked(self.store, key, queries, bm25_index.chunks, self.depth, rank)}
+        return {"bm25_ranking": ranked(self.store, key, queries, bm25_index.chunks, self.depth, prepare)}
 
 
 def _has_stopwords(language: str) -> bool:
@@ -143,9 +163,13 @@ def query_words(texts: list[str], reading: Reading) -> list[list[str]]:
 
 def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
     """The word counts of chunks, counted once and kept, memory-mapped."""
-    key = key_of("bm25 counts", chunks.key, vars(reading))
+    key = _counts_key(chunks, reading)
     folder = store.folder("bm25 counts", key, lambda path: _write(path, counted(chunks.contents, reading)))
-    return store.live("bm25 counts read", key, lambda: _read(folder))
+    return store.live("bm25 counts read", key, lambda: _read(folder), KEPT)
+
+
+def _counts_key(chunks: Chunks, reading: Reading) -> str:
+    return key_of("bm25 counts", chunks.key, vars(reading))
 
 
 def counted(texts: list[str], reading: Reading) -> Counts:
@@ -198,7 +222,7 @@ def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
         "indptr": counts.starts,
         "num_docs": total,
     }
-    model.vocab_dict = {word: number for number, word in enumerate(counts.words)}
+    model.vocab_dict = counts.places
     return model
 
 

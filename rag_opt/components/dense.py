@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.artifacts import Columns
-from rag_opt.components.ranking import Pair, best, ranked, stacked
+from rag_opt.components.ranking import Pair, best, ranked
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Floats, Queries, Rankings, Record, Vectors
 
-BLOCK = 256
-"""Queries scored at once, so that the score matrix stays small."""
+SCORES = 2**24
+"""Scores computed at once (64 MiB), however large the corpus is."""
 
 
 @dataclass(frozen=True, eq=False)
 class VectorIndex(Record):
-    """The vectors of chunks, and where Chroma's index of them lies (None: exact search)."""
+    """The vectors of chunks, and how Chroma's collection of them is opened (None: exact search)."""
 
     chunks: Chunks
     vectors: Vectors
-    chroma: Path | None
+    collection: Callable[[], Any] | None
     key: str
     seconds: float = 0.0
 
@@ -59,7 +58,11 @@ class ChromaIndexer(Stage):
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
         key = key_of(self.fingerprint, vectors.key, chunks.key)
         folder = self.store.folder("chroma", key, lambda path: self._write(path, vectors.values))
-        return {"vector_index": VectorIndex(chunks, vectors, folder, key, self.store.seconds("chroma", key))}
+
+        def collection() -> Any:
+            return self.store.live("chroma opened", key, lambda: Opened(folder), keep=1).collection
+
+        return {"vector_index": VectorIndex(chunks, vectors, collection, key, self.store.seconds("chroma", key))}
 
     def _write(self, path: Path, values: Floats) -> None:
         hnsw = {
@@ -68,7 +71,8 @@ class ChromaIndexer(Stage):
             "ef_search": self.ef_search,
             "max_neighbors": self.max_neighbors,
         }
-        with _client(path) as client:
+        # Closed at once: the folder is renamed next.
+        with closing(_client(path)) as client:
             collection = client.create_collection("chunks", configuration={"hnsw": hnsw}, embedding_function=None)
             step = client.get_max_batch_size()
             for start in range(0, len(values), step):
@@ -86,36 +90,50 @@ class DenseRetriever(Stage):
 
     @component.output_types(dense_ranking=Rankings)
     def run(self, queries: Queries, query_vectors: Vectors, vector_index: VectorIndex) -> dict[str, Rankings]:
-        rank = _exact if vector_index.chroma is None else _approximate
-
-        def columns(_: Queries, depth: int) -> Columns:
-            return stacked(rank(vector_index, query_vectors.values, depth), depth)
+        def prepare(_: Queries, depth: int) -> Callable[[], list[Pair]]:
+            if vector_index.collection is None:
+                return lambda: _exact(vector_index, query_vectors.values, depth)
+            collection = vector_index.collection()
+            if collection.count() != len(vector_index.chunks):
+                raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
+            return lambda: _approximate(collection, query_vectors.values, depth)
 
         key = key_of("dense", vector_index.key, query_vectors.key)
         costs = {query_vectors.key: query_vectors.seconds}
-        exact = vector_index.chroma is None
-        found = ranked(self.store, key, queries, vector_index.chunks, self.depth, columns, costs, exact=exact)
+        exact = vector_index.collection is None
+        found = ranked(self.store, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
         return {"dense_ranking": found}
 
 
 def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
     found = []
-    for start in range(0, len(queries), BLOCK):
-        scores = queries[start : start + BLOCK] @ index.vectors.values.T
+    block = max(1, SCORES // max(1, len(index.chunks)))
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ index.vectors.values.T
         found += [best(row, depth) for row in scores]
     return found
 
 
-def _approximate(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
-    assert index.chroma is not None
-    with _opened(index.chroma) as client:
-        collection = client.get_collection("chunks", embedding_function=None)
-        if collection.count() != len(index.chunks):
-            raise RuntimeError(f"{index.chroma}: {collection.count()} vectors for {len(index.chunks)} chunks")
-        answer = collection.query(query_embeddings=queries, n_results=depth, include=["distances"])
+def _approximate(collection: Any, queries: Floats, depth: int) -> list[Pair]:
+    answer = collection.query(query_embeddings=queries, n_results=depth, include=["distances"])
     pairs = zip(answer["ids"], answer["distances"], strict=True)
     # Chroma gives cosine distances, smaller is better; everything here is a similarity, greater is better.
     return [_ordered(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
+
+
+class Opened:
+    """A kept collection, opened for queries. Chroma writes into what it opens, so it is given a copy."""
+
+    def __init__(self, kept: Path) -> None:
+        self._folder = TemporaryDirectory(prefix="rag_opt-chroma-")
+        copy = Path(self._folder.name, "copy")
+        shutil.copytree(kept, copy)
+        self._client = _client(copy)
+        self.collection = self._client.get_collection("chunks", embedding_function=None)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_client"):
+            self._client.close()
 
 
 def _ordered(rows: Any, scores: Any) -> Pair:
@@ -123,20 +141,8 @@ def _ordered(rows: Any, scores: Any) -> Pair:
     return rows[order], scores[order]
 
 
-@contextmanager
-def _opened(kept: Path) -> Iterator[Any]:
-    # Chroma writes into what it opens, so it is given a copy.
-    with TemporaryDirectory(prefix="rag_opt-chroma-") as folder:
-        copy = Path(folder, "copy")
-        shutil.copytree(kept, copy)
-        with _client(copy) as client:
-            yield client
-
-
 def _client(path: Path) -> Any:
     import chromadb
     from chromadb.config import Settings
 
-    client = chromadb.PersistentClient(str(path), Settings(anonymized_telemetry=False))
-    # Closed at once: the folder may be renamed or removed next.
-    return closing(client)
+    return chromadb.PersistentClient(str(path), Settings(anonymized_telemetry=False))

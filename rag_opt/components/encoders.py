@@ -13,14 +13,16 @@ import numpy as np
 from haystack import default_to_dict
 
 from rag_opt.components.minilm import HUB_ID, minilm_folder
-from rag_opt.components.pace import encoded, fast_batch, fast_precision
+from rag_opt.components.pace import device, encoded, fast_batch, fast_precision
 from rag_opt.components.stage import Stage, parameter_names, require, require_whole
+from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.progress import track
 from rag_opt.records import Floats
 from rag_opt.text import words
 
+ENCODING = "sentence-transformers, batches of equal length"
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
@@ -65,7 +67,7 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of("sentence-transformers", self.model, _weights(self.model), self.revision, self.dtype)
+        return key_of(ENCODING, self.model, _weights(self.model), self.revision, self.dtype, device())
 
     @property
     def dtype(self) -> str:
@@ -89,10 +91,11 @@ class SentenceTransformerEncoder(Encoder):
 
     def loaded(self) -> Any:
         """The sentence-transformers model in its precision; raises ComponentError when it can't be loaded."""
-        import torch
-        from sentence_transformers import SentenceTransformer
+        with no_collection():
+            import torch
+            from sentence_transformers import SentenceTransformer
 
-        quiet_transformers()
+            quiet_transformers()
         source = self._source()
         try:
             kwargs = {"dtype": getattr(torch, self.dtype)}

@@ -59,7 +59,7 @@ class Extractive(Stage):
         return {"answers": Answers(tuple(table.columns["text"]), table.columns["tokens"], key, costs)}
 
     def _columns(self, queries: Queries, ranking: Rankings) -> Columns:
-        reader = self.store.live("reader", ranking.chunks.key, lambda: Reader(ranking.chunks))
+        reader = self.store.live("reader", ranking.chunks.key, lambda: Reader(ranking.chunks), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
             start, spared = time.perf_counter(), reader.spared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -45,14 +46,15 @@ def ranked(
     queries: Queries,
     chunks: Chunks,
     depth: int,
-    rank: Callable[[Queries, int], Columns],
+    prepare: Callable[[Queries, int], Callable[[], list[Pair]]],
     costs: Costs | None = None,
     *,
     exact: bool = True,
 ) -> Rankings:
     """The batch's rankings, computed for the whole set of queries once and kept.
 
-    `rank(queries, depth)` gives the columns; `depth` is clipped to the number of chunks, which is said once. Where a
+    `prepare(queries, depth)` makes ready what is there before a question comes and gives the search itself, which is
+    timed. `depth` is clipped to the number of chunks, which is said once. Where a
     shorter ranking is the beginning of a deeper one (`exact`), the deepest that the study will ask for is computed.
     `costs` is what a query has cost before.
     """
@@ -62,18 +64,22 @@ def ranked(
     made = min(max(depth, store.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
     full_key = key_of(key, whole.key, made)
-    table = store.table("rankings", full_key, lambda: rank(whole, made))
-    rows, scores = (table.columns[name][:, :clipped] for name in ("rows", "scores"))
-    spent = {**(costs or {}), full_key: table.seconds / max(1, len(whole.items))}
+    columns = store.table("rankings", full_key, lambda: _timed(prepare(whole, made), made)).columns
+    rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
+    spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
     rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
 
 
+def _timed(search: Callable[[], list[Pair]], depth: int) -> Columns:
+    start = time.perf_counter()
+    pairs = search()
+    seconds = time.perf_counter() - start
+    return {**stacked(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
+
+
 def say_once(store: Store, line: str) -> None:
     """Say a line the first time that it comes up with this store."""
-
-    def said() -> bool:
+    if line not in store.said:
+        store.said.add(line)
         say(line)
-        return True
-
-    store.live("said", line, said)

@@ -32,6 +32,8 @@ class MMR(Stage):
     def run(self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors) -> dict[str, Rankings]:
         asked = queries.of_batch(query_vectors.values)
         width = ranking.rows.shape[1]
+        if not width:
+            return {"ranking": ranking}
 
         def columns() -> Columns:
             pairs = [self._reordered(ranking.rows[i], asked[i], vectors.values) for i in range(len(asked))]

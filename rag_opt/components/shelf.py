@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_opt.artifacts import DamagedError, Table, read_table, size_of, write_table
+from rag_opt.artifacts import DamagedError, Table, read_table, size_of, touch, write_table
 from rag_opt.components.encoders import Encoder
 from rag_opt.keys import key_of
 from rag_opt.leases import POLL, Claims
@@ -39,6 +39,10 @@ def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     """
     names = [digest_of(text) for text in texts]
     key = key_of(encoder.fingerprint, names)
+    if store.root is None:
+        shelf = store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+        seconds = shelf.add(names, texts)
+        return Vectors(shelf.rows(names), key, seconds)
     folder = store.folder("matrices", key, lambda path: _write_matrix(path, encoder, names, texts, store))
     values, seconds = store.live("vectors", key, lambda: _read_matrix(folder))
     return Vectors(values, key, seconds)
@@ -47,13 +51,11 @@ def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
 def _write_matrix(folder: Path, encoder: Encoder, names: list[str], texts: list[str], store: Store) -> None:
     shelf = store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
     seconds = shelf.add(names, texts)
-    matrix = np.lib.format.open_memmap(
-        folder / "vectors.npy", "w+", np.float32, (len(names), shelf.dimensions if names else 0)
-    )
-    for start in range(0, len(names), GATHERED):
-        part = names[start : start + GATHERED]
-        matrix[start : start + len(part)] = shelf.rows(part)
-    matrix.flush()
+    shape = (len(names), shelf.dimensions if names else 0)
+    with (folder / "vectors.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for start in range(0, len(names), GATHERED):
+            file.write(shelf.rows(names[start : start + GATHERED]).astype("<f4").tobytes())
     (folder / "seconds").write_text(repr(seconds), "utf-8")
 
 
@@ -104,6 +106,8 @@ class Shelf:
 
     def rows(self, names: Sequence[str]) -> Floats:
         """float32 [names, dimensions]."""
+        if not names:
+            return np.zeros((0, 0), np.float32)
         return np.stack([self._blocks[block][row] for block, row in (self._place[name] for name in names)])
 
     def _encode(self, queue: list[str], wanted: dict[str, str], limit: int) -> int:
@@ -141,7 +145,7 @@ class Shelf:
             if path.name in self._read or path.name.startswith("."):
                 continue
             try:
-                os.utime(path)
+                touch(path)
                 table = read_table(path)
             except FileNotFoundError:
                 continue

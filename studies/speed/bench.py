@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from rows import HERE, ROOT, ROWS, Figure, Setup, say
 
 BEGIN, END = "<!-- figures: made by bench.py -->", "<!-- end of figures -->"
@@ -30,10 +31,11 @@ def machine() -> str:
     lines = dict(line.split("\t: ", 1) for line in about.splitlines() if "\t: " in line)
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in about]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = "a GPU is used" if torch.cuda.is_available() else "no GPU"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     processor = lines.get("model name", platform.processor()).strip()
     return (
-        f"{processor}, {os.cpu_count()} cores ({', '.join(flags)}), {memory:.0f} GiB, no GPU used; "
+        f"{processor}, {os.cpu_count()} cores ({', '.join(flags)}), {memory:.0f} GiB, {gpu}; "
         f"CPython {platform.python_version()}; {versions}"
     )
 

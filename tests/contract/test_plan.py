@@ -140,7 +140,7 @@ BAD = {
     "a store that can not be written": (
         ["store.path=/proc/nope"],
         RagOptError,
-        "store.path: /proc/nope can't be written",
+        "store.path: /proc/nope can't be read or written",
     ),
     "a sampler's unknown parameter": (["+sampler.nonsense=1"], ConfigError, "TPESampler: .*nonsense"),
     "an untrusted sampler": (["sampler._target_=os.system"], ConfigError, "os.system is not below a trusted module"),

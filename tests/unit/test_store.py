@@ -173,6 +173,12 @@ def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:
     (tmp_path / "stage" / ".new-1").write_text("half")
     (tmp_path / "stage" / ".new-2").mkdir()
     evicted(tmp_path, 10**9)
+    # A study that has begun meanwhile may be at work on them.
+    assert len(list((tmp_path / "stage").iterdir())) == 2
+    long_ago = time.time() - 60
+    for name in (".new-1", ".new-2"):
+        os.utime(tmp_path / "stage" / name, (long_ago, long_ago))
+    evicted(tmp_path, 10**9)
     assert list((tmp_path / "stage").iterdir()) == []
 
 
@@ -209,7 +215,7 @@ def test_look_ups_are_counted_exactly_and_added_up(tmp_path) -> None:
         store.live("object", "k", object)
         store.settle()
         store.settle()
-    assert usage_of(tmp_path) == {"stage": {"hits": 7, "misses": 2}, "object": {"hits": 0, "misses": 3}}
+    assert usage_of(tmp_path) == {"stage": {"hits": 7, "misses": 2}}
 
 
 def test_the_command_shows_and_prunes(tmp_path, capsys) -> None:
@@ -258,7 +264,7 @@ def test_a_failed_making_leaves_nothing(store: Store) -> None:
 
 def test_an_unwritable_store_is_said(tmp_path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
-    with pytest.raises(StoreError, match="can't be written"):
+    with pytest.raises(StoreError, match="can't be read or written"):
         Store(tmp_path / "store").table("stage", "key", lambda: COLUMNS)
 
 
