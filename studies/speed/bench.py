@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small and few; writes to a folder of its own")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--stock-rounds", type=int, default=None, help="of row warm, minutes each")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
     )
@@ -100,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="rag_opt-bench-") as work:
         setup = (Setup.quick if given.quick else Setup)(given.data, Path(work))
         if given.rounds:
-            setup = Setup(**{**vars(setup), "rounds": given.rounds, "stock_rounds": given.rounds})
+            setup = replace(setup, rounds=given.rounds)
+        if given.stock_rounds:
+            setup = replace(setup, stock_rounds=given.stock_rounds)
         for row in chosen:
             start = time.perf_counter()
             figures = ROWS[row](setup)
