@@ -104,6 +104,10 @@ class Store:
         self._count(stage, not made)
         return path
 
+    def keeps(self, stage: str, key: str) -> bool:
+        """Whether a folder is on disk under this key."""
+        return self.root is not None and (self.root / stage / key).is_dir()
+
     def seconds(self, stage: str, key: str) -> float:
         """How long the making of a folder of this process took, whenever that was."""
         found = self._remembered(stage, key)

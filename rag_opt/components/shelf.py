@@ -40,16 +40,22 @@ def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     names = [digest_of(text) for text in texts]
     key = key_of(encoder.fingerprint, names)
     if store.root is None:
-        shelf = store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+        shelf = _shelf(encoder, store)
         seconds = shelf.add(names, texts)
         return Vectors(shelf.rows(names), key, seconds)
-    folder = store.folder("matrices", key, lambda path: _write_matrix(path, encoder, names, texts, store))
+    if not store.keeps("matrices", key):
+        # Before anything is locked, so that processes which want the same corpus divide it between them.
+        _shelf(encoder, store).add(names, texts)
+    folder = store.folder("matrices", key, lambda path: _write_matrix(path, _shelf(encoder, store), names, texts))
     values, seconds = store.live("vectors", key, lambda: _read_matrix(folder))
     return Vectors(values, key, seconds)
 
 
-def _write_matrix(folder: Path, encoder: Encoder, names: list[str], texts: list[str], store: Store) -> None:
-    shelf = store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+def _shelf(encoder: Encoder, store: Store) -> Shelf:
+    return store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+
+
+def _write_matrix(folder: Path, shelf: Shelf, names: list[str], texts: list[str]) -> None:
     seconds = shelf.add(names, texts)
     shape = (len(names), shelf.dimensions if names else 0)
     with (folder / "vectors.npy").open("wb") as file:
@@ -93,7 +99,8 @@ class Shelf:
         with track(f"{self.encoder.name}: embedding", len(queue)) as advance:
             while queue:
                 start = time.perf_counter()
-                made = self._encode(queue, wanted, limit)
+                # Never more than half of what is left, so that another process finds some to do.
+                made = self._encode(queue, wanted, max(FIRST_BLOCK, min(limit, len(queue) // 2)))
                 if made:
                     speed = made / (time.perf_counter() - start)
                     limit = min(LARGEST_BLOCK, max(FIRST_BLOCK, int(speed * BLOCK_SECONDS)))

@@ -80,12 +80,9 @@ class Slow(Hashing):
     def encode(self, texts):
         note(f"by-{os.getpid()}"); time.sleep(0.4)
         return super().encode(texts)
-from rag_opt.components.shelf import Shelf
-from rag_opt.components.shelf import digest_of
-store, texts = Store(root), [f"text number {i}" for i in range(3_000)]
-shelf = Shelf(Slow(32), store)
+texts = [f"text number {i}" for i in range(3_000)]
 while time.time() < float((root.parent / "go").read_text()): time.sleep(0.001)
-shelf.add([digest_of(text) for text in texts], texts)
+assert embedded(Slow(32), texts, Store(root)).values.shape == (3_000, 32)
 """
     tmp_path.joinpath("go").write_text(str(time.time() + 4))
     ended([started(program, root) for _ in range(2)])

@@ -471,3 +471,28 @@ def test_what_two_results_share_is_counted_once() -> None:
     assert 2.0 < sum(reranked.costs.values()) < 3.0
     sparse = ranking(chunks, [(0, 1.0)])
     assert 2.0 < sum(MMR(0.5).run(sparse, queries, query_vectors, vectors)["ranking"].costs.values()) < 3.0
+
+
+def test_reranking_nothing_is_nothing(tmp_path) -> None:
+    chunks, queries = chunked("a b", "c d"), asked("a")
+    vectors, query_vectors = vectors_of(chunks, queries)
+    nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
+    reranker = MMR(0.3)
+    reranker.use(Store(tmp_path))
+    assert rows(reranker.run(nothing, queries, query_vectors, vectors)["ranking"]) == []
+
+
+def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None:
+    import time
+
+    from rag_opt.components import bm25
+
+    slow = bm25.counted
+    monkeypatch.setattr(bm25, "counted", lambda *given: [time.sleep(0.3), slow(*given)][1])
+    index = BM25Indexer(1.2, 0.75, "lucene", None, None)
+    index.use(Store())
+    made = index.run(chunked("red apple pie", "blue sky"))["bm25_index"]
+    assert made.seconds == 0.0
+    found = BM25Retriever(2).run(asked("apple of index time"), made)["bm25_ranking"]
+    assert sum(found.costs.values()) < 0.1
+    assert made.seconds >= 0.3

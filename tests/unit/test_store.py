@@ -290,3 +290,18 @@ def test_a_text_is_embedded_once_per_encoder_whatever_the_chunking(tmp_path, mon
     assert (again == first).all()
     embedded(Hashing(32), ["c"], store)
     assert len(seen) == 4
+
+
+def test_columns_without_rows_come_back(tmp_path) -> None:
+    empty = {"text": [], "x": np.zeros((0, 3), np.float32), "n": np.zeros(0, np.int32)}
+    Store(tmp_path).table("stage", "key", lambda: empty)
+    found = Store(tmp_path).table("stage", "key", never).columns
+    assert (found["text"], found["x"].shape, found["n"].shape) == ([], (0, 3), (0,))
+
+
+def test_of_large_objects_only_the_last_stay(store: Store) -> None:
+    made = []
+    for key in ("a", "b", "c", "a", "c"):
+        store.live("large", key, lambda key=key: made.append(key) or key, keep=2)
+        store.live("small", key, lambda key=key: key)
+    assert made == ["a", "b", "c", "a"]
