@@ -1,4 +1,4 @@
-"""What the process is told before a heavy library is imported: be quiet, and report to nobody."""
+"""What the process is told before a heavy library is imported: be quiet, report to nobody, keep few kernels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
+FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+"""oneDNN and PyTorch compile a kernel for each shape of a batch and keep a thousand: with batches of every length that
+was 0.8 GiB more memory, and slower (174 against 212 passages a second)."""
+
 LOUD = ("alembic", "mlflow", "chromadb", "sentence_transformers", "bm25s", "httpx", "datasets")
 
 
 def prepare() -> None:
-    """Telemetry of the dependencies off and their logs at warnings, unless the user's environment says otherwise."""
-    for name, value in QUIET.items():
+    """Telemetry off, logs at warnings, few compiled kernels, unless the user's environment says otherwise."""
+    for name, value in (QUIET | FEW_KERNELS).items():
         os.environ.setdefault(name, value)
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
