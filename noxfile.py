@@ -1,5 +1,7 @@
 """One door for contributors and CI: `nox` runs all of it, `nox -s lint` one part; CI runs the same sessions."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "tests"]
@@ -30,6 +32,14 @@ def unit(session: nox.Session) -> None:
     """The tests that need no model and no process of their own: under a minute."""
     install(session)
     session.run("pytest", "-n", "2", "tests/unit", *session.posargs)
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Run the notebooks and keep what they show."""
+    install(session)
+    for path in sorted(Path("notebooks").glob("*.ipynb")):
+        session.run("jupyter", "execute", "--inplace", "--allow-errors=False", str(path))
 
 
 @nox.session

@@ -1,62 +1,160 @@
-"""The end of a multirun: one table of its studies."""
+"""Several studies side by side: what each recommends on unseen questions, how fast it got there, what it cost."""
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
-from hydra.core.utils import JobReturn
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+import optuna
+import plotly.graph_objects as go
+from optuna.trial import TrialState
+from rich.console import Console
 
+from rag_opt import history, page, summary
+from rag_opt.figures import BLUE, Plot, dressed, errors
+from rag_opt.findings import Findings
+from rag_opt.progress import clock
+from rag_opt.summary import Rows
 
-class CompareStudies(Callback):
-    """Collects the outcome of each job of a multirun and prints them side by side, best first."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Any] = []
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
-        if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
-            return
-        self.outcomes.append(job_return._return_value)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
-        if self.outcomes:
-            _print(self.outcomes)
-        if any(outcome.error for outcome in self.outcomes):
-            sys.exit(2)
+FILE = "comparison.html"
+Finished = tuple[Findings, optuna.Study]
 
 
-def _print(outcomes: list[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def compared(studies: Sequence[Finished], folders: Sequence[Path], console: Console | None = None) -> Path:
+    """Write comparison.html and comparison.md into the folder that all have in common; gives the page's path."""
+    place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    content = rows(studies)
+    told = "Scores on the questions never searched, with 95 % intervals; the best first."
+    if console is not None:
+        console.print(summary.as_table("studies, by their recommended configuration on unseen questions", content))
+    plots = [plot for plot in (_scores(studies), _regret(studies)) if plot is not None]
+    text = page.rendered(
+        title=f"{len(studies)} studies compared",
+        verdict=verdict(studies),
+        why="",
+        command="",
+        first=plots[:1],
+        plots=plots[1:],
+        tables=[page.Section("studies", "Studies", told, *content)],
+        losses=(),
+        lines=[],
+        texts={findings.name: findings.commands.get("replay", "") for findings, _ in studies},
+    )
+    (place / FILE).write_text(text, "utf-8")
+    lines = [f"# {len(studies)} studies compared", "", verdict(studies), "", *summary.pipes(content), ""]
+    (place / "comparison.md").write_text("\n".join(lines), "utf-8")
+    return place / FILE
 
-    from rag_opt.progress import clock
 
-    metric = next((outcome.metric for outcome in outcomes if outcome.metric), "")
-    table = Table(title="studies, by their best trial's score on the questions never searched", title_justify="left")
-    for column in ("study", f"test {metric}", "baseline", f"dev {metric}", "trials", "measuring"):
-        table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
-    for outcome in sorted(outcomes, key=_order):
-        row = (
-            outcome.overrides or outcome.name,
-            *(_number(value) for value in (outcome.test, outcome.test_baseline, outcome.best)),
-            str(outcome.trials),
-            clock(outcome.seconds),
+def verdict(studies: Sequence[Finished]) -> str:
+    """The best on unseen questions, and whether the others' intervals reach it."""
+    order = _ordered(studies)
+    if not order:
+        return "None of these studies has confirmed a configuration."
+    if len({findings.targets[0] for findings, _ in order}) > 1:
+        return "These studies optimise different metrics: their scores are not comparable."
+    if len({findings.fingerprints.get("dataset") for findings, _ in order}) > 1:
+        return "These studies ask different questions or search other documents: their scores are not comparable."
+    first = order[0][0]
+    best = first.confirmation.chosen if first.confirmation else None
+    assert best is not None
+    level = [f for f, _ in order[1:] if f.confirmation and _reaches(f, best.test)]
+    told = f"{first.name} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
+    return told + (
+        f"; {len(level)} of {len(order) - 1} others are within their own interval of it." if order[1:] else "."
+    )
+
+
+def _reaches(findings: Findings, score: float) -> bool:
+    found = findings.confirmation
+    assert found is not None
+    return found.chosen.high >= score if found.sign > 0 else found.chosen.low <= score
+
+
+def _ordered(studies: Sequence[Finished]) -> list[Finished]:
+    found = [pair for pair in studies if pair[0].confirmation is not None]
+    return sorted(found, key=lambda pair: -_goodness(pair[0]))
+
+
+def _goodness(findings: Findings) -> float:
+    found = findings.confirmation
+    return found.sign * found.chosen.test if found else float("-inf")
+
+
+def rows(studies: Sequence[Finished]) -> Rows:
+    """One row a study, the best on the unseen questions first, those without a result last."""
+    metric = studies[0][0].targets[0]
+    header = ["study", f"test {metric}", "against the baseline", f"dev {metric}", "trials", "measuring"]
+    order = _ordered(studies)
+    rest = [pair for pair in studies if pair[0].confirmation is None]
+    return header, [_row(findings, study) for findings, study in [*order, *rest]]
+
+
+def _row(findings: Findings, study: optuna.Study) -> list[str]:
+    counts, spent = sum(history.counts_of(study).values()), clock(history.seconds_of(study))
+    found = findings.confirmation
+    if found is None:
+        return [findings.name, "", findings.reason[:80], "", str(counts), spent]
+    arm = found.chosen
+    test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]"
+    apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+    return [
+        findings.name,
+        test,
+        apart if arm.role != "baseline" else "the baseline",
+        f"{arm.dev:.4f}",
+        str(counts),
+        spent,
+    ]
+
+
+def _scores(studies: Sequence[Finished]) -> Plot | None:
+    order = list(reversed(_ordered(studies)))
+    if not order:
+        return None
+    arms = [findings.confirmation.chosen for findings, _ in order if findings.confirmation]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[arm.test for arm in arms],
+        y=[findings.name for findings, _ in order],
+        mode="markers",
+        marker={"size": 11, "color": BLUE},
+        error_x=errors([(arm.test, arm.low, arm.high) for arm in arms]),
+    )
+    figure.update_layout(
+        xaxis_title=f"{order[0][0].targets[0]} on unseen questions",
+        yaxis={"automargin": True},
+        height=140 + 40 * len(arms),
+    )
+    return Plot(
+        "scores", "On unseen questions", "Means of what each study recommends, with 95 % intervals.", dressed(figure)
+    )
+
+
+def _regret(studies: Sequence[Finished]) -> Plot | None:
+    """The distance to the best dev score of all studies, by trial."""
+    curves = {findings.name: _best_so_far(findings, study) for findings, study in studies}
+    reached = [value for curve in curves.values() for value in curve]
+    if not reached:
+        return None
+    best = max(reached)
+    figure = go.Figure()
+    for name, curve in curves.items():
+        figure.add_scatter(
+            x=list(range(1, len(curve) + 1)), y=[best - value for value in curve], name=name, line_shape="hv"
         )
-        table.add_row(*map(Text, row if not outcome.error else (row[0], outcome.error)))
-    console = Console()
-    console.print()
-    console.print(table)
+    figure.update_layout(
+        xaxis_title="complete trials", yaxis_title="regret (dev)", legend={"orientation": "h", "y": 1.15}
+    )
+    told = "How far the best so far is from the best of all studies, on the questions that were searched."
+    return Plot("regret", "Regret", told, dressed(figure))
 
 
-def _order(outcome: Any) -> float:
-    if outcome.test is None:
-        return float("inf")
-    return float(-outcome.test if outcome.maximize else outcome.test)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _best_so_far(findings: Findings, study: optuna.Study) -> list[float]:
+    sign = next(iter(findings.signs.values()))
+    best, curve = float("-inf"), []
+    for trial in history.finished(study, TrialState.COMPLETE):
+        best = max(best, sign * trial.values[0]) if history.feasible(trial) else best
+        curve.append(best)
+    return [value for value in curve if value > float("-inf")]

@@ -1,65 +1,259 @@
-"""The best configuration and the baseline on questions that the search never saw, paired question by question."""
+"""Dev selects, test confirms: which configurations go to the unseen questions, and what these allow to say.
+
+What is recommended is decided on the dev questions alone, so its difference on the test questions is not the greatest
+of several: it needs no allowance for having been selected.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from rag_opt.evaluate import mean
-from rag_opt.records import Evaluation, Scores
+from rag_opt import paired
+from rag_opt.records import Scores
 
-RESAMPLES = 10_000
-LEVEL = 0.95
+BEST, TIED, BASELINE = "best", "tied", "baseline"
+MANY = 10_000
+"""More questions than this are told as such."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished trial with its scores of the first objective, question by question, and its mean cost."""
+
+    number: int
+    scores: Scores
+    cost: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Trials by their part in the confirmation; `recommended` is the cheapest of all that are tied with the best."""
+
+    best: int
+    tied: tuple[int, ...]
+    recommended: int
+    all_tied: int
+
+
+def selected(candidates: Sequence[Candidate], sign: float, ties: int) -> Selection:
+    """What dev selects of candidates given best first; `ties` of the tied ones go along, the best of them first.
+
+    The one-standard-error rule decides who is tied (`paired.tied`). Equal costs: the better one. Candidates must not
+    be empty.
+    """
+    best = candidates[0]
+    level = [other for other in candidates if other is best or paired.tied(best.scores, other.scores, sign)]
+    recommended = min(level, key=lambda each: each.cost)
+    others = [each.number for each in level if each is not best and each is not recommended][:ties]
+    return Selection(best.number, tuple(others), recommended.number, len(level) - 1)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A configuration on the test questions, and against the baseline (difference in the metric's own unit).
+
+    `p` is the paired randomisation test's, `adjusted` for there being several comparisons; `needed` are the questions
+    that would show this difference. For the baseline itself the comparison is nan.
+    """
+
+    role: str
+    trial: int
+    words: tuple[str, ...]
+    dev: float
+    test: float
+    low: float
+    high: float
+    cost: float
+    coverage: float
+    difference: float = math.nan
+    difference_low: float = math.nan
+    difference_high: float = math.nan
+    p: float = math.nan
+    adjusted: float = math.nan
+    outcome: tuple[int, int, int] = (0, 0, 0)
+    needed: int | None = None
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Test means of both, and the mean paired difference with its 95 % bootstrap interval (metric's own unit)."""
+    """The finalists on the questions the search never saw; `sign` is 1 where more is better, -1 where less is.
+
+    `baseline_kept` is False where the baseline breaks a constraint: it is measured all the same, but is no choice.
+    """
 
     metric: str
-    direction: str
-    best: float
-    baseline: float
-    difference: float
-    low: float
-    high: float
+    sign: float
+    cost: str
     questions: int
+    recommended: int
+    all_tied: int
+    arms: tuple[Arm, ...]
+    baseline_kept: bool = True
+
+    def arm(self, trial: int) -> Arm:
+        """The arm of a trial."""
+        return next(arm for arm in self.arms if arm.trial == trial)
+
+    @property
+    def chosen(self) -> Arm:
+        return self.arm(self.recommended)
+
+    @property
+    def baseline(self) -> Arm | None:
+        return next((arm for arm in self.arms if arm.role == BASELINE), None)
 
     @property
     def shown(self) -> bool:
-        """Whether the interval lies wholly on the better side of zero."""
-        return self.low > 0 if self.direction == "maximize" else self.high < 0
+        """Whether the recommended one is better than the baseline beyond doubt, all comparisons considered."""
+        arm = self.chosen
+        edge = arm.difference_low if self.sign > 0 else -arm.difference_high
+        return arm.adjusted <= 1 - paired.LEVEL and edge > 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether the recommended one is worse than the baseline beyond doubt."""
+        arm = self.chosen
+        edge = arm.difference_high if self.sign > 0 else -arm.difference_low
+        return arm.adjusted <= 1 - paired.LEVEL and edge < 0
 
     def sentence(self) -> str:
         """What the evidence allows to say."""
-        span = f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        arm = self.chosen
         where = f"on {self.questions} questions the search never saw"
+        if self.baseline is None:
+            return f"{self.metric} {arm.test:.4f} {where}; the baseline failed, so there is nothing to compare with"
+        if arm.role == BASELINE:
+            return f"{self.metric}: the baseline stays: no configuration was better beyond noise and as cheap"
         if self.questions < 2:
             return f"{self.metric}: nothing can be shown with {self.questions} questions kept to confirm; bring more"
-        if self.difference == self.low == self.high == 0.0:
-            return f"{self.metric}: no difference from the baseline {where}"
+        apart = "" if self.baseline_kept else " (the baseline itself breaks a constraint)"
+        return f"{self.metric}: {self._difference(arm, where)}{apart}"
+
+    def _difference(self, arm: Arm, where: str) -> str:
+        span = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+        if arm.difference_low == arm.difference_high == 0.0:
+            return f"no difference from the baseline {where}"
         if self.shown:
-            return f"{self.metric}: better than the baseline by {span} {where}"
-        return f"{self.metric}: no difference from the baseline could be shown {where}: {span}"
+            return f"better than the baseline by {span} {where}"
+        if self.worse:
+            return f"worse than the baseline by {span} {where}{'; keep the baseline' if self.baseline_kept else ''}"
+        return f"no difference from the baseline could be shown {where}: {span}{_needed(arm.needed)}"
+
+    def why(self) -> str:
+        """Why this one is recommended."""
+        arm = self.chosen
+        name = f"trial {arm.trial}" + (" (the baseline)" if arm.role == BASELINE else "")
+        if not self.all_tied:
+            return f"{name}: no other is within noise of it on the questions that were searched"
+        first = self.arms[0]
+        if arm is first:
+            return (
+                f"{name}: the best, and of the {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
+            )
+        return (
+            f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}, "
+            f"against {number(first.cost)} of the best, trial {first.trial}"
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Plain containers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, node: Mapping[str, Any]) -> Confirmation:
+        """The confirmation of such containers."""
+        arms = (Arm(**{**arm, "words": tuple(arm["words"]), "outcome": tuple(arm["outcome"])}) for arm in node["arms"])
+        return cls(**{**node, "arms": tuple(arms)})
 
 
-def confirmed(metric: str, direction: str, best: Evaluation, baseline: Evaluation, seed: int) -> Confirmation:
-    """The comparison of two evaluations of the same questions; below two of them the interval is (nan, nan)."""
-    ours, theirs = best.per_query[metric], baseline.per_query[metric]
-    difference = ours - theirs
-    difference = difference[~np.isnan(difference)]
-    low, high = interval(difference, seed)
-    return Confirmation(metric, direction, mean(ours), mean(theirs), mean(difference), low, high, len(difference))
+def _needed(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"; more than {MANY:,} would be needed" if count > MANY else f"; about {rounded(count):,} would be needed"
 
 
-def interval(values: Scores, seed: int) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean (Efron and Tibshirani 1993); (nan, nan) below two values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    # One resample at a time: all at once would need gigabytes for ten thousand questions.
-    resampled = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail])
-    return float(low), float(high)
+def rounded(count: int) -> int:
+    """The count to two digits: an estimate is no more exact."""
+    return int(float(f"{count:.1e}"))
+
+
+def number(value: float) -> str:
+    """A cost for people."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A configuration measured on the test questions."""
+
+    role: str
+    trial: int
+    words: tuple[str, ...]
+    dev: float
+    cost: float
+    scores: Scores
+    coverage: float = 1.0
+
+
+def confirmed(
+    metric: str,
+    sign: float,
+    cost: str,
+    selection: Selection,
+    measured: Sequence[Measured],
+    seed: int,
+    resamples: int = paired.RESAMPLES,
+) -> Confirmation:
+    """What the test questions say of these configurations, each against the one whose role is the baseline."""
+    baseline = next((each for each in measured if each.role == BASELINE), None)
+    arms = [_arm(each, baseline, seed, resamples) for each in measured]
+    corrected = _corrected({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
+    final = tuple(
+        replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_better(arm.outcome, sign)) for arm in arms
+    )
+    count = len(measured[0].scores)
+    return Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
+
+
+def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
+    """By trial the p value adjusted for there being several: the chance of any false claim stays at most 5 %.
+
+    The recommended one was named before the test, so it is tested first and alone; only where that shows something do
+    the others count, by Holm among themselves (a fixed sequence, Maurer, Hothorn and Lehmacher 1995).
+    """
+    others = [trial for trial in p_values if trial != first]
+    gate = p_values.get(first, 0.0)
+    held = zip(others, paired.holm([p_values[trial] for trial in others]), strict=True)
+    return {**({first: gate} if first in p_values else {}), **{trial: max(gate, p) for trial, p in held}}
+
+
+def _arm(one: Measured, baseline: Measured | None, seed: int, resamples: int) -> Arm:
+    own = one.scores[~np.isnan(one.scores)]
+    low, high = paired.interval(own, seed, resamples)
+    test = float(own.mean()) if len(own) else math.nan
+    arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage)
+    if baseline is None or one is baseline:
+        return arm
+    apart = paired.differences(one.scores, baseline.scores)
+    if not len(apart):
+        return arm
+    difference_low, difference_high = paired.interval(apart, seed, resamples)
+    compared: dict[str, Any] = {
+        "difference": float(apart.mean()),
+        "difference_low": difference_low,
+        "difference_high": difference_high,
+        "p": paired.p_value(apart, seed, resamples),
+        "outcome": paired.outcome(apart, 1.0),
+        "needed": paired.questions_needed(apart),
+    }
+    return replace(arm, **compared)
+
+
+def _better(outcome: tuple[int, int, int], sign: float) -> tuple[int, int, int]:
+    up, down, level = outcome
+    return (up, down, level) if sign > 0 else (down, up, level)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag_opt.components.encoders import MiniLM
 from rag_opt.components.generators import context_tokens
-from rag_opt.components.shelf import embedded
+from rag_opt.components.sentences import sentences_in
+from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.pipelines import Products, RagPipeline
@@ -58,67 +60,87 @@ class Questions:
 
 
 def evaluated(
-    pipeline: RagPipeline, questions: Questions, metrics: Sequence[Metric], store: Store, report: Report | None = None
+    pipeline: RagPipeline,
+    questions: Questions,
+    metrics: Sequence[Metric],
+    store: Store,
+    report: Report | None = None,
+    latency: tuple[float, float] | None = None,
 ) -> Evaluation:
-    """The scores of a pipeline. `report` is told after every batch; what it raises ends the evaluation."""
+    """The scores of a pipeline; `latency` is its (p50, p95) in seconds where a metric asks for it.
+
+    `report` is told after every batch; what it raises ends the evaluation.
+    """
     start = time.perf_counter()
-    index = pipeline.index(questions.documents)
+    measuring = Measuring(pipeline, questions, tuple(metrics), store, pipeline.index(questions.documents), latency)
     parts: list[Observed] = []
     scores: dict[str, Scores] = {}
-    for number, (rows, observed, values) in enumerate(_measured(pipeline, questions, metrics, index, store), 1):
+    for number, (rows, observed, values) in enumerate(measuring.batches(), 1):
         parts += [observed] if observed is not None else []
         scores = {name: np.concatenate([scores[name], new]) if scores else new for name, new in values.items()}
         if report is not None:
             report(Progress(number, scores, len(rows)))
+    items = questions.queries.items
     return Evaluation(
-        query_ids=tuple(query.id for query in questions.queries.items),
+        query_ids=tuple(query.id for query in items),
         per_query=scores,
         means={name: mean(values) for name, values in scores.items()},
-        seconds={**_seconds(parts, index), "evaluation": time.perf_counter() - start},
+        seconds={**_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
         answers=tuple(answer for part in parts for answer in part.answers or ()),
         retrieved=tuple(tuple(ids) for part in parts for ids in part.rankings),
+        coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
     )
 
 
-def _measured(
-    pipeline: RagPipeline, questions: Questions, metrics: Sequence[Metric], index: Products, store: Store
-) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
-    """Per batch its rows, what was observed and the scores.
+@dataclass(frozen=True)
+class Measuring:
+    """A pipeline with its index made, about to be asked."""
 
-    A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only say
-    when a trial can be pruned.
-    """
-    names = tuple(metric.name for metric in metrics)
-    if pipeline.pays_per_query:
-        for rows in questions.batches:
-            observed = _observed(pipeline, questions, questions.queries.batch(rows), index, store, names)
-            yield rows, observed, {metric.name: metric.values(observed) for metric in metrics}
-        return
-    observed = _observed(pipeline, questions, questions.queries, index, store, names)
-    values = {metric.name: metric.values(observed) for metric in metrics}
-    for number, rows in enumerate(questions.batches):
-        yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
+    pipeline: RagPipeline
+    questions: Questions
+    metrics: tuple[Metric, ...]
+    store: Store
+    index: Products
+    latency: tuple[float, float] | None
+
+    def batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
+        """Per batch its rows, what was observed and the scores.
+
+        A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
+        say when a trial can be pruned.
+        """
+        if self.pipeline.pays_per_query:
+            for rows in self.questions.batches:
+                observed = self._observed(self.questions.queries.batch(rows))
+                yield rows, observed, {metric.name: metric.values(observed) for metric in self.metrics}
+            return
+        observed = self._observed(self.questions.queries)
+        values = {metric.name: metric.values(observed) for metric in self.metrics}
+        for number, rows in enumerate(self.questions.batches):
+            yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
+
+    def _observed(self, queries: Queries) -> Observed:
+        documents, store = self.questions.documents, self.store
+        ranking, answers = self.pipeline.ask(queries, documents, self.index)
+        return Observed(
+            queries=queries.items,
+            qrels=self.questions.dataset.qrels,
+            rankings=[list(ids) for ids in document_rankings(ranking)],
+            ranking=ranking,
+            answers=None if answers is None else answers.texts,
+            tokens=context_tokens(ranking, queries, store) if answers is None else answers.tokens,
+            seconds=sum((ranking if answers is None else answers).costs.values()),
+            encode=lambda texts: _encoded(store, texts),
+            split=lambda texts: sentences_in(texts, documents, store),
+            metrics=tuple(metric.name for metric in self.metrics),
+            latency=self.latency,
+            index_bytes=lambda: sum(each.size() for each in self.index.values() if hasattr(each, "size")),
+        )
 
 
-def _observed(
-    pipeline: RagPipeline,
-    questions: Questions,
-    queries: Queries,
-    index: Products,
-    store: Store,
-    names: tuple[str, ...],
-) -> Observed:
-    ranking, answers = pipeline.ask(queries, questions.documents, index)
-    return Observed(
-        queries=queries.items,
-        qrels=questions.dataset.qrels,
-        rankings=[list(documents) for documents in document_rankings(ranking)],
-        answers=None if answers is None else answers.texts,
-        tokens=context_tokens(ranking, queries, store) if answers is None else answers.tokens,
-        seconds=sum((ranking if answers is None else answers).costs.values()),
-        encode=lambda texts: _measuring(store, texts),
-        metrics=names,
-    )
+def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
+    """The share that was measured of the queries that could be; 1 where none could."""
+    return float((~np.isnan(values[applies])).mean()) if applies.any() else 1.0
 
 
 def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
@@ -144,7 +166,7 @@ def mean(values: Scores) -> float:
     return float(measured.mean()) if len(measured) else float("nan")
 
 
-def _measuring(store: Store, texts: list[str]) -> Any:
+def _encoded(store: Store, texts: list[str]) -> Any:
     encoder = store.live("measuring encoder", "minilm", MiniLM)
     encoder.use(store)
-    return embedded(encoder, texts, store).values
+    return looked_up(encoder, texts, store)

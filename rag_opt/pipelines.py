@@ -17,7 +17,7 @@ from haystack import Pipeline
 from rag_opt.components.stage import Stage
 from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError
-from rag_opt.records import Answers, Documents, Queries, Rankings
+from rag_opt.records import Answers, Costs, Documents, Queries, Rankings, Vectors
 from rag_opt.store import Store
 from rag_opt.trust import build, plain
 
@@ -75,6 +75,22 @@ class RagPipeline:
         answers = out[self.results["answers"]]["answers"] if self.has_generator else None
         return out[self.results["ranking"]]["ranking"], answers
 
+    def stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
+        """Seconds by part: what indexing took in all, and what asking takes per query, whenever that was done."""
+        spent = {f"indexing: {part}": 0.0 for part, _ in index if part is not None}
+        for (source, _), product in index.items():
+            spent[f"indexing: {source}"] += getattr(product, "seconds", 0.0)
+        given: Products = {(None, "queries"): queries, (None, "documents"): documents, **index}
+        names = set(self.querying.graph.nodes)
+        out = self.querying.run(self._inputs(names, given), include_outputs_from=names)
+        for part in self.parts:
+            if part.name in names:
+                before = [_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
+                known = {key for costs in before for key in costs}
+                after = {key: cost for value in out[part.name].values() for key, cost in _costs(value).items()}
+                spent[part.name] = sum(cost for key, cost in after.items() if key not in known)
+        return spent
+
     def _inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
         return {
             part.name: {socket: given[source] for socket, source in part.inputs.items() if source in given}
@@ -91,6 +107,13 @@ class RagPipeline:
                 lines.append(f"    {sender or socket}([{socket}])" if sender is None else "")
                 lines.append(f"    {sender or socket} -- {socket} --> {part.name}")
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
+
+
+def _costs(product: Any) -> Costs:
+    """What a query has cost so far, by piece of work."""
+    if isinstance(product, Vectors):
+        return {product.key: product.seconds}
+    return getattr(product, "costs", {})
 
 
 def built(overrides: Sequence[str], store: Store) -> RagPipeline:

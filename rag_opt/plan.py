@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BruteForceSampler
 
 from rag_opt.components.pace import fast_precision
@@ -17,14 +18,16 @@ from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
 from rag_opt.keys import key_of
+from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
+from rag_opt.racing import Race
 from rag_opt.records import Dataset
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
-from rag_opt.trial import Bench, Objective, loaded, measurable, objective_of, store_of
+from rag_opt.trial import Bench, loaded, store_of
 from rag_opt.trust import build, plain
 
 Values = dict[str, Value]
@@ -95,13 +98,19 @@ def deepest(space: SearchSpace) -> int:
 def check_search(config: DictConfig, space: SearchSpace) -> None:
     """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
     sampler = sampler_of(config, 0)
-    build(config.pruner, plain(config.trusted_modules))
+    pruner_of(config)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
             f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
             "or a choice(…), or choose another sampler"
         )
+
+
+def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:
+    """What stops trials early: a pruner of Optuna's, or a race, beside which Optuna's stops none."""
+    found = build(config.pruner, plain(config.trusted_modules))
+    return (NopPruner(), found) if isinstance(found, Race) else (found, None)
 
 
 def sampler_of(config: DictConfig, place: int) -> Any:

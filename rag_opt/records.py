@@ -214,7 +214,7 @@ class Evaluation(Record):
     """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
 
     `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
-    itself took, with whatever came from the store.
+    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured.
     """
 
     query_ids: tuple[str, ...]
@@ -223,3 +223,4 @@ class Evaluation(Record):
     seconds: Mapping[str, float]
     answers: tuple[str, ...] = ()
     retrieved: tuple[tuple[str, ...], ...] = ()
+    coverage: Mapping[str, float] = field(default_factory=dict)

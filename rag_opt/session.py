@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,21 +14,32 @@ import yaml
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
+from rag_opt import history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
+from rag_opt.history import BASELINE, ORIGIN, REPEATS, SEED
 from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import Screen
+from rag_opt.racing import Race
 from rag_opt.records import Evaluation
-from rag_opt.report import BASELINE, ORIGIN, front_of
-from rag_opt.search_space import words
+from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
-    *("n_trials", "timeout", "threads", "split", "seeds"),
+    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation"),
     *("sampler", "pruner", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
+
+RANDOM_AFTER = 5
+"""Repeats in a row after which a configuration is drawn at random."""
+
+GIVE_UP_AFTER = 50
+"""Repeats in a row after which the space counts as exhausted."""
+
+RIVALS = 5
+"""Of a Pareto front so many trials are raced against."""
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -42,45 +52,55 @@ class Session:
     study: optuna.Study
     screen: Screen
     callbacks: Sequence[Callback] = ()
+    race: Race | None = None
     start: float = field(default_factory=time.monotonic)
     _best_now: str = ""
+    _rivals: Sequence[int] = ()
 
     def run(self) -> None:
-        """Trials until n_trials have finished, the time is over, or the sampler has nothing left to try."""
+        """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
-        with self.screen.trials(total, places_taken(self.study)) as line:
-            while (place := places_taken(self.study)) < total and not self._late() and not self._exhausted():
-                trial = self._ask(place)
+        with self.screen.trials(total, self._measured()) as line:
+            while self._measured() < total and not self._late() and not self._exhausted():
+                trial = self._ask(places_taken(self.study))
                 self._best_now = self._best()
                 line.describe(f"trial {trial.number}{self._best_now}")
                 self._run(trial, line.describe)
                 finished = self.study.get_trials(deepcopy=False)[trial.number]
                 for callback in self.callbacks:
                     callback(self.study, finished)
-                line.advance(self._told(finished), total - place - 1)
+                line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
+
+    def _measured(self) -> int:
+        return places_taken(self.study) - history.repeats(self.study)
 
     def _ask(self, place: int) -> Trial:
-        self.study.sampler = sampler_of(self.plan.config, place)
+        again = history.latest_repeats(self.study)
+        # A sampler that has fallen for one configuration would propose it for ever.
+        own = again < RANDOM_AFTER
+        self.study.sampler = sampler_of(self.plan.config, place) if own else optuna.samplers.RandomSampler(seed=place)
         snapshot_sampler(self.study)
         seeds = self.plan.seeds
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if place < len(seeds) and not waiting:
             self.study.enqueue_trial(
-                self.plan.space.as_asked(seeds[place]), user_attrs={ORIGIN: "seed" if place else BASELINE}
+                self.plan.space.as_asked(seeds[place]), user_attrs={ORIGIN: SEED if place else BASELINE}
             )
-        trial = self.study.ask()
-        if ORIGIN not in trial.user_attrs:
-            trial.set_user_attr(ORIGIN, "sampler")
-        return trial
+        return self.study.ask()
 
     def _run(self, trial: Trial, describe: Callable[[str], None]) -> None:
         seen: list[Progress] = []
         try:
             values = self.plan.space.suggest(trial)
+            if ORIGIN not in trial.user_attrs:
+                trial.set_user_attr(ORIGIN, history.drawn(self.study.sampler, trial))
+            if self._repeated(trial, values):
+                return
             given = words(values)
             self._note(trial, given)
+            self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
-            results = [_checked(target.name, evaluation) for target in self.plan.objective.targets]
+            results = [self._checked(name, evaluation) for name in self.plan.objective.names]
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
@@ -95,6 +115,20 @@ class Session:
             self._keep(trial, evaluation)
             self._tell(trial, TrialState.COMPLETE, results)
 
+    def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
+        """Tell the sampler what is known of this configuration, if it was measured before."""
+        earlier = history.measured_before(self.study, values)
+        if earlier is None:
+            return False
+        trial.set_user_attr(REPEATS, earlier.number)
+        for key in ("command", "metrics"):
+            if key in earlier.user_attrs:
+                trial.set_user_attr(key, earlier.user_attrs[key])
+        for name, value in earlier.constraints.items():
+            trial.set_constraint(name, value)
+        self._tell(trial, earlier.state, earlier.values if earlier.state == TrialState.COMPLETE else None)
+        return True
+
     def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         with stoppable(self.study):
             self.study.tell(trial, values, state)
@@ -106,6 +140,9 @@ class Session:
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
+        over = progress.batch == len(self.plan.dev.questions.batches)
+        if not over and any(self._lost(progress, rival) for rival in self._rivals):
+            raise optuna.TrialPruned
         if len(self.study.directions) > 1 or math.isnan(running):
             return
         if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
@@ -115,8 +152,13 @@ class Session:
                     trial.report(float(scores[step]), step)
         else:
             trial.report(running, progress.batch)
-        if progress.batch < len(self.plan.dev.questions.batches) and trial.should_prune():
+        if not over and trial.should_prune():
             raise optuna.TrialPruned
+
+    def _lost(self, progress: Progress, rival: int) -> bool:
+        signs = self.plan.objective.signs
+        theirs = scorebook.read(self.plan.settings.folder, rival)
+        return self.race is not None and set(signs) <= set(theirs) and self.race.lost(progress.scores, theirs, signs)
 
     def _note(self, trial: Trial, given: Sequence[str]) -> None:
         command = replay_command([*self.plan.dev.base, *given])
@@ -132,64 +174,62 @@ class Session:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
         trial.set_user_attr("metrics", means)
         trial.set_user_attr("seconds", dict(evaluation.seconds))
-        columns: dict[str, Sequence[Any]] = {name: values.tolist() for name, values in evaluation.per_query.items()}
-        columns["retrieved"] = [list(ids) for ids in evaluation.retrieved]
-        if evaluation.answers:
-            columns["answer"] = evaluation.answers
-        self._write_scores(trial, evaluation.query_ids, columns)
+        if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
+            trial.set_user_attr("coverage", short)
+        self._constrain(trial, evaluation.means)
+        scorebook.write(self.plan.settings.folder, trial.number, evaluation)
 
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
         count = len(next(iter(progress.scores.values())))
         ids = [query.id for query in self.plan.dev.questions.queries.items[:count]]
         trial.set_user_attr("questions", count)
-        self._write_scores(trial, ids, {name: values.tolist() for name, values in progress.scores.items()})
+        self._constrain(trial, {name: progress.mean(name) for name in progress.scores})
+        columns = {name: values.tolist() for name, values in progress.scores.items()}
+        scorebook.write_columns(self.plan.settings.folder, trial.number, ids, columns)
 
-    def _write_scores(self, trial: Trial, ids: Sequence[str], columns: dict[str, Sequence[Any]]) -> None:
-        """per_query.json in the form of an MLflow table: {"columns": [...], "data": [[...], ...]}; nan as null."""
-        table = {
-            "columns": ["query_id", *columns],
-            "data": [list(map(_or_null, row)) for row in zip(ids, *columns.values(), strict=True)],
-        }
-        path = trial_folder(self.plan.settings.folder, trial.number) / "per_query.json"
-        path.write_text(json.dumps(table, ensure_ascii=False), "utf-8")
+    def _constrain(self, trial: Trial, means: Mapping[str, float]) -> None:
+        for constraint in self.plan.objective.constraints:
+            trial.set_constraint(constraint.text, constraint.violation(means))
+
+    def _checked(self, name: str, evaluation: Evaluation) -> float:
+        """The mean as a plain finite float; raises ValueError where it is not one, or speaks for too few questions."""
+        value, share = evaluation.means[name], evaluation.coverage[name]
+        if share < self.plan.objective.coverage:
+            raise ValueError(
+                f"{name} could be measured for {share:.0%} of its questions only, less than evaluation.coverage="
+                f"{self.plan.objective.coverage:.0%}"
+            )
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}: it could not be measured for any question, or is infinite")
+        return float(value)
 
     def _exhausted(self) -> bool:
-        """Whether the sampler has said that there is nothing left to try, now or in an earlier run."""
-        return EXHAUSTED in self.study.user_attrs
+        """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""
+        return EXHAUSTED in self.study.user_attrs or history.latest_repeats(self.study) >= GIVE_UP_AFTER
 
     def _late(self) -> bool:
         limit = self.plan.settings.timeout
         return limit is not None and time.monotonic() - self.start > limit
 
     def _best(self) -> str:
-        front = front_of(self.study)
+        front = history.front_of(self.study)
         if len(self.study.directions) > 1:
             return f" · {len(front)} on the Pareto front" if front else ""
         return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
     def _told(self, trial: FrozenTrial) -> str:
-        value = {
-            TrialState.COMPLETE: lambda: " ".join(
-                f"{t.name} {v:.4f}" for t, v in zip(self.plan.objective.targets, trial.values, strict=True)
-            ),
-            TrialState.PRUNED: lambda: (
-                f"pruned after {trial.user_attrs['questions']} of {self.plan.dev.questions.count} questions"
-            ),
-            TrialState.FAIL: lambda: f"failed: {trial.user_attrs.get('reason', '')[:200]}",
-        }[trial.state]()
-        return f"trial {trial.number}: {value}{self._best()}"
+        return f"trial {trial.number}: {self._result(trial)}{self._best()}"
 
-
-def _or_null(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _checked(name: str, evaluation: Evaluation) -> float:
-    """The mean as a plain finite float; raises ValueError where it is not one."""
-    value = evaluation.means[name]
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}: it could not be measured for any question, or is infinite")
-    return float(value)
+    def _result(self, trial: FrozenTrial) -> str:
+        if REPEATS in trial.user_attrs:
+            return f"the same as trial {trial.user_attrs[REPEATS]}, not measured again"
+        if trial.state == TrialState.PRUNED:
+            return f"pruned after {trial.user_attrs['questions']} of {self.plan.dev.questions.count} questions"
+        if trial.state == TrialState.FAIL:
+            return f"failed: {trial.user_attrs.get('reason', '')[:200]}"
+        kept = "" if history.feasible(trial) else ", beyond a constraint"
+        pairs = zip(self.plan.objective.names, trial.values, strict=True)
+        return " ".join(f"{name} {value:.4f}" for name, value in pairs) + kept
 
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:

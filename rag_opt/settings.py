@@ -30,6 +30,7 @@ class Settings:
     test_share: float
     split_seed: int
     threads: int | None
+    ties: int
 
 
 def settings_of(config: DictConfig, variant: str = "") -> Settings:
@@ -57,6 +58,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         test_share=share,
         split_seed=_whole(config.dataset, "split_seed", 0, "dataset."),
         threads=None if plain(config.threads) is None else _whole(config, "threads", 1),
+        ties=_whole(config.confirmation, "ties", 0, "confirmation."),
     )
 
 

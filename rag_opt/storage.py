@@ -195,6 +195,17 @@ def note(trial: optuna.Trial, body: str) -> None:
         )
 
 
+def note_study(study: optuna.Study, body: str) -> None:
+    """Give a study its note (Markdown) in optuna-dashboard, in place of the one it has."""
+    storage, study_id = study._storage, study._study_id
+    known = storage.get_study_system_attrs(study_id)
+    storage.set_study_system_attr(study_id, "dashboard:note_ver", known.get("dashboard:note_ver", 0) + 1)
+    parts = [body[start : start + NOTE_PART] for start in range(0, len(body), NOTE_PART)]
+    old = sum(key.startswith("dashboard:note_str:") for key in known)
+    for place, part in enumerate([*parts, *[""] * (old - len(parts))]):
+        storage.set_study_system_attr(study_id, f"dashboard:note_str:{place}", part)
+
+
 def snapshot_sampler(study: optuna.Study) -> None:
     """Remember where the sampler stands, before it draws; only QMC's stands in the storage."""
     if not isinstance(study.sampler, optuna.samplers.QMCSampler):

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -13,37 +14,27 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, quoted
+from rag_opt.config import FOLDER, NAME
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.shell import Refused, run_hydra, search_path
-from rag_opt.trust import build, plain
+from rag_opt.trust import plain
 
 if TYPE_CHECKING:
     import optuna
 
+    from rag_opt.findings import Findings
     from rag_opt.plan import Plan
     from rag_opt.progress import Screen
-    from rag_opt.report import Summary
-
-
-FINALISTS = 3
-"""Of a Pareto front so many are timed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A study's result in a line of a comparison; `error` says why there is none."""
+    """A study that was run: its findings, or in `error` why there is no configuration to recommend."""
 
     name: str
-    overrides: str
-    metric: str = ""
-    best: float | None = None
-    test: float | None = None
-    test_baseline: float | None = None
-    trials: int = 0
-    seconds: float = 0.0
+    folder: Path
+    findings: Any = None
     error: str = ""
-    maximize: bool = True
 
 
 def run(overrides: Sequence[str], variant: str = "") -> Outcome:
@@ -60,24 +51,11 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
         screen.say(_greeting(plan))
         try:
             with locked(plan.settings.folder):
-                summary = _worked(plan, screen)
+                findings = _worked(plan, screen)
         finally:
             plan.dev.store.settle()
-    from rag_opt import report
-
-    found = summary.confirmation
-    return Outcome(
-        plan.settings.name,
-        variant,
-        plan.objective.targets[0].name,
-        summary.best.values[0] if summary.best else None,
-        found.best if found else None,
-        found.baseline if found else None,
-        sum(summary.counts.values()),
-        summary.seconds,
-        "" if summary.front else report.conclusion(summary),
-        plan.objective.directions[0] == "maximize",
-    )
+    found = findings.confirmation is not None or "replay" in findings.commands
+    return Outcome(plan.settings.name, plan.settings.folder, findings, "" if found else findings.reason)
 
 
 def _greeting(plan: Plan) -> str:
@@ -90,35 +68,36 @@ def _greeting(plan: Plan) -> str:
     )
 
 
-def _worked(plan: Plan, screen: Screen) -> Summary:
+def _worked(plan: Plan, screen: Screen) -> Findings:
     from optuna.study import StudyDirection
 
+    from rag_opt.conclude import storage_url
+    from rag_opt.plan import pruner_of
     from rag_opt.session import Session
     from rag_opt.storage import check_fingerprints, close, close_zombies, opened, places_taken
 
     settings = plan.settings
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
-    url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
-    study = opened(url, settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
+    study = opened(storage_url(plan), settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
     check_fingerprints(study, plan.fingerprints, settings.folder)
-    study.pruner = build(plan.config.pruner, plain(plan.config.trusted_modules))
+    study.pruner, race = pruner_of(plan.config)
     zombies = close_zombies(study)
     if zombies or places_taken(study):
         repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
         screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
     with environment.no_collection():
         tracker = _tracker(plan, study)
-    session = Session(plan, study, screen, [tracker] if tracker else [])
+    session = Session(plan, study, screen, [tracker] if tracker else [], race)
     try:
         session.run()
-        summary = _finished(plan, study, screen, tracker)
+        findings = _finished(plan, study, screen, tracker)
         close(study)
-        return summary
+        return findings
     except BaseException as error:
         if tracker:
             tracker.reconcile(study)
-            tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {})
+            tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
         if isinstance(error, OSError):
             raise StudyError(
                 f"{settings.folder}: can't be written: {error}; the same command goes on from here"
@@ -140,109 +119,20 @@ def _tracker(plan: Plan, study: optuna.Study) -> Any:
     return tracker
 
 
-def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> Summary:
-    from omegaconf import OmegaConf
+def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> Findings:
+    from rag_opt import report, summary
+    from rag_opt.conclude import concluded
 
-    from rag_opt import report
-    from rag_opt.search_space import values_of, words
-    from rag_opt.session import measured_config
-
-    summary = _summary(plan, study)
-    folder = plan.settings.folder
-    shown = summary.front[0] if summary.front else None
-    given = words(values_of(shown.params) if shown else plan.baseline)
-    mermaid = plan.dev.pipeline(given).mermaid()
-    texts = {"report.md": report.markdown(summary, study, mermaid, plan.fingerprints), "pipeline.mmd": mermaid}
-    if shown:
-        texts["best.yaml"] = report.best_yaml(summary, measured_config([*plan.dev.base, *given]))
-    for name in ("report.md", "best.yaml"):
-        if name in texts:
-            (folder / name).write_text(texts[name], "utf-8")
-    texts["search_space.yaml"] = OmegaConf.to_yaml(plan.config.search_space)
-    report.printed(summary, study, screen.console)
+    findings = concluded(plan, study)
+    page = report.written(findings, study, plan.settings.folder)
+    report.shown_in_dashboard(findings, study, plan.settings.folder)
+    summary.printed(findings, study, screen.console)
+    screen.say(f"{'open:':<10} {page}")
     if tracker:
-        test = {f"test.{summary.targets[0]}": summary.confirmation.best} if summary.confirmation else {}
-        for name, latency in summary.latencies.items():
-            test |= {f"{name}.latency_p50": latency.p50, f"{name}.latency_p95": latency.p95}
-        dev = dict(zip(summary.targets, summary.best.values, strict=True)) if summary.best else {}
-        tracker.close("FINISHED", texts, {**{f"best.{name}": value for name, value in dev.items()}, **test})
-    return summary
-
-
-def _summary(plan: Plan, study: optuna.Study) -> Summary:
-    from rag_opt import report
-
-    front = report.front_of(study)
-    baseline = report.baseline_of(study)
-    best = front[0] if len(plan.objective.targets) == 1 and front else None
-    hits, misses = sum(plan.dev.store.hits.values()), sum(plan.dev.store.misses.values())
-    return report.Summary(
-        plan.settings.name,
-        plan.settings.folder,
-        tuple(target.name for target in plan.objective.targets),
-        best,
-        baseline,
-        tuple(front),
-        report.counts_of(study),
-        report.seconds_of(study),
-        _confirmation(plan, best, baseline),
-        _latencies(plan, [*front[:FINALISTS], *([baseline] if baseline and baseline not in front else [])]),
-        _commands(plan, front),
-        f"{hits:,} of {hits + misses:,} stage results came from the store",
-        next((str(t.user_attrs["reason"]) for t in study.get_trials(deepcopy=False) if "reason" in t.user_attrs), ""),
-    )
-
-
-def _confirmation(plan: Plan, best: Any, baseline: Any) -> Any:
-    from rag_opt.confirm import confirmed
-    from rag_opt.search_space import values_of, words
-
-    if best is None or baseline is None:
-        return None
-    target, direction = plan.objective.targets[0], plan.objective.directions[0]
-    ours, theirs = (plan.test.measured(words(values_of(trial.params))) for trial in (best, baseline))
-    return confirmed(target.name, direction, ours, theirs, plan.settings.seed)
-
-
-def _latencies(plan: Plan, finalists: Sequence[Any]) -> dict[str, Any]:
-    """By name (best, baseline, else trial N) what a question costs; a pipeline that pays for questions is not timed."""
-    from rag_opt.progress import say
-    from rag_opt.report import BASELINE, ORIGIN
-    from rag_opt.search_space import values_of, words
-
-    found = {}
-    for place, trial in enumerate(finalists):
-        name = "baseline" if trial.user_attrs.get(ORIGIN) == BASELINE else f"trial {trial.number}"
-        try:
-            latency = plan.test.timed(words(values_of(trial.params)))
-        except Exception as error:
-            # The study's result stands, whatever a component does with a single question.
-            say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
-            continue
-        if latency is not None:
-            found["best" if place == 0 and len(plan.objective.targets) == 1 else name] = latency
-    return found
-
-
-def _commands(plan: Plan, front: Sequence[Any]) -> dict[str, str]:
-    from rag_opt.search_space import values_of, words
-    from rag_opt.session import replay_command
-    from rag_opt.storage import hidden
-
-    node, settings = plain(plan.config.tracking), plan.settings
-    url = str(plain(plan.config.storage.url)).replace("{folder}", settings.folder.as_posix())
-    longer = [word for word in plan.dev.base if not word.startswith("n_trials=")]
-    commands = {}
-    if front:
-        commands["replay"] = replay_command([*plan.dev.base, *words(values_of(front[0].params))])
-    if "/" in settings.name:
-        # A study of a multirun goes on by itself under its whole name.
-        longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
-    commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
-    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(url)])}"
-    if node["enabled"]:
-        commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
-    return commands
+        files = [plan.settings.folder / name for name in report.FILES]
+        texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
+        tracker.close("FINISHED", texts, report.metrics(findings, study), files)
+    return findings
 
 
 def job(config: DictConfig) -> Outcome:
@@ -260,7 +150,7 @@ def job(config: DictConfig) -> Outcome:
         if not multirun:
             raise Refused(error) from error
         print(f"{variant}: {error}", file=sys.stderr)
-        return Outcome(str(config.name), variant, error=str(error))
+        return Outcome(str(config.name), Path(), error=str(error))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ kill or an outage has cost can be made again at any time. Nothing here ends a st
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -119,12 +119,17 @@ class MLflowCallback(Mirror):
                 self._log(run.info.run_id, trial)
 
     @guarded
-    def close(self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-        """Give the parent its results and its status."""
+    def close(
+        self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float], files: Sequence[Path]
+    ) -> None:
+        """Give the parent its results and its status; files that are not there are left out."""
         if not self.parent_id:
             return
         for name, text in artifacts.items():
             self.client.log_text(self.parent_id, text, name)
+        for path in files:
+            if path.is_file():
+                self.client.log_artifact(self.parent_id, str(path))
         for name, value in metrics.items():
             self.client.log_metric(self.parent_id, metric_name(name), value)
         self.client.set_terminated(self.parent_id, status)
@@ -144,7 +149,7 @@ class MLflowCallback(Mirror):
         params = [Param(key, str(value)) for key, value in values.items()]
         texts = [
             RunTag(key, str(trial.user_attrs[key]))
-            for key in ("origin", "reason", "command")
+            for key in ("origin", "reason", "command", "repeats", "coverage")
             if key in trial.user_attrs
         ]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)

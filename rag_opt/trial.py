@@ -16,11 +16,11 @@ from rich.text import Text
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, composed
 from rag_opt.datasets.checks import split
-from rag_opt.errors import ConfigError, MetricError, RagOptError
+from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
-from rag_opt.keys import key_of
 from rag_opt.latency import Latency, timed
-from rag_opt.metrics.catalogue import MAXIMIZE, MINIMIZE, Metric, metric, unmet
+from rag_opt.metrics.catalogue import TIMED, Metric
+from rag_opt.objective import measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset, Evaluation
@@ -30,23 +30,6 @@ from rag_opt.store import GIGABYTE, Store
 from rag_opt.trust import build, plain
 
 SPLITS = ("dev", "test")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is optimised (with a direction each), and what else is measured."""
-
-    targets: tuple[Metric, ...]
-    directions: tuple[str, ...]
-    reported: tuple[Metric, ...]
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (*self.targets, *self.reported)
-
-    @property
-    def fingerprint(self) -> str:
-        return key_of("objective", [target.name for target in self.targets], self.directions)
 
 
 @dataclass(frozen=True)
@@ -70,35 +53,17 @@ class Bench:
         pipeline = self.pipeline(words)
         return None if pipeline.pays_per_query else timed(pipeline, self.questions)
 
+    def stages(self, words: Sequence[str]) -> dict[str, float]:
+        """Seconds by part of the configuration's pipelines: indexing in all, the others per question."""
+        pipeline = self.pipeline(words)
+        asked = self.questions
+        return pipeline.stage_seconds(asked.queries, asked.documents, pipeline.index(asked.documents))
+
     def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
         """The scores of the configuration that these words describe."""
-        return evaluated(self.pipeline(words), self.questions, self.metrics, self.store, report)
-
-
-def objective_of(config: DictConfig) -> Objective:
-    """The objective of a configuration; raises MetricError or ConfigError when it names nothing that exists."""
-    names, extra = _names(config, "metrics"), _names(config, "report")
-    if not names:
-        raise ConfigError("objective.metrics is empty: name at least one, such as objective.metrics=[nDCG@10]")
-    targets = tuple(metric(name) for name in names)
-    given = plain(config.objective.directions)
-    directions = [target.direction for target in targets] if given is None else given
-    if not isinstance(directions, list) or len(directions) != len(targets):
-        raise ConfigError(f"objective.directions={given}: one for each of {names} is needed, or null")
-    for direction in directions:
-        if direction not in (MAXIMIZE, MINIMIZE):
-            raise ConfigError(f"objective.directions: '{direction}' is neither {MAXIMIZE} nor {MINIMIZE}")
-    reported = tuple(metric(name) for name in dict.fromkeys(extra) if name not in names)
-    return Objective(targets, tuple(directions), reported)
-
-
-def _names(config: DictConfig, key: str) -> list[str]:
-    given = plain(config.objective[key])
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise ConfigError(f"objective.{key}={given}: a list of metric names is expected, such as [nDCG@10, F1]")
-    if len(set(given)) < len(given):
-        raise ConfigError(f"objective.{key}={given}: a metric is named twice")
-    return given
+        latency = self.timed(words) if any(metric.name in TIMED for metric in self.metrics) else None
+        percentiles = None if latency is None else (latency.p50, latency.p95)
+        return evaluated(self.pipeline(words), self.questions, self.metrics, self.store, report, percentiles)
 
 
 def store_of(config: DictConfig) -> Store:
@@ -118,17 +83,6 @@ def loaded(config: DictConfig) -> Dataset:
     for note in dataset.notes:
         say(f"{dataset.name}: {note}")
     return dataset
-
-
-def measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> tuple[Metric, ...]:
-    """The targets, and the reported metrics that this dataset and pipeline can feed.
-
-    Raises MetricError when a target can't be measured.
-    """
-    for target in objective.targets:
-        if reason := unmet(target, dataset, has_generator):
-            raise MetricError(f"objective: {reason}")
-    return (*objective.targets, *(m for m in objective.reported if unmet(m, dataset, has_generator) is None))
 
 
 def replayed(overrides: Sequence[str]) -> Evaluation:

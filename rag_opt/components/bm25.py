@@ -63,12 +63,13 @@ class BM25Index(Record):
     """A BM25 index over chunks.
 
     `model()` gives bm25s' (None where no chunk has a word that counts), made when asked for: a ranking that is in the
-    store needs none.
+    store needs none. size() are the bytes of its word counts.
     """
 
     chunks: Chunks
     reading: Reading
     model: Callable[[], Any]
+    size: Callable[[], int]
     took: Callable[[], float]
     key: str
 
@@ -111,7 +112,11 @@ class BM25Indexer(Stage):
             except FileNotFoundError:
                 return 0.0
 
-        return {"bm25_index": BM25Index(chunks, reading, model, took, key)}
+        def size() -> int:
+            counts = counts_of(chunks, reading, self.store)
+            return sum(getattr(counts, name).nbytes for name in ARRAYS)
+
+        return {"bm25_index": BM25Index(chunks, reading, model, size, took, key)}
 
     def _weighed(self, chunks: Chunks, reading: Reading) -> Any:
         counts = counts_of(chunks, reading, self.store)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from haystack import component
 
+from rag_opt.artifacts import size_of
 from rag_opt.components.ranking import Pair, best, ranked
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
@@ -24,11 +25,12 @@ SCORES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class VectorIndex(Record):
-    """The vectors of chunks, and how Chroma's collection of them is opened (None: exact search)."""
+    """The vectors of chunks, and how Chroma's collection of them is opened (None: exact search); size() in bytes."""
 
     chunks: Chunks
     vectors: Vectors
     collection: Callable[[], Any] | None
+    size: Callable[[], int]
     key: str
     seconds: float = 0.0
 
@@ -39,7 +41,8 @@ class ExactIndexer(Stage):
 
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
-        return {"vector_index": VectorIndex(chunks, vectors, None, key_of(self.fingerprint, vectors.key, chunks.key))}
+        key = key_of(self.fingerprint, vectors.key, chunks.key)
+        return {"vector_index": VectorIndex(chunks, vectors, None, lambda: vectors.values.nbytes, key)}
 
 
 @component
@@ -62,7 +65,8 @@ class ChromaIndexer(Stage):
         def collection() -> Any:
             return self.store.live("chroma opened", key, lambda: Opened(folder), keep=1).collection
 
-        return {"vector_index": VectorIndex(chunks, vectors, collection, key, self.store.seconds("chroma", key))}
+        took = self.store.seconds("chroma", key)
+        return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: size_of(folder), key, took)}
 
     def _write(self, path: Path, values: Floats) -> None:
         hnsw = {

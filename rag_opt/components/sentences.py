@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,19 @@ def _lists(documents: Documents, store: Store) -> list[list[Span]]:
     return spans
 
 
+def sentences_in(texts: list[str], documents: Documents, store: Store) -> list[list[str]]:
+    """The sentences of each text, as the documents' own language and abbreviations have it; [] of an empty text."""
+    punkt = store.live("punkt", documents.key, lambda: _trained(documents))
+    return [[part for part in punkt.tokenize(text.strip()) if part.strip()] for text in texts]
+
+
 def _columns(documents: Documents) -> Columns:
     found = list(_sentences(documents))
     columns = np.array(found, np.int32).reshape(-1, 3)
     return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
 
 
-def _sentences(documents: Documents) -> Iterator[tuple[int, int, int]]:
+def _trained(documents: Documents) -> Any:
     from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
     trainer = PunktTrainer()
@@ -46,7 +53,11 @@ def _sentences(documents: Documents) -> Iterator[tuple[int, int, int]]:
         trainer.train(document.text, finalize=False)
         seen += len(document.text)
     trainer.finalize_training()
-    tokenizer = PunktSentenceTokenizer(trainer.get_params())
+    return PunktSentenceTokenizer(trainer.get_params())
+
+
+def _sentences(documents: Documents) -> Iterator[tuple[int, int, int]]:
+    tokenizer = _trained(documents)
     for row, document in enumerate(documents.items):
         for start, end in between(document.text, (0, len(document.text)), BLANK_LINE):
             for first, last in tokenizer.span_tokenize(document.text[start:end]):

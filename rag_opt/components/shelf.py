@@ -51,6 +51,14 @@ def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     return Vectors(values, key, seconds)
 
 
+def looked_up(encoder: Encoder, texts: list[str], store: Store) -> Floats:
+    """The vectors of the texts as `embedded` gives them, without a matrix on disk: for sets that won't come again."""
+    names = [digest_of(text) for text in texts]
+    shelf = _shelf(encoder, store)
+    shelf.add(names, texts)
+    return shelf.rows(names)
+
+
 def _shelf(encoder: Encoder, store: Store) -> Shelf:
     return store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
 

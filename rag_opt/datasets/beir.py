@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, check_count, checked
+from rag_opt.datasets.checks import Judgement, check_count, checked, sample
 from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, text_of, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
 
 
-def load(path: str | None, qrels: str | None = None, num_queries: int | None = None) -> Dataset:
+def load(
+    path: str | None, qrels: str | None = None, num_queries: int | None = None, seed: int | None = None
+) -> Dataset:
     """The dataset of a BEIR folder.
 
     `qrels` names one file in it (default: qrels.tsv, else all of qrels/*.tsv). Queries that the qrels do not mention
     and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps the
-    first so many. A queries.jsonl row may also carry `answers` and `evidence` [{doc_id, start, end}].
+    first so many, or with a `seed` so many at random. A queries.jsonl row may also carry `answers` and `evidence`
+    [{doc_id, start, end}].
     """
     check_count("num_queries", num_queries)
     folder = existing(path, "dataset.path")
@@ -25,7 +28,9 @@ def load(path: str | None, qrels: str | None = None, num_queries: int | None = N
     judgements = [row for file in _qrels_files(folder, qrels) for row in read_qrels(file)]
     judged = {row.query_id for row in judgements}
     all_queries = list(read_queries(folder / "queries.jsonl"))
-    queries = [query for query in all_queries if query.id in judged or query.answers][:num_queries]
+    queries = [query for query in all_queries if query.id in judged or query.answers]
+    drawn = sample([query.id for query in queries], num_queries, seed) if seed is not None else None
+    queries = queries[:num_queries] if drawn is None else [query for query in queries if query.id in drawn]
     known = {query.id for query in all_queries}
     chosen = {query.id for query in queries}
     # Judgements of queries that exist but were not chosen go; those of unknown queries stay, to be reported.

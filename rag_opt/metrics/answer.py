@@ -78,12 +78,27 @@ def bleu(answer: str, reference: str) -> float:
     return float(sentence_bleu([wanted], given, [1 / order] * order, SmoothingFunction().method3))
 
 
+def chrf(answer: str, reference: str) -> float:
+    """chrF2: F2 of character n-grams up to 6, spaces left out (Popović 2015, 2016), by sacrebleu."""
+    if not answer.strip() or not reference.strip():
+        return float(answer.strip() == reference.strip())
+    return float(_chrf().sentence_score(answer, [reference]).score) / 100
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()
+
+
 PAIRWISE: dict[str, Pairwise] = {
     "EM": exact_match,
     "F1": token_f1,
     "ROUGE-1": rouge_1,
     "ROUGE-L": rouge_l,
     "BLEU": bleu,
+    "chrF": chrf,
 }
 
 

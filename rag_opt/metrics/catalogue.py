@@ -8,31 +8,57 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag_opt.errors import MetricError, nearest
-from rag_opt.metrics import answer, retrieval
-from rag_opt.records import Dataset, Ints, Qrels, Query, Scores
+from rag_opt.metrics import answer, context, evidence, own, retrieval
+from rag_opt.records import Dataset, Ints, Qrels, Query, Rankings, Scores
+from rag_opt.trust import build
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it."""
+    """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it.
+
+    `rankings` are documents, `ranking` the chunks that they come from. `encode` gives unit vectors of texts, `split`
+    their sentences; `latency` is (p50, p95) in seconds where it was timed, `index_bytes()` the size of the indexes.
+    """
 
     queries: Sequence[Query]
     qrels: Qrels
     rankings: Sequence[Sequence[str]]
+    ranking: Rankings
     answers: Sequence[str] | None
     tokens: Ints
     seconds: float
     encode: Callable[[list[str]], Any]
+    split: Callable[[list[str]], list[list[str]]]
     metrics: tuple[str, ...] = ()
+    latency: tuple[float, float] | None = None
+    index_bytes: Callable[[], int] = int
+
+    @cached_property
+    def contexts(self) -> list[list[str]]:
+        """Per query the texts of the chunks found, best first."""
+        texts = self.ranking.chunks.texts
+        return [[texts[row] for row in rows if row >= 0] for rows in self.ranking.rows.tolist()]
+
+    @cached_property
+    def spans(self) -> list[list[evidence.Span]]:
+        """Per query where the chunks found stand, best first."""
+        chunks = self.ranking.chunks
+        starts, ends = chunks.starts.tolist(), chunks.ends.tolist()
+        return [
+            [evidence.Span(chunks.document_ids[row], starts[row], ends[row]) for row in rows if row >= 0]
+            for rows in self.ranking.rows.tolist()
+        ]
 
     @cached_property
     def ranked(self) -> dict[str, Scores]:
         """The values of all ranking metrics, measured in one go."""
-        names = [name for name in self.metrics if name not in OTHERS]
+        names = [name for name in self.metrics if retrieval.measure(name) is not None]
         return retrieval.per_query(names, self.qrels, [query.id for query in self.queries], self.rankings)
 
 
@@ -44,6 +70,17 @@ class Metric:
     direction: str
     needs: str
     values: Callable[[Observed], Scores]
+    version: str = ""
+
+    def applies(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
+        """Per query whether the dataset has what this metric needs; where it has and the value is nan: unmeasured."""
+        return np.array([_has(self.needs, query, qrels) for query in queries], bool)
+
+
+def _has(needs: str, query: Query, qrels: Qrels) -> bool:
+    if needs == "qrels":
+        return any(grade > 0 for grade in qrels.get(query.id, {}).values())
+    return bool({"answers": query.answers, "evidence": query.evidence}.get(needs, True))
 
 
 def _references(observed: Observed) -> list[tuple[str, ...]]:
@@ -73,13 +110,49 @@ def _ranked(name: str) -> Metric:
     return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.ranked[name])
 
 
+def _evidence(name: str, measure: str, k: int) -> Metric:
+    def values(observed: Observed) -> Scores:
+        return evidence.per_query(measure, k, observed.spans, [query.evidence for query in observed.queries])
+
+    return Metric(name, MAXIMIZE, "evidence", values)
+
+
+def _grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -> Metric:
+    """A metric of an answer and the chunks that it was made from; it needs no reference."""
+
+    def values(observed: Observed) -> Scores:
+        return _nan(observed) if observed.answers is None else measure(observed, observed.answers)
+
+    return Metric(name, MAXIMIZE, "generator", values)
+
+
+def _constant(name: str, value: Callable[[Observed], float]) -> Metric:
+    return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)))
+
+
+def _percentile(name: str, place: int) -> Metric:
+    return _constant(name, lambda seen: np.nan if seen.latency is None else seen.latency[place])
+
+
+TIMED = ("latency_p50", "latency_p95")
+"""Metrics for which every trial's pipeline is timed one question at a time."""
+
 OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
-    # Cosine of MiniLM embeddings: the measuring embedder stays the same whatever embedder is searched.
+    # Cosines of MiniLM embeddings: the measuring embedder stays the same whatever embedder is searched.
     "similarity": Metric("similarity", MAXIMIZE, "answers", _similarity),
+    "coherence": _grounded("coherence", lambda seen, said: context.coherence(seen.encode, said, seen.contexts)),
+    "faithfulness": _grounded(
+        "faithfulness", lambda seen, said: context.faithfulness(seen.encode, seen.split, said, seen.contexts)
+    ),
+    "diversity": Metric("diversity", MAXIMIZE, "", lambda seen: context.diversity(seen.encode, seen.contexts)),
     # Words and punctuation marks of the question and the retrieved chunks: what a reader is given.
     "tokens": Metric("tokens", MINIMIZE, "", lambda seen: seen.tokens.astype(np.float64)),
     # Seconds a query costs, all stages added up as they took when they were computed; the same for a whole batch.
-    "latency": Metric("latency", MINIMIZE, "", lambda seen: np.full(len(seen.queries), seen.seconds)),
+    "latency": _constant("latency", lambda seen: seen.seconds),
+    # Seconds from question to answer, one question at a time, nothing cached.
+    **{name: _percentile(name, place) for place, name in enumerate(TIMED)},
+    # Bytes of what is searched: vectors, word counts, Chroma's files.
+    "index_size": _constant("index_size", lambda seen: float(seen.index_bytes())),
 }
 
 
@@ -87,18 +160,40 @@ def metric(name: str) -> Metric:
     """The metric of this name; raises MetricError with the nearest one."""
     if name in OTHERS:
         return OTHERS[name]
+    if (found := evidence.parsed(name)) is not None:
+        return _evidence(name, *found)
     if retrieval.measure(name) is not None:
         return _ranked(name)
-    known = [*retrieval.MEASURES, *OTHERS]
+    known = [*retrieval.MEASURES, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
     raise MetricError(f"objective: '{name}' is no metric; {nearest(name, known)} (also any measure of ir_measures)")
+
+
+def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
+    """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
+    where, direction, needs = own.checked(name, node)
+    function = build({"_target_": where, "_partial_": True}, trusted).func
+    return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
+
+
+def cases(seen: Observed) -> list[own.Case]:
+    """What a user's function is given, one case a query."""
+    answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
+    rows = zip(seen.queries, answers, seen.contexts, seen.rankings, strict=True)
+    return [
+        own.Case(query.text, said, query.answers, tuple(texts), tuple(ids), dict(seen.qrels.get(query.id, {})))
+        for query, said, texts, ids in rows
+    ]
 
 
 def unmet(chosen: Metric, dataset: Dataset, has_generator: bool) -> str | None:
     """Why this metric can't be measured for a single query; None when it can."""
-    if chosen.needs == "qrels" and not any(grade > 0 for grades in dataset.qrels.values() for grade in grades.values()):
+    lacks = not chosen.applies(dataset.queries, dataset.qrels).any()
+    if chosen.needs == "qrels" and lacks:
         return f"{chosen.name} needs relevant documents, and {dataset.name} names none"
-    if chosen.needs == "answers" and not any(query.answers for query in dataset.queries):
+    if chosen.needs == "evidence" and lacks:
+        return f"{chosen.name} needs evidence (character spans), and {dataset.name} has none"
+    if chosen.needs == "answers" and lacks:
         return f"{chosen.name} needs reference answers, and {dataset.name} has none"
-    if chosen.needs == "answers" and not has_generator:
+    if chosen.needs in ("answers", "generator") and not has_generator:
         return f"{chosen.name} needs a generator, and generator=none writes no answers"
     return None

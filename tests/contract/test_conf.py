@@ -14,12 +14,12 @@ from rag_opt import config
 from rag_opt.components.stage import Stage
 from rag_opt.config import FOLDER, STAGES, composed
 from rag_opt.metrics.catalogue import metric
+from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
-from rag_opt.plan import beginnings, check_space, sampler_of, searched
+from rag_opt.plan import beginnings, check_space, pruner_of, sampler_of, searched
 from rag_opt.search_grammar import parsed
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
-from rag_opt.trial import objective_of
 from rag_opt.trust import build, plain
 
 CHOICES = sorted((path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml"))
@@ -123,7 +123,7 @@ def built_sampler(choice: str) -> Any:
 @pytest.mark.parametrize("pruner", of("pruner"))
 def test_samplers_and_pruners_run_a_conditional_study(choice: str, pruner: str) -> None:
     space = parsed({"a": "choice(x, y)", "b": {"values": "range(1, 4)", "when": {"a": "y"}}})
-    study = optuna.create_study(sampler=built_sampler(choice), pruner=build(composed([f"pruner={pruner}"]).pruner))
+    study = optuna.create_study(sampler=built_sampler(choice), pruner=pruner_of(composed([f"pruner={pruner}"]))[0])
     for step in range(3):
         trial = study.ask()
         values = space.suggest(trial)

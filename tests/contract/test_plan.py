@@ -108,7 +108,7 @@ BAD = {
     "an unknown metric": (["objective.metrics=[nDGC@10]"], MetricError, "did you mean 'nDCG@10'"),
     "an unknown reported metric": (["objective.report=[speed]"], MetricError, "'speed' is no metric"),
     "no metric": (["objective.metrics=[]"], ConfigError, "objective.metrics is empty"),
-    "metrics as text": (["objective.metrics=F1"], ConfigError, "a list of metric names"),
+    "metrics as text": (["objective.metrics=F1"], ConfigError, "a list is expected, such as"),
     "a metric twice": (["objective.metrics=[F1,F1]"], ConfigError, "named twice"),
     "a wrong direction": (["objective.directions=[up]"], ConfigError, "'up' is neither"),
     "too few directions": (

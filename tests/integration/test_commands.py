@@ -125,7 +125,7 @@ def test_a_multirun_keeps_its_studies_apart_and_compares_them(tmp_path, animals)
     assert done.returncode == 0, done.stderr
     folders = sorted(path.name for path in (tmp_path / "studies/animals").iterdir() if path.is_dir())
     assert folders == [f"sampler={s},seed={i}" for s in ("random", "tpe") for i in (0, 1)]
-    assert "studies, by their best trial's score" in done.stdout
+    assert "studies, by their recommended configuration" in done.stdout
     assert sorted(len(trials(tmp_path, f"animals/{folder}")) for folder in folders) == [5, 5, 5, 5]
     again = next(line for line in done.stderr.splitlines() if line.startswith("continue:"))
     resumed = finished(tmp_path, *shlex.split(again)[4:])

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt import session
+from rag_opt import scorebook, session
 from rag_opt.artifacts import read_table
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
@@ -42,8 +42,8 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     study = study_of(tmp_path)
     assert [trial.state for trial in study.trials if trial.state == TrialState.RUNNING] == []
     assert len(study.trials) == 8
-    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", *["sampler"] * 4]
-    assert outcome.best == study.best_value
+    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", *["random"] * 4]
+    assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
     assert best["retriever"]["top_k"] == session.measured_config([*animals])["retriever"]["top_k"] or best
     report = (folder / "report.md").read_text()
@@ -148,8 +148,8 @@ def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals
     failed = study_of(tmp_path).get_trials(states=(TrialState.FAIL,))
     assert failed
     assert all("no ranks today" in trial.user_attrs["reason"] for trial in failed)
-    assert outcome.trials == 8
-    assert outcome.best is not None
+    assert outcome.findings.trials == 8
+    assert outcome.findings.best is not None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -162,12 +162,13 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
 
     monkeypatch.setattr("rag_opt.trial.evaluated", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
-    assert outcome.best is None
+    assert outcome.findings.best is None
     assert "nDCG@10 is" in outcome.error
     assert {t.state for t in study_of(tmp_path).trials} == {TrialState.FAIL}
 
 
 PRUNED_EARLY = [
+    "pruner=median",
     "pruner.n_startup_trials=1",
     "pruner.n_warmup_steps=0",
     "evaluation.batches=7",
@@ -218,7 +219,7 @@ def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -
 
 def test_a_time_limit_ends_the_study_early(animals, tmp_path) -> None:
     outcome = start(animals, tmp_path, "timeout=0.000001", "n_trials=50")
-    assert outcome.trials <= 1
+    assert outcome.findings.trials <= 1
 
 
 # ---- MLflow
@@ -286,7 +287,7 @@ def test_a_tracking_failure_never_ends_the_study(animals, tmp_path, monkeypatch,
         raise ConnectionError("server away")
 
     monkeypatch.setattr(MlflowClient, "log_batch", broken)
-    assert start(animals, tmp_path, "tracking=mlflow", "n_trials=3").trials == 3
+    assert start(animals, tmp_path, "tracking=mlflow", "n_trials=3").findings.trials == 3
     assert capsys.readouterr().err.count("server away") == 1
     monkeypatch.undo()
     start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
@@ -301,7 +302,7 @@ def test_an_unusable_tracking_uri_never_ends_the_study(animals, tmp_path) -> Non
     assert (
         start(
             animals, tmp_path, "tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db", "n_trials=2"
-        ).trials
+        ).findings.trials
         == 2
     )
 
@@ -410,7 +411,7 @@ def test_a_failure_outside_a_trial_closes_the_parent_run(animals, tmp_path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(session.Session, "_write_scores", full)
+    monkeypatch.setattr(scorebook, "write", full)
     with pytest.raises(StudyError, match="No space left on device"):
         start(animals, tmp_path, "tracking=mlflow")
     monkeypatch.undo()
@@ -520,9 +521,9 @@ def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> No
     assert seen[-len(asked) :] == asked
     assert 0 < latency.p50 <= latency.p95 < 1
     report = start(animals, tmp_path / "study")
-    assert report.best is not None
+    assert report.findings.best is not None
     text = (tmp_path / "study" / "studies" / "animals" / "report.md").read_text()
-    assert "one question at a time, nothing cached" in text
+    assert "nothing cached" in text
 
 
 def test_a_wrong_limit_of_the_store_is_refused(animals, tmp_path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.errors import MetricError
-from rag_opt.metrics import answer, catalogue, retrieval
+from rag_opt.evaluate import coverage
+from rag_opt.metrics import answer, catalogue, context, own, retrieval
 
 ids = st.sampled_from([f"d{i}" for i in range(8)])
 rankings = st.lists(ids, max_size=8, unique=True)
@@ -137,3 +138,69 @@ def test_a_measure_that_can_not_be_computed_here_is_refused_at_once(name: str) -
 def test_costs_are_minimised() -> None:
     assert catalogue.metric("tokens").direction == catalogue.metric("latency").direction == "minimize"
     assert catalogue.metric("P(rel=2)@5").direction == "maximize"
+
+
+@given(sentences.filter(bool), sentences.filter(bool))
+def test_chrf_is_f2_of_mean_precision_and_recall(given_text: str, reference: str) -> None:
+    """Popović 2015: precision and recall of character n-grams averaged over n = 1 to 6, then F with recall twice."""
+    from collections import Counter
+
+    def grams(text: str, n: int) -> Counter:
+        letters = "".join(text.split())
+        return Counter(letters[i : i + n] for i in range(len(letters) - n + 1))
+
+    pairs = [(grams(given_text, n), grams(reference, n)) for n in range(1, 7)]
+    pairs = [(mine, gold) for mine, gold in pairs if mine and gold]
+    shared = [sum((mine & gold).values()) for mine, gold in pairs]
+    precision = np.mean([n / sum(mine.values()) for n, (mine, _) in zip(shared, pairs, strict=True)])
+    recall = np.mean([n / sum(gold.values()) for n, (_, gold) in zip(shared, pairs, strict=True)])
+    expected = 5 * precision * recall / (4 * precision + recall) if precision + recall else 0.0
+    assert answer.chrf(given_text, reference) == pytest.approx(expected)
+
+
+def test_an_empty_answer_has_no_chrf() -> None:
+    assert answer.chrf("", "cat") == answer.chrf("cat", " ") == 0.0
+    assert answer.chrf("", "") == answer.chrf("cat", "cat") == 1.0
+
+
+PLANE = {"a": [1, 0], "b": [0, 1], "c": [0.6, 0.8], "": [1, 0], "-a": [-1, 0]}
+
+
+def on_plane(texts: list[str]) -> np.ndarray:
+    return np.array([PLANE[text] for text in texts], np.float32)
+
+
+def by_bars(texts: list[str]) -> list[list[str]]:
+    return [[part for part in text.split("|") if part] for text in texts]
+
+
+def test_coherence_is_the_mean_cosine_of_answer_and_chunks() -> None:
+    values = context.coherence(on_plane, ["a", "a", "", "a", "a"], [["a", "b"], ["c"], ["a"], [], ["-a"]])
+    assert values.tolist() == pytest.approx([0.5, 0.6, 0.0, 0.0, 0.0])
+
+
+def test_diversity_is_1_less_the_mean_cosine_of_pairs() -> None:
+    values = context.diversity(on_plane, [["a", "b"], ["a", "b", "c"], ["a", "a"], ["a"], []])
+    assert values.tolist() == pytest.approx([1.0, 1 - (0 + 0.6 + 0.8) / 3, 0.0, 0.0, 0.0])
+
+
+def test_faithfulness_takes_the_nearest_sentence_for_each_of_the_answers() -> None:
+    values = context.faithfulness(on_plane, by_bars, ["a|b", "c", "", "a"], [["a|c"], ["a", "b"], ["a"], []])
+    assert values.tolist() == pytest.approx([(1 + 0.8) / 2, 0.8, 0.0, 0.0])
+
+
+def test_a_function_that_fails_leaves_a_question_unmeasured() -> None:
+    def half(case: own.Case) -> float | None:
+        return {"x": 0.5, "y": None, "z": 1 / 0 if case.question == "z" else 0.0}[case.question]
+
+    cases = [own.Case(name, None, (), (), (), {}) for name in "xyz"]
+    values = own.values("half", half, cases)
+    assert values[0] == 0.5
+    assert np.isnan(values[1:]).all()
+
+
+def test_coverage_is_over_what_the_dataset_can_measure() -> None:
+    values = np.array([0.5, np.nan, np.nan, 0.0])
+    assert coverage(values, np.array([True, False, False, True])) == 1.0
+    assert coverage(values, np.array([True, True, False, True])) == pytest.approx(2 / 3)
+    assert coverage(values, np.zeros(4, bool)) == 1.0

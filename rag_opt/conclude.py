@@ -1,0 +1,197 @@
+"""A study whose budget is spent → its findings: finalists measured on the unseen questions, timed, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+
+from rag_opt import history, paired, scorebook
+from rag_opt.config import quoted
+from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
+from rag_opt.findings import Findings, Loss
+from rag_opt.latency import Latency
+from rag_opt.plan import Plan
+from rag_opt.progress import say, track
+from rag_opt.records import Dataset, Evaluation
+from rag_opt.search_space import values_of, words
+from rag_opt.session import measured_config, replay_command
+from rag_opt.storage import hidden
+from rag_opt.trust import plain
+
+TIMED = 3
+"""Of a Pareto front so many are timed."""
+
+WORST = 10
+"""Questions that got worse are shown, so many."""
+
+SHOWN = 5
+"""Documents of a ranking that are shown."""
+
+
+def concluded(plan: Plan, study: optuna.Study) -> Findings:
+    """The findings of a study; finalists are measured and timed here."""
+    confirmation, evaluations = _confirmation(plan, study)
+    front = history.front_of(study)
+    chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
+    given = words_of(study, chosen) if chosen is not None else words(plan.baseline)
+    baseline = history.baseline_of(study)
+    pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
+    hits, misses = sum(plan.dev.store.hits.values()), sum(plan.dev.store.misses.values())
+    trials = study.get_trials(deepcopy=False)
+    return Findings(
+        name=plan.settings.name,
+        url=hidden(storage_url(plan)),
+        signs=plan.objective.signs,
+        cost=plan.objective.cost.name,
+        trials=len(trials),
+        best=front[0].values[0] if front else None,
+        documents=len(plan.dataset.documents),
+        dev=plan.dev.questions.count,
+        test=plan.test.questions.count,
+        confirmation=confirmation,
+        latencies=_latencies(plan, study, chosen),
+        stages={_name(study, number): plan.test.stages(words_of(study, number)) for number in dict.fromkeys(pair)},
+        losses=_losses(plan, [evaluations[number] for number in pair]),
+        commands=_commands(plan, given if front else None),
+        store=f"{hits:,} of {hits + misses:,} stage results came from the store",
+        reason=next((str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs), ""),
+        mermaid=plan.dev.pipeline(given).mermaid(),
+        config=measured_config([*plan.dev.base, *given]),
+        fingerprints=plan.fingerprints,
+        space=OmegaConf.to_yaml(plan.config.search_space),
+        differences=_differences(plan, [evaluations[number] for number in pair]),
+    )
+
+
+def storage_url(plan: Plan) -> str:
+    """The storage's URL as the configuration gives it."""
+    return str(plain(plan.config.storage.url)).replace("{folder}", plan.settings.folder.as_posix())
+
+
+def words_of(study: optuna.Study, number: int) -> list[str]:
+    """The overrides of a trial."""
+    return words(values_of(study.get_trials(deepcopy=False)[number].params))
+
+
+def _name(study: optuna.Study, number: int) -> str:
+    baseline = history.baseline_of(study)
+    return "baseline" if baseline is not None and baseline.number == number else f"trial {number}"
+
+
+def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None, dict[int, Evaluation]]:
+    """The confirmation (None without a complete trial), and the evaluations on the test questions by trial."""
+    target = plan.objective.names[0]
+    sign = plan.objective.signs[target]
+    candidates = list(_candidates(plan, history.candidates(study)))
+    if not candidates:
+        return None, {}
+    selection = selected(candidates, sign, plan.settings.ties)
+    baseline = history.baseline_of(study)
+    roles = _roles(selection, baseline.number if baseline else None)
+    evaluations: dict[int, Evaluation] = {}
+    with track(
+        f"confirming {len(roles)} configurations on {plan.test.questions.count} unseen questions", len(roles)
+    ) as done:
+        for number in roles:
+            evaluations[number] = plan.test.measured(words_of(study, number))
+            done(1)
+    measured = [_measured(plan, study, role, number, evaluations[number]) for number, role in roles.items()]
+    found = confirmed(target, sign, plan.objective.cost.name, selection, measured, plan.settings.seed)
+    return replace(found, baseline_kept=baseline is None or history.feasible(baseline)), evaluations
+
+
+def _candidates(plan: Plan, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
+    for trial in trials:
+        scores = scorebook.read(plan.settings.folder, trial.number)
+        cost = trial.user_attrs.get("metrics", {}).get(plan.objective.cost.name)
+        if plan.objective.names[0] in scores and cost is not None:
+            yield Candidate(trial.number, scores[plan.objective.names[0]], cost)
+
+
+def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
+    """The trials to confirm, the best first, by their role."""
+    roles = {selection.best: BEST, selection.recommended: TIED, **dict.fromkeys(selection.tied, TIED)}
+    roles[selection.best] = BEST
+    return roles if baseline is None else {**roles, baseline: BASELINE}
+
+
+def _measured(plan: Plan, study: optuna.Study, role: str, number: int, found: Evaluation) -> Measured:
+    target, trial = plan.objective.names[0], study.get_trials(deepcopy=False)[number]
+    cost = trial.user_attrs["metrics"][plan.objective.cost.name]
+    given = tuple(words_of(study, number))
+    return Measured(role, number, given, trial.values[0], cost, found.per_query[target], found.coverage[target])
+
+
+def _latencies(plan: Plan, study: optuna.Study, chosen: int | None) -> dict[str, Latency]:
+    """By name (trial N, baseline) what a question costs; a pipeline that pays for questions is not timed."""
+    baseline = history.baseline_of(study)
+    numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.front_of(study)[:TIMED])]
+    found = {}
+    for number in dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]):
+        name = _name(study, number)
+        try:
+            latency = plan.test.timed(words_of(study, number))
+        except Exception as error:
+            # The study's result stands, whatever a component does with a single question.
+            say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
+            continue
+        if latency is not None:
+            found[name] = latency
+    return found
+
+
+def _differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
+    """The recommended one's scores less the baseline's, a question each."""
+    target = plan.objective.names[0]
+    if len(pair) < 2:
+        return ()
+    return tuple(paired.differences(pair[0].per_query[target], pair[1].per_query[target]).tolist())
+
+
+def _losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:
+    """The questions that the first evaluation answers worst compared with the second."""
+    if len(pair) < 2:
+        return ()
+    target = plan.objective.names[0]
+    ours, theirs = pair[0].per_query[target], pair[1].per_query[target]
+    ahead = plan.objective.signs[target] * (ours - theirs)
+    worst = [row for row in np.argsort(ahead, kind="stable").tolist() if ahead[row] < 0][:WORST]
+    return tuple(_loss(plan, row, pair, float(ours[row]), float(theirs[row])) for row in worst)
+
+
+def _loss(plan: Plan, row: int, pair: Sequence[Evaluation], ours: float, theirs: float) -> Loss:
+    query = plan.test.questions.queries.items[row]
+    grades = plan.test.questions.dataset.qrels.get(query.id, {})
+    relevant = [key for key, grade in grades.items() if grade > 0]
+    lists = [_shown(plan.dataset, found.retrieved[row][:SHOWN], relevant) for found in pair]
+    gold = (*(f"answer: {text}" for text in query.answers), *_shown(plan.dataset, relevant[:SHOWN], ()))
+    return Loss(query.text, gold, lists[0], lists[1], ours, theirs)
+
+
+def _shown(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tuple[str, ...]:
+    """Documents by id and their beginning, the relevant ones marked."""
+    texts = {d.id: d.title or d.text for d in dataset.documents if d.id in set(ids)}
+    return tuple(f"{'✓ ' if key in relevant else ''}{key}: {' '.join(texts.get(key, '').split())[:90]}" for key in ids)
+
+
+def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
+    node, settings = plain(plan.config.tracking), plan.settings
+    longer = [word for word in plan.dev.base if not word.startswith("n_trials=")]
+    commands = {}
+    if given is not None:
+        commands["replay"] = replay_command([*plan.dev.base, *given])
+    if "/" in settings.name:
+        # A study of a multirun goes on by itself under its whole name.
+        longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
+    commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
+    commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
+    artifacts = quoted([(settings.folder / "artifacts").as_posix()])
+    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(storage_url(plan))])} --artifact-dir {artifacts}"
+    if node["enabled"]:
+        commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
+    return commands

@@ -1,0 +1,91 @@
+"""What a study found, as it leaves it in its folder (findings.json): with the trials all that a report needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rag_opt.confirm import Confirmation
+from rag_opt.errors import StudyError
+from rag_opt.latency import Latency
+
+FILE = "findings.json"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A test question that the recommended configuration answers worse than the baseline."""
+
+    question: str
+    gold: tuple[str, ...]
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    score: float
+    baseline: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A finished study, without its trials; `signs` by target 1 where more is better, `stages` seconds by part.
+
+    `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
+    score of the first target, None without one.
+    """
+
+    name: str
+    url: str
+    signs: Mapping[str, float]
+    cost: str
+    trials: int
+    best: float | None
+    documents: int
+    dev: int
+    test: int
+    confirmation: Confirmation | None
+    latencies: Mapping[str, Latency]
+    stages: Mapping[str, Mapping[str, float]]
+    losses: tuple[Loss, ...]
+    commands: Mapping[str, str]
+    store: str
+    reason: str
+    mermaid: str
+    config: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    space: str
+    differences: tuple[float, ...] = field(default=())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self.signs)
+
+    def write(self, folder: Path) -> None:
+        """Keep the findings in the study's folder."""
+        (folder / FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """The findings of a study's folder; raises StudyError where it has none."""
+        path = folder / FILE
+        try:
+            node = json.loads(path.read_text("utf-8"))
+            confirmation = node["confirmation"] and Confirmation.restored(node["confirmation"])
+            latencies = {name: Latency(**each) for name, each in node["latencies"].items()}
+            losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
+            changed = {"confirmation": confirmation, "latencies": latencies, "losses": losses}
+            return cls(**{**node, **changed, "differences": tuple(node["differences"])})
+        except FileNotFoundError as error:
+            raise StudyError(
+                f"{folder}: no finished study: there is no {FILE} in it. A study writes it at its end; "
+                "run it with python -m rag_opt.study"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StudyError(
+                f"{path}: can't be read ({error}); run the study's command again, it writes it anew"
+            ) from error
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,139 @@
+"""What the finished trials of a study say: which count, which are best, how they were drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.search_space import Value, values_of
+from rag_opt.storage import FINISHED, INTERRUPTED
+
+ORIGIN = "origin"
+BASELINE = "baseline"
+SEED = "seed"
+MODEL, MIXED, SEQUENCE, RANDOM = "model", "model and random", "sequence", "random"
+"""How a sampler drew: by what it learnt, partly so, from a sequence made to cover the space, or at random."""
+
+REPEATS = "repeats"
+"""User attribute of a trial that was not measured: the number of the earlier one with the same configuration."""
+
+SEQUENCES = (optuna.samplers.QMCSampler, optuna.samplers.BruteForceSampler, optuna.samplers.GridSampler)
+
+
+def finished(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials in these states that were measured: repeats of earlier ones are left out."""
+    return [trial for trial in study.get_trials(deepcopy=False, states=states) if REPEATS not in trial.user_attrs]
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether the trial keeps every constraint."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def candidates(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials that keep the constraints, best first by the first objective, then by number."""
+    return ranked(study, [trial for trial in finished(study, TrialState.COMPLETE) if feasible(trial)])
+
+
+def ranked(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Complete trials by their first objective, best first, then by number."""
+    sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+    return sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
+
+
+def front_of(study: optuna.Study) -> list[FrozenTrial]:
+    """Of the candidates the best, the first found among equals: one, or the Pareto front of several objectives."""
+    if len(study.directions) == 1:
+        return candidates(study)[:1]
+    best = {trial.number for trial in study.best_trials}
+    return [trial for trial in candidates(study) if trial.number in best]
+
+
+def knee_of(study: optuna.Study, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The point of a front farthest beyond the plane through its ends; None for fewer than three points.
+
+    The objectives are scaled to the front's own range (Das 1999, Structural Optimization 18:107).
+    """
+    if len(front) < 3:
+        return None
+    signs = [1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions]
+    goods = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in front]
+    ends = [(min(column), max(column)) for column in zip(*goods, strict=True)]
+    scaled = [sum((v - low) / ((high - low) or 1.0) for v, (low, high) in zip(row, ends, strict=True)) for row in goods]
+    return front[max(range(len(front)), key=lambda place: scaled[place])]
+
+
+def baseline_of(study: optuna.Study) -> FrozenTrial | None:
+    """The baseline's complete trial; None when it failed."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return next((trial for trial in complete if trial.user_attrs.get(ORIGIN) == BASELINE), None)
+
+
+def measured_before(study: optuna.Study, values: Mapping[str, Value]) -> FrozenTrial | None:
+    """The trial that has measured these values already, to its end or to where it was stopped; None without one."""
+    wanted = _identity(values)
+    for trial in finished(study, TrialState.COMPLETE, TrialState.PRUNED):
+        if _identity(values_of(trial.params)) == wanted:
+            return trial
+    return None
+
+
+def _identity(values: Mapping[str, Value]) -> str:
+    # 1, 1.0 and True are equal in Python and different words of a configuration.
+    return repr(sorted(values.items()))
+
+
+def repeats(study: optuna.Study) -> int:
+    """How many trials repeated an earlier one, and so were not measured."""
+    return sum(REPEATS in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=FINISHED))
+
+
+def latest_repeats(study: optuna.Study) -> int:
+    """How many of the latest trials in a row repeated an earlier one."""
+    latest = reversed(study.get_trials(deepcopy=False, states=FINISHED))
+    counted = (trial for trial in latest if INTERRUPTED not in trial.user_attrs)
+    return sum(1 for _ in takewhile(lambda trial: REPEATS in trial.user_attrs, counted))
+
+
+def drawn(sampler: Any, trial: optuna.Trial) -> str:
+    """How the sampler drew this trial's parameters."""
+    together = set(trial.relative_params)
+    if isinstance(sampler, SEQUENCES):
+        return SEQUENCE
+    if not together:
+        return RANDOM
+    return MODEL if together >= set(trial.params) else MIXED
+
+
+def origins(study: optuna.Study) -> dict[str, int]:
+    """How many trials were drawn in which way, the repeats among them counted apart."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    counted = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+    ways = (REPEATS if REPEATS in t.user_attrs else str(t.user_attrs.get(ORIGIN, RANDOM)) for t in counted)
+    return dict(Counter(ways))
+
+
+def counts_of(study: optuna.Study) -> dict[str, int]:
+    """How many trials are complete, pruned, failed, repeated and interrupted."""
+    trials = study.get_trials(deepcopy=False)
+    interrupted = sum(INTERRUPTED in trial.user_attrs for trial in trials)
+    states = Counter(trial.state for trial in trials if REPEATS not in trial.user_attrs)
+    return {
+        "complete": states[TrialState.COMPLETE],
+        "pruned": states[TrialState.PRUNED],
+        "failed": states[TrialState.FAIL] - interrupted,
+        "repeated": repeats(study),
+        "interrupted": interrupted,
+    }
+
+
+def seconds_of(study: optuna.Study) -> float:
+    """The seconds that all trials took together."""
+    spans = [trial.duration for trial in study.get_trials(deepcopy=False) if trial.duration is not None]
+    return sum(span.total_seconds() for span in spans)

@@ -1,0 +1,75 @@
+"""A metric of the user's own: one function, named in an objective's file."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rag_opt.errors import MetricError
+from rag_opt.keys import key_of
+from rag_opt.progress import say
+from rag_opt.records import Scores
+
+KEYS = ("function", "direction", "needs")
+NEEDS = ("", "qrels", "answers", "evidence", "generator")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question with what the pipeline made of it: what a metric's function is given.
+
+    `answer` is None without a generator; `contexts` are the retrieved chunks' texts, `documents` their documents' ids,
+    best first; `references` and `relevant` (document id → grade) are the dataset's.
+    """
+
+    question: str
+    answer: str | None
+    references: tuple[str, ...]
+    contexts: tuple[str, ...]
+    documents: tuple[str, ...]
+    relevant: Mapping[str, int]
+
+
+Function = Callable[[Case], float | None]
+
+
+def values(name: str, function: Function, cases: Sequence[Case]) -> Scores:
+    """The function's value for each case, float64; nan, unmeasured, where it gives None or nan or raises."""
+    found, failed = np.full(len(cases), np.nan), []
+    for row, case in enumerate(cases):
+        try:
+            value = function(case)
+            found[row] = math.nan if value is None else float(value)
+        except Exception as error:
+            # Whatever a user's function raises: this question is unmeasured, and that is counted.
+            failed.append(f"{type(error).__name__}: {error}")
+    if failed:
+        say(f"{name}: {len(failed)} of {len(cases)} questions unmeasured; the first: {failed[0][:200]}")
+    return found
+
+
+def checked(name: str, node: Any) -> tuple[str, str, str]:
+    """A file's entry as (function, direction, needs); raises MetricError saying what is wrong with it."""
+    if not isinstance(node, dict) or set(node) - set(KEYS) or not isinstance(node.get("function"), str):
+        raise MetricError(
+            f"objective.own.{name}: expected are function: <module>.<function>, direction and needs, not {node}"
+        )
+    direction, needs = node.get("direction", "maximize"), node.get("needs", "")
+    if direction not in ("maximize", "minimize"):
+        raise MetricError(f"objective.own.{name}.direction: '{direction}' is neither maximize nor minimize")
+    if needs not in NEEDS:
+        raise MetricError(f"objective.own.{name}.needs: '{needs}' is none of {', '.join(filter(None, NEEDS))}")
+    return node["function"], direction, needs
+
+
+def identity(function: Function) -> str:
+    """The hash of a function's source, so that scores of another version are not compared."""
+    try:
+        return key_of(inspect.getsource(function))
+    except (OSError, TypeError):
+        return key_of(repr(function))

@@ -1,0 +1,44 @@
+"""The end of a multirun: its studies compared."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+
+class CompareStudies(Callback):
+    """Collects the outcome of each job of a multirun and compares them at its end."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
+            return
+        self.outcomes.append(job_return._return_value)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        folders = [outcome.folder for outcome in self.outcomes if not outcome.error]
+        if folders:
+            _compared(folders)
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        for outcome in failed:
+            print(f"{outcome.name}: {outcome.error}", file=sys.stderr)
+        if failed:
+            sys.exit(2)
+
+
+def _compared(folders: list[Any]) -> None:
+    from rich.console import Console
+
+    from rag_opt.comparison import compared
+    from rag_opt.report import finished
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print()
+    page = compared([finished(folder) for folder in folders], folders, console)
+    console.print(f"\n{'open:':<10} {page}", markup=False)

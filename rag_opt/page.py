@@ -1,0 +1,91 @@
+"""A finished study → report.html: one file that needs no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from rag_opt import summary
+from rag_opt.figures import Plot, plots
+from rag_opt.findings import Findings
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the page with a line about it."""
+
+    name: str
+    title: str
+    told: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def html(findings: Findings, study: optuna.Study) -> str:
+    """The page of a study."""
+    drawn = plots(findings, study)
+    first = [plot for plot in drawn if plot.name == "intervals"]
+    told = (
+        summary.cost_line(findings, study),
+        summary.spared_line(findings, study),
+        summary.latency_line(findings),
+        f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm",
+    )
+    commands = "\n".join(f"# {label}\n{command}" for label, command in findings.commands.items())
+    prints = "\n".join(f"{name}: {value}" for name, value in findings.fingerprints.items())
+    return rendered(
+        title=f"{findings.name}: report",
+        verdict=summary.conclusion(findings, study),
+        why=summary.recommendation(findings),
+        command=findings.commands.get("replay", ""),
+        first=first,
+        plots=[plot for plot in drawn if plot not in first],
+        tables=_tables(findings, study),
+        losses=findings.losses,
+        lines=[line for line in told if line],
+        texts={
+            "Commands": commands,
+            "Search space": findings.space,
+            "Pipeline (Mermaid)": findings.mermaid,
+            "Fingerprints": prints,
+        },
+    )
+
+
+def rendered(**content: object) -> str:
+    """The template filled in; texts are escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.globals["drawn"] = _drawn
+    # What Plotly's own file holds is a script, not text.
+    plotly = Markup(get_plotlyjs().replace("</script", "<\\/script"))  # noqa: S704
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(plotly=plotly, **content)
+
+
+def _drawn(plot: Plot) -> Markup:
+    """The place of a figure, and its data, in which nothing can end the script element."""
+    data = (plot.figure.to_json() or "{}").replace("<", "\\u003c")
+    frame = (
+        '<figure role="img" aria-label="{}: {}" class="{}" tabindex="0"><div class="plot" id="plot-{}"></div></figure>'
+        '<script type="application/json" data-plot="{}">{}</script>'
+    )
+    kind = "wide" if plot.wide else ""
+    return Markup(frame).format(plot.title, plot.told, kind, plot.name, plot.name, Markup(data))  # noqa: S704
+
+
+def _tables(findings: Findings, study: optuna.Study) -> list[Section]:
+    unseen = "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
+    seen = "Scores on the questions that were searched: of many, the best is flattered."
+    begun = "The configurations that the study began with, by their score on the questions that were searched."
+    sections = [
+        Section("finalists", "Finalists", unseen, *summary.finalists(findings)),
+        Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),
+        Section("seeds", "Where it began", begun, *summary.beginnings(study, findings)),
+    ]
+    return [section for section in sections if section.rows]

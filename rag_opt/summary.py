@@ -1,0 +1,230 @@
+"""A finished study → sentences, tables, report.md, best.yaml, and what a terminal shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rag_opt import history
+from rag_opt.confirm import Arm, number
+from rag_opt.findings import Findings
+from rag_opt.history import BASELINE, ORIGIN
+from rag_opt.progress import clock
+from rag_opt.search_space import values_of
+
+TOP = 10
+FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")
+Rows = tuple[list[str], list[list[str]]]
+"""A table's header and its rows."""
+
+
+def conclusion(findings: Findings, study: optuna.Study) -> str:
+    """The result in a sentence, or two."""
+    front = history.front_of(study)
+    if not front:
+        complete = history.finished(study, TrialState.COMPLETE)
+        if complete:
+            return f"None of {len(complete)} complete trials keeps the constraints; loosen them, or search more"
+        return f"No trial was completed. The first failed with: {findings.reason}"
+    confirmed = findings.confirmation.sentence() if findings.confirmation else ""
+    if len(findings.targets) == 1:
+        return confirmed or "The trials' scores are not in the study's folder, so nothing can be confirmed"
+    numbers = ", ".join(str(trial.number) for trial in front)
+    knee = history.knee_of(study, front)
+    best = f"No configuration is better in all objectives than trials {numbers} (the Pareto front)"
+    return f"{best}; its knee is trial {knee.number}. {confirmed}" if knee else f"{best}. {confirmed}"
+
+
+def recommendation(findings: Findings) -> str:
+    """Which configuration, and why; "" without a confirmation."""
+    return f"Recommended: {findings.confirmation.why()}" if findings.confirmation else ""
+
+
+def top_trials(study: optuna.Study, findings: Findings) -> Rows:
+    """The top trials that keep the constraints (all, where none does) and the baseline, values on the dev questions."""
+    complete = history.candidates(study) or history.ranked(study, history.finished(study, TrialState.COMPLETE))
+    marks = _marks(findings, study)
+    shown = complete[:TOP] + [trial for trial in complete[TOP:] if trial.number in marks]
+    return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in shown]
+
+
+def beginnings(study: optuna.Study, findings: Findings) -> Rows:
+    """The baseline and the seeds, best first, values on the dev questions."""
+    complete = history.ranked(study, history.finished(study, TrialState.COMPLETE))
+    begun = [trial for trial in complete if trial.user_attrs.get(ORIGIN) in (BASELINE, history.SEED)]
+    marks = _marks(findings, study)
+    return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in begun]
+
+
+def _marks(findings: Findings, study: optuna.Study) -> dict[int, list[str]]:
+    marks: dict[int, list[str]] = {trial.number: ["best"] for trial in history.front_of(study)}
+    if findings.confirmation:
+        marks.setdefault(findings.confirmation.recommended, []).append("recommended")
+    for trial in history.finished(study, TrialState.COMPLETE):
+        if trial.user_attrs.get(ORIGIN) == BASELINE:
+            marks.setdefault(trial.number, []).append(BASELINE)
+    return marks
+
+
+def _row(trial: FrozenTrial, marks: Mapping[int, list[str]]) -> list[str]:
+    words = [*marks.get(trial.number, ())]
+    words += ["seed"] if trial.user_attrs.get(ORIGIN) == history.SEED else []
+    words += [] if history.feasible(trial) else ["beyond a constraint"]
+    values = [f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}" for value in trial.values]
+    return [str(trial.number), *values, described(values_of(trial.params)), ", ".join(words)]
+
+
+def described(params: Mapping[str, Any]) -> str:
+    """Parameters in a few words: groups' choices by name, the rest without their group's."""
+    parts = [
+        f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}"
+        for name, value in params.items()
+    ]
+    return " ".join(parts)
+
+
+def finalists(findings: Findings) -> Rows:
+    """The configurations that were measured on the test questions, against the baseline."""
+    header = [
+        "trial",
+        "role",
+        "dev",
+        "test",
+        "against the baseline",
+        "p",
+        "won / lost / tied",
+        findings.cost,
+    ]
+    found = findings.confirmation
+    return header, [_finalist(arm, found.recommended) for arm in found.arms] if found else []
+
+
+def _finalist(arm: Arm, recommended: int) -> list[str]:
+    role = f"{arm.role}, recommended" if arm.trial == recommended else arm.role
+    test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]" + (f" ({arm.coverage:.0%})" if arm.coverage < 1 else "")
+    if arm.role == BASELINE or arm.difference != arm.difference:
+        return [str(arm.trial), role, f"{arm.dev:.4f}", test, "", "", "", number(arm.cost)]
+    apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+    outcome = " / ".join(map(str, arm.outcome))
+    return [str(arm.trial), role, f"{arm.dev:.4f}", test, apart, f"{arm.adjusted:.3f}", outcome, number(arm.cost)]
+
+
+def _narrow(findings: Findings) -> Rows:
+    """The finalists, for a terminal of 80 columns."""
+    header, rows = finalists(findings)
+    chosen = [0, 1, 3, 4, 5]
+    short = [[FOUR_DIGITS.sub(lambda found: f"{float(found[0]):.3f}", row[place]) for place in chosen] for row in rows]
+    return [header[place] for place in chosen], short
+
+
+def cost_line(findings: Findings, study: optuna.Study) -> str:
+    """Trials by their end and by how they were drawn, and the time they took."""
+    counts = history.counts_of(study)
+    broken = sum(not history.feasible(trial) for trial in history.finished(study, TrialState.COMPLETE))
+    ends = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    ends += f", {broken} of them beyond a constraint" if broken else ""
+    ways = ", ".join(f"{count} {way}" for way, count in history.origins(study).items())
+    spent = clock(history.seconds_of(study))
+    return f"{sum(counts.values())} trials ({ends}; drawn: {ways}) in {spent} of measuring; {findings.store}"
+
+
+def spared_line(findings: Findings, study: optuna.Study) -> str:
+    """What stopping trials early has spared; "" where nothing was stopped."""
+    pruned = history.finished(study, TrialState.PRUNED)
+    if not pruned:
+        return ""
+    asked = sum(trial.user_attrs.get("questions", findings.dev) for trial in pruned)
+    return f"{len(pruned)} trials were stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
+
+
+def latency_line(findings: Findings) -> str:
+    """What a question costs with the recommended configuration and with the others that were timed."""
+    if not findings.latencies:
+        return ""
+    parts = "; ".join(f"{name} {latency}" for name, latency in findings.latencies.items())
+    asked = next(iter(findings.latencies.values())).questions
+    return f"one question at a time, nothing cached ({asked} timed): {parts}"
+
+
+def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
+    """The summary on a terminal."""
+    console.print()
+    title = f"{findings.name}: top trials (scores on the {findings.dev} questions that were searched)"
+    console.print(as_table(title, top_trials(study, findings)))
+    if findings.confirmation:
+        title = f"finalists on the {findings.test} questions never searched, with 95 % intervals"
+        console.print(as_table(title, _narrow(findings)))
+    for line in (cost_line(findings, study), spared_line(findings, study), latency_line(findings)):
+        if line:
+            console.print(line, markup=False)
+    console.print()
+    for line in (conclusion(findings, study), recommendation(findings)):
+        if line:
+            console.print(line, markup=False, style="bold")
+    console.print()
+    for label, command in findings.commands.items():
+        console.print(f"{label + ':':<10} {command}", markup=False, soft_wrap=True)
+
+
+def as_table(title: str, content: Rows) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in content[0]:
+        table.add_column(
+            column, justify="left" if column in ("configuration", "role", "") else "right", overflow="fold"
+        )
+    for row in content[1]:
+        table.add_row(
+            *(Text(cell) for cell in row), style="bold" if any("recommended" in cell for cell in row) else None
+        )
+    return table
+
+
+def markdown(findings: Findings, study: optuna.Study) -> str:
+    """The summary as report.md."""
+    lines = [f"# {findings.name}", "", f"**{conclusion(findings, study)}**", ""]
+    lines += [recommendation(findings), ""] if findings.confirmation else []
+    if "replay" in findings.commands:
+        lines += ["```sh", findings.commands["replay"], "```", ""]
+    if findings.confirmation:
+        lines += [f"## {findings.targets[0]} on the {findings.test} questions never searched", ""]
+        lines += [*pipes(finalists(findings)), ""]
+        lines += [
+            "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
+            "",
+        ]
+    told = (cost_line(findings, study), spared_line(findings, study), latency_line(findings))
+    lines += [line for each in told if each for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    lines += ["## Top trials", "", f"Scores are on the {findings.dev} questions that were searched.", ""]
+    lines += [*pipes(top_trials(study, findings)), ""]
+    lines += ["## Commands", "", "```sh", *(f"# {label}\n{text}" for label, text in findings.commands.items()), "```"]
+    lines += ["", "## Pipeline", "", "```mermaid", findings.mermaid.rstrip(), "```", ""]
+    lines += ["## Fingerprints", "", *(f"- {name}: `{value}`" for name, value in findings.fingerprints.items()), ""]
+    return "\n".join(lines)
+
+
+def pipes(content: Rows) -> list[str]:
+    """The rows as lines of Markdown."""
+    header, rows = content
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
+
+
+def best_yaml(findings: Findings, study: optuna.Study) -> str:
+    """The recommended configuration with its scores and the command that replays it; "" without a complete trial."""
+    if "replay" not in findings.commands:
+        return ""
+    front = history.front_of(study)
+    chosen = findings.confirmation.recommended if findings.confirmation else front[0].number
+    trial = study.get_trials(deepcopy=False)[chosen]
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in zip(findings.targets, trial.values, strict=True))
+    head = f"# {findings.name}, trial {chosen}: {scores} on the {findings.dev} questions that were searched\n"
+    told = f"# {conclusion(findings, study)}\n# {findings.commands['replay']}\n"
+    return head + told + yaml.safe_dump(dict(findings.config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,29 @@
+"""The notebooks run from top to bottom, in an empty folder, and import public names only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.integration
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "studies").is_dir()
+    imported = re.findall(r"from (rag_opt[\w.]*) import (.+)", "\n".join(cell.source for cell in notebook.cells))
+    assert imported
+    assert not any(name.strip().startswith("_") for module, names in imported for name in [module, *names.split(",")])
+
+
+def test_there_are_two() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["01_first_study", "02_own_data"]

@@ -1,0 +1,123 @@
+"""report.html in a real browser, reports written anew, studies compared, dashboards told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+
+from rag_opt import report
+from rag_opt.comparison import compared
+from rag_opt.errors import StudyError
+from rag_opt.study import Outcome, run
+from tests.integration import commands
+
+pytestmark = pytest.mark.integration
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOTS = Path(os.environ.get("RAG_OPT_SCREENSHOTS", ".screenshots"))
+FIGURES = {"intervals", "differences", "history", "importance", "slices", "contour", "trade_off", "stages"}
+NASTY = "<img src=https://example.com/x onerror=alert(1)> & </script><script>alert(2)</script>"
+
+
+def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
+    base = [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=14"]
+    return run([*base, "pruner=none", *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(animals, tmp_path_factory) -> Path:
+    """The folder of a finished study of 14 trials, one of its questions written by an attacker."""
+    folder = tmp_path_factory.mktemp("report")
+    questions = next(word.partition("=")[2] for word in animals if word.startswith("dataset.questions="))
+    text = Path(questions).read_text()
+    own = folder / "questions.jsonl"
+    own.write_text(re.sub(r'"question": "([^"]*)"', lambda m: f'"question": "{m[1]} {NASTY}"', text))
+    return start([*animals, f"dataset.questions={own}"], folder, "n_trials=14").folder
+
+
+def test_a_browser_shows_the_report_without_an_error_or_a_request(finished: Path) -> None:
+    if CHROMIUM is None:
+        assert "CI" not in os.environ, "CI needs Debian's package chromium"
+        pytest.skip("no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    wrong, asked = [], []
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        for name, width, scheme in (("desktop", 1280, "light"), ("phone", 390, "dark")):
+            context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+            page = context.new_page()
+            page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto((finished / "report.html").resolve().as_uri())
+            page.wait_for_selector("#plot-stages .main-svg")
+            drawn = {plot.get_attribute("id") for plot in page.locator(".plot:has(.main-svg)").all()}
+            assert {f"plot-{figure}" for figure in FIGURES} <= drawn
+            assert "questions the search never saw" in page.locator("#recommendation").inner_text()
+            assert "python -m rag_opt.trial" in page.locator("#command").inner_text()
+            # Nothing but the plots that say so is wider than the screen.
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.screenshot(path=str(SCREENSHOTS / f"report-{name}.png"))
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.textContent") == "to the content"
+        browser.close()
+    assert wrong == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_the_report_is_written_anew_from_the_folder(finished: Path) -> None:
+    before = {name: (finished / name).read_text() for name in report.FILES}
+    for name in report.FILES:
+        (finished / name).unlink()
+    said = commands.finished(finished.parent, str(finished), module="rag_opt.report")
+    assert said.returncode == 0, said.stderr
+    assert "report.html" in said.stdout
+    after = {name: (finished / name).read_text() for name in report.FILES}
+    assert after["report.md"] == before["report.md"]
+    assert after["best.yaml"] == before["best.yaml"]
+    assert len(after["report.html"]) == pytest.approx(len(before["report.html"]), rel=0.01)
+
+
+def test_a_folder_without_a_finished_study_is_refused_in_one_line(tmp_path) -> None:
+    with pytest.raises(StudyError, match=r"no finished study: there is no findings\.json"):
+        report.reported(tmp_path)
+    (tmp_path / "findings.json").write_text("{")
+    with pytest.raises(StudyError, match="can't be read"):
+        report.reported(tmp_path)
+
+
+def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
+    from optuna_dashboard import get_note
+
+    assert get_note(study) == (finished / "report.md").read_text()
+    kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
+    assert kept.read_text() == (finished / "report.html").read_text()
+
+
+def test_studies_are_compared(animals, tmp_path) -> None:
+    folders = [start(animals, tmp_path, f"name=seed{seed}", f"seed={seed}", "n_trials=6").folder for seed in (0, 1)]
+    page = compared([report.finished(folder) for folder in folders], folders)
+    assert page == tmp_path / "studies" / "comparison.html"
+    text = (tmp_path / "studies" / "comparison.md").read_text()
+    assert "seed0" in text
+    assert "seed1" in text
+    assert "found the best on unseen questions" in text
+    assert 'id="plot-regret"' in page.read_text()
+
+
+def test_studies_of_other_questions_are_not_compared(animals, tmp_path) -> None:
+    folders = [
+        start(animals, tmp_path, f"name=split{seed}", f"dataset.split_seed={seed}", "n_trials=2").folder
+        for seed in (0, 5)
+    ]
+    page = compared([report.finished(folder) for folder in folders], folders)
+    assert "scores are not comparable" in page.read_text()

@@ -1,0 +1,138 @@
+"""What dev selects and test confirms: words, and error rates over simulated studies without any model."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rag_opt.confirm import Candidate, Confirmation, Measured, confirmed, selected
+
+QUESTIONS, CONFIGURATIONS = 40, 40
+
+
+def scores(generator, quality: float, difficulty, noise: float = 0.3):
+    return np.clip(difficulty + quality + generator.normal(0, noise, len(difficulty)), 0, 1)
+
+
+def simulated(seed: int, spread: float, tests: int = 100, resamples: int = 500) -> tuple[Confirmation, list[float]]:
+    """A study of 40 configurations; its confirmation, and every configuration's true mean."""
+    generator = np.random.default_rng(seed)
+    qualities = generator.normal(0.5, spread, CONFIGURATIONS)
+    dev, test = (generator.normal(0, 0.2, count) for count in (QUESTIONS, tests))
+    candidates = [
+        Candidate(number, scores(generator, quality, dev), float(generator.integers(500, 3000)))
+        for number, quality in enumerate(qualities)
+    ]
+    ordered = sorted(candidates, key=lambda each: -each.scores.mean())
+    selection = selected(ordered, 1.0, 3)
+    numbers = list(dict.fromkeys([selection.best, selection.recommended, *selection.tied, 0]))
+    measured = [
+        Measured(
+            "baseline" if number == 0 else "tied",
+            number,
+            (),
+            float(candidates[number].scores.mean()),
+            candidates[number].cost,
+            scores(generator, qualities[number], test),
+        )
+        for number in numbers
+    ]
+    truth = np.random.default_rng(99)
+    hard = truth.normal(0, 0.2, 4000)
+    true = [float(scores(truth, quality, hard).mean()) for quality in qualities]
+    return confirmed("nDCG@10", 1.0, "tokens", selection, measured, seed, resamples), true
+
+
+def test_equal_configurations_are_called_different_in_at_most_5_percent_of_400_studies() -> None:
+    found = [simulated(seed, 0.0)[0] for seed in range(400)]
+    assert sum(each.shown or each.worse for each in found) <= 20
+
+
+def test_the_reported_gain_is_unbiased_where_the_dev_maximum_is_flattered() -> None:
+    reported, flattered = [], []
+    for seed in range(400):
+        found, true = simulated(seed, 0.02, resamples=10)
+        if found.chosen.role == "baseline":
+            continue
+        reported.append(found.chosen.difference - (true[found.recommended] - true[0]))
+        flattered.append(found.arms[0].dev - true[found.arms[0].trial])
+    assert abs(np.mean(reported)) <= 0.005
+    assert 0.04 <= np.mean(flattered) <= 0.15
+
+
+def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
+    generator = np.random.default_rng(0)
+    theirs = generator.uniform(0, 0.8, 120)
+    ours = theirs + 0.1 + generator.normal(0, 0.1, 120)
+    selection = selected([Candidate(3, ours, 900.0)], 1.0, 0)
+    arms = [Measured("best", 3, ("a=1",), 0.6, 900.0, ours), Measured("baseline", 0, (), 0.5, 800.0, theirs)]
+    found = confirmed("F1", 1.0, "tokens", selection, arms, 0)
+    assert found.shown
+    assert found.chosen.difference_low < 0.1 < found.chosen.difference_high
+    assert "F1: better than the baseline by +0.0926 [" in found.sentence()
+    assert sum(found.chosen.outcome) == 120
+
+
+def test_less_may_be_better() -> None:
+    ours, theirs = np.full(30, 5.0), np.linspace(8, 9, 30)
+    selection = selected([Candidate(1, ours, 5.0)], -1.0, 0)
+    arms = [Measured("best", 1, (), 5.0, 5.0, ours), Measured("baseline", 0, (), 8.0, 8.0, theirs)]
+    found = confirmed("tokens", -1.0, "tokens", selection, arms, 0)
+    assert found.shown
+    assert found.chosen.outcome == (30, 0, 0)
+    assert not confirmed("tokens", 1.0, "tokens", selection, arms, 0).shown
+    assert confirmed("tokens", 1.0, "tokens", selection, arms, 0).worse
+
+
+def confirmation(ours, theirs, cost: float = 1000.0, role: str = "best") -> Confirmation:
+    selection = selected([Candidate(4, np.asarray(ours), cost)], 1.0, 3)
+    arms = [Measured(role, 4, (), 0.5, cost, np.asarray(ours))]
+    if theirs is not None:
+        arms.append(Measured("baseline", 0, (), 0.4, 900.0, np.asarray(theirs)))
+    return confirmed("RR@10", 1.0, "tokens", selection, arms, 0)
+
+
+def test_words_follow_the_evidence() -> None:
+    generator = np.random.default_rng(5)
+    theirs = generator.uniform(0, 1, 60)
+    same = confirmation(theirs, theirs).sentence()
+    assert same == "RR@10: no difference from the baseline on 60 questions the search never saw"
+    unclear = confirmation(theirs + generator.normal(0.01, 0.2, 60), theirs).sentence()
+    assert "no difference from the baseline could be shown on 60 questions" in unclear
+    assert "would be needed" in unclear
+    assert "keep the baseline" in confirmation(theirs - 0.2, theirs).sentence()
+    assert "nothing can be shown with 1 questions" in confirmation([0.5], [0.4]).sentence()
+    assert "the baseline failed" in confirmation(theirs, None).sentence()
+    assert "the baseline stays" in confirmation(theirs, None, role="baseline").sentence()
+
+
+def test_of_the_tied_the_cheapest_is_recommended() -> None:
+    best = np.array([0.5, 0.7, 0.9, 0.7])
+    level = best - np.array([0.1, -0.1, 0.1, 0.1])
+    candidates = [
+        Candidate(1, best, 2000.0),
+        Candidate(2, level, 700.0),
+        Candidate(3, level, 900.0),
+        Candidate(4, best - 0.2, 10.0),
+    ]
+    selection = selected(candidates, 1.0, 3)
+    assert (selection.best, selection.recommended, selection.tied, selection.all_tied) == (1, 2, (3,), 2)
+    arms = [Measured("best", 1, (), 0.7, 2000.0, best), Measured("tied", 2, (), 0.65, 700.0, level)]
+    why = confirmed("F1", 1.0, "tokens", selection, arms, 0).why()
+    assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
+
+
+def test_unmeasured_questions_are_in_no_comparison() -> None:
+    ours, theirs = np.array([0.5, np.nan, 0.7, 0.9]), np.array([0.4, 0.9, np.nan, 0.8])
+    arm = confirmation(ours, theirs).chosen
+    assert arm.difference == pytest.approx(0.1)
+    assert sum(arm.outcome) == 2
+
+
+def test_a_confirmation_survives_being_stored() -> None:
+    found = confirmation(np.linspace(0, 1, 20), np.linspace(1, 0, 20))
+    again = Confirmation.restored(json.loads(json.dumps(found.stored())))
+    assert again.sentence() == found.sentence()
+    assert again.chosen == found.chosen
+    assert math.isnan(again.arms[1].difference)

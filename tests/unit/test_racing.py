@@ -1,0 +1,79 @@
+"""Races: what is dropped, what is spared, and that a trial is dropped only where it loses in every objective."""
+
+import numpy as np
+import pytest
+
+from rag_opt.errors import ConfigError
+from rag_opt.racing import Race
+
+UP = {"nDCG": 1.0}
+
+
+def study(generator, race: Race, questions: int, noise: float, spread: float = 0.05) -> tuple[bool, float]:
+    """40 configurations in random order; whether the true best was dropped, and the share of questions asked."""
+    quality = generator.normal(0, spread, 40)
+    difficulty = generator.normal(0.6, 0.25, questions)
+    scores = np.clip(difficulty[:, None] + quality + generator.normal(0, noise, (questions, 40)), 0, 1)
+    looks = np.linspace(0, questions, 11).astype(int)[1:-1]
+    asked, dropped, best = 0, False, None
+    for trial in range(40):
+        theirs = None if best is None else {"nDCG": scores[:, best]}
+        end = next((n for n in looks if theirs and race.lost({"nDCG": scores[:n, trial]}, theirs, UP)), None)
+        asked += end or questions
+        if end is not None:
+            dropped |= trial == quality.argmax()
+        elif best is None or scores[:, trial].mean() > scores[:, best].mean():
+            best = trial
+    return dropped, asked / (40 * questions)
+
+
+def test_at_low_noise_30_percent_are_spared_and_the_best_stays_in_97_of_100_studies() -> None:
+    generator = np.random.default_rng(0)
+    found = [study(generator, Race(), 200, 0.1) for _ in range(200)]
+    assert np.mean([dropped for dropped, _ in found]) <= 0.03
+    assert np.mean([asked for _, asked in found]) <= 0.7
+
+
+def test_at_high_noise_the_best_stays_in_97_of_100_studies() -> None:
+    generator = np.random.default_rng(1)
+    assert np.mean([study(generator, Race(), 200, 0.3)[0] for _ in range(200)]) <= 0.03
+
+
+def test_looking_often_at_equals_stops_them_seldom() -> None:
+    """Over 100 looks a trial as good as its rival is stopped in at most `alpha` of all cases (and some sampling)."""
+    generator, race = np.random.default_rng(2), Race(alpha=0.05)
+    stopped = 0
+    for _ in range(300):
+        ours, theirs = generator.uniform(0, 1, (2, 500))
+        stopped += any(race.lost({"nDCG": ours[:n]}, {"nDCG": theirs}, UP) for n in range(20, 500, 5))
+    assert stopped <= 0.05 * 300 + 8
+
+
+def test_it_can_lose() -> None:
+    ours, theirs = np.linspace(0.1, 0.2, 60), np.linspace(0.7, 0.8, 60)
+    assert Race().lost({"nDCG": ours}, {"nDCG": theirs}, UP)
+    assert not Race().lost({"nDCG": theirs}, {"nDCG": ours}, UP)
+    assert not Race().lost({"nDCG": ours[:19]}, {"nDCG": theirs}, UP)
+
+
+def test_of_several_objectives_all_must_be_lost() -> None:
+    good, bad = np.linspace(0.7, 0.8, 60), np.linspace(0.1, 0.2, 60)
+    both = {"nDCG": 1.0, "tokens": -1.0}
+    race = Race()
+    assert race.lost({"nDCG": bad, "tokens": good}, {"nDCG": good, "tokens": bad}, both)
+    assert not race.lost({"nDCG": bad, "tokens": bad}, {"nDCG": good, "tokens": good}, both)
+    # The same in one and worse in the other is dominated, the same in both is not.
+    assert race.lost({"nDCG": bad, "tokens": bad}, {"nDCG": good, "tokens": bad}, both)
+    assert not race.lost({"nDCG": bad, "tokens": bad}, {"nDCG": bad, "tokens": bad}, both)
+
+
+def test_unmeasured_questions_do_not_count() -> None:
+    ours, theirs = np.linspace(0.1, 0.2, 60), np.linspace(0.7, 0.8, 60)
+    ours[:50] = np.nan
+    assert not Race().lost({"nDCG": ours}, {"nDCG": theirs}, UP)
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 1}, {"least": 1}], ids=str)
+def test_what_makes_no_sense_is_refused(wrong) -> None:
+    with pytest.raises(ConfigError, match="pruner: "):
+        Race(**wrong)
