@@ -61,8 +61,11 @@ def verdict(studies: Sequence[Finished]) -> str:
     assert best is not None
     level = [f for f, _ in order[1:] if f.confirmation and _reaches(f, best.test)]
     told = f"{first.name} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
-    return told + (
-        f"; {len(level)} of {len(order) - 1} others are within their own interval of it." if order[1:] else "."
+    if not order[1:]:
+        return f"{told}."
+    return (
+        f"{told}; {len(level)} of {len(order) - 1} others have it within their own interval. "
+        f"The best of {len(order)} is flattered: these studies are not tested against each other."
     )
 
 

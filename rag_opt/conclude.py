@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -28,6 +29,11 @@ TIMED = 3
 
 WORST = 10
 """Questions that got worse are shown, so many."""
+
+LOOKS = "rag_opt:looks"
+"""Study attribute: after how many trials the unseen questions were looked at."""
+
+QUOTES = "'\""
 
 SHOWN = 5
 """Documents of a ranking that are shown."""
@@ -56,6 +62,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         confirmation=confirmation,
         latencies=_latencies(plan, study, chosen),
         stages={_name(study, number): plan.test.stages(words_of(study, number)) for number in dict.fromkeys(pair)},
+        looks=_looks(study),
         losses=_losses(plan, [evaluations[number] for number in pair]),
         commands=_commands(plan, given if front else None),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
@@ -98,9 +105,19 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
         f"confirming {len(roles)} configurations on {plan.test.questions.count} unseen questions", len(roles)
     ) as done:
         for number in roles:
-            evaluations[number] = plan.test.measured(words_of(study, number))
+            try:
+                evaluations[number] = plan.test.measured(words_of(study, number))
+            except Exception as error:
+                # The budget is spent: a configuration that fails now must not cost the others their report.
+                say(f"{_name(study, number)} could not be confirmed: {type(error).__name__}: {error}"[:300])
             done(1)
-    measured = [_measured(plan, study, role, number, evaluations[number]) for number, role in roles.items()]
+    if selection.recommended not in evaluations:
+        return None, {}
+    measured = [
+        _measured(plan, study, role, number, evaluations[number])
+        for number, role in roles.items()
+        if number in evaluations
+    ]
     found = confirmed(target, sign, plan.objective.cost.name, selection, measured, plan.settings.seed)
     return replace(found, baseline_kept=baseline is None or history.feasible(baseline)), evaluations
 
@@ -108,9 +125,20 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
 def _candidates(plan: Plan, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
     for trial in trials:
         scores = scorebook.read(plan.settings.folder, trial.number)
-        cost = trial.user_attrs.get("metrics", {}).get(plan.objective.cost.name)
-        if plan.objective.names[0] in scores and cost is not None:
-            yield Candidate(trial.number, scores[plan.objective.names[0]], cost)
+        if plan.objective.names[0] in scores:
+            yield Candidate(trial.number, scores[plan.objective.names[0]], _cost(plan, trial))
+
+
+def _looks(study: optuna.Study) -> int:
+    """How often this study's unseen questions have been looked at: once for each number of trials."""
+    sizes = {*study.user_attrs.get(LOOKS, []), len(study.get_trials(deepcopy=False))}
+    study.set_user_attr(LOOKS, sorted(sizes))
+    return len(sizes)
+
+
+def _cost(plan: Plan, trial: FrozenTrial) -> float:
+    """The trial's mean cost; inf where it was not measured, as with a changed cost: never cheapest."""
+    return float(trial.user_attrs.get("metrics", {}).get(plan.objective.cost.name, math.inf))
 
 
 def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
@@ -122,9 +150,10 @@ def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
 
 def _measured(plan: Plan, study: optuna.Study, role: str, number: int, found: Evaluation) -> Measured:
     target, trial = plan.objective.names[0], study.get_trials(deepcopy=False)[number]
-    cost = trial.user_attrs["metrics"][plan.objective.cost.name]
     given = tuple(words_of(study, number))
-    return Measured(role, number, given, trial.values[0], cost, found.per_query[target], found.coverage[target])
+    return Measured(
+        role, number, given, trial.values[0], _cost(plan, trial), found.per_query[target], found.coverage[target]
+    )
 
 
 def _latencies(plan: Plan, study: optuna.Study, chosen: int | None) -> dict[str, Latency]:
@@ -175,13 +204,19 @@ def _loss(plan: Plan, row: int, pair: Sequence[Evaluation], ours: float, theirs:
 
 def _shown(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tuple[str, ...]:
     """Documents by id and their beginning, the relevant ones marked."""
-    texts = {d.id: d.title or d.text for d in dataset.documents if d.id in set(ids)}
+    wanted = set(ids)
+    texts = {d.id: d.title or d.text for d in dataset.documents if d.id in wanted}
     return tuple(f"{'✓ ' if key in relevant else ''}{key}: {' '.join(texts.get(key, '').split())[:90]}" for key in ids)
+
+
+def _without_password(word: str) -> str:
+    key, _, url = word.partition("=")
+    return f"{key}={hidden(url.strip(QUOTES))}" if key.lstrip("+") == "storage.url" and "{" not in url else word
 
 
 def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
     node, settings = plain(plan.config.tracking), plan.settings
-    longer = [word for word in plan.dev.base if not word.startswith("n_trials=")]
+    longer = [_without_password(word) for word in plan.dev.base if not word.startswith("n_trials=")]
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])

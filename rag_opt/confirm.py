@@ -49,8 +49,13 @@ def selected(candidates: Sequence[Candidate], sign: float, ties: int) -> Selecti
     best = candidates[0]
     level = [other for other in candidates if other is best or paired.tied(best.scores, other.scores, sign)]
     recommended = min(level, key=lambda each: each.cost)
-    others = [each.number for each in level if each is not best and each is not recommended][:ties]
-    return Selection(best.number, tuple(others), recommended.number, len(level) - 1)
+    chosen = [best, recommended]
+    for each in level:
+        # Of configurations with the very same scores one is enough.
+        if not any(np.array_equal(each.scores, other.scores, equal_nan=True) for other in chosen):
+            chosen.append(each)
+    others = tuple(each.number for each in chosen[2 : 2 + ties])
+    return Selection(best.number, others, recommended.number, len(level) - 1)
 
 
 @dataclass(frozen=True)
@@ -126,11 +131,13 @@ class Confirmation:
         arm = self.chosen
         where = f"on {self.questions} questions the search never saw"
         if self.baseline is None:
-            return f"{self.metric} {arm.test:.4f} {where}; the baseline failed, so there is nothing to compare with"
+            return f"{self.metric} {arm.test:.4f} {where}; the baseline was not completed: nothing to compare with"
         if arm.role == BASELINE:
             return f"{self.metric}: the baseline stays: no configuration was better beyond noise and as cheap"
-        if self.questions < 2:
-            return f"{self.metric}: nothing can be shown with {self.questions} questions kept to confirm; bring more"
+        pairs = sum(arm.outcome)
+        if pairs < 2:
+            return f"{self.metric}: nothing can be shown with {pairs} questions kept to confirm; bring more"
+        where = f"on {pairs} questions the search never saw"
         apart = "" if self.baseline_kept else " (the baseline itself breaks a constraint)"
         return f"{self.metric}: {self._difference(arm, where)}{apart}"
 

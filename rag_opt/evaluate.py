@@ -134,7 +134,9 @@ class Measuring:
             split=lambda texts: sentences_in(texts, documents, store),
             metrics=tuple(metric.name for metric in self.metrics),
             latency=self.latency,
-            index_bytes=lambda: sum(each.size() for each in self.index.values() if hasattr(each, "size")),
+            index_bytes=lambda: sum(
+                each.size() for each in self.index.values() if callable(getattr(each, "size", None))
+            ),
         )
 
 

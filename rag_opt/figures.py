@@ -49,7 +49,7 @@ Maker = Callable[[Findings, optuna.Study], go.Figure | None]
 
 def plots(findings: Findings, study: optuna.Study) -> list[Plot]:
     """All figures that can be drawn, in the order in which a reader wants them."""
-    made = []
+    made, study = [], history.without_repeats(study)
     for name, (title, told, maker) in MAKERS.items():
         figure = drawn(maker, findings, study)
         if figure is not None:
@@ -170,7 +170,9 @@ def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
 def _importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
     if len(history.finished(study, TrialState.COMPLETE)) < FEW:
         return {}
-    target = _first if len(findings.targets) > 1 else None
+    # PED-ANOVA looks at the trials with the least of what it is given.
+    sign = -findings.signs[findings.targets[0]]
+    target = (lambda trial: sign * trial.values[0]) if len(findings.targets) > 1 else None
     with warnings.catch_warnings():
         # That few trials have some parameter is in the plot of each parameter.
         warnings.simplefilter("ignore")
@@ -279,7 +281,7 @@ def _first(trial: FrozenTrial) -> float:
 MAKERS: dict[str, tuple[str, str, Maker]] = {
     "intervals": (
         "On unseen questions",
-        "With 95 % intervals; right of the dashed line is above the baseline.",
+        "With 95 % intervals; the dashed line is the baseline.",
         intervals,
     ),
     "differences": (
@@ -300,7 +302,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     "slices": ("Parameters one by one", "The score by each of the top parameters.", slices),
     "parallel": ("Parameters together", "Each line is a trial; drag along an axis to pick trials.", parallel),
     "contour": ("The top two parameters", "The score over the two most important parameters.", contour),
-    "trade_off": ("Quality and cost", "Up is better, left is cheaper.", trade_off),
+    "trade_off": ("Quality and cost", "Each point is a trial; the recommended configuration is marked.", trade_off),
     "correlations": (
         "Metrics",
         "How metrics rank the trials alike (Spearman): 1 the same, -1 the other way round.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Findings:
     """A finished study, without its trials; `signs` by target 1 where more is better, `stages` seconds by part.
 
     `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
-    score of the first target, None without one.
+    score of the first target, None without one; `looks` how often the unseen questions were looked at.
     """
 
     name: str
@@ -55,7 +55,8 @@ class Findings:
     config: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     space: str
-    differences: tuple[float, ...] = field(default=())
+    differences: tuple[float, ...] = ()
+    looks: int = 1
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -63,7 +64,9 @@ class Findings:
 
     def write(self, folder: Path) -> None:
         """Keep the findings in the study's folder."""
-        (folder / FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
+        whole = folder / f".{FILE}"
+        whole.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
+        whole.replace(folder / FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Findings:

@@ -89,9 +89,17 @@ def _identity(values: Mapping[str, Value]) -> str:
     return repr(sorted(values.items()))
 
 
+def without_repeats(study: optuna.Study) -> optuna.Study:
+    """The study in memory, each configuration once: repeats would count for more than they say."""
+    copy = optuna.create_study(directions=study.directions)
+    copy.add_trials(finished(study, *FINISHED))
+    return copy
+
+
 def repeats(study: optuna.Study) -> int:
     """How many trials repeated an earlier one, and so were not measured."""
-    return sum(REPEATS in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=FINISHED))
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return sum(REPEATS in trial.user_attrs and INTERRUPTED not in trial.user_attrs for trial in trials)
 
 
 def latest_repeats(study: optuna.Study) -> int:
@@ -123,11 +131,12 @@ def counts_of(study: optuna.Study) -> dict[str, int]:
     """How many trials are complete, pruned, failed, repeated and interrupted."""
     trials = study.get_trials(deepcopy=False)
     interrupted = sum(INTERRUPTED in trial.user_attrs for trial in trials)
-    states = Counter(trial.state for trial in trials if REPEATS not in trial.user_attrs)
+    counted = (t for t in trials if REPEATS not in t.user_attrs and INTERRUPTED not in t.user_attrs)
+    states = Counter(trial.state for trial in counted)
     return {
         "complete": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
-        "failed": states[TrialState.FAIL] - interrupted,
+        "failed": states[TrialState.FAIL],
         "repeated": repeats(study),
         "interrupted": interrupted,
     }

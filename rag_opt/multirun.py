@@ -9,6 +9,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from rag_opt.errors import RagOptError
+
 
 class CompareStudies(Callback):
     """Collects the outcome of each job of a multirun and compares them at its end."""
@@ -24,7 +26,10 @@ class CompareStudies(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         folders = [outcome.folder for outcome in self.outcomes if not outcome.error]
         if folders:
-            _compared(folders)
+            try:
+                _compared(folders)
+            except RagOptError as error:
+                print(f"the studies could not be compared: {error}", file=sys.stderr)
         failed = [outcome for outcome in self.outcomes if outcome.error]
         for outcome in failed:
             print(f"{outcome.name}: {outcome.error}", file=sys.stderr)

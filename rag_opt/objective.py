@@ -84,7 +84,8 @@ def objective_of(config: DictConfig) -> Objective:
     constraints = tuple(_constraint(text) for text in _names(config, "constraints"))
     cost = plain(config.confirmation.cost)
     for name in (*(constraint.metric for constraint in constraints), cost):
-        found.setdefault(name, metric(str(name)))
+        if name not in found:
+            found[name] = metric(str(name))
     if found[cost].direction != MINIMIZE:
         raise ConfigError(f"confirmation.cost={cost}: a metric of which less is better is expected, such as tokens")
     targets = tuple(found[name] for name in names)

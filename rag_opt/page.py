@@ -32,12 +32,7 @@ def html(findings: Findings, study: optuna.Study) -> str:
     """The page of a study."""
     drawn = plots(findings, study)
     first = [plot for plot in drawn if plot.name == "intervals"]
-    told = (
-        summary.cost_line(findings, study),
-        summary.spared_line(findings, study),
-        summary.latency_line(findings),
-        f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm",
-    )
+    about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm"
     commands = "\n".join(f"# {label}\n{command}" for label, command in findings.commands.items())
     prints = "\n".join(f"{name}: {value}" for name, value in findings.fingerprints.items())
     return rendered(
@@ -49,7 +44,7 @@ def html(findings: Findings, study: optuna.Study) -> str:
         plots=[plot for plot in drawn if plot not in first],
         tables=_tables(findings, study),
         losses=findings.losses,
-        lines=[line for line in told if line],
+        lines=[about, *summary.told(findings, study)],
         texts={
             "Commands": commands,
             "Search space": findings.space,

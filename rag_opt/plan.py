@@ -118,9 +118,13 @@ def sampler_of(config: DictConfig, place: int) -> Any:
 
     `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
     """
-    digest = sha256(f"{config.seed}/{place}".encode()).digest()
-    node = _seeded(plain(config.sampler), int.from_bytes(digest[:4], "big"))
+    node = _seeded(plain(config.sampler), seed_of(config, place))
     return build(node, plain(config.trusted_modules))
+
+
+def seed_of(config: DictConfig, place: int) -> int:
+    """The seed for the trial of this place."""
+    return int.from_bytes(sha256(f"{config.seed}/{place}".encode()).digest()[:4], "big")
 
 
 def _seeded(node: Any, seed: int) -> Any:

@@ -50,7 +50,8 @@ def metrics(findings: Findings, study: optuna.Study) -> dict[str, float]:
         dev = study.get_trials(deepcopy=False)[found.recommended].values
         values |= {f"best.{name}": value for name, value in zip(findings.targets, dev, strict=True)}
     for name, latency in findings.latencies.items():
-        values |= {f"{name}.latency_p50": latency.p50, f"{name}.latency_p95": latency.p95}
+        role = "recommended" if found is not None and name == f"trial {found.recommended}" else name
+        values |= {f"{role}.latency_p50": latency.p50, f"{role}.latency_p95": latency.p95}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -77,15 +78,21 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
     from optuna.study import StudyDirection
 
     from rag_opt.findings import Findings
-    from rag_opt.storage import opened
+    from rag_opt.storage import opened, sqlite_path
 
     findings = Findings.read(folder)
     database = folder / "study.db"
-    url = storage or (f"sqlite:///{database.as_posix()}" if database.is_file() else findings.url)
+    url = f"sqlite:///{database.as_posix()}" if database.is_file() else (storage or findings.url)
+    path = sqlite_path(url)
+    if path is not None and not path.is_file():
+        raise StudyError(f"{folder}: its database {path} is gone; the report that lies there is the last one")
     if ":***@" in url:
         raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
     directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
-    return findings, opened(url, findings.name, directions)
+    study = opened(url, findings.name, directions)
+    if not study.get_trials(deepcopy=False):
+        raise StudyError(f"{folder}: its storage has no trial of '{findings.name}'; name the right one with --storage")
+    return findings, study
 
 
 def reported(folder: Path, storage: str | None = None) -> Path:

@@ -40,14 +40,16 @@ def write_columns(folder: Path, number: int, ids: Sequence[str], columns: Mappin
 
 def read(folder: Path, number: int) -> Mapping[str, Scores]:
     """The scores by metric, float64, in the order in which questions are asked; {} where the trial left none."""
+    path = trial_folder(folder, number) / FILE
     try:
-        return _read(trial_folder(folder, number) / FILE)
+        about = path.stat()
+        return _read(path.absolute(), about.st_mtime_ns, about.st_size)
     except (OSError, ValueError):
         return {}
 
 
 @lru_cache(256)
-def _read(path: Path) -> Mapping[str, Scores]:
+def _read(path: Path, *_: int) -> Mapping[str, Scores]:
     table = json.loads(path.read_text("utf-8"))
     columns = zip(table["columns"], zip(*table["data"], strict=True), strict=True)
     return {name: np.array(values, np.float64) for name, values in columns if name not in TEXTS}

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
@@ -18,7 +19,7 @@ from rag_opt import history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.history import BASELINE, ORIGIN, REPEATS, SEED
-from rag_opt.plan import Plan, sampler_of
+from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.progress import Screen
 from rag_opt.racing import Race
 from rag_opt.records import Evaluation
@@ -35,7 +36,7 @@ SEARCH_ONLY = (
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""
 
-GIVE_UP_AFTER = 50
+GIVE_UP_AFTER = 200
 """Repeats in a row after which the space counts as exhausted."""
 
 RIVALS = 5
@@ -56,6 +57,7 @@ class Session:
     start: float = field(default_factory=time.monotonic)
     _best_now: str = ""
     _rivals: Sequence[int] = ()
+    _again: int = 0
 
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
@@ -70,6 +72,8 @@ class Session:
                 for callback in self.callbacks:
                     callback(self.study, finished)
                 line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
+        if self._again >= GIVE_UP_AFTER:
+            self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
     def _measured(self) -> int:
         return places_taken(self.study) - history.repeats(self.study)
@@ -78,7 +82,9 @@ class Session:
         again = history.latest_repeats(self.study)
         # A sampler that has fallen for one configuration would propose it for ever.
         own = again < RANDOM_AFTER
-        self.study.sampler = sampler_of(self.plan.config, place) if own else optuna.samplers.RandomSampler(seed=place)
+        self.study.sampler = (
+            sampler_of(self.plan.config, place) if own else RandomSampler(seed_of(self.plan.config, place))
+        )
         snapshot_sampler(self.study)
         seeds = self.plan.seeds
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -100,7 +106,10 @@ class Session:
             self._note(trial, given)
             self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
+            self._keep(trial, evaluation)
             results = [self._checked(name, evaluation) for name in self.plan.objective.names]
+            for constraint in self.plan.objective.constraints:
+                self._covered(constraint.metric, evaluation)
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
@@ -112,14 +121,15 @@ class Session:
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}"[:2000])
             self._tell(trial, TrialState.FAIL)
         else:
-            self._keep(trial, evaluation)
             self._tell(trial, TrialState.COMPLETE, results)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
         """Tell the sampler what is known of this configuration, if it was measured before."""
         earlier = history.measured_before(self.study, values)
         if earlier is None:
+            self._again = 0
             return False
+        self._again += 1
         trial.set_user_attr(REPEATS, earlier.number)
         for key in ("command", "metrics"):
             if key in earlier.user_attrs:
@@ -141,7 +151,7 @@ class Session:
         running = progress.mean(name)
         describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
         over = progress.batch == len(self.plan.dev.questions.batches)
-        if not over and any(self._lost(progress, rival) for rival in self._rivals):
+        if not over and self._lost(progress):
             raise optuna.TrialPruned
         if len(self.study.directions) > 1 or math.isnan(running):
             return
@@ -155,10 +165,11 @@ class Session:
         if not over and trial.should_prune():
             raise optuna.TrialPruned
 
-    def _lost(self, progress: Progress, rival: int) -> bool:
+    def _lost(self, progress: Progress) -> bool:
         signs = self.plan.objective.signs
-        theirs = scorebook.read(self.plan.settings.folder, rival)
-        return self.race is not None and set(signs) <= set(theirs) and self.race.lost(progress.scores, theirs, signs)
+        known = [scorebook.read(self.plan.settings.folder, rival) for rival in self._rivals]
+        rivals = [scores for scores in known if set(signs) <= set(scores)]
+        return self.race is not None and self.race.lost(progress.scores, rivals, signs)
 
     def _note(self, trial: Trial, given: Sequence[str]) -> None:
         command = replay_command([*self.plan.dev.base, *given])
@@ -193,19 +204,22 @@ class Session:
 
     def _checked(self, name: str, evaluation: Evaluation) -> float:
         """The mean as a plain finite float; raises ValueError where it is not one, or speaks for too few questions."""
-        value, share = evaluation.means[name], evaluation.coverage[name]
-        if share < self.plan.objective.coverage:
-            raise ValueError(
-                f"{name} could be measured for {share:.0%} of its questions only, less than evaluation.coverage="
-                f"{self.plan.objective.coverage:.0%}"
-            )
+        self._covered(name, evaluation)
+        value = evaluation.means[name]
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}: it could not be measured for any question, or is infinite")
         return float(value)
 
+    def _covered(self, name: str, evaluation: Evaluation) -> None:
+        share, least = evaluation.coverage[name], self.plan.objective.coverage
+        if share < least:
+            raise ValueError(
+                f"{name} could be measured for {share:.0%} of its questions, evaluation.coverage asks for {least:.0%}"
+            )
+
     def _exhausted(self) -> bool:
         """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""
-        return EXHAUSTED in self.study.user_attrs or history.latest_repeats(self.study) >= GIVE_UP_AFTER
+        return EXHAUSTED in self.study.user_attrs or self._again >= GIVE_UP_AFTER
 
     def _late(self) -> bool:
         limit = self.plan.settings.timeout

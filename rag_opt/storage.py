@@ -208,8 +208,6 @@ def note_study(study: optuna.Study, body: str) -> None:
 
 def snapshot_sampler(study: optuna.Study) -> None:
     """Remember where the sampler stands, before it draws; only QMC's stands in the storage."""
-    if not isinstance(study.sampler, optuna.samplers.QMCSampler):
-        return
     attributes = study._storage.get_study_system_attrs(study._study_id)
     state = {key: value for key, value in attributes.items() if key.startswith(QMC)}
     if state and state != study.user_attrs.get(SNAPSHOT):

@@ -51,11 +51,10 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
         screen.say(_greeting(plan))
         try:
             with locked(plan.settings.folder):
-                findings = _worked(plan, screen)
+                findings, error = _worked(plan, screen)
         finally:
             plan.dev.store.settle()
-    found = findings.confirmation is not None or "replay" in findings.commands
-    return Outcome(plan.settings.name, plan.settings.folder, findings, "" if found else findings.reason)
+    return Outcome(plan.settings.name, plan.settings.folder, findings, error)
 
 
 def _greeting(plan: Plan) -> str:
@@ -68,7 +67,8 @@ def _greeting(plan: Plan) -> str:
     )
 
 
-def _worked(plan: Plan, screen: Screen) -> Findings:
+def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
+    """The findings, and why there is nothing to recommend, "" where there is."""
     from optuna.study import StudyDirection
 
     from rag_opt.conclude import storage_url
@@ -91,9 +91,9 @@ def _worked(plan: Plan, screen: Screen) -> Findings:
     session = Session(plan, study, screen, [tracker] if tracker else [], race)
     try:
         session.run()
-        findings = _finished(plan, study, screen, tracker)
+        found = _finished(plan, study, screen, tracker)
         close(study)
-        return findings
+        return found
     except BaseException as error:
         if tracker:
             tracker.reconcile(study)
@@ -119,7 +119,7 @@ def _tracker(plan: Plan, study: optuna.Study) -> Any:
     return tracker
 
 
-def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> Findings:
+def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> tuple[Findings, str]:
     from rag_opt import report, summary
     from rag_opt.conclude import concluded
 
@@ -132,7 +132,7 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         tracker.close("FINISHED", texts, report.metrics(findings, study), files)
-    return findings
+    return findings, "" if "replay" in findings.commands else summary.conclusion(findings, study)
 
 
 def job(config: DictConfig) -> Outcome:

@@ -130,7 +130,7 @@ def cost_line(findings: Findings, study: optuna.Study) -> str:
     counts = history.counts_of(study)
     broken = sum(not history.feasible(trial) for trial in history.finished(study, TrialState.COMPLETE))
     ends = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    ends += f", {broken} of them beyond a constraint" if broken else ""
+    ends += f"; {broken} of the complete ones beyond a constraint" if broken else ""
     ways = ", ".join(f"{count} {way}" for way, count in history.origins(study).items())
     spent = clock(history.seconds_of(study))
     return f"{sum(counts.values())} trials ({ends}; drawn: {ways}) in {spent} of measuring; {findings.store}"
@@ -145,6 +145,16 @@ def spared_line(findings: Findings, study: optuna.Study) -> str:
     return f"{len(pruned)} trials were stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
+def looks_line(findings: Findings) -> str:
+    """A caution where the unseen questions are not unseen any more; "" at the first look."""
+    if findings.looks < 2:
+        return ""
+    return (
+        f"the unseen questions were looked at {findings.looks} times as this study grew: whoever went on had seen the "
+        "last result, so the intervals are somewhat too narrow"
+    )
+
+
 def latency_line(findings: Findings) -> str:
     """What a question costs with the recommended configuration and with the others that were timed."""
     if not findings.latencies:
@@ -152,6 +162,12 @@ def latency_line(findings: Findings) -> str:
     parts = "; ".join(f"{name} {latency}" for name, latency in findings.latencies.items())
     asked = next(iter(findings.latencies.values())).questions
     return f"one question at a time, nothing cached ({asked} timed): {parts}"
+
+
+def told(findings: Findings, study: optuna.Study) -> list[str]:
+    """The lines about how the result was made."""
+    lines = (cost_line(findings, study), spared_line(findings, study), latency_line(findings), looks_line(findings))
+    return [line for line in lines if line]
 
 
 def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
@@ -162,9 +178,8 @@ def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
     if findings.confirmation:
         title = f"finalists on the {findings.test} questions never searched, with 95 % intervals"
         console.print(as_table(title, _narrow(findings)))
-    for line in (cost_line(findings, study), spared_line(findings, study), latency_line(findings)):
-        if line:
-            console.print(line, markup=False)
+    for line in told(findings, study):
+        console.print(line, markup=False)
     console.print()
     for line in (conclusion(findings, study), recommendation(findings)):
         if line:
@@ -200,8 +215,7 @@ def markdown(findings: Findings, study: optuna.Study) -> str:
             "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
             "",
         ]
-    told = (cost_line(findings, study), spared_line(findings, study), latency_line(findings))
-    lines += [line for each in told if each for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
     lines += ["## Top trials", "", f"Scores are on the {findings.dev} questions that were searched.", ""]
     lines += [*pipes(top_trials(study, findings)), ""]
     lines += ["## Commands", "", "```sh", *(f"# {label}\n{text}" for label, text in findings.commands.items()), "```"]

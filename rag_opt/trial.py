@@ -54,9 +54,13 @@ class Bench:
         return None if pipeline.pays_per_query else timed(pipeline, self.questions)
 
     def stages(self, words: Sequence[str]) -> dict[str, float]:
-        """Seconds by part of the configuration's pipelines: indexing in all, the others per question."""
-        pipeline = self.pipeline(words)
-        asked = self.questions
+        """Seconds by part of the configuration's pipelines: indexing in all, the others per question.
+
+        {} where every question has to be paid for.
+        """
+        pipeline, asked = self.pipeline(words), self.questions
+        if pipeline.pays_per_query:
+            return {}
         return pipeline.stage_seconds(asked.queries, asked.documents, pipeline.index(asked.documents))
 
     def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
@@ -97,7 +101,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.of(part, settings.batches, settings.seed)
-        evaluation = evaluated(pipeline, questions, metrics, store)
+        evaluation = Bench(tuple(overrides), questions, metrics, store).measured(())
         store.settle()
     table = Table(title=f"{dataset.name}: {len(evaluation.query_ids)} {config.split} questions", title_justify="left")
     table.add_column("metric")

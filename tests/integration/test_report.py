@@ -94,6 +94,45 @@ def test_a_folder_without_a_finished_study_is_refused_in_one_line(tmp_path) -> N
         report.reported(tmp_path)
 
 
+def test_a_report_outlives_its_database(finished: Path, tmp_path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "animals")
+    (copy / "study.db").unlink()
+    findings = (copy / "findings.json").read_text().replace(str(finished / "study.db"), str(copy / "study.db"))
+    (copy / "findings.json").write_text(findings)
+    with pytest.raises(StudyError, match="is gone"):
+        report.reported(copy)
+    assert (copy / "report.md").read_text() == (finished / "report.md").read_text()
+    assert not (copy / "study.db").exists()
+
+
+def test_no_password_is_written(animals, tmp_path) -> None:
+    from rag_opt.conclude import _without_password
+
+    assert _without_password("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
+    assert "geheim" not in _without_password("storage.url='postgresql://me:geheim@host/db'")
+    assert _without_password("n_trials=5") == "n_trials=5"
+
+
+def test_a_page_of_several_objectives_has_its_front(animals, tmp_path) -> None:
+    folder = start(animals, tmp_path, "objective=quality_cost", "name=two").folder
+    text = (folder / "report.html").read_text()
+    assert "Pareto front" in text
+    assert {name for name in FIGURES | {"correlations"} if f'id="plot-{name}"' in text} == FIGURES | {"correlations"}
+
+
+def test_one_trial_is_enough_for_a_report(animals, tmp_path) -> None:
+    folder = start(animals, tmp_path, "n_trials=1", "name=one").folder
+    assert "the baseline stays" in (folder / "report.html").read_text()
+
+
+def test_a_study_that_went_on_says_that_its_questions_were_seen(animals, tmp_path) -> None:
+    start(animals, tmp_path, "n_trials=4", "name=more")
+    folder = start(animals, tmp_path, "n_trials=4", "name=more").folder
+    assert "looked at" not in (folder / "report.md").read_text()
+    start(animals, tmp_path, "n_trials=6", "name=more")
+    assert "looked at 2 times" in (folder / "report.md").read_text()
+
+
 def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
     from optuna_dashboard import get_note

@@ -59,6 +59,31 @@ def test_repeats_take_no_place_in_the_budget_and_are_counted(animals, tmp_path) 
     assert f"{repeats} repeated" in report
 
 
+def test_a_repeat_that_was_killed_before_it_was_told_takes_no_place(animals, tmp_path, monkeypatch) -> None:
+    space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(8, 11)"})
+    words = [*space, "sampler=random", "n_trials=8"]
+    plain, told = history.measured_before, []
+
+    def killed(study, values):
+        found = plain(study, values)
+        if found is not None and not told:
+            told.append(found.number)
+            trial = study.get_trials(states=(TrialState.RUNNING,))[0]
+            study._storage.set_trial_user_attr(trial._trial_id, history.REPEATS, found.number)
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(history, "measured_before", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start(animals, tmp_path, *words)
+    monkeypatch.undo()
+    start(animals, tmp_path, *words)
+    study = study_of(tmp_path)
+    assert len(history.finished(study, TrialState.COMPLETE, TrialState.PRUNED)) == 8
+    assert history.counts_of(study)["failed"] == 0
+    assert history.counts_of(study)["interrupted"] == 1
+
+
 def test_the_report_says_how_trials_were_drawn(animals, tmp_path) -> None:
     start(animals, tmp_path, "sampler=tpe", "sampler.n_startup_trials=5", "n_trials=12", "pruner=none")
     ways = history.origins(study_of(tmp_path))
@@ -96,6 +121,7 @@ def test_every_constraint_is_set_and_what_breaks_one_is_never_best(animals, tmp_
 def test_where_no_trial_keeps_the_constraints_that_is_the_result(animals, tmp_path) -> None:
     outcome = start(animals, tmp_path, "objective.constraints=['nDCG@10 >= 1.5']", "n_trials=4")
     assert "keeps the constraints" in (outcome.folder / "report.md").read_text()
+    assert "keeps the constraints" in outcome.error
     assert not (outcome.folder / "best.yaml").exists()
 
 
@@ -192,6 +218,15 @@ def test_what_could_not_be_measured_is_neither_0_nor_dropped_in_silence(animals,
     assert {trial.state for trial in trials} == {TrialState.FAIL}
     assert "picky could be measured for" in trials[0].user_attrs["reason"]
     assert "picky could be measured for" in outcome.error
+    table = json.loads((tmp_path / "studies/animals/trials/0000/per_query.json").read_text())
+    assert None in [row[table["columns"].index("picky")] for row in table["data"]]
+
+
+def test_a_metric_of_ones_own_can_be_a_constraint(animals, tmp_path, own_metrics) -> None:
+    own = "+objective.own={shortness: {function: animal_metrics.shortness, needs: generator}}"
+    bound = "objective.constraints=['shortness >= 0.01']"
+    start(animals, tmp_path, own_metrics, own, bound, "generator=extractive", "n_trials=2")
+    assert study_of(tmp_path).trials[0].constraints["shortness >= 0.01"] <= 0
 
 
 def test_with_a_lower_limit_the_trial_counts_and_says_its_coverage(animals, tmp_path, own_metrics) -> None:
