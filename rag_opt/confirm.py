@@ -159,9 +159,7 @@ class Confirmation:
             return f"{name}: no other is within noise of it on the questions that were searched"
         first = self.arms[0]
         if arm is first:
-            return (
-                f"{name}: the best, and of the {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
-            )
+            return f"{name}: the best; of {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
         return (
             f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}, "
             f"against {number(first.cost)} of the best, trial {first.trial}"
