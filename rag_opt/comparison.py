@@ -47,6 +47,11 @@ def compared(studies: Sequence[Finished], folders: Sequence[Path], console: Cons
     return place / FILE
 
 
+def label(findings: Findings) -> str:
+    """A study's name without the folder that it shares with the others of its multirun."""
+    return findings.name.rpartition("/")[2]
+
+
 def verdict(studies: Sequence[Finished]) -> str:
     """The best on unseen questions, and whether the others' intervals reach it."""
     order = _ordered(studies)
@@ -60,7 +65,7 @@ def verdict(studies: Sequence[Finished]) -> str:
     best = first.confirmation.chosen if first.confirmation else None
     assert best is not None
     level = [f for f, _ in order[1:] if f.confirmation and _reaches(f, best.test)]
-    told = f"{first.name} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
+    told = f"{label(first)} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
     if not order[1:]:
         return f"{told}."
     return (
@@ -98,12 +103,12 @@ def _row(findings: Findings, study: optuna.Study) -> list[str]:
     counts, spent = sum(history.counts_of(study).values()), clock(history.seconds_of(study))
     found = findings.confirmation
     if found is None:
-        return [findings.name, "", findings.reason[:80], "", str(counts), spent]
+        return [label(findings), "", findings.reason[:80], "", str(counts), spent]
     arm = found.chosen
     test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]"
     apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
     return [
-        findings.name,
+        label(findings),
         test,
         apart if arm.role != "baseline" else "the baseline",
         f"{arm.dev:.4f}",
@@ -120,7 +125,7 @@ def _scores(studies: Sequence[Finished]) -> Plot | None:
     figure = go.Figure()
     figure.add_scatter(
         x=[arm.test for arm in arms],
-        y=[findings.name for findings, _ in order],
+        y=[label(findings) for findings, _ in order],
         mode="markers",
         marker={"size": 11, "color": BLUE},
         error_x=errors([(arm.test, arm.low, arm.high) for arm in arms]),
@@ -137,7 +142,7 @@ def _scores(studies: Sequence[Finished]) -> Plot | None:
 
 def _regret(studies: Sequence[Finished]) -> Plot | None:
     """The distance to the best dev score of all studies, by trial."""
-    curves = {findings.name: _best_so_far(findings, study) for findings, study in studies}
+    curves = {label(findings): _best_so_far(findings, study) for findings, study in studies}
     reached = [value for curve in curves.values() for value in curve]
     if not reached:
         return None

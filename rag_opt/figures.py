@@ -26,6 +26,9 @@ BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#D55E00", "#009E73", "#8a8a8a", "#C
 """Told apart by people who see colours differently (Okabe and Ito 2008), on light and dark ground."""
 
 TOP_PARAMETERS = 6
+OWN = {"intervals", "differences", "trade_off", "correlations", "stages"}
+"""Plots that optuna-dashboard does not draw by itself."""
+
 WIDE = ("slices", "parallel")
 """Plots that a phone shows by scrolling: squeezed they could not be read."""
 
@@ -60,6 +63,7 @@ def plots(findings: Findings, study: optuna.Study) -> list[Plot]:
 def dressed(figure: go.Figure) -> go.Figure:
     """The figure in the page's own dress: no ground, no title of its own."""
     figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", template="none")
+    figure.update_xaxes(automargin=True)
     return figure.update_layout(margin={"l": 60, "r": 20, "t": 30, "b": 50}, title=None)
 
 
@@ -296,7 +300,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     ),
     "importance": (
         "Importance",
-        "What moved the score most (PED-ANOVA), of the parameters that every trial has.",
+        "What moved the score most (PED-ANOVA).",
         importance,
     ),
     "slices": ("Parameters one by one", "The score by each of the top parameters.", slices),

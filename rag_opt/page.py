@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from rag_opt import summary
-from rag_opt.figures import Plot, plots
+from rag_opt.figures import Plot
 from rag_opt.findings import Findings
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -28,9 +29,8 @@ class Section:
     rows: list[list[str]]
 
 
-def html(findings: Findings, study: optuna.Study) -> str:
-    """The page of a study."""
-    drawn = plots(findings, study)
+def html(findings: Findings, study: optuna.Study, drawn: Sequence[Plot]) -> str:
+    """The page of a study with these figures."""
     first = [plot for plot in drawn if plot.name == "intervals"]
     about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm"
     commands = "\n".join(f"# {label}\n{command}" for label, command in findings.commands.items())

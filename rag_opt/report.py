@@ -6,14 +6,15 @@ import argparse
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StudyError
 
-FILES = ("report.md", "report.html", "best.yaml")
+PAGE = "report.html"
+FILES = ("report.md", PAGE, "best.yaml")
 ARTIFACT = "rag_opt:report_artifact"
 """Study attribute: under which id optuna-dashboard finds the page."""
 
@@ -23,20 +24,27 @@ if TYPE_CHECKING:
     from rag_opt.findings import Findings
 
 
-def written(findings: Findings, study: optuna.Study, folder: Path) -> Path:
-    """Leave findings.json, report.md, report.html and best.yaml in the study's folder; gives the page's path."""
+def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
+    """Leave findings.json, report.md, report.html and best.yaml in the study's folder, note and figures in its storage.
+
+    Gives the figures as Plotly's JSON, by name.
+    """
     from rag_opt import page, summary
+    from rag_opt.figures import plots
 
     findings.write(folder)
+    drawn = plots(findings, study)
     texts = {
         "report.md": summary.markdown(findings, study),
         "best.yaml": summary.best_yaml(findings, study),
-        "report.html": page.html(findings, study),
+        PAGE: page.html(findings, study, drawn),
     }
     for name, text in texts.items():
         if text:
             (folder / name).write_text(text, "utf-8")
-    return folder / "report.html"
+    figures = {plot.name: plot.figure.to_json() or "{}" for plot in drawn}
+    _show_in_dashboard(study, folder, texts["report.md"], figures)
+    return figures
 
 
 def metrics(findings: Findings, study: optuna.Study) -> dict[str, float]:
@@ -55,15 +63,17 @@ def metrics(findings: Findings, study: optuna.Study) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def shown_in_dashboard(findings: Findings, study: optuna.Study, folder: Path) -> None:
-    """The report as optuna-dashboard's note of the study, its page as an artifact."""
+def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Mapping[str, str]) -> None:
+    """The report as optuna-dashboard's note of the study, the page as an artifact, the figures that it lacks."""
     from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-    from rag_opt import summary
-    from rag_opt.storage import note_study
+    from rag_opt.figures import OWN
+    from rag_opt.storage import note_study, plot_study
 
-    note_study(study, summary.markdown(findings, study))
-    place, page = folder / "artifacts", folder / "report.html"
+    note_study(study, note)
+    for name in OWN & set(figures):
+        plot_study(study, name, figures[name])
+    place, page = folder / "artifacts", folder / PAGE
     place.mkdir(exist_ok=True)
     known = study.user_attrs.get(ARTIFACT)
     if known is not None:
@@ -97,8 +107,8 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
 
 def reported(folder: Path, storage: str | None = None) -> Path:
     """The report of a finished study, written anew from its folder and its storage; gives the page's path."""
-    findings, study = finished(folder, storage)
-    return written(findings, study, folder)
+    written(*finished(folder, storage), folder)
+    return folder / PAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -129,7 +139,8 @@ def _run(given: Any) -> None:
     else:
         findings, study = finished(given.studies[0], given.storage)
         summary.printed(findings, study, console)
-        page = written(findings, study, given.studies[0])
+        written(findings, study, given.studies[0])
+        page = given.studies[0] / PAGE
     console.print(f"\n{'open:':<10} {page}", markup=False)
 
 

@@ -81,8 +81,8 @@ def _name(key: str, text: str, whole: str) -> str:
     return text
 
 
-def _whole(node: DictConfig, key: str, least: int, prefix: str = "") -> int:
-    given = plain(node.get(key))
+def _whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> int:
+    given = None if node is None else plain(node.get(key))
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"{prefix}{key}={given}: a whole number of at least {least} is expected")
     return given

@@ -197,13 +197,23 @@ def note(trial: optuna.Trial, body: str) -> None:
 
 def note_study(study: optuna.Study, body: str) -> None:
     """Give a study its note (Markdown) in optuna-dashboard, in place of the one it has."""
+    version = study._storage.get_study_system_attrs(study._study_id).get("dashboard:note_ver", 0)
+    study._storage.set_study_system_attr(study._study_id, "dashboard:note_ver", version + 1)
+    _set_parts(study, "dashboard:note_str:", body)
+
+
+def plot_study(study: optuna.Study, name: str, figure: str) -> None:
+    """Give a study a figure (Plotly's JSON) in optuna-dashboard, as its `save_plotly_graph_object` does."""
+    _set_parts(study, f"dashboard:plot_data:{name}:", figure)
+
+
+def _set_parts(study: optuna.Study, prefix: str, text: str) -> None:
+    """Keep a text in as many attributes as it needs, and empty those that a longer one left."""
     storage, study_id = study._storage, study._study_id
-    known = storage.get_study_system_attrs(study_id)
-    storage.set_study_system_attr(study_id, "dashboard:note_ver", known.get("dashboard:note_ver", 0) + 1)
-    parts = [body[start : start + NOTE_PART] for start in range(0, len(body), NOTE_PART)]
-    old = sum(key.startswith("dashboard:note_str:") for key in known)
+    parts = [text[start : start + NOTE_PART] for start in range(0, len(text), NOTE_PART)]
+    old = sum(key.startswith(prefix) for key in storage.get_study_system_attrs(study_id))
     for place, part in enumerate([*parts, *[""] * (old - len(parts))]):
-        storage.set_study_system_attr(study_id, f"dashboard:note_str:{place}", part)
+        storage.set_study_system_attr(study_id, f"{prefix}{place}", part)
 
 
 def snapshot_sampler(study: optuna.Study) -> None:

@@ -124,13 +124,13 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
     from rag_opt.conclude import concluded
 
     findings = concluded(plan, study)
-    page = report.written(findings, study, plan.settings.folder)
-    report.shown_in_dashboard(findings, study, plan.settings.folder)
+    figures = report.written(findings, study, plan.settings.folder)
     summary.printed(findings, study, screen.console)
-    screen.say(f"{'open:':<10} {page}")
+    screen.say(f"{'open:':<10} {plan.settings.folder / report.PAGE}")
     if tracker:
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
+        texts |= {f"figures/{name}.json": text for name, text in figures.items()}
         tracker.close("FINISHED", texts, report.metrics(findings, study), files)
     return findings, "" if "replay" in findings.commands else summary.conclusion(findings, study)
 

@@ -193,7 +193,7 @@ def as_table(title: str, content: Rows) -> Table:
     table = Table(title=title, title_justify="left")
     for column in content[0]:
         table.add_column(
-            column, justify="left" if column in ("configuration", "role", "") else "right", overflow="fold"
+            column, justify="left" if column in ("study", "configuration", "role", "") else "right", overflow="fold"
         )
     for row in content[1]:
         table.add_row(

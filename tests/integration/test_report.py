@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from rag_opt import report
 from rag_opt.comparison import compared
 from rag_opt.errors import StudyError
+from rag_opt.figures import OWN
 from rag_opt.study import Outcome, run
 from tests.integration import commands
 
@@ -136,8 +138,12 @@ def test_a_study_that_went_on_says_that_its_questions_were_seen(animals, tmp_pat
 def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
     from optuna_dashboard import get_note
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
     assert get_note(study) == (finished / "report.md").read_text()
+    shown = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    assert set(shown) == OWN
+    assert all(json.loads(figure)["data"] for figure in shown.values())
     kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
     assert kept.read_text() == (finished / "report.html").read_text()
 

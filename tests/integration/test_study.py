@@ -241,7 +241,7 @@ def test_mlflow_mirrors_the_study_through_a_resume(animals, tmp_path) -> None:
     study = study_of(tmp_path)
     assert parent.info.status == "FINISHED"
     assert parent.inputs.dataset_inputs[0].dataset.name == "questions"
-    assert {"report.md", "best.yaml", "pipeline.mmd", "search_space.yaml"} <= artifacts(tmp_path, parent)
+    assert {"report.md", "report.html", "best.yaml", "figures", "search_space.yaml"} <= artifacts(tmp_path, parent)
     assert len(children) == len(study.trials) == 17
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
     statuses = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}

@@ -11,7 +11,7 @@ from rag_opt.confirm import Candidate, Confirmation, Measured, confirmed, select
 QUESTIONS, CONFIGURATIONS = 40, 40
 
 
-def scores(generator, quality: float, difficulty, noise: float = 0.3):
+def scores(generator, quality: float, difficulty, noise: float = 0.2):
     return np.clip(difficulty + quality + generator.normal(0, noise, len(difficulty)), 0, 1)
 
 
@@ -46,7 +46,7 @@ def simulated(seed: int, spread: float, tests: int = 100, resamples: int = 500) 
 
 def test_equal_configurations_are_called_different_in_at_most_5_percent_of_400_studies() -> None:
     found = [simulated(seed, 0.0)[0] for seed in range(400)]
-    assert sum(each.shown or each.worse for each in found) <= 20
+    assert sum(any(arm.adjusted <= 0.05 for arm in each.arms) for each in found) <= 20
 
 
 def test_the_reported_gain_is_unbiased_where_the_dev_maximum_is_flattered() -> None:
@@ -58,7 +58,7 @@ def test_the_reported_gain_is_unbiased_where_the_dev_maximum_is_flattered() -> N
         reported.append(found.chosen.difference - (true[found.recommended] - true[0]))
         flattered.append(found.arms[0].dev - true[found.arms[0].trial])
     assert abs(np.mean(reported)) <= 0.005
-    assert 0.04 <= np.mean(flattered) <= 0.15
+    assert 0.04 <= np.mean(flattered) <= 0.06
 
 
 def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
