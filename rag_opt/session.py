@@ -106,10 +106,6 @@ class Session:
             self._note(trial, given)
             self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
-            self._keep(trial, evaluation)
-            results = [self._checked(name, evaluation) for name in self.plan.objective.names]
-            for constraint in self.plan.objective.constraints:
-                self._covered(constraint.metric, evaluation)
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
@@ -118,10 +114,25 @@ class Session:
             raise
         except Exception as error:
             # A trial may fail in any way that its components can; the study goes on.
-            trial.set_user_attr("reason", f"{type(error).__name__}: {error}"[:2000])
-            self._tell(trial, TrialState.FAIL)
+            self._fail(trial, error)
+        else:
+            self._keep(trial, evaluation)
+            self._finish(trial, evaluation)
+
+    def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
+        """Tell the values, or why they can't stand for the configuration."""
+        try:
+            results = [self._checked(name, evaluation) for name in self.plan.objective.names]
+            for constraint in self.plan.objective.constraints:
+                self._covered(constraint.metric, evaluation)
+        except ValueError as error:
+            self._fail(trial, error)
         else:
             self._tell(trial, TrialState.COMPLETE, results)
+
+    def _fail(self, trial: Trial, error: Exception) -> None:
+        trial.set_user_attr("reason", f"{type(error).__name__}: {error}"[:2000])
+        self._tell(trial, TrialState.FAIL)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
         """Tell the sampler what is known of this configuration, if it was measured before."""

@@ -106,13 +106,14 @@ def work():
         store.folder("index", f"{i}", lambda path: [np.save(path / f"part{n}.npy", values[n::4]) for n in range(4)])
         store.table("stage", f"{i}", lambda: {"x": values[i % 4 :: 4], "name": texts[i % 4 :: 4]})
 chooser, children = random.Random(1), []
-for _ in range(50):
+for turn in range(50):
     pid = os.fork()
     if pid == 0:
         work()
     children.append(pid)
     if len(children) > 2:
-        time.sleep(chooser.uniform(0.02, 0.4))
+        # Later ones live longer, so that on a busy machine, too, something is finished before the last kill.
+        time.sleep(chooser.uniform(0.02, 0.4) * (1 if turn < 30 else 4))
         os.kill(children.pop(0), signal.SIGKILL)
 for pid in children:
     os.kill(pid, signal.SIGKILL)
