@@ -118,11 +118,16 @@ class Trial:
 
 
 def trials(studies: Path, name: str = "ours") -> list[Trial]:
+    """The measured trials: one that repeats an earlier configuration costs nothing."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = optuna.load_study(study_name=name, storage=f"sqlite:///{studies}/{name}/study.db").trials
-    return [Trial(t.datetime_start.timestamp(), t.datetime_complete.timestamp(), t.params, t.user_attrs) for t in found]
+    return [
+        Trial(t.datetime_start.timestamp(), t.datetime_complete.timestamp(), t.params, t.user_attrs)
+        for t in found
+        if "repeats" not in t.user_attrs
+    ]
 
 
 def cut(setup: Setup, source: str, documents: int | None, questions: int | None) -> Path:
