@@ -190,6 +190,7 @@ def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
 
 
 def as_table(title: str, content: Rows) -> Table:
+    """The rows for a terminal, the recommended ones bold."""
     table = Table(title=title, title_justify="left")
     for column in content[0]:
         table.add_column(
