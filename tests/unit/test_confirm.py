@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rag_opt.confirm import Candidate, Confirmation, Measured, confirmed, selected
+from rag_opt.confirm import Candidate, Confirmation, Measured, _corrected, confirmed, selected
 
 QUESTIONS, CONFIGURATIONS = 40, 40
 
@@ -136,3 +136,12 @@ def test_a_confirmation_survives_being_stored() -> None:
     assert again.sentence() == found.sentence()
     assert again.chosen == found.chosen
     assert math.isnan(again.arms[1].difference)
+
+
+def test_the_recommended_is_tested_alone_and_first_the_others_by_holm_behind_it() -> None:
+    assert _corrected({7: 0.03, 1: 0.01, 2: 0.02}, 7) == pytest.approx({7: 0.03, 1: 0.03, 2: 0.03})
+    assert _corrected({7: 0.001, 1: 0.01, 2: 0.2}, 7) == pytest.approx({7: 0.001, 1: 0.02, 2: 0.2})
+    # Where the first shows nothing, the others can't.
+    assert _corrected({7: 0.6, 1: 0.001}, 7) == pytest.approx({7: 0.6, 1: 0.6})
+    # The recommended one is the baseline itself: Holm alone.
+    assert _corrected({1: 0.01, 2: 0.03}, 0) == pytest.approx({1: 0.02, 2: 0.03})
