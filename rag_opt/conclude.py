@@ -92,6 +92,8 @@ def _name(study: optuna.Study, number: int) -> str:
 
 def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None, dict[int, Evaluation]]:
     """The confirmation (None without a complete trial), and the evaluations on the test questions by trial."""
+    if plan.dev.store.purse is not None:
+        plan.dev.store.purse.open_reserve()
     target = plan.objective.names[0]
     sign = plan.objective.signs[target]
     candidates = list(_candidates(plan, history.candidates(study)))
@@ -104,7 +106,8 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
     with track(
         f"confirming {len(roles)} configurations on {plan.test.questions.count} unseen questions", len(roles)
     ) as done:
-        for number in roles:
+        # Where the budget ends early, what matters most is known.
+        for number in sorted(roles, key=lambda each: (each != selection.recommended, roles[each] != BASELINE)):
             try:
                 evaluations[number] = plan.test.measured(words_of(study, number))
             except Exception as error:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,8 +28,13 @@ FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 """conf/ lies in the package once installed, beside it in a checkout."""
 
 NAME = "config"
-STAGES = ("splitter", "embedder", "index", "retriever", "reranker", "generator")
+STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
+
+UNTOLD = ("prices", "timeout", "tries", "at_once")
+"""Keys that change neither what a model is asked nor what it says."""
+
+PROMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 Words = Sequence[str]
 """Hydra overrides, such as ["retriever=hybrid", "retriever.top_k=12"]."""
@@ -224,8 +230,43 @@ def _elements(override: Override) -> Iterator[str]:
 
 
 def fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
-    """The content key of these groups of a configuration."""
-    return key_of({group: plain(config[group]) for group in groups})
+    """The content key of these groups of a configuration, less how patiently a model is asked and at what price."""
+    return key_of({group: _telling(plain(config[group])) for group in groups})
+
+
+def _telling(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _telling(value) for key, value in node.items() if key not in UNTOLD}
+    return [_telling(value) for value in node] if isinstance(node, list) else node
+
+
+def prompt_of(name: str) -> dict[str, str]:
+    """The parts of the prompt in prompt/<name>.yaml, in Hydra's search path or in conf/; raises ConfigError."""
+    folders = [FOLDER]
+    if GlobalHydra.instance().is_initialized():
+        found = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        folders = [
+            Path(each.path.removeprefix("file://")) for each in found if each.path.startswith("file://")
+        ] + folders
+    if not PROMPT.fullmatch(name):
+        raise ConfigError(f"prompt={name[:80]!r}: the name of a file in conf/prompt is expected, such as answer")
+    for folder in folders:
+        path = folder / "prompt" / f"{name}.yaml"
+        if path.is_file():
+            parts = yaml.safe_load(path.read_text("utf-8"))
+            if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
+                raise ConfigError(f"{path}: a prompt is a file of texts: system: …, user: …")
+            return {str(part): text for part, text in parts.items()}
+    known = [path.stem for folder in folders for path in (folder / "prompt").glob("*.yaml")]
+    raise ConfigError(f"prompt={name}: there is no such file in conf/prompt/; {nearest(name, known)}")
+
+
+def _prompt(name: str) -> dict[str, str]:
+    # A brace after a dollar sign would be read as an interpolation.
+    return {part: text.replace("${", "\\${") for part, text in prompt_of(name).items()}
+
+
+OmegaConf.register_new_resolver("prompt", _prompt, replace=True)
 
 
 def quoted(overrides: Words) -> str:

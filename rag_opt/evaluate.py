@@ -18,7 +18,7 @@ from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.pipelines import Products, RagPipeline
-from rag_opt.records import Dataset, Documents, Evaluation, Ints, Queries, Rankings, Scores
+from rag_opt.records import SPENT, Dataset, Documents, Evaluation, Ints, Queries, Rankings, Scores, by_stage
 from rag_opt.store import Store
 
 Report = Callable[["Progress"], None]
@@ -87,6 +87,7 @@ def evaluated(
         means={name: mean(values) for name, values in scores.items()},
         seconds={**_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
         answers=tuple(answer for part in parts for answer in part.answers or ()),
+        usage=_usage(parts),
         retrieved=tuple(tuple(ids) for part in parts for ids in part.rankings),
         coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
     )
@@ -109,7 +110,7 @@ class Measuring:
         A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
         say when a trial can be pruned.
         """
-        if self.pipeline.pays_per_query:
+        if self.pipeline.pays_per_query or any(metric.pays for metric in self.metrics):
             for rows in self.questions.batches:
                 observed = self._observed(self.questions.queries.batch(rows))
                 yield rows, observed, {metric.name: metric.values(observed) for metric in self.metrics}
@@ -121,15 +122,19 @@ class Measuring:
 
     def _observed(self, queries: Queries) -> Observed:
         documents, store = self.questions.documents, self.store
-        ranking, answers = self.pipeline.ask(queries, documents, self.index)
+        found = self.pipeline.ask(queries, documents, self.index)
+        ranking, context, answers = found["ranking"], found["context"], found.get("answers")
+        last = context if answers is None else answers
         return Observed(
             queries=queries.items,
             qrels=self.questions.dataset.qrels,
             rankings=[list(ids) for ids in document_rankings(ranking)],
-            ranking=ranking,
+            context=context,
             answers=None if answers is None else answers.texts,
-            tokens=context_tokens(ranking, queries, store) if answers is None else answers.tokens,
-            seconds=sum((ranking if answers is None else answers).costs.values()),
+            tokens=context_tokens(context, queries, store) if answers is None else answers.tokens,
+            seconds=sum(last.costs.values()),
+            usage=by_stage(last.usage.values()),
+            store=store,
             encode=lambda texts: _encoded(store, texts),
             split=lambda texts: sentences_in(texts, documents, store),
             metrics=tuple(metric.name for metric in self.metrics),
@@ -153,6 +158,18 @@ def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
         "indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()),
         "query": spent / max(1, asked),
     }
+
+
+def _usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
+    """By stage what all calls of this evaluation cost."""
+    found: dict[str, dict[str, float]] = {}
+    for part in parts:
+        judging = {verdicts.usage.stage: verdicts.usage for verdicts in part.judging.values()}
+        for name, spent in {**part.usage, **judging}.items():
+            total = found.setdefault(name, dict.fromkeys(SPENT, 0.0))
+            for column in SPENT:
+                total[column] += float(getattr(spent, column).sum())
+    return found
 
 
 def document_rankings(ranking: Rankings) -> Iterator[tuple[str, ...]]:

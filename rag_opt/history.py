@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -11,6 +12,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.replies import Spent
 from rag_opt.search_space import Value, values_of
 from rag_opt.storage import FINISHED, INTERRUPTED
 
@@ -140,6 +142,22 @@ def counts_of(study: optuna.Study) -> dict[str, int]:
         "repeated": repeats(study),
         "interrupted": interrupted,
     }
+
+
+def confirmation_cost(study: optuna.Study, ties: int, dev: int, test: int) -> Spent:
+    """What confirming may cost at most, as the complete trials' means say: best, recommended, tied ones, baseline.
+
+    Of `dev` and `test` questions; nothing before a trial is complete.
+    """
+    complete = finished(study, TrialState.COMPLETE)
+    if not complete:
+        return Spent()
+    share = (3 + ties) * test / (dev * len(complete))
+    stages = [stage for trial in complete for stage in trial.user_attrs.get("usage", {}).values()]
+    tokens = sum(stage["tokens_in"] + stage["tokens_out"] for stage in stages)
+    dollars = sum(stage["usd"] for stage in stages if not math.isnan(stage["usd"]))
+    seconds = sum(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
+    return Spent(share * sum(stage["calls"] for stage in stages), share * tokens, share * dollars, share * seconds)
 
 
 def seconds_of(study: optuna.Study) -> float:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
+from rag_opt.config import prompt_of
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.keys import key_of
-from rag_opt.metrics.catalogue import MAXIMIZE, MINIMIZE, Metric, metric, own_metric, unmet
+from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, Metric, judged, metric, own_metric, unmet
+from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records import Dataset
-from rag_opt.trust import plain
+from rag_opt.trust import build, plain
 
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")
 EXAMPLES = {"metrics": "[nDCG@10]", "report": "[F1, tokens]", "constraints": "['tokens <= 2000']"}
@@ -80,12 +82,11 @@ def objective_of(config: DictConfig) -> Objective:
     if not names:
         raise ConfigError("objective.metrics is empty: name at least one, such as objective.metrics=[nDCG@10]")
     own = _own(config)
-    found = {name: own.get(name) or metric(name) for name in dict.fromkeys([*names, *extra, *own])}
     constraints = tuple(_constraint(text) for text in _names(config, "constraints"))
     cost = plain(config.confirmation.cost)
-    for name in (*(constraint.metric for constraint in constraints), cost):
-        if name not in found:
-            found[name] = metric(str(name))
+    wanted = dict.fromkeys([*names, *extra, *own, *(constraint.metric for constraint in constraints), str(cost)])
+    known = own | _judged(config, wanted)
+    found = {name: known.get(name) or metric(name) for name in {**wanted, **known}}
     if found[cost].direction != MINIMIZE:
         raise ConfigError(f"confirmation.cost={cost}: a metric of which less is better is expected, such as tokens")
     targets = tuple(found[name] for name in names)
@@ -114,6 +115,26 @@ def _own(config: DictConfig) -> dict[str, Metric]:
     if not isinstance(given, dict):
         raise ConfigError(f"objective.own={given}: metrics by their names are expected")
     return {str(name): own_metric(str(name), node, plain(config.trusted_modules)) for name, node in given.items()}
+
+
+def _judged(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:
+    """The judges' metrics among these names, with their noise where it is measured."""
+    aspects = [name.removeprefix(JUDGE) for name in names if name.startswith(JUDGE)]
+    known = [aspect for aspect in aspects if aspect in FIELDS]
+    if not known:
+        return {}
+    node = plain(config.judge)
+    repeats = node["repeats"]
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ConfigError(f"judge.repeats={repeats}: a whole number of at least 1 is expected")
+    chat = build(node["chat"], plain(config.trusted_modules))
+    try:
+        judges = Judges(chat, node["model"], {aspect: prompt_of(node["prompts"][aspect]) for aspect in known}, repeats)
+    except ValueError as error:
+        raise ConfigError(f"judge: {error}") from error
+    found = [judged(aspect, judges) for aspect in known]
+    found += [judged(aspect, judges, spread=True) for aspect in known if repeats > 1]
+    return {each.name: each for each in found}
 
 
 def _constraint(text: str) -> Constraint:

@@ -1,9 +1,10 @@
 """A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
 
 Wiring follows one rule: an input is connected to the last earlier component whose output has its name. Each stage's
-file under conf/ lists its components; the stages follow each other as the data flows: splitter, embedder, index,
-retriever, reranker, generator.
-What the result does not need is not built, so BM25 alone never embeds.
+file under conf/ lists its components; the stages follow each other as the data flows: splitter, query, embedder,
+index, retriever, reranker, context, generator.
+What the result does not need is not built, so BM25 alone never embeds. What is read is what was ranked, unless a
+component of stage `context` gives something else.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from haystack import Pipeline
 from rag_opt.components.stage import Stage
 from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError
-from rag_opt.records import Answers, Costs, Documents, Queries, Rankings, Vectors
+from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
 from rag_opt.store import Store
 from rag_opt.trust import build, plain
 
-GIVEN = ("documents", "queries")
+SEARCHES = ("bm25_queries", "dense_queries", "web_queries")
+"""What each retriever searches for: the queries, where stage `query` makes nothing else of them."""
+
+GIVEN = ("documents", "queries", *SEARCHES)
 """The sockets that are fed from outside."""
 
-RESULTS = ("ranking", "answers")
+RESULTS = ("ranking", "context", "answers")
 
 
 Products = Mapping[tuple[str | None, str], Any]
@@ -38,6 +42,15 @@ class Part:
     name: str
     component: Any
     inputs: Mapping[str, tuple[str | None, str]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a part gave, by socket, and the seconds a query that it took, whenever that was done."""
+
+    part: Part
+    outputs: Mapping[str, Any]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -66,30 +79,35 @@ class RagPipeline:
         out = self.indexing.run(self._inputs(names, {(None, "documents"): documents}), include_outputs_from=names)
         return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
 
-    def ask(self, queries: Queries, documents: Documents, index: Products) -> tuple[Rankings, Answers | None]:
-        """The final ranking of a batch of queries, and the answers where there is a generator."""
-        given: Products = {(None, "queries"): queries, (None, "documents"): documents, **index}
+    def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
+        """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator."""
         out = self.querying.run(
-            self._inputs(set(self.querying.graph.nodes), given), include_outputs_from=set(self.results.values())
+            self._inputs(set(self.querying.graph.nodes), _given(queries, documents, index)),
+            include_outputs_from=set(self.results.values()),
         )
-        answers = out[self.results["answers"]]["answers"] if self.has_generator else None
-        return out[self.results["ranking"]]["ranking"], answers
+        found = {socket: out[part][socket] for socket, part in self.results.items()}
+        return {"context": found["ranking"], **found}
 
     def stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
         """Seconds by part: what indexing took in all, and what asking takes per query, whenever that was done."""
         spent = {f"indexing: {part}": 0.0 for part, _ in index if part is not None}
         for (source, _), product in index.items():
             spent[f"indexing: {source}"] += getattr(product, "seconds", 0.0)
-        given: Products = {(None, "queries"): queries, (None, "documents"): documents, **index}
+        return spent | {step.part.name: step.seconds for step in self.steps(queries, documents, index)}
+
+    def steps(self, queries: Queries, documents: Documents, index: Products) -> list[Step]:
+        """What each part that is asked gives for these queries, and the seconds it adds to a query, in their order."""
         names = set(self.querying.graph.nodes)
-        out = self.querying.run(self._inputs(names, given), include_outputs_from=names)
+        out = self.querying.run(self._inputs(names, _given(queries, documents, index)), include_outputs_from=names)
+        found = []
         for part in self.parts:
             if part.name in names:
                 before = [_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
                 known = {key for costs in before for key in costs}
                 after = {key: cost for value in out[part.name].values() for key, cost in _costs(value).items()}
-                spent[part.name] = sum(cost for key, cost in after.items() if key not in known)
-        return spent
+                added = sum(cost for key, cost in after.items() if key not in known)
+                found.append(Step(part, out[part.name], added))
+        return found
 
     def _inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
         return {
@@ -109,10 +127,15 @@ class RagPipeline:
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
 
 
+def _given(queries: Queries, documents: Documents, index: Products) -> Products:
+    asked: Products = {(None, socket): Searches((queries,)) for socket in SEARCHES}
+    return {(None, "queries"): queries, (None, "documents"): documents, **asked, **index}
+
+
 def _costs(product: Any) -> Costs:
     """What a query has cost so far, by piece of work."""
-    if isinstance(product, Vectors):
-        return {product.key: product.seconds}
+    if isinstance(product, QueryVectors):
+        return {**product.searches.costs, **{vectors.key: vectors.seconds for vectors in product.vectors}}
     return getattr(product, "costs", {})
 
 
@@ -174,7 +197,10 @@ def _wired(components: Iterable[tuple[str, Any]]) -> list[Part]:
                 "choose another component, or one for an earlier stage that gives it"
             )
         parts.append(Part(name, component, {socket: sources[socket] for socket in wanted if socket in sources}))
-        sources |= {socket: (name, socket) for socket in outputs(component)}
+        given = outputs(component)
+        sources |= {socket: (name, socket) for socket in given}
+        if "ranking" in given:
+            sources["context"] = (name, "ranking")
     if "ranking" not in sources:
         raise ComponentError("retriever: no component gives a 'ranking'")
     return parts
@@ -190,14 +216,21 @@ def _needed(parts: list[Part]) -> list[Part]:
     for part in reversed(parts):
         if part.name in wanted:
             wanted |= {sender for sender, _ in part.inputs.values() if sender}
+    for part in parts:
+        if part.name not in wanted and getattr(part.component, "must_serve", False):
+            raise ComponentError(
+                f"{part.name}: it gives {', '.join(sorted(outputs(part.component)))}, which nothing here takes; choose "
+                "query=none, or a retriever that searches for it"
+            )
     return [part for part in parts if part.name in wanted]
 
 
 def _asked(parts: Iterable[Part]) -> set[str]:
     """The names of the parts that depend on the queries."""
     found: set[str] = set()
+    given = {(None, socket) for socket in GIVEN if socket != "documents"}
     for part in parts:
-        if any(source == (None, "queries") or source[0] in found for source in part.inputs.values()):
+        if any(source[0] in found or source in given for source in part.inputs.values()):
             found.add(part.name)
     return found
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,6 +24,7 @@ from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
 from rag_opt.racing import Race
 from rag_opt.records import Dataset
+from rag_opt.replies import Purse
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
@@ -73,6 +75,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     # Last, since it makes a folder.
     store.check()
     store.deepest = deepest(space)
+    store.purse = purse_of(settings, store)
     dev, test = (
         Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
     )
@@ -87,6 +90,13 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         test,
         _prints(config, settings, space, objective, dataset) | _precision(config, store),
     )
+
+
+def purse_of(settings: Settings, store: Store) -> Purse:
+    """What the study may spend."""
+    tokens, usd = settings.budget_tokens, settings.budget_usd
+    purse = Purse(settings.folder.resolve().as_posix(), store)
+    return replace(purse, tokens=math.inf if tokens is None else tokens, usd=math.inf if usd is None else usd)
 
 
 def deepest(space: SearchSpace) -> int:

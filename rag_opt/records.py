@@ -7,8 +7,8 @@ carries `key`, the hash of how it was made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -115,8 +115,60 @@ class Queries(Record):
 
 
 @dataclass(frozen=True, eq=False)
+class Usage(Record):
+    """What the calls of one stage to a model cost, one number a query; `usd` is nan where a price is not known.
+
+    `broken` are the calls that failed or gave what could not be read.
+    """
+
+    stage: str
+    calls: Ints
+    tokens_in: Ints
+    tokens_out: Ints
+    usd: Scores
+    broken: Ints
+
+
+SPENT = ("calls", "tokens_in", "tokens_out", "usd", "broken")
+"""The columns of a Usage."""
+
+Usages = Mapping[str, Usage]
+"""By the piece of work that it was spent on, as with `Costs`."""
+
+
+def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
+    """What each stage's calls cost in all."""
+    found: dict[str, Usage] = {}
+    for each in spent:
+        same = found.get(each.stage)
+        columns = {name: getattr(each, name) + getattr(same, name, 0) for name in SPENT}
+        found[each.stage] = Usage(each.stage, **columns)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Searches(Record):
+    """What is searched for in place of the queries: `variants`, each with one text a query, in the queries' order.
+
+    The vectors of all variants are averaged to one (`averaged`), or each is searched for and the rankings are fused.
+    """
+
+    variants: tuple[Queries, ...]
+    averaged: bool = False
+    costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return key_of("searches", [variant.key for variant in self.variants], self.averaged)
+
+
+@dataclass(frozen=True, eq=False)
 class Chunks(Record):
-    """Spans of documents: chunk i is characters [starts[i], ends[i]) of document number document_rows[i]."""
+    """Spans of documents: chunk i is characters [starts[i], ends[i]) of document number document_rows[i].
+
+    `base` are the chunks that these begin with, where more were added for a question.
+    """
 
     documents: Documents
     document_rows: Ints
@@ -124,6 +176,7 @@ class Chunks(Record):
     ends: Ints
     key: str
     seconds: float = 0.0
+    base: Chunks | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -131,19 +184,33 @@ class Chunks(Record):
     @cached_property
     def texts(self) -> list[str]:
         """Each chunk's own characters."""
-        items = self.documents.items
-        spans = zip(self.document_rows.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True)
-        return [items[row].text[start:end] for row, start, end in spans]
+        items, known = self.documents.items, self.base.texts if self.base else []
+        columns = (column[len(known) :].tolist() for column in (self.document_rows, self.starts, self.ends))
+        return known + [items[row].text[start:end] for row, start, end in zip(*columns, strict=True)]
 
     @cached_property
     def contents(self) -> list[str]:
         """What is indexed: the document's title, where it has one, then the chunk."""
-        titles = (self.documents.items[row].title for row in self.document_rows.tolist())
-        return [f"{title}\n{text}" if title else text for title, text in zip(titles, self.texts, strict=True)]
+        known = self.base.contents if self.base else []
+        titles = (self.documents.items[row].title for row in self.document_rows[len(known) :].tolist())
+        texts = zip(titles, self.texts[len(known) :], strict=True)
+        return known + [f"{title}\n{text}" if title else text for title, text in texts]
 
     @cached_property
     def document_ids(self) -> list[str]:
-        return [self.documents.items[row].id for row in self.document_rows.tolist()]
+        known = self.base.document_ids if self.base else []
+        return known + [self.documents.items[row].id for row in self.document_rows[len(known) :].tolist()]
+
+    def extended(self, documents: tuple[Document, ...]) -> Chunks:
+        """These chunks, then each of more documents as one chunk."""
+        whole = Documents(
+            (*self.documents.items, *documents), key_of(self.documents.key, [vars(each) for each in documents])
+        )
+        first, count = len(self.documents.items), len(documents)
+        rows = np.concatenate([self.document_rows, np.arange(first, first + count, dtype=np.int32)])
+        starts = np.concatenate([self.starts, np.zeros(count, np.int32)])
+        ends = np.concatenate([self.ends, np.array([len(each.text) for each in documents], np.int32)])
+        return Chunks(whole, rows, starts, ends, key_of(self.key, whole.key), self.seconds, self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +223,25 @@ class Vectors(Record):
 
 
 @dataclass(frozen=True, eq=False)
+class QueryVectors(Record):
+    """What is searched for as vectors: sets of texts, each with the vectors of its whole set."""
+
+    searches: Searches
+    queries: tuple[Queries, ...]
+    vectors: tuple[Vectors, ...]
+
+    @property
+    def own(self) -> Floats:
+        """The vectors that stand for the queries themselves, one a query of the batch."""
+        return self.queries[0].of_batch(self.vectors[0].values)
+
+
+@dataclass(frozen=True, eq=False)
 class Rankings(Record):
     """Per query the rows of the chunks found, best first, with their scores (greater is better).
 
     `rows` and `scores` are [queries, depth]; a query with fewer hits ends in row -1, score -inf.
-    `costs` is what one query has cost so far, every stage before included.
+    `costs` is what one query has cost so far, every stage before included; `usage` the same of calls to models.
     """
 
     chunks: Chunks
@@ -168,10 +249,23 @@ class Rankings(Record):
     scores: Floats
     key: str
     costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
 
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
-        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key_of(self.key, rows.tolist()), self.costs)
+        key = key_of(self.key, rows.tolist())
+        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage)
+
+    def because(self, *causes: Searches | Rankings) -> Rankings:
+        """The same, with what these have cost before."""
+        costs = {key: cost for each in (*causes, self) for key, cost in each.costs.items()}
+        usage = {key: spent for each in (*causes, self) for key, spent in each.usage.items()}
+        return replace(self, costs=costs, usage=usage)
+
+    def texts_of(self, query: int) -> list[str]:
+        """The texts of the chunks found for one query, best first."""
+        texts = self.chunks.texts
+        return [texts[row] for row in self.rows[query].tolist() if row >= 0]
 
     def hits(self, query: int) -> list[tuple[int, float]]:
         """(chunk row, score) of one query, best first."""
@@ -181,12 +275,16 @@ class Rankings(Record):
 
 @dataclass(frozen=True, eq=False)
 class Answers(Record):
-    """One answer a query ("" where there was nothing to answer from), and the tokens read and written for it."""
+    """One answer a query, and the tokens read and written for it.
 
-    texts: tuple[str, ...]
+    A text is "" where there was nothing to answer from, None where the answerer failed: that is not measurable.
+    """
+
+    texts: tuple[str | None, ...]
     tokens: Ints
     key: str
     costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,13 +312,15 @@ class Evaluation(Record):
     """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
 
     `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
-    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured.
+    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured;
+    `usage` by stage the calls to models, their tokens and dollars, stored replies counted like paid ones.
     """
 
     query_ids: tuple[str, ...]
     per_query: Mapping[str, Scores]
     means: Mapping[str, float]
     seconds: Mapping[str, float]
-    answers: tuple[str, ...] = ()
+    answers: tuple[str | None, ...] = ()
     retrieved: tuple[tuple[str, ...], ...] = ()
     coverage: Mapping[str, float] = field(default_factory=dict)
+    usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

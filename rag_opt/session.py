@@ -23,12 +23,13 @@ from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.progress import Screen
 from rag_opt.racing import Race
 from rag_opt.records import Evaluation
+from rag_opt.replies import BudgetSpentError, Purse
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
-    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation"),
+    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation", "budget", "forecast"),
     *("sampler", "pruner", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
@@ -62,8 +63,9 @@ class Session:
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
+        self.purse.deadline = self._deadline()
         with self.screen.trials(total, self._measured()) as line:
-            while self._measured() < total and not self._late() and not self._exhausted():
+            while self._measured() < total and not self._late() and not self._exhausted() and not self._broke():
                 trial = self._ask(places_taken(self.study))
                 self._best_now = self._best()
                 line.describe(f"trial {trial.number}{self._best_now}")
@@ -72,8 +74,32 @@ class Session:
                 for callback in self.callbacks:
                     callback(self.study, finished)
                 line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
+        if self.purse.empty:
+            self.screen.say(f"{self.purse.empty}; the search stops here, a greater budget goes on from here")
         if self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
+
+    @property
+    def purse(self) -> Purse:
+        """What the study may spend."""
+        assert self.plan.dev.store.purse is not None
+        return self.plan.dev.store.purse
+
+    def _deadline(self) -> float:
+        """When budget.minutes is used up: earlier sessions' trials count."""
+        limit = self.plan.settings.budget_seconds
+        return math.inf if limit is None else time.monotonic() + limit - history.seconds_of(self.study)
+
+    def _broke(self) -> bool:
+        """Whether nothing more may be spent, what the confirmation needs put aside."""
+        self.purse.reserve = history.confirmation_cost(
+            self.study, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
+        )
+        try:
+            self.purse.check()
+        except BudgetSpentError:
+            return True
+        return False
 
     def _measured(self) -> int:
         return places_taken(self.study) - history.repeats(self.study)
@@ -113,6 +139,10 @@ class Session:
             interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
             raise
         except Exception as error:
+            if self.purse.empty:
+                # Its place is taken again once there is a greater budget.
+                interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+                return
             # A trial may fail in any way that its components can; the study goes on.
             self._fail(trial, error)
         else:
@@ -158,6 +188,7 @@ class Session:
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
+        self.purse.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
@@ -196,6 +227,8 @@ class Session:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
         trial.set_user_attr("metrics", means)
         trial.set_user_attr("seconds", dict(evaluation.seconds))
+        if evaluation.usage:
+            trial.set_user_attr("usage", {stage: dict(spent) for stage, spent in evaluation.usage.items()})
         if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
             trial.set_user_attr("coverage", short)
         self._constrain(trial, evaluation.means)

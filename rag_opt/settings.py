@@ -19,7 +19,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 @dataclass(frozen=True)
 class Settings:
-    """A study's name and folder, its seed and its budget (`timeout` in seconds)."""
+    """A study's name and folder, its seed, and what it may cost (`timeout` and `budget_seconds` in seconds)."""
 
     name: str
     folder: Path
@@ -31,6 +31,10 @@ class Settings:
     split_seed: int
     threads: int | None
     ties: int
+    budget_usd: float | None
+    budget_tokens: float | None
+    budget_seconds: float | None
+    forecast: bool
 
 
 def settings_of(config: DictConfig, variant: str = "") -> Settings:
@@ -38,13 +42,12 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
+    if not isinstance(plain(config.forecast), bool):
+        raise ConfigError(f"forecast={plain(config.forecast)}: true or false is expected")
     whole = str(plain(config.name))
     parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
         parts.append(_name("the multirun's overrides", _harmless(variant), variant))
-    minutes = plain(config.timeout)
-    if minutes is not None and not _is_number(minutes, 0):
-        raise ConfigError(f"timeout={minutes}: minutes above 0, or null, are expected")
     share = plain(config.dataset.get("test_share"))
     if not _is_number(share, 0) or share >= 1:
         raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
@@ -53,12 +56,16 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         folder=Path(str(plain(config.studies_dir))).expanduser().joinpath(*parts),
         seed=_whole(config, "seed", 0),
         n_trials=_whole(config, "n_trials", 1),
-        timeout=None if minutes is None else 60.0 * minutes,
+        timeout=_limit("timeout", config.timeout, 60.0),
         batches=_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,
         split_seed=_whole(config.dataset, "split_seed", 0, "dataset."),
         threads=None if plain(config.threads) is None else _whole(config, "threads", 1),
         ties=_whole(config.confirmation, "ties", 0, "confirmation."),
+        budget_usd=_limit("budget.usd", config.budget.usd),
+        budget_tokens=_limit("budget.tokens", config.budget.tokens),
+        budget_seconds=_limit("budget.minutes", config.budget.minutes, 60.0),
+        forecast=bool(plain(config.forecast)),
     )
 
 
@@ -86,6 +93,13 @@ def _whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> i
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"{prefix}{key}={given}: a whole number of at least {least} is expected")
     return given
+
+
+def _limit(key: str, given: Any, scale: float = 1.0) -> float | None:
+    """A limit above 0, or none."""
+    if given is not None and not _is_number(given, 0):
+        raise ConfigError(f"{key}={given}: {'minutes' if scale > 1 else 'a number'} above 0, or null, are expected")
+    return None if given is None else scale * given
 
 
 def _is_number(given: Any, above: float) -> bool:

@@ -7,6 +7,7 @@ made again, and that is said.
     <root>/<stage>/<key>.arrow      a table, memory-mapped
     <root>/<stage>/<key>/           a folder: what a library writes itself
     <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash (components/shelf.py)
+    <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
 `python -m rag_opt.store` shows what is kept, `python -m rag_opt.store prune` removes what was not used for longest.
@@ -22,6 +23,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +48,7 @@ from rag_opt.errors import StoreError
 from rag_opt.inventory import Artifact, add_usage, artifacts, evicted, readable, usage_of
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
+from rag_opt.replies import Purse, Rehearsal, Replies
 
 T = TypeVar("T")
 SUFFIX = ".arrow"
@@ -61,13 +64,17 @@ class Store:
     `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
     to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
     `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
-    that at once.
+    that at once; `purse` is what it may spend on calls to models, `rehearsal` counts calls in place of making them,
+    `listening` gathers (stage, request, reply) of those that are found.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
         self.limit = limit
         self.deepest = 0
+        self.purse: Purse | None = None
+        self.rehearsal: Rehearsal | None = None
+        self.listening: list[Any] | None = None
         self.said: set[str] = set()
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
@@ -125,6 +132,14 @@ class Store:
         for name in mine[: -keep or len(mine)] if keep else ():
             del self._live[name]
         return found
+
+    @cached_property
+    def replies(self) -> Replies:
+        """What language models answered."""
+        if self.root is None:
+            return Replies(None)
+        with guarded(self.root):
+            return Replies(self.root)
 
     def check(self) -> None:
         """Raise StoreError unless the folder can be written; from now on what is used in it stays."""

@@ -43,12 +43,16 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
 
     with Screen() as screen:
         with environment.no_collection():
+            from rag_opt.forecast import forecast
             from rag_opt.plan import planned
             from rag_opt.storage import locked
 
             environment.quiet_optuna()
             plan = planned(overrides, variant)
         screen.say(_greeting(plan))
+        if plan.settings.forecast:
+            screen.console.print(forecast(plan).table())
+            return Outcome(plan.settings.name, plan.settings.folder)
         try:
             with locked(plan.settings.folder):
                 findings, error = _worked(plan, screen)
@@ -72,6 +76,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     from optuna.study import StudyDirection
 
     from rag_opt.conclude import storage_url
+    from rag_opt.forecast import forecast
     from rag_opt.plan import pruner_of
     from rag_opt.session import Session
     from rag_opt.storage import check_fingerprints, close, close_zombies, opened, places_taken
@@ -86,6 +91,8 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     if zombies or places_taken(study):
         repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
         screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
+    if places_taken(study) < settings.n_trials:
+        screen.say(forecast(plan, places_taken(study)).line())
     with environment.no_collection():
         tracker = _tracker(plan, study)
     session = Session(plan, study, screen, [tracker] if tracker else [], race)
@@ -124,6 +131,8 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
     from rag_opt.conclude import concluded
 
     findings = concluded(plan, study)
+    if tracker:
+        _traced(plan, study, tracker, findings)
     figures = report.written(findings, study, plan.settings.folder)
     summary.printed(findings, study, screen.console)
     screen.say(f"{'open:':<10} {plan.settings.folder / report.PAGE}")
@@ -133,6 +142,33 @@ def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> 
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
         tracker.close("FINISHED", texts, report.metrics(findings, study), files)
     return findings, "" if "replay" in findings.commands else summary.conclusion(findings, study)
+
+
+def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -> None:
+    """The questions of the finalists, or of all complete trials, as traces."""
+    from rag_opt import history
+    from rag_opt.conclude import words_of
+    from rag_opt.progress import say, track
+
+    which = plain(plan.config.tracking)["traces"]
+    if which == "none":
+        return
+    from rag_opt.traces import Tracer
+
+    confirmed = [arm.trial for arm in findings.confirmation.arms] if findings.confirmation else []
+    wanted = [(number, plan.test, "test") for number in confirmed]
+    wanted += [(trial.number, plan.dev, "dev") for trial in history.candidates(study)] if which == "all" else []
+    try:
+        tracer = Tracer.opened(tracker.client, tracker.experiment_id)
+        with track("traces", sum(bench.questions.count for _, bench, _ in wanted)) as advance:
+            for number, bench, split in wanted:
+                tags = {"study": study.study_name, "trial": str(number), "split": split}
+                pipeline = bench.pipeline(words_of(study, number))
+                advance(tracer.write(pipeline, bench.questions, bench.store, tags, tracker.run_of(number)))
+        tracer.flush()
+    except Exception as error:
+        # Whatever MLflow, its server or a component may raise: the study's result stands.
+        say(f"traces can't be written: {type(error).__name__}: {error}"[:300])
 
 
 def job(config: DictConfig) -> Outcome:

@@ -6,9 +6,10 @@ kill or an outage has cost can be made again at any time. Nothing here ends a st
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -21,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 from yaml import CSafeLoader
 
+from rag_opt.config import prompt_of
 from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
@@ -73,6 +75,7 @@ class MLflowCallback(Mirror):
     folder: Path
     targets: tuple[str, ...]
     parent_id: str = ""
+    prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @guarded
     def open(
@@ -118,6 +121,10 @@ class MLflowCallback(Mirror):
             elif run.info.status == "RUNNING":
                 self._log(run.info.run_id, trial)
 
+    def run_of(self, trial: int) -> str:
+        """The id of a trial's run; raises KeyError where it has none."""
+        return str(self._children()[trial].info.run_id)
+
     @guarded
     def close(
         self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float], files: Sequence[Path]
@@ -153,9 +160,30 @@ class MLflowCallback(Mirror):
             if key in trial.user_attrs
         ]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
+        self._link_prompts(run_id, _prompts_in(values))
         if place.is_dir():
             self.client.log_artifacts(run_id, str(place))
         self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
+
+    def _link_prompts(self, run_id: str, names: set[str]) -> None:
+        """Name the versions of the prompts that this trial used, as MLflow shows them."""
+        if not names:
+            return
+        versions = [self._prompt(name) for name in sorted(names)]
+        linked = [{"name": version.name, "version": str(version.version)} for version in versions]
+        # link_prompt_version_to_run would write where MLflow's global address points.
+        self.client.set_tag(run_id, "mlflow.linkedPrompts", json.dumps(linked))
+
+    def _prompt(self, name: str) -> Any:
+        """The registered version of a prompt's present content; the same content is registered once."""
+        registered, text = f"rag_opt.{name}", yaml.safe_dump(prompt_of(name), sort_keys=False, allow_unicode=True)
+        if (registered, text) not in self.prompts:
+            found = None
+            if self.client.get_prompt(registered) is not None:
+                versions = self.client.search_prompt_versions(registered, max_results=PAGE)
+                found = next((version for version in versions if version.template == text), None)
+            self.prompts[registered, text] = found or self.client.register_prompt(registered, text)
+        return self.prompts[registered, text]
 
     def _metrics(self, trial: FrozenTrial) -> list[Metric]:
         start, end = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
@@ -181,6 +209,11 @@ class MLflowCallback(Mirror):
             return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException:
             return False
+
+
+def _prompts_in(values: Mapping[str, Any]) -> set[str]:
+    """The names of the prompts among a trial's parameters."""
+    return {value for key, value in values.items() if key.endswith(".prompt") and isinstance(value, str)}
 
 
 def _flat(path: Path) -> dict[str, Any]:

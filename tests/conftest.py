@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
 from rag_opt.progress import Screen
 from rag_opt.store import Store
+from tests.services import fault, served
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
@@ -61,6 +62,41 @@ QUESTIONS = [
 def write_jsonl(path: Path, rows: list[object]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Iterator[str]:
+    """A server on this machine that speaks OpenAI's protocol; its small model reads what it is given."""
+    with served("openai_server.py") as url:
+        yield url
+
+
+@pytest.fixture
+def services(endpoint: str) -> list[str]:
+    """The words that make language models answer from that server, which behaves."""
+    fault(endpoint, "none")
+    return [f"llm.base_url={endpoint}", "llm.key=null"]
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A search service on this machine, whose web is six pages about animals."""
+    pages = [
+        {"url": f"https://example.org/{row['id']}", "title": row["id"], "content": row["text"]} for row in DOCUMENTS
+    ]
+    with served(
+        "search_server.py", "--pages", str(write_jsonl(tmp_path_factory.mktemp("web") / "pages.jsonl", pages))
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of models with random weights: what loads and runs them is real."""
+    from tests.services.tiny_models import cross_encoder, language_model
+
+    folder = tmp_path_factory.mktemp("models")
+    return {"tiny_llm": language_model(folder / "llm"), "tiny_cross_encoder": cross_encoder(folder / "cross")}
 
 
 @pytest.fixture(scope="session")

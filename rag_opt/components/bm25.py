@@ -7,6 +7,7 @@ index is that, weighed, which takes milliseconds. The scorers are bm25s' own.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,12 @@ import Stemmer
 from haystack import component
 from numpy.typing import NDArray
 
+from rag_opt.components.feedback import Feedback, by_chunk
+from rag_opt.components.fusion import of_variants
 from rag_opt.components.ranking import Pair, best, ranked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Queries, Rankings, Record
+from rag_opt.records import Chunks, Queries, Rankings, Record, Searches
 from rag_opt.store import Store
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
@@ -69,6 +72,7 @@ class BM25Index(Record):
     chunks: Chunks
     reading: Reading
     model: Callable[[], Any]
+    counts: Callable[[], Counts]
     size: Callable[[], int]
     took: Callable[[], float]
     key: str
@@ -112,11 +116,13 @@ class BM25Indexer(Stage):
             except FileNotFoundError:
                 return 0.0
 
-        def size() -> int:
-            counts = counts_of(chunks, reading, self.store)
-            return sum(getattr(counts, name).nbytes for name in ARRAYS)
+        def counts() -> Counts:
+            return counts_of(chunks, reading, self.store)
 
-        return {"bm25_index": BM25Index(chunks, reading, model, size, took, key)}
+        def size() -> int:
+            return sum(getattr(counts(), name).nbytes for name in ARRAYS)
+
+        return {"bm25_index": BM25Index(chunks, reading, model, counts, size, took, key)}
 
     def _weighed(self, chunks: Chunks, reading: Reading) -> Any:
         counts = counts_of(chunks, reading, self.store)
@@ -132,13 +138,34 @@ class BM25Retriever(Stage):
         self.depth = depth
 
     @component.output_types(bm25_ranking=Rankings)
-    def run(self, queries: Queries, bm25_index: BM25Index) -> dict[str, Rankings]:
-        def prepare(whole: Queries, depth: int) -> Callable[[], list[Pair]]:
-            model = bm25_index.model()
-            return lambda: _searched(model, query_words(whole.texts, bm25_index.reading), depth)
+    def run(
+        self, bm25_queries: Searches, bm25_index: BM25Index, feedback: Feedback | None = None
+    ) -> dict[str, Rankings]:
+        found = [self._found(queries, bm25_index, feedback) for queries in bm25_queries.variants]
+        return {"bm25_ranking": of_variants(found, self.depth).because(bm25_queries)}
 
-        key = key_of("bm25", bm25_index.key)
-        return {"bm25_ranking": ranked(self.store, key, queries, bm25_index.chunks, self.depth, prepare)}
+    def _found(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
+        def prepare(whole: Queries, depth: int) -> Callable[[], list[Pair]]:
+            model = index.model()
+            asked = [counted_words(words) for words in query_words(whole.texts, index.reading)]
+            if feedback is None or model is None:
+                return lambda: _searched(model, asked, depth)
+            vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
+
+            def searched() -> list[Pair]:
+                first = _searched(model, asked, feedback.documents)
+                grown = zip(asked, first, strict=True)
+                return _searched(model, [feedback.grown(words, hits, *vectors) for words, hits in grown], depth)
+
+            return searched
+
+        key = key_of("bm25", index.key, *([feedback.key] if feedback else []))
+        return ranked(self.store, key, queries, index.chunks, self.depth, prepare)
+
+
+def counted_words(words: list[str]) -> dict[str, float]:
+    """How often each word stands in a query: its weight."""
+    return {word: float(times) for word, times in Counter(words).items()}
 
 
 def _has_stopwords(language: str) -> bool:
@@ -231,20 +258,29 @@ def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
     return model
 
 
-def _searched(model: Any, queries: list[list[str]], depth: int) -> list[Pair]:
+def _searched(model: Any, queries: list[dict[str, float]], depth: int) -> list[Pair]:
     nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
     found = []
-    for words in queries:
-        known = model.get_tokens_ids(words) if model is not None else []
+    for weights in queries:
+        places = model.vocab_dict if model is not None else {}
+        known = {places[word]: weight for word, weight in weights.items() if word in places}
         found.append(best(_matching(model, known), depth) if known else nothing)
     return found
 
 
-def _matching(model: Any, known: list[int]) -> NDArray[np.floating]:
+def _matching(model: Any, known: dict[int, float]) -> NDArray[np.floating]:
     """The chunks' scores, -inf where no word of the query occurs: bm25s would fill a list up with arbitrary chunks."""
-    scores: NDArray[np.floating] = model.get_scores_from_ids(known)
+    postings = model.scores
+    scores = np.zeros(postings["num_docs"], np.float32)
+    for word, weight in known.items():
+        place = slice(postings["indptr"][word], postings["indptr"][word + 1])
+        # A word names a chunk once.
+        scores[postings["indices"][place]] += np.float32(weight) * postings["data"][place]
     # bm25l and bm25+ give a chunk something for every word that it lacks.
     lacking = getattr(model, "nonoccurrence_array", None)
-    nothing = 0.0 if lacking is None else float(lacking[known].sum())
+    nothing = 0.0
+    if lacking is not None:
+        nothing = float(sum(weight * lacking[word] for word, weight in known.items()))
+        scores += np.float32(nothing)
     matching: NDArray[np.floating] = np.where(scores > nothing * (1 + 1e-6), scores, -np.inf)
     return matching

@@ -14,10 +14,11 @@ import numpy as np
 from haystack import component
 
 from rag_opt.artifacts import size_of
+from rag_opt.components.fusion import of_variants
 from rag_opt.components.ranking import Pair, best, ranked
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Floats, Queries, Rankings, Record, Vectors
+from rag_opt.records import Chunks, Floats, Queries, QueryVectors, Rankings, Record, Vectors
 
 SCORES = 2**24
 """Scores computed at once (64 MiB), however large the corpus is."""
@@ -93,20 +94,24 @@ class DenseRetriever(Stage):
         self.depth = depth
 
     @component.output_types(dense_ranking=Rankings)
-    def run(self, queries: Queries, query_vectors: Vectors, vector_index: VectorIndex) -> dict[str, Rankings]:
+    def run(self, query_vectors: QueryVectors, vector_index: VectorIndex) -> dict[str, Rankings]:
+        sets = zip(query_vectors.queries, query_vectors.vectors, strict=True)
+        found = [self._found(queries, vectors, vector_index) for queries, vectors in sets]
+        return {"dense_ranking": of_variants(found, self.depth).because(query_vectors.searches)}
+
+    def _found(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
         def prepare(_: Queries, depth: int) -> Callable[[], list[Pair]]:
             if vector_index.collection is None:
-                return lambda: _exact(vector_index, query_vectors.values, depth)
+                return lambda: _exact(vector_index, vectors.values, depth)
             collection = vector_index.collection()
             if collection.count() != len(vector_index.chunks):
                 raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
-            return lambda: _approximate(collection, query_vectors.values, depth)
+            return lambda: _approximate(collection, vectors.values, depth)
 
-        key = key_of("dense", vector_index.key, query_vectors.key)
-        costs = {query_vectors.key: query_vectors.seconds}
+        key = key_of("dense", vector_index.key, vectors.key)
+        costs = {vectors.key: vectors.seconds}
         exact = vector_index.collection is None
-        found = ranked(self.store, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
-        return {"dense_ranking": found}
+        return ranked(self.store, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
 
 
 def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import Encoder
+from rag_opt.components.encoders import Encoder, unit
 from rag_opt.components.shelf import embedded
 from rag_opt.components.stage import Stage
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Queries, Vectors
+from rag_opt.records import Chunks, Queries, QueryVectors, Searches, Vectors
 
 
 @component
@@ -26,14 +27,28 @@ class ChunkEmbedder(Stage):
 
 @component
 class QueryEmbedder(Stage):
-    """The vectors of the whole set of queries that the batch is from; `seconds` is the time one query took."""
+    """The vectors of what is searched for; of each variant those of the whole set that its batch is from.
+
+    `seconds` is the time one query took.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    @component.output_types(query_vectors=Vectors)
-    def run(self, queries: Queries) -> dict[str, Vectors]:
+    @component.output_types(query_vectors=QueryVectors)
+    def run(self, dense_queries: Searches) -> dict[str, QueryVectors]:
+        found = tuple(map(self._vectors, dense_queries.variants))
+        if not dense_queries.averaged:
+            return {"query_vectors": QueryVectors(dense_queries, dense_queries.variants, found)}
+        variants = zip(dense_queries.variants, found, strict=True)
+        mean = unit(np.mean([variant.of_batch(vectors.values) for variant, vectors in variants], axis=0))
+        whole = Queries(dense_queries.variants[0].items, dense_queries.key)
+        seconds = sum(vectors.seconds for vectors in found)
+        averaged = Vectors(mean, key_of("averaged", [vectors.key for vectors in found]), seconds)
+        return {"query_vectors": QueryVectors(dense_queries, (whole,), (averaged,))}
+
+    def _vectors(self, queries: Queries) -> Vectors:
         texts = queries.whole.texts
         key = key_of(self.encoder.fingerprint, queries.whole.key)
         found = self.store.live("query vectors", key, lambda: embedded(self.encoder, texts, self.store))
-        return {"query_vectors": Vectors(found.values, found.key, found.seconds / max(1, len(texts)))}
+        return Vectors(found.values, found.key, found.seconds / max(1, len(texts)))

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from haystack import default_to_dict
 
 from rag_opt.components.minilm import HUB_ID, minilm_folder
-from rag_opt.components.pace import device, encoded, fast_batch, fast_precision
-from rag_opt.components.stage import Stage, parameter_names, require, require_whole
+from rag_opt.components.pace import device, encoded, fast_batch, fast_precision, token_vectors
+from rag_opt.components.stage import Part, require, require_whole
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
@@ -30,7 +29,7 @@ WORTH_MEASURING = 3_000
 FEW_TOKENS = 1024
 
 
-class Encoder(Stage):
+class Encoder(Part):
     """Texts → unit vectors. `name` is for people; the fingerprint decides what is reused."""
 
     name: str
@@ -41,10 +40,6 @@ class Encoder(Stage):
     def encode(self, texts: list[str]) -> Floats:
         """float32 [texts, dimensions], each row of length 1 (0 where a text has no known token)."""
         raise NotImplementedError
-
-    # Haystack serialises a nested part by its own to_dict.
-    def to_dict(self) -> dict[str, Any]:
-        return default_to_dict(self, **{name: getattr(self, name) for name in parameter_names(type(self))})
 
 
 class SentenceTransformerEncoder(Encoder):
@@ -67,7 +62,7 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(ENCODING, self.model, _weights(self.model), self.revision, self.dtype, device())
+        return key_of(ENCODING, self.model, weights(self.model), self.revision, self.dtype, device())
 
     @property
     def dtype(self) -> str:
@@ -76,6 +71,10 @@ class SentenceTransformerEncoder(Encoder):
 
     def encode(self, texts: list[str]) -> Floats:
         return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
+
+    def token_vectors(self, texts: list[str]) -> list[Floats]:
+        """The unit vectors of each text's tokens, float32 [tokens, dimensions]."""
+        return token_vectors(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
 
     def prepare(self, count: int) -> None:
         # Measuring costs a second or two: too much for few texts.
@@ -169,7 +168,7 @@ def unit(vectors: Floats) -> Floats:
 
 
 @cache
-def _weights(model: str) -> str | None:
+def weights(model: str) -> str | None:
     """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
     folder = Path(model)
     if not folder.is_dir():

@@ -52,64 +52,64 @@ class Extractive(Stage):
         self.max_tokens = max_tokens
 
     @component.output_types(answers=Answers)
-    def run(self, queries: Queries, ranking: Rankings) -> dict[str, Answers]:
-        key = key_of(self.fingerprint, queries.key, ranking.key)
-        table = self.store.table("answers", key, lambda: self._columns(queries, ranking))
-        costs = {**ranking.costs, key: float(table.columns["seconds"].mean()) if queries.items else 0.0}
-        return {"answers": Answers(tuple(table.columns["text"]), table.columns["tokens"], key, costs)}
+    def run(self, queries: Queries, context: Rankings, chunks: Chunks) -> dict[str, Answers]:
+        key = key_of(self.fingerprint, queries.key, context.key)
+        table = self.store.table("answers", key, lambda: self._columns(queries, context, chunks))
+        costs = {**context.costs, key: float(table.columns["seconds"].mean()) if queries.items else 0.0}
+        texts, tokens = tuple(table.columns["text"]), table.columns["tokens"]
+        return {"answers": Answers(texts, tokens, key, costs, context.usage)}
 
-    def _columns(self, queries: Queries, ranking: Rankings) -> Columns:
-        reader = self.store.live("reader", ranking.chunks.key, lambda: Reader(ranking.chunks), keep=2)
+    def _columns(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:
+        reader = self.store.live("reader", chunks.key, lambda: Reader(chunks), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
             start, spared = time.perf_counter(), reader.spared
-            told = reader.by_worth(text, [row for row, _ in ranking.hits(query)])
+            told = reader.by_worth(text, context.texts_of(query))
             texts.append(within(told, self.max_tokens))
             # What was remembered counts as if it had been read now.
             seconds[query] = time.perf_counter() - start + reader.spared - spared
-        return {"text": texts, "tokens": context_tokens(ranking, queries, self.store), "seconds": seconds}
+        return {"text": texts, "tokens": context_tokens(context, queries, self.store), "seconds": seconds}
 
 
 class Reader:
     """Sentences of chunks by what they tell about a query; remembers what it has read, and the seconds `spared` so."""
 
     def __init__(self, chunks: Chunks) -> None:
-        self.chunks = chunks
+        self.total = len(chunks)
         self.frequency = Counter(word for text in chunks.texts for word in set(words(text)))
-        self._sentences: dict[int, list[Sentence]] = {}
-        self._shared: OrderedDict[tuple[str, int], tuple[list[float], float]] = OrderedDict()
+        self._sentences: dict[str, list[Sentence]] = {}
+        self._shared: OrderedDict[tuple[str, str], tuple[list[float], float]] = OrderedDict()
         self.spared = 0.0
 
-    def by_worth(self, query: str, rows: list[int]) -> list[Sentence]:
+    def by_worth(self, query: str, texts: list[str]) -> list[Sentence]:
         """The distinct sentences of these chunks that share a word with the query, the most telling first.
 
         When none does: the first sentence of the first chunk.
         """
         worth: dict[str, float] = {}
         first: dict[str, Sentence] = {}
-        for rank, row in enumerate(rows):
-            for sentence, shared in zip(self._read(row), self._telling(query, row), strict=True):
+        for rank, text in enumerate(texts):
+            for sentence, shared in zip(self._read(text), self._telling(query, text), strict=True):
                 first.setdefault(sentence.text, sentence)
                 worth[sentence.text] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence.text, 0.0))
         told = [text for text, value in worth.items() if value > 0]
         return [first[text] for text in sorted(told, key=lambda text: -worth[text]) or list(worth)[:1]]
 
-    def _read(self, row: int) -> list[Sentence]:
-        if row not in self._sentences:
-            self._sentences[row] = [Sentence.of(part) for part in sentences(self.chunks.texts[row])]
-        return self._sentences[row]
+    def _read(self, text: str) -> list[Sentence]:
+        if text not in self._sentences:
+            self._sentences[text] = [Sentence.of(part) for part in sentences(text)]
+        return self._sentences[text]
 
-    def _telling(self, query: str, row: int) -> list[float]:
+    def _telling(self, query: str, text: str) -> list[float]:
         """Per sentence of a chunk the summed weight of the query's words in it."""
-        if (query, row) in self._shared:
-            values, seconds = self._shared[query, row]
+        if (query, text) in self._shared:
+            values, seconds = self._shared[query, text]
             self.spared += seconds
             return values
         start = time.perf_counter()
-        total = len(self.chunks)
-        weights = {word: math.log(1 + total / (1 + self.frequency[word])) for word in words(query)}
-        values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._read(row)]
-        self._shared[query, row] = values, time.perf_counter() - start
+        weights = {word: math.log(1 + self.total / (1 + self.frequency[word])) for word in words(query)}
+        values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._read(text)]
+        self._shared[query, text] = values, time.perf_counter() - start
         if len(self._shared) > REMEMBERED:
             self._shared.popitem(last=False)
         return values
@@ -117,12 +117,20 @@ class Reader:
 
 def context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
     """Per query the tokens a reader is given: the question and the chunks found."""
-    chunks = ranking.chunks
-    # One more place, for row -1: no chunk, no tokens.
-    counts = store.live("chunk tokens", chunks.key, lambda: np.array([*map(count_tokens, chunks.texts), 0], np.int32))
+    counts = _token_counts(ranking.chunks, store)
     asked = np.array([count_tokens(text) for text in queries.texts], np.int32)
     found: Ints = asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)
     return found
+
+
+def _token_counts(chunks: Chunks, store: Store) -> Ints:
+    """The tokens of each chunk, and one more place for row -1: no chunk, no tokens."""
+
+    def counted() -> Ints:
+        known = _token_counts(chunks.base, store)[:-1] if chunks.base else np.zeros(0, np.int32)
+        return np.array([*known, *map(count_tokens, chunks.texts[len(known) :]), 0], np.int32)
+
+    return store.live("chunk tokens", chunks.key, counted)
 
 
 def within(parts: Iterable[Sentence], max_tokens: int) -> str:

@@ -129,24 +129,32 @@ def encoded(model: Any, texts: list[str], batch_tokens: int) -> Floats:
     Texts of equally many tokens form a batch: nothing is padded, so nothing is computed in vain, and a text's vector
     does not depend on what else is in its batch.
     """
+    vectors = _all(model, texts, batch_tokens, "sentence_embedding")
+    return np.stack(vectors) if vectors else np.zeros((0, model.get_embedding_dimension()), np.float32)
+
+
+def token_vectors(model: Any, texts: list[str], batch_tokens: int) -> list[Floats]:
+    """Unit vectors of each text's tokens, the special ones included, float32 [tokens, dimensions]."""
+    return _all(model, texts, batch_tokens, "token_embeddings")
+
+
+def _all(model: Any, texts: list[str], batch_tokens: int, output: str) -> list[Floats]:
     import torch
 
     with torch.inference_mode():
         model.eval()
-        parts = [
-            _block(model, texts[start : start + TOKENIZED], batch_tokens) for start in range(0, len(texts), TOKENIZED)
-        ]
-    return np.concatenate(parts) if parts else np.zeros((0, model.get_embedding_dimension()), np.float32)
+        blocks = (texts[start : start + TOKENIZED] for start in range(0, len(texts), TOKENIZED))
+        return [vector for block in blocks for vector in _block(model, block, batch_tokens, output)]
 
 
-def _block(model: Any, texts: list[str], batch_tokens: int) -> Floats:
+def _block(model: Any, texts: list[str], batch_tokens: int, output: str) -> list[Floats]:
     import torch
 
     features = model.preprocess(texts, prompt=model.prompts.get(model.default_prompt_name))
     mask = features.get("attention_mask")
     if mask is None or mask.ndim != 2:
         # Models without attention (static embeddings) have no padding either.
-        return np.asarray(model.encode(texts, normalize_embeddings=True, show_progress_bar=False), np.float32)
+        return list(np.asarray(model.encode(texts, normalize_embeddings=True, show_progress_bar=False), np.float32))
     lengths = mask.sum(dim=1)
     left = bool((mask[:, -1] == 1).all() and (mask[:, 0] == 0).any())
     vectors: list[Any] = [None] * len(texts)
@@ -159,8 +167,7 @@ def _block(model: Any, texts: list[str], batch_tokens: int) -> Floats:
                 name: value[part][:, cut].to(model.device) if getattr(value, "shape", None) == mask.shape else value
                 for name, value in features.items()
             }
-            found = model(each)
-            unit = torch.nn.functional.normalize(found["sentence_embedding"].float(), dim=1).cpu().numpy()
+            unit = torch.nn.functional.normalize(model(each)[output].float(), dim=-1).cpu().numpy()
             for row, vector in zip(part.tolist(), unit, strict=True):
                 vectors[row] = vector
-    return np.stack(vectors)
+    return vectors

@@ -40,6 +40,11 @@ def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
     return {"rows": rows, "scores": scores}
 
 
+def by_place(rows: Ints) -> Pair:
+    """Rows, best first, with 1 / rank for scores: of an order that has no others."""
+    return rows, (1 / np.arange(1, len(rows) + 1)).astype(np.float32)
+
+
 def ranked(
     store: Store,
     key: str,

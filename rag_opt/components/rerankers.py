@@ -7,10 +7,12 @@ from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.artifacts import Columns
+from rag_opt.components.encoders import Encoder
 from rag_opt.components.ranking import Pair, stacked
+from rag_opt.components.shelf import looked_up
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Floats, Queries, Rankings, Vectors
+from rag_opt.records import Floats, QueryVectors, Rankings, Vectors
 
 
 @component
@@ -18,34 +20,38 @@ class MMR(Stage):
     """Maximal marginal relevance (Carbonell and Goldstein 1998): relevant, and unlike what was chosen before.
 
     Each step takes the chunk of greatest (1 - diversity) x similarity to the query - diversity x greatest similarity
-    to a chosen chunk; similarities are cosines. `keep` chunks remain (None: all).
+    to a chosen chunk; similarities are cosines. `keep` chunks remain (None: all). `encoder` embeds what has no vector
+    yet: pages of the web.
     """
 
-    def __init__(self, diversity: float, keep: int | None = None) -> None:
+    def __init__(self, diversity: float, encoder: Encoder, keep: int | None = None) -> None:
         require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
         if keep is not None:
             require_whole("keep", keep)
         self.diversity = diversity
+        self.encoder = encoder
         self.keep = keep
 
     @component.output_types(ranking=Rankings)
-    def run(self, ranking: Rankings, queries: Queries, query_vectors: Vectors, vectors: Vectors) -> dict[str, Rankings]:
-        asked = queries.of_batch(query_vectors.values)
+    def run(self, ranking: Rankings, query_vectors: QueryVectors, vectors: Vectors) -> dict[str, Rankings]:
+        asked = query_vectors.own
         width = ranking.rows.shape[1]
         if not width:
             return {"ranking": ranking}
 
         def columns() -> Columns:
-            pairs = [self._reordered(ranking.rows[i], asked[i], vectors.values) for i in range(len(asked))]
+            known = vectors.values
+            if more := ranking.chunks.contents[len(known) :]:
+                known = np.concatenate([known, looked_up(self.encoder, more, self.store)])
+            pairs = [self._reordered(ranking.rows[i], asked[i], known) for i in range(len(asked))]
             return stacked(pairs, min(self.keep or width, width))
 
-        key = key_of(self.fingerprint, ranking.key, query_vectors.key, queries.key, vectors.key)
+        first, asked_as = query_vectors.vectors[0], query_vectors.queries[0]
+        key = key_of(self.fingerprint, ranking.key, first.key, asked_as.key, vectors.key)
         table = self.store.table("reranked", key, columns)
-        costs = {query_vectors.key: query_vectors.seconds, key: table.seconds / max(1, len(asked))}
-        found = Rankings(
-            ranking.chunks, table.columns["rows"], table.columns["scores"], key, {**ranking.costs, **costs}
-        )
-        return {"ranking": found}
+        costs = {first.key: first.seconds, key: table.seconds / max(1, len(asked))}
+        found = Rankings(ranking.chunks, table.columns["rows"], table.columns["scores"], key, costs)
+        return {"ranking": found.because(ranking)}
 
     def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
         rows = rows[rows >= 0]

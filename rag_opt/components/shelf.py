@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,14 @@ def looked_up(encoder: Encoder, texts: list[str], store: Store) -> Floats:
     shelf = _shelf(encoder, store)
     shelf.add(names, texts)
     return shelf.rows(names)
+
+
+def scored(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, float]:
+    """A scorer's score of each pair, float32 [pairs], and the seconds that scoring these took, whenever it was."""
+    names = [digest_of(pair) for pair in pairs]
+    shelf = _shelf(scorer, store)
+    seconds = shelf.add(names, pairs)
+    return (shelf.rows(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
 
 
 def _shelf(encoder: Encoder, store: Store) -> Shelf:

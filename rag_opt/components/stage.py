@@ -27,6 +27,9 @@ class Stage:
     Queries then come in batches, otherwise all at once.
     """
 
+    must_serve = False
+    """Whether the component is there for another one only: a pipeline in which none takes what it gives is refused."""
+
     def use(self, store: Store) -> None:
         """Keep products in this store from now on, nested parts' too."""
         self.store = store
@@ -39,6 +42,19 @@ class Stage:
         """The hash of the class, of this package's version, and of every constructor parameter."""
         values = {name: identity(getattr(self, name)) for name in parameter_names(type(self))}
         return key_of(__version__, f"{type(self).__module__}.{type(self).__qualname__}", values)
+
+
+class Part(Stage):
+    """What components are made of: an encoder, a model's endpoint. Haystack serialises it by its own to_dict."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its class and constructor parameters, nested parts alike."""
+        from haystack import default_to_dict
+
+        values = {name: getattr(self, name) for name in parameter_names(type(self))}
+        return default_to_dict(
+            self, **{name: value.to_dict() if isinstance(value, Part) else value for name, value in values.items()}
+        )
 
 
 def parameter_names(kind: type) -> list[str]:

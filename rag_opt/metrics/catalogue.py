@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,49 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_opt.errors import MetricError, nearest
+from rag_opt.keys import key_of
 from rag_opt.metrics import answer, context, evidence, own, retrieval
-from rag_opt.records import Dataset, Ints, Qrels, Query, Rankings, Scores
+from rag_opt.metrics.adapters import by_evaluator, by_scorer
+from rag_opt.metrics.judges import FIELDS, Judges, Shown, Verdicts
+from rag_opt.records import Dataset, Ints, Qrels, Query, Rankings, Scores, Usage
+from rag_opt.store import Store
 from rag_opt.trust import build
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
+JUDGE = "judge."
+"""How the names of judges' metrics begin."""
+
+SPREAD = ".spread"
+"""How the name of a judge's own noise ends."""
 
 
 @dataclass(frozen=True)
 class Observed:
     """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it.
 
-    `rankings` are documents, `ranking` the chunks that they come from. `encode` gives unit vectors of texts, `split`
-    their sentences; `latency` is (p50, p95) in seconds where it was timed, `index_bytes()` the size of the indexes.
+    `rankings` are documents, `context` the chunks that are read; an answer is None where the answerer failed. `encode`
+    gives unit vectors of texts, `split` their sentences; `latency` is (p50, p95) in seconds where it was timed, `usage`
+    by stage what calls to models cost, `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect.
     """
 
     queries: Sequence[Query]
     qrels: Qrels
     rankings: Sequence[Sequence[str]]
-    ranking: Rankings
-    answers: Sequence[str] | None
+    context: Rankings
+    answers: Sequence[str | None] | None
     tokens: Ints
     seconds: float
+    store: Store
     encode: Callable[[list[str]], Any]
     split: Callable[[list[str]], list[list[str]]]
     metrics: tuple[str, ...] = ()
     latency: tuple[float, float] | None = None
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    judging: dict[str, Verdicts] = field(default_factory=dict)
     index_bytes: Callable[[], int] = int
 
     @cached_property
     def contexts(self) -> list[list[str]]:
-        """Per query the texts of the chunks found, best first."""
-        texts = self.ranking.chunks.texts
-        return [[texts[row] for row in rows if row >= 0] for rows in self.ranking.rows.tolist()]
+        """Per query the texts of the chunks that are read, in their order."""
+        return [self.context.texts_of(row) for row in range(len(self.queries))]
 
     @cached_property
     def spans(self) -> list[list[evidence.Span]]:
-        """Per query where the chunks found stand, best first."""
-        chunks = self.ranking.chunks
+        """Per query where the chunks that are read stand, in their order."""
+        chunks = self.context.chunks
         starts, ends = chunks.starts.tolist(), chunks.ends.tolist()
         return [
             [evidence.Span(chunks.document_ids[row], starts[row], ends[row]) for row in rows if row >= 0]
-            for rows in self.ranking.rows.tolist()
+            for rows in self.context.rows.tolist()
         ]
+
+    @cached_property
+    def said(self) -> list[str]:
+        """Per query the answer, "" where there is none."""
+        return [answer or "" for answer in self.answers or [""] * len(self.queries)]
+
+    def answered(self, values: Scores) -> Scores:
+        """The values, nan where there is no answer to measure."""
+        answers: Sequence[str | None] = [None] * len(values) if self.answers is None else self.answers
+        return np.where([answer is None for answer in answers], np.nan, values)
 
     @cached_property
     def ranked(self) -> dict[str, Scores]:
@@ -64,13 +86,17 @@ class Observed:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: `values(observed)` gives a float64 per query, nan where it can't be measured."""
+    """One metric: `values(observed)` gives a float64 per query, nan where it can't be measured.
+
+    One that `pays` calls models, so queries come in batches, and pruning a trial spares some.
+    """
 
     name: str
     direction: str
     needs: str
     values: Callable[[Observed], Scores]
     version: str = ""
+    pays: bool = False
 
     def applies(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
         """Per query whether the dataset has what this metric needs; where it has and the value is nan: unmeasured."""
@@ -87,23 +113,17 @@ def _references(observed: Observed) -> list[tuple[str, ...]]:
     return [query.answers for query in observed.queries]
 
 
-def _nan(observed: Observed) -> Scores:
-    return np.full(len(observed.queries), np.nan)
-
-
 def _pairwise(name: str) -> Metric:
     def values(observed: Observed) -> Scores:
-        if observed.answers is None:
-            return _nan(observed)
-        return answer.per_query(answer.PAIRWISE[name], observed.answers, _references(observed))
+        return observed.answered(answer.per_query(answer.PAIRWISE[name], observed.said, _references(observed)))
 
     return Metric(name, MAXIMIZE, "answers", values)
 
 
 def _similarity(observed: Observed) -> Scores:
     if observed.answers is None:
-        return _nan(observed)
-    return answer.similarity(observed.encode, observed.answers, _references(observed))
+        return np.full(len(observed.queries), np.nan)
+    return observed.answered(answer.similarity(observed.encode, observed.said, _references(observed)))
 
 
 def _ranked(name: str) -> Metric:
@@ -121,13 +141,25 @@ def _grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -
     """A metric of an answer and the chunks that it was made from; it needs no reference."""
 
     def values(observed: Observed) -> Scores:
-        return _nan(observed) if observed.answers is None else measure(observed, observed.answers)
+        if observed.answers is None:
+            return np.full(len(observed.queries), np.nan)
+        return observed.answered(measure(observed, observed.said))
 
     return Metric(name, MAXIMIZE, "generator", values)
 
 
 def _constant(name: str, value: Callable[[Observed], float]) -> Metric:
     return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)))
+
+
+def _used(name: str) -> Metric:
+    """What all stages' calls to models cost a query; 0 where none is called."""
+
+    def values(observed: Observed) -> Scores:
+        spent = [getattr(usage, name).astype(np.float64) for usage in observed.usage.values()]
+        return np.sum(spent, axis=0) if spent else np.zeros(len(observed.queries))
+
+    return Metric(name, MINIMIZE, "", values)
 
 
 def _percentile(name: str, place: int) -> Metric:
@@ -147,6 +179,8 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
     "diversity": Metric("diversity", MAXIMIZE, "", lambda seen: context.diversity(seen.encode, seen.contexts)),
     # Words and punctuation marks of the question and the retrieved chunks: what a reader is given.
     "tokens": Metric("tokens", MINIMIZE, "", lambda seen: seen.tokens.astype(np.float64)),
+    # Calls to language models a query, what they read and write, and dollars; stored replies count like paid ones.
+    **{name: _used(name) for name in ("calls", "tokens_in", "tokens_out", "usd")},
     # Seconds a query costs, all stages added up as they took when they were computed; the same for a whole batch.
     "latency": _constant("latency", lambda seen: seen.seconds),
     # Seconds from question to answer, one question at a time, nothing cached.
@@ -164,15 +198,44 @@ def metric(name: str) -> Metric:
         return _evidence(name, *found)
     if retrieval.measure(name) is not None:
         return _ranked(name)
-    known = [*retrieval.MEASURES, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
+    judges = [f"{JUDGE}{aspect}" for aspect in FIELDS]
+    known = [*retrieval.MEASURES, *judges, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
     raise MetricError(f"objective: '{name}' is no metric; {nearest(name, known)} (also any measure of ir_measures)")
 
 
 def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
     """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
-    where, direction, needs = own.checked(name, node)
-    function = build({"_target_": where, "_partial_": True}, trusted).func
+    kind, direction, needs = own.checked(name, node)
+    if kind == "evaluator":
+        evaluator = build(node[kind], trusted)
+        version = key_of(node[kind])
+        return Metric(
+            name, direction, needs, lambda seen: by_evaluator(name, evaluator, cases(seen)), version, pays=True
+        )
+    if kind == "scorer":
+        scored = by_scorer(build(node[kind], trusted))
+        return Metric(
+            name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), key_of(node[kind]), pays=True
+        )
+    function = build({"_target_": node[kind], "_partial_": True}, trusted).func
     return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
+
+
+def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
+    """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
+
+    def values(seen: Observed) -> Scores:
+        if aspect not in seen.judging:
+            answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
+            rows = zip(seen.queries, answers, seen.contexts, strict=True)
+            shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
+            seen.judging[aspect] = judges.on(seen.store).verdicts(aspect, shown)
+        found = seen.judging[aspect]
+        return found.spread if spread else found.grades
+
+    needs = "answers" if aspect == "correctness" else "generator" if "answer" in FIELDS[aspect] else ""
+    name = f"{JUDGE}{aspect}{SPREAD if spread else ''}"
+    return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.version(aspect), pays=True)
 
 
 def cases(seen: Observed) -> list[own.Case]:

@@ -15,7 +15,10 @@ from rag_opt.keys import key_of
 from rag_opt.progress import say
 from rag_opt.records import Scores
 
-KEYS = ("function", "direction", "needs")
+KINDS = ("function", "evaluator", "scorer")
+"""What may measure: a function of a case, a Haystack evaluator, an MLflow scorer."""
+
+KEYS = (*KINDS, "direction", "needs")
 NEEDS = ("", "qrels", "answers", "evidence", "generator")
 
 
@@ -54,17 +57,23 @@ def values(name: str, function: Function, cases: Sequence[Case]) -> Scores:
 
 
 def checked(name: str, node: Any) -> tuple[str, str, str]:
-    """A file's entry as (function, direction, needs); raises MetricError saying what is wrong with it."""
-    if not isinstance(node, dict) or set(node) - set(KEYS) or not isinstance(node.get("function"), str):
+    """A file's entry as (kind, direction, needs); raises MetricError saying what is wrong with it."""
+    kinds = [kind for kind in KINDS if kind in node] if isinstance(node, dict) else []
+    if (
+        len(kinds) != 1
+        or set(node) - set(KEYS)
+        or not isinstance(node[kinds[0]], dict if kinds[0] != "function" else str)
+    ):
         raise MetricError(
-            f"objective.own.{name}: expected are function: <module>.<function>, direction and needs, not {node}"
+            f"objective.own.{name}: expected are function: <module>.<function> (or evaluator: / scorer: with a "
+            f"_target_), direction and needs, not {node}"
         )
     direction, needs = node.get("direction", "maximize"), node.get("needs", "")
     if direction not in ("maximize", "minimize"):
         raise MetricError(f"objective.own.{name}.direction: '{direction}' is neither maximize nor minimize")
     if needs not in NEEDS:
         raise MetricError(f"objective.own.{name}.needs: '{needs}' is none of {', '.join(filter(None, NEEDS))}")
-    return node["function"], direction, needs
+    return kinds[0], direction, needs
 
 
 def identity(function: Function) -> str:

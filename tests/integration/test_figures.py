@@ -16,7 +16,7 @@ from rag_opt.datasets.checks import documents_of
 from rag_opt.evaluate import Questions, evaluated
 from rag_opt.metrics.catalogue import metric
 from rag_opt.pipelines import built
-from rag_opt.records import Queries
+from rag_opt.records import Queries, Searches
 from rag_opt.store import Store
 
 pytestmark = pytest.mark.integration
@@ -37,13 +37,13 @@ def test_dense_exact_equals_chroma_up_to_its_recall_on_real_text(data: Path, sto
     encoder.use(store)
     chunks = NoSplitter().run(documents)["chunks"]
     vectors = ChunkEmbedder(encoder).run(chunks)["vectors"]
-    asked = QueryEmbedder(encoder).run(queries)["query_vectors"]
+    asked = QueryEmbedder(encoder).run(Searches((queries,)))["query_vectors"]
     chroma = ChromaIndexer(200, 200, 32)
     chroma.use(store)
     rankings = {}
     for name, indexer in (("exact", ExactIndexer()), ("chroma", chroma)):
         index = indexer.run(chunks, vectors)["vector_index"]
-        rankings[name] = DenseRetriever(20).run(queries, asked, index)["dense_ranking"]
+        rankings[name] = DenseRetriever(20).run(asked, index)["dense_ranking"]
     similar = asked.values @ vectors.values.T
     for query in range(len(queries.items)):
         by_hand = np.argsort(-similar[query], kind="stable")[:20]

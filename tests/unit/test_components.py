@@ -16,7 +16,7 @@ from rag_opt.components.generators import Extractive, Sentence, within
 from rag_opt.components.ranking import best, stacked
 from rag_opt.components.rerankers import MMR
 from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
-from rag_opt.records import Chunks, Document, Documents, Queries, Query, Rankings, Vectors
+from rag_opt.records import Chunks, Document, Documents, Queries, Query, QueryVectors, Rankings, Searches, Vectors
 from rag_opt.store import Store
 
 
@@ -93,7 +93,7 @@ def test_an_overlap_that_never_advances_is_refused(size: int, overlap: int) -> N
 def bm25(texts: list[str], queries: Queries, depth: int = 10, **options: object) -> Rankings:
     settings = {"k1": 1.2, "b": 0.75, "variant": "lucene", "stemmer": "english", "stopwords": "english", **options}
     index = BM25Indexer(**settings).run(chunked(*texts))["bm25_index"]
-    return BM25Retriever(depth).run(queries, index)["bm25_ranking"]
+    return BM25Retriever(depth).run(Searches((queries,)), index)["bm25_ranking"]
 
 
 def test_bm25_agrees_with_the_formula() -> None:
@@ -153,9 +153,11 @@ def test_stemming_and_stop_words_are_choices() -> None:
 # ---- dense
 
 
-def vectors_of(chunks: Chunks, queries: Queries) -> tuple[Vectors, Vectors]:
+def vectors_of(chunks: Chunks, queries: Queries) -> tuple[Vectors, QueryVectors]:
     encoder = Hashing(256)
-    return ChunkEmbedder(encoder).run(chunks)["vectors"], QueryEmbedder(encoder).run(queries)["query_vectors"]
+    return ChunkEmbedder(encoder).run(chunks)["vectors"], QueryEmbedder(encoder).run(Searches((queries,)))[
+        "query_vectors"
+    ]
 
 
 def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None:
@@ -167,9 +169,7 @@ def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None
     chroma = ChromaIndexer(200, 200, 32)
     chroma.use(Store(tmp_path))
     found = {
-        name: DenseRetriever(10).run(queries, query_vectors, indexer.run(chunks, vectors)["vector_index"])[
-            "dense_ranking"
-        ]
+        name: DenseRetriever(10).run(query_vectors, indexer.run(chunks, vectors)["vector_index"])["dense_ranking"]
         for name, indexer in {"exact": ExactIndexer(), "chroma": chroma}.items()
     }
     for query in range(20):
@@ -184,7 +184,7 @@ def test_depth_is_clipped_to_the_corpus() -> None:
     chunks, queries = chunked("red apple", "blue sky"), asked("apple")
     vectors, query_vectors = vectors_of(chunks, queries)
     index = ExactIndexer().run(chunks, vectors)["vector_index"]
-    assert DenseRetriever(100).run(queries, query_vectors, index)["dense_ranking"].rows.shape == (1, 2)
+    assert DenseRetriever(100).run(query_vectors, index)["dense_ranking"].rows.shape == (1, 2)
 
 
 # ---- fusion
@@ -264,13 +264,13 @@ def test_mmr_agrees_with_a_brute_force_greedy_choice() -> None:
     vectors, query_vectors = vectors_of(chunks, queries)
     given_ranking = ranking(chunks, [(row, float(5 - row)) for row in range(5)])
     for diversity in (0.0, 0.4, 1.0):
-        found = MMR(diversity).run(given_ranking, queries, query_vectors, vectors)["ranking"]
+        found = MMR(diversity, Hashing(256)).run(given_ranking, query_vectors, vectors)["ranking"]
         chosen: list[int] = []
         while len(chosen) < 5:
 
             def gain(row: int, chosen: list[int] = chosen, diversity: float = diversity) -> float:
                 near = max((float(vectors.values[row] @ vectors.values[c]) for c in chosen), default=0.0)
-                return (1 - diversity) * float(vectors.values[row] @ query_vectors.values[0]) - diversity * near
+                return (1 - diversity) * float(vectors.values[row] @ query_vectors.own[0]) - diversity * near
 
             chosen.append(max((r for r in range(5) if r not in chosen), key=gain))
         assert rows(found) == chosen
@@ -279,7 +279,7 @@ def test_mmr_agrees_with_a_brute_force_greedy_choice() -> None:
 def test_mmr_keeps_so_many() -> None:
     chunks, queries = chunked("a b", "c d", "e f"), asked("a")
     vectors, query_vectors = vectors_of(chunks, queries)
-    found = MMR(0.3, keep=2).run(ranking(chunks, [(0, 3.0), (1, 2.0), (2, 1.0)]), queries, query_vectors, vectors)[
+    found = MMR(0.3, Hashing(256), keep=2).run(ranking(chunks, [(0, 3.0), (1, 2.0), (2, 1.0)]), query_vectors, vectors)[
         "ranking"
     ]
     assert len(rows(found)) == 2
@@ -291,7 +291,7 @@ def test_mmr_keeps_so_many() -> None:
 def test_the_answer_is_the_most_telling_sentence() -> None:
     chunks = chunked("The sky is blue. Apples grow on trees in autumn. Rain is wet.", "Nothing here.")
     queries = asked("Where do apples grow?")
-    answers = Extractive(8).run(queries, ranking(chunks, [(0, 2.0), (1, 1.0)]))["answers"]
+    answers = Extractive(8).run(queries, ranking(chunks, [(0, 2.0), (1, 1.0)]), chunks)["answers"]
     assert answers.texts == ("Apples grow on trees in autumn.",)
     assert answers.tokens.tolist() == [5 + 13 + 3 + 3]
 
@@ -299,7 +299,7 @@ def test_the_answer_is_the_most_telling_sentence() -> None:
 def test_nothing_retrieved_gives_an_empty_answer() -> None:
     chunks, queries = chunked("text"), asked("question?")
     nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
-    answers = Extractive(8).run(queries, nothing)["answers"]
+    answers = Extractive(8).run(queries, nothing, chunks)["answers"]
     assert answers.texts == ("",)
     assert answers.tokens.tolist() == [2]
 
@@ -319,9 +319,9 @@ def test_batches_of_a_set_give_what_the_set_gives() -> None:
     whole = asked("red", "sky", "sea", "apple night")
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunked(*texts))["bm25_index"]
     retriever = BM25Retriever(3)
-    full = retriever.run(whole, index)["bm25_ranking"]
+    full = retriever.run(Searches((whole,)), index)["bm25_ranking"]
     for picked in ([0, 1], [2], [3, 0]):
-        part = retriever.run(whole.batch(np.array(picked, np.int32)), index)["bm25_ranking"]
+        part = retriever.run(Searches((whole.batch(np.array(picked, np.int32)),)), index)["bm25_ranking"]
         assert [part.hits(i) for i in range(len(picked))] == [full.hits(row) for row in picked]
 
 
@@ -336,7 +336,7 @@ def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
     index = indexer.run(chunked("red apple", "blue sky", "red sky"))["bm25_index"]
     with Screen():
         for query in ("red", "sky", "apple"):
-            found = fusion.run(bm25_ranking=retriever.run(asked(query), index)["bm25_ranking"])["ranking"]
+            found = fusion.run(bm25_ranking=retriever.run(Searches((asked(query),)), index)["bm25_ranking"])["ranking"]
             assert found.rows.shape == (1, 3)
     said = capsys.readouterr().err
     assert said.count("depth 50 is clipped") == 1
@@ -415,17 +415,17 @@ def all_retrievals(queries: Queries, store: Store) -> dict[str, Rankings]:
     chunks = chunked(*texts)
     vectors, query_vectors = vectors_of(chunks, queries)
     sparse = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
-    bm25_ranking = BM25Retriever(12).run(queries, sparse)["bm25_ranking"]
+    bm25_ranking = BM25Retriever(12).run(Searches((queries,)), sparse)["bm25_ranking"]
     found = {"bm25": bm25_ranking}
     for name, indexer in (("exact", ExactIndexer()), ("chroma", ChromaIndexer(100, 100, 16))):
         if name == "chroma":
             indexer.use(store)
         index = indexer.run(chunks, vectors)["vector_index"]
-        found[name] = DenseRetriever(12).run(queries, query_vectors, index)["dense_ranking"]
+        found[name] = DenseRetriever(12).run(query_vectors, index)["dense_ranking"]
     for method, scaling in (("weighted", "minmax"), ("weighted", "zscore"), ("rrf", "minmax")):
         fusion = Fusion(6, method, 0.4, scaling)
         found[f"{method} {scaling}"] = fusion.run(bm25_ranking, found["exact"])["ranking"]
-    found["mmr"] = MMR(0.3, 4).run(found["rrf minmax"], queries, query_vectors, vectors)["ranking"]
+    found["mmr"] = MMR(0.3, Hashing(256), 4).run(found["rrf minmax"], query_vectors, vectors)["ranking"]
     return found
 
 
@@ -454,32 +454,32 @@ def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
     for depth in (5, 12, 20):
         retriever = BM25Retriever(depth)
         retriever.use(store)
-        found[depth] = retriever.run(queries, index)["bm25_ranking"]
+        found[depth] = retriever.run(Searches((queries,)), index)["bm25_ranking"]
     assert (store.misses["rankings"], store.hits["rankings"]) == (1, 2)
     for depth, ranked in found.items():
-        assert ranked.hits(0) == BM25Retriever(depth).run(queries, index)["bm25_ranking"].hits(0)
+        assert ranked.hits(0) == BM25Retriever(depth).run(Searches((queries,)), index)["bm25_ranking"].hits(0)
         assert ranked.rows.shape == (2, depth)
 
 
 def test_what_two_results_share_is_counted_once() -> None:
     chunks, queries = chunked("red apple", "blue sky"), asked("apple")
     vectors, query_vectors = vectors_of(chunks, queries)
-    query_vectors = Vectors(query_vectors.values, "q", 2.0)
+    query_vectors = QueryVectors(query_vectors.searches, (queries,), (Vectors(query_vectors.own, "q", 2.0),))
     index = ExactIndexer().run(chunks, vectors)["vector_index"]
-    dense = DenseRetriever(2).run(queries, query_vectors, index)["dense_ranking"]
-    reranked = MMR(0.5).run(dense, queries, query_vectors, vectors)["ranking"]
+    dense = DenseRetriever(2).run(query_vectors, index)["dense_ranking"]
+    reranked = MMR(0.5, Hashing(256)).run(dense, query_vectors, vectors)["ranking"]
     assert 2.0 < sum(reranked.costs.values()) < 3.0
     sparse = ranking(chunks, [(0, 1.0)])
-    assert 2.0 < sum(MMR(0.5).run(sparse, queries, query_vectors, vectors)["ranking"].costs.values()) < 3.0
+    assert 2.0 < sum(MMR(0.5, Hashing(256)).run(sparse, query_vectors, vectors)["ranking"].costs.values()) < 3.0
 
 
 def test_reranking_nothing_is_nothing(tmp_path) -> None:
     chunks, queries = chunked("a b", "c d"), asked("a")
     vectors, query_vectors = vectors_of(chunks, queries)
     nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
-    reranker = MMR(0.3)
+    reranker = MMR(0.3, Hashing(256))
     reranker.use(Store(tmp_path))
-    assert rows(reranker.run(nothing, queries, query_vectors, vectors)["ranking"]) == []
+    assert rows(reranker.run(nothing, query_vectors, vectors)["ranking"]) == []
 
 
 def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None:
@@ -493,6 +493,6 @@ def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None
     index.use(Store())
     made = index.run(chunked("red apple pie", "blue sky"))["bm25_index"]
     assert made.seconds == 0.0
-    found = BM25Retriever(2).run(asked("apple of index time"), made)["bm25_ranking"]
+    found = BM25Retriever(2).run(Searches((asked("apple of index time"),)), made)["bm25_ranking"]
     assert sum(found.costs.values()) < 0.1
     assert made.seconds >= 0.3

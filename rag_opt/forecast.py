@@ -1,0 +1,204 @@
+"""What a study will cost, before it does: configurations of its space rehearsed on a few questions, no model called.
+
+Everything but the calls to models really happens, so their number and what they are told are known; a request that the
+store has a reply for, or that an earlier configuration has made, is not paid again. What a model reads and writes is
+estimated by words, until the first paid calls of a stage say more.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import optuna
+from rich.table import Table
+from rich.text import Text
+
+from rag_opt.components.chat import Chat
+from rag_opt.errors import ConfigError
+from rag_opt.evaluate import Questions
+from rag_opt.plan import Plan, seed_of
+from rag_opt.progress import clock, track
+from rag_opt.records import Queries
+from rag_opt.replies import Rehearsal, Spent
+from rag_opt.search_space import Value, words
+from rag_opt.trial import Bench
+from rag_opt.trust import plain
+
+CONFIGURATIONS = 40
+QUESTIONS = 5
+"""How many of each are rehearsed at most."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage is expected to ask for: all calls, and of these what has to be paid."""
+
+    calls: float
+    paid: Spent
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What so many trials and the confirmation are expected to cost, nothing pruned; seconds nan where not known."""
+
+    trials: int
+    configurations: int
+    stages: Mapping[str, Stage]
+
+    @property
+    def calls(self) -> float:
+        return sum(stage.calls for stage in self.stages.values())
+
+    @property
+    def paid(self) -> Spent:
+        columns = [vars(stage.paid) for stage in self.stages.values()]
+        return Spent(**{name: sum(column[name] for column in columns) for name in vars(Spent())})
+
+    def line(self) -> str:
+        """The forecast in one line."""
+        if not self.stages:
+            return f"forecast: {self.trials} trials and their confirmation, no call to a model, nothing to pay"
+        paid = self.paid
+        return (
+            f"forecast: {self.trials} trials and their confirmation: {rounded(self.calls)} calls to models, "
+            f"{rounded(paid.calls)} of them paid: {rounded(paid.tokens)} tokens, {money(paid.usd)}, "
+            f"{minutes(paid.seconds)} (nothing pruned)"
+        )
+
+    def table(self) -> Table:
+        """The forecast by stage."""
+        table = Table(title=self.line(), title_justify="left")
+        table.add_column("stage")
+        for name in ("calls", "paid calls", "tokens", "money", "time"):
+            table.add_column(name, justify="right")
+        for name, stage in self.stages.items():
+            paid = stage.paid
+            cells = (
+                rounded(stage.calls),
+                rounded(paid.calls),
+                rounded(paid.tokens),
+                money(paid.usd),
+                minutes(paid.seconds),
+            )
+            table.add_row(Text(name), *cells)
+        return table
+
+
+def rounded(count: float) -> str:
+    """A count to three digits."""
+    return f"{float(f'{count:.3g}'):,.0f}"
+
+
+def money(usd: float) -> str:
+    """Dollars; without a price it says so."""
+    return "no price known" if math.isnan(usd) else f"${usd:,.4g}"
+
+
+def minutes(seconds: float) -> str:
+    """The time that calls take."""
+    return "time known after the first calls" if math.isnan(seconds) else f"about {clock(seconds)} of calls"
+
+
+def forecast(plan: Plan, done: int = 0) -> Forecast:
+    """What the rest of the study will cost when `done` of its trials are measured.
+
+    Raises ConfigError where a budget in dollars is set and a model has no price.
+    """
+    left = max(0, plan.settings.n_trials - done)
+    configurations = list(_configurations(plan, min(left, CONFIGURATIONS)))
+    if not any(_asks(plan, given) for given in configurations) and not any(metric.pays for metric in plan.dev.metrics):
+        return Forecast(left, 0, {})
+    searched = _rehearsed(plan, plan.dev, configurations)
+    finalists = configurations[: 2 + plan.settings.ties]
+    confirming = _rehearsed(plan, plan.test, finalists)
+    stages: dict[str, Stage] = {}
+    for found, trials, bench in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
+        for name in found[-1].calls if found else ():
+            more = _scaled(plan, name, found, trials, bench.questions.count)
+            stages[name] = _sum(stages.get(name), more)
+    whole = Forecast(left, len(configurations), stages)
+    if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
+        raise ConfigError(
+            "budget.usd is set, but a model that would be asked has no price: add it to a file in conf/price, or set "
+            "budget.tokens"
+        )
+    return whole
+
+
+def _configurations(plan: Plan, count: int) -> Iterator[Sequence[str]]:
+    """The words of the configurations to begin with, then of random ones."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seen: list[Mapping[str, Value]] = []
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed_of(plan.config, 0)))
+    for place in range(count):
+        values = plan.seeds[place] if place < len(plan.seeds) else plan.space.suggest(study.ask())
+        seen.append(values)
+        yield words(values)
+
+
+def _asks(plan: Plan, given: Sequence[str]) -> bool:
+    parts = plan.dev.pipeline(given).parts
+    return any(isinstance(getattr(part.component, "chat", None), Chat) for part in parts)
+
+
+def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
+    """What has been asked for after each configuration, all before it included, on a few questions."""
+    paying = tuple(metric for metric in bench.metrics if metric.pays)
+    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=paying)
+    means = bench.store.replies.means()
+    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in means.items()})
+    snapshots = []
+    bench.store.rehearsal = rehearsal
+    try:
+        with track("forecast: configurations rehearsed", len(configurations)) as advance:
+            for given in configurations:
+                few.measured(given)
+                snapshots.append(rehearsal.copied())
+                advance(1)
+    finally:
+        bench.store.rehearsal = None
+    return snapshots
+
+
+def _few(questions: Questions, seed: int) -> Questions:
+    """A few of the questions, drawn at random, in one batch."""
+    items = list(questions.queries.items)
+    chosen = random.Random(seed).sample(items, min(QUESTIONS, len(items)))
+    return Questions(
+        questions.dataset, questions.documents, Queries.of(tuple(chosen)), (np.arange(len(chosen), dtype=np.int32),)
+    )
+
+
+def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, questions: int) -> Stage:
+    """What a stage asks for in so many trials with so many questions.
+
+    Later configurations repeat more and more requests of earlier ones; how new ones become rarer is read off the
+    rehearsal's second half and carried on as a power law (Heaps').
+    """
+    count, asked = len(found), min(QUESTIONS, questions)
+    half = max(1, count // 2)
+    new, before = len(found[-1].new[stage]), len(found[half - 1].new[stage])
+    power = math.log(new / before) / math.log(count / half) if before and count > half else 1.0
+    growth = (trials / count) ** min(1.0, max(0.0, power)) if trials > count else trials / count
+    scale = growth * questions / asked
+    rows = list(found[-1].new[stage].values())
+    tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
+    took = plan.dev.store.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
+    paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _at_once(plan) if new else 0.0)
+    return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
+
+
+def _at_once(plan: Plan) -> int:
+    """How many calls are under way at the same time."""
+    return int(plain(plan.config.llm).get("at_once", 1))
+
+
+def _sum(one: Stage | None, other: Stage) -> Stage:
+    if one is None:
+        return other
+    columns = {name: getattr(one.paid, name) + getattr(other.paid, name) for name in vars(Spent())}
+    return Stage(one.calls + other.calls, Spent(**columns))

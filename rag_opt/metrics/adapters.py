@@ -1,0 +1,73 @@
+"""Metrics of other libraries as functions of cases: Haystack's evaluators, MLflow's scorers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rag_opt.metrics.own import Case
+from rag_opt.progress import say
+from rag_opt.records import Scores
+
+WORDS = {"yes": 1.0, "true": 1.0, "pass": 1.0, "no": 0.0, "false": 0.0, "fail": 0.0}
+"""What judges say in place of numbers."""
+
+INPUTS: dict[str, Callable[[Case], Any]] = {
+    "questions": lambda case: case.question,
+    "contexts": lambda case: list(case.contexts),
+    "predicted_answers": lambda case: case.answer or "",
+    "ground_truth_answers": lambda case: case.references[0] if case.references else "",
+}
+"""What an evaluator of Haystack is given, by the name of its socket."""
+
+
+def by_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
+    """The `individual_scores` of a Haystack evaluator, float64; nan where it has none, or where it fails as a whole.
+
+    Of several reference answers it is given the first. Raises ValueError at a socket that has no counterpart here.
+    """
+    sockets = evaluator.__haystack_input__._sockets_dict
+    wanted = [socket for socket in sockets if socket in INPUTS]
+    lacking = [socket for socket, about in sockets.items() if about.is_mandatory and socket not in INPUTS]
+    if lacking:
+        raise ValueError(
+            f"{name}: {type(evaluator).__name__} wants {', '.join(lacking)}; known are {', '.join(INPUTS)}"
+        )
+    if not cases:
+        return np.zeros(0)
+    try:
+        found = evaluator.run(**{socket: [INPUTS[socket](case) for case in cases] for socket in wanted})
+    except Exception as error:
+        # Whatever an evaluator or its model raises: these questions are unmeasured.
+        say(f"{name}: {len(cases)} questions unmeasured: {type(error).__name__}: {error}"[:300])
+        return np.full(len(cases), np.nan)
+    return np.array([number_of(each) for each in found["individual_scores"]], np.float64)
+
+
+def by_scorer(scorer: Any) -> Callable[[Case], float | None]:
+    """An MLflow scorer as a function of a case: `inputs` hold the question, `expectations` the reference answers."""
+
+    def value(case: Case) -> float | None:
+        found = scorer.run(
+            inputs={"question": case.question, "context": "\n\n".join(case.contexts)},
+            outputs=case.answer or "",
+            expectations={"expected_response": case.references[0] if case.references else ""},
+            trace=None,
+        )
+        found = getattr(found, "value", found)
+        return None if found is None else number_of(found)
+
+    return value
+
+
+def number_of(value: Any) -> float:
+    """A verdict as a number; nan where it is none."""
+    if isinstance(value, str):
+        return WORDS.get(value.strip().lower(), math.nan)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,126 @@
+"""Answers and contexts graded by a language model, 1 to 5.
+
+A verdict that can't be read is asked for again, then missing. Verdicts are kept by the judge, its prompt and what it
+was shown, so the same thing is judged once. With `repeats` the judge is asked so many times, each with another seed:
+the mean is the grade, the spread is the judge's own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rag_opt.components.chat import Chat, Request, Sampling, Talk
+from rag_opt.components.prompts import Prompt, check, messages, numbered
+from rag_opt.keys import key_of
+from rag_opt.records import Scores, Usage
+from rag_opt.store import Store
+
+WORST, BEST = 1, 5
+FIELDS = {
+    "correctness": ("question", "reference", "answer"),
+    "faithfulness": ("documents", "question", "answer"),
+    "context_relevance": ("documents", "question"),
+    "answer_relevance": ("question", "answer"),
+}
+"""What each judge is shown. Correctness is graded as in mlflow's answer_correctness: against a reference."""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"score": {"type": "integer", "minimum": WORST, "maximum": BEST}, "reason": {"type": "string"}},
+    "required": ["score", "reason"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of a question when its answer is judged; `answer` None where there is none."""
+
+    question: str
+    references: tuple[str, ...]
+    answer: str | None
+    documents: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Per question the mean grade and its standard deviation over the repeats (nan: not measured), and their cost."""
+
+    grades: Scores
+    spread: Scores
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Judges:
+    """A language model as a judge; `prompts` by aspect, `repeats` verdicts a question."""
+
+    chat: Chat
+    model: str
+    prompts: Mapping[str, Prompt]
+    repeats: int
+
+    def __post_init__(self) -> None:
+        for aspect, prompt in self.prompts.items():
+            check(prompt, {"user": FIELDS[aspect]})
+
+    def on(self, store: Store) -> Judges:
+        """These judges with their verdicts kept in this store, and no memory of failed calls."""
+        chat = copy(self.chat)
+        chat.use(store)
+        return replace(self, chat=chat)
+
+    def version(self, aspect: str) -> str:
+        """The hash of all that a grade depends on beside what is judged."""
+        return key_of(self.chat.fingerprint, self.model, dict(self.prompts[aspect]), self.repeats)
+
+    def verdicts(self, aspect: str, shown: Sequence[Shown]) -> Verdicts:
+        """The grades of one aspect."""
+        talks = self.chat.each(f"judge {aspect}", lambda talk, one: self._grades(talk, aspect, one), shown)
+        means = [np.mean(found) if found else np.nan for found in talks.results]
+        spread = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in talks.results]
+        return Verdicts(np.array(means, np.float64), np.array(spread, np.float64), talks.usage)
+
+    def _grades(self, talk: Talk, aspect: str, shown: Shown) -> list[int]:
+        """One grade a repeat; [] unless all could be had."""
+        asked = _messages(self.prompts[aspect], aspect, shown)
+        if asked is None:
+            return []
+        grades = []
+        for repeat in range(self.repeats):
+            # Each repeat has seeds of its own, so that the second attempt of one is not the first of the next.
+            request = Request(
+                self.model, asked, Sampling(max_tokens=256), SCHEMA, attempt=100 * repeat, example=EXAMPLE
+            )
+            grade = talk.ask_json(request, graded)
+            if grade is None:
+                return []
+            grades.append(grade)
+        return grades
+
+
+EXAMPLE = '{"score": 3, "reason": "It has half of what matters and leaves out the rest."}'
+
+
+def _messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:
+    """What the judge is told; None where there is nothing to judge. Of several references any one is right."""
+    if (aspect == "correctness" and not shown.references) or ("answer" in FIELDS[aspect] and shown.answer is None):
+        return None
+    values = {
+        "question": shown.question,
+        "reference": " / or: ".join(shown.references),
+        "answer": shown.answer or "",
+        "documents": numbered(shown.documents),
+    }
+    return messages(prompt, **{name: values[name] for name in FIELDS[aspect]})
+
+
+def graded(said: Any) -> int | None:
+    """The grade of {"score": 1 … 5, …}; None where it is anything else."""
+    found = said.get("score") if isinstance(said, dict) else None
+    return found if type(found) is int and WORST <= found <= BEST else None

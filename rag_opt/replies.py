@@ -1,0 +1,205 @@
+"""What language models have answered and what that cost: kept, so that the same request is never paid for twice.
+
+Replies lie in one SQLite file of the store, by the hash of the request; each is written as it comes, so a kill costs
+what was under way. They are not evicted: they were paid for. Beside them stands a ledger of payments by study.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from rag_opt.progress import say
+
+FILE = "replies.db"
+TABLES = """
+create table if not exists replies
+    (key text primary key, text text, tokens_in integer, tokens_out integer, seconds real);
+create table if not exists payments
+    (study text, stage text, guessed integer, tokens_in integer, tokens_out integer, usd real, seconds real, at real);
+create index if not exists payments_by_study on payments (study);
+"""
+SUM = """select count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0), coalesce(sum(seconds), 0)
+from payments where study = ?"""
+BUSY = 60.0
+"""Seconds that a writer waits for another."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, and what that took; `text` is None where it gave nothing, with the reason."""
+
+    text: str | None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Replies:
+    """The replies of one store, shared by threads and processes; in memory without a folder."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._guard = threading.RLock()
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._base = self._opened()
+
+    def get(self, key: str) -> Reply | None:
+        """The reply under this key, if there is one."""
+        with self._guard:
+            row = self._base.execute(
+                "select text, tokens_in, tokens_out, seconds from replies where key = ?", (key,)
+            ).fetchone()
+        return Reply(*row) if row else None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep a reply."""
+        row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
+        with self._guard, self._base:
+            self._base.execute("insert or replace into replies values (?, ?, ?, ?, ?)", row)
+
+    def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
+        """Enter what a call has cost; dollars that are not known count as none.
+
+        `guessed` are the tokens that it was expected to read.
+        """
+        cost = 0.0 if math.isnan(usd) else usd
+        row = (study, stage, guessed, reply.tokens_in, reply.tokens_out, cost, reply.seconds, time.time())
+        with self._guard, self._base:
+            self._base.execute("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def means(self) -> dict[str, tuple[float, float, float]]:
+        """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call."""
+        wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out), avg(seconds)
+        from payments group by stage"""
+        with self._guard:
+            return {stage: (read, written, took) for stage, read, written, took in self._base.execute(wanted)}
+
+    def paid(self, study: str) -> Spent:
+        """What a study has paid for so far."""
+        with self._guard:
+            row = self._base.execute(SUM, (study,)).fetchone()
+        return Spent(*row)
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Nobody else asks for this key meanwhile, in this process or another."""
+        if self.root is None:
+            with self._locks[key]:
+                yield
+            return
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        path = self.root / ".locks" / f"reply-{key}.lock"
+        with FileLock(path):
+            yield
+            # Who waits for it now finds the reply before asking.
+            path.unlink(missing_ok=True)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self.root is None:
+            return _tables(sqlite3.connect(":memory:", check_same_thread=False))
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / FILE
+        try:
+            return _tables(sqlite3.connect(path, timeout=BUSY, check_same_thread=False))
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            aside = path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+            path.replace(aside)
+            say(f"store: {path} is damaged; it was put aside as {aside.name}, and replies are asked for again")
+            return _tables(sqlite3.connect(path, timeout=BUSY, check_same_thread=False))
+
+
+def _tables(base: sqlite3.Connection) -> sqlite3.Connection:
+    base.execute("pragma journal_mode = wal")
+    base.execute("pragma synchronous = normal")
+    base.executescript(TABLES)
+    return base
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Paid calls, their tokens (in and out), dollars and seconds."""
+
+    calls: float = 0
+    tokens: float = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+
+
+class BudgetSpentError(Exception):
+    """A study's budget is used up: not an error of its own, so it stands outside the tree of errors."""
+
+
+@dataclass
+class Purse:
+    """What a study may spend; `reserve` is kept for its confirmation until `open_reserve`.
+
+    `deadline` is on the monotonic clock.
+    """
+
+    study: str
+    store: Any
+    tokens: float = math.inf
+    usd: float = math.inf
+    deadline: float = math.inf
+    reserve: Spent = Spent()
+    empty: str = ""
+
+    def check(self) -> None:
+        """Raise BudgetSpentError when nothing more may be paid for."""
+        spent = self.store.replies.paid(self.study) if min(self.tokens, self.usd) < math.inf else Spent()
+        for name, limit, used, kept in (
+            ("tokens", self.tokens, spent.tokens, self.reserve.tokens),
+            ("usd", self.usd, spent.usd, self.reserve.usd),
+        ):
+            if used + kept >= limit:
+                held = f", {kept:,.6g} kept for the confirmation" if kept else ""
+                self.empty = f"budget.{name}={limit:,.10g} is spent: {used:,.6g} paid{held}"
+        if time.monotonic() + self.reserve.seconds >= self.deadline:
+            self.empty = "budget.minutes is used up" + (
+                ", the confirmation's share kept" if self.reserve.seconds else ""
+            )
+        if self.empty:
+            raise BudgetSpentError(self.empty)
+
+    def open_reserve(self) -> None:
+        """From now on what was kept for the confirmation may be spent."""
+        self.reserve = Spent()
+        self.empty = ""
+
+
+@dataclass
+class Rehearsal:
+    """Counts calls in place of making them: by stage the requests that would be paid for, with their tokens.
+
+    `expected`: by stage the tokens that calls have read so far for one guessed, and written on average.
+    """
+
+    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
+
+    def asked(self, stage: str) -> None:
+        """Count a call of a stage, paid or not."""
+        self.calls[stage] += 1
+
+    def paid(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
+        """Count a request that no reply is kept for."""
+        self.new[stage][key] = tokens_in, tokens_out, usd
+
+    def copied(self) -> Rehearsal:
+        """What has been counted so far."""
+        return Rehearsal(self.expected, dict(self.calls), {stage: dict(rows) for stage, rows in self.new.items()})

@@ -1,0 +1,83 @@
+"""Every offline reranker and query transformation against none: quality with paired intervals, and seconds a question.
+
+python studies/stages.py <words of a dataset> [--out table.md], such as
+python studies/stages.py dataset=beir dataset.path=path/to/squad_articles dataset.num_queries=500 splitter=sentence
+
+Prints a Markdown table: the metric's mean over all questions, the difference from the same retriever without the stage
+with its 95 % bootstrap interval, and the time of one question, alone, nothing cached.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from rag_opt import paired
+from rag_opt.config import composed
+from rag_opt.evaluate import Questions
+from rag_opt.metrics.catalogue import metric
+from rag_opt.progress import Screen
+from rag_opt.settings import settings_of
+from rag_opt.store import Store
+from rag_opt.trial import Bench, loaded
+
+CANDIDATES = 30
+COMPARED = {
+    "retriever=hybrid": [
+        "reranker=mmr reranker.diversity=0.1",
+        "reranker=mmr reranker.diversity=0.3",
+        "reranker=mmr reranker.diversity=0.5",
+        "reranker=maxsim",
+        "query=rm3",
+        "query=rm3 query.documents=10 query.terms=10 query.own_weight=0.8",
+    ],
+    "retriever=bm25": [
+        "reranker=maxsim",
+        "query=rm3",
+        "query=rm3 query.documents=3 query.terms=10 query.own_weight=0.8",
+        "query=rm3 query.documents=10 query.terms=10 query.own_weight=0.8",
+        "query=rm3 query.documents=10 query.terms=40 query.own_weight=0.5",
+    ],
+    "retriever=dense": ["reranker=mmr reranker.diversity=0.3", "reranker=maxsim"],
+}
+METRIC = metric("nDCG@10")
+
+
+def rows(words: list[str]) -> list[str]:
+    """The table's rows for a dataset."""
+    config = composed(words)
+    settings, dataset = settings_of(config), loaded(config)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        questions = Questions.of(dataset, settings.batches, settings.seed)
+        bench = Bench(tuple(words), questions, (METRIC,), Store(Path(folder)))
+        for base, stages in COMPARED.items():
+            begin = [base, f"retriever.top_k={CANDIDATES}", "generator=none"]
+            plain = bench.measured(begin)
+            found.append(row(bench, begin, base, plain.means[METRIC.name], ""))
+            for stage in stages:
+                given = [*begin, *stage.split()]
+                scores = bench.measured(given)
+                apart = paired.differences(scores.per_query[METRIC.name], plain.per_query[METRIC.name])
+                low, high = paired.interval(apart, 0)
+                told = f"{apart.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+                found.append(row(bench, given, f"{base} {stage}", scores.means[METRIC.name], told))
+    return found
+
+
+def row(bench: Bench, given: list[str], name: str, value: float, told: str) -> str:
+    latency = bench.timed(given)
+    assert latency is not None
+    return f"| {name} | {value:.4f} | {told} | {1000 * latency.p50:.0f} |"
+
+
+def main() -> None:
+    with Screen():
+        table = rows(sys.argv[1:])
+    print("| configuration | nDCG@10 | against none | ms a question |\n| --- | --- | --- | --- |")
+    print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
