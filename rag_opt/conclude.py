@@ -16,6 +16,7 @@ from rag_opt.config import quoted
 from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
 from rag_opt.findings import Findings, Loss
 from rag_opt.latency import Latency
+from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.plan import Plan
 from rag_opt.progress import say, track
 from rag_opt.records import Dataset, Evaluation
@@ -72,6 +73,8 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         fingerprints=plan.fingerprints,
         space=OmegaConf.to_yaml(plan.config.search_space),
         differences=_differences(plan, [evaluations[number] for number in pair]),
+        paid=_paid(plan),
+        noise=_noise(plan, [evaluations[number] for number in pair]),
     )
 
 
@@ -183,6 +186,34 @@ def _differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
     if len(pair) < 2:
         return ()
     return tuple(paired.differences(pair[0].per_query[target], pair[1].per_query[target]).tolist())
+
+
+def _paid(plan: Plan) -> dict[str, float]:
+    """What calls to models this study was charged for; {} where it made none."""
+    purse = plan.dev.store.purse
+    spent = purse.store.replies.paid(purse.study) if purse is not None and plan.dev.store.asked else None
+    return {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd} if spent is not None else {}
+
+
+def _noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:
+    """How far the judge's repeated grades of an answer lie apart, and what that adds to the difference's variance.
+
+    A grade is the mean of its repeats, so its own variance is theirs by their number; the intervals, made of these
+    grades, hold it already.
+    """
+    target = plan.objective.names[0]
+    name = f"{target}{SPREAD}"
+    if len(pair) < 2 or any(name not in each.per_query for each in pair):
+        return {}
+    variances = [each.per_query[name] ** 2 for each in pair]
+    apart = pair[0].per_query[target] - pair[1].per_query[target]
+    known = ~np.isnan(apart) & ~np.isnan(variances[0]) & ~np.isnan(variances[1])
+    if known.sum() < 2:
+        return {}
+    own = float(np.mean((variances[0] + variances[1])[known])) / int(plain(plan.config.judge.repeats))
+    spread = math.sqrt(float(np.mean(np.concatenate([each[known] for each in variances]))))
+    whole = float(np.var(apart[known], ddof=1))
+    return {"spread": spread, "share": min(1.0, own / whole) if whole else 0.0}
 
 
 def _losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ class Findings:
     """A finished study, without its trials; `signs` by target 1 where more is better, `stages` seconds by part.
 
     `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
-    score of the first target, None without one; `looks` how often the unseen questions were looked at.
+    score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
+    calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
+    and its "share" of the variance of the recommended one's difference ({} where it was not measured).
     """
 
     name: str
@@ -57,6 +59,8 @@ class Findings:
     space: str
     differences: tuple[float, ...] = ()
     looks: int = 1
+    paid: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -78,8 +78,10 @@ def _tables(findings: Findings, study: optuna.Study) -> list[Section]:
     unseen = "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."
+    asked = "What calls to models cost a question on average; stored replies count like paid ones."
     sections = [
         Section("finalists", "Finalists", unseen, *summary.finalists(findings)),
+        Section("costs", "Calls to models", asked, *summary.costs(findings, study)),
         Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),
         Section("seeds", "Where it began", begun, *summary.beginnings(study, findings)),
     ]

@@ -29,7 +29,7 @@ from rag_opt.settings import trial_folder
 from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
-    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation", "budget", "forecast"),
+    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation", "budget", "forecast", "question"),
     *("sampler", "pruner", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""

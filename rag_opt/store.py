@@ -133,6 +133,11 @@ class Store:
             del self._live[name]
         return found
 
+    @property
+    def asked(self) -> bool:
+        """Whether any language model's reply was looked for here."""
+        return "replies" in vars(self)
+
     @cached_property
     def replies(self) -> Replies:
         """What language models answered."""

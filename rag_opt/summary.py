@@ -117,6 +117,53 @@ def _finalist(arm: Arm, recommended: int) -> list[str]:
     return [str(arm.trial), role, f"{arm.dev:.4f}", test, apart, f"{arm.adjusted:.3f}", outcome, number(arm.cost)]
 
 
+def costs(findings: Findings, study: optuna.Study) -> Rows:
+    """What calls to models cost a question, stage by stage: the recommended configuration and the baseline.
+
+    Stored replies count like paid ones; the judges' calls are no part of the pipeline.
+    """
+    header = ["stage", "configuration", "calls", "tokens in", "tokens out", "$ for 1,000", "unread or failed"]
+    chosen = [findings.confirmation.recommended] if findings.confirmation else []
+    begun = history.baseline_of(study)
+    rows = []
+    for place in dict.fromkeys([*chosen, *([begun.number] if begun else [])]):
+        name = BASELINE if begun is not None and place == begun.number else f"trial {place}"
+        trial = study.get_trials(deepcopy=False)[place]
+        rows += [
+            _stage_cost(stage, name, spent, findings.dev) for stage, spent in trial.user_attrs.get("usage", {}).items()
+        ]
+    return header, rows
+
+
+def _stage_cost(stage: str, name: str, spent: Mapping[str, float], questions: int) -> list[str]:
+    each = {column: value / max(1, questions) for column, value in spent.items()}
+    usd = "price unknown" if each["usd"] != each["usd"] else f"{1000 * each['usd']:.4g}"
+    tokens = [f"{each[column]:,.0f}" for column in ("tokens_in", "tokens_out")]
+    return [stage, name, f"{each['calls']:.3g}", *tokens, usd, f"{spent['broken']:,.0f}"]
+
+
+def paid_line(findings: Findings) -> str:
+    """What this study was charged for; "" where no model was asked."""
+    if not findings.paid:
+        return ""
+    paid = findings.paid
+    return (
+        f"paid for: {paid['calls']:,.0f} calls to models, {paid['tokens']:,.0f} tokens, ${paid['usd']:,.4g}; whatever "
+        "had been asked before came from the store"
+    )
+
+
+def noise_line(findings: Findings) -> str:
+    """How much the judge disagrees with itself; "" where that was not measured."""
+    if not findings.noise:
+        return ""
+    spread, share = findings.noise["spread"], findings.noise["share"]
+    return (
+        f"the judge's own noise: repeated grades of the same answer lie {spread:.2f} apart (standard deviation); it "
+        f"makes {share:.0%} of the variance of the difference, which the intervals hold"
+    )
+
+
 def _narrow(findings: Findings) -> Rows:
     """The finalists, for a terminal of 80 columns."""
     header, rows = finalists(findings)
@@ -166,7 +213,14 @@ def latency_line(findings: Findings) -> str:
 
 def told(findings: Findings, study: optuna.Study) -> list[str]:
     """The lines about how the result was made."""
-    lines = (cost_line(findings, study), spared_line(findings, study), latency_line(findings), looks_line(findings))
+    lines = (
+        cost_line(findings, study),
+        paid_line(findings),
+        spared_line(findings, study),
+        latency_line(findings),
+        noise_line(findings),
+        looks_line(findings),
+    )
     return [line for line in lines if line]
 
 
@@ -178,6 +232,8 @@ def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
     if findings.confirmation:
         title = f"finalists on the {findings.test} questions never searched, with 95 % intervals"
         console.print(as_table(title, _narrow(findings)))
+    if costs(findings, study)[1]:
+        console.print(as_table("calls to models, a question", costs(findings, study)))
     for line in told(findings, study):
         console.print(line, markup=False)
     console.print()
@@ -217,6 +273,8 @@ def markdown(findings: Findings, study: optuna.Study) -> str:
             "",
         ]
     lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    if costs(findings, study)[1]:
+        lines += ["## Calls to models, a question", "", *pipes(costs(findings, study)), ""]
     lines += ["## Top trials", "", f"Scores are on the {findings.dev} questions that were searched.", ""]
     lines += [*pipes(top_trials(study, findings)), ""]
     lines += ["## Commands", "", "```sh", *(f"# {label}\n{text}" for label, text in findings.commands.items()), "```"]

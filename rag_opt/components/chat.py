@@ -103,11 +103,17 @@ class Chat(Part):
         price = self.prices.get(model)
         return math.nan if price is None else (tokens_in * price["in"] + tokens_out * price["out"]) / 1e6
 
-    def reply(self, request: Request, stage: str) -> Reply:
+    def streamed(self, request: Request, show: Callable[[str], None]) -> Reply:
+        """As `called`; `show` is given the text piece by piece as it comes, or whole where a model can't do that."""
+        reply = self.called(request)
+        show(reply.text or "")
+        return reply
+
+    def reply(self, request: Request, stage: str, show: Callable[[str], None] | None = None) -> Reply:
         """The kept reply to this request, else a new one, which is paid for and kept.
 
-        A call that fails gives a reply without a text. Raises BudgetSpentError where nothing more may be paid for, and
-        ComponentError where calls fail one after the other.
+        `show` is given the text as it comes. A call that fails gives a reply without a text. Raises BudgetSpentError
+        where nothing more may be paid for, and ComponentError where calls fail one after the other.
         """
         key = key_of(self.fingerprint, self.identity(request.model), {**asdict(request), "example": ""})
         replies, rehearsal = self.store.replies, self.store.rehearsal
@@ -118,17 +124,19 @@ class Chat(Part):
             rehearsal.asked(stage)
             return found or self._expected(request, stage, key)
         if found is not None:
+            if show is not None:
+                show(found.text or "")
             return found
         with replies.alone(key):
-            return replies.get(key) or self._asked(request, stage, key)
+            return replies.get(key) or self._asked(request, stage, key, show)
 
-    def _asked(self, request: Request, stage: str, key: str) -> Reply:
+    def _asked(self, request: Request, stage: str, key: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
             raise ComponentError(self._given_up)
         if self.store.purse is not None:
             self.store.purse.check()
         try:
-            reply = self.called(request)
+            reply = self.called(request) if show is None else self.streamed(request, show)
         except CallError as error:
             self._failed += 1
             if error.fatal or self._failed >= GIVE_UP_AFTER:
@@ -178,9 +186,9 @@ class Talk:
     usd: float = 0.0
     broken: int = 0
 
-    def ask(self, request: Request) -> str | None:
-        """The model's text; None where the call failed."""
-        reply = self.chat.reply(request, self.stage)
+    def ask(self, request: Request, show: Callable[[str], None] | None = None) -> str | None:
+        """The model's text, which `show` is given as it comes; None where the call failed."""
+        reply = self.chat.reply(request, self.stage, show)
         self.replies.append(reply)
         self.usd += self.chat.usd(request.model, reply.tokens_in, reply.tokens_out)
         self.broken += reply.text is None

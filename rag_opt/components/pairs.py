@@ -86,9 +86,15 @@ class MaxSim(PairScorer):
 
     def encode(self, pairs: list[str]) -> Floats:
         split = [pair.partition(BETWEEN)[::2] for pair in pairs]
-        tokens = self.store.live("token vectors", self.encoder.fingerprint, lambda: Tokens(self.encoder.token_vectors))
-        vectors = tokens.of([text for pair in split for text in pair])
+        vectors = self._tokens.of([text for pair in split for text in pair])
         return np.array([[maxsim(vectors[question], vectors[passage])] for question, passage in split], np.float32)
+
+    def forget(self) -> None:
+        self._tokens.clear()
+
+    @property
+    def _tokens(self) -> Tokens:
+        return self.store.live("token vectors", self.encoder.fingerprint, lambda: Tokens(self.encoder.token_vectors))
 
 
 def maxsim(question: Floats, passage: Floats) -> float:
@@ -104,6 +110,11 @@ class Tokens:
     def __init__(self, make: Callable[[list[str]], list[Floats]]) -> None:
         self._make = make
         self._known: OrderedDict[str, Floats] = OrderedDict()
+        self._bytes = 0
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._known.clear()
         self._bytes = 0
 
     def of(self, texts: list[str]) -> dict[str, Floats]:

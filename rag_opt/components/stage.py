@@ -37,6 +37,12 @@ class Stage:
             if isinstance(part := getattr(self, name), Stage):
                 part.use(store)
 
+    def forget(self) -> None:
+        """Drop what is remembered of single texts, nested parts' too: a question is to be timed as if it were new."""
+        for name in parameter_names(type(self)):
+            if isinstance(part := getattr(self, name), Stage):
+                part.forget()
+
     @property
     def fingerprint(self) -> str:
         """The hash of the class, of this package's version, and of every constructor parameter."""

@@ -30,7 +30,8 @@ class Synthesis(Stage):
     - compact_and_refine: packs of up to `pack_tokens`; the first gives an answer, each further one may improve it;
     - tree_summarize: each pack gives an answer, packs of answers give one again, until one is left.
 
-    Without any document the model answers from what it knows. A call that fails leaves no answer: not measurable.
+    `show`, where set, is given the pieces of the final answer as they come. Without any document the model answers from
+    what it knows. A call that fails leaves no answer: not measurable.
     """
 
     pays_per_query = True
@@ -59,6 +60,7 @@ class Synthesis(Stage):
         self.max_tokens = max_tokens
         self.top_p = top_p
         self.seed = seed
+        self.show: Callable[[str], None] | None = None
         self._sampling = Sampling(temperature, max_tokens, top_p, seed)
 
     @component.output_types(answers=Answers)
@@ -73,32 +75,33 @@ class Synthesis(Stage):
     def _answered(self, talk: Talk, given: tuple[str, list[str]]) -> str | None:
         question, texts = given
 
-        def ask(part: str, **values: str) -> str | None:
+        def ask(part: str, *, last: bool, **values: str) -> str | None:
             said = messages(self.prompt, part, question=question, **values)
-            return talk.ask(Request(self.model, said, self._sampling))
+            return talk.ask(Request(self.model, said, self._sampling), self.show if last else None)
 
-        return MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone")
+        return MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone", last=True)
 
 
 Ask = Callable[..., str | None]
-"""ask(part of the prompt, **values) → the model's text, None where the call failed."""
+"""ask(part of the prompt, last=whether its text is the answer, **values) → the model's text, None where it failed."""
 
 
 def stuff(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | None:
     """One call that holds everything."""
     del pack_tokens
-    return ask("user", documents=numbered(texts))
+    return ask("user", last=True, documents=numbered(texts))
 
 
 def compact_and_refine(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | None:
     """As many calls as there are packs, each but the first with the answer so far; one that fails changes nothing."""
-    first, *rest = packs(texts, pack_tokens)
-    answer = ask("user", documents=numbered(first))
-    for pack in rest:
+    grouped = packs(texts, pack_tokens)
+    answer: str | None = None
+    for place, pack in enumerate(grouped, 1):
+        last = place == len(grouped)
         if answer is None:
-            answer = ask("user", documents=numbered(pack))
+            answer = ask("user", last=last, documents=numbered(pack))
         else:
-            answer = ask("refine", documents=numbered(pack), answer=answer) or answer
+            answer = ask("refine", last=last, documents=numbered(pack), answer=answer) or answer
     return answer
 
 
@@ -110,7 +113,7 @@ def tree_summarize(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | No
         if part == "combine" and len(grouped) == len(level):
             # Answers too long for a pack with others: two by two, or it would never end.
             grouped = [level[start : start + 2] for start in range(0, len(level), 2)]
-        found = [ask(part, documents=numbered(pack)) for pack in grouped]
+        found = [ask(part, last=len(grouped) == 1, documents=numbered(pack)) for pack in grouped]
         level = [answer for answer in found if answer is not None]
         if len(level) <= 1:
             return level[0] if level else None

@@ -58,14 +58,14 @@ class SearchService(Part):
     """A search service over HTTP: `form` is how it is asked, `key` names the variable with its key."""
 
     def __init__(self, form: str, url: str | None, key: str | None) -> None:
-        require(form in FORMS, f"retriever.service must be one of {', '.join(FORMS)}, not {form}")
+        require(form in FORMS, f"web.service must be one of {', '.join(FORMS)}, not {form}")
         require(
             url is not None,
-            "retriever.url: the web is searched by a service; name its address, such as "
-            "retriever.url=http://localhost:8080/search for a SearXNG on this machine",
+            "web.url: the web is searched by a service; name its address, such as "
+            "web.url=http://localhost:8080/search for a SearXNG on this machine",
         )
-        require(urlsplit(str(url)).scheme in ("http", "https"), f"retriever.url must be an http(s) address, not {url}")
-        check_key("retriever.key", key)
+        require(urlsplit(str(url)).scheme in ("http", "https"), f"web.url must be an http(s) address, not {url}")
+        check_key("web.key", key)
         self.form = form
         self.url = str(url)
         self.key = key

@@ -1,0 +1,75 @@
+"""`python -m rag_opt.ask question='…' [key=value ...]`: one question, and the answer as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from rag_opt import environment
+from rag_opt.config import FOLDER, NAME, composed
+from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.records import Answers, Queries, Query
+from rag_opt.shell import Refused, run_hydra, search_path
+
+SHOWN = 5
+"""Sources that are named."""
+
+
+def asked(overrides: Sequence[str]) -> str:
+    """The answer of the configuration of these overrides to its `question`, printed as it comes, sources after it.
+
+    "" where the configuration has no generator. Raises a RagOptError.
+    """
+    from rag_opt.components.synthesis import Synthesis
+    from rag_opt.datasets.checks import documents_of
+    from rag_opt.pipelines import built
+    from rag_opt.progress import Screen
+    from rag_opt.trial import loaded, store_of
+
+    config = composed(overrides)
+    question = config.question
+    if not isinstance(question, str) or not question.strip():
+        raise ConfigError("question=null: what is asked is expected, such as question='What is a decorator?'")
+    store = store_of(config)
+    pipeline = built(overrides, store)
+    with Screen():
+        documents = documents_of(loaded(config))
+        index = pipeline.index(documents)
+    for part in pipeline.parts:
+        if isinstance(part.component, Synthesis):
+            part.component.show = lambda piece: print(piece, end="", flush=True)
+    found = pipeline.ask(Queries.of((Query("question", question.strip()),)), documents, index)
+    answer = _told(found.get("answers"), streams=any(isinstance(part.component, Synthesis) for part in pipeline.parts))
+    chunks = found["context"].chunks
+    for row, score in found["context"].hits(0)[:SHOWN]:
+        print(f"  {chunks.document_ids[row]} ({score:.3f}): {' '.join(chunks.texts[row].split())[:90]}")
+    store.settle()
+    return answer
+
+
+def _told(answers: Answers | None, *, streams: bool) -> str:
+    """The answer, printed unless it was as it came."""
+    said = (answers.texts[0] or "") if answers is not None else ""
+    print("\n" if streams else f"{said}\n" if said else "", end="")
+    return said
+
+
+def job(_: DictConfig) -> None:
+    """One Hydra job."""
+    try:
+        asked([*search_path(HydraConfig.get()), *HydraConfig.get().overrides.task])
+    except RagOptError as error:
+        raise Refused(error) from error
+
+
+def main() -> None:
+    """The command line."""
+    run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(job))
+
+
+if __name__ == "__main__":
+    main()
+    environment.leave()
