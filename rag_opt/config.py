@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.keys import key_of
-from rag_opt.trust import TRUSTED, check_targets, plain
+from rag_opt.trust import TRUSTED, check_secret, check_targets, plain
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -45,6 +45,8 @@ def composed(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
+    for word in overrides:
+        check_secret(word.partition("=")[0], word)
     return _composed(tuple(overrides))
 
 

@@ -14,17 +14,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
+from optuna.study import StudyDirection
 from rich.table import Table
 from rich.text import Text
 
+from rag_opt import environment
 from rag_opt.components.chat import Chat
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
-from rag_opt.plan import Plan, seed_of
+from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import clock, track
 from rag_opt.records import Queries
 from rag_opt.replies import Rehearsal, Spent
-from rag_opt.search_space import Value, words
+from rag_opt.search_space import words
 from rag_opt.trial import Bench
 from rag_opt.trust import plain
 
@@ -69,6 +71,17 @@ class Forecast:
             f"{minutes(paid.seconds)} (nothing pruned)"
         )
 
+    def lines(self, tokens: float | None, usd: float | None) -> list[str]:
+        """The forecast, and how far a budget reaches where it does not cover it."""
+        paid = self.paid
+        pairs = (("tokens", tokens, paid.tokens), ("usd", usd, paid.usd))
+        short = [
+            f"budget.{name}={limit:,.10g} covers about {limit / needed:.0%} of that; the search will stop early"
+            for name, limit, needed in pairs
+            if limit is not None and needed > limit
+        ]
+        return [self.line(), *short]
+
     def table(self) -> Table:
         """The forecast by stage."""
         table = Table(title=self.line(), title_justify="left")
@@ -103,23 +116,27 @@ def minutes(seconds: float) -> str:
     return "time known after the first calls" if math.isnan(seconds) else f"about {clock(seconds)} of calls"
 
 
-def forecast(plan: Plan, done: int = 0) -> Forecast:
+def forecast(plan: Plan, done: int = 0, seen: Mapping[str, float] | None = None) -> Forecast:
     """What the rest of the study will cost when `done` of its trials are measured.
 
-    Raises ConfigError where a budget in dollars is set and a model has no price.
+    `seen` is, by stage, the share of the calls so far that had to be paid for: a stage that is asked about what others
+    have said can repeat itself more than a rehearsal shows. Raises ConfigError where a budget in dollars is set and a
+    model has no price.
     """
     left = max(0, plan.settings.n_trials - done)
-    configurations = list(_configurations(plan, min(left, CONFIGURATIONS)))
+    configurations = list(_configurations(plan, done, min(left, CONFIGURATIONS)))
     if not any(_asks(plan, given) for given in configurations) and not any(metric.pays for metric in plan.dev.metrics):
         return Forecast(left, 0, {})
     searched = _rehearsed(plan, plan.dev, configurations)
-    finalists = configurations[: 2 + plan.settings.ties]
+    # The best, the baseline, and of the tied ones about half are as many as there may be.
+    finalists = configurations[: 2 + plan.settings.ties // 2]
     confirming = _rehearsed(plan, plan.test, finalists)
     stages: dict[str, Stage] = {}
     for found, trials, bench in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
         for name in found[-1].calls if found else ():
             more = _scaled(plan, name, found, trials, bench.questions.count)
-            stages[name] = _sum(stages.get(name), more)
+            most = 1.0 if seen is None else seen.get(name, 1.0)
+            stages[name] = _sum(stages.get(name), _at_most(more, most))
     whole = Forecast(left, len(configurations), stages)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
         raise ConfigError(
@@ -129,15 +146,13 @@ def forecast(plan: Plan, done: int = 0) -> Forecast:
     return whole
 
 
-def _configurations(plan: Plan, count: int) -> Iterator[Sequence[str]]:
-    """The words of the configurations to begin with, then of random ones."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seen: list[Mapping[str, Value]] = []
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed_of(plan.config, 0)))
-    for place in range(count):
-        values = plan.seeds[place] if place < len(plan.seeds) else plan.space.suggest(study.ask())
-        seen.append(values)
-        yield words(values)
+def _configurations(plan: Plan, done: int, count: int) -> Iterator[Sequence[str]]:
+    """The words of the next configurations: those to begin with, then what the sampler draws while it knows nothing."""
+    environment.quiet_optuna()
+    study = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
+    for place in range(done, done + count):
+        study.sampler = sampler_of(plan.config, place)
+        yield words(plan.seeds[place] if place < len(plan.seeds) else plan.space.suggest(study.ask()))
 
 
 def _asks(plan: Plan, given: Sequence[str]) -> bool:
@@ -181,15 +196,22 @@ def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, que
     """
     count, asked = len(found), min(QUESTIONS, questions)
     half = max(1, count // 2)
-    new, before = len(found[-1].new[stage]), len(found[half - 1].new[stage])
+    last = found[-1].new.get(stage, {})
+    new, before = len(last), len(found[half - 1].new.get(stage, {}))
     power = math.log(new / before) / math.log(count / half) if before and count > half else 1.0
     growth = (trials / count) ** min(1.0, max(0.0, power)) if trials > count else trials / count
     scale = growth * questions / asked
-    rows = list(found[-1].new[stage].values())
+    rows = list(last.values())
     tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
     took = plan.dev.store.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
     paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _at_once(plan) if new else 0.0)
     return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
+
+
+def _at_most(stage: Stage, share: float) -> Stage:
+    """The stage with no greater share of its calls paid for."""
+    ratio = min(1.0, share * stage.calls / stage.paid.calls) if stage.paid.calls else 1.0
+    return Stage(stage.calls, Spent(*(ratio * value for value in vars(stage.paid).values())))
 
 
 def _at_once(plan: Plan) -> int:

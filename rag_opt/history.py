@@ -160,6 +160,22 @@ def confirmation_cost(study: optuna.Study, ties: int, dev: int, test: int) -> Sp
     return Spent(share * sum(stage["calls"] for stage in stages), share * tokens, share * dollars, share * seconds)
 
 
+def paid_share(study: optuna.Study) -> dict[str, float]:
+    """By stage the share of the calls of the later half of the complete trials that had to be paid for.
+
+    {} before four are complete: the first trials repeat little of what others have asked.
+    """
+    complete = finished(study, TrialState.COMPLETE)
+    if len(complete) < 4:
+        return {}
+    asked: Counter[str] = Counter()
+    paid: Counter[str] = Counter()
+    for trial in complete[len(complete) // 2 :]:
+        asked.update({stage: spent["calls"] for stage, spent in trial.user_attrs.get("usage", {}).items()})
+        paid.update(trial.user_attrs.get("paid", {}))
+    return {stage: min(1.0, paid[stage] / count) for stage, count in asked.items() if count}
+
+
 def seconds_of(study: optuna.Study) -> float:
     """The seconds that all trials took together."""
     spans = [trial.duration for trial in study.get_trials(deepcopy=False) if trial.duration is not None]

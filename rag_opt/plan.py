@@ -30,7 +30,7 @@ from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, loaded, store_of
-from rag_opt.trust import build, plain
+from rag_opt.trust import build, check_secrets, plain
 
 Values = dict[str, Value]
 PER_TRIAL = "per_trial"
@@ -59,6 +59,7 @@ class Plan:
 def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
+    check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
     settings = settings_of(config, variant)
     if settings.threads is not None:
         use_threads(settings.threads)

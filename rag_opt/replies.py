@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rag_opt.errors import StoreError
 from rag_opt.progress import say
 
 FILE = "replies.db"
@@ -57,17 +58,13 @@ class Replies:
 
     def get(self, key: str) -> Reply | None:
         """The reply under this key, if there is one."""
-        with self._guard:
-            row = self._base.execute(
-                "select text, tokens_in, tokens_out, seconds from replies where key = ?", (key,)
-            ).fetchone()
-        return Reply(*row) if row else None
+        rows = self._run("select text, tokens_in, tokens_out, seconds from replies where key = ?", (key,))
+        return Reply(*rows[0]) if rows else None
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply."""
         row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
-        with self._guard, self._base:
-            self._base.execute("insert or replace into replies values (?, ?, ?, ?, ?)", row)
+        self._run("insert or replace into replies values (?, ?, ?, ?, ?)", row)
 
     def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
         """Enter what a call has cost; dollars that are not known count as none.
@@ -76,21 +73,36 @@ class Replies:
         """
         cost = 0.0 if math.isnan(usd) else usd
         row = (study, stage, guessed, reply.tokens_in, reply.tokens_out, cost, reply.seconds, time.time())
-        with self._guard, self._base:
-            self._base.execute("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._run("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def means(self) -> dict[str, tuple[float, float, float]]:
         """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call."""
         wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out), avg(seconds)
         from payments group by stage"""
-        with self._guard:
-            return {stage: (read, written, took) for stage, read, written, took in self._base.execute(wanted)}
+        return {stage: (read, written, took) for stage, read, written, took in self._run(wanted)}
 
     def paid(self, study: str) -> Spent:
         """What a study has paid for so far."""
+        return Spent(*self._run(SUM, (study,))[0])
+
+    def paid_by_stage(self, study: str) -> dict[str, int]:
+        """How many calls of each stage a study has paid for."""
+        return dict(self._run("select stage, count(*) from payments where study = ? group by stage", (study,)))
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a statement; a file that turns out to be damaged is put aside first."""
         with self._guard:
-            row = self._base.execute(SUM, (study,)).fetchone()
-        return Spent(*row)
+            try:
+                with self._base:
+                    return self._base.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise StoreError(f"store.path: {self._path} can't be read or written: {error}") from error
+            except sqlite3.DatabaseError:
+                self._base.close()
+                self._put_aside()
+                self._base = self._opened()
+                with self._base:
+                    return self._base.execute(statement, values).fetchall()
 
     @contextmanager
     def alone(self, key: str) -> Iterator[None]:
@@ -102,24 +114,34 @@ class Replies:
         (self.root / ".locks").mkdir(parents=True, exist_ok=True)
         path = self.root / ".locks" / f"reply-{key}.lock"
         with FileLock(path):
-            yield
-            # Who waits for it now finds the reply before asking.
-            path.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                # Who waits for it now looks for the reply before asking.
+                path.unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path:
+        return (self.root or Path()) / FILE
 
     def _opened(self) -> sqlite3.Connection:
         if self.root is None:
             return _tables(sqlite3.connect(":memory:", check_same_thread=False))
         self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / FILE
         try:
-            return _tables(sqlite3.connect(path, timeout=BUSY, check_same_thread=False))
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            aside = path.with_name(f"{FILE}.damaged-{time.time_ns()}")
-            path.replace(aside)
-            say(f"store: {path} is damaged; it was put aside as {aside.name}, and replies are asked for again")
-            return _tables(sqlite3.connect(path, timeout=BUSY, check_same_thread=False))
+            return _tables(sqlite3.connect(self._path, timeout=BUSY, check_same_thread=False))
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"store.path: {self._path} can't be opened: {error}") from error
+        except sqlite3.DatabaseError:
+            self._put_aside()
+            return _tables(sqlite3.connect(self._path, timeout=BUSY, check_same_thread=False))
+
+    def _put_aside(self) -> None:
+        aside = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+        for ending in ("-wal", "-shm"):
+            self._path.with_name(f"{FILE}{ending}").unlink(missing_ok=True)
+        self._path.replace(aside)
+        say(f"store: {self._path} is damaged; it was put aside as {aside.name}, and replies are asked for again")
 
 
 def _tables(base: sqlite3.Connection) -> sqlite3.Connection:

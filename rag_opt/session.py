@@ -131,6 +131,7 @@ class Session:
             given = words(values)
             self._note(trial, given)
             self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
+            before = self._paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
@@ -146,7 +147,7 @@ class Session:
             # A trial may fail in any way that its components can; the study goes on.
             self._fail(trial, error)
         else:
-            self._keep(trial, evaluation)
+            self._keep(trial, evaluation, before)
             self._finish(trial, evaluation)
 
     def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
@@ -223,11 +224,21 @@ class Session:
         text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
         (folder / "config.yaml").write_text(text, "utf-8")
 
-    def _keep(self, trial: Trial, evaluation: Evaluation) -> None:
+    def _paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """How many calls of each stage have been paid for since."""
+        now = self._paid()
+        return {stage: count - before.get(stage, 0) for stage, count in now.items()}
+
+    def _paid(self) -> dict[str, int]:
+        store = self.plan.dev.store
+        return store.replies.paid_by_stage(self.purse.study) if store.asked else {}
+
+    def _keep(self, trial: Trial, evaluation: Evaluation, before: Mapping[str, int]) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
         trial.set_user_attr("metrics", means)
         trial.set_user_attr("seconds", dict(evaluation.seconds))
         if evaluation.usage:
+            trial.set_user_attr("paid", self._paid_since(before))
             trial.set_user_attr("usage", {stage: dict(spent) for stage, spent in evaluation.usage.items()})
         if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
             trial.set_user_attr("coverage", short)

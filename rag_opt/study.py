@@ -75,6 +75,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from optuna.study import StudyDirection
 
+    from rag_opt import history
     from rag_opt.conclude import storage_url
     from rag_opt.forecast import forecast
     from rag_opt.plan import pruner_of
@@ -92,7 +93,9 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
         repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
         screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
     if places_taken(study) < settings.n_trials:
-        screen.say(forecast(plan, places_taken(study)).line())
+        told = forecast(plan, places_taken(study), history.paid_share(study))
+        for line in told.lines(settings.budget_tokens, settings.budget_usd):
+            screen.say(line)
     with environment.no_collection():
         tracker = _tracker(plan, study)
     session = Session(plan, study, screen, [tracker] if tracker else [], race)

@@ -120,9 +120,10 @@ def _finalist(arm: Arm, recommended: int) -> list[str]:
 def costs(findings: Findings, study: optuna.Study) -> Rows:
     """What calls to models cost a question, stage by stage: the recommended configuration and the baseline.
 
-    Stored replies count like paid ones; the judges' calls are no part of the pipeline.
+    Stored replies count like paid ones; the judges' calls are no part of the pipeline. Broken are, of all questions,
+    the calls that failed or gave what could not be read.
     """
-    header = ["stage", "configuration", "calls", "tokens in", "tokens out", "$ for 1,000", "unread or failed"]
+    header = ["stage", "of", "calls", "tokens in", "tokens out", "$ for 1,000", "broken"]
     chosen = [findings.confirmation.recommended] if findings.confirmation else []
     begun = history.baseline_of(study)
     rows = []
@@ -250,7 +251,9 @@ def as_table(title: str, content: Rows) -> Table:
     table = Table(title=title, title_justify="left")
     for column in content[0]:
         table.add_column(
-            column, justify="left" if column in ("study", "configuration", "role", "") else "right", overflow="fold"
+            column,
+            justify="left" if column in ("study", "stage", "of", "configuration", "role", "") else "right",
+            overflow="fold",
         )
     for row in content[1]:
         table.add_row(

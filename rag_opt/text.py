@@ -14,6 +14,11 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def valid(text: str) -> str:
+    """The text with lone surrogates replaced, which no file and no database takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def count_tokens(text: str) -> int:
     """Words and punctuation marks: a count that needs no model and differs from a model's by its subwords."""
     return len(TOKEN.findall(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial, reduce
 from typing import Any
@@ -20,6 +21,34 @@ FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
 
 KEYWORDS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """What Hydra's `instantiate` reads; plain containers need no converting."""
+
+
+SECRET = re.compile(
+    r"\b(sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|xox[abp]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|tvly-[\w-]{10,}"
+    r"|BSA[\w-]{20,}|Bearer\s+[\w.-]{16,})"
+)
+"""What keys of well-known services look like."""
+
+
+def check_secret(where: str, value: Any) -> None:
+    """Raise ConfigError where a text looks like a key itself; it is not repeated."""
+    if isinstance(value, str) and SECRET.search(value):
+        raise ConfigError(
+            f"{where} holds what looks like a secret key, and a configuration is written to files and databases: put "
+            "it into an environment variable and name that, such as llm.key=OPENAI_API_KEY"
+        )
+
+
+def check_secrets(node: Any, where: str = "") -> None:
+    """Raise ConfigError at the first text in plain containers that looks like a key itself."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            check_secrets(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            check_secrets(value, f"{where}[{place}]")
+    else:
+        check_secret(where, node)
 
 
 def plain(config: Any) -> Any:

@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.records import Usage
 from rag_opt.replies import Reply
-from rag_opt.text import count_tokens
+from rag_opt.text import count_tokens, valid
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -84,6 +85,12 @@ class Chat(Part):
     _failed = 0
     _given_up = ""
 
+    def fresh(self) -> Self:
+        """The same, with no memory of calls that failed."""
+        found = copy(self)
+        found._failed, found._given_up = 0, ""
+        return found
+
     def called(self, request: Request) -> Reply:
         """The model's reply; raises CallError."""
         raise NotImplementedError
@@ -150,13 +157,15 @@ class Chat(Part):
             usd = self.usd(request.model, reply.tokens_in, reply.tokens_out)
             self.store.replies.pay(self.store.purse.study, stage, reply, usd, tokens_of(request))
         if reply.text is not None:
+            reply = replace(reply, text=valid(reply.text))
             self.store.replies.put(key, reply)
         return reply
 
     def _expected(self, request: Request, stage: str, key: str) -> Reply:
         rehearsal = self.store.rehearsal
         assert rehearsal is not None
-        text = request.example or " ".join(["word"] * max(1, request.sampling.max_tokens // 4))
+        # Like a real answer it differs from what is said to another request, so what is asked about it differs, too.
+        text = request.example or " ".join([key, *["word"] * max(1, request.sampling.max_tokens // 4)])
         ratio, written = rehearsal.expected.get(stage, (1.0, TOKENS_A_WORD * count_tokens(text)))
         tokens_in, tokens_out = round(ratio * tokens_of(request)), round(written)
         rehearsal.paid(stage, key, tokens_in, tokens_out, self.usd(request.model, tokens_in, tokens_out))
@@ -240,5 +249,5 @@ def json_in(text: str) -> Any:
     start, end = text.find("{"), text.rfind("}")
     try:
         return json.loads(text[start : end + 1]) if 0 <= start < end else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -126,7 +126,7 @@ def joined(rankings: Sequence[Rankings], shares: Sequence[Shares], top_k: int) -
     found = lacking.copy()
     repeated = np.zeros(rows.shape, bool)
     repeated[:, 1:] = rows[:, 1:] == rows[:, :-1]
-    for back in range(len(rankings)):
+    for back in range(min(len(rankings), rows.shape[1])):
         # What the entry `back` places behind the chunk's first one says of it.
         same = np.zeros(rows.shape, bool)
         same[:, : rows.shape[1] - back] = rows[:, back:] == rows[:, : rows.shape[1] - back]

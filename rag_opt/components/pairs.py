@@ -20,7 +20,7 @@ from rag_opt.keys import key_of
 from rag_opt.records import Floats, Queries, Rankings
 
 BETWEEN = "\x1e"
-"""Between the question and the passage of a pair: a character that no text holds (record separator)."""
+"""Between the question, which must not hold it, and the passage of a pair (a record separator)."""
 
 TOKEN_VECTORS = 200_000_000
 """Bytes of token vectors that are kept in memory."""
@@ -54,13 +54,15 @@ class PairReranker(Stage):
         contents = ranking.chunks.contents
         hits = [[row for row in rows if row >= 0] for rows in ranking.rows.tolist()]
         pairs = [
-            f"{text}{BETWEEN}{contents[row]}" for text, rows in zip(queries.texts, hits, strict=True) for row in rows
+            f"{text.replace(BETWEEN, '')}{BETWEEN}{contents[row]}"
+            for text, rows in zip(queries.texts, hits, strict=True)
+            for row in rows
         ]
         key = key_of(self.fingerprint, queries.key, ranking.key)
         scores, seconds = scored(self.scorer, pairs, self.store)
         ends = np.cumsum([len(rows) for rows in hits])
         found = []
-        for rows, each in zip(hits, np.split(scores, ends[:-1]), strict=True):
+        for rows, each in zip(hits, np.split(scores, ends[:-1]) if hits else [], strict=True):
             order = np.argsort(-each, kind="stable")[: self.keep]
             found.append((np.array(rows, np.int32)[order], each[order]))
         width = ranking.rows.shape[1] if self.keep is None else min(self.keep, ranking.rows.shape[1])

@@ -75,11 +75,22 @@ class Synthesis(Stage):
     def _answered(self, talk: Talk, given: tuple[str, list[str]]) -> str | None:
         question, texts = given
 
+        pieces: list[str] = []
+
+        def show(piece: str) -> None:
+            assert self.show is not None
+            pieces.append(piece)
+            self.show(piece)
+
         def ask(part: str, *, last: bool, **values: str) -> str | None:
             said = messages(self.prompt, part, question=question, **values)
-            return talk.ask(Request(self.model, said, self._sampling), self.show if last else None)
+            return talk.ask(Request(self.model, said, self._sampling), show if last and self.show else None)
 
-        return MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone", last=True)
+        answer = MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone", last=True)
+        if self.show is not None and answer is not None and "".join(pieces) != answer:
+            # The last call failed or came to nothing: the answer is an earlier one.
+            show(f"\n{answer}" if pieces else answer)
+        return answer
 
 
 Ask = Callable[..., str | None]

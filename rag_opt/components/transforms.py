@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from rag_opt.components.prompts import Messages, Prompt, check, messages
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Queries, Searches
+from rag_opt.text import valid
 
 
 class Transformation(Stage):
@@ -32,7 +34,7 @@ class Transformation(Stage):
             "required": ["queries"],
             "additionalProperties": False,
         }
-        example = '{"queries": [' + ", ".join([f'"{question}"'] * count) + "]}"
+        example = json.dumps({"queries": [question] * count}, ensure_ascii=False)
         return Request(self.model, said, sampling, whole, example=example)
 
     def _searches(self, queries: Queries, talks: Talks[list[str]], count: int, *, averaged: bool = False) -> Searches:
@@ -52,7 +54,7 @@ def _read(found: Any, count: int) -> list[str] | None:
     texts = found.get("queries") if isinstance(found, dict) else None
     if not isinstance(texts, list):
         return None
-    kept = dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip())
+    kept = dict.fromkeys(valid(text).strip() for text in texts if isinstance(text, str) and text.strip())
     return list(kept)[:count] or None
 
 

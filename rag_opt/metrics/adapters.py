@@ -25,7 +25,7 @@ INPUTS: dict[str, Callable[[Case], Any]] = {
 
 
 def by_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
-    """The `individual_scores` of a Haystack evaluator, float64; nan where it has none, or where it fails as a whole.
+    """The `individual_scores` of a Haystack evaluator, float64; nan where there is no answer, or it fails as a whole.
 
     Of several reference answers it is given the first. Raises ValueError at a socket that has no counterpart here.
     """
@@ -36,24 +36,32 @@ def by_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
         raise ValueError(
             f"{name}: {type(evaluator).__name__} wants {', '.join(lacking)}; known are {', '.join(INPUTS)}"
         )
-    if not cases:
-        return np.zeros(0)
+    values = np.full(len(cases), np.nan)
+    needs = "predicted_answers" in wanted
+    known = [row for row, case in enumerate(cases) if case.answer is not None or not needs]
+    if not known:
+        return values
     try:
-        found = evaluator.run(**{socket: [INPUTS[socket](case) for case in cases] for socket in wanted})
+        found = evaluator.run(**{socket: [INPUTS[socket](cases[row]) for row in known] for socket in wanted})
+        scores = [number_of(each) for each in found["individual_scores"]]
+        if len(scores) != len(known):
+            raise ValueError(f"{len(scores)} scores for {len(known)} questions")  # noqa: TRY301 (as any other failure)
+        values[known] = scores
     except Exception as error:
-        # Whatever an evaluator or its model raises: these questions are unmeasured.
-        say(f"{name}: {len(cases)} questions unmeasured: {type(error).__name__}: {error}"[:300])
-        return np.full(len(cases), np.nan)
-    return np.array([number_of(each) for each in found["individual_scores"]], np.float64)
+        # Whatever an evaluator or its model raises or leaves out: these questions are unmeasured.
+        say(f"{name}: {len(known)} questions unmeasured: {type(error).__name__}: {error}"[:300])
+    return values
 
 
 def by_scorer(scorer: Any) -> Callable[[Case], float | None]:
     """An MLflow scorer as a function of a case: `inputs` hold the question, `expectations` the reference answers."""
 
     def value(case: Case) -> float | None:
+        if case.answer is None:
+            return None
         found = scorer.run(
             inputs={"question": case.question, "context": "\n\n".join(case.contexts)},
-            outputs=case.answer or "",
+            outputs=case.answer,
             expectations={"expected_response": case.references[0] if case.references else ""},
             trace=None,
         )

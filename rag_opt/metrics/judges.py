@@ -8,7 +8,6 @@ the mean is the grade, the spread is the judge's own noise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,7 +70,7 @@ class Judges:
 
     def on(self, store: Store) -> Judges:
         """These judges with their verdicts kept in this store, and no memory of failed calls."""
-        chat = copy(self.chat)
+        chat = self.chat.fresh()
         chat.use(store)
         return replace(self, chat=chat)
 

@@ -1,0 +1,241 @@
+"""Studies with language models, against a real server on this machine: forecast, budgets, traces, costs, secrets."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from rag_opt.ask import asked
+from rag_opt.config import composed
+from rag_opt.errors import RagOptError
+from rag_opt.forecast import Forecast, forecast
+from rag_opt.history import paid_share
+from rag_opt.plan import planned
+from rag_opt.storage import INTERRUPTED
+from rag_opt.study import run
+from tests.services import counts, reset
+
+pytestmark = pytest.mark.integration
+DOCS = ["embedder=hashing", "splitter.chunk_size=50", "dataset.num_queries=60", "tracking=none", "pruner=none"]
+
+
+def words(folder: Path, services: list[str], *more: str) -> list[str]:
+    paths = [f"studies_dir={folder}/studies", f"store.path={folder}/store"]
+    return [*services, *DOCS, *paths, "name=models", *more]
+
+
+def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="models", storage=f"sqlite:///{folder}/studies/models/study.db").trials
+
+
+def said(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "studies" / "models" / "findings.json").read_text())
+
+
+ANSWERING = ("generator=openai", "objective=answer", "sampler=random")
+SPACES = {
+    "retrieval": (*ANSWERING, "search_space=retrieval", "query=multi_query", "retriever=hybrid"),
+    "answering": (*ANSWERING, "search_space=answering", "reranker=llm_listwise", "reranker.keep=4"),
+}
+JUDGED = ("generator=openai", "sampler=random", "search_space=retrieval", "objective=judged", "judge.repeats=2")
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_forecast_is_within_a_fifth_of_what_is_paid(
+    space: str, tmp_path: Path, services: list[str], endpoint: str
+) -> None:
+    given = words(tmp_path, services, *SPACES[space], "n_trials=12")
+    reset(endpoint)
+    told = forecast(planned(given))
+    assert counts(endpoint)["chat"] == 0
+    run(given)
+    actual = counts(endpoint)
+    paid = said(tmp_path)["paid"]
+    assert paid["calls"] == actual["chat"]
+    assert paid["tokens"] == actual["prompt_tokens"] + actual["completion_tokens"]
+    assert told.paid.calls == pytest.approx(actual["chat"], rel=0.2)
+    assert told.paid.tokens == pytest.approx(paid["tokens"], rel=0.2)
+
+
+def test_a_forecast_learns_how_often_a_judge_is_shown_the_same(tmp_path: Path, services: list[str]) -> None:
+    """This model often gives the same answer to a question, whatever it reads, and the same answer is judged once."""
+    given = words(tmp_path, services, *JUDGED)
+    run([*given, "n_trials=6"])
+    before = said(tmp_path)["paid"]
+    plan = planned([*given, "n_trials=12"])
+    study = optuna.load_study(study_name="models", storage=f"sqlite:///{tmp_path}/studies/models/study.db")
+    told = forecast(plan, 6, paid_share(study))
+    run([*given, "n_trials=12"])
+    after = said(tmp_path)["paid"]
+    assert told.paid.calls == pytest.approx(after["calls"] - before["calls"], rel=0.35)
+
+
+def test_a_study_that_is_run_again_pays_nothing(tmp_path: Path, services: list[str], endpoint: str) -> None:
+    given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
+    run(given)
+    reset(endpoint)
+    again = [*given, "name=again", "seed=0"]
+    # As many finalists are expected as there often are; this study had fewer.
+    assert forecast(planned(again)).paid.calls <= 0.1 * forecast(planned(again)).calls
+    run(again)
+    assert counts(endpoint)["chat"] == 0
+
+
+def test_forecast_true_runs_nothing(tmp_path: Path, services: list[str], endpoint: str, capsys) -> None:
+    reset(endpoint)
+    outcome = run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "forecast=true"))
+    assert not outcome.error
+    assert counts(endpoint)["chat"] == 0
+    assert not (tmp_path / "studies" / "models").exists()
+    printed = capsys.readouterr().err
+    assert "generator" in printed
+    assert "query" in printed
+
+
+def test_a_forecast_without_models_is_nothing_to_pay(tmp_path: Path, services: list[str]) -> None:
+    told = forecast(planned(words(tmp_path, services, "search_space=retrieval", "n_trials=4")))
+    assert told == Forecast(4, 0, {})
+    assert "nothing to pay" in told.line()
+
+
+@pytest.mark.parametrize(("budget", "limit"), [("tokens", 250_000), ("usd", 0.05)])
+def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
+    tmp_path: Path, services: list[str], endpoint: str, budget: str, limit: float, monkeypatch
+) -> None:
+    # A server on this machine is free; this one shall cost something.
+    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=30", f"budget.{budget}={limit}")
+    run(given)
+    paid = said(tmp_path)["paid"]
+    batch = max(paid["calls"] / 10, 8) * paid[budget] / paid["calls"]
+    assert 0.5 * limit < paid[budget] <= limit + batch
+    trials = trials_of(tmp_path)
+    measured = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+    assert 0 < len(measured) < 30
+    assert all(trial.state.name == "COMPLETE" for trial in measured)
+    assert said(tmp_path)["confirmation"] is not None, "what the confirmation needs was kept"
+    run([*(word for word in given if not word.startswith("budget")), f"n_trials={len(measured) + 1}"])
+    assert sum(INTERRUPTED not in trial.user_attrs for trial in trials_of(tmp_path)) == len(measured) + 1
+
+
+def test_a_budget_of_minutes_stops_the_search(tmp_path: Path, services: list[str]) -> None:
+    run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=5000", "budget.minutes=0.05"))
+    trials = trials_of(tmp_path)
+    assert 0 < len(trials) < 5000
+    assert not any(trial.state.name == "RUNNING" for trial in trials)
+
+
+def test_a_budget_in_dollars_needs_prices(tmp_path: Path, services: list[str], monkeypatch) -> None:
+    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "budget.usd=1", "llm.model=nobody-knows")
+    with pytest.raises(RagOptError, match="has no price"):
+        run(given)
+
+
+def test_what_a_question_costs_is_counted_stage_by_stage(tmp_path: Path, services: list[str], endpoint: str) -> None:
+    reset(endpoint)
+    run(
+        words(
+            tmp_path, services, *ANSWERING, "reranker=llm_listwise", "retriever=bm25", "n_trials=1", "retriever.top_k=6"
+        )
+    )
+    usage = trials_of(tmp_path)[0].user_attrs["usage"]
+    assert set(usage) == {"generator", "reranker"}
+    assert usage["generator"]["calls"] == usage["reranker"]["calls"] == 42
+    assert usage["generator"]["usd"] == 0.0
+    report = (tmp_path / "studies" / "models" / "report.md").read_text()
+    assert "Calls to models" in report
+    assert "| reranker | baseline | 1 |" in report
+
+
+def test_the_judges_noise_is_told(tmp_path: Path, services: list[str]) -> None:
+    run(words(tmp_path, services, *JUDGED, "n_trials=4"))
+    noise = said(tmp_path)["noise"]
+    assert noise["spread"] == 0.0, "this judge always says the same"
+    assert 0 <= noise["share"] <= 1
+
+
+def test_finalists_can_be_followed_question_by_question(tmp_path: Path, services: list[str]) -> None:
+    base = f"sqlite:///{tmp_path}/mlflow.db"
+    given = [word for word in words(tmp_path, services, *SPACES["retrieval"], "n_trials=3") if word != "tracking=none"]
+    run([*given, f"tracking.uri={base}", "tracking.traces=finalists", "dataset.num_queries=20"])
+    client = MlflowClient(base)
+    experiment = client.get_experiment_by_name("rag_opt")
+    arms = said(tmp_path)["confirmation"]["arms"]
+    traces = client.search_traces(locations=[experiment.experiment_id], max_results=500)
+    assert len(traces) == len(arms) * said(tmp_path)["test"]
+    assert {trace.info.tags["trial"] for trace in traces} == {str(arm["trial"]) for arm in arms}
+    spans = {span.name: span for span in traces[0].data.spans}
+    assert spans["question"].inputs["question"]
+    assert spans["bm25_retriever"].span_type == "RETRIEVER"
+    assert {"page_content", "metadata"} <= set(spans["fusion"].outputs[0])
+    assert spans["synthesis"].span_type == "LLM"
+    assert spans["gpt-4o-mini"].inputs["messages"][-1]["role"] == "user"
+    assert traces[0].info.token_usage["total_tokens"] > 0
+    run_id = traces[0].info.trace_metadata["mlflow.sourceRun"]
+    linked = json.loads(client.get_run(run_id).data.tags["mlflow.linkedPrompts"])
+    assert {prompt["name"] for prompt in linked} == {"rag_opt.answer", "rag_opt.multi_query"}
+    assert "{question}" in client.get_prompt_version("rag_opt.answer", "1").template
+
+
+def test_a_literal_key_is_refused_without_being_repeated(tmp_path: Path, services: list[str]) -> None:
+    canary = "sk-proj-Canary0123456789abcdefghij"
+    for word in (f"llm.key={canary}", f"llm.model={canary}", f"+llm.api_key={canary}"):
+        with pytest.raises(RagOptError) as raised:
+            run([*words(tmp_path, services, *ANSWERING, "n_trials=1"), word])
+        assert canary not in str(raised.value)
+        assert "environment variable" in str(raised.value)
+    assert not list(tmp_path.rglob("*study.db"))
+
+
+def test_a_model_of_ones_own_machine_answers(tmp_path: Path, services: list[str], tiny_models: dict[str, str]) -> None:
+    more = ("generator=hf_local", f"generator.model={tiny_models['tiny_llm']}", "generator.max_tokens=6", "n_trials=2")
+    run(words(tmp_path, services, *more, "dataset.num_queries=12", "search_space=retrieval", "retriever=bm25"))
+    trials = trials_of(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    usage = trials[0].user_attrs["usage"]["generator"]
+    assert usage["tokens_out"] <= 6 * usage["calls"]
+    assert usage["usd"] == 0
+
+
+def test_one_question_is_answered_as_it_is_written(tmp_path: Path, services: list[str], capsys) -> None:
+    given = [*words(tmp_path, services, "generator=openai"), "question=What is a decorator?"]
+    answer = asked(given)
+    printed = capsys.readouterr().out
+    assert printed.startswith(answer)
+    assert len(printed.splitlines()) > 2, "sources follow"
+    assert asked(given) == answer
+
+
+def test_replies_are_kept_as_they_come(tmp_path: Path, services: list[str]) -> None:
+    run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=2"))
+    base = sqlite3.connect(tmp_path / "store" / "replies.db")
+    kept, paid = (base.execute(f"select count(*) from {table}").fetchone()[0] for table in ("replies", "payments"))
+    assert kept == paid > 0
+
+
+def test_the_web_is_one_source_among_others(tmp_path: Path, services: list[str], web: str, animals: list[str]) -> None:
+    more = ["generator=openai", "search_space=sources", "objective=judged", "sampler=brute_force", "n_trials=4"]
+    given = [word for word in [*services, *animals, *more] if not word.startswith(("retriever.depth", "name="))]
+    paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", f"web.url={web}/searxng/search"]
+    run([*given, *paths, "name=models", "tracking=none", "pruner=none"])
+    trials = trials_of(tmp_path)
+    assert {trial.params["retriever"] for trial in trials} == {"none", "dense", "hybrid", "hybrid_web"}
+    assert all(trial.state.name == "COMPLETE" for trial in trials)
+    assert all(math.isfinite(trial.value) for trial in trials)
+
+
+def test_prices_are_no_part_of_what_a_study_is() -> None:
+    from rag_opt.config import fingerprint
+
+    one = composed(["generator=openai"])
+    other = composed(["generator=openai", "llm.timeout=5", "llm.at_once=2"])
+    assert fingerprint(one) == fingerprint(other)
+    assert fingerprint(one) != fingerprint(composed(["generator=openai", "generator.prompt=concise"]))

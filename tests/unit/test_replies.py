@@ -1,0 +1,373 @@
+"""Replies that are paid once, budgets that hold, and calls that are given up when they keep failing."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rag_opt.components.chat import GIVE_UP_AFTER, CallError, Request, Sampling, tokens_of
+from rag_opt.errors import ComponentError
+from rag_opt.replies import FILE, BudgetSpentError, Purse, Rehearsal, Replies, Reply, Spent
+from rag_opt.store import Store
+from tests.unit.scripted import FAILS, Scripted, on, request, saying
+
+
+def purse(store: Store, **limits: object) -> Purse:
+    store.purse = Purse("study", store, **limits)
+    return store.purse
+
+
+@pytest.fixture(params=["disk", "memory"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(tmp_path / "store" if request.param == "disk" else None)
+
+
+def all_of(chat: Scripted, texts: list[str]) -> list[Reply]:
+    return [chat.reply(request(text), "query") for text in texts]
+
+
+# ---- kept
+
+
+@pytest.mark.parametrize("text", ["yes", "", "ü\U0001f600\u202e", "a\x00b\x1e", "long " * 50_000])
+def test_a_reply_is_found_again_as_it_was(tmp_path: Path, text: str) -> None:
+    reply = Reply(text, 3, 4, 0.25)
+    Replies(tmp_path).put("key", reply)
+    assert Replies(tmp_path).get("key") == reply
+    assert Replies(tmp_path).get("other") is None
+
+
+def test_the_same_request_is_called_once(any_store: Store) -> None:
+    chat = on(any_store, saying("one", "two"))
+    assert [chat.reply(request("a"), "stage").text for _ in range(3)] == ["one"] * 3
+    assert chat.reply(request("b"), "stage").text == "two"
+    assert len(chat.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "other"},
+        {"messages": (("system", "a"),)},
+        {"messages": (("user", "a"), ("user", "a"))},
+        {"sampling": Sampling(temperature=0.1)},
+        {"sampling": Sampling(seed=1)},
+        {"sampling": Sampling(max_tokens=9)},
+        {"sampling": Sampling(top_p=0.5)},
+        {"schema": {"type": "object"}},
+        {"attempt": 1},
+    ],
+)
+def test_another_request_is_another_call(store: Store, other: dict) -> None:
+    chat = on(store, saying("one", "two"))
+    assert chat.reply(request("a"), "stage").text == "one"
+    assert chat.reply(replace(request("a"), **other), "stage").text == "two"
+
+
+def test_an_example_is_no_part_of_the_request(store: Store) -> None:
+    chat = on(store, saying("one"))
+    assert chat.reply(request("a"), "stage").text == chat.reply(request("a", example="x"), "other stage").text == "one"
+
+
+def slow(_: Request) -> str:
+    time.sleep(0.1)
+    return "yes"
+
+
+def test_what_16_threads_ask_at_once_is_called_once(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, Scripted(slow))
+    together = threading.Barrier(16)
+
+    def ask(_: int) -> str | None:
+        together.wait()
+        return chat.reply(request("a"), "stage").text
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(16))) == ["yes"] * 16
+    assert len(chat.requests) == 1
+    assert any_store.replies.paid("study").calls == 1
+
+
+def test_what_several_stores_on_one_folder_ask_at_once_is_called_once(tmp_path: Path) -> None:
+    chats = [on(Store(tmp_path), Scripted(slow)) for _ in range(4)]
+    together = threading.Barrier(16)
+
+    def ask(number: int) -> str | None:
+        together.wait()
+        return chats[number % 4].reply(request("a"), "stage").text
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(16))) == ["yes"] * 16
+    assert sum(len(chat.requests) for chat in chats) == 1
+
+
+def test_different_requests_are_asked_side_by_side(any_store: Store) -> None:
+    together = threading.Barrier(8, timeout=20)
+    chat = on(any_store, Scripted(lambda _: together.wait() is not None and "yes"))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: chat.reply(request(str(number)), "stage").text, range(8)))
+    assert found == ["yes"] * 8
+
+
+def test_a_reply_without_a_text_is_paid_but_asked_for_again(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, saying(Reply(None, 10, 0, 0.5, "no text"), "now"))
+    assert chat.reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
+    assert any_store.replies.paid("study") == Spent(1, 10, 0.0, 0.5)
+    assert chat.reply(request("a"), "stage").text == "now"
+    assert any_store.replies.paid("study") == Spent(2, 25, 0.0, 1.0)
+
+
+def test_a_call_that_fails_is_neither_paid_nor_kept(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, saying(FAILS, "now"))
+    assert chat.reply(request("a"), "stage") == Reply(None, reason="no connection")
+    assert any_store.replies.paid("study").calls == 0
+    assert chat.reply(request("a"), "stage").text == "now"
+
+
+def test_a_kept_reply_costs_nothing(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, saying("yes"))
+    for _ in range(5):
+        chat.reply(request("a"), "stage")
+    assert any_store.replies.paid("study").calls == 1
+
+
+def test_a_reply_that_is_no_valid_text_does_not_end_the_study(store: Store) -> None:
+    reply = on(store, saying("cats \ud800 purr")).reply(request("a"), "stage")
+    assert reply.text is None or reply.text.startswith("cats")
+
+
+# ---- the ledger
+
+
+PRICES = {"model": {"in": 100_000.0, "out": 200_000.0}}
+"""A call of 10 tokens in and 5 out costs 1 + 1 dollars."""
+
+
+def test_payments_survive_reopening(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    purse(first)
+    chat = on(first, saying("one", "two", prices=PRICES))
+    chat.reply(request("a"), "stage")
+    chat.reply(request("b"), "stage")
+    assert Store(tmp_path).replies.paid("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
+    assert Store(tmp_path).replies.paid("another study") == Spent()
+
+
+def test_dollars_that_are_not_known_count_as_none(any_store: Store) -> None:
+    any_store.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
+    any_store.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
+    assert any_store.replies.paid("study") == Spent(2, 6, 0.25, 1.0)
+
+
+def test_what_a_stage_reads_and_writes_on_average(any_store: Store) -> None:
+    """Guessed 10 + 30, read 20 + 40, written 1 + 5, 1 + 2 seconds."""
+    any_store.replies.pay("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
+    any_store.replies.pay("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
+    any_store.replies.pay("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
+    assert any_store.replies.means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
+
+
+def test_without_a_purse_nothing_is_entered(any_store: Store) -> None:
+    on(any_store, saying("one")).reply(request("a"), "stage")
+    assert any_store.replies.means() == {}
+
+
+# ---- budgets
+
+
+def asked_until_spent(store: Store, **options: object) -> tuple[int, str]:
+    """How many calls could be made, and why no more."""
+    chat = on(store, Scripted(lambda _: "yes", **options))
+    with pytest.raises(BudgetSpentError) as stopped:
+        all_of(chat, [str(number) for number in range(100)])
+    return len(chat.requests), str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "calls"),
+    [
+        ({"tokens": 40}, 3),  # 15, 30, 45
+        ({"tokens": 45}, 3),
+        ({"tokens": 46}, 4),
+        ({"tokens": 0}, 0),
+        ({"tokens": 40, "reserve": Spent(tokens=10)}, 2),  # 15, 30: with the reserve 40
+        ({"tokens": 40, "reserve": Spent(tokens=40)}, 0),
+        ({"usd": 5.0}, 3),  # 2, 4, 6
+        ({"usd": 5.0, "reserve": Spent(usd=2.0)}, 2),
+        ({"usd": 5.0, "tokens": 20}, 2),
+        ({"usd": 5.0, "reserve": Spent(tokens=1e9)}, 3),
+        ({"deadline": 0.0}, 0),
+    ],
+)
+def test_calls_are_made_until_the_budget_is_spent(any_store: Store, limits: dict, calls: int) -> None:
+    purse(any_store, **limits)
+    made, why = asked_until_spent(any_store, prices=PRICES)
+    assert made == calls
+    assert why.startswith("budget.")
+    assert ("kept for the confirmation" in why) == ("reserve" in limits and limits["reserve"].tokens < 1e9)
+
+
+def test_after_the_budget_is_spent_the_reserve_can_be_opened(any_store: Store) -> None:
+    mine = purse(any_store, tokens=60, reserve=Spent(tokens=30))
+    assert asked_until_spent(any_store)[0] == 2
+    assert "30 paid, 30 kept" in mine.empty
+    mine.open_reserve()
+    assert mine.empty == ""
+    chat = on(any_store, Scripted(lambda _: "yes"))
+    assert [chat.reply(request(f"later {number}"), "stage").text for number in range(2)] == ["yes", "yes"]
+    with pytest.raises(BudgetSpentError, match=r"budget.tokens=60 is spent: 60 paid$"):
+        chat.reply(request("one more"), "stage")
+
+
+def test_time_is_kept_for_the_confirmation(any_store: Store) -> None:
+    mine = purse(any_store, deadline=time.monotonic() + 1000, reserve=Spent(seconds=2000))
+    with pytest.raises(BudgetSpentError, match=r"budget.minutes is used up, the confirmation's share kept"):
+        mine.check()
+    mine.open_reserve()
+    mine.check()
+    with pytest.raises(BudgetSpentError, match="budget.minutes is used up$"):
+        replace(mine, deadline=time.monotonic() - 1).check()
+
+
+def test_what_is_kept_can_be_read_when_nothing_can_be_paid(any_store: Store) -> None:
+    chat = on(any_store, saying("yes"))
+    chat.reply(request("a"), "stage")
+    purse(any_store, tokens=0)
+    assert chat.reply(request("a"), "stage").text == "yes"
+    with pytest.raises(BudgetSpentError):
+        chat.reply(request("b"), "stage")
+
+
+def test_what_another_study_has_paid_is_no_concern_of_ours(any_store: Store) -> None:
+    any_store.replies.pay("another study", "stage", Reply("x", 1000, 1000), 1000.0, 1)
+    purse(any_store, tokens=10, usd=1.0).check()
+
+
+def test_a_spent_budget_holds_no_lock(any_store: Store) -> None:
+    purse(any_store, tokens=0)
+    assert asked_until_spent(any_store)[0] == 0
+    any_store.purse = None
+    assert on(any_store, saying("yes")).reply(request("0"), "stage").text == "yes"
+
+
+# ---- failures
+
+
+def test_calls_that_fail_one_after_the_other_are_given_up(any_store: Store) -> None:
+    chat = on(any_store, Scripted(lambda _: CallError("no connection")))
+    for number in range(GIVE_UP_AFTER - 1):
+        assert chat.reply(request(str(number)), "query").text is None
+    with pytest.raises(ComponentError, match=f"query: model can't be asked: {GIVE_UP_AFTER} calls in a row failed: no"):
+        chat.reply(request("last"), "query")
+    with pytest.raises(ComponentError, match="no connection"):
+        chat.reply(request("another"), "query")
+    assert len(chat.requests) == GIVE_UP_AFTER
+
+
+def test_a_success_in_between_starts_the_count_again(any_store: Store) -> None:
+    almost = [FAILS] * (GIVE_UP_AFTER - 1)
+    chat = on(any_store, saying(*almost, "yes", *almost, Reply(None, 1, 1), *almost, FAILS))
+    found = [chat.reply(request(str(number)), "query").text for number in range(3 * GIVE_UP_AFTER - 1)]
+    assert found.count("yes") == 1
+    with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
+        chat.reply(request("last"), "query")
+
+
+def test_a_kept_reply_is_no_success_of_a_call(any_store: Store) -> None:
+    chat = on(any_store, saying("yes", *[FAILS] * GIVE_UP_AFTER))
+    chat.reply(request("kept"), "query")
+    with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
+        all_of(chat, [text for number in range(GIVE_UP_AFTER) for text in ("kept", str(number))])
+    assert chat.reply(request("kept"), "query").text == "yes"
+
+
+def test_a_fatal_failure_is_the_last_call(any_store: Store) -> None:
+    chat = on(any_store, Scripted(lambda _: CallError("HTTP 401", fatal=True)))
+    for _ in range(2):
+        with pytest.raises(ComponentError, match="query: model can't be asked: HTTP 401"):
+            chat.reply(request("a"), "query")
+    assert len(chat.requests) == 1
+
+
+# ---- rehearsals
+
+
+def test_a_rehearsal_counts_calls_and_makes_none(any_store: Store) -> None:
+    chat = on(any_store, saying("kept", prices=PRICES))
+    chat.reply(request("kept"), "query")
+    any_store.rehearsal = Rehearsal({"query": (2.0, 7.0)})
+    assert chat.reply(request("kept"), "query").text == "kept"
+    assert chat.reply(request("new", example="e"), "query").text == "e"
+    assert chat.reply(request("new", example="e"), "query").text == "e"
+    assert any_store.rehearsal.calls == {"query": 3}
+    (new,) = any_store.rehearsal.new["query"].values()
+    read = 2 * tokens_of(request("new"))
+    assert new == (read, 7, pytest.approx(read * 0.1 + 7 * 0.2))
+    assert len(chat.requests) == 1
+
+
+# ---- damage
+
+
+def test_a_damaged_file_is_put_aside_and_said(tmp_path: Path, said) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
+    replies = Replies(tmp_path)
+    replies.put("key", Reply("yes"))
+    assert Replies(tmp_path).get("key").text == "yes"
+    (aside,) = tmp_path.glob(f"{FILE}.damaged-*")
+    assert aside.read_bytes().startswith(b"this is no database")
+    (line,) = said()
+    assert FILE in line
+    assert aside.name in line
+    assert "damaged" in line
+
+
+def filled(folder: Path) -> Path:
+    """A closed file of many pages."""
+    replies = Replies(folder)
+    for number in range(200):
+        replies.put(f"key {number}", Reply("word " * 200))
+    replies._base.close()
+    with sqlite3.connect(folder / FILE) as base:
+        base.execute("pragma wal_checkpoint(truncate)")
+    base.close()
+    return folder / FILE
+
+
+def test_a_file_that_was_cut_off_to_nothing_is_a_new_one(tmp_path: Path) -> None:
+    filled(tmp_path).write_bytes(b"")
+    assert Replies(tmp_path).get("key 1") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("pages"),
+        "cut",
+        "header",
+    ],
+)
+def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, damage: str) -> None:
+    path = filled(tmp_path / "store")
+    content = path.read_bytes()
+    assert len(content) > 20 * 4096
+    broken = {
+        "pages": content[:4096] + b"\xff" * (len(content) - 4096),
+        "cut": content[: 4096 * 3],
+        "header": b"\xff" * 100 + content[100:],
+    }
+    path.write_bytes(broken[damage])
+    chat = on(Store(tmp_path / "store"), saying("again"))
+    assert chat.reply(request("a"), "stage").text == "again"
+    assert chat.reply(request("a"), "stage").text == "again"
+    assert list((tmp_path / "store").glob(f"{FILE}.damaged-*"))
