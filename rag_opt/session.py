@@ -23,9 +23,9 @@ from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.progress import Screen
 from rag_opt.racing import Race
 from rag_opt.records import Evaluation
-from rag_opt.replies import BudgetSpentError, Purse
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
+from rag_opt.spending import Spending
 from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
@@ -55,17 +55,20 @@ class Session:
     screen: Screen
     callbacks: Sequence[Callback] = ()
     race: Race | None = None
+    spending: Spending = field(init=False)
     start: float = field(default_factory=time.monotonic)
     _best_now: str = ""
     _rivals: Sequence[int] = ()
     _again: int = 0
 
+    def __post_init__(self) -> None:
+        self.spending = Spending(self.plan, self.study)
+
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
-        self.purse.deadline = self._deadline()
         with self.screen.trials(total, self._measured()) as line:
-            while self._measured() < total and not self._late() and not self._exhausted() and not self._broke():
+            while self._measured() < total and not self._late() and not self._exhausted() and self.spending.allowed():
                 trial = self._ask(places_taken(self.study))
                 self._best_now = self._best()
                 line.describe(f"trial {trial.number}{self._best_now}")
@@ -74,32 +77,10 @@ class Session:
                 for callback in self.callbacks:
                     callback(self.study, finished)
                 line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
-        if self.purse.empty:
-            self.screen.say(f"{self.purse.empty}; the search stops here, a greater budget goes on from here")
+        if self.spending.purse.empty:
+            self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
         if self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
-
-    @property
-    def purse(self) -> Purse:
-        """What the study may spend."""
-        assert self.plan.dev.store.purse is not None
-        return self.plan.dev.store.purse
-
-    def _deadline(self) -> float:
-        """When budget.minutes is used up: earlier sessions' trials count."""
-        limit = self.plan.settings.budget_seconds
-        return math.inf if limit is None else time.monotonic() + limit - history.seconds_of(self.study)
-
-    def _broke(self) -> bool:
-        """Whether nothing more may be spent, what the confirmation needs put aside."""
-        self.purse.reserve = history.confirmation_cost(
-            self.study, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
-        )
-        try:
-            self.purse.check()
-        except BudgetSpentError:
-            return True
-        return False
 
     def _measured(self) -> int:
         return places_taken(self.study) - history.repeats(self.study)
@@ -131,7 +112,7 @@ class Session:
             given = words(values)
             self._note(trial, given)
             self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
-            before = self._paid()
+            before = self.spending.paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
@@ -140,7 +121,7 @@ class Session:
             interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
             raise
         except Exception as error:
-            if self.purse.empty:
+            if self.spending.purse.empty:
                 # Its place is taken again once there is a greater budget.
                 interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
                 return
@@ -189,7 +170,7 @@ class Session:
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
-        self.purse.check()
+        self.spending.purse.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
@@ -224,21 +205,12 @@ class Session:
         text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
         (folder / "config.yaml").write_text(text, "utf-8")
 
-    def _paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
-        """How many calls of each stage have been paid for since."""
-        now = self._paid()
-        return {stage: count - before.get(stage, 0) for stage, count in now.items()}
-
-    def _paid(self) -> dict[str, int]:
-        store = self.plan.dev.store
-        return store.replies.paid_by_stage(self.purse.study) if store.asked else {}
-
     def _keep(self, trial: Trial, evaluation: Evaluation, before: Mapping[str, int]) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
         trial.set_user_attr("metrics", means)
         trial.set_user_attr("seconds", dict(evaluation.seconds))
         if evaluation.usage:
-            trial.set_user_attr("paid", self._paid_since(before))
+            trial.set_user_attr("paid", self.spending.paid_since(before))
             trial.set_user_attr("usage", {stage: dict(spent) for stage, spent in evaluation.usage.items()})
         if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
             trial.set_user_attr("coverage", short)
@@ -287,7 +259,8 @@ class Session:
         return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
     def _told(self, trial: FrozenTrial) -> str:
-        return f"trial {trial.number}: {self._result(trial)}{self._best()}"
+        outlook = self.spending.outlook(self.plan.settings.n_trials - self._measured())
+        return f"trial {trial.number}: {self._result(trial)}{self._best()}{outlook}"
 
     def _result(self, trial: FrozenTrial) -> str:
         if REPEATS in trial.user_attrs:

@@ -1,0 +1,72 @@
+"""What a study spends on calls to models: its purse while it runs, and what that will come to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import optuna
+
+from rag_opt import history
+from rag_opt.plan import Plan
+from rag_opt.replies import BudgetSpentError, Purse, Spent
+
+ENOUGH = 4
+"""Trials after which their pace says what the others will cost."""
+
+
+@dataclass
+class Spending:
+    """The spending of one process at work on a study."""
+
+    plan: Plan
+    study: optuna.Study
+    start: float = field(default_factory=time.monotonic)
+    _after: list[Spent] = field(default_factory=list)
+
+    @property
+    def purse(self) -> Purse:
+        """What the study may spend."""
+        assert self.plan.dev.store.purse is not None
+        return self.plan.dev.store.purse
+
+    def allowed(self) -> bool:
+        """Whether another trial may begin, what the confirmation needs put aside."""
+        limit = self.plan.settings.budget_seconds
+        if self.purse.deadline == math.inf and limit is not None:
+            # Earlier sessions' trials count.
+            self.purse.deadline = self.start + limit - history.seconds_of(self.study)
+        self.purse.reserve = history.confirmation_cost(
+            self.study, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
+        )
+        try:
+            self.purse.check()
+        except BudgetSpentError:
+            return False
+        return True
+
+    def paid(self) -> dict[str, int]:
+        """By stage how many calls have been paid for."""
+        store = self.plan.dev.store
+        return store.replies.paid_by_stage(self.purse.study) if store.asked else {}
+
+    def paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """By stage how many calls have been paid for since then."""
+        return {stage: count - before.get(stage, 0) for stage, count in self.paid().items()}
+
+    def outlook(self, left: int) -> str:
+        """After a trial: what was paid, and what that will come to with so many left; "" where no model was asked."""
+        if not self.plan.dev.store.asked:
+            return ""
+        now = self.plan.dev.store.replies.paid(self.purse.study)
+        self._after.append(now)
+        told = f" · {now.tokens:,.0f} tokens paid" + (f", ${now.usd:.4g}" if now.usd else "")
+        if len(self._after) < ENOUGH:
+            return told
+        # The first trials ask most of what is new; the later half sets the pace.
+        half = len(self._after) // 2
+        pace = (now.tokens - self._after[half - 1].tokens) / (len(self._after) - half)
+        whole = now.tokens + left * pace + self.purse.reserve.tokens
+        return f"{told}, about {float(f'{whole:.2g}'):,.0f} in all"
