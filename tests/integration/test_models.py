@@ -20,7 +20,8 @@ from rag_opt.history import paid_share
 from rag_opt.plan import planned
 from rag_opt.storage import INTERRUPTED
 from rag_opt.study import run
-from tests.services import counts, reset
+from tests.conftest import DATA, write_jsonl
+from tests.services import counts, reset, served
 
 pytestmark = pytest.mark.integration
 DOCS = ["embedder=hashing", "splitter.chunk_size=50", "dataset.num_queries=60", "tracking=none", "pruner=none"]
@@ -239,3 +240,37 @@ def test_prices_are_no_part_of_what_a_study_is() -> None:
     other = composed(["generator=openai", "llm.timeout=5", "llm.at_once=2"])
     assert fingerprint(one) == fingerprint(other)
     assert fingerprint(one) != fingerprint(composed(["generator=openai", "generator.prompt=concise"]))
+
+
+@pytest.mark.skipif(not (DATA / "mlflow_docs").is_dir(), reason="needs RAG_OPT_DATA with mlflow_docs")
+def test_the_tutorials_comparison_on_its_own_questions(tmp_path: Path, services: list[str]) -> None:
+    """None, vectors, with BM25, with the web: each measured once, judged, its finalists left as traces."""
+    corpus = (json.loads(line) for line in (DATA / "mlflow_docs" / "corpus.jsonl").read_text().splitlines())
+    pages = [
+        {"url": f"https://example.org/{row['_id']}", "title": row["title"], "content": row["text"]} for row in corpus
+    ]
+    with served("search_server.py", "--pages", str(write_jsonl(tmp_path / "pages.jsonl", pages))) as web:
+        paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", f"web.url={web}/searxng/search"]
+        run([*services, "+experiment=mlflow_docs", f"dataset.path={DATA}/mlflow_docs", "embedder=hashing", *paths])
+        assert counts(web)["searxng"] > 0
+    storage = f"sqlite:///{tmp_path}/studies/mlflow_docs/study.db"
+    trials = optuna.load_study(study_name="mlflow_docs", storage=storage).trials
+    assert sorted(trial.params["retriever"] for trial in trials) == ["dense", "hybrid", "hybrid_web", "none"]
+    assert all(trial.state.name == "COMPLETE" and 1 <= trial.value <= 5 for trial in trials)
+    assert all({"latency", "tokens", "F1"} <= set(trial.user_attrs["metrics"]) for trial in trials)
+    client = MlflowClient(f"sqlite:///{tmp_path}/studies/mlflow.db")
+    experiment = client.get_experiment_by_name("rag_opt")
+    assert client.search_traces(locations=[experiment.experiment_id], max_results=5)
+
+
+@pytest.mark.skipif(not (DATA / "msmarco_qa").is_dir(), reason="needs RAG_OPT_DATA with msmarco_qa")
+def test_retrieval_and_generation_are_searched_together(tmp_path: Path, services: list[str]) -> None:
+    file = DATA / "msmarco_qa" / "ms_marco_v2.1.jsonl"
+    few = ["dataset.num_documents=300", "dataset.num_queries=40", "n_trials=8", "tracking=none", "sampler=random"]
+    paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"]
+    run([*services, "+experiment=msmarco_rag", f"dataset.path={file}", *few, *paths])
+    storage = f"sqlite:///{tmp_path}/studies/msmarco_rag/study.db"
+    study = optuna.load_study(study_name="msmarco_rag", storage=storage)
+    assert not [trial for trial in study.trials if trial.state.name in ("FAIL", "RUNNING")]
+    assert len(study.directions) == 2
+    assert study.best_trials
