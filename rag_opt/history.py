@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.replies import Spent
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, INTERRUPTED
+from rag_opt.storage import FINISHED, INTERRUPTED, Trials
 
 ORIGIN = "origin"
 BASELINE = "baseline"
@@ -28,7 +29,7 @@ REPEATS = "repeats"
 SEQUENCES = (optuna.samplers.QMCSampler, optuna.samplers.BruteForceSampler, optuna.samplers.GridSampler)
 
 
-def finished(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+def finished(study: Trials, *states: TrialState) -> list[FrozenTrial]:
     """The trials in these states that were measured: repeats of earlier ones are left out."""
     return [trial for trial in study.get_trials(deepcopy=False, states=states) if REPEATS not in trial.user_attrs]
 
@@ -38,26 +39,36 @@ def feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def candidates(study: optuna.Study) -> list[FrozenTrial]:
+def candidates(study: Trials) -> list[FrozenTrial]:
     """The complete trials that keep the constraints, best first by the first objective, then by number."""
     return ranked(study, [trial for trial in finished(study, TrialState.COMPLETE) if feasible(trial)])
 
 
-def ranked(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def ranked(study: Trials, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Complete trials by their first objective, best first, then by number."""
     sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
     return sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def front_of(study: optuna.Study) -> list[FrozenTrial]:
+def front_of(study: Trials) -> list[FrozenTrial]:
     """Of the candidates the best, the first found among equals: one, or the Pareto front of several objectives."""
     if len(study.directions) == 1:
         return candidates(study)[:1]
-    best = {trial.number for trial in study.best_trials}
-    return [trial for trial in candidates(study) if trial.number in best]
+    return undominated(candidates(study), study.directions)
 
 
-def knee_of(study: optuna.Study, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def undominated(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+    """The complete trials than which no other is at least as good in every objective and better in one."""
+    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
+    goods = np.array([trial.values for trial in trials], np.float64).reshape(len(trials), len(signs)) * signs
+    return [
+        trial
+        for trial, own in zip(trials, goods, strict=True)
+        if not ((goods >= own).all(axis=1) & (goods > own).any(axis=1)).any()
+    ]
+
+
+def knee_of(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The point of a front farthest beyond the plane through its ends; None for fewer than three points.
 
     The objectives are scaled to the front's own range (Das 1999, Structural Optimization 18:107).
@@ -71,13 +82,13 @@ def knee_of(study: optuna.Study, front: Sequence[FrozenTrial]) -> FrozenTrial | 
     return front[max(range(len(front)), key=lambda place: scaled[place])]
 
 
-def baseline_of(study: optuna.Study) -> FrozenTrial | None:
+def baseline_of(study: Trials) -> FrozenTrial | None:
     """The baseline's complete trial; None when it failed."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return next((trial for trial in complete if trial.user_attrs.get(ORIGIN) == BASELINE), None)
 
 
-def measured_before(study: optuna.Study, values: Mapping[str, Value]) -> FrozenTrial | None:
+def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | None:
     """The trial that has measured these values already, to its end or to where it was stopped; None without one."""
     wanted = _identity(values)
     for trial in finished(study, TrialState.COMPLETE, TrialState.PRUNED):
@@ -98,13 +109,13 @@ def without_repeats(study: optuna.Study) -> optuna.Study:
     return copy
 
 
-def repeats(study: optuna.Study) -> int:
+def repeats(study: Trials) -> int:
     """How many trials repeated an earlier one, and so were not measured."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     return sum(REPEATS in trial.user_attrs and INTERRUPTED not in trial.user_attrs for trial in trials)
 
 
-def latest_repeats(study: optuna.Study) -> int:
+def latest_repeats(study: Trials) -> int:
     """How many of the latest trials in a row repeated an earlier one."""
     latest = reversed(study.get_trials(deepcopy=False, states=FINISHED))
     counted = (trial for trial in latest if INTERRUPTED not in trial.user_attrs)
@@ -144,7 +155,7 @@ def counts_of(study: optuna.Study) -> dict[str, int]:
     }
 
 
-def confirmation_cost(study: optuna.Study, ties: int, dev: int, test: int) -> Spent:
+def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
     """What confirming may cost at most, as the complete trials' means say: best, recommended, tied ones, baseline.
 
     Of `dev` and `test` questions; nothing before a trial is complete.
@@ -176,7 +187,7 @@ def paid_share(study: optuna.Study) -> dict[str, float]:
     return {stage: min(1.0, paid[stage] / count) for stage, count in asked.items() if count}
 
 
-def seconds_of(study: optuna.Study) -> float:
+def seconds_of(study: Trials) -> float:
     """The seconds that all trials took together."""
     spans = [trial.duration for trial in study.get_trials(deepcopy=False) if trial.duration is not None]
     return sum(span.total_seconds() for span in spans)

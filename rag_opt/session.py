@@ -26,7 +26,7 @@ from rag_opt.records import Evaluation
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
-from rag_opt.storage import EXHAUSTED, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
+from rag_opt.storage import EXHAUSTED, Moment, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
 
 SEARCH_ONLY = (
     *("n_trials", "timeout", "threads", "split", "seeds", "confirmation", "budget", "forecast", "question"),
@@ -56,24 +56,32 @@ class Session:
     callbacks: Sequence[Callback] = ()
     race: Race | None = None
     spending: Spending = field(init=False)
+    _now: Moment = field(init=False)
     start: float = field(default_factory=time.monotonic)
     _best_now: str = ""
     _rivals: Sequence[int] = ()
     _again: int = 0
 
     def __post_init__(self) -> None:
-        self.spending = Spending(self.plan, self.study)
+        self.spending = Spending(self.plan)
 
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
+        self._now = Moment(self.study)
         with self.screen.trials(total, self._measured()) as line:
-            while self._measured() < total and not self._late() and not self._exhausted() and self.spending.allowed():
-                trial = self._ask(places_taken(self.study))
+            while (
+                self._measured() < total
+                and not self._late()
+                and not self._exhausted()
+                and self.spending.allowed(self._now)
+            ):
+                trial = self._ask(places_taken(self._now))
                 self._best_now = self._best()
                 line.describe(f"trial {trial.number}{self._best_now}")
                 self._run(trial, line.describe)
-                finished = self.study.get_trials(deepcopy=False)[trial.number]
+                self._now = Moment(self.study)
+                finished = self._now.get_trials()[trial.number]
                 for callback in self.callbacks:
                     callback(self.study, finished)
                 line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
@@ -83,10 +91,10 @@ class Session:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
     def _measured(self) -> int:
-        return places_taken(self.study) - history.repeats(self.study)
+        return places_taken(self._now) - history.repeats(self._now)
 
     def _ask(self, place: int) -> Trial:
-        again = history.latest_repeats(self.study)
+        again = history.latest_repeats(self._now)
         # A sampler that has fallen for one configuration would propose it for ever.
         own = again < RANDOM_AFTER
         self.study.sampler = (
@@ -111,7 +119,7 @@ class Session:
                 return
             given = words(values)
             self._note(trial, given)
-            self._rivals = [rival.number for rival in history.front_of(self.study)[:RIVALS]] if self.race else ()
+            self._rivals = [rival.number for rival in history.front_of(self._now)[:RIVALS]] if self.race else ()
             before = self.spending.paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
         except optuna.TrialPruned:
@@ -148,7 +156,7 @@ class Session:
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
         """Tell the sampler what is known of this configuration, if it was measured before."""
-        earlier = history.measured_before(self.study, values)
+        earlier = history.measured_before(self._now, values)
         if earlier is None:
             self._again = 0
             return False
@@ -253,7 +261,7 @@ class Session:
         return limit is not None and time.monotonic() - self.start > limit
 
     def _best(self) -> str:
-        front = history.front_of(self.study)
+        front = history.front_of(self._now)
         if len(self.study.directions) > 1:
             return f" · {len(front)} on the Pareto front" if front else ""
         return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""

@@ -7,11 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import optuna
-
 from rag_opt import history
 from rag_opt.plan import Plan
 from rag_opt.replies import BudgetSpentError, Purse, Spent
+from rag_opt.storage import Trials
 
 ENOUGH = 4
 """Trials after which their pace says what the others will cost."""
@@ -22,7 +21,6 @@ class Spending:
     """The spending of one process at work on a study."""
 
     plan: Plan
-    study: optuna.Study
     start: float = field(default_factory=time.monotonic)
     _after: list[Spent] = field(default_factory=list)
 
@@ -32,14 +30,14 @@ class Spending:
         assert self.plan.dev.store.purse is not None
         return self.plan.dev.store.purse
 
-    def allowed(self) -> bool:
+    def allowed(self, now: Trials) -> bool:
         """Whether another trial may begin, what the confirmation needs put aside."""
         limit = self.plan.settings.budget_seconds
         if self.purse.deadline == math.inf and limit is not None:
             # Earlier sessions' trials count.
-            self.purse.deadline = self.start + limit - history.seconds_of(self.study)
+            self.purse.deadline = self.start + limit - history.seconds_of(now)
         self.purse.reserve = history.confirmation_cost(
-            self.study, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
+            now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
         )
         try:
             self.purse.check()

@@ -1,0 +1,269 @@
+"""Studies whose language model misbehaves: they end, every trial is measured or says which stage failed, and why.
+
+Each fault meets one to three stages; RAG_OPT_LONG=1 lets every fault meet every stage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.study import Outcome, run
+from tests.services import counts, fault, reset
+from tests.services.openai_server import FAULTS
+
+pytestmark = pytest.mark.integration
+
+TRIALS = 2
+ENDS = 60.0
+"""Seconds within which a study must be over, whatever its model does."""
+
+CANARY = "canary-7f3a91c2-value"
+STAGES = {
+    "generator": ["generator=openai", "objective.metrics=[F1]"],
+    "hyde": ["query=hyde"],
+    "multi_query": ["query=multi_query"],
+    "rewrite": ["query=rewrite"],
+    "listwise": ["reranker=llm_listwise"],
+    "pointwise": ["reranker=llm_pointwise", "reranker.keep=2", "retriever.depth=3"],
+    "judge": ["objective.metrics=[judge.correctness]"],
+}
+NAMES = {
+    "generator": "generator",
+    "hyde": "query",
+    "multi_query": "query",
+    "rewrite": "query",
+    "listwise": "reranker",
+    "pointwise": "reranker",
+    "judge": "judge",
+}
+"""What a reason calls a stage."""
+
+CAUSES = {
+    "rate_limit": "HTTP 429",
+    "rate_limit_long": "HTTP 429.*quota",
+    "server_error": "HTTP 500",
+    "unauthorized": "HTTP 401",
+    "not_found": "HTTP 404.*does not exist",
+    "bad_request": "HTTP 400.*not valid",
+    "invalid_json": "no completion",
+    "wrong_schema": "no completion",
+    "error_body_200": "no completion",
+    "html_200": "no completion",
+    "bad_gateway": "HTTP 502",
+    "hang": "[Tt]imed? ?out",
+    "slow_first_token": "[Tt]imed? ?out|Connection",
+    "cut_stream": "Connection",
+    "reset": "Connection",
+    "empty_choices": "no choices",
+}
+"""Faults with which no call succeeds, and what a reason says of them."""
+
+UNREADABLE = ("null_content", "refusal", "empty_text", "garbage_json_content", "out_of_range", "length")
+"""Faults that leave a stage without what it asked for: it goes on without, or the metric can't be measured."""
+
+IN_WORDS = ("generator", "hyde")
+"""Stages that ask for words, in which half an answer is one; of the others' JSON half is none."""
+
+PAIRS = {
+    "rate_limit": ["generator"],
+    "rate_limit_long": ["hyde", "judge"],
+    "server_error": ["multi_query"],
+    "unauthorized": ["listwise"],
+    "not_found": ["rewrite", "judge"],
+    "bad_request": ["listwise", "pointwise"],
+    "invalid_json": ["judge", "listwise"],
+    "wrong_schema": ["generator"],
+    "error_body_200": ["rewrite"],
+    "html_200": ["multi_query"],
+    "bad_gateway": ["listwise"],
+    "hang": ["generator"],
+    "slow_first_token": ["rewrite"],
+    "cut_stream": ["hyde"],
+    "reset": ["judge"],
+    "empty_choices": ["pointwise"],
+    "null_content": ["generator", "hyde"],
+    "refusal": ["judge", "rewrite"],
+    "empty_text": ["generator"],
+    "garbage_json_content": ["judge", "multi_query"],
+    "out_of_range": ["listwise", "pointwise"],
+    "length": ["generator", "judge"],
+    "no_usage": ["generator"],
+}
+ALL = {name: [*STAGES] for name in FAULTS}
+SHORT = {"hang": "llm.timeout=0.3", "slow_first_token": "llm.timeout=0.3"}
+HEALED = [  # by the very same request: what asks in other words, or with another seed, meets the fault again
+    ("rate_limit", "generator"),
+    ("server_error", "multi_query"),
+    ("bad_gateway", "judge"),
+    ("reset", "rewrite"),
+    ("cut_stream", "listwise"),
+    ("hang", "hyde"),
+    ("invalid_json", "pointwise"),
+    ("wrong_schema", "rewrite"),
+    ("html_200", "judge"),
+    ("empty_choices", "generator"),
+    ("error_body_200", "judge"),
+    pytest.param(
+        "null_content",
+        "generator",
+        marks=pytest.mark.xfail(strict=True, reason="endpoint: an answer without a text is not asked for again"),
+    ),
+]
+
+
+def pairs() -> list[tuple[str, str]]:
+    chosen = ALL if os.environ.get("RAG_OPT_LONG") == "1" else PAIRS
+    return [(name, stage) for name, stages in chosen.items() for stage in stages]
+
+
+@pytest.fixture
+def model(endpoint: str) -> Iterator[str]:
+    reset(endpoint)
+    yield endpoint
+    fault(endpoint, "none")
+
+
+def studied(animals: list[str], folder: Path, url: str, stage: str, *more: str) -> tuple[Outcome, list[FrozenTrial]]:
+    """A small study whose every trial asks the model in this stage, and its trials; it ended in time."""
+    words = [
+        *animals,
+        f"llm.base_url={url}",
+        "llm.key=null",
+        "llm.timeout=1",
+        "llm.tries=2",
+        "retriever=dense",
+        "objective.report=[]",
+        *STAGES[stage],
+        "tracking=none",
+        f"n_trials={TRIALS}",
+        "pruner=none",
+        "sampler=random",
+        "evaluation.batches=1",
+        f"store.path={folder}/store",
+        f"studies_dir={folder}/studies",
+    ]
+    start = time.monotonic()
+    outcome = run([*words, *more])
+    assert time.monotonic() - start < ENDS
+    trials = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/studies/animals/study.db").trials
+    assert len(trials) == TRIALS
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in trials)
+    return outcome, trials
+
+
+def reasons(trials: list[FrozenTrial]) -> list[str]:
+    return [trial.user_attrs["reason"] for trial in trials if trial.state == TrialState.FAIL]
+
+
+def test_every_fault_and_every_stage_is_met() -> None:
+    assert set(PAIRS) == set(FAULTS) == {*CAUSES, *UNREADABLE, "no_usage"}
+    assert {stage for stages in PAIRS.values() for stage in stages} == set(STAGES)
+
+
+@pytest.mark.parametrize(("name", "stage"), pairs())
+def test_a_study_ends_whatever_its_model_does(animals, tmp_path: Path, model: str, name: str, stage: str) -> None:
+    fault(model, name)
+    outcome, trials = studied(animals, tmp_path, model, stage, *([SHORT[name]] if name in SHORT else []))
+    assert counts(model)["faults"] > 0
+    cause = "length limit" if name == "length" and stage not in IN_WORDS else CAUSES.get(name)
+    for reason in reasons(trials):
+        if cause:
+            assert NAMES[stage] in reason
+            assert re.search(cause, reason)
+        else:
+            assert name in UNREADABLE
+            assert stage in ("generator", "judge")
+            assert re.search(r"(F1|judge\.correctness) could be measured for \d+% of its questions", reason)
+    failed = len(reasons(trials))
+    if cause:
+        assert failed == TRIALS
+    elif stage not in ("generator", "judge") or name == "no_usage":
+        assert failed == 0
+    assert bool(outcome.error) == (failed == TRIALS)
+    if outcome.error:
+        assert reasons(trials)[0] in outcome.error
+
+
+@pytest.mark.parametrize(("name", "stage"), HEALED)
+def test_what_a_retry_mends_is_mended(animals, tmp_path: Path, model: str, name: str, stage: str) -> None:
+    fault(model, name, heal=True)
+    outcome, trials = studied(animals, tmp_path, model, stage)
+    assert counts(model)["faults"] > 0
+    assert reasons(trials) == []
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+    assert not outcome.error
+
+
+@pytest.mark.xfail(
+    strict=True, reason="session._checked: of unmeasured answers neither the stage nor the cause is said"
+)
+@pytest.mark.parametrize(
+    ("name", "stage", "cause"),
+    [("null_content", "generator", "no text"), ("garbage_json_content", "judge", "read|JSON|broken")],
+)
+def test_a_trial_without_answers_says_why_there_are_none(
+    animals, tmp_path: Path, model: str, name: str, stage: str, cause: str
+) -> None:
+    fault(model, name)
+    _, trials = studied(animals, tmp_path, model, stage)
+    for reason in reasons(trials):
+        assert NAMES[stage] in reason
+        assert re.search(cause, reason.replace("judge.correctness", ""))
+
+
+@pytest.mark.parametrize("stage", ["generator", "judge", "rewrite"])
+def test_a_key_that_the_server_repeats_is_nowhere(
+    animals, tmp_path: Path, model: str, stage: str, monkeypatch, capfd
+) -> None:
+    monkeypatch.setenv("RAG_OPT_TEST_KEY", CANARY)
+    fault(model, "unauthorized")
+    outcome, trials = studied(animals, tmp_path, model, stage, "llm.key=RAG_OPT_TEST_KEY")
+    assert counts(model)["authorization_seen"]
+    assert len(reasons(trials)) == TRIALS
+    assert all("HTTP 401" in reason and "Bearer •••" in reason for reason in reasons(trials))
+    told = capfd.readouterr()
+    for text in (outcome.error, told.out, told.err, *(str(trial.user_attrs) for trial in trials)):
+        assert CANARY not in text
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "study.db" for path in files)
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
+def test_a_call_that_fails_now_and_then_leaves_a_study_that_ends(animals, tmp_path: Path, model: str) -> None:
+    fault(model, "bad_gateway", every=3)
+    _, trials = studied(animals, tmp_path, model, "generator")
+    assert all(trial.state == TrialState.COMPLETE for trial in trials), reasons(trials)
+
+
+def test_a_study_goes_on_once_the_model_is_back(animals, tmp_path: Path, model: str) -> None:
+    fault(model, "not_found")
+    _, trials = studied(animals, tmp_path, model, "generator")
+    assert len(reasons(trials)) == TRIALS
+    fault(model, "none")
+    outcome = run(
+        [
+            *animals,
+            f"llm.base_url={model}",
+            "llm.key=null",
+            "retriever=dense",
+            "objective.report=[]",
+            *STAGES["generator"],
+            "tracking=none",
+            "n_trials=4",
+            "pruner=none",
+            "sampler=random",
+            "evaluation.batches=1",
+            f"store.path={tmp_path}/store",
+            f"studies_dir={tmp_path}/studies",
+        ]
+    )
+    assert not outcome.error
+    assert outcome.findings.best is not None
