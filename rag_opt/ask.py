@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, composed
-from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records import Answers, Queries, Query
 from rag_opt.shell import Refused, run_hydra, search_path
 
@@ -41,7 +41,8 @@ def asked(overrides: Sequence[str]) -> str:
     for part in pipeline.parts:
         if isinstance(part.component, Synthesis):
             part.component.show = lambda piece: print(piece, end="", flush=True)
-    found = pipeline.ask(Queries.of((Query("question", question.strip()),)), documents, index)
+    with Screen():
+        found = pipeline.ask(Queries.of((Query("question", question.strip()),)), documents, index)
     answer = _told(found.get("answers"), streams=any(isinstance(part.component, Synthesis) for part in pipeline.parts))
     chunks = found["context"].chunks
     for row, score in found["context"].hits(0)[:SHOWN]:
@@ -51,7 +52,9 @@ def asked(overrides: Sequence[str]) -> str:
 
 
 def _told(answers: Answers | None, *, streams: bool) -> str:
-    """The answer, printed unless it was as it came."""
+    """The answer, printed unless it was as it came; raises ComponentError where the model gave none."""
+    if answers is not None and answers.texts[0] is None:
+        raise ComponentError("no answer: the call to the model failed, as said above")
     said = (answers.texts[0] or "") if answers is not None else ""
     print("\n" if streams else f"{said}\n" if said else "", end="")
     return said

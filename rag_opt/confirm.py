@@ -88,7 +88,8 @@ class Arm:
 class Confirmation:
     """The finalists on the questions the search never saw; `sign` is 1 where more is better, -1 where less is.
 
-    `baseline_kept` is False where the baseline breaks a constraint: it is measured all the same, but is no choice.
+    `best` is the trial that dev found best (-1: not kept). `baseline_kept` is False where the baseline breaks a
+    constraint: it is measured all the same, but is no choice.
     """
 
     metric: str
@@ -99,6 +100,7 @@ class Confirmation:
     all_tied: int
     arms: tuple[Arm, ...]
     baseline_kept: bool = True
+    best: int = -1
 
     def arm(self, trial: int) -> Arm:
         """The arm of a trial."""
@@ -157,13 +159,11 @@ class Confirmation:
         name = f"trial {arm.trial}" + (" (the baseline)" if arm.role == BASELINE else "")
         if not self.all_tied:
             return f"{name}: no other is within noise of it on the questions that were searched"
-        first = self.arms[0]
-        if arm is first:
+        if arm.trial == (self.arms[0].trial if self.best < 0 else self.best):
             return f"{name}: the best; of {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
-        return (
-            f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}, "
-            f"against {number(first.cost)} of the best, trial {first.trial}"
-        )
+        told = f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}"
+        best = next((other for other in self.arms if other.trial == self.best), self.arms[0])
+        return told if best is arm else f"{told}, against {number(best.cost)} of the best, trial {best.trial}"
 
     def stored(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
@@ -222,7 +222,8 @@ def confirmed(
         replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_better(arm.outcome, sign)) for arm in arms
     )
     count = len(measured[0].scores)
-    return Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
+    found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
+    return replace(found, best=selection.best)
 
 
 def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:

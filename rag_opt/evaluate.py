@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,18 @@ from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.pipelines import Products, RagPipeline
-from rag_opt.records import SPENT, Dataset, Documents, Evaluation, Ints, Queries, Rankings, Scores, by_stage
+from rag_opt.records import (
+    SPENT,
+    Dataset,
+    Documents,
+    Evaluation,
+    Ints,
+    Queries,
+    Rankings,
+    Scores,
+    by_stage,
+    total_tokens,
+)
 from rag_opt.store import Store
 
 Report = Callable[["Progress"], None]
@@ -95,7 +106,7 @@ def evaluated(
 
 @dataclass(frozen=True)
 class Measuring:
-    """A pipeline with its index made, about to be asked."""
+    """A pipeline with its index made, about to be asked; `memory` is what its metrics keep from batch to batch."""
 
     pipeline: RagPipeline
     questions: Questions
@@ -103,6 +114,7 @@ class Measuring:
     store: Store
     index: Products
     latency: tuple[float, float] | None
+    memory: dict[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
         """Per batch its rows, what was observed and the scores.
@@ -131,10 +143,13 @@ class Measuring:
             rankings=[list(ids) for ids in document_rankings(ranking)],
             context=context,
             answers=None if answers is None else answers.texts,
-            tokens=context_tokens(context, queries, store) if answers is None else answers.tokens,
+            tokens=context_tokens(context, queries, store) + total_tokens(context.usage, len(queries.items))
+            if answers is None
+            else answers.tokens,
             seconds=sum(last.costs.values()),
             usage=by_stage(last.usage.values()),
             store=store,
+            memory=self.memory,
             encode=lambda texts: _encoded(store, texts),
             split=lambda texts: sentences_in(texts, documents, store),
             metrics=tuple(metric.name for metric in self.metrics),

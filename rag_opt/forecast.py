@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,21 +19,26 @@ from optuna.study import StudyDirection
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt import environment
+from rag_opt import environment, history
 from rag_opt.components.chat import Chat
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
+from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.plan import Plan, sampler_of
-from rag_opt.progress import clock, track
+from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
 from rag_opt.replies import Rehearsal, Spent
 from rag_opt.search_space import words
+from rag_opt.storage import FINISHED, places_taken
 from rag_opt.trial import Bench
 from rag_opt.trust import plain
 
 CONFIGURATIONS = 40
 QUESTIONS = 5
 """How many of each are rehearsed at most."""
+
+PATIENCE = 60.0
+"""Seconds after which no other configuration is rehearsed."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +122,18 @@ def minutes(seconds: float) -> str:
     return "time known after the first calls" if math.isnan(seconds) else f"about {clock(seconds)} of calls"
 
 
-def forecast(plan: Plan, done: int = 0, seen: Mapping[str, float] | None = None) -> Forecast:
-    """What the rest of the study will cost when `done` of its trials are measured.
+def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
+    """What the study will cost, or what is left of it.
 
-    `seen` is, by stage, the share of the calls so far that had to be paid for: a stage that is asked about what others
+    Of its trials so far counts which share of their calls had to be paid for: a stage that is asked about what others
     have said can repeat itself more than a rehearsal shows. Raises ConfigError where a budget in dollars is set and a
     model has no price.
     """
+    done = places_taken(study) if study is not None else 0
+    seen = history.paid_share(study) if study is not None else {}
     left = max(0, plan.settings.n_trials - done)
-    configurations = list(_configurations(plan, done, min(left, CONFIGURATIONS)))
-    if not any(_asks(plan, given) for given in configurations) and not any(metric.pays for metric in plan.dev.metrics):
+    configurations = list(_configurations(plan, study, done, min(left, CONFIGURATIONS)))
+    if not any(_asks(plan, given) for given in configurations) and not _judging(plan.dev):
         return Forecast(left, 0, {})
     searched = _rehearsed(plan, plan.dev, configurations)
     # The best, the baseline, and of the tied ones about half are as many as there may be.
@@ -135,8 +143,7 @@ def forecast(plan: Plan, done: int = 0, seen: Mapping[str, float] | None = None)
     for found, trials, bench in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
         for name in found[-1].calls if found else ():
             more = _scaled(plan, name, found, trials, bench.questions.count)
-            most = 1.0 if seen is None else seen.get(name, 1.0)
-            stages[name] = _sum(stages.get(name), _at_most(more, most))
+            stages[name] = _sum(stages.get(name), _at_most(more, seen.get(name, 1.0)))
     whole = Forecast(left, len(configurations), stages)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
         raise ConfigError(
@@ -146,13 +153,21 @@ def forecast(plan: Plan, done: int = 0, seen: Mapping[str, float] | None = None)
     return whole
 
 
-def _configurations(plan: Plan, done: int, count: int) -> Iterator[Sequence[str]]:
-    """The words of the next configurations: those to begin with, then what the sampler draws while it knows nothing."""
+def _configurations(plan: Plan, study: optuna.Study | None, done: int, count: int) -> Iterator[Sequence[str]]:
+    """The words of the next configurations, as the sampler draws them knowing the trials so far and no new result."""
     environment.quiet_optuna()
-    study = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
+    copy = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
+    copy.add_trials(history.finished(study, *FINISHED) if study is not None else [])
     for place in range(done, done + count):
-        study.sampler = sampler_of(plan.config, place)
-        yield words(plan.seeds[place] if place < len(plan.seeds) else plan.space.suggest(study.ask()))
+        copy.sampler = sampler_of(plan.config, place)
+        if place < len(plan.seeds):
+            copy.enqueue_trial(plan.space.as_asked(plan.seeds[place]))
+        yield words(plan.space.suggest(copy.ask()))
+
+
+def _judging(bench: Bench) -> tuple[Metric, ...]:
+    """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
+    return tuple(metric for metric in bench.metrics if metric.name.startswith(JUDGE))
 
 
 def _asks(plan: Plan, given: Sequence[str]) -> bool:
@@ -162,18 +177,25 @@ def _asks(plan: Plan, given: Sequence[str]) -> bool:
 
 def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    paying = tuple(metric for metric in bench.metrics if metric.pays)
-    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=paying)
+    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=_judging(bench))
+    start = time.monotonic()
     means = bench.store.replies.means()
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in means.items()})
-    snapshots = []
+    snapshots: list[Rehearsal] = []
     bench.store.rehearsal = rehearsal
     try:
         with track("forecast: configurations rehearsed", len(configurations)) as advance:
             for given in configurations:
-                few.measured(given)
-                snapshots.append(rehearsal.copied())
+                if snapshots and time.monotonic() - start > PATIENCE:
+                    break
                 advance(1)
+                try:
+                    few.measured(given)
+                except Exception as error:
+                    # Whatever a component may raise: its trial will fail, and the study goes on.
+                    say(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
+                    continue
+                snapshots.append(rehearsal.copied())
     finally:
         bench.store.rehearsal = None
     return snapshots

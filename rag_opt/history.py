@@ -163,7 +163,7 @@ def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
     complete = finished(study, TrialState.COMPLETE)
     if not complete:
         return Spent()
-    share = (3 + ties) * test / (dev * len(complete))
+    share = min(len(complete), 3 + ties) * test / (dev * len(complete))
     stages = [stage for trial in complete for stage in trial.user_attrs.get("usage", {}).values()]
     tokens = sum(stage["tokens_in"] + stage["tokens_out"] for stage in stages)
     dollars = sum(stage["usd"] for stage in stages if not math.isnan(stage["usd"]))

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from haystack import Pipeline
+from haystack.core.errors import PipelineRuntimeError
 
 from rag_opt.components.stage import Stage
 from rag_opt.config import composed, stages
-from rag_opt.errors import ComponentError
+from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
+from rag_opt.replies import BudgetSpentError
 from rag_opt.store import Store
 from rag_opt.trust import build, plain
 
@@ -76,14 +78,15 @@ class RagPipeline:
     def index(self, documents: Documents) -> Products:
         """All that is computed from the documents alone."""
         names = set(self.indexing.graph.nodes)
-        out = self.indexing.run(self._inputs(names, {(None, "documents"): documents}), include_outputs_from=names)
+        out = _ran(self.indexing, self._inputs(names, {(None, "documents"): documents}), names)
         return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
 
     def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
         """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator."""
-        out = self.querying.run(
+        out = _ran(
+            self.querying,
             self._inputs(set(self.querying.graph.nodes), _given(queries, documents, index)),
-            include_outputs_from=set(self.results.values()),
+            set(self.results.values()),
         )
         found = {socket: out[part][socket] for socket, part in self.results.items()}
         return {"context": found["ranking"], **found}
@@ -98,7 +101,7 @@ class RagPipeline:
     def steps(self, queries: Queries, documents: Documents, index: Products) -> list[Step]:
         """What each part that is asked gives for these queries, and the seconds it adds to a query, in their order."""
         names = set(self.querying.graph.nodes)
-        out = self.querying.run(self._inputs(names, _given(queries, documents, index)), include_outputs_from=names)
+        out = _ran(self.querying, self._inputs(names, _given(queries, documents, index)), names)
         found = []
         for part in self.parts:
             if part.name in names:
@@ -125,6 +128,16 @@ class RagPipeline:
                 lines.append(f"    {sender or socket}([{socket}])" if sender is None else "")
                 lines.append(f"    {sender or socket} -- {socket} --> {part.name}")
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
+
+
+def _ran(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """What these parts give; an error that says itself what is wrong comes out as it is."""
+    try:
+        return dict(pipeline.run(inputs, include_outputs_from=names))
+    except PipelineRuntimeError as error:
+        if isinstance(error.__cause__, RagOptError | BudgetSpentError):
+            raise error.__cause__ from None
+        raise
 
 
 def _given(queries: Queries, documents: Documents, index: Products) -> Products:

@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BruteForceSampler
 
 from rag_opt.components.pace import fast_precision
-from rag_opt.config import choices, composed, fingerprint, parse
+from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
@@ -89,7 +89,9 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         dataset,
         dev,
         test,
-        _prints(config, settings, space, objective, dataset) | _precision(config, store),
+        _prints(config, settings, space, objective, dataset)
+        | _precision(config, store)
+        | {"choices": _choices(space, overrides)},
     )
 
 
@@ -244,6 +246,19 @@ def _precision(config: DictConfig, store: Store) -> dict[str, str]:
     """What `precision: auto` stands for here: scores of another precision would not compare."""
     encoder = plain(config.embedder).get("encoder", {})
     return {"precision": fast_precision(store)} if encoder.get("precision") == "auto" else {}
+
+
+def _choices(space: SearchSpace, overrides: Sequence[str]) -> str:
+    """The content of every stage's file, and every prompt, that the space names: models, prompts, defaults."""
+    named: dict[str, Any] = {}
+    for parameter in space.parameters:
+        for value in getattr(parameter.distribution, "choices", ()):
+            word = f"{parameter.name}={value}"
+            if parameter.name in STAGES:
+                named[word] = fingerprint(composed([*overrides, word]), [parameter.name])
+            elif parameter.name.endswith(".prompt"):
+                named[word] = prompt_of(str(value))
+    return key_of(named)
 
 
 def _prints(

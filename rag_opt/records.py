@@ -146,6 +146,14 @@ def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
     return found
 
 
+def total_tokens(usage: Usages, count: int) -> Ints:
+    """What all these calls have read and written, for each of `count` queries."""
+    total = np.zeros(count, np.int32)
+    for each in usage.values():
+        total += each.tokens_in + each.tokens_out
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class Searches(Record):
     """What is searched for in place of the queries: `variants`, each with one text a query, in the queries' order.

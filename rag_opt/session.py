@@ -43,6 +43,9 @@ GIVE_UP_AFTER = 200
 RIVALS = 5
 """Of a Pareto front so many trials are raced against."""
 
+WIRING = ("components", "chat", "scorer")
+"""What a stage's file is made of beside its parameters."""
+
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
@@ -111,6 +114,7 @@ class Session:
 
     def _run(self, trial: Trial, describe: Callable[[str], None]) -> None:
         seen: list[Progress] = []
+        self.plan.dev.store.troubles.clear()
         try:
             values = self.plan.space.suggest(trial)
             if ORIGIN not in trial.user_attrs:
@@ -151,7 +155,10 @@ class Session:
             self._tell(trial, TrialState.COMPLETE, results)
 
     def _fail(self, trial: Trial, error: Exception) -> None:
-        trial.set_user_attr("reason", f"{type(error).__name__}: {error}"[:2000])
+        causes = "".join(
+            f"; {stage}: {why}" for stage, why in self.plan.dev.store.troubles.items() if why not in str(error)
+        )
+        trial.set_user_attr("reason", f"{type(error).__name__}: {error}{causes}"[:2000])
         self._tell(trial, TrialState.FAIL)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
@@ -178,7 +185,8 @@ class Session:
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
-        self.spending.purse.check()
+        if progress.batch < len(self.plan.dev.questions.batches):
+            self.spending.purse.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
@@ -285,7 +293,7 @@ class Session:
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
     """The composed stages of a configuration, interpolations resolved, without the wiring."""
     found = stages(overrides)
-    return {stage: {key: value for key, value in node.items() if key != "components"} for stage, node in found.items()}
+    return {stage: {key: value for key, value in node.items() if key not in WIRING} for stage, node in found.items()}
 
 
 def replay_command(overrides: Sequence[str]) -> str:

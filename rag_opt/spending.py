@@ -67,4 +67,5 @@ class Spending:
         half = len(self._after) // 2
         pace = (now.tokens - self._after[half - 1].tokens) / (len(self._after) - half)
         whole = now.tokens + left * pace + self.purse.reserve.tokens
-        return f"{told}, about {float(f'{whole:.2g}'):,.0f} in all"
+        more = f", about {float(f'{whole:.2g}'):,.0f} in all"
+        return f"{told}{more}" + (f" (${now.usd / now.tokens * whole:.2g})" if now.usd else "")

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import optuna
 import sqlalchemy
@@ -26,6 +27,7 @@ INTERRUPTED = "interrupted"
 QMC = "qmc:"
 """Prefix of the study attributes in which QMCSampler counts its points."""
 
+LEDGER = "rag_opt:ledger"
 EXHAUSTED = "rag_opt:exhausted"
 """Study attribute: a sampler has said that every combination was tried."""
 
@@ -155,6 +157,15 @@ def close(study: optuna.Study) -> None:
 def _backend(study: optuna.Study) -> Any:
     # Optuna wraps a database storage in a cache.
     return getattr(study._storage, "_backend", study._storage)
+
+
+def ledger_of(study: optuna.Study) -> str:
+    """The name under which the study's payments are entered: one of its own, wherever its folder lies."""
+    known = study.user_attrs.get(LEDGER)
+    if known is None:
+        known = uuid4().hex
+        study.set_user_attr(LEDGER, known)
+    return str(known)
 
 
 class Moment:

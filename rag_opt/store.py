@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ class Store:
     to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
     `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
     that at once; `purse` is what it may spend on calls to models, `rehearsal` counts calls in place of making them,
-    `listening` gathers (stage, request, reply) of those that are found.
+    `listening` gathers (stage, request, reply), `troubles` by stage why a call last failed.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
@@ -75,9 +76,12 @@ class Store:
         self.purse: Purse | None = None
         self.rehearsal: Rehearsal | None = None
         self.listening: list[Any] | None = None
+        self.troubles: dict[str, str] = {}
         self.said: set[str] = set()
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
+        # Calls to models come from several threads.
+        self._guard = threading.RLock()
         self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._live_limit = live_limit
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -128,9 +132,10 @@ class Store:
         found: T | None = self._remembered(stage, key)
         if found is None:
             found = self._remember(stage, key, make())
-        mine = [name for name in self._live if name[0] == stage]
-        for name in mine[: -keep or len(mine)] if keep else ():
-            del self._live[name]
+        with self._guard:
+            mine = [name for name in self._live if name[0] == stage]
+            for name in mine[: -keep or len(mine)] if keep else ():
+                del self._live[name]
         return found
 
     @property
@@ -231,19 +236,22 @@ class Store:
         return Table(columns, time.perf_counter() - start)
 
     def _remembered(self, stage: str, key: str) -> Any:
-        found = self._live.get((stage, key))
-        if found is not None:
-            self._live.move_to_end((stage, key))
+        with self._guard:
+            found = self._live.get((stage, key))
+            if found is not None:
+                self._live.move_to_end((stage, key))
         return found
 
     def _remember(self, stage: str, key: str, value: T) -> T:
-        self._live[stage, key] = value
-        while len(self._live) > self._live_limit:
-            self._live.popitem(last=False)
+        with self._guard:
+            self._live[stage, key] = value
+            while len(self._live) > self._live_limit:
+                self._live.popitem(last=False)
         return value
 
     def _count(self, stage: str, hit: bool) -> None:
-        (self.hits if hit else self.misses)[stage] += 1
+        with self._guard:
+            (self.hits if hit else self.misses)[stage] += 1
 
     def _leased(self, root: Path) -> None:
         if self._lease is None:

@@ -75,25 +75,26 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from optuna.study import StudyDirection
 
-    from rag_opt import history
     from rag_opt.conclude import storage_url
     from rag_opt.forecast import forecast
     from rag_opt.plan import pruner_of
     from rag_opt.session import Session
-    from rag_opt.storage import check_fingerprints, close, close_zombies, opened, places_taken
+    from rag_opt.storage import check_fingerprints, close, close_zombies, ledger_of, opened, places_taken
 
     settings = plan.settings
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
     study = opened(storage_url(plan), settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
     check_fingerprints(study, plan.fingerprints, settings.folder)
+    if plan.dev.store.purse is not None:
+        plan.dev.store.purse.study = ledger_of(study)
     study.pruner, race = pruner_of(plan.config)
     zombies = close_zombies(study)
     if zombies or places_taken(study):
         repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
         screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
     if places_taken(study) < settings.n_trials:
-        told = forecast(plan, places_taken(study), history.paid_share(study))
+        told = forecast(plan, study)
         for line in told.lines(settings.budget_tokens, settings.budget_usd):
             screen.say(line)
     with environment.no_collection():

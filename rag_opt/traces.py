@@ -60,7 +60,9 @@ class Tracer:
     def write(
         self, pipeline: RagPipeline, questions: Questions, store: Store, tags: Mapping[str, str], run: str
     ) -> int:
-        """One trace a question, tagged with its id, linked to a run; gives how many there are."""
+        """One trace a question, tagged with its id, linked to a run that has none yet; gives how many there are."""
+        if self.client.search_traces(locations=[self.experiment_id], run_id=run, max_results=1):
+            return questions.count
         index = pipeline.index(questions.documents)
         for query in questions.queries.items:
             self._question(pipeline, questions, index, store, query, tags, run)
@@ -151,7 +153,7 @@ def _kind(part: Part) -> str:
         return str(SpanType.PARSER)
     if "query_vectors" in given:
         return str(SpanType.EMBEDDING)
-    if given & {"ranking", "context"} and ("ranking" in part.inputs):
+    if "ranking" in given and "ranking" in part.inputs:
         return str(SpanType.RERANKER)
     return str(SpanType.RETRIEVER if any(name.endswith("ranking") for name in given) else SpanType.TOOL)
 

@@ -24,7 +24,7 @@ KEYWORDS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 SECRET = re.compile(
-    r"\b(sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|xox[abp]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|tvly-[\w-]{10,}"
+    r"\b(sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{16,}|xox[abp]-[\w-]{10,}|AKIA[0-9A-Z]{16}|AIza[\w-]{30,}|gsk_\w{16,}|r8_\w{16,}|tvly-[\w-]{10,}"
     r"|BSA[\w-]{20,}|Bearer\s+[\w.-]{16,})"
 )
 """What keys of well-known services look like."""

@@ -1,6 +1,6 @@
 """Every offline reranker and query transformation against none: quality with paired intervals, and seconds a question.
 
-python studies/stages.py <words of a dataset> [--out table.md], such as
+python studies/stages.py <words of a dataset>, such as
 python studies/stages.py dataset=beir dataset.path=path/to/squad_articles dataset.num_queries=500 splitter=sentence
 
 Prints a Markdown table: the metric's mean over all questions, the difference from the same retriever without the stage

@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from rag_opt.components.ranking import say_once
 from rag_opt.components.stage import Part, require
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
@@ -35,11 +36,15 @@ MESSAGE_TOKENS = 4
 
 
 class CallError(Exception):
-    """A call that failed after all its retries; `fatal` when no other one can succeed either."""
+    """A call that failed after all its retries; `fatal` when no other one can succeed either.
 
-    def __init__(self, reason: str, *, fatal: bool = False) -> None:
+    `spent` is what it cost all the same.
+    """
+
+    def __init__(self, reason: str, *, fatal: bool = False, spent: Reply | None = None) -> None:
         super().__init__(reason)
         self.fatal = fatal
+        self.spent = spent
 
 
 @dataclass(frozen=True)
@@ -116,28 +121,37 @@ class Chat(Part):
         show(reply.text or "")
         return reply
 
-    def reply(self, request: Request, stage: str, show: Callable[[str], None] | None = None) -> Reply:
+    def reply(
+        self,
+        request: Request,
+        stage: str,
+        show: Callable[[str], None] | None = None,
+        readable: Callable[[str], bool] = bool,
+    ) -> Reply:
         """The kept reply to this request, else a new one, which is paid for and kept.
 
-        `show` is given the text as it comes. A call that fails gives a reply without a text. Raises BudgetSpentError
-        where nothing more may be paid for, and ComponentError where calls fail one after the other.
+        `show` is given the text as it comes; a text that is not `readable` is not kept. A call that fails gives a reply
+        without a text. Raises BudgetSpentError where nothing more may be paid for, and ComponentError where calls fail
+        one after the other.
         """
         key = key_of(self.fingerprint, self.identity(request.model), {**asdict(request), "example": ""})
         replies, rehearsal = self.store.replies, self.store.rehearsal
         found = replies.get(key)
-        if self.store.listening is not None and found is not None:
-            self.store.listening.append((stage, request, found))
         if rehearsal is not None:
             rehearsal.asked(stage)
             return found or self._expected(request, stage, key)
-        if found is not None:
-            if show is not None:
-                show(found.text or "")
-            return found
-        with replies.alone(key):
-            return replies.get(key) or self._asked(request, stage, key, show)
+        if found is not None and show is not None:
+            show(found.text or "")
+        if found is None:
+            with replies.alone(key):
+                found = replies.get(key) or self._asked(request, stage, show)
+                if found.text is not None and readable(found.text):
+                    replies.put(key, found)
+        if self.store.listening is not None:
+            self.store.listening.append((stage, request, found))
+        return found
 
-    def _asked(self, request: Request, stage: str, key: str, show: Callable[[str], None] | None) -> Reply:
+    def _asked(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
             raise ComponentError(self._given_up)
         if self.store.purse is not None:
@@ -146,20 +160,26 @@ class Chat(Part):
             reply = self.called(request) if show is None else self.streamed(request, show)
         except CallError as error:
             self._failed += 1
+            self.store.troubles[stage] = str(error)
+            if error.spent is not None:
+                self._pay(request, stage, error.spent)
             if error.fatal or self._failed >= GIVE_UP_AFTER:
                 times = "" if error.fatal else f" {self._failed} calls in a row failed:"
                 self._given_up = f"{stage}: {request.model} can't be asked:{times} {error}"
                 raise ComponentError(self._given_up) from error
+            say_once(self.store, f"{stage}: a call to {request.model} failed: {error}")
             return Reply(None, reason=str(error))
         # A reply without a text is paid for, but never kept.
         self._failed = 0
+        if reply.text is None:
+            self.store.troubles[stage] = reply.reason
+        self._pay(request, stage, reply)
+        return reply if reply.text is None else replace(reply, text=valid(reply.text))
+
+    def _pay(self, request: Request, stage: str, reply: Reply) -> None:
         if self.store.purse is not None:
             usd = self.usd(request.model, reply.tokens_in, reply.tokens_out)
             self.store.replies.pay(self.store.purse.study, stage, reply, usd, tokens_of(request))
-        if reply.text is not None:
-            reply = replace(reply, text=valid(reply.text))
-            self.store.replies.put(key, reply)
-        return reply
 
     def _expected(self, request: Request, stage: str, key: str) -> Reply:
         rehearsal = self.store.rehearsal
@@ -173,6 +193,7 @@ class Chat(Part):
 
     def each(self, stage: str, work: Callable[[Talk, T], R], items: Sequence[T]) -> Talks[R]:
         """What `work(talk, item)` gives for each item, `at_once` at a time; raises what the first one raises."""
+        assert self.store.replies is not None  # opened once, before there are threads
         talks = [Talk(self, stage) for _ in items]
         with ThreadPoolExecutor(max(1, self.at_once)) as pool:
             results = list(pool.map(work, talks, items))
@@ -195,24 +216,37 @@ class Talk:
     usd: float = 0.0
     broken: int = 0
 
-    def ask(self, request: Request, show: Callable[[str], None] | None = None) -> str | None:
-        """The model's text, which `show` is given as it comes; None where the call failed."""
-        reply = self.chat.reply(request, self.stage, show)
-        self.replies.append(reply)
-        self.usd += self.chat.usd(request.model, reply.tokens_in, reply.tokens_out)
-        self.broken += reply.text is None
-        return reply.text
+    def ask(
+        self,
+        request: Request,
+        show: Callable[[str], None] | None = None,
+        readable: Callable[[str], bool] = bool,
+    ) -> str | None:
+        """The model's text, which `show` is given as it comes; None where the call failed.
+
+        An answer that comes without a text is asked for again, at most twice.
+        """
+        for _ in range(ATTEMPTS):
+            reply = self.chat.reply(request, self.stage, show, readable)
+            self.replies.append(reply)
+            self.usd += self.chat.usd(request.model, reply.tokens_in, reply.tokens_out)
+            self.broken += reply.text is None
+            if reply.text is not None or not reply.tokens_in:
+                return reply.text
+        return None
 
     def ask_json(self, request: Request, read: Callable[[Any], R | None]) -> R | None:
         """What `read` makes of the model's JSON; a reply of which it makes None is asked for again, at most twice."""
         for attempt in range(ATTEMPTS):
-            text = self.ask(replace(request, attempt=request.attempt + attempt))
+            asked = replace(request, attempt=request.attempt + attempt)
+            text = self.ask(asked, readable=lambda said: read(json_in(said)) is not None)
             if text is None:
                 return None
             found = read(json_in(text))
             if found is not None:
                 return found
             self.broken += 1
+            self.chat.store.troubles[self.stage] = f"a reply could not be read: {' '.join(text.split())[:80]!r}"
         return None
 
 

@@ -27,6 +27,8 @@ WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
 
 FEW_TOKENS = 1024
+WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
+"""Endings of the files that decide what a local model gives."""
 
 
 class Encoder(Part):
@@ -167,15 +169,19 @@ def unit(vectors: Floats) -> Floats:
     return scaled
 
 
-@cache
 def weights(model: str) -> str | None:
     """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
     folder = Path(model)
     if not folder.is_dir():
         return None
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".json"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS)
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     digests = []
-    for path in files:
+    for path, _, _ in files:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return key_of(digests)

@@ -10,17 +10,27 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from rag_opt.components.chat import CallError, Chat, Request
+from rag_opt.components.chat import TOKENS_A_WORD, CallError, Chat, Request, tokens_of
 from rag_opt.components.stage import require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.replies import Reply
+from rag_opt.text import count_tokens
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-FATAL = (400, 401, 403, 404, 422)
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+"""Names of environment variables as they are usual; keys have small letters."""
+
+FATAL = (401, 403, 404)
 """Statuses after which another call with the same settings has no chance either."""
+
+MANY = 1e9
+"""Tokens beyond which a server's count is nonsense."""
 
 MALFORMED = 3
 """How often a call is made whose answer is no completion: the client itself retries statuses and broken connections."""
+
+
+class MalformedError(CallError):
+    """An answer of 200 that is no completion, which the client does not ask for again."""
 
 
 class OpenAIChat(Chat):
@@ -66,21 +76,24 @@ class OpenAIChat(Chat):
         return self._answered(request, start, None)
 
     def streamed(self, request: Request, show: Callable[[str], None]) -> Reply:
-        """The reply, which `show` is given piece by piece as it comes; it is neither looked up nor kept."""
         return self._answered(request, time.perf_counter(), lambda chunk: show(chunk.content or ""))
 
     def _answered(self, request: Request, start: float, each: Callable[[Any], None] | None) -> Reply:
         for left in reversed(range(MALFORMED)):
             try:
                 found = self._run(request, each)
-            except CallError as error:
-                if error.fatal or not left:
+            except MalformedError:
+                if not left:
                     raise
                 continue
-            usage = found.meta.get("usage") or {}
-            tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-            reason = "" if found.text is not None else f"no text (finish reason {found.meta.get('finish_reason')})"
-            return Reply(found.text, *tokens, time.perf_counter() - start, reason)
+            usage = found.meta.get("usage")
+            usage = usage if isinstance(usage, dict) else {}
+            # A server that says nothing of tokens must not make a budget endless.
+            read = _count(usage.get("prompt_tokens")) or tokens_of(request)
+            wrote = _count(usage.get("completion_tokens")) or int(TOKENS_A_WORD * count_tokens(found.text or ""))
+            text = found.text if found.text and found.text.strip() else None
+            reason = "" if text else f"no text (finish reason {found.meta.get('finish_reason')})"
+            return Reply(text, read, wrote, time.perf_counter() - start, reason)
         raise AssertionError  # the last round returns or raises
 
     def _run(self, request: Request, each: Callable[[Any], None] | None) -> Any:
@@ -105,14 +118,25 @@ class OpenAIChat(Chat):
                 self._clean(f"HTTP {error.status_code}: {error.message}"), fatal=error.status_code in FATAL
             ) from None
         except OpenAIError as error:
-            # Retried by the client as often as it may be.
-            raise CallError(self._clean(f"{type(error).__name__}: {error}"), fatal=False) from None
+            # Retried by the client as often as it may be; an answer that was cut off has its price all the same.
+            told = getattr(getattr(error, "completion", None), "usage", None)
+            spent = Reply(None, _count(told.prompt_tokens), _count(told.completion_tokens)) if told else None
+            raise CallError(self._clean(f"{type(error).__name__}: {error}"), spent=spent) from None
         except (ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
             # What Haystack and the client raise for an answer of 200 that is no completion.
-            raise CallError(self._clean(f"the answer is no completion ({type(error).__name__}: {error})")) from None
+            raise MalformedError(
+                self._clean(f"the answer is no completion ({type(error).__name__}: {error})")
+            ) from None
         if not found["replies"]:
-            raise CallError("the answer has no choices")
-        return found["replies"][0]
+            raise MalformedError("the answer has no choices")
+        message = found["replies"][0]
+        try:
+            text = message.text
+        except (TypeError, AttributeError, ValueError):
+            text = 0
+        if not isinstance(text, str | None) or not message.meta.get("finish_reason"):
+            raise MalformedError("the answer was cut off" if isinstance(text, str | None) else "the answer is no text")
+        return message
 
     def _generator(self, model: str) -> Any:
         from haystack.components.generators.chat import OpenAIChatGenerator
@@ -130,6 +154,11 @@ class OpenAIChat(Chat):
         secret = os.environ.get(self.key or "", "")
         text = " ".join(text.split())
         return (text.replace(secret, "•••") if secret else text)[:300]
+
+
+def _count(value: Any) -> int:
+    """A number of tokens as a server tells it; 0 where it is none."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < MANY else 0
 
 
 def _options(request: Request, stream: bool) -> dict[str, Any]:

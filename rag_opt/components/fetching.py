@@ -11,9 +11,9 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore
 
@@ -38,7 +38,8 @@ class Fetched:
 class Guarded(httpcore.NetworkBackend):
     """Connects to public addresses, and to this machine's own (`local`); only to the latter without TLS."""
 
-    def __init__(self, *, local: bool, plain: bool) -> None:
+    def __init__(self, *, local: bool, plain: bool, deadline: float) -> None:
+        self.deadline = deadline
         self.local = local
         self.plain = plain
         self._backend = httpcore.SyncBackend()
@@ -54,26 +55,83 @@ class Guarded(httpcore.NetworkBackend):
         """A connection to the first address of the host; raises FetchError when any of its addresses is not allowed."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise FetchError(f"{host} can't be resolved") from error
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"{host[:80]} can't be resolved") from error
         addresses = [str(each[4][0]) for each in found]
         for address in addresses:
             check_address(host, address, local=self.local, plain=self.plain)
-        return self._backend.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        for address in addresses[:-1]:
+            try:
+                return Hurried(
+                    self._backend.connect_tcp(address, port, timeout, local_address, socket_options), self.deadline
+                )
+            except httpcore.ConnectError:
+                continue
+        return Hurried(
+            self._backend.connect_tcp(addresses[-1], port, timeout, local_address, socket_options), self.deadline
+        )
+
+
+class Hurried(httpcore.NetworkStream):
+    """A connection on which nothing is read or written after a moment of the monotonic clock, however it trickles."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise FetchError("it takes too long")
+        return left
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        del timeout
+        return self._stream.read(max_bytes, self._left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        del timeout
+        self._stream.write(buffer, self._left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        del timeout
+        return Hurried(self._stream.start_tls(ssl_context, server_hostname, self._left()), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+EMBEDDED = [ip_network(each) for each in ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")]
+"""IPv6 addresses that end in an IPv4 address."""
+
+
+def meant(address: str) -> IPv4Address | IPv6Address:
+    """The address, or the IPv4 address that an IPv6 one stands for (mapped, compatible, NAT64, 6to4, Teredo)."""
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv4Address) or found == IPv6Address("::1"):
+        return found
+    if found.sixtofour is not None:
+        return found.sixtofour
+    if found.teredo is not None:
+        return found.teredo[1]
+    return IPv4Address(int(found) & 0xFFFFFFFF) if any(found in network for network in EMBEDDED) else found
 
 
 def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
     """Raise FetchError unless an address is public, or this machine's where that is allowed."""
-    found = ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
+    found = meant(address)
     if found.is_loopback:
         if not local:
             raise FetchError(f"{host} is this machine, to which a page elsewhere may not lead")
         return
     if plain:
         raise FetchError(f"{host}: only https is allowed, except on this machine")
-    if not found.is_global or found.is_multicast:
+    if not found.is_global or found.is_multicast or getattr(found, "is_site_local", False):
         raise FetchError(f"{host} has the private address {found}, which is not fetched")
 
 
@@ -82,14 +140,14 @@ def fetched(
 ) -> Fetched:
     """The response of an address, redirects followed; `timeout` holds for all of it. Raises FetchError."""
     deadline = time.monotonic() + timeout
-    local = True
+    local = _is_local(url)
     for _ in range(MOST_REDIRECTS + 1):
         found, onward = _once(method, url, headers, body, deadline, local=local)
         if onward is None:
             return found
         # Whoever begins elsewhere may not be led here, nor take along what proves who asks.
+        local = local and _is_local(url)
         here, there = urlsplit(url), urlsplit(onward)
-        local = local and (here.hostname or "") in ("localhost", "127.0.0.1", "::1")
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             headers = {name: value for name, value in headers.items() if name.lower() in ("accept", "content-type")}
         method, body, url = "GET", None, onward
@@ -100,12 +158,12 @@ def _once(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline: float, *, local: bool
 ) -> tuple[Fetched, str | None]:
     """One response, and where it leads on to."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise FetchError(f"{url[:80]!r} is no http(s) address without a password")
+        raise FetchError("what it is led to is no http(s) address without a password")
     left = max(0.01, deadline - time.monotonic())
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), left)
-    backend = Guarded(local=local, plain=parts.scheme == "http")
+    backend = Guarded(local=local, plain=parts.scheme == "http", deadline=deadline)
     sent = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "rag_opt", **headers}
     try:
         with (
@@ -114,16 +172,46 @@ def _once(
         ):
             onward = dict(got.headers).get(b"location") or dict(got.headers).get(b"Location")
             if got.status in REDIRECTS and onward:
-                return Fetched(got.status, b""), urljoin(url, onward.decode("latin-1"))
+                return Fetched(got.status, b""), _led(url, onward.decode("latin-1"))
             return Fetched(got.status, _read(got.iter_stream(), deadline, parts.hostname)), None
     except (
+        ValueError,
+        TypeError,
         httpcore.NetworkError,
         httpcore.TimeoutException,
         httpcore.ProtocolError,
         httpcore.UnsupportedProtocol,
         OSError,
     ) as error:
-        raise FetchError(f"{parts.hostname}: {type(error).__name__}: {error}".rstrip(": ")) from error
+        # Its own text may hold what was sent: a header with a key.
+        raise FetchError(f"{parts.hostname}: {type(error).__name__}") from None
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address names this machine by its very form."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of an address; raises FetchError where it is none."""
+    try:
+        parts = urlsplit(url)
+        url.encode("ascii")
+        assert parts.port != 0
+    except (ValueError, AssertionError) as error:
+        raise FetchError("what it is led to is no http(s) address") from error
+    return parts
+
+
+def _led(url: str, onward: str) -> str:
+    try:
+        return urljoin(url, onward)
+    except ValueError as error:
+        raise FetchError(f"{_host(url)} leads to what is no address") from error
 
 
 def _read(stream: Iterable[bytes], deadline: float, host: str) -> bytes:

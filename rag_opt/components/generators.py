@@ -14,7 +14,7 @@ from haystack import component
 from rag_opt.artifacts import Columns
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Answers, Chunks, Ints, Queries, Rankings
+from rag_opt.records import Answers, Chunks, Ints, Queries, Rankings, total_tokens
 from rag_opt.store import Store
 from rag_opt.text import TOKEN, count_tokens, sentences, words
 
@@ -56,7 +56,8 @@ class Extractive(Stage):
         key = key_of(self.fingerprint, queries.key, context.key)
         table = self.store.table("answers", key, lambda: self._columns(queries, context, chunks))
         costs = {**context.costs, key: float(table.columns["seconds"].mean()) if queries.items else 0.0}
-        texts, tokens = tuple(table.columns["text"]), table.columns["tokens"]
+        texts = tuple(table.columns["text"])
+        tokens = table.columns["tokens"] + total_tokens(context.usage, len(texts))
         return {"answers": Answers(texts, tokens, key, costs, context.usage)}
 
     def _columns(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:

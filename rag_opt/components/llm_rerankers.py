@@ -51,7 +51,8 @@ class LLMReranker(Stage):
         talks = self.chat.each("reranker", work, range(len(queries.items)))
         width = ranking.rows.shape[1] if self.keep is None else min(self.keep, ranking.rows.shape[1])
         columns = stacked(map(by_place, talks.results), width)
-        key = key_of(self.fingerprint, queries.key, ranking.key)
+        # What calls gave is in the key: one that failed now may not fail the next time.
+        key = key_of(self.fingerprint, queries.key, ranking.key, columns["rows"].tolist())
         cost, usage = {key: talks.seconds}, {key: talks.usage}
         found = Rankings(ranking.chunks, columns["rows"], columns["scores"], key, cost, usage)
         return found.because(ranking)

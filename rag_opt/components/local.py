@@ -43,9 +43,13 @@ class LocalChat(Chat):
             tokenizer, model = self.store.live("language model", key, lambda: self._loaded(request.model), keep=1)
             start = time.perf_counter()
             said = [{"role": role, "content": text} for role, text in request.messages]
-            read = tokenizer.apply_chat_template(
-                said, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
+            try:
+                read = tokenizer.apply_chat_template(
+                    said, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                )
+            except Exception as error:
+                # A template is a program of the model's makers.
+                raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
             read = read.to(model.device)
             torch.manual_seed(request.sampling.seed + request.attempt)
             with torch.inference_mode():
@@ -65,8 +69,9 @@ class LocalChat(Chat):
             model = AutoModelForCausalLM.from_pretrained(
                 name, revision=self.revision, dtype=getattr(torch, self.dtype), trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200]
+        except Exception as error:
+            # Damaged weights and tokenizers raise errors of their libraries' own.
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ComponentError(
                 f"llm: model '{name}' can't be loaded ({reason}); name a folder with such a model, or use llm=openai"
             ) from error

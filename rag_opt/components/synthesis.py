@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from haystack import component
 
 from rag_opt.components.chat import Chat, Request, Sampling, Talk
 from rag_opt.components.prompts import Prompt, check, messages, numbered
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Answers, Queries, Rankings
+from rag_opt.records import Answers, Queries, Rankings, total_tokens
 from rag_opt.text import count_tokens
 
 FIELDS = {
@@ -68,7 +67,7 @@ class Synthesis(Stage):
         given = [(text, context.texts_of(row)) for row, text in enumerate(queries.texts)]
         talks = self.chat.each("generator", self._answered, given)
         key, usage = key_of(self.fingerprint, queries.key, context.key), talks.usage
-        tokens = (usage.tokens_in + usage.tokens_out).astype(np.int32)
+        tokens = total_tokens({**context.usage, key: usage}, len(given))
         costs = {**context.costs, key: talks.seconds}
         return {"answers": Answers(tuple(talks.results), tokens, key, costs, {**context.usage, key: usage})}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,19 @@ from haystack import component
 
 from rag_opt.components.endpoint import check_key
 from rag_opt.components.fetching import Fetched, FetchError, fetched
-from rag_opt.components.ranking import by_place, stacked
+from rag_opt.components.ranking import by_place, say_once, stacked
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Document, Queries, Rankings, Searches
+from rag_opt.text import valid
 
 LONGEST = 20_000
 """Characters of a page that are kept."""
+
+TRIES = 3
+LOST = 0.1
+"""The share of a batch's searches that may fail."""
 
 
 class WebSearch(Protocol):
@@ -64,21 +70,24 @@ class SearchService(Part):
             "web.url: the web is searched by a service; name its address, such as "
             "web.url=http://localhost:8080/search for a SearXNG on this machine",
         )
-        require(urlsplit(str(url)).scheme in ("http", "https"), f"web.url must be an http(s) address, not {url}")
+        parts = urlsplit(str(url))
+        require("@" not in parts.netloc, "web.url holds a password; name a variable with web.key instead")
+        require(parts.scheme in ("http", "https"), f"web.url must be an http(s) address, not {url}")
         check_key("web.key", key)
+        require(form == "searxng" or key is not None, f"web.service={form} wants a key: name its variable with web.key")
         self.form = form
         self.url = str(url)
         self.key = key
 
     def found(self, query: str, count: int) -> list[Document]:
         """Up to `count` pages, best first; [] where the service finds none. Raises FetchError."""
-        response = FORMS[self.form](self.url, query, count, os.environ.get(self.key or "", ""))
+        response = FORMS[self.form](self.url, query, count, os.environ.get(self.key or "", "").strip())
         host = urlsplit(self.url).hostname
         if response.status != 200:
             raise FetchError(f"{host} answered with status {response.status}")
         try:
             whole = json.loads(response.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FetchError(f"{host}: its answer is not JSON") from error
         pages = list(_pages(whole))
         if not pages and not _empty(whole):
@@ -103,14 +112,16 @@ def _pages(whole: Any) -> Iterator[Document]:
         url, text = fields.get("url"), fields.get("content") or fields.get("description")
         if isinstance(url, str) and url and isinstance(text, str) and text.strip():
             title = fields.get("title")
-            yield Document(url[:2000], text.strip()[:LONGEST], title[:500] if isinstance(title, str) else "")
+            named = title[:500] if isinstance(title, str) else ""
+            yield Document(valid(url[:2000]), valid(text.strip()[:LONGEST]), valid(named))
 
 
 @component
 class WebRetriever(Stage):
     """The `results` best pages of the web for each query, behind the corpus' own chunks; kept for the day.
 
-    A query for which the service fails finds nothing, which is said; when all of a batch fail the trial does.
+    A search that fails is tried again, twice. What still fails finds nothing, which is said; when more than a tenth of
+    a batch fails the trial does: it would be measured as if there were no web.
     """
 
     pays_per_query = True
@@ -126,12 +137,13 @@ class WebRetriever(Stage):
     def run(self, web_queries: Searches, chunks: Chunks) -> dict[str, Rankings]:
         queries = web_queries.variants[0]
         lists, seconds = self._searched(queries)
-        pages = {page.id: page for pages in lists for page in pages}
-        whole = chunks.extended(tuple(pages.values()))
-        place = {url: len(chunks) + number for number, url in enumerate(pages)}
-        rows = [np.array([place[page.id] for page in found], np.int32) for found in lists]
+        # Services cut a page differently for each question: another text is another page.
+        pages = list(dict.fromkeys(page for found in lists for page in found))
+        whole = chunks.extended(tuple(pages))
+        place = {page: len(chunks) + number for number, page in enumerate(pages)}
+        rows = [np.array([place[page] for page in found], np.int32) for found in lists]
         columns = stacked(map(by_place, rows), self.results)
-        key = key_of(self.fingerprint, queries.key, whole.key)
+        key = key_of(self.fingerprint, queries.key, whole.key, columns["rows"].tolist())
         found = Rankings(whole, columns["rows"], columns["scores"], key, {key: seconds})
         return {"web_ranking": found.because(web_queries)}
 
@@ -140,11 +152,30 @@ class WebRetriever(Stage):
         with ThreadPoolExecutor(self.at_once) as pool:
             found = list(pool.map(self._found, queries.texts))
         failed = [each for each in found if isinstance(each, FetchError)]
-        if failed and len(failed) == len(found):
-            raise ComponentError(f"web: the search service failed for every question: {failed[0]}")
+        if len(failed) > LOST * len(found):
+            raise ComponentError(
+                f"web: the search service failed for {len(failed)} of {len(found)} questions: {failed[0]}"
+            )
+        if failed:
+            say_once(self.store, f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]
         seconds = [0.0 if isinstance(each, FetchError) else each[1] for each in found]
         return lists, float(np.mean(seconds)) if seconds else 0.0
+
+    def _tried(self, query: str) -> list[Document]:
+        """The pages of one search, each address once."""
+        for left in reversed(range(TRIES)):
+            try:
+                pages = self.service.found(query, self.results)
+                found: dict[str, Document] = {}
+                for page in pages:
+                    found.setdefault(page.id, page)
+                return list(found.values())
+            except FetchError:
+                if not left:
+                    raise
+                time.sleep(random.uniform(0.5, 1.0) * 2 ** (TRIES - 1 - left))
+        raise AssertionError  # the last round returns or raises
 
     def _found(self, query: str) -> tuple[list[Document], float] | FetchError:
         day = datetime.now(UTC).date().isoformat()
@@ -152,7 +183,7 @@ class WebRetriever(Stage):
 
         def columns() -> dict[str, Any]:
             start = time.perf_counter()
-            pages = self.service.found(query, self.results)
+            pages = self._tried(query)
             seconds = np.full(len(pages), time.perf_counter() - start)
             names = ("id", "text", "title")
             return {**{name: [getattr(page, name) for page in pages] for name in names}, "seconds": seconds}

@@ -33,7 +33,8 @@ class Observed:
 
     `rankings` are documents, `context` the chunks that are read; an answer is None where the answerer failed. `encode`
     gives unit vectors of texts, `split` their sentences; `latency` is (p50, p95) in seconds where it was timed, `usage`
-    by stage what calls to models cost, `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect.
+    by stage what calls to models cost, `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect,
+    `memory` what is the same for all batches of an evaluation.
     """
 
     queries: Sequence[Query]
@@ -50,6 +51,7 @@ class Observed:
     latency: tuple[float, float] | None = None
     usage: Mapping[str, Usage] = field(default_factory=dict)
     judging: dict[str, Verdicts] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
     index_bytes: Callable[[], int] = int
 
     @cached_property
@@ -152,6 +154,12 @@ def _constant(name: str, value: Callable[[Observed], float]) -> Metric:
     return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)))
 
 
+def _tokens(observed: Observed) -> Scores:
+    values = observed.tokens.astype(np.float64)
+    # An answer that failed would count as cheap.
+    return values if observed.answers is None else observed.answered(values)
+
+
 def _used(name: str) -> Metric:
     """What all stages' calls to models cost a query; 0 where none is called."""
 
@@ -177,8 +185,9 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
         "faithfulness", lambda seen, said: context.faithfulness(seen.encode, seen.split, said, seen.contexts)
     ),
     "diversity": Metric("diversity", MAXIMIZE, "", lambda seen: context.diversity(seen.encode, seen.contexts)),
-    # Words and punctuation marks of the question and the retrieved chunks: what a reader is given.
-    "tokens": Metric("tokens", MINIMIZE, "", lambda seen: seen.tokens.astype(np.float64)),
+    # What a reader is given (the question and the chunks, in words and marks; a model's own count where one reads), and
+    # what the calls before it read and wrote.
+    "tokens": Metric("tokens", MINIMIZE, "", _tokens),
     # Calls to language models a query, what they read and write, and dollars; stored replies count like paid ones.
     **{name: _used(name) for name in ("calls", "tokens_in", "tokens_out", "usd")},
     # Seconds a query costs, all stages added up as they took when they were computed; the same for a whole batch.
@@ -229,7 +238,9 @@ def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
             answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
             rows = zip(seen.queries, answers, seen.contexts, strict=True)
             shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
-            seen.judging[aspect] = judges.on(seen.store).verdicts(aspect, shown)
+            # The same for all batches, so that failures in a row are counted.
+            asked = seen.memory.setdefault("judges", judges.on(seen.store))
+            seen.judging[aspect] = asked.verdicts(aspect, shown)
         found = seen.judging[aspect]
         return found.spread if spread else found.grades
 

@@ -34,7 +34,7 @@ SERVED = {
 """What a choice needs to work without a network."""
 
 WEB = "web.url=http://127.0.0.1:1/"
-NEEDED = {"answering": ["generator=openai"], "whole": ["generator=openai"], "sources": ["generator=openai", WEB]}
+NEEDED = {"answering": ["generator=openai"], "whole": ["generator=openai", WEB], "sources": ["generator=openai", WEB]}
 """What a search space is made for."""
 
 

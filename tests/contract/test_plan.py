@@ -58,7 +58,7 @@ def test_fingerprints_see_what_changes_a_score(animals, tmp_path) -> None:
         "seed=1": {"objective"},
         "evaluation.batches=3": {"objective"},
         "generator=none": {"pipeline"},
-        "retriever.top_k=5": {"pipeline", "search space"},
+        "retriever.top_k=5": {"pipeline", "search space", "choices"},
         "n_trials=99": set(),
         "sampler=gp": set(),
     }.items():

@@ -44,7 +44,7 @@ def test_dense_exact_equals_chroma_up_to_its_recall_on_real_text(data: Path, sto
     for name, indexer in (("exact", ExactIndexer()), ("chroma", chroma)):
         index = indexer.run(chunks, vectors)["vector_index"]
         rankings[name] = DenseRetriever(20).run(asked, index)["dense_ranking"]
-    similar = asked.values @ vectors.values.T
+    similar = asked.own @ vectors.values.T
     for query in range(len(queries.items)):
         by_hand = np.argsort(-similar[query], kind="stable")[:20]
         assert [row for row, _ in rankings["exact"].hits(query)] == by_hand.tolist()

@@ -16,7 +16,6 @@ from rag_opt.ask import asked
 from rag_opt.config import composed
 from rag_opt.errors import RagOptError
 from rag_opt.forecast import Forecast, forecast
-from rag_opt.history import paid_share
 from rag_opt.plan import planned
 from rag_opt.storage import INTERRUPTED
 from rag_opt.study import run
@@ -72,7 +71,7 @@ def test_a_forecast_learns_how_often_a_judge_is_shown_the_same(tmp_path: Path, s
     before = said(tmp_path)["paid"]
     plan = planned([*given, "n_trials=12"])
     study = optuna.load_study(study_name="models", storage=f"sqlite:///{tmp_path}/studies/models/study.db")
-    told = forecast(plan, 6, paid_share(study))
+    told = forecast(plan, study)
     run([*given, "n_trials=12"])
     after = said(tmp_path)["paid"]
     assert told.paid.calls == pytest.approx(after["calls"] - before["calls"], rel=0.35)
@@ -266,7 +265,7 @@ def test_the_tutorials_comparison_on_its_own_questions(tmp_path: Path, services:
 @pytest.mark.skipif(not (DATA / "msmarco_qa").is_dir(), reason="needs RAG_OPT_DATA with msmarco_qa")
 def test_retrieval_and_generation_are_searched_together(tmp_path: Path, services: list[str]) -> None:
     file = DATA / "msmarco_qa" / "ms_marco_v2.1.jsonl"
-    few = ["dataset.num_documents=300", "dataset.num_queries=40", "n_trials=8", "tracking=none", "sampler=random"]
+    few = ["dataset.num_documents=120", "dataset.num_queries=30", "n_trials=6", "tracking=none", "sampler=random"]
     paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"]
     run([*services, "+experiment=msmarco_rag", f"dataset.path={file}", *few, *paths])
     storage = f"sqlite:///{tmp_path}/studies/msmarco_rag/study.db"

@@ -182,9 +182,6 @@ def test_a_private_address_is_refused(address: str, local: bool) -> None:
             check_address("host", address, local=local, plain=plain)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="fetching.check_address: is_global is true for IPv6 that leads into private networks"
-)
 @pytest.mark.parametrize("address", WRAPPED)
 def test_an_ipv6_address_that_means_a_private_one_is_refused(address: str) -> None:
     with pytest.raises(FetchError):
@@ -294,9 +291,6 @@ def test_a_name_that_means_another_machine_at_its_redirect_is_checked_again(inte
     assert internet.connected == [PUBLIC]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="fetching.Guarded connects to the first address only: localhost as ::1, then 127.0.0.1, fails"
-)
 def test_a_service_on_one_of_two_own_addresses_is_found(internet: Internet) -> None:
     internet.names["localhost"] = [["::1", "127.0.0.1"]]
     with site(raw(OK)) as (url, _):
@@ -348,7 +342,6 @@ def test_other_schemes_and_passwords_are_refused(internet: Internet, url: str) -
     assert set(internet.connected) <= {"127.0.0.1"}
 
 
-@pytest.mark.xfail(strict=True, reason="fetching._once repeats the address, the password in it included")
 def test_a_password_in_an_address_is_not_repeated() -> None:
     with pytest.raises(FetchError) as caught:
         get("https://user:canary-word@public.test/")
@@ -437,14 +430,14 @@ ESCAPES = "fetching: a ValueError that is no FetchError (the service chooses the
 @pytest.mark.parametrize(
     "target",
     [
-        pytest.param("http://[bad", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("https://[::1/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("https://public.test:99999/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("https://public.test:port/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("/\u00fc", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("https://m\u00fcnchen.test/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param(f"https://{'a' * 70}.test/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
-        pytest.param("https://a..test/", marks=pytest.mark.xfail(strict=True, reason=ESCAPES)),
+        "http://[bad",
+        "https://[::1/",
+        "https://public.test:99999/",
+        "https://public.test:port/",
+        "/\u00fc",
+        "https://m\u00fcnchen.test/",
+        f"https://{'a' * 70}.test/",
+        "https://a..test/",
         "https://exa mple.test/",
         "https://public.test\\@169.254.169.254/",
         "https://169.254.169.254#@public.test/",
@@ -507,20 +500,17 @@ def test_slow_redirects_share_one_time_limit() -> None:
         assert failing(f"{url}/", 0.6) < 1.2
 
 
-@pytest.mark.xfail(strict=True, reason="fetching._once: every read may take what was left at the beginning")
 def test_a_body_that_stops_is_left_at_the_time_limit() -> None:
     with site(raw(HEAD + b"\r\n", b"a", b"", b"", every=0.8)) as (url, _):
         assert failing(url, 1.0) < 1.4
 
 
-@pytest.mark.xfail(strict=True, reason="fetching._once: the deadline is not looked at while headers come")
 @pytest.mark.parametrize("part", [b"X-A: b\r\n", b"a"])
 def test_dripping_headers_are_left_at_the_time_limit(part: bytes) -> None:
     with site(raw(HEAD, *[part] * 30, every=0.08)) as (url, _):
         assert failing(url, 0.4) < 1.2
 
 
-@pytest.mark.xfail(strict=True, reason="fetching._once: the deadline is not looked at while 1xx responses come")
 def test_interim_responses_without_end_are_left_at_the_time_limit() -> None:
     with site(raw(*[b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 30, every=0.08)) as (url, _):
         assert failing(url, 0.4) < 1.2

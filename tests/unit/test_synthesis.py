@@ -386,7 +386,7 @@ def test_what_retrieval_has_cost_stays_beside_what_the_answer_costs(store: Store
     found = synthesis(saying("yes"), store).run(asked("why?"), context)["answers"]
     assert found.costs["earlier"] == 2.0
     assert {usage.stage for usage in found.usage.values()} == {"query", "generator"}
-    assert found.tokens.tolist() == [15]
+    assert found.tokens.tolist() == [15 + 2], "what the query stage read and wrote, too"
 
 
 def test_a_fatal_error_ends_the_trial_at_once(store: Store) -> None:
