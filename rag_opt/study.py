@@ -127,6 +127,9 @@ def _tracker(plan: Plan, study: optuna.Study) -> Any:
     if tracker is not None:
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         tracker.open(study, {**plan.fingerprints, "seed": str(plan.settings.seed)}, plan.dataset, dev)
+        prompts = plain(plan.config.judge.prompts)
+        judged = {metric.name.removeprefix("judge.") for metric in plan.objective.metrics}
+        tracker.link_prompts({name for aspect, name in prompts.items() if aspect in judged})
     return tracker
 
 

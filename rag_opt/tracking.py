@@ -121,6 +121,12 @@ class MLflowCallback(Mirror):
             elif run.info.status == "RUNNING":
                 self._log(run.info.run_id, trial)
 
+    @guarded
+    def link_prompts(self, names: set[str]) -> None:
+        """Name the prompts that the whole study uses, the judges', on the parent run."""
+        if self.parent_id:
+            self._link_prompts(self.parent_id, names)
+
     def run_of(self, trial: int) -> str:
         """The id of a trial's run; raises KeyError where it has none."""
         return str(self._children()[trial].info.run_id)

@@ -273,3 +273,45 @@ def test_retrieval_and_generation_are_searched_together(tmp_path: Path, services
     assert not [trial for trial in study.trials if trial.state.name in ("FAIL", "RUNNING")]
     assert len(study.directions) == 2
     assert study.best_trials
+
+
+def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
+    tmp_path: Path, services: list[str]
+) -> None:
+    """The forecast meets it first; it says so and leaves it to its trial."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    space = "+search_space.reranker='choice(none, broken)'"
+    given = [*words(tmp_path, services, *ANSWERING, "retriever=bm25", "n_trials=6"), space]
+    (tmp_path / "conf" / "reranker").mkdir(parents=True)
+    file = f"model: {broken}\nscorer: {{_target_: rag_opt.components.pairs.CrossEncoder, model: '{broken}'}}\n"
+    file += "components:\n  cross: {_target_: rag_opt.components.pairs.PairReranker, scorer: '${reranker.scorer}'}\n"
+    (tmp_path / "conf" / "reranker" / "broken.yaml").write_text(f"# A folder without a model.\n{file}")
+    run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])
+    trials = trials_of(tmp_path)
+    states = {trial.params["reranker"]: trial.state.name for trial in trials}
+    assert states == {"none": "COMPLETE", "broken": "FAIL"}
+    reasons = [trial.user_attrs["reason"] for trial in trials if trial.state.name == "FAIL"]
+    assert all("can't be loaded" in reason for reason in reasons)
+
+
+def test_another_model_behind_a_choice_is_another_study(tmp_path: Path, services: list[str]) -> None:
+    """The baseline asks no model; what the space may choose does."""
+    space = "+search_space.query='choice(none, rewrite)'"
+    given = words(tmp_path, services, "search_space=retrieval", "retriever=hybrid", "n_trials=1", space)
+    run(given)
+    with pytest.raises(RagOptError, match="choices"):
+        run([*given, "llm.model=another"])
+    run([*given, "llm.timeout=7"])
+
+
+def test_the_judges_prompts_are_linked_to_the_study(tmp_path: Path, services: list[str]) -> None:
+    base = f"sqlite:///{tmp_path}/mlflow.db"
+    given = [word for word in words(tmp_path, services, *JUDGED, "n_trials=1") if word != "tracking=none"]
+    run([*given, f"tracking.uri={base}", "dataset.num_queries=12"])
+    client = MlflowClient(base)
+    experiment = client.get_experiment_by_name("rag_opt")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    linked = {prompt["name"] for prompt in json.loads(parent.data.tags["mlflow.linkedPrompts"])}
+    assert linked == {"rag_opt.judge_correctness"}

@@ -123,6 +123,19 @@ def test_of_the_tied_the_cheapest_is_recommended() -> None:
     assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
 
 
+def test_where_the_best_could_not_be_confirmed_nothing_else_is_called_the_best() -> None:
+    best = np.array([0.5, 0.7, 0.9, 0.7])
+    level = best - np.array([0.1, -0.1, 0.1, 0.1])
+    selection = selected(
+        [Candidate(7, best, 900.0), Candidate(3, level, 100.0), Candidate(0, best - 0.5, 500.0)], 1.0, 3
+    )
+    arms = [Measured("tied", 3, (), 0.65, 100.0, level), Measured("baseline", 0, (), 0.2, 500.0, best - 0.5)]
+    assert selection.recommended == 3
+    assert confirmed("F1", 1.0, "tokens", selection, arms, 0).why() == (
+        "trial 3: the cheapest of 2 tied within noise: tokens 100"
+    )
+
+
 def test_unmeasured_questions_are_in_no_comparison() -> None:
     ours, theirs = np.array([0.5, np.nan, 0.7, 0.9]), np.array([0.4, 0.9, np.nan, 0.8])
     arm = confirmation(ours, theirs).chosen

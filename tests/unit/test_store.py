@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +306,14 @@ def test_of_large_objects_only_the_last_stay(store: Store) -> None:
         store.live("large", key, lambda key=key: made.append(key) or key, keep=2)
         store.live("small", key, lambda key=key: key)
     assert made == ["a", "b", "c", "a"]
+
+
+def test_threads_may_ask_for_live_objects_at_once(store: Store) -> None:
+    """Calls to models do: more objects than are kept, so that each look-up also drops one."""
+    few = Store(store.root, live_limit=4)
+
+    def ask(number: int) -> int:
+        return few.live("thing", str(number % 9), lambda: number % 9, keep=3)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(20_000))) == [number % 9 for number in range(20_000)]

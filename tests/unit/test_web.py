@@ -504,3 +504,33 @@ def test_a_web_weight_of_one_reads_the_web_first(pages: str, store: Store) -> No
         fusion = Fusion(3, web_weight=share)
         fusion.use(store)
         assert fusion.run(bm25_ranking=local, web_ranking=web_ranking)["ranking"].rows[0, 0] == first
+
+
+class Flaky:
+    """Fails so many times, then finds a page."""
+
+    fingerprint = "flaky"
+
+    def __init__(self, failures: dict[str, int]) -> None:
+        self.failures = failures
+
+    def found(self, query: str, count: int) -> list[Document]:
+        del count
+        self.failures[query] = self.failures.get(query, 0) - 1
+        if self.failures[query] >= 0:
+            raise FetchError("the service is busy")
+        return [Document(f"https://a.test/{query}", query)]
+
+
+def test_a_search_that_fails_is_tried_again(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr(module, "TRIES", 3)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    assert ids(found(retriever(Flaky({"cats": 2}), store), "cats")) == ["https://a.test/cats"]
+
+
+def test_few_lost_searches_are_no_web_and_many_end_the_trial(store: Store, monkeypatch) -> None:
+    monkeypatch.setattr(module, "LOST", 0.1)
+    few = retriever(Flaky({"q0": 9}), store)
+    assert ids(found(few, *(f"q{number}" for number in range(10)))) == []
+    with pytest.raises(ComponentError, match="failed for 2 of 10 questions: the service is busy"):
+        found(retriever(Flaky({"p0": 9, "p1": 9}), store), *(f"p{number}" for number in range(10)))
