@@ -68,8 +68,9 @@ def test_a_repeat_that_was_killed_before_it_was_told_takes_no_place(animals, tmp
         found = plain(study, values)
         if found is not None and not told:
             told.append(found.number)
-            trial = study.get_trials(states=(TrialState.RUNNING,))[0]
-            study._storage.set_trial_user_attr(trial._trial_id, history.REPEATS, found.number)
+            open_study = study_of(tmp_path)
+            trial = open_study.get_trials(states=(TrialState.RUNNING,))[0]
+            open_study._storage.set_trial_user_attr(trial._trial_id, history.REPEATS, found.number)
             raise KeyboardInterrupt
         return found
 
