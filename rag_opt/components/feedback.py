@@ -43,13 +43,24 @@ class Feedback(Record):
         counts = vectors[rows]
         shares = scores.astype(np.float64) / scores.sum() / np.maximum(counts.sum(axis=1), 1)
         model: Floats = counts.T @ shares
-        best = np.lexsort((np.arange(len(model)), -model))[: self.terms]
+        best = _greatest(model, vocabulary, self.terms)
         total, own = model[best].sum(), sum(words.values())
         grown = {word: self.own_weight * weight / own for word, weight in words.items()}
-        for place in best[model[best] > 0].tolist():
+        for place in best:
             word = vocabulary[place]
             grown[word] = grown.get(word, 0.0) + (1 - self.own_weight) * float(model[place] / total)
         return grown
+
+
+def _greatest(model: Floats, vocabulary: list[str], count: int) -> list[int]:
+    """The places of the words of greatest weight above 0, equal ones by their letters.
+
+    The vocabulary's own order is another one in each process.
+    """
+    known = np.flatnonzero(model > 0)
+    if len(known) > count:
+        known = known[model[known] >= np.partition(model[known], len(known) - count)[len(known) - count]]
+    return sorted(known.tolist(), key=lambda place: (-model[place], vocabulary[place]))[:count]
 
 
 @component

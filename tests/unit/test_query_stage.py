@@ -422,3 +422,15 @@ def test_a_chunk_that_every_wording_finds_beats_one_that_a_single_wording_finds_
     assert dict(found.hits(0)) == pytest.approx(worth)
     assert rows(found) == [0, 2, 1]
     assert {usage.stage for usage in found.usage.values()} == {"query"}
+
+
+def test_words_of_equal_weight_grow_a_query_in_the_same_way_whatever_their_order() -> None:
+    """BM25's vocabulary has another order in each process."""
+    names = ["zebra", "apple", "mango", "kiwi"]
+    counts = np.array([[1, 1, 1, 1]])
+    hits = np.array([0], np.int32), np.array([2.0], np.float32)
+    grown = []
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        vocabulary = [names[place] for place in order]
+        grown.append(Feedback(1, 2, 0.5).grown({"zebra": 1.0}, hits, csr_array(counts[:, order]), vocabulary))
+    assert grown[0] == grown[1] == grown[2] == {"zebra": 0.5, "apple": 0.25, "kiwi": 0.25}
