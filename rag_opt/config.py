@@ -185,7 +185,11 @@ def _composition(message: str, words: Words) -> str:
     parent, _, last = key.rpartition(".")
     base = compose(NAME, overrides=[word for word in words if word.startswith("hydra.") or _group_of(word) in groups()])
     node = OmegaConf.select(base, parent, throw_on_missing=False) if parent else base
-    names = [*map(str, node), *([] if parent else groups())] if isinstance(node, DictConfig) else []
+    names = (
+        [*(str(name) for name in node if name != "components"), *([] if parent else groups())]
+        if isinstance(node, DictConfig)
+        else []
+    )
     where = f" in '{parent}'" if parent else ""
     return f"'{key}' is not a key{where} of this configuration; {nearest(last, names)}".rstrip("; ")
 

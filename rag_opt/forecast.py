@@ -20,11 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import environment, history
-from rag_opt.components.chat import Chat
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
 from rag_opt.metrics.catalogue import JUDGE, Metric
-from rag_opt.plan import Plan, sampler_of
+from rag_opt.plan import Plan, asks_models, sampler_of
 from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
 from rag_opt.replies import Rehearsal, Spent
@@ -132,9 +131,9 @@ def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     done = places_taken(study) if study is not None else 0
     seen = history.paid_share(study) if study is not None else {}
     left = max(0, plan.settings.n_trials - done)
-    configurations = list(_configurations(plan, study, done, min(left, CONFIGURATIONS)))
-    if not any(_asks(plan, given) for given in configurations) and not _judging(plan.dev):
+    if not _judging(plan.dev) and not asks_models(plan.space, plan.dev.base):
         return Forecast(left, 0, {})
+    configurations = list(_configurations(plan, study, done, min(left, CONFIGURATIONS)))
     searched = _rehearsed(plan, plan.dev, configurations)
     # The best, the baseline, and of the tied ones about half are as many as there may be.
     finalists = configurations[: 2 + plan.settings.ties // 2]
@@ -168,11 +167,6 @@ def _configurations(plan: Plan, study: optuna.Study | None, done: int, count: in
 def _judging(bench: Bench) -> tuple[Metric, ...]:
     """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
     return tuple(metric for metric in bench.metrics if metric.name.startswith(JUDGE))
-
-
-def _asks(plan: Plan, given: Sequence[str]) -> bool:
-    parts = plan.dev.pipeline(given).parts
-    return any(isinstance(getattr(part.component, "chat", None), Chat) for part in parts)
 
 
 def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BruteForceSampler
 
 from rag_opt.components.pace import fast_precision
-from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of
+from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of, stages
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
@@ -248,17 +248,31 @@ def _precision(config: DictConfig, store: Store) -> dict[str, str]:
     return {"precision": fast_precision(store)} if encoder.get("precision") == "auto" else {}
 
 
-def _choices(space: SearchSpace, overrides: Sequence[str]) -> str:
-    """The content of every stage's file, and every prompt, that the space names: models, prompts, defaults."""
-    named: dict[str, Any] = {}
+def _named(space: SearchSpace) -> Iterator[tuple[str, str]]:
+    """Every parameter of names, and each of its choices, as text."""
     for parameter in space.parameters:
         for value in getattr(parameter.distribution, "choices", ()):
-            word = f"{parameter.name}={value}"
-            if parameter.name in STAGES:
-                named[word] = fingerprint(composed([*overrides, word]), [parameter.name])
-            elif parameter.name.endswith(".prompt"):
-                named[word] = prompt_of(str(value))
-    return key_of(named)
+            yield parameter.name, str(value)
+
+
+def asks_models(space: SearchSpace, overrides: Sequence[str]) -> bool:
+    """Whether any stage of this configuration, or one that the space may choose, calls language models."""
+    nodes = [
+        *stages(overrides).values(),
+        *(stages([*overrides, f"{name}={value}"])[name] for name, value in _named(space) if name in STAGES),
+    ]
+    return any("chat" in component for node in nodes for component in node["components"].values())
+
+
+def _choices(space: SearchSpace, overrides: Sequence[str]) -> str:
+    """The content of every stage's file, and every prompt, that the space names: models, prompts, defaults."""
+    files = {
+        f"{name}={value}": fingerprint(composed([*overrides, f"{name}={value}"]), [name])
+        for name, value in _named(space)
+        if name in STAGES
+    }
+    prompts = {value: prompt_of(value) for name, value in _named(space) if name.endswith(".prompt")}
+    return key_of(files, prompts)
 
 
 def _prints(

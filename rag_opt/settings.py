@@ -13,6 +13,7 @@ from rag_opt.errors import ConfigError
 from rag_opt.trust import plain
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
+TRACES = ("none", "finalists", "all")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that are devices on Windows, with any ending."""
 
@@ -35,6 +36,7 @@ class Settings:
     budget_tokens: float | None
     budget_seconds: float | None
     forecast: bool
+    traces: str
 
 
 def settings_of(config: DictConfig, variant: str = "") -> Settings:
@@ -66,6 +68,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         budget_tokens=_limit("budget.tokens", config.budget.tokens),
         budget_seconds=_limit("budget.minutes", config.budget.minutes, 60.0),
         forecast=bool(plain(config.forecast)),
+        traces=_traces(config.tracking),
     )
 
 
@@ -98,8 +101,16 @@ def _whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> i
 def _limit(key: str, given: Any, scale: float = 1.0) -> float | None:
     """A limit above 0, or none."""
     if given is not None and not _is_number(given, 0):
-        raise ConfigError(f"{key}={given}: {'minutes' if scale > 1 else 'a number'} above 0, or null, are expected")
+        raise ConfigError(f"{key}={given}: {'minutes' if scale > 1 else 'a number'} above 0, or null, expected")
     return None if given is None else scale * given
+
+
+def _traces(tracking: DictConfig) -> str:
+    """Whose questions are kept as traces; none without tracking."""
+    given = plain(tracking.get("traces", TRACES[0]))
+    if given not in TRACES:
+        raise ConfigError(f"tracking.traces={given}: one of {', '.join(TRACES)} is expected")
+    return str(given)
 
 
 def _is_number(given: Any, above: float) -> bool:

@@ -157,7 +157,7 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
     from rag_opt.conclude import words_of
     from rag_opt.progress import say, track
 
-    which = plain(plan.config.tracking)["traces"]
+    which = plan.settings.traces
     if which == "none":
         return
     from rag_opt.traces import Tracer

@@ -30,6 +30,9 @@ SECRET = re.compile(
 """What keys of well-known services look like."""
 
 
+RESOLVING = "ConfigError raised while resolving interpolation: "
+
+
 def check_secret(where: str, value: Any) -> None:
     """Raise ConfigError where a text looks like a key itself; it is not repeated."""
     if isinstance(value, str) and SECRET.search(value):
@@ -60,7 +63,8 @@ def plain(config: Any) -> Any:
             else config
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        # What a resolver of ours has refused says itself what is wrong.
+        raise ConfigError(str(error).splitlines()[0].removeprefix(RESOLVING)) from error
 
 
 def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:

@@ -47,6 +47,14 @@ class CallError(Exception):
         self.spent = spent
 
 
+def check_model(model: Any) -> None:
+    """Raise ValueError unless a model is named."""
+    require(
+        isinstance(model, str) and bool(model.strip()),
+        f"a model must be named, such as llm.model=gpt-4o-mini, not {model}",
+    )
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a model is to answer: temperature, top_p, seed, and at most so many tokens."""

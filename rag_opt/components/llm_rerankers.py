@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk
+from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
 from rag_opt.components.prompts import Prompt, check, messages, numbered
 from rag_opt.components.ranking import by_place, stacked
 from rag_opt.components.stage import Stage, require, require_whole
@@ -71,6 +71,7 @@ class ListwiseReranker(LLMReranker):
         require(step <= window, f"step must be at most window = {window}, not {step}")
         if keep is not None:
             require_whole("keep", keep)
+        check_model(model)
         check(prompt, {"user": ("question", "documents", "count")})
         self.chat = chat
         self.model = model
@@ -130,6 +131,7 @@ class PointwiseReranker(LLMReranker):
     def __init__(self, chat: Chat, model: str, prompt: Prompt, keep: int | None = None) -> None:
         if keep is not None:
             require_whole("keep", keep)
+        check_model(model)
         check(prompt, {"user": ("question", "document")})
         self.chat = chat
         self.model = model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk
+from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
 from rag_opt.components.prompts import Prompt, check, messages, numbered
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
@@ -49,6 +49,7 @@ class Synthesis(Stage):
     ) -> None:
         require(synthesis in MODES, f"synthesis must be one of {', '.join(MODES)}, not {synthesis}")
         require_whole("pack_tokens", pack_tokens)
+        check_model(model)
         check(prompt, FIELDS)
         self.chat = chat
         self.model = model

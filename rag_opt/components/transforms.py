@@ -8,7 +8,7 @@ from typing import Any
 
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk, Talks
+from rag_opt.components.chat import Chat, Request, Sampling, Talk, Talks, check_model
 from rag_opt.components.prompts import Messages, Prompt, check, messages
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
@@ -69,6 +69,7 @@ class HyDE(Transformation):
         self, chat: Chat, model: str, prompt: Prompt, passages: int, temperature: float, max_tokens: int
     ) -> None:
         require_whole("passages", passages)
+        check_model(model)
         check(prompt, {"user": ("question",)})
         self.chat = chat
         self.model = model
@@ -95,6 +96,7 @@ class MultiQuery(Transformation):
 
     def __init__(self, chat: Chat, model: str, prompt: Prompt, count: int, temperature: float) -> None:
         require_whole("count", count)
+        check_model(model)
         check(prompt, {"user": ("question", "count")})
         self.chat = chat
         self.model = model
@@ -119,6 +121,7 @@ class Rewriting(Transformation):
     """Common to both places where a rewritten query may be searched for."""
 
     def __init__(self, chat: Chat, model: str, prompt: Prompt, temperature: float) -> None:
+        check_model(model)
         check(prompt, {"user": ("question",)})
         self.chat = chat
         self.model = model

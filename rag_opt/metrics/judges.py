@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk
+from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
 from rag_opt.components.prompts import Prompt, check, messages, numbered
 from rag_opt.keys import key_of
 from rag_opt.records import Scores, Usage
@@ -65,6 +65,7 @@ class Judges:
     repeats: int
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         for aspect, prompt in self.prompts.items():
             check(prompt, {"user": FIELDS[aspect]})
 

@@ -185,3 +185,42 @@ def test_a_retrieval_metric_without_qrels_is_refused(animals, tmp_path) -> None:
         plan(animals, tmp_path, f"dataset.questions={questions}")
     found = plan(animals, tmp_path, f"dataset.questions={questions}", "objective=answer")
     assert "nDCG@10" not in {metric.name for metric in found.dev.metrics}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generator=openai", "generator.prompt=anwser"], "^prompt=anwser: .*did you mean 'answer'"),
+        (["generator=openai", "generator.prompt=../answer"], "^prompt='../answer': the name of a file"),
+        (["generator=openai", "llm.model=null"], "a model must be named"),
+        (["query=rewrite", "retriever=hybrid", "llm.model=''"], "a model must be named"),
+        (["reranker=llm_pointwise", "llm.model=null"], "a model must be named"),
+        (["generator=openai", "objective=judged", "judge.model=null"], "a model must be named"),
+        (["tracking.traces=finalist"], "^tracking.traces=finalist: one of none, finalists, all"),
+        (["query=hyde", "retriever=bm25"], "^hyde: it gives dense_queries, which nothing here takes"),
+        (["query=rm3", "retriever=dense"], "^rm3: it gives feedback, which nothing here takes"),
+        (["search_space=answering"], r"'generator.prompt' is not a key in 'generator'.*; valid: max_tokens$"),
+        (["budget.usd=-1"], "^budget.usd=-1: a number above 0"),
+        (["budget.minutes=soon"], "^budget.minutes=soon: minutes above 0"),
+        (["retriever=hybrid_web"], "name its address, such as web.url="),
+        (["embedder=hashing", "reranker=maxsim"], "maxsim needs an embedder with token vectors"),
+    ],
+)
+def test_what_a_model_or_the_web_lacks_is_said_before_anything_is_written(
+    animals: list[str], tmp_path, services: list[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(RagOptError, match=rf"(?m){message}"):
+        plan([*animals, *services], tmp_path, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_asks_models_is_known_without_drawing_a_configuration(animals: list[str], tmp_path, services) -> None:
+    from rag_opt.plan import asks_models
+
+    base = [*animals, *services]
+    for words, asked in (([], False), (["generator=openai"], True), (["retriever=hybrid", SEARCHED], True)):
+        found = plan(base, tmp_path, *words)
+        assert asks_models(found.space, found.dev.base) == asked
+
+
+SEARCHED = "+search_space.query='choice(none, rewrite)'"
