@@ -243,6 +243,11 @@ def _shown(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tup
     return tuple(f"{'✓ ' if key in relevant else ''}{key}: {' '.join(texts.get(key, '').split())[:90]}" for key in ids)
 
 
+def typed(plan: Plan, *without: str) -> list[str]:
+    """The words of the study's own command line less these keys, for people: a password in them is hidden."""
+    return [_without_password(word) for word in plan.dev.base if word.partition("=")[0] not in without]
+
+
 def _without_password(word: str) -> str:
     key, _, url = word.partition("=")
     return f"{key}={hidden(url.strip(QUOTES))}" if key.lstrip("+") == "storage.url" and "{" not in url else word
@@ -250,7 +255,7 @@ def _without_password(word: str) -> str:
 
 def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
     node, settings = plain(plan.config.tracking), plan.settings
-    longer = [_without_password(word) for word in plan.dev.base if not word.startswith("n_trials=")]
+    longer = typed(plan, "n_trials")
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])

@@ -73,7 +73,7 @@ class Forecast:
         return (
             f"forecast: {self.trials} trials and their confirmation: {rounded(self.calls)} calls to models, "
             f"{rounded(paid.calls)} of them paid: {rounded(paid.tokens)} tokens, {money(paid.usd)}, "
-            f"{minutes(paid.seconds)} (nothing pruned)"
+            f"time of calls {minutes(paid.seconds)} (nothing pruned)"
         )
 
     def lines(self, tokens: float | None, usd: float | None) -> list[str]:
@@ -117,8 +117,8 @@ def money(usd: float) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """The time that calls take."""
-    return "time known after the first calls" if math.isnan(seconds) else f"about {clock(seconds)} of calls"
+    """The time that calls take; unknown before the first ones."""
+    return "unknown yet" if math.isnan(seconds) else f"about {clock(seconds)}"
 
 
 def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:

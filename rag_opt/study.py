@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME
+from rag_opt.config import FOLDER, NAME, quoted
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.trust import plain
@@ -43,6 +43,7 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
 
     with Screen() as screen:
         with environment.no_collection():
+            from rag_opt.conclude import typed
             from rag_opt.forecast import forecast
             from rag_opt.plan import planned
             from rag_opt.storage import locked
@@ -51,7 +52,11 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
             plan = planned(overrides, variant)
         screen.say(_greeting(plan))
         if plan.settings.forecast:
-            screen.console.print(forecast(plan).table())
+            told = forecast(plan)
+            screen.console.print(told.table())
+            for line in told.lines(plan.settings.budget_tokens, plan.settings.budget_usd)[1:]:
+                screen.say(line)
+            screen.say(f"run it: python -m rag_opt.study {quoted(typed(plan, 'forecast'))}")
             return Outcome(plan.settings.name, plan.settings.folder)
         try:
             with locked(plan.settings.folder):
