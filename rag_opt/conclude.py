@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from rag_opt import history, paired, scorebook
 from rag_opt.config import quoted
 from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
+from rag_opt.databases import hidden
 from rag_opt.findings import Findings, Loss
 from rag_opt.latency import Latency
 from rag_opt.metrics.catalogue import SPREAD
@@ -22,7 +23,6 @@ from rag_opt.progress import say, track
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.search_space import values_of, words
 from rag_opt.session import measured_config, replay_command
-from rag_opt.storage import hidden
 from rag_opt.trust import plain
 
 TIMED = 3
@@ -52,7 +52,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     trials = study.get_trials(deepcopy=False)
     return Findings(
         name=plan.settings.name,
-        url=hidden(storage_url(plan)),
+        url=hidden(plan.storage_url),
         signs=plan.objective.signs,
         cost=plan.objective.cost.name,
         trials=len(trials),
@@ -76,11 +76,6 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         paid=_paid(plan),
         noise=_noise(plan, [evaluations[number] for number in pair]),
     )
-
-
-def storage_url(plan: Plan) -> str:
-    """The storage's URL as the configuration gives it."""
-    return str(plain(plan.config.storage.url)).replace("{folder}", plan.settings.folder.as_posix())
 
 
 def words_of(study: optuna.Study, number: int) -> list[str]:
@@ -265,7 +260,7 @@ def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
     commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
     commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
     artifacts = quoted([(settings.folder / "artifacts").as_posix()])
-    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(storage_url(plan))])} --artifact-dir {artifacts}"
+    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(plan.storage_url)])} --artifact-dir {artifacts}"
     if node["enabled"]:
         commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
     return commands

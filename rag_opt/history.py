@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.replies import Spent
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, INTERRUPTED, Trials
+from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Trials
 
 ORIGIN = "origin"
 BASELINE = "baseline"
@@ -89,10 +89,15 @@ def baseline_of(study: Trials) -> FrozenTrial | None:
 
 
 def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | None:
-    """The trial that has measured these values already, to its end or to where it was stopped; None without one."""
+    """The trial that has measured these values already, to its end or to where it was stopped; None without one.
+
+    A configuration that was given up counts as measured, and so does one that another process is measuring just now.
+    """
     wanted = _identity(values)
-    for trial in finished(study, TrialState.COMPLETE, TrialState.PRUNED):
-        if _identity(values_of(trial.params)) == wanted:
+    known = finished(study, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+    for trial in known:
+        failed = trial.state == TrialState.FAIL and GIVEN_UP not in trial.user_attrs
+        if not failed and _identity(values_of(trial.params)) == wanted:
             return trial
     return None
 
@@ -110,7 +115,7 @@ def without_repeats(study: optuna.Study) -> optuna.Study:
 
 
 def repeats(study: Trials) -> int:
-    """How many trials repeated an earlier one, and so were not measured."""
+    """How many trials repeated another one, and so were not measured."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     return sum(REPEATS in trial.user_attrs and INTERRUPTED not in trial.user_attrs for trial in trials)
 
@@ -140,18 +145,18 @@ def origins(study: optuna.Study) -> dict[str, int]:
     return dict(Counter(ways))
 
 
-def counts_of(study: optuna.Study) -> dict[str, int]:
-    """How many trials are complete, pruned, failed, repeated and interrupted."""
+def counts_of(study: Trials) -> dict[str, int]:
+    """How many trials are complete, pruned, failed, repeated, interrupted and given up."""
     trials = study.get_trials(deepcopy=False)
-    interrupted = sum(INTERRUPTED in trial.user_attrs for trial in trials)
-    counted = (t for t in trials if REPEATS not in t.user_attrs and INTERRUPTED not in t.user_attrs)
-    states = Counter(trial.state for trial in counted)
+    apart = {REPEATS, INTERRUPTED, GIVEN_UP}
+    states = Counter(trial.state for trial in trials if not apart & set(trial.user_attrs))
     return {
         "complete": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
         "repeated": repeats(study),
-        "interrupted": interrupted,
+        "interrupted": sum(INTERRUPTED in trial.user_attrs for trial in trials),
+        "given up": sum(GIVEN_UP in trial.user_attrs for trial in trials),
     }
 
 

@@ -73,7 +73,7 @@ class Lease:
 def oldest_lease(root: Path) -> float:
     """Since when a living process uses the folder, in seconds of the epoch; inf when none does."""
     for path in sorted((root / LEASES).glob("*.lock")):
-        if not _abandoned(path):
+        if not abandoned(path):
             return int(path.name.partition("-")[0]) / 1e9
     return float("inf")
 
@@ -107,7 +107,7 @@ class Claims:
     def _taken(self) -> set[str]:
         names: set[str] = set()
         for note in self.folder.glob("*.json"):
-            if _abandoned(note.with_suffix(".claim")):
+            if abandoned(note.with_suffix(".claim")):
                 note.unlink(missing_ok=True)
                 continue
             try:
@@ -118,12 +118,13 @@ class Claims:
         return names
 
 
-def _abandoned(path: Path) -> bool:
+def abandoned(path: Path) -> bool:
     """Whether nobody holds this lock; its file is then removed."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, RuntimeError):
+        # filelock raises RuntimeError where this process holds the lock itself.
         return False
     path.unlink(missing_ok=True)
     lock.release()

@@ -55,6 +55,16 @@ class Plan:
         """The configuration that the command line itself describes: trial 0."""
         return self.seeds[0]
 
+    @property
+    def storage_url(self) -> str:
+        """The storage's URL, with the study's folder where it stands in it."""
+        return str(plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
+
+    @property
+    def shares_folder(self) -> bool:
+        """Whether all who share the storage share the study's folder: it lies in there."""
+        return "{folder}" in str(plain(self.config.storage.url))
+
 
 def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""

@@ -100,12 +100,12 @@ class Line:
     def describe(self, text: str) -> None:
         self.screen.progress.update(self._task, description=text)
 
-    def advance(self, told: str, remaining: int, steps: int = 1) -> None:
+    def advance(self, told: str, remaining: int, done: int) -> None:
         now = time.monotonic()
         self._spans.append(now - self._last)
         self._last = now
         left = self._left(remaining)
-        self.screen.progress.update(self._task, advance=steps, left=left)
+        self.screen.progress.update(self._task, completed=done, left=left)
         if not self.screen.live:
             self.screen.say(f"{told} · {left}" if left else told)
 

@@ -87,8 +87,9 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
     """The findings and the study of a folder; raises StudyError or StorageError where there is none."""
     from optuna.study import StudyDirection
 
+    from rag_opt.databases import sqlite_path
     from rag_opt.findings import Findings
-    from rag_opt.storage import opened, sqlite_path
+    from rag_opt.storage import opened
 
     findings = Findings.read(folder)
     database = folder / "study.db"

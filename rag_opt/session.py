@@ -4,38 +4,73 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 import yaml
-from optuna.samplers import RandomSampler
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
-from rag_opt import history, scorebook
+from rag_opt import archive, history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
-from rag_opt.history import BASELINE, ORIGIN, REPEATS, SEED
-from rag_opt.plan import Plan, sampler_of, seed_of
-from rag_opt.progress import Screen
+from rag_opt.gate import Gate
+from rag_opt.history import ORIGIN, REPEATS
+from rag_opt.places import Places, measured
+from rag_opt.plan import Plan, pruner_of
+from rag_opt.processes import NOBODY, Crew
+from rag_opt.progress import Line, Screen
 from rag_opt.racing import Race
 from rag_opt.records import Evaluation
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
-from rag_opt.storage import EXHAUSTED, Moment, interrupt, note, places_taken, snapshot_sampler, stoppable, stopped
+from rag_opt.stopping import Stopping
+from rag_opt.storage import (
+    DATABASE_ERRORS,
+    EXHAUSTED,
+    Moment,
+    check_fingerprints,
+    close,
+    explained,
+    gate_for,
+    interrupt,
+    ledger_of,
+    note,
+    opened,
+    stoppable,
+    stopped,
+)
+from rag_opt.telling import best, told
 
 SEARCH_ONLY = (
-    *("n_trials", "timeout", "threads", "split", "seeds", "confirmation", "budget", "forecast", "question"),
+    *(
+        "n_trials",
+        "n_workers",
+        "launcher",
+        "retries",
+        "timeout",
+        "threads",
+        "split",
+        "seeds",
+        "confirmation",
+        "budget",
+        "forecast",
+        "question",
+    ),
     *("sampler", "pruner", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
-RANDOM_AFTER = 5
-"""Repeats in a row after which a configuration is drawn at random."""
+POLL = 0.1
+"""Seconds between two looks at whether a place has become free."""
 
 GIVE_UP_AFTER = 200
 """Repeats in a row after which the space counts as exhausted."""
@@ -49,99 +84,137 @@ WIRING = ("components", "chat", "scorer")
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
+class Claim(NamedTuple):
+    """A trial of this process, with the values that it measures."""
+
+    trial: Trial
+    values: dict[str, Value]
+
+
+class Turn(Enum):
+    """What a process does that was given no trial."""
+
+    WAIT = "others are at the last ones, which may die"
+    AGAIN = "the trial is finished already: it repeats another one, or failed as it was drawn"
+    OVER = "no more trials"
+
+
 @dataclass
 class Session:
-    """One process at work on a study."""
+    """One process at work on a study, alone or beside others."""
 
     plan: Plan
     study: optuna.Study
     screen: Screen
+    gate: Gate
+    stopping: Stopping
     callbacks: Sequence[Callback] = ()
-    race: Race | None = None
+    crew: Crew = NOBODY
+    race: Race | None = field(init=False)
     spending: Spending = field(init=False)
+    places: Places = field(init=False)
     _now: Moment = field(init=False)
     start: float = field(default_factory=time.monotonic)
-    _best_now: str = ""
     _rivals: Sequence[int] = ()
     _again: int = 0
 
     def __post_init__(self) -> None:
+        self.race = pruner_of(self.plan.config)[1]
         self.spending = Spending(self.plan)
+        self.places = Places(self.plan, self.study, self.gate, self.crew)
 
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
         self._now = Moment(self.study)
-        with self.screen.trials(total, self._measured()) as line:
-            while (
-                self._measured() < total
-                and not self._late()
-                and not self._exhausted()
-                and self.spending.allowed(self._now)
-            ):
-                trial = self._ask(places_taken(self._now))
-                self._best_now = self._best()
-                line.describe(f"trial {trial.number}{self._best_now}")
-                self._run(trial, line.describe)
-                self._now = Moment(self.study)
-                finished = self._now.get_trials()[trial.number]
-                for callback in self.callbacks:
-                    callback(self.study, finished)
-                line.advance(self._told(finished), total - self._measured(), int(REPEATS not in finished.user_attrs))
+        self.stopping.gentle = True
+        try:
+            with self.screen.trials(total, measured(self._now)) as line:
+                while (claim := self._claimed(line)) is not Turn.OVER:
+                    if isinstance(claim, Claim):
+                        line.describe(f"trial {claim.trial.number}{best(self._now)}")
+                        self._run(claim, line.describe)
+                        self._ended(claim.trial, line)
+                    elif claim is Turn.WAIT:
+                        time.sleep(POLL)
+        except KeyboardInterrupt:
+            with self.gate.alone():
+                self.places.released()
+            raise
+        finally:
+            self.stopping.gentle = False
+        self._say_why()
+
+    def _claimed(self, line: Line) -> Claim | Turn:
+        """A trial that no other process has; alone in here among all processes."""
+        self.stopping.check()
+        with self.gate.alone():
+            self._now = self.places.swept()
+            if self._over():
+                return Turn.OVER
+            if not self.places.free(self._now):
+                return Turn.WAIT
+            trial = self.places.asked(self._now)
+            try:
+                values = self.plan.space.suggest(trial)
+                if ORIGIN not in trial.user_attrs:
+                    trial.set_user_attr(ORIGIN, history.drawn(self.study.sampler, trial))
+                if not self._repeated(trial, values):
+                    return Claim(trial, values)
+            except DATABASE_ERRORS:
+                raise
+            except Exception as error:
+                # A sampler may fail in any way; the study goes on.
+                self._fail(trial, error)
+        self._ended(trial, line)
+        return Turn.AGAIN
+
+    def _over(self) -> bool:
+        complete = measured(self._now) >= self.plan.settings.n_trials and self.places.certain(self._now)
+        return complete or self._late() or self._exhausted() or not self.spending.allowed(self._now)
+
+    def _ended(self, trial: Trial, line: Line) -> None:
+        """Have everyone know of a trial that has ended."""
+        self._now = Moment(self.study)
+        finished = self._now.get_trials()[trial.number]
+        for callback in self.callbacks:
+            callback(self.study, finished)
+        left = self.plan.settings.n_trials - measured(self._now)
+        line.advance(told(self.plan, self._now, finished, self.spending.outlook(left)), left, measured(self._now))
+
+    def _say_why(self) -> None:
         if self.spending.purse.empty:
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
         if self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
-    def _measured(self) -> int:
-        return places_taken(self._now) - history.repeats(self._now)
-
-    def _ask(self, place: int) -> Trial:
-        again = history.latest_repeats(self._now)
-        # A sampler that has fallen for one configuration would propose it for ever.
-        own = again < RANDOM_AFTER
-        self.study.sampler = (
-            sampler_of(self.plan.config, place) if own else RandomSampler(seed_of(self.plan.config, place))
-        )
-        snapshot_sampler(self.study)
-        seeds = self.plan.seeds
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if place < len(seeds) and not waiting:
-            self.study.enqueue_trial(
-                self.plan.space.as_asked(seeds[place]), user_attrs={ORIGIN: SEED if place else BASELINE}
-            )
-        return self.study.ask()
-
-    def _run(self, trial: Trial, describe: Callable[[str], None]) -> None:
-        seen: list[Progress] = []
+    def _run(self, claim: Claim, describe: Callable[[str], None]) -> None:
+        trial, seen = claim.trial, list[Progress]()
         self.plan.dev.store.troubles.clear()
         try:
-            values = self.plan.space.suggest(trial)
-            if ORIGIN not in trial.user_attrs:
-                trial.set_user_attr(ORIGIN, history.drawn(self.study.sampler, trial))
-            if self._repeated(trial, values):
-                return
-            given = words(values)
+            given = words(claim.values)
             self._note(trial, given)
             self._rivals = [rival.number for rival in history.front_of(self._now)[:RIVALS]] if self.race else ()
+            if not self.plan.shares_folder:
+                archive.fetch(self.study, self.plan.settings.folder, self._rivals)
             before = self.spending.paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
+            self._keep(trial, evaluation, before)
+            self._finish(trial, evaluation)
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
-        except KeyboardInterrupt:
-            interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+        except UpdateFinishedTrialError:
+            self.screen.say(f"trial {trial.number}: taken for dead meanwhile, and given to another process")
+        except (KeyboardInterrupt, StorageInternalError):
             raise
-        except Exception as error:
+        except BaseException as error:
+            # A trial may fail in any way that its components can, even by leaving; the study goes on.
             if self.spending.purse.empty:
                 # Its place is taken again once there is a greater budget.
                 interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
-                return
-            # A trial may fail in any way that its components can; the study goes on.
-            self._fail(trial, error)
-        else:
-            self._keep(trial, evaluation, before)
-            self._finish(trial, evaluation)
+            else:
+                self._fail(trial, error)
 
     def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
         """Tell the values, or why they can't stand for the configuration."""
@@ -154,7 +227,7 @@ class Session:
         else:
             self._tell(trial, TrialState.COMPLETE, results)
 
-    def _fail(self, trial: Trial, error: Exception) -> None:
+    def _fail(self, trial: Trial, error: BaseException) -> None:
         causes = "".join(
             f"; {stage}: {why}" for stage, why in self.plan.dev.store.troubles.items() if why not in str(error)
         )
@@ -174,10 +247,14 @@ class Session:
                 trial.set_user_attr(key, earlier.user_attrs[key])
         for name, value in earlier.constraints.items():
             trial.set_constraint(name, value)
-        self._tell(trial, earlier.state, earlier.values if earlier.state == TrialState.COMPLETE else None)
+        # Of one that is being measured nothing is known yet.
+        state = earlier.state if earlier.state.is_finished() else TrialState.FAIL
+        self._tell(trial, state, earlier.values if state == TrialState.COMPLETE else None)
         return True
 
     def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
+        if not self.plan.shares_folder:
+            archive.put(self.study, self.plan.settings.folder, trial.number)
         with stoppable(self.study):
             self.study.tell(trial, values, state)
         if stopped(self.study):
@@ -185,11 +262,12 @@ class Session:
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
+        self.stopping.check()
         if progress.batch < len(self.plan.dev.questions.batches):
             self.spending.purse.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
-        describe(f"trial {trial.number}{self._best_now} · running {running:.4f}")
+        describe(f"trial {trial.number}{best(self._now)} · running {running:.4f}")
         over = progress.batch == len(self.plan.dev.questions.batches)
         if not over and self._lost(progress):
             raise optuna.TrialPruned
@@ -268,26 +346,26 @@ class Session:
         limit = self.plan.settings.timeout
         return limit is not None and time.monotonic() - self.start > limit
 
-    def _best(self) -> str:
-        front = history.front_of(self._now)
-        if len(self.study.directions) > 1:
-            return f" · {len(front)} on the Pareto front" if front else ""
-        return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
-    def _told(self, trial: FrozenTrial) -> str:
-        outlook = self.spending.outlook(self.plan.settings.n_trials - self._measured())
-        return f"trial {trial.number}: {self._result(trial)}{self._best()}{outlook}"
-
-    def _result(self, trial: FrozenTrial) -> str:
-        if REPEATS in trial.user_attrs:
-            return f"the same as trial {trial.user_attrs[REPEATS]}, not measured again"
-        if trial.state == TrialState.PRUNED:
-            return f"pruned after {trial.user_attrs['questions']} of {self.plan.dev.questions.count} questions"
-        if trial.state == TrialState.FAIL:
-            return f"failed: {trial.user_attrs.get('reason', '')[:200]}"
-        kept = "" if history.feasible(trial) else ", beyond a constraint"
-        pairs = zip(self.plan.objective.names, trial.values, strict=True)
-        return " ".join(f"{name} {value:.4f}" for name, value in pairs) + kept
+@contextmanager
+def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
+    """The plan's study, opened, and this process's place in it until the end; raises a StudyError."""
+    with explained(plan.storage_url):
+        directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
+        study = opened(plan.storage_url, plan.settings.name, directions)
+        gate = gate_for(study)
+        try:
+            with gate.alone():
+                check_fingerprints(study, plan.fingerprints, plan.settings.folder)
+                if not plan.shares_folder:
+                    archive.prepare(study)
+                if plan.dev.store.purse is not None:
+                    plan.dev.store.purse.study = ledger_of(study)
+            study.pruner = pruner_of(plan.config)[0]
+            yield study, gate
+        finally:
+            gate.leave()
+            close(study)
 
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Settings:
     folder: Path
     seed: int
     n_trials: int
+    n_workers: int
+    retries: int
     timeout: float | None
     batches: int
     test_share: float
@@ -58,6 +60,8 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         folder=Path(str(plain(config.studies_dir))).expanduser().joinpath(*parts),
         seed=_whole(config, "seed", 0),
         n_trials=_whole(config, "n_trials", 1),
+        n_workers=_whole(config, "n_workers", 1),
+        retries=_whole(config, "retries", 0),
         timeout=_limit("timeout", config.timeout, 60.0),
         batches=_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,

@@ -11,9 +11,11 @@ from hydra._internal.utils import get_args_parser
 from rag_opt.config import checked, parse
 from rag_opt.errors import RagOptError
 from rag_opt.settings import settings_of
+from rag_opt.stopping import Terminated
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 class Refused(SystemExit):
@@ -25,7 +27,10 @@ class Refused(SystemExit):
 
 
 def run_hydra(task: Callable[[], Any]) -> None:
-    """Check the command line, run the Hydra main function, and end with 0, 2 (refused) or 130 (stopped by Ctrl-C)."""
+    """Check the command line, run the Hydra main function, and end with its status.
+
+    0, 2 (refused), 130 or 143 (stopped by Ctrl-C or SIGTERM).
+    """
     args = get_args_parser().parse_args()
     try:
         if not (args.help or args.hydra_help or args.shell_completion):
@@ -38,9 +43,9 @@ def run_hydra(task: Callable[[], Any]) -> None:
         sys.exit(_said(refused.error))
     except RagOptError as error:
         sys.exit(_said(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 def search_path(config: Any) -> list[str]:

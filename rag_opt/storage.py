@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Container, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
-from optuna.storages import RDBStorage
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from rag_opt.databases import engine_url, hidden, patient, reason_of, sqlite_path
 from rag_opt.errors import DriftError, StorageError, StudyError
+from rag_opt.gate import Gate, creating, gate_of
+from rag_opt.progress import say
 
 BUSY_SECONDS = 60
 FINGERPRINTS = "rag_opt:fingerprints"
@@ -34,20 +39,24 @@ EXHAUSTED = "rag_opt:exhausted"
 NOTE_PART = 2045
 """Characters that one of optuna-dashboard's attributes holds."""
 
+GIVEN_UP = "given_up"
+"""User attribute of a trial whose configuration has ended too many processes."""
+
+DEATHS, EARLIER_DEATHS = "deaths", "earlier_deaths"
+"""User attributes: how many processes have died over this configuration so far, and before this trial."""
+
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder made, and held by this process alone; raises StudyError when that can't be."""
+    """The folder made, its reports this process's alone; others wait. Raises StudyError when that can't be."""
     lock = FileLock(folder / "study.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StudyError(
-            f"{folder}: another process is running this study; wait for it, or choose name=<another name>"
-        ) from error
+        lock.acquire()
     except OSError as error:
         raise StudyError(
             f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir="
@@ -58,34 +67,46 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+class PatientStorage(RDBStorage):
+    """Optuna's storage, which waits for a database that is locked, restarts, or is out of reach for a moment."""
+
+
+for _name in (*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial_param", "_get_trials"):
+    setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))
+
+
 def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Study:
-    """The study of this name, new or as it was left; raises StorageError when the storage can't be used."""
+    """The study of this name, new or as it was left; raises StorageError when the storage can't be used.
+
+    Of several processes that begin at once one makes the tables, and the study.
+    """
     database = sqlite_path(url)
-    if database is not None:
-        check_sqlite(database)
-    try:
-        storage = RDBStorage(url, engine_kwargs=_engine_options(database is not None))
+    with creating(url):
         if database is not None:
-            _immediate(storage.engine)
-        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StorageError(f"storage.url={hidden(url)}: can't be opened: {reason}") from error
+            check_sqlite(database)
+        with explained(url):
+            storage = PatientStorage(
+                engine_url(url), engine_kwargs=_engine_options(database is not None), skip_compatibility_check=True
+            )
+            _upgrade(storage, database)
+            if database is not None:
+                _immediate(storage.engine)
+            return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
 
-def hidden(url: str) -> str:
-    """The URL without its password."""
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """What a database raises becomes a StorageError: what, where, what to do."""
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise StorageError("storage.url is not a database URL, such as sqlite:///folder/study.db") from error
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for other databases."""
-    hidden(url)
-    parts = sqlalchemy.make_url(url)
-    return Path(parts.database) if parts.get_backend_name() == "sqlite" and parts.database else None
+        yield
+    except (*DATABASE_ERRORS, ImportError) as error:
+        missing = isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
+        advice = (
+            "pip install 'rag-opt-studies[postgresql]'"
+            if missing
+            else "nothing that was told is lost: once that is mended the same command goes on from here"
+        )
+        raise StorageError(f"storage.url={hidden(url)}: can't be used: {reason_of(error)}; {advice}") from error
 
 
 def check_sqlite(path: Path) -> None:
@@ -101,10 +122,33 @@ def check_sqlite(path: Path) -> None:
             if tables and "studies" not in tables:
                 raise StorageError(f"{path}: this database is no Optuna study; choose another name=<study name>")
             connection.execute("PRAGMA journal_mode=WAL")
+            # A file that can't be written says so here, not in the first trial.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
+            connection.execute("ROLLBACK")
     except sqlite3.DatabaseError as error:
         raise StorageError(
             f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
         ) from error
+
+
+def _upgrade(storage: RDBStorage, database: Path | None) -> None:
+    """Bring tables that an older Optuna made up to date, a copy of the file kept; raises StorageError otherwise."""
+    found, wanted = storage.get_current_version(), storage.get_head_version()
+    if found == wanted:
+        return
+    if found not in storage.get_all_versions():
+        raise StorageError(f"{hidden(storage.url)}: a newer Optuna made these tables ({found}); pip install -U optuna")
+    if database is None:
+        raise StorageError(
+            f"{hidden(storage.url)}: an older Optuna made these tables ({found}, now {wanted}): back the database up "
+            "(pg_dump), then run: optuna storage upgrade --storage <the URL>"
+        )
+    copy = database.with_name(f"{database.name}.backup-{found}")
+    with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+    storage.upgrade()
+    say(f"{database}: an older Optuna made it; its tables are up to date now, the file as it was is {copy.name}")
 
 
 def _engine_options(is_sqlite: bool) -> dict[str, Any]:
@@ -154,6 +198,17 @@ def close(study: optuna.Study) -> None:
         engine.dispose()
 
 
+def engine_of(study: optuna.Study) -> sqlalchemy.Engine:
+    """The engine of the database that the study lies in."""
+    engine: sqlalchemy.Engine = _backend(study).engine
+    return engine
+
+
+def gate_for(study: optuna.Study) -> Gate:
+    """This process's place among those at work on the study."""
+    return gate_of(_backend(study).url, study._study_id)
+
+
 def _backend(study: optuna.Study) -> Any:
     # Optuna wraps a database storage in a cache.
     return getattr(study._storage, "_backend", study._storage)
@@ -185,23 +240,35 @@ Trials = optuna.Study | Moment
 
 
 def places_taken(study: Trials) -> int:
-    """Finished trials, those of killed processes not counted: what n_trials is compared with."""
-    return sum(INTERRUPTED not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=FINISHED))
+    """Finished trials that count: what n_trials is compared with.
+
+    Those of stopped processes don't, nor do configurations that were given up.
+    """
+    finished = study.get_trials(deepcopy=False, states=FINISHED)
+    return sum(INTERRUPTED not in trial.user_attrs and GIVEN_UP not in trial.user_attrs for trial in finished)
 
 
-def close_zombies(study: optuna.Study) -> list[int]:
-    """Mark trials that no process runs any more as failed, and put the sampler back to where they began."""
-    zombies = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in zombies:
-        interrupt(study, trial)
-    return [trial.number for trial in zombies]
+def interrupt(study: optuna.Study, trial: FrozenTrial, retries: int | None = None) -> None:
+    """End a trial whose place is to be taken again; one that has ended meanwhile stays as it is.
+
+    With `retries` its process died: after so many repeated deaths over a configuration that is given up.
+    """
+    deaths = int(trial.user_attrs.get(EARLIER_DEATHS, 0)) + (retries is not None)
+    given_up = retries is not None and deaths > retries
+    reason = "its process was stopped" if retries is None else "its process died"
+    if given_up:
+        reason = f"given up: its process died {deaths} times over this configuration (retries={retries})"
+    told = {"reason": reason, DEATHS: deaths, GIVEN_UP if given_up else INTERRUPTED: True}
+    with suppress(UpdateFinishedTrialError):
+        for key, value in told.items():
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    if trial.number == len(study.get_trials(deepcopy=False)) - 1:
+        _put_back(study)
 
 
-def interrupt(study: optuna.Study, trial: FrozenTrial) -> None:
-    """End a trial whose place is to be taken again."""
-    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
-    study._storage.set_trial_user_attr(trial._trial_id, "reason", "its process was stopped")
-    study.tell(trial.number, state=TrialState.FAIL)
+def _put_back(study: optuna.Study) -> None:
+    """Put the sampler back to where the latest trial began, which is to be drawn again."""
     before: Mapping[str, Any] = study.user_attrs.get(SNAPSHOT, {})
     for key in study._storage.get_study_system_attrs(study._study_id):
         if key.startswith(QMC):

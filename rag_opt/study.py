@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import optuna
 
     from rag_opt.findings import Findings
+    from rag_opt.gate import Gate
     from rag_opt.plan import Plan
     from rag_opt.progress import Screen
 
@@ -46,7 +48,6 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
             from rag_opt.conclude import typed
             from rag_opt.forecast import forecast
             from rag_opt.plan import planned
-            from rag_opt.storage import locked
 
             environment.quiet_optuna()
             plan = planned(overrides, variant)
@@ -59,8 +60,7 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
             screen.say(f"run it: python -m rag_opt.study {quoted(typed(plan, 'forecast'))}")
             return Outcome(plan.settings.name, plan.settings.folder)
         try:
-            with locked(plan.settings.folder):
-                findings, error = _worked(plan, screen)
+            findings, error = _worked(plan, screen)
         finally:
             plan.dev.store.settle()
     return Outcome(plan.settings.name, plan.settings.folder, findings, error)
@@ -78,50 +78,62 @@ def _greeting(plan: Plan) -> str:
 
 def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
-    from optuna.study import StudyDirection
+    from rag_opt import workers
+    from rag_opt.processes import Crew
+    from rag_opt.session import Session, entered
+    from rag_opt.stopping import Stopping
 
-    from rag_opt.conclude import storage_url
-    from rag_opt.forecast import forecast
-    from rag_opt.plan import pruner_of
-    from rag_opt.session import Session
-    from rag_opt.storage import check_fingerprints, close, close_zombies, ledger_of, opened, places_taken
-
-    settings = plan.settings
+    shared = workers.wanted(plan)
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
-    study = opened(storage_url(plan), settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
-    check_fingerprints(study, plan.fingerprints, settings.folder)
-    if plan.dev.store.purse is not None:
-        plan.dev.store.purse.study = ledger_of(study)
-    study.pruner, race = pruner_of(plan.config)
-    zombies = close_zombies(study)
-    if zombies or places_taken(study):
-        repeated = f"; {len(zombies)} interrupted, to be repeated" if zombies else ""
-        screen.say(f"resumed: {places_taken(study)} of {settings.n_trials} trials are done{repeated}")
-    if places_taken(study) < settings.n_trials:
-        told = forecast(plan, study)
-        for line in told.lines(settings.budget_tokens, settings.budget_usd):
-            screen.say(line)
-    with environment.no_collection():
-        tracker = _tracker(plan, study)
-    session = Session(plan, study, screen, [tracker] if tracker else [], race)
+    with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
+        _resumed(plan, study, gate, screen)
+        with environment.no_collection(), gate.alone():
+            tracker = _tracker(plan, study, gate)
+        callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))
+        at_work = workers.Workers if shared else Session
+        try:
+            at_work(plan, study, screen, gate, stopping, callbacks, crew).run()
+            return _finished(plan, study, gate, screen, tracker)
+        except BaseException as error:
+            if tracker:
+                with gate.alone():
+                    tracker.reconcile(study, gate)
+                tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
+            raise
+
+
+@contextmanager
+def _written(plan: Plan) -> Iterator[None]:
+    """What a full or lost disk raises becomes a StudyError."""
     try:
-        session.run()
-        found = _finished(plan, study, screen, tracker)
-        close(study)
-        return found
-    except BaseException as error:
-        if tracker:
-            tracker.reconcile(study)
-            tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
-        if isinstance(error, OSError):
-            raise StudyError(
-                f"{settings.folder}: can't be written: {error}; the same command goes on from here"
-            ) from error
-        raise
+        yield
+    except OSError as error:
+        raise StudyError(
+            f"{plan.settings.folder}: can't be written: {error}; the same command goes on from here"
+        ) from error
 
 
-def _tracker(plan: Plan, study: optuna.Study) -> Any:
+def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> None:
+    """Say what is there already, and what the rest will cost."""
+    from rag_opt.forecast import forecast
+    from rag_opt.places import running
+    from rag_opt.processes import worker_of
+    from rag_opt.storage import Moment, places_taken
+
+    settings, now = plan.settings, Moment(study)
+    alive = [trial for trial in running(now) if gate.alive(worker_of(trial))]
+    dead = len(running(now)) - len(alive)
+    if running(now) or places_taken(now):
+        repeated = f"; {dead} interrupted, to be repeated" if dead else ""
+        others = f"; {len(alive)} under way in other processes" if alive else ""
+        screen.say(f"resumed: {places_taken(now)} of {settings.n_trials} trials are done{repeated}{others}")
+    if places_taken(now) < settings.n_trials:
+        for line in forecast(plan, study).lines(settings.budget_tokens, settings.budget_usd):
+            screen.say(line)
+
+
+def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     node = plain(plan.config.tracking)
     if not node["enabled"]:
         return None
@@ -131,21 +143,31 @@ def _tracker(plan: Plan, study: optuna.Study) -> Any:
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)
     if tracker is not None:
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
-        tracker.open(study, {**plan.fingerprints, "seed": str(plan.settings.seed)}, plan.dataset, dev)
+        params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
+        tracker.open(study, gate, params, plan.dataset, dev)
         prompts = plain(plan.config.judge.prompts)
         judged = {metric.name.removeprefix("judge.") for metric in plan.objective.metrics}
         tracker.link_prompts({name for aspect, name in prompts.items() if aspect in judged})
     return tracker
 
 
-def _finished(plan: Plan, study: optuna.Study, screen: Screen, tracker: Any) -> tuple[Findings, str]:
-    from rag_opt import report, summary
+def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
+    from rag_opt import archive, report, summary
     from rag_opt.conclude import concluded
+    from rag_opt.storage import locked
 
-    findings = concluded(plan, study)
-    if tracker:
-        _traced(plan, study, tracker, findings)
-    figures = report.written(findings, study, plan.settings.folder)
+    # Of several processes that ran it here each concludes, one after the other.
+    with locked(plan.settings.folder):
+        if not plan.shares_folder:
+            numbers = range(len(study.get_trials(deepcopy=False)))
+            archive.fetch(study, plan.settings.folder, numbers)
+        if tracker:
+            with gate.alone():
+                tracker.reconcile(study, gate)
+        findings = concluded(plan, study)
+        if tracker:
+            _traced(plan, study, tracker, findings)
+        figures = report.written(findings, study, plan.settings.folder)
     summary.printed(findings, study, screen.console)
     screen.say(f"{'open:':<10} {plan.settings.folder / report.PAGE}")
     if tracker:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -16,19 +17,22 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 from yaml import CSafeLoader
 
 from rag_opt.config import prompt_of
+from rag_opt.gate import Gate
+from rag_opt.processes import crew_of
 from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
 from rag_opt.settings import trial_folder
+from rag_opt.storage import ledger_of
 
-PARENT = "rag_opt:mlflow_parent"
+STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 PAGE = 1000
@@ -79,23 +83,32 @@ class MLflowCallback(Mirror):
 
     @guarded
     def open(
-        self, study: optuna.Study, params: Mapping[str, str], dataset: Dataset, questions: Mapping[str, str]
+        self,
+        study: optuna.Study,
+        gate: Gate,
+        params: Mapping[str, str],
+        dataset: Dataset,
+        questions: Mapping[str, str],
     ) -> None:
-        """Find or make the parent run, and log what was missed since; `questions` are the searched ones, id → text."""
-        known = study.user_attrs.get(PARENT)
-        if known is None or not self._exists(known):
-            run = self.client.create_run(
-                self.experiment_id, run_name=study.study_name, tags={"rag_opt.study": study.study_name}
-            )
-            known = run.info.run_id
-            study.set_user_attr(PARENT, known)
-        self.parent_id = known
-        self.client.update_run(known, status="RUNNING")
-        self.client.log_batch(known, params=[Param(key, value) for key, value in params.items()])
-        inputs = self.client.get_run(known).inputs
+        """Find or make the parent run, and log what was missed since; `questions` are the searched ones, id → text.
+
+        To be called by one process at a time.
+        """
+        ledger = ledger_of(study)
+        known = self.client.search_runs([self.experiment_id], f"tags.`{STUDY_TAG}` = '{ledger}'", max_results=1)
+        if known:
+            self.parent_id = known[0].info.run_id
+        else:
+            tags = {"rag_opt.study": study.study_name, STUDY_TAG: ledger}
+            self.parent_id = self.client.create_run(
+                self.experiment_id, run_name=study.study_name, tags=tags
+            ).info.run_id
+        self.client.update_run(self.parent_id, status="RUNNING")
+        self.client.log_batch(self.parent_id, params=[Param(key, value) for key, value in params.items()])
+        inputs = self.client.get_run(self.parent_id).inputs
         if inputs is None or not inputs.dataset_inputs:
-            self._log_dataset(known, dataset, questions)
-        self.reconcile(study)
+            self._log_dataset(self.parent_id, dataset, questions)
+        self.reconcile(study, gate)
 
     @guarded
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
@@ -111,15 +124,26 @@ class MLflowCallback(Mirror):
         self._log(run.info.run_id, trial)
 
     @guarded
-    def reconcile(self, study: optuna.Study) -> None:
-        """Make runs = finished trials: log those without a run, finish runs that a kill left open."""
+    def reconcile(self, study: optuna.Study, gate: Gate) -> None:
+        """Make runs = finished trials: log those without a run, finish runs that a kill left open.
+
+        Of trials that another living process logs to the same place it keeps its hands. To be called by one process at
+        a time.
+        """
+        if not self.parent_id:
+            return
         runs = self._children()
         for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
             run = runs.pop(trial.number, None)
-            if run is None:
-                self(study, trial)
-            elif run.info.status == "RUNNING":
-                self._log(run.info.run_id, trial)
+            if (run is None or run.info.status == "RUNNING") and self._ours(trial, gate):
+                if run is None:
+                    self(study, trial)
+                else:
+                    self._log(run.info.run_id, trial)
+
+    def _ours(self, trial: FrozenTrial, gate: Gate) -> bool:
+        crew = crew_of(trial)
+        return crew.name == gate.me or crew.mlflow != self.parent_id or gate.gone(crew.name)
 
     @guarded
     def link_prompts(self, names: set[str]) -> None:
@@ -210,12 +234,6 @@ class MLflowCallback(Mirror):
             if not token:
                 return found
 
-    def _exists(self, run_id: str) -> bool:
-        try:
-            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:
-            return False
-
 
 def _prompts_in(values: Mapping[str, Any]) -> set[str]:
     """The names of the prompts among a trial's parameters."""
@@ -241,16 +259,27 @@ def connected(
 ) -> MLflowCallback | None:
     """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
     try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(uri)
-        found = client.get_experiment_by_name(experiment)
-        place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
-        known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+        with _made_by_one(uri):
+            client = MlflowClient(uri)
+            found = client.get_experiment_by_name(experiment)
+            place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
+            known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
     except Exception as error:  # as in `guarded`
         say(f"MLflow can't be opened ({_short(error)}); the study runs without it, the next resume repairs MLflow")
         return None
     return MLflowCallback(client, known, folder, targets)
+
+
+@contextmanager
+def _made_by_one(uri: str) -> Iterator[None]:
+    """Of several processes of this machine one makes the tables of a file; a server makes its own."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def _short(error: Exception) -> str:

@@ -19,7 +19,7 @@ from rag_opt.config import parse
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.pipelines import built
-from rag_opt.storage import INTERRUPTED, locked
+from rag_opt.storage import INTERRUPTED
 from rag_opt.study import Outcome, run
 from rag_opt.trial import replayed
 from tests.conftest import own_space
@@ -347,15 +347,6 @@ def test_a_folder_that_is_a_file_is_said(animals, tmp_path) -> None:
     (tmp_path / "studies").write_text("")
     with pytest.raises(StudyError, match="can't be written"):
         start(animals, tmp_path)
-
-
-def test_two_processes_can_not_run_one_study(tmp_path) -> None:
-    with (
-        locked(tmp_path / "s"),
-        pytest.raises(StudyError, match="another process is running this study"),
-        locked(tmp_path / "s"),
-    ):
-        pass
 
 
 def test_a_database_of_something_else_is_left_alone(animals, tmp_path) -> None:

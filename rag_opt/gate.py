@@ -1,0 +1,242 @@
+"""Among all processes at work on a study: one at a time, and who of them lives.
+
+A dead process can't say that it died, and a busy one can't always say that it lives: its heartbeat stops while C code
+holds the interpreter's lock, or while it is suspended. So a worker holds a lock that the system takes back when its
+process ends and not before: on a file beside a SQLite database, or in a session of its own of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import sqlalchemy
+from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from rag_opt.databases import engine_url, hidden, is_postgresql, patient, sqlite_path
+from rag_opt.errors import StorageError
+from rag_opt.leases import abandoned
+
+GRACE = 5.0
+"""Seconds after which a PostgreSQL session that is not there counts as ended: a server that restarts ends them all, and
+the living come back."""
+
+KEEP_EVERY = 1.0
+"""Seconds between two looks of a worker at its own session."""
+
+KEEPALIVE = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""So that the server ends the session of a machine that lost its power within a minute."""
+
+CREATION = 0x7261675F
+"""The first part of the advisory lock under which tables and studies are made."""
+
+
+class Gate:
+    """One process's place among those at work on a study; `me` is its name."""
+
+    def __init__(self) -> None:
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
+        self.me = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other process is between its own begin and end of this; a process that dies in there is no hindrance."""
+        raise NotImplementedError
+
+    def alive(self, worker: str) -> bool:
+        """Whether a worker of this name lives, or may still turn out to."""
+        raise NotImplementedError
+
+    def certain(self, worker: str) -> bool:
+        """Whether what `alive` says of this worker will not change by waiting."""
+        raise NotImplementedError
+
+    def gone(self, worker: str) -> bool:
+        """Whether it has ended, after waiting for that to be certain."""
+        while self.alive(worker) and not self.certain(worker):
+            time.sleep(0.1)
+        return not self.alive(worker)
+
+    def leave(self) -> None:
+        """Give up the place: from now on this process is as good as dead to the others."""
+        raise NotImplementedError
+
+
+class FileGate(Gate):
+    """For processes of one machine: locks on files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._turn = FileLock(folder / "gate.lock", poll_interval=0.005)
+        self._life = FileLock(self._path(self.me))
+        self._life.acquire()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._turn:
+            yield
+
+    def alive(self, worker: str) -> bool:
+        return worker == self.me or (self._path(worker).exists() and not abandoned(self._path(worker)))
+
+    def certain(self, worker: str) -> bool:  # noqa: ARG002 (as the other gate's)
+        return True
+
+    def leave(self) -> None:
+        self._life.release()
+        self._path(self.me).unlink(missing_ok=True)
+
+    def _path(self, worker: str) -> Path:
+        return self._folder / f"{re.sub(r'[^A-Za-z0-9-]', '-', worker)[:120]}.worker"
+
+
+class PostgresGate(Gate):
+    """For processes anywhere: advisory locks, each of a session that PostgreSQL ends with its client."""
+
+    def __init__(self, url: str, study_id: int) -> None:
+        super().__init__()
+        self._engine = _session_engine(url)
+        self._space = _signed(zlib.crc32(f"rag_opt/{study_id}".encode()))
+        self._missed: dict[str, float] = {}
+        self._guard = threading.Lock()
+        self._over = threading.Event()
+        self._life = patient(self._locked)()
+        threading.Thread(target=self._keep, name="rag_opt-life", daemon=True).start()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with _held(self._engine, self._space, 0):
+            yield
+
+    def alive(self, worker: str) -> bool:
+        if worker == self.me or self._seen(worker):
+            self._missed.pop(worker, None)
+            return True
+        since = self._missed.setdefault(worker, time.monotonic())
+        return time.monotonic() - since < GRACE
+
+    def certain(self, worker: str) -> bool:
+        return worker not in self._missed or time.monotonic() - self._missed[worker] >= GRACE
+
+    def leave(self) -> None:
+        self._over.set()
+        with self._guard, suppress(SQLAlchemyError):
+            self._life.close()
+        self._engine.dispose()
+
+    @patient
+    def _seen(self, worker: str) -> bool:
+        wanted = sqlalchemy.text(
+            "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 2 "
+            "and database = (select oid from pg_database where datname = current_database()) "
+            "and classid = cast(:space as bigint)::oid and objid = cast(:worker as bigint)::oid"
+        )
+        values = {"space": self._space & 0xFFFFFFFF, "worker": _number(worker) & 0xFFFFFFFF}
+        with self._engine.connect() as connection:
+            return bool(connection.execute(wanted, values).scalar())
+
+    def _locked(self) -> sqlalchemy.Connection:
+        connection = self._engine.connect()
+        connection.execute(
+            sqlalchemy.text("select pg_advisory_lock(:a, :b)"), {"a": self._space, "b": _number(self.me)}
+        )
+        return connection
+
+    def _keep(self) -> None:
+        """Look after the session that says that this process lives, and take it up again when a restart ended it."""
+        while not self._over.wait(KEEP_EVERY):
+            with self._guard:
+                if self._over.is_set():
+                    return
+                try:
+                    self._life.execute(sqlalchemy.text("select 1"))
+                except SQLAlchemyError:
+                    with suppress(SQLAlchemyError):
+                        self._life.close()
+                    with suppress(SQLAlchemyError):
+                        self._life = self._locked()
+
+
+def gate_of(url: str, study_id: int) -> Gate:
+    """The gate of a study in the database of this URL."""
+    path = sqlite_path(url)
+    return PostgresGate(url, study_id) if path is None else FileGate(_folder(path) / str(study_id))
+
+
+@contextmanager
+def creating(url: str) -> Iterator[None]:
+    """Nobody else makes or upgrades this database's tables meanwhile; raises StorageError for one that has no locks."""
+    path = sqlite_path(url)
+    if path is not None:
+        try:
+            _folder(path).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(_folder(path) / "creating.lock")
+            lock.acquire()
+        except OSError as error:
+            raise StorageError(
+                f"{path.parent}: can't be written: {error.strerror}; choose another place with studies_dir="
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    if not is_postgresql(url):
+        raise StorageError(f"storage.url={hidden(url)}: a SQLite file or a PostgreSQL server is expected")
+    engine = _session_engine(url)
+    with _held(engine, CREATION, 0):
+        yield
+    engine.dispose()
+
+
+@contextmanager
+def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[None]:
+    """An advisory lock, in a session of its own so that it ends with it."""
+    lock = sqlalchemy.text("select pg_advisory_lock(:a, :b)")
+    values = dict(zip("ab", names, strict=True))
+
+    @patient
+    def taken() -> sqlalchemy.Connection:
+        connection = engine.connect()
+        connection.execute(lock, values)
+        return connection
+
+    connection = taken()
+    try:
+        yield
+    finally:
+        # A session that a restart has ended has no lock to give back.
+        with suppress(SQLAlchemyError):
+            connection.close()
+
+
+def _session_engine(url: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        engine_url(url),
+        poolclass=sqlalchemy.pool.NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"options": KEEPALIVE, "connect_timeout": 10},
+    )
+
+
+def _folder(database: Path) -> Path:
+    return database.parent / f".{database.name}.workers"
+
+
+def _number(worker: str) -> int:
+    # 0 is the gate's own.
+    return _signed(zlib.crc32(worker.encode())) or 1
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >= 1 << 31 else number

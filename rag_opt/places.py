@@ -1,0 +1,143 @@
+"""Which trial comes next: decided by one process at a time, from what the storage says and nothing else.
+
+So n_trials is met exactly, however many processes work on a study and die: ended places are given again, to the same
+configuration where it was drawn already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from rag_opt import history
+from rag_opt.gate import Gate
+from rag_opt.history import BASELINE, ORIGIN, SEED
+from rag_opt.plan import Plan, sampler_of, seed_of
+from rag_opt.processes import PROCESS, Crew, worker_of
+from rag_opt.storage import (
+    DEATHS,
+    EARLIER_DEATHS,
+    INTERRUPTED,
+    Moment,
+    interrupt,
+    places_taken,
+    snapshot_sampler,
+)
+
+RETRIES = "retries"
+"""User attribute: the number of the trial whose process ended before it, of the same configuration."""
+
+SEED_NUMBER = "seed"
+"""User attribute: which of the configurations to begin with it is."""
+
+RANDOM_AFTER = 5
+"""Repeats in a row after which a configuration is drawn at random."""
+
+
+@dataclass
+class Places:
+    """The places of a study's trials, as one process takes them; its methods are called inside the gate."""
+
+    plan: Plan
+    study: optuna.Study
+    gate: Gate
+    crew: Crew
+
+    def swept(self) -> Moment:
+        """The trials as they are, those of dead processes ended."""
+        now = Moment(self.study)
+        dead = [trial for trial in running(now) if not self._alive(trial)]
+        for trial in dead:
+            interrupt(self.study, trial, self.plan.settings.retries)
+        return Moment(self.study) if dead else now
+
+    def released(self) -> None:
+        """This process's own trial ended, if it has one; its place is free."""
+        for trial in running(Moment(self.study)):
+            if worker_of(trial) == self.gate.me:
+                interrupt(self.study, trial)
+
+    def certain(self, now: Moment) -> bool:
+        """Whether none of the running trials may yet turn out to be a dead process's."""
+        return all(self.gate.certain(worker_of(trial)) for trial in running(now))
+
+    def free(self, now: Moment) -> bool:
+        """Whether a trial may begin: one is missing, and what a lone process would draw next is settled."""
+        busy = running(now)
+        alone = not any(self.gate.certain(worker_of(trial)) for trial in busy)
+        return measured(now) + len(busy) < self.plan.settings.n_trials and not (busy and alone)
+
+    def asked(self, now: Moment) -> Trial:
+        """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw."""
+        place = places_taken(now) + len(running(now)) + history.counts_of(now)["given up"]
+        # A sampler that has fallen for one configuration would propose it for ever.
+        own = history.latest_repeats(now) < RANDOM_AFTER
+        config = self.plan.config
+        self.study.sampler = sampler_of(config, place) if own else RandomSampler(seed_of(config, place))
+        snapshot_sampler(self.study)
+        if not now.get_trials(states=(TrialState.WAITING,)):
+            self._enqueue(now)
+        trial = self.study.ask()
+        about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
+        trial.set_user_attr(PROCESS, about)
+        return trial
+
+    def _enqueue(self, now: Moment) -> None:
+        again, number = ended(now), _missing_seed(now)
+        if again is not None:
+            kept = (ORIGIN, SEED_NUMBER)
+            about = {key: again.user_attrs[key] for key in kept if key in again.user_attrs}
+            about |= {RETRIES: again.number, EARLIER_DEATHS: again.user_attrs.get(DEATHS, 0)}
+            self.study.enqueue_trial(again.params, user_attrs=about)
+        elif number < len(self.plan.seeds):
+            values = self.plan.space.as_asked(self.plan.seeds[number])
+            about = {ORIGIN: SEED if number else BASELINE, SEED_NUMBER: number}
+            self.study.enqueue_trial(values, user_attrs=about)
+
+    def _alive(self, trial: FrozenTrial) -> bool:
+        # A trial is named after its process inside the gate: one without a name died in there.
+        return PROCESS in trial.user_attrs and self.gate.alive(worker_of(trial))
+
+
+def running(now: Moment) -> list[FrozenTrial]:
+    """The trials that are under way."""
+    return now.get_trials(states=(TrialState.RUNNING,))
+
+
+def measured(now: Moment) -> int:
+    """How many trials count towards n_trials."""
+    return places_taken(now) - history.repeats(now)
+
+
+def ended(now: Moment) -> FrozenTrial | None:
+    """The first trial whose process ended after it was drawn, and that nothing has been tried again for; or None."""
+    trials = now.get_trials()
+    again = {trial.user_attrs.get(RETRIES) for trial in trials}
+    for trial in trials:
+        if INTERRUPTED in trial.user_attrs and _drawn(trial) and trial.number not in again:
+            return trial
+    return None
+
+
+def _drawn(trial: FrozenTrial) -> bool:
+    # The origin is noted when the last parameter was drawn, a seed's when it is enqueued.
+    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return ORIGIN in trial.user_attrs and bool(trial.params) and set(fixed) <= set(trial.params)
+
+
+def _missing_seed(now: Moment) -> int:
+    """The first of the seeds that no trial stands for."""
+    begun = [trial for trial in now.get_trials() if INTERRUPTED not in trial.user_attrs]
+    numbers = {trial.user_attrs[SEED_NUMBER] for trial in begun if SEED_NUMBER in trial.user_attrs}
+    # Studies of earlier versions did not number them.
+    unnamed = sum(
+        trial.user_attrs.get(ORIGIN) in (BASELINE, SEED) and SEED_NUMBER not in trial.user_attrs for trial in begun
+    )
+    number = unnamed
+    while number in numbers:
+        number += 1
+    return number

@@ -1,0 +1,31 @@
+"""Which process runs a trial, and which writes its MLflow run: a user attribute of the trial."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from optuna.trial import FrozenTrial
+
+PROCESS = "process"
+"""User attribute: {"worker": its name at the gate, "crew": that of who started it, "mlflow": the crew's parent run}."""
+
+
+class Crew(NamedTuple):
+    """Who started a worker (its name at the gate), and the parent of the MLflow runs that it writes."""
+
+    name: str = ""
+    mlflow: str = ""
+
+
+NOBODY = Crew()
+
+
+def worker_of(trial: FrozenTrial) -> str:
+    """The name of the process that runs the trial; "" for one of another program's."""
+    return str(trial.user_attrs.get(PROCESS, {}).get("worker", ""))
+
+
+def crew_of(trial: FrozenTrial) -> Crew:
+    """Who writes the trial's MLflow run."""
+    about = trial.user_attrs.get(PROCESS, {})
+    return Crew(str(about.get("crew", "")), str(about.get("mlflow", "")))

@@ -1,0 +1,174 @@
+"""Many workers on one study: started, watched, started again when they die, stopped together.
+
+The crew measures nothing. What it shows and mirrors comes from the storage, so it may die as well.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from rag_opt.databases import sqlite_path
+from rag_opt.errors import ConfigError, StudyError
+from rag_opt.gate import Gate
+from rag_opt.launchers import End, cores
+from rag_opt.places import measured
+from rag_opt.plan import Plan
+from rag_opt.processes import NOBODY, Crew, crew_of
+from rag_opt.progress import Line, Screen
+from rag_opt.session import Callback
+from rag_opt.spending import Spending
+from rag_opt.stopping import Stopping, Terminated
+from rag_opt.storage import FINISHED, Moment
+from rag_opt.telling import best, told
+from rag_opt.trust import build, plain
+
+POLL = 0.25
+"""Seconds between two looks at the storage."""
+
+GIVE_UP_AFTER = 5
+"""Deaths in a row of one worker, without a trial finished by anyone, after which the crew gives up."""
+
+PATIENCE = 20.0
+"""Seconds that workers have to give their trials back before they are killed."""
+
+REFUSED = 2
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether the study is to be run by workers; raises ConfigError where their machines can't share its storage."""
+    launcher = launcher_of(plan)
+    if launcher.spans_hosts and sqlite_path(plan.storage_url) is not None:
+        raise ConfigError(
+            "launcher.address: workers of other machines can't share a SQLite file; give them a PostgreSQL server: "
+            "storage.url=postgresql://user@host/database (the password in PGPASSWORD or ~/.pgpass)"
+        )
+    return plan.settings.n_workers > 1 or launcher.spans_hosts
+
+
+def launcher_of(plan: Plan) -> Any:
+    """What starts the workers."""
+    return build(plan.config.launcher, plain(plan.config.trusted_modules))
+
+
+@dataclass
+class Workers:
+    """The workers that one command has started, and its name at the gate."""
+
+    plan: Plan
+    study: optuna.Study
+    screen: Screen
+    gate: Gate
+    stopping: Stopping
+    callbacks: Sequence[Callback] = ()
+    crew: Crew = NOBODY
+    launcher: Any = field(init=False)
+    _deaths: Counter[int] = field(default_factory=Counter)
+    _seen: set[int] = field(default_factory=set)
+    _ends: dict[int, End] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.launcher = launcher_of(self.plan)
+
+    def run(self) -> None:
+        """Trials by n_workers processes until there are no more; raises StudyError when they only die."""
+        now = Moment(self.study)
+        self._seen = {trial.number for trial in now.get_trials(states=FINISHED)}
+        count = self.plan.settings.n_workers
+        try:
+            with self.screen.trials(self.plan.settings.n_trials, measured(now)) as line:
+                for worker in range(count):
+                    self._begin(worker)
+                self.screen.say(f"{count} workers; what they say is in {self._log(0).parent}")
+                while len(self._ends) < count:
+                    self._watched(line)
+                    time.sleep(POLL)
+                self._told(line)
+        except BaseException as error:
+            gently = isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated)
+            self._stopped(signal.SIGINT if gently else signal.SIGTERM)
+            raise
+        finally:
+            self.launcher.close()
+        self._say_why()
+
+    def _watched(self, line: Line) -> None:
+        self._told(line)
+        for worker in range(self.plan.settings.n_workers):
+            end = self._ends.get(worker) or self.launcher.ended(worker)
+            if end is None or worker in self._ends:
+                continue
+            if end.status == 0:
+                self._ends[worker] = end
+            elif end.status == REFUSED:
+                raise StudyError(f"worker {worker} was refused: {_last_line(end)}")
+            else:
+                self._died(worker, end)
+
+    def _died(self, worker: int, end: End) -> None:
+        self._deaths[worker] += 1
+        if self._deaths[worker] >= GIVE_UP_AFTER:
+            raise StudyError(
+                f"worker {worker} died {GIVE_UP_AFTER} times ({end.why}) and no trial was finished meanwhile; what it "
+                f"said last: {_last_line(end)}\n  its log is {self._log(worker)}; the same command goes on from here"
+            )
+        self.screen.say(f"worker {worker} died ({end.why}); another takes its place")
+        self._begin(worker)
+
+    def _begin(self, worker: int) -> None:
+        given, settings = list(self.plan.dev.base), self.plan.settings
+        # A study of a multirun has a name that its command line alone doesn't give.
+        words = [word for word in given if not word.startswith("name=")] + [f"name='{settings.name}'"]
+        if settings.threads is None:
+            words.append(f"threads={max(1, cores() // settings.n_workers)}")
+        self.launcher.begin(worker, [self.gate.me, self.crew.mlflow, *words], self._log(worker))
+
+    def _told(self, line: Line) -> None:
+        """Say what has finished since, and mirror it."""
+        now = Moment(self.study)
+        new = [trial for trial in now.get_trials(states=FINISHED) if trial.number not in self._seen]
+        line.describe(f"{self.plan.settings.n_workers} workers{best(now)}")
+        for trial in new:
+            self._seen.add(trial.number)
+            self._deaths.clear()
+            left = self.plan.settings.n_trials - measured(now)
+            line.advance(told(self.plan, now, trial), left, measured(now))
+            if crew_of(trial).name == self.gate.me:
+                for callback in self.callbacks:
+                    callback(self.study, trial)
+
+    def _stopped(self, number: signal.Signals) -> None:
+        """Have the workers finish their batch (SIGINT) or stop (SIGTERM), and wait for them."""
+        if number == signal.SIGINT:
+            self.screen.say("stopping the workers after their batch of questions; Ctrl-C again stops them now")
+        until = time.monotonic() + (math.inf if number == signal.SIGINT else PATIENCE)
+        self.launcher.signal(number)
+        while time.monotonic() < until and self._alive():
+            try:
+                time.sleep(POLL)
+            except KeyboardInterrupt:
+                self.launcher.signal(signal.SIGTERM)
+                until = time.monotonic() + PATIENCE
+
+    def _alive(self) -> bool:
+        return any(self.launcher.ended(worker) is None for worker in range(self.plan.settings.n_workers))
+
+    def _say_why(self) -> None:
+        spending = Spending(self.plan)
+        if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
+            self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")
+
+    def _log(self, worker: int) -> Any:
+        return self.plan.settings.folder / "workers" / f"{worker}.log"
+
+
+def _last_line(end: End) -> str:
+    lines = end.words.splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "nothing"
