@@ -15,9 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.replies import Spent
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Trials
+from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, Trials
 
-ORIGIN = "origin"
 BASELINE = "baseline"
 SEED = "seed"
 MODEL, MIXED, SEQUENCE, RANDOM = "model", "model and random", "sequence", "random"

@@ -7,7 +7,6 @@ configuration where it was drawn already.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -15,14 +14,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt import history
 from rag_opt.gate import Gate
-from rag_opt.history import BASELINE, ORIGIN, SEED
+from rag_opt.history import BASELINE, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.processes import PROCESS, Crew, worker_of
 from rag_opt.storage import (
     DEATHS,
     EARLIER_DEATHS,
     INTERRUPTED,
+    ORIGIN,
     Moment,
+    drawn,
     interrupt,
     places_taken,
     snapshot_sampler,
@@ -118,15 +119,9 @@ def ended(now: Moment) -> FrozenTrial | None:
     trials = now.get_trials()
     again = {trial.user_attrs.get(RETRIES) for trial in trials}
     for trial in trials:
-        if INTERRUPTED in trial.user_attrs and _drawn(trial) and trial.number not in again:
+        if INTERRUPTED in trial.user_attrs and drawn(trial) and trial.number not in again:
             return trial
     return None
-
-
-def _drawn(trial: FrozenTrial) -> bool:
-    # The origin is noted when the last parameter was drawn, a seed's when it is enqueued.
-    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return ORIGIN in trial.user_attrs and bool(trial.params) and set(fixed) <= set(trial.params)
 
 
 def _missing_seed(now: Moment) -> int:

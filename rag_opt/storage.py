@@ -29,6 +29,9 @@ SNAPSHOT = "rag_opt:sampler_state"
 INTERRUPTED = "interrupted"
 """User attribute of a trial whose process died; its place is taken by another trial."""
 
+ORIGIN = "origin"
+"""User attribute: how a trial's parameters were drawn (history.py)."""
+
 QMC = "qmc:"
 """Prefix of the study attributes in which QMCSampler counts its points."""
 
@@ -263,8 +266,14 @@ def interrupt(study: optuna.Study, trial: FrozenTrial, retries: int | None = Non
         for key, value in told.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    if trial.number == len(study.get_trials(deepcopy=False)) - 1:
+    if trial.number == len(study.get_trials(deepcopy=False)) - 1 and not drawn(trial):
         _put_back(study)
+
+
+def drawn(trial: FrozenTrial) -> bool:
+    """Whether all its parameters are there: its origin is noted after the last one, a seed's when it is enqueued."""
+    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return ORIGIN in trial.user_attrs and bool(trial.params) and set(fixed) <= set(trial.params)
 
 
 def _put_back(study: optuna.Study) -> None:

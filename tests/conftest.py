@@ -16,6 +16,7 @@ import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
 from rag_opt.progress import Screen
 from rag_opt.store import Store
 from tests.services import fault, served
+from tests.services.postgres import Server, binaries
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
@@ -88,6 +89,16 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "search_server.py", "--pages", str(write_jsonl(tmp_path_factory.mktemp("web") / "pages.jsonl", pages))
     ) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server on this machine."""
+    if binaries() is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    server = Server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop("immediate")
 
 
 @pytest.fixture(scope="session")
