@@ -92,13 +92,13 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def postgres() -> Iterator[Server]:
     """A PostgreSQL server on this machine."""
     if binaries() is None:
         pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
-    server = Server(tmp_path_factory.mktemp("postgres"))
+    server = Server()
     yield server
-    server.stop("immediate")
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt import gate
+
 LONG = os.environ.get("RAG_OPT_LONG") == "1"
 FIGURES = os.environ.get("RAG_OPT_FIGURES")
 """A file that the figures of this run are added to, one JSON object a line."""
@@ -23,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/faults" in item.path.as_posix():
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked workers wait less for a session of PostgreSQL that is gone; the long version waits as users do."""
+    if not LONG:
+        monkeypatch.setattr(gate, "GRACE", 1.0)
 
 
 @pytest.fixture
