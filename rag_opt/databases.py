@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from rag_opt.errors import StorageError
 from rag_opt.progress import say
 
 PATIENCE = 90.0
 """Seconds that a database may be locked, restarting or out of reach."""
+
+FIRST_PATIENCE = 6.0
+"""Seconds that a server may take to answer at all: what is out of reach from the start is a wrong address."""
 
 SAID_AFTER = 3.0
 """Seconds of waiting after which that is said."""
@@ -56,10 +59,16 @@ def is_postgresql(url: str) -> bool:
     return parsed(url).get_backend_name() == "postgresql"
 
 
+def reach(url: str) -> None:
+    """Connect once; raises what the database raises."""
+    engine = sqlalchemy.create_engine(engine_url(url), poolclass=sqlalchemy.pool.NullPool)
+    patient(engine.connect, FIRST_PATIENCE)().close()
+
+
 def passing(error: BaseException) -> bool:
     """Whether the database may be there again in a moment: it is locked, restarting, or the connection broke."""
-    cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
-    if not isinstance(cause, DBAPIError):
+    cause = _raised_by_driver(error)
+    if cause is None:
         return False
     if cause.connection_invalidated:
         return True
@@ -70,22 +79,30 @@ def passing(error: BaseException) -> bool:
     return "database is locked" in str(cause.orig)
 
 
-def patient(call: Callable[P, T]) -> Callable[P, T]:
-    """The call, made again while the database is away for a moment; raises what it raised last."""
+def _raised_by_driver(error: BaseException | None) -> DBAPIError | None:
+    """What the database itself said: Optuna and SQLAlchemy's sessions may have wrapped it more than once."""
+    while error is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def patient(call: Callable[P, T], seconds: float | None = None) -> Callable[P, T]:
+    """The call, made again while the database is away for a moment (PATIENCE); raises what it raised last."""
 
     @wraps(call)
     def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        limit = PATIENCE if seconds is None else seconds
         start, wait, said = time.monotonic(), 0.05, False
         while True:
             try:
                 return call(*args, **kwargs)
             except Exception as error:
                 waited = time.monotonic() - start
-                if not passing(error) or waited > PATIENCE:
+                if not passing(error) or waited > limit:
                     raise
                 if waited > SAID_AFTER and not said:
                     said = True
-                    say(f"the study's database is away ({reason_of(error)}); trying again for {PATIENCE:.0f} s")
+                    say(f"the study's database is away ({reason_of(error)}); trying again for {limit:.0f} s")
             time.sleep(wait)
             wait = min(LONGEST_WAIT, 1.6 * wait)
 
@@ -94,6 +111,6 @@ def patient(call: Callable[P, T]) -> Callable[P, T]:
 
 def reason_of(error: BaseException) -> str:
     """Why a database refused, in one line, without statements and their values."""
-    cause: Any = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
+    cause: Any = _raised_by_driver(error) or error.__cause__ or error
     orig = getattr(cause, "orig", None) or cause
     return str(orig).strip().splitlines()[0][:200] if str(orig).strip() else type(orig).__name__

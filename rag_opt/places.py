@@ -51,7 +51,7 @@ class Places:
     def swept(self) -> Moment:
         """The trials as they are, those of dead processes ended."""
         now = Moment(self.study)
-        dead = [trial for trial in running(now) if not self._alive(trial)]
+        dead = [trial for trial in running(now) if not self.gate.alive(worker_of(trial))]
         for trial in dead:
             interrupt(self.study, trial, self.plan.settings.retries)
         return Moment(self.study) if dead else now
@@ -98,10 +98,6 @@ class Places:
             values = self.plan.space.as_asked(self.plan.seeds[number])
             about = {ORIGIN: SEED if number else BASELINE, SEED_NUMBER: number}
             self.study.enqueue_trial(values, user_attrs=about)
-
-    def _alive(self, trial: FrozenTrial) -> bool:
-        # A trial is named after its process inside the gate: one without a name died in there.
-        return PROCESS in trial.user_attrs and self.gate.alive(worker_of(trial))
 
 
 def running(now: Moment) -> list[FrozenTrial]:

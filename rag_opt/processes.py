@@ -21,8 +21,11 @@ NOBODY = Crew()
 
 
 def worker_of(trial: FrozenTrial) -> str:
-    """The name of the process that runs the trial; "" for one of another program's."""
-    return str(trial.user_attrs.get(PROCESS, {}).get("worker", ""))
+    """The name of the process that runs the trial; one that nobody has where none has named the trial as its own.
+
+    That is done inside the gate, right after the trial was made.
+    """
+    return str(trial.user_attrs.get(PROCESS, {}).get("worker", "")) or f"nobody-{trial.number}"
 
 
 def crew_of(trial: FrozenTrial) -> Crew:

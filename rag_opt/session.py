@@ -22,7 +22,7 @@ from rag_opt import archive, history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.gate import Gate
-from rag_opt.history import ORIGIN, REPEATS
+from rag_opt.history import REPEATS
 from rag_opt.places import Places, measured
 from rag_opt.plan import Plan, pruner_of
 from rag_opt.processes import NOBODY, Crew
@@ -36,6 +36,7 @@ from rag_opt.stopping import Stopping
 from rag_opt.storage import (
     DATABASE_ERRORS,
     EXHAUSTED,
+    ORIGIN,
     Moment,
     check_fingerprints,
     close,
@@ -163,10 +164,17 @@ class Session:
                     return Claim(trial, values)
             except DATABASE_ERRORS:
                 raise
+            except UpdateFinishedTrialError:
+                return self._taken_away(trial)
             except Exception as error:
                 # A sampler may fail in any way; the study goes on.
                 self._fail(trial, error)
         self._ended(trial, line)
+        return Turn.AGAIN
+
+    def _taken_away(self, trial: Trial) -> Turn:
+        """A restart of the database took this process's locks, and another has ended the trial."""
+        self.screen.say(f"trial {trial.number}: taken for a dead process's meanwhile, so its place was given again")
         return Turn.AGAIN
 
     def _over(self) -> bool:
@@ -205,7 +213,7 @@ class Session:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
         except UpdateFinishedTrialError:
-            self.screen.say(f"trial {trial.number}: taken for dead meanwhile, and given to another process")
+            self._taken_away(trial)
         except (KeyboardInterrupt, StorageInternalError):
             raise
         except BaseException as error:

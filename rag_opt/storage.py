@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from rag_opt.databases import engine_url, hidden, patient, reason_of, sqlite_path
+from rag_opt.databases import engine_url, hidden, patient, reach, reason_of, sqlite_path
 from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.progress import say
@@ -84,17 +84,23 @@ def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Stud
     Of several processes that begin at once one makes the tables, and the study.
     """
     database = sqlite_path(url)
-    with creating(url):
-        if database is not None:
-            check_sqlite(database)
-        with explained(url):
-            storage = PatientStorage(
-                engine_url(url), engine_kwargs=_engine_options(database is not None), skip_compatibility_check=True
-            )
-            _upgrade(storage, database)
+    with explained(url):
+        if database is None:
+            reach(url)
+        with creating(url):
             if database is not None:
-                _immediate(storage.engine)
+                check_sqlite(database)
+            storage = patient(_storage)(engine_url(url), database)
             return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+
+
+def _storage(url: str, database: Path | None) -> PatientStorage:
+    """The storage, its tables as this version wants them."""
+    storage = PatientStorage(url, engine_kwargs=_engine_options(database is not None), skip_compatibility_check=True)
+    _upgrade(storage, database)
+    if database is not None:
+        _immediate(storage.engine)
+    return storage
 
 
 @contextmanager

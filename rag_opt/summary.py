@@ -16,9 +16,10 @@ from rich.text import Text
 from rag_opt import history
 from rag_opt.confirm import Arm, number
 from rag_opt.findings import Findings
-from rag_opt.history import BASELINE, ORIGIN
+from rag_opt.history import BASELINE
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of
+from rag_opt.storage import ORIGIN
 
 TOP = 10
 FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")

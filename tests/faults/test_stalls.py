@@ -60,7 +60,7 @@ def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figu
     if how == "SIGSTOP":
         until(lambda: os.waitpid(stalled.process.pid, os.WNOHANG | os.WUNTRACED)[1])
     other = start(words, ledger)
-    time.sleep(seconds)
+    time.sleep(0.7 * seconds)
     assert 0 in running(words), "declared dead"
     if how == "SIGSTOP":
         os.kill(stalled.process.pid, signal.SIGCONT)
@@ -106,7 +106,7 @@ def slow(session: Session) -> None:
     real = session._batch
 
     def at_batch(*arguments) -> None:
-        time.sleep(0.4)
+        time.sleep(3)
         real(*arguments)
 
     session._batch = at_batch
@@ -115,20 +115,18 @@ def slow(session: Session) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGINT twice"])
 def test_a_signal_gives_the_trial_back(stored, tmp_path, name: str) -> None:
     words, ledger = [*stored, "n_trials=3"], tmp_path / "ledger"
-    began = time.monotonic()
     worker = stopped(words, ledger, getattr(signal, name.split(maxsplit=1)[0]), slow)
+    began = time.monotonic()
     if "twice" in name:
         time.sleep(0.05)
         os.kill(worker.process.pid, signal.SIGINT)
     worker.process.join(20)
     assert worker.process.exitcode == 130
-    assert time.monotonic() - began < 15
+    assert (time.monotonic() - began > 1.5) == (name == "SIGINT"), "once: the batch is finished; else at once"
     study = study_of(words)
     assert running(words) == []
     last = study.trials[-1]
     assert INTERRUPTED in last.user_attrs
     assert last.user_attrs[DEATHS] == 0, "a stop is no death"
-    steps = len(last.intermediate_values)
-    assert steps >= 1 if name == "SIGINT" else steps <= 2
     ended_well([start(words, ledger)], ledger)
     assert sum(t.state == TrialState.COMPLETE for t in study_of(words).trials) == 3
