@@ -82,6 +82,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
 
     from rag_opt.conclude import storage_url
     from rag_opt.forecast import forecast
+    from rag_opt.intact import check_study
     from rag_opt.plan import pruner_of
     from rag_opt.session import Session
     from rag_opt.storage import check_fingerprints, close, close_zombies, ledger_of, opened, places_taken
@@ -90,6 +91,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
     study = opened(storage_url(plan), settings.name, [StudyDirection[d.upper()] for d in plan.objective.directions])
+    check_study(study, settings.folder)
     check_fingerprints(study, plan.fingerprints, settings.folder)
     if plan.dev.store.purse is not None:
         plan.dev.store.purse.study = ledger_of(study)
