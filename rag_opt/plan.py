@@ -18,6 +18,7 @@ from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
+from rag_opt.hiding import know
 from rag_opt.keys import key_of
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
@@ -61,6 +62,8 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
     check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
+    for url in (config.storage.url, config.tracking.get("uri", "")):
+        know(str(plain(url)))
     settings = settings_of(config, variant)
     if settings.threads is not None:
         use_threads(settings.threads)

@@ -18,6 +18,7 @@ from yaml import CSafeDumper
 from rag_opt import history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
+from rag_opt.hiding import hide
 from rag_opt.history import BASELINE, ORIGIN, REPEATS, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.progress import Screen
@@ -158,7 +159,7 @@ class Session:
         causes = "".join(
             f"; {stage}: {why}" for stage, why in self.plan.dev.store.troubles.items() if why not in str(error)
         )
-        trial.set_user_attr("reason", f"{type(error).__name__}: {error}{causes}"[:2000])
+        trial.set_user_attr("reason", hide(f"{type(error).__name__}: {error}{causes}")[:2000])
         self._tell(trial, TrialState.FAIL)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
@@ -300,4 +301,4 @@ def replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
     last = {override.partition("=")[0]: override for override in overrides}
     last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
-    return f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip()
+    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())
