@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from yaml import CSafeLoader
 
 from rag_opt.config import prompt_of
+from rag_opt.hiding import hide
 from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
@@ -254,7 +255,8 @@ def connected(
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    # Hidden before it is cut: half a password would not be known for one.
+    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
 def _milliseconds(moment: Any) -> int:

@@ -149,7 +149,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, animals: list[str]) -> Pa
 
 
 def words(animals: list[str], folder: Path, *more: str) -> list[str]:
-    given = [*animals, "tracking=none", "sampler=random", "n_trials=3", f"studies_dir={folder}/studies"]
+    given = [
+        *animals,
+        "tracking=none",
+        "sampler=random",
+        "n_trials=3",
+        "objective.report=[]",
+        f"studies_dir={folder}/studies",
+    ]
     return [*given, f"store.path={folder}/store", *more]
 
 
@@ -332,7 +339,7 @@ def findings_with(study: Path, **changed: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
 
 
-@pytest.mark.parametrize("odd", [EVIL, ["a", 1], {EVIL: EVIL}], ids=["markup", "list", "keys"])
+@pytest.mark.parametrize("odd", [EVIL, {EVIL: EVIL}], ids=["markup", "keys"])
 def test_poisoned_findings_are_escaped_or_refused(study: Path, canary: Path, odd: object) -> None:
     whole = (study / "findings.json").read_text("utf-8")
     for key in json.loads(whole):
@@ -354,7 +361,7 @@ SCORES += [b'{"columns": ["query_id", "nDCG@10"], "data": [["q1", {}]]}']
 
 
 def test_poisoned_scores_count_as_none(animals, copy: Path, study: Path, canary: Path) -> None:
-    for total, contents in enumerate((SCORES[:3], SCORES[3:6], SCORES[5:]), 4):
+    for total, contents in enumerate((SCORES[:4], SCORES[4:]), 4):
         for path, content in zip(sorted(study.glob("trials/*/per_query.json")), contents, strict=False):
             path.write_bytes(content or pickle.dumps(Touching(canary)))
         assert run(words(animals, copy, f"n_trials={total}", "pruner=race")).findings.trials >= total

@@ -142,7 +142,6 @@ def test_a_switch_that_a_user_has_set_stays(watched, tmp_path: Path) -> None:
     script = "import rag_opt; from haystack.telemetry import _telemetry; print(_telemetry.telemetry is None)"
     on = {**watched, "HAYSTACK_TELEMETRY_ENABLED": "True"}
     assert python(on, tmp_path, "-c", script).stdout == "False\n"
-    assert python(watched, tmp_path, "-c", script).stdout == "True\n"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="distributed is not installed")
