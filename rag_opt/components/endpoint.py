@@ -92,7 +92,8 @@ class OpenAIChat(Chat):
             # A server that says nothing of tokens must not make a budget endless.
             read = _count(usage.get("prompt_tokens")) or tokens_of(request)
             wrote = _count(usage.get("completion_tokens")) or int(TOKENS_A_WORD * count_tokens(found.text or ""))
-            text = found.text if found.text and found.text.strip() else None
+            # A reply is kept, so a key that a server puts into one must go.
+            text = self._without_key(found.text) if found.text and found.text.strip() else None
             reason = "" if text else f"no text (finish reason {found.meta.get('finish_reason')})"
             return Reply(text, read, wrote, time.perf_counter() - start, reason)
         raise AssertionError  # the last round returns or raises
@@ -152,9 +153,11 @@ class OpenAIChat(Chat):
 
     def _clean(self, text: str) -> str:
         """The text in one line, without the key: a server may echo it."""
+        return self._without_key(" ".join(text.split()))[:300]
+
+    def _without_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
-        text = " ".join(text.split())
-        return (text.replace(secret, "•••") if secret else text)[:300]
+        return text.replace(secret, "•••") if secret else text
 
 
 def _count(value: Any) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from haystack.dataclasses import ChatMessage
 
 from rag_opt.components.endpoint import OpenAIChat
 from rag_opt.config import check_words, composed
@@ -220,6 +221,16 @@ def test_a_key_in_an_exceptions_text_is_nowhere(words, model, tmp_path, monkeypa
     outcome = run([*words, *model])
     assert "can't send headers" in outcome.error
     assert canary("llm") not in outcome.error
+    nowhere(tmp_path, capfd, canary("llm"))
+
+
+def test_a_key_in_a_reply_is_nowhere(words, model, tmp_path, monkeypatch, capfd) -> None:
+    def echoing(self: OpenAIChat, *_: object) -> ChatMessage:
+        return ChatMessage.from_assistant(f"You sent {os.environ[self.key]}.", meta={"finish_reason": "stop"})
+
+    monkeypatch.setattr(OpenAIChat, "_run", echoing)
+    assert not run([*words, *model]).error
+    assert holding(tmp_path, "You sent •••.")
     nowhere(tmp_path, capfd, canary("llm"))
 
 
