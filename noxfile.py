@@ -1,5 +1,6 @@
 """One door for contributors and CI: `nox` runs all of it, `nox -s lint` one part; CI runs the same sessions."""
 
+import json
 from pathlib import Path
 
 import nox
@@ -8,6 +9,7 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 CONSTRAINTS = ("-c", "constraints.txt")
+LOCK = "requirements.lock"
 
 
 @nox.session
@@ -47,6 +49,40 @@ def bench(session: nox.Session) -> None:
     """Speed, side by side with stock components, into studies/speed; an hour, or `-- --quick` for minutes."""
     session.install("-e", ".[bench]", *CONSTRAINTS)
     session.run("python", "studies/speed/bench.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew: the versions of constraints.txt with the hashes of every file of theirs."""
+    session.install("uv>=0.9,<1")
+    extras = [word for extra in ("bench", "dask", "optunahub", "postgresql", "test") for word in ("--extra", extra)]
+    options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--quiet"]
+    again = ["--custom-compile-command", "nox -s lock"]
+    session.run("uv", "pip", "compile", *options, *again, *extras, *CONSTRAINTS, "-o", LOCK, "pyproject.toml")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what requirements.lock names; where the database can't be reached, that is said."""
+    session.install("pip-audit>=2.9,<3")
+    options = ["--requirement", LOCK, "--disable-pip", "--require-hashes", "--progress-spinner", "off"]
+    # Its exit status says nothing of what could not be looked up: that counts as clean. So the whole answer is read.
+    told = session.run("pip-audit", *options, "--format", "json", silent=True, stderr=None, success_codes=range(256))
+    try:
+        packages = json.loads(str(told))["dependencies"]
+    except (ValueError, KeyError, TypeError):
+        print("not audited: pip-audit gave no answer (its reason stands above)")
+        return
+    unknown = [package for package in packages if "skip_reason" in package]
+    if unknown:
+        print(f"not audited: {len(unknown)} of {len(packages)} packages; {unknown[0]['skip_reason']}")
+    found = [(package, hole) for package in packages for hole in package.get("vulns", ())]
+    for package, hole in found:
+        print(f"{package['name']} {package['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions'])}")
+    if found:
+        session.error(f"{LOCK}: {len(found)} known vulnerabilities; raise those versions in constraints.txt")
+    if len(unknown) < len(packages):
+        print(f"{len(packages) - len(unknown)} of {len(packages)} packages audited, no known vulnerability")
 
 
 def install(session: nox.Session) -> None:

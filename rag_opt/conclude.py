@@ -16,6 +16,7 @@ from rag_opt.config import quoted
 from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
 from rag_opt.databases import hidden
 from rag_opt.findings import Findings, Loss
+from rag_opt.hiding import hide
 from rag_opt.latency import Latency
 from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.plan import Plan
@@ -33,8 +34,6 @@ WORST = 10
 
 LOOKS = "rag_opt:looks"
 """Study attribute: after how many trials the unseen questions were looked at."""
-
-QUOTES = "'\""
 
 SHOWN = 5
 """Documents of a ranking that are shown."""
@@ -244,8 +243,7 @@ def typed(plan: Plan, *without: str) -> list[str]:
 
 
 def _without_password(word: str) -> str:
-    key, _, url = word.partition("=")
-    return f"{key}={hidden(url.strip(QUOTES))}" if key.lstrip("+") == "storage.url" and "{" not in url else word
+    return hide(word)
 
 
 def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
@@ -263,4 +261,4 @@ def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
     commands["dashboard"] = f"optuna-dashboard {quoted([hidden(plan.storage_url)])} --artifact-dir {artifacts}"
     if node["enabled"]:
         commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
-    return commands
+    return {name: hide(command) for name, command in commands.items()}

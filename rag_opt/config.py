@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.keys import key_of
-from rag_opt.trust import TRUSTED, check_secret, check_targets, plain
+from rag_opt.trust import SECRET, TRUSTED, check_field, check_secret, check_targets, plain
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -45,9 +45,16 @@ def composed(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
-    for word in overrides:
-        check_secret(word.partition("=")[0], word)
+    check_words(overrides)
     return _composed(tuple(overrides))
+
+
+def check_words(overrides: Words) -> None:
+    """Raise ConfigError at the first word that holds what looks like a key; it is not repeated."""
+    for word in overrides:
+        key, _, value = word.partition("=")
+        check_secret(SECRET.sub("…", key).lstrip("+~"), word)
+        check_field(key.lstrip("+~"), value.strip("'\""))
 
 
 @lru_cache(maxsize=64)
@@ -211,6 +218,7 @@ def checked(overrides: Words) -> DictConfig:
 
     Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
     """
+    check_words(overrides)
     options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
     first = {key: values[0] for key, values in options.items()}
     with _hydra():

@@ -82,13 +82,13 @@ class Findings:
             latencies = {name: Latency(**each) for name, each in node["latencies"].items()}
             losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
             changed = {"confirmation": confirmation, "latencies": latencies, "losses": losses}
-            return cls(**{**node, **changed, "differences": tuple(node["differences"])})
+            return cls(**{**node, **changed, "name": str(node["name"]), "differences": tuple(node["differences"])})
         except FileNotFoundError as error:
             raise StudyError(
                 f"{folder}: no finished study: there is no {FILE} in it. A study writes it at its end; "
                 "run it with python -m rag_opt.study"
             ) from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StudyError(
                 f"{path}: can't be read ({error}); run the study's command again, it writes it anew"
             ) from error

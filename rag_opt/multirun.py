@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -10,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from rag_opt.errors import RagOptError
+from rag_opt.hiding import hide
 
 
 class CompareStudies(Callback):
@@ -17,6 +19,12 @@ class CompareStudies(Callback):
 
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        """Hide what Hydra has written of the command line beside the studies."""
+        path = Path(str(config.hydra.sweep.dir)) / "multirun.yaml"
+        if path.is_file() and (text := path.read_text("utf-8")) != hide(text):
+            path.write_text(hide(text), "utf-8")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:

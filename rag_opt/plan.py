@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BruteForceSampler
+from optuna.samplers import BruteForceSampler, CmaEsSampler
 
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of, stages
@@ -18,6 +18,7 @@ from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
+from rag_opt.hiding import know
 from rag_opt.keys import key_of
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
@@ -25,6 +26,7 @@ from rag_opt.progress import say
 from rag_opt.racing import Race
 from rag_opt.records import Dataset
 from rag_opt.replies import Purse
+from rag_opt.samplers import PICKLED, refuse_pickles
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
@@ -70,6 +72,8 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
     check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
+    for url in (config.storage.url, config.tracking.get("uri", "")):
+        know(str(plain(url)))
     settings = settings_of(config, variant)
     if settings.threads is not None:
         use_threads(settings.threads)
@@ -121,6 +125,8 @@ def deepest(space: SearchSpace) -> int:
 def check_search(config: DictConfig, space: SearchSpace) -> None:
     """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
     sampler = sampler_of(config, 0)
+    if isinstance(sampler, CmaEsSampler):
+        raise ConfigError(PICKLED)
     pruner_of(config)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
@@ -142,6 +148,7 @@ def sampler_of(config: DictConfig, place: int) -> Any:
     `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
     """
     node = _seeded(plain(config.sampler), seed_of(config, place))
+    refuse_pickles()
     return build(node, plain(config.trusted_modules))
 
 

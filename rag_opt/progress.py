@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rag_opt.hiding import hide
+
 PLAIN_EVERY = 15.0
 """Seconds between plain lines about the same work."""
 
@@ -52,8 +54,8 @@ class Screen:
         self.progress = Progress(*columns, console=self.console, transient=True)
 
     def say(self, line: str) -> None:
-        """One line, at once, markup left alone."""
-        self.console.print(line, markup=False)
+        """One line, at once, markup left alone, passwords and keys hidden."""
+        self.console.print(hide(line), markup=False)
 
     def __enter__(self) -> Self:
         _open.append(self)

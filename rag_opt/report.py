@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ PAGE = "report.html"
 FILES = ("report.md", PAGE, "best.yaml")
 ARTIFACT = "rag_opt:report_artifact"
 """Study attribute: under which id optuna-dashboard finds the page."""
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +80,8 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
     place, page = folder / "artifacts", folder / PAGE
     place.mkdir(exist_ok=True)
     known = study.user_attrs.get(ARTIFACT)
-    if known is not None:
+    # It names a file: one that came from elsewhere must not lead out of the folder.
+    if known is not None and UUID.fullmatch(known):
         shutil.copyfile(page, place / known)
         return
     store = FileSystemArtifactStore(str(place))
@@ -89,6 +94,7 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
 
     from rag_opt.databases import sqlite_path
     from rag_opt.findings import Findings
+    from rag_opt.intact import check_study
     from rag_opt.storage import opened
 
     findings = Findings.read(folder)
@@ -101,14 +107,29 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
         raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
     directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
     study = opened(url, findings.name, directions)
+    check_study(study, folder)
     if not study.get_trials(deepcopy=False):
         raise StudyError(f"{folder}: its storage has no trial of '{findings.name}'; name the right one with --storage")
     return findings, study
 
 
+@contextmanager
+def readable(folders: Sequence[Path]) -> Iterator[None]:
+    """Raise StudyError where what lies in the folders has not the form that a study gives it."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        where = ", ".join(map(str, folders))
+        raise StudyError(
+            f"{where}: no report can be made of what lies there ({type(error).__name__}: {error}); "
+            "run the study's command again, it writes findings.json anew"
+        ) from error
+
+
 def reported(folder: Path, storage: str | None = None) -> Path:
     """The report of a finished study, written anew from its folder and its storage; gives the page's path."""
-    written(*finished(folder, storage), folder)
+    with readable([folder]):
+        written(*finished(folder, storage), folder)
     return folder / PAGE
 
 
@@ -119,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
     given = parser.parse_args(arguments)
     try:
-        _run(given)
+        with readable(given.studies):
+            _run(given)
     except RagOptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

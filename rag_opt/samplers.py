@@ -1,10 +1,27 @@
-"""Samplers that are not in Optuna itself."""
+"""Samplers that are not in Optuna itself, and the one of Optuna's that is refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from optuna.samplers import CmaEsSampler
+
 from rag_opt.errors import ConfigError
+
+PICKLED = (
+    "sampler: CMA-ES keeps its state in the study's database as a pickle, and reading a pickle runs what is in it; "
+    "choose another one, such as sampler=gp or sampler=tpe"
+)
+
+
+def refuse_pickles() -> None:
+    """From now on no CMA-ES of this process, not one inside another sampler either, reads a state from a database."""
+
+    def refused(sampler: CmaEsSampler, trials: list[Any]) -> None:
+        if any(key.startswith(sampler._attr_key_optimizer) for trial in trials for key in trial.system_attrs):
+            raise ConfigError(PICKLED)
+
+    CmaEsSampler._restore_optimizer = refused  # type: ignore[method-assign, assignment]
 
 
 def from_hub(package: str, name: str, registry_root: str | None = None, **parameters: Any) -> Any:

@@ -44,7 +44,8 @@ def read(folder: Path, number: int) -> Mapping[str, Scores]:
     try:
         about = path.stat()
         return _read(path.absolute(), about.st_mtime_ns, about.st_size)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        # As if it were not there: it may come from elsewhere.
         return {}
 
 

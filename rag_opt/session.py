@@ -22,7 +22,9 @@ from rag_opt import archive, history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.gate import Gate
+from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
+from rag_opt.intact import check_study
 from rag_opt.places import Places, measured
 from rag_opt.plan import Plan, pruner_of
 from rag_opt.processes import NOBODY, Crew
@@ -239,7 +241,7 @@ class Session:
         causes = "".join(
             f"; {stage}: {why}" for stage, why in self.plan.dev.store.troubles.items() if why not in str(error)
         )
-        trial.set_user_attr("reason", f"{type(error).__name__}: {error}{causes}"[:2000])
+        trial.set_user_attr("reason", hide(f"{type(error).__name__}: {error}{causes}")[:2000])
         self._tell(trial, TrialState.FAIL)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
@@ -364,6 +366,7 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
         gate = gate_for(study)
         try:
             with gate.alone():
+                check_study(study, plan.settings.folder)
                 check_fingerprints(study, plan.fingerprints, plan.settings.folder)
                 if not plan.shares_folder:
                     archive.prepare(study)
@@ -386,4 +389,4 @@ def replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
     last = {override.partition("=")[0]: override for override in overrides}
     last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
-    return f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip()
+    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())

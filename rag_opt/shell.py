@@ -10,6 +10,7 @@ from hydra._internal.utils import get_args_parser
 
 from rag_opt.config import checked, parse
 from rag_opt.errors import RagOptError
+from rag_opt.hiding import hide
 from rag_opt.settings import settings_of
 from rag_opt.stopping import Terminated
 
@@ -62,5 +63,5 @@ def _names_by_what_is_swept(overrides: list[str]) -> str:
 
 
 def _said(error: RagOptError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {hide(str(error))}", file=sys.stderr)
     return USAGE_ERROR

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, quoted
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.hiding import hide
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.trust import plain
 
@@ -219,8 +220,8 @@ def job(config: DictConfig) -> Outcome:
     except RagOptError as error:
         if not multirun:
             raise Refused(error) from error
-        print(f"{variant}: {error}", file=sys.stderr)
-        return Outcome(str(config.name), Path(), error=str(error))
+        print(hide(f"{variant}: {error}"), file=sys.stderr)
+        return Outcome(str(config.name), Path(), error=hide(str(error)))
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from yaml import CSafeLoader
 
 from rag_opt.config import prompt_of
 from rag_opt.gate import Gate
+from rag_opt.hiding import hide
 from rag_opt.processes import crew_of
 from rag_opt.progress import say
 from rag_opt.records import Dataset
@@ -283,7 +284,8 @@ def _made_by_one(uri: str) -> Iterator[None]:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    # Hidden before it is cut: half a password would not be known for one.
+    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
 def _milliseconds(moment: Any) -> int:

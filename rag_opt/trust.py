@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial, reduce
@@ -30,16 +31,38 @@ SECRET = re.compile(
 """What keys of well-known services look like."""
 
 
+FIELD = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|authorization|credentials?)$")
+"""The last part of a configuration's key under which a secret would stand."""
+
+HARMLESS = re.compile(r"|null|none|true|false|[\d.]{1,7}|\$\{.*\}", re.IGNORECASE | re.DOTALL)
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+"""Names of environment variables as they are usual; keys have small letters."""
+
 RESOLVING = "ConfigError raised while resolving interpolation: "
 
 
 def check_secret(where: str, value: Any) -> None:
     """Raise ConfigError where a text looks like a key itself; it is not repeated."""
     if isinstance(value, str) and SECRET.search(value):
-        raise ConfigError(
-            f"{where} holds what looks like a secret key, and a configuration is written to files and databases: put "
-            "it into an environment variable and name that, such as llm.key=OPENAI_API_KEY"
-        )
+        raise _secret(where)
+
+
+def check_field(where: str, value: str) -> None:
+    """Raise ConfigError where a key that is named like a secret's (llm.api_key) has a text that names no variable."""
+    if FIELD.search(where.rpartition(".")[2]) and not (HARMLESS.fullmatch(value) or names_variable(value)):
+        raise _secret(where)
+
+
+def names_variable(text: str) -> bool:
+    """Whether a text is the name of an environment variable, not a key in capitals and digits."""
+    return bool(VARIABLE.fullmatch(text)) and ("_" in text or text.isalpha() or text in os.environ)
+
+
+def _secret(where: str) -> ConfigError:
+    return ConfigError(
+        f"{where} holds what looks like a secret key, and a configuration is written to files and databases: put "
+        "it into an environment variable and name that, such as llm.key=OPENAI_API_KEY"
+    )
 
 
 def check_secrets(node: Any, where: str = "") -> None:
@@ -50,8 +73,9 @@ def check_secrets(node: Any, where: str = "") -> None:
     elif isinstance(node, list):
         for place, value in enumerate(node):
             check_secrets(value, f"{where}[{place}]")
-    else:
+    elif isinstance(node, str):
         check_secret(where, node)
+        check_field(where, node)
 
 
 def plain(config: Any) -> Any:

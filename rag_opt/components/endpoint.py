@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -12,12 +11,13 @@ from urllib.parse import urlsplit
 
 from rag_opt.components.chat import TOKENS_A_WORD, CallError, Chat, Request, tokens_of
 from rag_opt.components.stage import require, require_whole
+from rag_opt.hiding import know_variable
 from rag_opt.keys import key_of
 from rag_opt.replies import Reply
 from rag_opt.text import count_tokens
+from rag_opt.trust import names_variable
 
-VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-"""Names of environment variables as they are usual; keys have small letters."""
+ADVICE = "a key belongs into the environment variable that {} names"
 
 FATAL = (401, 403, 404)
 """Statuses after which another call with the same settings has no chance either."""
@@ -52,6 +52,7 @@ class OpenAIChat(Chat):
         require(
             "@" not in urlsplit(base_url).netloc, "llm.base_url holds a password; name a variable with llm.key instead"
         )
+        require(not urlsplit(base_url).query, f"llm.base_url has a query; {ADVICE.format('llm.key')}")
         check_key("llm.key", key)
         require(timeout > 0, f"llm.timeout must be above 0 seconds, not {timeout}")
         require_whole("llm.tries", tries)
@@ -91,7 +92,8 @@ class OpenAIChat(Chat):
             # A server that says nothing of tokens must not make a budget endless.
             read = _count(usage.get("prompt_tokens")) or tokens_of(request)
             wrote = _count(usage.get("completion_tokens")) or int(TOKENS_A_WORD * count_tokens(found.text or ""))
-            text = found.text if found.text and found.text.strip() else None
+            # A reply is kept, so a key that a server puts into one must go.
+            text = self._without_key(found.text) if found.text and found.text.strip() else None
             reason = "" if text else f"no text (finish reason {found.meta.get('finish_reason')})"
             return Reply(text, read, wrote, time.perf_counter() - start, reason)
         raise AssertionError  # the last round returns or raises
@@ -151,9 +153,11 @@ class OpenAIChat(Chat):
 
     def _clean(self, text: str) -> str:
         """The text in one line, without the key: a server may echo it."""
+        return self._without_key(" ".join(text.split()))[:300]
+
+    def _without_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
-        text = " ".join(text.split())
-        return (text.replace(secret, "•••") if secret else text)[:300]
+        return text.replace(secret, "•••") if secret else text
 
 
 def _count(value: Any) -> int:
@@ -181,13 +185,14 @@ def check_key(where: str, key: str | None) -> None:
         return
     advice = f"write the key into an environment variable and name that: {where}=OPENAI_API_KEY"
     require(
-        bool(VARIABLE.fullmatch(key)) and not key.startswith("sk_"),
+        names_variable(key),
         f"{where} holds what looks like a key itself; {advice}",
     )
     require(
         bool(os.environ.get(key)),
         f"{where}={key}: this environment variable is not set; export it, or set {where}=null where no key is needed",
     )
+    know_variable(key)
 
 
 def check_prices(prices: Any) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 from haystack import component
 
-from rag_opt.components.endpoint import check_key
+from rag_opt.components.endpoint import ADVICE, check_key
 from rag_opt.components.fetching import Fetched, FetchError, fetched
 from rag_opt.components.ranking import by_place, say_once, stacked
 from rag_opt.components.stage import Part, Stage, require, require_whole
@@ -72,6 +72,7 @@ class SearchService(Part):
         )
         parts = urlsplit(str(url))
         require("@" not in parts.netloc, "web.url holds a password; name a variable with web.key instead")
+        require(not parts.query, f"web.url has a query, which the search writes itself; {ADVICE.format('web.key')}")
         require(parts.scheme in ("http", "https"), f"web.url must be an http(s) address, not {url}")
         check_key("web.key", key)
         require(form == "searxng" or key is not None, f"web.service={form} wants a key: name its variable with web.key")

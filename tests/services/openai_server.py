@@ -54,6 +54,7 @@ FAILURES = {
     "server_error": Failure(500, "server_error", "The server had an error."),
     "unauthorized": Failure(401, "invalid_api_key", "Incorrect API key provided: {key}"),
     "not_found": Failure(404, "model_not_found", "The model does not exist or you do not have access to it."),
+    "echo": Failure(400, "invalid_request", "These headers are not valid: Authorization: {key}"),
     "bad_request": Failure(400, "invalid_request", "The request is not valid."),
 }
 ERROR_BODY = {"error": {"message": "The upstream provider failed.", "type": "server_error", "code": "upstream"}}
