@@ -162,7 +162,7 @@ class Dask:
                 raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
             try:
                 where = self.address or LocalCluster(host="127.0.0.1", threads_per_worker=1, dashboard_address=None)
-                self._client = Client(where, timeout="15s")
+                self._client = Client(where, timeout="8s")
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"launcher.address={self.address}: no Dask scheduler answers there: {error}"

@@ -1,0 +1,368 @@
+"""Commands as users type them: workers that a command starts, faults of what they run, several commands at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from rag_opt.databases import engine_url
+from rag_opt.errors import ConfigError
+from rag_opt.processes import worker_of
+from rag_opt.study import run
+from tests.conftest import ROOT, own_space
+from tests.faults.conftest import Figure
+from tests.faults.faulty import DEADLY, FAULTS, VALUES
+from tests.integration.commands import command, finished
+
+
+def trials_of(folder: Path, name: str = "animals") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/{name}/study.db").trials
+
+
+def counted(trials: list[optuna.trial.FrozenTrial]) -> int:
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return sum(trial.state in states and "repeats" not in trial.user_attrs for trial in trials)
+
+
+def test_whatever_a_trial_returns_or_raises_the_study_goes_on(words, tmp_path, monkeypatch, figure: Figure) -> None:
+    """Values that are none, exceptions of every kind, and four ends of a whole process, in two workers."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    kinds = ["none", *FAULTS, *VALUES]
+    space = own_space(tmp_path, {"generator.fault": f"choice({','.join(kinds)})"})
+    conf = tmp_path / "conf"
+    for group in ("generator", "objective"):
+        (conf / group).mkdir()
+    generator = {
+        "max_tokens": 48,
+        "fault": "none",
+        "components": {
+            "faulty": {
+                "_target_": "tests.faults.faulty.Faulty",
+                "max_tokens": "${generator.max_tokens}",
+                "fault": "${generator.fault}",
+            }
+        },
+    }
+    (conf / "generator/faulty.yaml").write_text(yaml.safe_dump(generator))
+    own = {"oddness": {"function": "tests.faults.faulty.odd", "direction": "maximize", "needs": "generator"}}
+    objective = {"metrics": ["oddness"], "directions": None, "report": [], "constraints": [], "own": own}
+    (conf / "objective/odd.yaml").write_text(yaml.safe_dump(objective))
+    words = [word for word in words if not word.startswith(("retries", "search_space", "sampler"))]
+    done = finished(
+        tmp_path,
+        *words,
+        *space,
+        "generator=faulty",
+        "objective=odd",
+        "trusted_modules=[tests]",
+        "sampler=brute_force",
+        "retriever=bm25",
+        "retries=1",
+        "n_workers=2",
+        "n_trials=200",
+    )
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
+    trials = trials_of(tmp_path)
+    last = {trial.params["generator.fault"]: trial for trial in trials if trial.params}
+    assert set(last) == set(kinds)
+    assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
+    assert {kind for kind, trial in last.items() if "given_up" in trial.user_attrs} == DEADLY
+    complete = {kind for kind, trial in last.items() if trial.state == TrialState.COMPLETE}
+    assert complete == {"none"}, "no value that is none became a score"
+    assert all(last[kind].user_attrs["reason"] for kind in set(kinds) - {"none"})
+    died = done.stderr.count("another takes its place")
+    assert died == 2 * len(DEADLY)
+    for name in ("SIGSEGV", "SIGABRT", "SIGKILL", "exit status 7"):
+        assert name in done.stderr
+    assert "given up" in done.stderr
+    figure(
+        "objective faults",
+        f"{len(kinds) - 1} values, exceptions and ends of the process: the study went on, {died} workers replaced, "
+        f"{len(DEADLY)} configurations given up, 1 of 1 sound one complete",
+    )
+
+
+def test_workers_that_only_die_end_the_study_with_a_reason(words, tmp_path) -> None:
+    code = "import os, signal, rag_opt.session\nrag_opt.session.Session.run = lambda self: os.kill(os.getpid(), 9)\n"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'rag_opt.worker' in ' '.join(sys.orig_argv):\n    "
+        + code.replace("\n", "\n    ").rstrip()
+        + "\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(
+        command(*words, "n_workers=2", "n_trials=4"),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "died 5 times (SIGKILL)" in done.stderr
+    assert "its log is" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_eight_commands_at_once_on_nothing(words, tmp_path, long: bool, figure: Figure) -> None:
+    """Each makes the folder, both databases and the study, or finds them just made; together they run it once."""
+    count, repeats = (8, 10) if long else (4, 1)
+    for repeat in range(repeats):
+        name, place = f"first{repeat}", tmp_path / str(repeat)
+        place.mkdir()
+        mine = [word for word in words if not word.startswith(("studies_dir", "tracking"))]
+        processes = [
+            subprocess.Popen(
+                command(*mine, f"name={name}", "n_trials=24"), cwd=place, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(count)
+        ]
+        told = [process.communicate(timeout=600)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * count, told
+        trials = trials_of(place, name)
+        assert counted(trials) == 24
+        assert all("recommended" in text or "Recommended" in text for text in told)
+        mirrored(place, name, trials)
+        shutil.rmtree(place)
+    figure(
+        "first start", f"{count} commands at once on nothing, {repeats} repeats: {count * repeats} alive, 24 of 24 each"
+    )
+
+
+def mirrored(place: Path, name: str, trials: list[optuna.trial.FrozenTrial], uri: str = "") -> tuple[int, int]:
+    """MLflow says what Optuna says; gives the numbers of runs and of parents."""
+    client = MlflowClient(uri or f"sqlite:///{place}/studies/mlflow.db")
+    experiment = client.get_experiment_by_name("rag_opt")
+    runs = client.search_runs([experiment.experiment_id], max_results=5000)
+    parents = [run for run in runs if run.data.tags.get("rag_opt.study") == name]
+    assert len(parents) == 1, f"{len(parents)} parents"
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(children) + 1 == len(runs), "a run that is not linked"
+    statuses = {int(run.data.tags["rag_opt.trial"]): run.info.status for run in children}
+    assert len(statuses) == len(children), "two runs of one trial"
+    true = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+    assert statuses == {trial.number: true[trial.state] for trial in trials}
+    assert parents[0].info.status == "FINISHED"
+    return len(children), len(parents)
+
+
+def killed_at(process: subprocess.Popen, line: str, number: int = signal.SIGKILL) -> None:
+    assert process.stderr is not None
+    for told in process.stderr:
+        if told.startswith(line):
+            process.send_signal(number)
+            break
+    process.wait(120)
+
+
+def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: bool, figure: Figure) -> None:
+    """A real tracking server that goes away for a while under two workers, and commands that are killed."""
+    port, away = free_port(), 30 if long else 6
+    uri = f"http://127.0.0.1:{port}"
+    mine = [word for word in words if not word.startswith("tracking")]
+    mine += [f"tracking.uri={uri}", "n_workers=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def served() -> subprocess.Popen:
+        where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        kept = ["--backend-store-uri", f"sqlite:///{tmp_path}/served.db", "--artifacts-destination", f"{tmp_path}/art"]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *where, *kept],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        reachable(port)
+        return server
+
+    def begun(total: int) -> subprocess.Popen:
+        return subprocess.Popen(
+            command(*mine, f"n_trials={total}"), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+
+    server = served()
+    try:
+        for number in (3, 7):
+            killed_at(begun(20), f"trial {number}")
+            time.sleep(1)
+        process = begun(60)
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        for line in lines:
+            if line.startswith("trial 1"):
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+                break
+        time.sleep(away)
+        server = served()
+        rest = "".join(lines)
+        assert process.wait(300) == 0, rest[-3000:]
+        trials = trials_of(tmp_path)
+        assert counted(trials) == 60
+        runs, _ = mirrored(tmp_path, "animals", trials, uri)
+        figure(
+            "MLflow mirrors Optuna",
+            f"2 kills of the command, {away} s without the server: {runs} runs for {len(trials)} trials, all linked, "
+            "statuses true, 0 RUNNING",
+        )
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def reachable(port: int, seconds: float = 90) -> None:
+    import socket
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"nothing answers on port {port}")
+
+
+def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_path, figure: Figure) -> None:
+    """The same command in two places that share nothing but PostgreSQL: both end with the same findings."""
+    url = postgres.database("machines")
+    mine = [word for word in words if not word.startswith(("studies_dir", "store.path", "tracking"))]
+    mine += [f"storage.url='{url}'", "n_trials=40"]
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.mkdir()
+    processes = [
+        subprocess.Popen(
+            command(*mine),
+            cwd=place,
+            env=os.environ | {"RAG_OPT_STORE": str(place / "store"), "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    trials = optuna.load_study(study_name="animals", storage=engine_url(url)).trials
+    assert counted(trials) == 40
+    shares = Counter(worker_of(trial) for trial in trials)
+    assert len(shares) == 2
+    assert min(shares.values()) >= 3
+    best = [(place / "studies/animals/best.yaml").read_text() for place in places]
+    assert best[0] == best[1]
+    for place in places:
+        assert len(list(place.glob("studies/animals/trials/*/per_query.json"))) >= 40
+        client = MlflowClient(f"sqlite:///{place}/studies/mlflow.db")
+        experiment = client.get_experiment_by_name("rag_opt").experiment_id
+        runs = client.search_runs([experiment], "tags.`rag_opt.trial` != ''", max_results=500)
+        assert len(runs) == len(trials)
+    figure(
+        "one machine or many", f"2 places sharing only PostgreSQL: 40 of 40 trials, shared {sorted(shares.values())}"
+    )
+
+
+def test_sqlite_is_refused_for_workers_of_other_machines(words) -> None:
+    with pytest.raises(ConfigError, match=r"can't share a SQLite file.*postgresql://") as caught:
+        run([*words, "launcher=dask", "launcher.address=tcp://10.0.0.5:8786", "n_trials=2"])
+    assert "storage.url=" in str(caught.value)
+
+
+def test_no_scheduler_is_said(words, postgres) -> None:
+    address = f"launcher.address=tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match="no Dask scheduler answers"):
+        run([*words, f"storage.url='{postgres.database('nobody')}'", "launcher=dask", address, "n_trials=2"])
+
+
+def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> None:
+    done = finished(tmp_path, *words, "launcher=dask", "n_workers=2", "n_trials=8")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert counted(trials_of(tmp_path)) == 8
+
+
+def test_dask_workers_and_the_command_may_die(words, postgres, tmp_path, long: bool, figure: Figure) -> None:
+    """A scheduler and two Dask workers of their own; five kills of workers, one of the command that started it."""
+    port, kills, total = free_port(), 5 if long else 2, 60
+    url = postgres.database("dask")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAG_OPT_STORE": str(tmp_path / "store")}
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": tmp_path}
+    scheduler = subprocess.Popen([*dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet)
+
+    def worker() -> subprocess.Popen:
+        module = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}"]
+        options = ["--host", "127.0.0.1", "--nworkers", "1", "--nthreads", "2", "--no-nanny", "--no-dashboard"]
+        return subprocess.Popen([*module, *options], **quiet, start_new_session=True)
+
+    def begun() -> subprocess.Popen:
+        mine = [*words, f"storage.url='{url}'", "launcher=dask", f"launcher.address=tcp://127.0.0.1:{port}"]
+        return subprocess.Popen(
+            command(*mine, "n_workers=2", f"n_trials={total}"),
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def done_so_far() -> int:
+        try:
+            return counted(optuna.load_study(study_name="animals", storage=engine_url(url)).trials)
+        except KeyError:
+            return 0
+
+    reachable(port)
+    workers = [worker(), worker()]
+    try:
+        command_line = begun()
+        for kill in range(kills):
+            count = done_so_far()
+            end = time.monotonic() + 120
+            while done_so_far() < count + 3 and time.monotonic() < end:
+                time.sleep(0.1)
+            victim = workers.pop(0)
+            os.killpg(victim.pid, signal.SIGKILL)
+            victim.wait()
+            workers.append(worker())
+            if kill == 0:
+                command_line.kill()
+                command_line.wait()
+                command_line = begun()
+        told = command_line.communicate(timeout=400)[1]
+        assert command_line.returncode == 0, told[-3000:]
+        trials = optuna.load_study(study_name="animals", storage=engine_url(url)).trials
+        assert counted(trials) == total
+        assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        once = [t for t in trials if t.state in states and "repeats" not in t.user_attrs]
+        twice = len(once) - len({str(sorted(t.params.items())) for t in once})
+        assert twice == 0
+        figure(
+            "engine death",
+            f"Dask, 2 workers, {kills} kills of them, 1 of the command: {counted(trials)} of {total}, "
+            f"{twice} measured twice",
+        )
+    finally:
+        for process in [*workers, scheduler]:
+            process.kill()
+            process.wait()
