@@ -18,8 +18,8 @@ from rag_opt.components.generators import Extractive
 from rag_opt.records import Answers, Chunks, Queries, Rankings
 
 VALUES: dict[str, Any] = {
-    "nan": float("nan"),
-    "inf": float("inf"),
+    "not_a_number": float("nan"),
+    "infinite": float("inf"),
     "minus_inf": float("-inf"),
     "text": "0.3",
     "nothing": None,
@@ -94,14 +94,14 @@ class Faulty(Extractive):
     """An extractive answerer, unless `fault` says otherwise."""
 
     def __init__(self, max_tokens: int, fault: str = "none") -> None:
-        super().__init__(max_tokens)
+        Extractive.__init__(self, max_tokens)
         self.fault = fault
 
     @component.output_types(answers=Answers)
     def run(self, queries: Queries, context: Rankings, chunks: Chunks) -> dict[str, Answers]:
         if self.fault in FAULTS:
             FAULTS[self.fault]()
-        found = super().run(queries, context, chunks)["answers"]
+        found = Extractive.run(self, queries, context, chunks)["answers"]
         return {"answers": replace(found, texts=tuple(self.fault for _ in found.texts))}
 
 
