@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BruteForceSampler
+from optuna.samplers import BaseSampler, BruteForceSampler
 
 from rag_opt.components.pace import fast_precision
-from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of, stages
+from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
@@ -59,6 +59,7 @@ class Plan:
 def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
+    check_shape(config)
     check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
     settings = settings_of(config, variant)
     if settings.threads is not None:
@@ -111,7 +112,10 @@ def deepest(space: SearchSpace) -> int:
 def check_search(config: DictConfig, space: SearchSpace) -> None:
     """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
     sampler = sampler_of(config, 0)
-    pruner_of(config)
+    pruner, _ = pruner_of(config)
+    for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
+        if not isinstance(found, kind):
+            raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(

@@ -50,12 +50,13 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
     parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
         parts.append(_name("the multirun's overrides", _harmless(variant), variant))
-    share = plain(config.dataset.get("test_share"))
+    share = plain(config.dataset).get("test_share")
     if not _is_number(share, 0) or share >= 1:
         raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
+    _check_records(config)
     return Settings(
         name="/".join(parts),
-        folder=Path(str(plain(config.studies_dir))).expanduser().joinpath(*parts),
+        folder=folder_of("studies_dir", plain(config.studies_dir)).joinpath(*parts),
         seed=_whole(config, "seed", 0),
         n_trials=_whole(config, "n_trials", 1),
         timeout=_limit("timeout", config.timeout, 60.0),
@@ -70,6 +71,17 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         forecast=bool(plain(config.forecast)),
         traces=_traces(config.tracking),
     )
+
+
+def folder_of(key: str, given: Any) -> Path:
+    """The folder that a key names, `~` expanded; raises ConfigError where it names none."""
+    try:
+        if isinstance(given, str) and given.strip() and "\0" not in given:
+            return Path(given).expanduser()
+    except RuntimeError:
+        # `~user` of a user that there is not.
+        pass
+    raise ConfigError(f"{key}={str(given)[:200]!r}: a folder is expected, such as {key}=studies")
 
 
 def trial_folder(folder: Path, number: int) -> Path:
@@ -111,6 +123,19 @@ def _traces(tracking: DictConfig) -> str:
     if given not in TRACES:
         raise ConfigError(f"tracking.traces={given}: one of {', '.join(TRACES)} is expected")
     return str(given)
+
+
+def _check_records(config: DictConfig) -> None:
+    """Raise ConfigError where the storage or the tracking lacks an address."""
+    tracking = plain(config.tracking)
+    if not isinstance(tracking.get("enabled"), bool):
+        raise ConfigError(f"tracking.enabled={tracking.get('enabled')}: true or false is expected")
+    texts = {"storage.url": plain(config.storage).get("url")}
+    if tracking["enabled"]:
+        texts |= {f"tracking.{key}": tracking.get(key) for key in ("uri", "artifacts", "experiment")}
+    for key, given in texts.items():
+        if not isinstance(given, str) or not given.strip() or "\0" in given:
+            raise ConfigError(f"{key}={given!r}: text is expected; conf/{key.partition('.')[0]}/ shows its form")
 
 
 def _is_number(given: Any, above: float) -> bool:

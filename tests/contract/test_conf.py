@@ -13,6 +13,7 @@ from haystack import Pipeline
 from rag_opt import config
 from rag_opt.components.stage import Stage
 from rag_opt.config import FOLDER, STAGES, composed
+from rag_opt.errors import ConfigError
 from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
@@ -220,7 +221,9 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
         "registry_root": str(tmp_path / "package"),
         "seed": 3,
     }
-    sampler = build(node)
+    with pytest.raises(ConfigError, match=r"add trusted_modules=\[optunahub\]"):
+        build(node)
+    sampler = build(node, ["optunahub"])
     assert type(sampler).__name__ == "Mine"
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
