@@ -322,7 +322,8 @@ def check_hydra(config: DictConfig) -> None:
     for part in HYDRAS:
         check_hydras(_resolved(config.hydra, part), trusted)
     for part in ("job_logging", "hydra_logging"):
-        if config.hydra[part] and config.hydra[part].get("root") is not None:
+        # What Python's logging builds from a configuration may be anything that can be called.
+        if any(config.hydra[part].get(kind) for kind in ("handlers", "formatters", "filters")):
             raise ConfigError(f"hydra.{part}: what it names would be built unchecked; leave hydra/{part}=none")
 
 

@@ -212,7 +212,7 @@ def _has(config: DictConfig, key: str) -> bool:
 def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
     found = []
     for row in plain(config.seeds):
-        if not isinstance(row, list):
+        if not isinstance(row, list) or not all(isinstance(word, str) for word in row):
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
         # What the command line sets is no parameter any more, so such a seed is skipped too.
         if {override.key_or_group for override in parse(row)} <= {p.name for p in space.parameters}:

@@ -98,7 +98,7 @@ def unresolved(error: OmegaConfBaseException) -> str:
         # What a resolver of ours has refused says itself what is wrong.
         return said.removeprefix(RESOLVING)
     key = error.full_key or ""
-    return said if not key or key in said else f"{key}: {said}; give it a value, or name a key that exists"
+    return f"{said if key in said else f'{key}: {said}'}; give it a value, or name a key that exists"
 
 
 def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:

@@ -228,6 +228,6 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     with pytest.raises(config.ConfigError, match="has no 'Other'"):
-        build(node | {"name": "Other"})
+        build(node | {"name": "Other"}, ["optunahub"])
     with pytest.raises(config.ConfigError, match="can't be loaded"):
-        build(node | {"package": "samplers/none"})
+        build(node | {"package": "samplers/none"}, ["optunahub"])
