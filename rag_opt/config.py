@@ -74,10 +74,11 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 def _check_whose_trust(config: DictConfig, overrides: Words) -> None:
     """Raise ConfigError where a file, not the command line, says which modules are trusted."""
-    said = any(override.key_or_group == "trusted_modules" for override in parse(overrides))
-    if not said and plain(config.get("trusted_modules")):
+    # Parsing takes longer than composing; most configurations trust nobody.
+    given = plain(config.get("trusted_modules"))
+    if given and all(override.key_or_group != "trusted_modules" for override in parse(overrides)):
         raise ConfigError(
-            f"trusted_modules={plain(config.trusted_modules)} is set by a configuration file; whom you trust is said "
+            f"trusted_modules={given} is set by a configuration file; whom you trust is said "
             "on the command line: trusted_modules=[…]"
         )
 
@@ -260,16 +261,31 @@ def _defaults() -> dict[str, Any]:
 
 def check_shape(config: DictConfig) -> None:
     """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
-    given = plain(config)
-    _check_like(_defaults(), given)
-    for group in (*STAGES, *BUILT, "objective", "search_space", "storage", "tracking"):
-        _check_mapping(group, given.get(group))
+    check_sections(config)
+    given = _values(config, STAGES)
     for stage in STAGES:
+        _check_mapping(stage, given.get(stage))
         _check_mapping(f"{stage}.components", given[stage].get("components"))
         for name, node in given[stage]["components"].items():
             _check_buildable(f"{stage}.components.{name}", node)
+
+
+def check_sections(config: DictConfig) -> None:
+    """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
+    given = _values(config, {str(key) for key in config} - {*STAGES})
+    _check_like(_defaults(), given)
+    for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
+        _check_mapping(group, given.get(group))
     for group in BUILT:
         _check_buildable(group, given[group])
+
+
+def _values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """These keys' values as plain containers; raises ConfigError where one has none."""
+    try:
+        return {key: plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
+    except OmegaConfBaseException as error:
+        raise ConfigError(unresolved(error)) from error
 
 
 def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> None:
@@ -309,7 +325,7 @@ def checked(overrides: Words) -> DictConfig:
         _without_hydra(config)
         check_keys(config)
         _check_whose_trust(config, list(first.values()))
-        check_shape(config)
+        check_sections(config)
         for key, values in options.items():
             for value in values[1:]:
                 _explained({**first, key: value}.values())

@@ -248,8 +248,9 @@ def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
 
 def _precision(config: DictConfig, store: Store) -> dict[str, str]:
     """What `precision: auto` stands for here: scores of another precision would not compare."""
-    encoder = plain(config.embedder).get("encoder", {})
-    return {"precision": fast_precision(store)} if encoder.get("precision") == "auto" else {}
+    encoder = plain(config.embedder).get("encoder")
+    automatic = isinstance(encoder, Mapping) and encoder.get("precision") == "auto"
+    return {"precision": fast_precision(store)} if automatic else {}
 
 
 def _named(space: SearchSpace) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial, reduce
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -226,11 +227,15 @@ def _check_serves(target: str, home: str, name: str, roots: tuple[str, ...]) -> 
         )
     for given, module in CONSENT.items():
         known = given.rpartition(".")
-        if name == known[2] and f"{home}.".startswith(f"{known[0]}.") and module not in roots:
+        if name != known[2] or not f"{home}.".startswith(f"{known[0]}."):
+            continue
+        if module not in roots:
             raise ConfigError(
                 f"_target_: {target} runs code that the configuration does not show; if you trust where it comes from, "
                 f"add trusted_modules=[{module}]"
             )
+        if find_spec(module) is None:
+            raise ConfigError(f"_target_: {target} needs the package '{module}', which is not installed")
 
 
 def _module_of(target: str) -> tuple[str, Any, list[str]]:
