@@ -17,8 +17,8 @@ from rag_opt.errors import ConfigError, RagOptError
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 """Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
 
-FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
-"""Where functions, not only classes, may be named."""
+FACTORIES = re.compile(r"rag_opt\.datasets\.\w+\.load|rag_opt\.samplers\.from_hub")
+"""The functions, not classes, that may be named."""
 
 SERVING = {
     "rag_opt": ("components", "datasets", "samplers", "racing", "multirun"),
@@ -214,7 +214,11 @@ def _check_home(target: str, roots: tuple[str, ...]) -> None:
         raise ConfigError(f"_target_: {target} is {home}.{names[-1]}, which is not below a trusted module")
     _check_serves(target, home, getattr(found, "__qualname__", names[-1]), roots)
     # A function could do anything with its arguments; of ours only these are made to be named.
-    if not isinstance(found, type) and home.partition(".")[0] in TRUSTED and not home.startswith(FACTORIES):
+    if (
+        not isinstance(found, type)
+        and home.partition(".")[0] in TRUSTED
+        and not FACTORIES.fullmatch(f"{home}.{names[-1]}")
+    ):
         raise ConfigError(f"_target_: {target} is a function; name a class")
 
 
