@@ -54,9 +54,10 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
     if not _is_number(share, 0) or share >= 1:
         raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
     _check_records(config)
+    folder = _study_folder(folder_of("studies_dir", plain(config.studies_dir)), parts)
     return Settings(
         name="/".join(parts),
-        folder=folder_of("studies_dir", plain(config.studies_dir)).joinpath(*parts),
+        folder=folder,
         seed=_whole(config, "seed", 0),
         n_trials=_whole(config, "n_trials", 1),
         timeout=_limit("timeout", config.timeout, 60.0),
@@ -82,6 +83,26 @@ def folder_of(key: str, given: Any) -> Path:
         # `~user` of a user that there is not.
         pass
     raise ConfigError(f"{key}={str(given)[:200]!r}: a folder is expected, such as {key}=studies")
+
+
+def _study_folder(root: Path, parts: list[str]) -> Path:
+    """The study's folder below `root`; raises ConfigError where a link or a database's URL would lead out of it."""
+    if set("?#") & set(str(root)):
+        raise ConfigError(f"studies_dir={root}: it becomes part of a database's URL, so it must hold neither ? nor #")
+    folder = root.joinpath(*parts)
+    try:
+        links = [
+            path for path in (root / parts[0], folder, *folder.glob("*"), *folder.glob("trials/*")) if path.is_symlink()
+        ]
+        outside = [path for path in links if not path.resolve().is_relative_to(root.resolve())]
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"studies_dir={root}: {folder.name} can't be looked into: {error}"[:500]) from error
+    if outside:
+        raise ConfigError(
+            f"name={'/'.join(parts)}: {outside[0]} is a link out of studies_dir, to {outside[0].resolve()}; remove it, "
+            "or name the place itself with studies_dir="
+        )
+    return folder
 
 
 def trial_folder(folder: Path, number: int) -> Path:

@@ -27,7 +27,7 @@ def load(
     """
     check_count("num_queries", num_queries)
     check_seed(seed)
-    if qrels is not None and not isinstance(qrels, str):
+    if qrels is not None and (not isinstance(qrels, str) or Path(qrels).is_absolute() or ".." in Path(qrels).parts):
         raise DatasetError(f"dataset.qrels={qrels}: one file in the folder is expected, such as qrels/test.tsv")
     folder = existing(path, "dataset.path")
     if not folder.is_dir():
