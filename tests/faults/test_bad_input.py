@@ -523,15 +523,13 @@ def sections() -> list[str]:
 
 
 @pytest.mark.parametrize("key", sections())
-@pytest.mark.parametrize("value", ["5", "'???'"])
-def test_no_section_in_a_wrong_shape_gets_past_the_check(animals, tmp_path, key: str, value: str) -> None:
+def test_no_section_in_a_wrong_shape_gets_past_the_check(animals, tmp_path, key: str) -> None:
     with pytest.raises(RagOptError):
-        run([*animals, f"studies_dir={tmp_path / 'studies'}", f"{key}={value}"])
+        run([*animals, f"studies_dir={tmp_path / 'studies'}", f"{key}=5"])
     assert not (tmp_path / "studies").exists()
 
 
 BY_COMMAND = {
-    "a dataset": (own(documents=ROWS[:-9]), ["d.jsonl:6: not JSON"]),
     "a pipe": (special(os.mkfifo), ["a text file is expected"]),
     "an interpolation": (said("seed='${nosuch}'"), ["seed: ", "'nosuch' not found"]),
     "YAML": (

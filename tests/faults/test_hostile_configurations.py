@@ -346,7 +346,6 @@ def evil_module(folder: Path) -> None:
         ["+hydra.callbacks.evil={_target_: evil.Thing}"],
         ["hydra.searchpath=[pkg://evil]"],
         ["-m", "seed=0,1", "hydra.launcher._target_=evil.Thing"],
-        ["+objective.own={x: {function: evil.thing}}"],
     ],
     ids=str,
 )
