@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, composed
+from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records import Answers, Queries, Query
 from rag_opt.shell import Refused, run_hydra, search_path
@@ -30,6 +30,7 @@ def asked(overrides: Sequence[str]) -> str:
     from rag_opt.trial import loaded, store_of
 
     config = composed(overrides)
+    check_shape(config)
     question = config.question
     if not isinstance(question, str) or not question.strip():
         raise ConfigError("question=null: what is asked is expected, such as question='What is a decorator?'")

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.keys import key_of
-from rag_opt.trust import SECRET, TRUSTED, check_field, check_secret, check_targets, plain
+from rag_opt.trust import SECRET, TRUSTED, check_field, check_hydras, check_secret, plain, unresolved
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -33,6 +33,18 @@ STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "co
 
 UNTOLD = ("prices", "timeout", "tries", "at_once")
 """Keys that change neither what a model is asked nor what it says."""
+
+BUILT = ("dataset", "sampler", "pruner")
+"""The groups whose file names one class or function to build."""
+
+HYDRAS = ("callbacks", "launcher", "sweeper")
+"""The parts of Hydra's own configuration from which it builds objects."""
+
+FOUND = ("file://", "pkg://hydra", "structured://")
+"""Where configuration files may lie: any other search path would import a module."""
+
+UNREADABLE = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, RecursionError)
+"""What Hydra lets through when files or overrides can't be composed."""
 
 PROMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -46,6 +58,7 @@ def composed(overrides: Words) -> DictConfig:
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
     check_words(overrides)
+    check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
     return _composed(tuple(overrides))
 
 
@@ -61,8 +74,20 @@ def check_words(overrides: Words) -> None:
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     # Planning, noting and measuring a trial ask for the same configuration.
     config = _merged(overrides)
+    _check_whose_trust(config, overrides)
     OmegaConf.set_readonly(config, True)
     return config
+
+
+def _check_whose_trust(config: DictConfig, overrides: Words) -> None:
+    """Raise ConfigError where a file, not the command line, says which modules are trusted."""
+    # Parsing takes longer than composing; most configurations trust nobody.
+    given = plain(config.get("trusted_modules"))
+    if given and all(override.key_or_group != "trusted_modules" for override in parse(overrides)):
+        raise ConfigError(
+            f"trusted_modules={given} is set by a configuration file; whom you trust is said "
+            "on the command line: trusted_modules=[…]"
+        )
 
 
 @lru_cache(maxsize=64)
@@ -166,9 +191,25 @@ def _explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictCon
         config = compose(NAME, overrides=words, return_hydra_config=with_hydra)
     except MissingConfigException as error:
         raise ConfigError(_missing(str(error))) from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
+        raise ConfigError(_composition(unresolved(error), words)) from error
+    except HydraException as error:
         raise ConfigError(_composition(str(error), words)) from error
+    except UNREADABLE as error:
+        raise ConfigError(_unreadable(error, words)) from error
     return config
+
+
+def _unreadable(error: Exception, words: Words) -> str:
+    """Why the files or the words can't be composed, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{mark.name}:{mark.line + 1}: not YAML ({getattr(error, 'problem', error)}); mend this line"
+    if isinstance(error, UnicodeError):
+        return f"a file of the configuration is not UTF-8 text ({error}); look at those in --config-dir"
+    if isinstance(error, OSError | yaml.YAMLError):
+        return f"a file of the configuration can't be read: {' '.join(str(error).split())}"
+    return f"{quoted(words)}: can't be composed: {' '.join(str(error).split())[:300]}"
 
 
 def _missing(message: str) -> str:
@@ -190,7 +231,13 @@ def _composition(message: str, words: Words) -> str:
     if key == "experiment":
         return "experiment is added, not changed: write +experiment=<choice>"
     parent, _, last = key.rpartition(".")
-    base = compose(NAME, overrides=[word for word in words if word.startswith("hydra.") or _group_of(word) in groups()])
+    try:
+        base = compose(
+            NAME, overrides=[word for word in words if word.startswith("hydra.") or _group_of(word) in groups()]
+        )
+    except UNREADABLE:
+        # The key is a group's, and no choice of it was named.
+        return f"{first} {key}=<choice> is expected, or keys in it: {key}.<key>=…"
     node = OmegaConf.select(base, parent, throw_on_missing=False) if parent else base
     names = (
         [*(str(name) for name in node if name != "components"), *([] if parent else groups())]
@@ -207,10 +254,68 @@ def _group_of(word: str) -> str:
 
 def check_keys(config: DictConfig) -> None:
     """Raise ConfigError at a top-level key that nothing reads, such as +experimnt=msmarco."""
-    known = {*OmegaConf.load(FOLDER / f"{NAME}.yaml"), *groups()} - {"defaults", "hydra"}
+    known = {*_defaults(), *groups()}
     for key in config:
         if key not in known:
             raise ConfigError(f"'{key!s}' is not a key of the configuration; {nearest(str(key), map(str, known))}")
+
+
+def _defaults() -> dict[str, Any]:
+    """conf/config.yaml without what is Hydra's."""
+    whole = yaml.safe_load((FOLDER / f"{NAME}.yaml").read_text("utf-8"))
+    return {key: value for key, value in whole.items() if key not in ("defaults", "hydra")}
+
+
+def check_shape(config: DictConfig) -> None:
+    """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
+    check_sections(config)
+    given = _values(config, STAGES)
+    for stage in STAGES:
+        _check_mapping(stage, given.get(stage))
+        _check_mapping(f"{stage}.components", given[stage].get("components"))
+        for name, node in given[stage]["components"].items():
+            _check_buildable(f"{stage}.components.{name}", node)
+
+
+def check_sections(config: DictConfig) -> None:
+    """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
+    given = _values(config, {str(key) for key in config} - {*STAGES})
+    _check_like(_defaults(), given)
+    for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
+        _check_mapping(group, given.get(group))
+    for group in BUILT:
+        _check_buildable(group, given[group])
+
+
+def _values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """These keys' values as plain containers; raises ConfigError where one has none."""
+    try:
+        return {key: plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
+    except OmegaConfBaseException as error:
+        raise ConfigError(unresolved(error)) from error
+
+
+def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> None:
+    for key, value in model.items():
+        if key not in given:
+            raise ConfigError(f"{where}{key} is missing: it was removed; leave it, or set it")
+        if isinstance(value, Mapping):
+            _check_mapping(f"{where}{key}", given[key])
+            _check_like(value, given[key], f"{where}{key}.")
+        if isinstance(value, list) and not isinstance(given[key], list):
+            raise ConfigError(f"{where}{key}={given[key]}: a list is expected, such as {where}{key}=[]")
+
+
+def _check_mapping(key: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        said = "is missing" if given is None else f"={given}".replace("=", "is ", 1)
+        raise ConfigError(f"{key} {said}: keys with values are expected ({key}.<key>=…)")
+
+
+def _check_buildable(key: str, given: Any) -> None:
+    _check_mapping(key, given)
+    if not isinstance(given.get("_target_"), str):
+        raise ConfigError(f"{key}._target_={given.get('_target_')}: the dotted name of a class is expected")
 
 
 def checked(overrides: Words) -> DictConfig:
@@ -219,17 +324,55 @@ def checked(overrides: Words) -> DictConfig:
     Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
     """
     check_words(overrides)
+    check_search_path(overrides)
     options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
     first = {key: values[0] for key, values in options.items()}
     with _hydra():
         config = _explained(first.values(), with_hydra=True)
-        check_targets(OmegaConf.to_container(config.hydra, resolve=False), (*TRUSTED, "hydra", "hydra_plugins"))
+        check_hydra(config)
         _without_hydra(config)
         check_keys(config)
+        _check_whose_trust(config, list(first.values()))
+        check_sections(config)
         for key, values in options.items():
             for value in values[1:]:
                 _explained({**first, key: value}.values())
     return config
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise ConfigError where Hydra's own part of a configuration would build or import what is not trusted."""
+    trusted = (*TRUSTED, "hydra", "hydra_plugins")
+    for part in HYDRAS:
+        check_hydras(_resolved(config.hydra, part), trusted)
+    for part in ("job_logging", "hydra_logging"):
+        # What Python's logging builds from a configuration may be anything that can be called.
+        if any(config.hydra[part].get(kind) for kind in ("handlers", "formatters", "filters")):
+            raise ConfigError(f"hydra.{part}: what it names would be built unchecked; leave hydra/{part}=none")
+
+
+def _resolved(node: DictConfig, part: str) -> Any:
+    """A part of Hydra's configuration as plain containers; what only a running job knows stays as it is written."""
+    try:
+        return OmegaConf.to_container(OmegaConf.select(node, part), resolve=True)
+    except OmegaConfBaseException:
+        found = OmegaConf.to_container(node._get_node(part), resolve=False)
+        if "${" in str(found):
+            raise ConfigError(
+                f"hydra.{part} holds an interpolation that can't be checked; write what it stands for"
+            ) from None
+        return found
+
+
+def check_search_path(words: Words) -> None:
+    """Raise ConfigError at a search path that would import a module."""
+    for override in parse(words):
+        given = override.value() if override.key_or_group == "hydra.searchpath" else []
+        for path in given if isinstance(given, list) else [given]:
+            if not str(path).startswith(FOUND):
+                raise ConfigError(
+                    f"hydra.searchpath: {path}: a folder is expected, as file://path, or --config-dir path"
+                )
 
 
 def _elements(override: Override) -> Iterator[str]:
@@ -267,7 +410,10 @@ def prompt_of(name: str) -> dict[str, str]:
     for folder in folders:
         path = folder / "prompt" / f"{name}.yaml"
         if path.is_file():
-            parts = yaml.safe_load(path.read_text("utf-8"))
+            try:
+                parts = yaml.safe_load(path.read_text("utf-8"))
+            except (yaml.YAMLError, UnicodeError, OSError) as error:
+                raise ConfigError(f"{path}: can't be read as YAML: {' '.join(str(error).split())[:300]}") from error
             if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
                 raise ConfigError(f"{path}: a prompt is a file of texts: system: …, user: …")
             return {str(part): text for part, text in parts.items()}

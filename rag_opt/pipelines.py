@@ -32,6 +32,9 @@ GIVEN = ("documents", "queries", *SEARCHES)
 
 RESULTS = ("ranking", "context", "answers")
 
+PARTS = ("encoder", "chat", "scorer", "service")
+"""Parameters of our components that are objects themselves."""
+
 
 Products = Mapping[tuple[str | None, str], Any]
 """Values by where they come from: (part, socket), part None for what is given from outside."""
@@ -171,7 +174,20 @@ def _components(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
     trusted = plain(composed(overrides).trusted_modules)
     for stage in stages(overrides).values():
         nodes = stage["components"]
-        yield from _ordered({name: build(node, trusted) for name, node in nodes.items()})
+        components = {name: build(node, trusted) for name, node in nodes.items()}
+        for name, component in components.items():
+            _check_component(name, component)
+        yield from _ordered(components)
+
+
+def _check_component(name: str, component: Any) -> None:
+    """Raise ComponentError for what is no component of Haystack's, or lacks a part that it works with."""
+    if not hasattr(component, "__haystack_input__"):
+        raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
+    for part in PARTS if isinstance(component, Stage) else ():
+        given = getattr(component, part, component)
+        if given is None or isinstance(given, str | int | float | list | dict):
+            raise ComponentError(f"{name}: its {part} is {given!r}: a _target_ with its parameters is expected"[:300])
 
 
 def _ordered(components: dict[str, Any]) -> Iterator[tuple[str, Any]]:

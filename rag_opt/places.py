@@ -80,7 +80,7 @@ class Places:
         config = self.plan.config
         self.study.sampler = sampler_of(config, place) if own else RandomSampler(seed_of(config, place))
         snapshot_sampler(self.study)
-        if not now.get_trials(states=(TrialState.WAITING,)):
+        if not _enqueued(now):
             self._enqueue(now)
         trial = self.study.ask()
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
@@ -108,6 +108,15 @@ def running(now: Moment) -> list[FrozenTrial]:
 def measured(now: Moment) -> int:
     """How many trials count towards n_trials."""
     return places_taken(now) - history.repeats(now)
+
+
+def waiting(now: Moment) -> bool:
+    """Whether a trial is there that needs no sampler: one that waits, or one to be tried again."""
+    return _enqueued(now) or ended(now) is not None
+
+
+def _enqueued(now: Moment) -> bool:
+    return bool(now.get_trials(states=(TrialState.WAITING,)))
 
 
 def ended(now: Moment) -> FrozenTrial | None:

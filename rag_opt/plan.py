@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BruteForceSampler, CmaEsSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 
 from rag_opt.components.pace import fast_precision
-from rag_opt.config import STAGES, choices, composed, fingerprint, parse, prompt_of, stages
+from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
@@ -71,6 +71,7 @@ class Plan:
 def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = composed(overrides)
+    check_shape(config)
     check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
     for url in (config.storage.url, config.tracking.get("uri", "")):
         know(str(plain(url)))
@@ -127,7 +128,10 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
     sampler = sampler_of(config, 0)
     if isinstance(sampler, CmaEsSampler):
         raise ConfigError(PICKLED)
-    pruner_of(config)
+    pruner, _ = pruner_of(config)
+    for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
+        if not isinstance(found, kind):
+            raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
@@ -225,7 +229,7 @@ def _has(config: DictConfig, key: str) -> bool:
 def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
     found = []
     for row in plain(config.seeds):
-        if not isinstance(row, list):
+        if not isinstance(row, list) or not all(isinstance(word, str) for word in row):
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
         # What the command line sets is no parameter any more, so such a seed is skipped too.
         if {override.key_or_group for override in parse(row)} <= {p.name for p in space.parameters}:
@@ -261,8 +265,9 @@ def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
 
 def _precision(config: DictConfig, store: Store) -> dict[str, str]:
     """What `precision: auto` stands for here: scores of another precision would not compare."""
-    encoder = plain(config.embedder).get("encoder", {})
-    return {"precision": fast_precision(store)} if encoder.get("precision") == "auto" else {}
+    encoder = plain(config.embedder).get("encoder")
+    automatic = isinstance(encoder, Mapping) and encoder.get("precision") == "auto"
+    return {"precision": fast_precision(store)} if automatic else {}
 
 
 def _named(space: SearchSpace) -> Iterator[tuple[str, str]]:

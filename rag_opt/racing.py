@@ -31,7 +31,7 @@ class Race:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ConfigError(f"pruner: alpha must be above 0 and below 1, not {self.alpha}")
-        if self.least < 2:
+        if not 2 <= self.least < math.inf:
             raise ConfigError(f"pruner: least must be at least 2 questions, not {self.least}")
 
     def lost(

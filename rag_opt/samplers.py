@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from optuna.samplers import CmaEsSampler
+from optuna.samplers import BruteForceSampler, CmaEsSampler
+from optuna.trial import FrozenTrial
 
 from rag_opt.errors import ConfigError
+from rag_opt.storage import INTERRUPTED
 
 PICKLED = (
     "sampler: CMA-ES keeps its state in the study's database as a pickle, and reading a pickle runs what is in it; "
@@ -22,6 +24,15 @@ def refuse_pickles() -> None:
             raise ConfigError(PICKLED)
 
     CmaEsSampler._restore_optimizer = refused  # type: ignore[method-assign, assignment]
+
+
+class BruteForce(BruteForceSampler):
+    """Every combination once, also those over which a process was ended: to Optuna's own these have been tried."""
+
+    @staticmethod
+    def _populate_tree(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
+        measured = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+        BruteForceSampler._populate_tree(tree, measured, params)
 
 
 def from_hub(package: str, name: str, registry_root: str | None = None, **parameters: Any) -> Any:

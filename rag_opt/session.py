@@ -25,8 +25,8 @@ from rag_opt.gate import Gate
 from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
 from rag_opt.intact import check_study
-from rag_opt.places import Places, measured
-from rag_opt.plan import Plan, pruner_of
+from rag_opt.places import Places, measured, running, waiting
+from rag_opt.plan import Plan, pruner_of, sampler_of
 from rag_opt.processes import NOBODY, Crew
 from rag_opt.progress import Line, Screen
 from rag_opt.racing import Race
@@ -155,7 +155,7 @@ class Session:
             self._now = self.places.swept()
             if self._over():
                 return Turn.OVER
-            if not self.places.free(self._now):
+            if not self.places.free(self._now) or (self._exhausted() and not waiting(self._now)):
                 return Turn.WAIT
             trial = self.places.asked(self._now)
             try:
@@ -181,7 +181,9 @@ class Session:
 
     def _over(self) -> bool:
         complete = measured(self._now) >= self.plan.settings.n_trials and self.places.certain(self._now)
-        return complete or self._late() or self._exhausted() or not self.spending.allowed(self._now)
+        # What others are at may end with them, and is then the last that is left to try.
+        exhausted = self._exhausted() and not running(self._now) and not waiting(self._now)
+        return complete or self._late() or exhausted or not self.spending.allowed(self._now)
 
     def _ended(self, trial: Trial, line: Line) -> None:
         """Have everyone know of a trial that has ended."""
@@ -268,7 +270,7 @@ class Session:
         with stoppable(self.study):
             self.study.tell(trial, values, state)
         if stopped(self.study):
-            self.study.set_user_attr(EXHAUSTED, len(self.study.get_trials(deepcopy=False)))
+            self.study.set_user_attr(EXHAUSTED, type(self.study.sampler).__name__)
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
@@ -350,7 +352,8 @@ class Session:
 
     def _exhausted(self) -> bool:
         """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""
-        return EXHAUSTED in self.study.user_attrs or self._again >= GIVE_UP_AFTER
+        said = self.study.user_attrs.get(EXHAUSTED) == type(sampler_of(self.plan.config, 0)).__name__
+        return said or self._again >= GIVE_UP_AFTER
 
     def _late(self) -> bool:
         limit = self.plan.settings.timeout

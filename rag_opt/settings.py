@@ -52,12 +52,14 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
     parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
         parts.append(_name("the multirun's overrides", _harmless(variant), variant))
-    share = plain(config.dataset.get("test_share"))
+    share = plain(config.dataset).get("test_share")
     if not _is_number(share, 0) or share >= 1:
         raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
+    _check_records(config)
+    folder = _study_folder(folder_of("studies_dir", plain(config.studies_dir)), parts)
     return Settings(
         name="/".join(parts),
-        folder=Path(str(plain(config.studies_dir))).expanduser().joinpath(*parts),
+        folder=folder,
         seed=_whole(config, "seed", 0),
         n_trials=_whole(config, "n_trials", 1),
         n_workers=_whole(config, "n_workers", 1),
@@ -74,6 +76,37 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         forecast=bool(plain(config.forecast)),
         traces=_traces(config.tracking),
     )
+
+
+def folder_of(key: str, given: Any) -> Path:
+    """The folder that a key names, `~` expanded; raises ConfigError where it names none."""
+    try:
+        if isinstance(given, str) and given.strip() and "\0" not in given:
+            return Path(given).expanduser()
+    except RuntimeError:
+        # `~user` of a user that there is not.
+        pass
+    raise ConfigError(f"{key}={str(given)[:200]!r}: a folder is expected, such as {key}=studies")
+
+
+def _study_folder(root: Path, parts: list[str]) -> Path:
+    """The study's folder below `root`; raises ConfigError where a link or a database's URL would lead out of it."""
+    if set("?#") & set(str(root)):
+        raise ConfigError(f"studies_dir={root}: it becomes part of a database's URL, so it must hold neither ? nor #")
+    folder = root.joinpath(*parts)
+    try:
+        links = [
+            path for path in (root / parts[0], folder, *folder.glob("*"), *folder.glob("trials/*")) if path.is_symlink()
+        ]
+        outside = [path for path in links if not path.resolve().is_relative_to(root.resolve())]
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"studies_dir={root}: {folder.name} can't be looked into: {error}"[:500]) from error
+    if outside:
+        raise ConfigError(
+            f"name={'/'.join(parts)}: {outside[0]} is a link out of studies_dir, to {outside[0].resolve()}; remove it, "
+            "or name the place itself with studies_dir="
+        )
+    return folder
 
 
 def trial_folder(folder: Path, number: int) -> Path:
@@ -115,6 +148,19 @@ def _traces(tracking: DictConfig) -> str:
     if given not in TRACES:
         raise ConfigError(f"tracking.traces={given}: one of {', '.join(TRACES)} is expected")
     return str(given)
+
+
+def _check_records(config: DictConfig) -> None:
+    """Raise ConfigError where the storage or the tracking lacks an address."""
+    tracking = plain(config.tracking)
+    if not isinstance(tracking.get("enabled"), bool):
+        raise ConfigError(f"tracking.enabled={tracking.get('enabled')}: true or false is expected")
+    texts = {"storage.url": plain(config.storage).get("url")}
+    if tracking["enabled"]:
+        texts |= {f"tracking.{key}": tracking.get(key) for key in ("uri", "artifacts", "experiment")}
+    for key, given in texts.items():
+        if not isinstance(given, str) or not given.strip() or "\0" in given:
+            raise ConfigError(f"{key}={given!r}: text is expected; conf/{key.partition('.')[0]}/ shows its form")
 
 
 def _is_number(given: Any, above: float) -> bool:

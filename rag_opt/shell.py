@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
 from rag_opt.config import checked, parse
-from rag_opt.errors import RagOptError
+from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.hiding import hide
 from rag_opt.settings import settings_of
 from rag_opt.stopping import Terminated
@@ -34,6 +35,7 @@ def run_hydra(task: Callable[[], Any]) -> None:
     """
     args = get_args_parser().parse_args()
     try:
+        _check_options(args)
         if not (args.help or args.hydra_help or args.shell_completion):
             extra = [f"hydra.searchpath=[file://{args.config_dir}]"] if args.config_dir else []
             settings_of(checked([*args.overrides, *extra]))
@@ -47,6 +49,20 @@ def run_hydra(task: Callable[[], Any]) -> None:
     except KeyboardInterrupt as stop:
         print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+
+
+def _check_options(args: Any) -> None:
+    """Raise ConfigError at an option of Hydra's that leaves the checked configuration, or opens a pickle."""
+    for option in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(args, option, None) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')}={getattr(args, option)}: it is not taken here; files of your own go "
+                "into a folder: --config-dir my_conf <group>=<file>"
+            )
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(
+            f"--config-dir={args.config_dir}: there is no such folder (looked for {Path(args.config_dir).absolute()})"
+        )
 
 
 def search_path(config: Any) -> list[str]:

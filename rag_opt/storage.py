@@ -37,7 +37,7 @@ QMC = "qmc:"
 
 LEDGER = "rag_opt:ledger"
 EXHAUSTED = "rag_opt:exhausted"
-"""Study attribute: a sampler has said that every combination was tried."""
+"""Study attribute: the class of a sampler that has said that every combination was tried."""
 
 NOTE_PART = 2045
 """Characters that one of optuna-dashboard's attributes holds."""
@@ -271,7 +271,8 @@ def interrupt(study: optuna.Study, trial: FrozenTrial, retries: int | None = Non
     with suppress(UpdateFinishedTrialError):
         for key, value in told.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        # Not told to the sampler: one that stops the study by itself may do so only where a trial was measured.
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     if trial.number == len(study.get_trials(deepcopy=False)) - 1 and not drawn(trial):
         _put_back(study)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import hydra
 import numpy as np
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, composed
+from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.datasets.checks import split
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
@@ -24,7 +24,7 @@ from rag_opt.objective import measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset, Evaluation
-from rag_opt.settings import settings_of
+from rag_opt.settings import folder_of, settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import GIGABYTE, Store
 from rag_opt.trust import build, plain
@@ -73,9 +73,11 @@ class Bench:
 def store_of(config: DictConfig) -> Store:
     """The artifact store of a configuration; raises ConfigError for a limit that is none."""
     limit = plain(config.store.limit_gb)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0):
+    if limit is not None and (
+        isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf
+    ):
         raise ConfigError(f"store.limit_gb={limit}: a number of gigabytes, or null for no limit, is expected")
-    return Store(Path(str(plain(config.store.path))).expanduser(), None if limit is None else int(limit * GIGABYTE))
+    return Store(folder_of("store.path", plain(config.store.path)), None if limit is None else int(limit * GIGABYTE))
 
 
 def loaded(config: DictConfig) -> Dataset:
@@ -92,6 +94,7 @@ def loaded(config: DictConfig) -> Dataset:
 def replayed(overrides: Sequence[str]) -> Evaluation:
     """The evaluation of one configuration on the split that it names, without a study; the scores are printed."""
     config = composed(overrides)
+    check_shape(config)
     if config.split not in SPLITS:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
     settings, objective, store = settings_of(config), objective_of(config), store_of(config)

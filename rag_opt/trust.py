@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial, reduce
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -17,8 +18,33 @@ from rag_opt.errors import ConfigError, RagOptError
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 """Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
 
-FACTORIES = ("rag_opt.datasets.", "rag_opt.samplers")
-"""Where functions, not only classes, may be named."""
+FACTORIES = re.compile(r"rag_opt\.datasets\.\w+\.load|rag_opt\.samplers\.from_hub")
+"""The functions, not classes, that may be named."""
+
+SERVING = {
+    "rag_opt": ("components", "datasets", "samplers", "racing", "multirun", "launchers"),
+    "optuna": ("samplers", "pruners", "distributions"),
+    "haystack": (
+        *("components.embedders", "components.evaluators", "components.extractors", "components.generators"),
+        *("components.joiners", "components.preprocessors", "components.query", "components.rankers"),
+        *("components.retrievers", "components.samplers", "components.builders", "dataclasses", "document_stores"),
+        "utils",
+    ),
+}
+"""Below the trusted modules: where classes live that a study needs.
+
+Others open databases (optuna.storages), run templates as code (haystack's routers and converters), fetch addresses,
+read files, call tools, with arguments that the configuration chooses.
+"""
+
+CONSENT = {"optuna.samplers.CmaEsSampler": "cmaes", "rag_opt.samplers.from_hub": "optunahub"}
+"""What runs code that the configuration does not show: the module that `trusted_modules` must name for it.
+
+CmaEsSampler unpickles its state from the storage; an OptunaHub package is code that is downloaded.
+"""
+
+REMOTE_CODE = "trust_remote_code"
+"""A parameter of many models: to run the code that lies beside their weights."""
 
 KEYWORDS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """What Hydra's `instantiate` reads; plain containers need no converting."""
@@ -87,8 +113,17 @@ def plain(config: Any) -> Any:
             else config
         )
     except OmegaConfBaseException as error:
+        raise ConfigError(unresolved(error)) from error
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """What is wrong with a value, after the key that has it."""
+    said = str(error).splitlines()[0]
+    if said.startswith(RESOLVING):
         # What a resolver of ours has refused says itself what is wrong.
-        raise ConfigError(str(error).splitlines()[0].removeprefix(RESOLVING)) from error
+        return said.removeprefix(RESOLVING)
+    key = error.full_key or ""
+    return f"{said if key in said else f'{key}: {said}'}; give it a value, or name a key that exists"
 
 
 def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
@@ -98,13 +133,51 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
     names turns out to live elsewhere.
     """
     node = {**plain(config), **given}
+    check_built(node, trusted)
+    return _made(node)
+
+
+def check_built(node: Any, trusted: Iterable[str] = ()) -> None:
+    """Raise ConfigError unless everything that these plain containers name may be built; all of it is imported."""
     roots = (*TRUSTED, *trusted)
     check_targets(node, roots)
+    check_remote_code(node)
     for target in targets(node):
         if any(part.startswith("_") for part in target.split(".")):
             raise ConfigError(f"_target_: {target} is private to its module; name a public class")
         _check_home(target, roots)
-    return _made(node)
+
+
+def check_hydras(node: Any, trusted: Iterable[str]) -> None:
+    """Raise ConfigError unless every `_target_` in what Hydra itself builds is a class of a trusted module.
+
+    Hydra's own builder follows any dotted path, such as hydra.utils.os.system.
+    """
+    roots = tuple(trusted)
+    check_targets(node, roots)
+    for target in targets(node):
+        module, found, names = _module_of(target)
+        kind = reduce(lambda each, name: getattr(each, name, None), names, found)
+        if not isinstance(kind, type):
+            raise ConfigError(f"_target_: {target} is no class of {module}; Hydra may build classes only")
+        _check_home(target, roots)
+
+
+def check_remote_code(node: Any) -> None:
+    """Raise ConfigError where plain containers ask a model to run the code beside it, or hide what they ask."""
+    if isinstance(node, list):
+        for value in node:
+            check_remote_code(value)
+    if not isinstance(node, Mapping):
+        return
+    if node.get(REMOTE_CODE):
+        raise ConfigError(f"{REMOTE_CODE}={node[REMOTE_CODE]}: it runs code that comes with a model; leave it out")
+    if node.get("_args_") and str(node.get("_target_")).partition(".")[0] in TRUSTED:
+        raise ConfigError(
+            f"_args_ of {node['_target_']}: name each parameter, as key: value, so that it can be checked"
+        )
+    for value in node.values():
+        check_remote_code(value)
 
 
 def _made(node: Any) -> Any:
@@ -160,12 +233,37 @@ def _check_home(target: str, roots: tuple[str, ...]) -> None:
         found = getattr(found, name, None)
     if not callable(found):
         raise ConfigError(f"_target_: {target} does not exist: {module} has no '{'.'.join(names)}'")
-    home = getattr(found, "__module__", None) or ""
+    home = str(getattr(found, "__module__", None) or "")
     if home.partition(".")[0] not in roots:
         raise ConfigError(f"_target_: {target} is {home}.{names[-1]}, which is not below a trusted module")
+    _check_serves(target, home, getattr(found, "__qualname__", names[-1]), roots)
     # A function could do anything with its arguments; of ours only these are made to be named.
-    if not isinstance(found, type) and home.partition(".")[0] in TRUSTED and not home.startswith(FACTORIES):
+    if (
+        not isinstance(found, type)
+        and home.partition(".")[0] in TRUSTED
+        and not FACTORIES.fullmatch(f"{home}.{names[-1]}")
+    ):
         raise ConfigError(f"_target_: {target} is a function; name a class")
+
+
+def _check_serves(target: str, home: str, name: str, roots: tuple[str, ...]) -> None:
+    """Raise ConfigError for a class of a trusted module that no study needs, or that needs more trust."""
+    root, _, below = home.partition(".")
+    if root in SERVING and not any(f"{below}.".startswith(f"{part}.") for part in SERVING[root]):
+        raise ConfigError(
+            f"_target_: {target} is none of what a study is made of (below {root}: {', '.join(SERVING[root])})"
+        )
+    for given, module in CONSENT.items():
+        known = given.rpartition(".")
+        if name != known[2] or not f"{home}.".startswith(f"{known[0]}."):
+            continue
+        if module not in roots:
+            raise ConfigError(
+                f"_target_: {target} runs code that the configuration does not show; if you trust where it comes from, "
+                f"add trusted_modules=[{module}]"
+            )
+        if find_spec(module) is None:
+            raise ConfigError(f"_target_: {target} needs the package '{module}', which is not installed")
 
 
 def _module_of(target: str) -> tuple[str, Any, list[str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, check_count, checked, sample
+from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
 from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, text_of, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
+
+GRADE = re.compile(r"[+-]?\d{1,9}")
+"""A grade in a file: what the measures count with has 32 bits."""
 
 
 def load(
@@ -22,6 +26,9 @@ def load(
     [{doc_id, start, end}].
     """
     check_count("num_queries", num_queries)
+    check_seed(seed)
+    if qrels is not None and (not isinstance(qrels, str) or Path(qrels).is_absolute() or ".." in Path(qrels).parts):
+        raise DatasetError(f"dataset.qrels={qrels}: one file in the folder is expected, such as qrels/test.tsv")
     folder = existing(path, "dataset.path")
     if not folder.is_dir():
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
@@ -94,4 +101,4 @@ def _is_number(field: str) -> bool:
 
 
 def _is_int(field: str) -> bool:
-    return field.strip().lstrip("+-").isdecimal()
+    return GRADE.fullmatch(field.strip()) is not None

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rag_opt.errors import DatasetError
 from rag_opt.keys import key_of
@@ -199,6 +200,12 @@ def check_count(key: str, count: int | None) -> None:
     """Raise DatasetError unless a number of things to keep is None or at least 1."""
     if count is not None and (type(count) is not int or count < 1):
         raise DatasetError(f"dataset.{key}={count}: a whole number of at least 1 is expected, or null for all")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise DatasetError unless a draw's seed is a whole number or None."""
+    if seed is not None and type(seed) is not int:
+        raise DatasetError(f"dataset.seed={seed}: a whole number is expected")
 
 
 def sample(ids: Sequence[str], count: int | None, seed: int) -> set[str]:

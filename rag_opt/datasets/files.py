@@ -16,8 +16,13 @@ def existing(path: str | Path | None, key: str) -> Path:
     """The path, expanded; raises DatasetError when none was given or nothing is there."""
     if path is None or not str(path).strip():
         raise DatasetError(f"{key} is not set: give the file or folder, as {key}=path/to/data")
-    found = Path(str(path)).expanduser()
-    if "\0" in str(path) or not found.exists():
+    try:
+        found = Path(str(path)).expanduser()
+        there = "\0" not in str(path) and found.exists()
+    except (OSError, RuntimeError) as error:
+        # A name that is too long, a folder that may not be looked into, a `~user` that nobody is.
+        raise DatasetError(f"{key}={str(path)[:200]}: can't be looked for: {error}"[:500]) from error
+    if not there:
         raise DatasetError(f"{key}={path}: no such file or folder (looked for {found.absolute()})")
     return found
 
@@ -25,7 +30,9 @@ def existing(path: str | Path | None, key: str) -> Path:
 def text_of(path: Path) -> str:
     """The file's text, a byte order mark removed; raises DatasetError when it is empty or not UTF-8."""
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file")
+        raise DatasetError(
+            f"{path}: {'not a file to read: a text file is expected' if path.exists() else 'no such file'}"
+        )
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,7 +53,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, Row]]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
+            # Also a number of thousands of digits, and thousands of brackets.
             raise DatasetError(f"{where}: not JSON ({error}); one object a line is expected") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{where}: a JSON object is expected, not {type(row).__name__}")
@@ -59,6 +67,8 @@ def json_file(path: Path) -> Any:
         return json.loads(text_of(path))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: not JSON ({error.msg}); is the file complete?") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not JSON that can be read ({error})") from error
 
 
 def identifier(row: Row, where: str, *names: str) -> str:
@@ -79,10 +89,10 @@ def text(row: Row, where: str, name: str, default: str | None = None) -> str:
     return given
 
 
-def texts(row: Row, where: str, name: str) -> tuple[str, ...]:
-    """The row's list of texts under this name; () when it is missing."""
+def texts(row: Row, where: str, name: str, *, blank: bool = False) -> tuple[str, ...]:
+    """The row's list of texts under this name; () when it is missing. Those of blanks are left out unless `blank`."""
     given = row.get(name) or []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise DatasetError(f"{where}: '{name}' must be a list of texts, not {given!r}"[:300])
-    return tuple(item for item in given if item.strip())
+    return tuple(item for item in given if blank or item.strip())

@@ -11,6 +11,9 @@ from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, 
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
 
+LARGEST_GRADE = 10**9
+"""What the measures count with has 32 bits."""
+
 
 def load(documents: str | None, questions: str | None) -> Dataset:
     """The dataset of two files.
@@ -49,8 +52,12 @@ def _judgements(row: Row, where: str) -> Iterator[Judgement]:
     elif isinstance(relevant, dict):
         named = relevant
     else:
-        named = dict.fromkeys(map(str, relevant if isinstance(relevant, list) else [relevant]), 1)
+        listed = relevant if isinstance(relevant, list) else [relevant]
+        named = {identifier({"relevant": each}, where, "relevant"): 1 for each in listed}
     for document_id, grade in named.items():
-        if type(grade) is not int:
-            raise DatasetError(f"{where}: the grade of document '{document_id}' must be a whole number, not {grade!r}")
+        if type(grade) is not int or abs(grade) >= LARGEST_GRADE:
+            raise DatasetError(
+                f"{where}: the grade of document '{document_id}' must be a whole number of nine digits at most, not "
+                f"{grade!r}"[:300]
+            )
         yield Judgement(query_id, str(document_id), grade)

@@ -7,13 +7,16 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import Judgement, check_count, checked, sample
-from rag_opt.datasets.files import Row, existing, json_lines
+from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
+from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
 
 NO_ANSWER = "No Answer Present."
 """How ms_marco v2.1 marks an unanswerable query."""
+
+FLAGS = {0: False, 1: True}
+"""What `is_selected` holds."""
 
 
 def load(
@@ -32,6 +35,7 @@ def load(
     """
     check_count("num_documents", num_documents)
     check_count("num_queries", num_queries)
+    check_seed(seed)
     if path is None:
         # The hub's records come in no useful order; ten passages a record are enough to fill both numbers.
         needed = max(num_queries or 1000, (num_documents or 10_000) // 10) * 3
@@ -82,12 +86,12 @@ def _converted(
     unanswerable = 0
     for where, row in rows:
         query, passages = _record(row, where)
-        relevant = [text for text, selected in passages if selected and text]
-        for number, (text, _) in enumerate(passages):
-            documents.setdefault(text, Document(f"{query.id}_{number}", text))
+        relevant = [passage for passage, selected in passages if selected and passage]
+        for number, (passage, _) in enumerate(passages):
+            documents.setdefault(passage, Document(f"{query.id}_{number}", passage))
         if relevant:
             queries.append(query)
-            judgements += [Judgement(query.id, documents[text].id, 1) for text in relevant]
+            judgements += [Judgement(query.id, documents[passage].id, 1) for passage in relevant]
         unanswerable += not relevant
     if unanswerable:
         notes = (*notes, f"{unanswerable} unanswerable queries left out")
@@ -98,12 +102,12 @@ def _converted(
 def _record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
     try:
         passages: Any = row["passages"]
-        selected = [bool(flag) for flag in passages["is_selected"]]
-        texts = [" ".join(str(text).split()) for text in passages["passage_text"]]
-        answers = tuple(str(answer) for answer in row.get("answers") or () if answer and answer != NO_ANSWER)
-        query = Query(str(row["query_id"]), str(row["query"]), answers)
-        return query, list(zip(texts, selected, strict=True))
-    except (KeyError, TypeError, ValueError) as error:
+        selected = [FLAGS[flag] for flag in passages["is_selected"]]
+        found = [" ".join(each.split()) for each in texts(passages, where, "passage_text", blank=True)]
+        answers = tuple(answer for answer in texts(row, where, "answers") if answer != NO_ANSWER)
+        query = Query(identifier(row, where, "query_id"), text(row, where, "query"), answers)
+        return query, list(zip(found, selected, strict=True))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(
             f"{where}: not an ms_marco v2.1 record ({type(error).__name__}: {error}); expected keys: "
             "query, query_id, answers, passages {is_selected, passage_text}"

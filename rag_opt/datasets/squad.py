@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_opt.datasets.checks import Judgement, check_count, checked, sample
-from rag_opt.datasets.files import existing, json_file
+from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
+from rag_opt.datasets.files import existing, identifier, json_file, text
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
 
@@ -22,6 +22,7 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     all articles stay.
     """
     check_count("num_queries", num_queries)
+    check_seed(seed)
     found = existing(path, "dataset.path")
     files = sorted(found.glob("*.json")) if found.is_dir() else [found]
     if not files:
@@ -55,8 +56,8 @@ def _articles(file: Path) -> list[Any]:
 
 def _article(article: Any, where: str) -> tuple[Document, list[Query], int]:
     try:
-        title = str(article["title"])
-        contexts = [str(paragraph["context"]) for paragraph in article["paragraphs"]]
+        title = identifier(article, where, "title")
+        contexts = [text(paragraph, where, "context") for paragraph in article["paragraphs"]]
         queries: list[Query] = []
         impossible = offset = 0
         for paragraph, context in zip(article["paragraphs"], contexts, strict=True):
@@ -64,17 +65,26 @@ def _article(article: Any, where: str) -> tuple[Document, list[Query], int]:
                 spans = list(_spans(question, title, context, offset, where))
                 impossible += not spans
                 if spans:
-                    texts = tuple(dict.fromkeys(str(answer["text"]) for answer in question["answers"]))
-                    queries.append(Query(str(question["id"]), str(question["question"]), texts, tuple(spans)))
+                    texts = tuple(dict.fromkeys(text(answer, where, "text") for answer in question["answers"]))
+                    queries.append(
+                        Query(identifier(question, where, "id"), text(question, where, "question"), texts, tuple(spans))
+                    )
             offset += len(context) + len(SEPARATOR)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DatasetError(f"{where}: not SQuAD: {type(error).__name__} {error}") from error
     return Document(title, SEPARATOR.join(contexts), title.replace("_", " ")), queries, impossible
 
 
 def _spans(question: Any, title: str, context: str, offset: int, where: str) -> Iterator[Evidence]:
-    spans = {(int(answer["answer_start"]), str(answer["text"])) for answer in question["answers"]}
+    spans = {(_start(answer, where), text(answer, where, "text")) for answer in question["answers"]}
     for start, answer in sorted(spans):
         if context[start : start + len(answer)] != answer:
             raise DatasetError(f"{where}: answer {answer!r} of question '{question['id']}' is not at {start}"[:300])
         yield Evidence(title, offset + start, offset + start + len(answer))
+
+
+def _start(answer: Any, where: str) -> int:
+    start = answer["answer_start"]
+    if type(start) is not int or start < 0:
+        raise DatasetError(f"{where}: 'answer_start' must be a whole number from 0, not {start!r}"[:300])
+    return start

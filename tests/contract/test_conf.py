@@ -13,6 +13,7 @@ from haystack import Pipeline
 from rag_opt import config
 from rag_opt.components.stage import Stage
 from rag_opt.config import FOLDER, STAGES, composed
+from rag_opt.errors import ConfigError
 from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
@@ -195,6 +196,22 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         with stoppable(study):
             study.tell(trial, 0.0)
     assert stopped(study)
+    from rag_opt.samplers import BruteForce
+    from rag_opt.storage import interrupt
+
+    study = optuna.create_study(sampler=BruteForce(seed=0))
+    for place in range(3):
+        trial = study.ask()
+        value = trial.suggest_categorical("a", ["x", "y"])
+        if place == 0:
+            first = value
+            interrupt(study, study.trials[0])
+        else:
+            assert not stopped(study)
+            with stoppable(study):
+                study.tell(trial, 0.0)
+    assert stopped(study)
+    assert first in {trial.params["a"] for trial in study.trials[1:]}
     study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=0))
     for _ in range(2):
         trial = study.ask()
@@ -220,11 +237,13 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
         "registry_root": str(tmp_path / "package"),
         "seed": 3,
     }
-    sampler = build(node)
+    with pytest.raises(ConfigError, match=r"add trusted_modules=\[optunahub\]"):
+        build(node)
+    sampler = build(node, ["optunahub"])
     assert type(sampler).__name__ == "Mine"
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     with pytest.raises(config.ConfigError, match="has no 'Other'"):
-        build(node | {"name": "Other"})
+        build(node | {"name": "Other"}, ["optunahub"])
     with pytest.raises(config.ConfigError, match="can't be loaded"):
-        build(node | {"package": "samplers/none"})
+        build(node | {"package": "samplers/none"}, ["optunahub"])
