@@ -279,7 +279,7 @@ def check_shape(config: DictConfig) -> None:
 
 def check_sections(config: DictConfig) -> None:
     """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
-    given = _values(config, {str(key) for key in config} - {*STAGES})
+    given = _values(config, [str(key) for key in config if key not in STAGES])
     _check_like(_defaults(), given)
     for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
         _check_mapping(group, given.get(group))
