@@ -46,14 +46,19 @@ def values(name: str, function: Function, cases: Sequence[Case]) -> Scores:
     found, failed = np.full(len(cases), np.nan), []
     for row, case in enumerate(cases):
         try:
-            value = function(case)
-            found[row] = math.nan if value is None else float(value)
+            found[row] = _number(function(case))
         except Exception as error:
             # Whatever a user's function raises: this question is unmeasured, and that is counted.
             failed.append(f"{type(error).__name__}: {error}")
     if failed:
         say(f"{name}: {len(failed)} of {len(cases)} questions unmeasured; the first: {failed[0][:200]}")
     return found
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{value[:40]!r} is a text; a number, or None, is expected")
+    return math.nan if value is None else float(value)
 
 
 def checked(name: str, node: Any) -> tuple[str, str, str]:
