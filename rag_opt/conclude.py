@@ -257,8 +257,7 @@ def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
     commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
     commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
-    artifacts = quoted([(settings.folder / "artifacts").as_posix()])
-    commands["dashboard"] = f"optuna-dashboard {quoted([hidden(plan.storage_url)])} --artifact-dir {artifacts}"
+    commands["dashboard"] = f"python -m rag_opt.dashboard {quoted([settings.folder.as_posix()])}"
     if node["enabled"]:
         commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
     return {name: hide(command) for name, command in commands.items()}

@@ -1,0 +1,155 @@
+"""The dashboard that we start: on this machine only, for its own pages only, and read-only unless told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rag_opt.study import run
+from tests.conftest import ROOT
+from tests.faults.conftest import Figure
+
+
+@pytest.fixture(scope="module")
+def study(animals: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dashboard")
+    run([*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "n_trials=5"])
+    return folder / "studies/animals"
+
+
+@contextmanager
+def served(study: Path, *options: str) -> Iterator[int]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rag_opt.dashboard", str(study), "--port", "0", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield int(re.search(r":(\d+) ", process.stdout.readline())[1])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def asked(port: int, method: str, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode("utf-8", "replace"), dict(answer.getheaders())
+
+
+STUDY = "/api/studies/1"
+
+
+def test_only_its_own_pages_may_read_and_nobody_may_write(study: Path, figure: Figure) -> None:
+    with served(study, "--no-mlflow") as port:
+        own = f"http://127.0.0.1:{port}"
+        assert asked(port, "GET", STUDY)[0] == 200
+        assert asked(port, "GET", STUDY, Host=f"localhost:{port}")[0] == 200
+        foreign = [
+            asked(port, "GET", path, Host=host)[0]
+            for path in ("/", "/dashboard", "/report", STUDY, "/api/studies", "/csv/1")
+            for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}", "")
+        ]
+        assert set(foreign) == {403}
+        origins = (
+            "http://evil.example",
+            "null",
+            f"https://127.0.0.1:{port}",
+            f"http://127.0.0.1:{port + 1}",
+            "file://",
+        )
+        assert {asked(port, "GET", STUDY, Origin=origin)[0] for origin in origins} == {403}
+        writes = [("POST", "/api/studies"), ("DELETE", STUDY), ("PUT", f"{STUDY}/note"), ("POST", f"{STUDY}/rename")]
+        writes += [("PATCH", STUDY), ("OPTIONS", STUDY), ("POST", "/api/trials/1/tell"), ("PUT", f"{STUDY}/1/note")]
+        crossed = [asked(port, *write, Origin="http://evil.example")[0] for write in writes]
+        assert set(crossed) == {403}
+        assert {asked(port, *write, Origin=own)[0] for write in writes} == {403}, "read-only"
+        assert {asked(port, *write)[0] for write in writes} == {403}, "read-only"
+        _, text, headers = asked(port, "GET", STUDY)
+        assert len(json.loads(text)["trials"]) == 5
+        assert headers["X-Frame-Options"] == "DENY"
+        assert not [name for name in headers if name.lower().startswith("access-control")]
+    figure(
+        "dashboard",
+        f"{len(foreign)} requests with a foreign Host, {len(crossed)} cross-origin writes, {len(writes)} writes: all 403",
+    )
+
+
+def test_changes_are_for_those_who_ask_for_them_and_for_its_own_pages(study: Path) -> None:
+    with served(study, "--writable", "--no-mlflow") as port:
+        version = json.loads(asked(port, "GET", STUDY)[1])["note"]["version"]
+        note = json.dumps({"body": "seen", "version": version + 1})
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for origin, status in (("http://evil.example", 403), (f"http://127.0.0.1:{port}", 204)):
+            headers = {"Origin": origin, "Content-Type": "application/json"}
+            connection.request("PUT", f"{STUDY}/note", body=note, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+
+
+def test_all_that_it_starts_listens_on_this_machine_only(study: Path, figure: Figure) -> None:
+    with served(study) as port:
+        from tests.faults.test_workers import reachable
+
+        page = asked(port, "GET", "/")[1]
+        mlflow = int(re.search(r"http://127\.0\.0\.1:(\d+)", page)[1])
+        reachable(mlflow)
+        me = psutil.Process()
+        listening = {
+            connection.laddr.ip
+            for process in me.children(recursive=True)
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and process.is_running()
+        }
+        assert listening == {"127.0.0.1"}
+        assert asked(mlflow, "GET", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=rag_opt")[0] == 200
+        assert asked(mlflow, "GET", "/", Host="evil.example")[0] == 403
+    figure("dashboard", "optuna-dashboard and MLflow listen on 127.0.0.1 only; MLflow refuses a foreign Host, too")
+
+
+def test_a_browser_shows_the_study_its_report_and_its_trials(study: Path) -> None:
+    chromium = pytest.importorskip("playwright.sync_api")
+    from tests.integration.test_report import CHROMIUM
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with served(study, "--no-mlflow") as port, chromium.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text("The report").click()
+        page.wait_for_selector("text=animals")
+        page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1")
+        page.wait_for_selector("text=animals", timeout=30_000)
+        shots = ROOT / ".screenshots"
+        shots.mkdir(exist_ok=True)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=str(shots / "dashboard.png"))
+        browser.close()
+
+
+@pytest.mark.parametrize("what", ["no such folder", "empty folder"])
+def test_what_is_no_study_is_said(tmp_path: Path, what: str, capsys) -> None:
+    from rag_opt.dashboard import main
+
+    folder = tmp_path / "none"
+    if what == "empty folder":
+        folder.mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        main([str(folder), "--port", "0"])
+    assert stopped.value.code == 2
+    assert "there is no study in it" in capsys.readouterr().err
