@@ -37,6 +37,17 @@ def unit(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """The promises about kills, faults and hostile input with their full figures, into studies/faults; an hour."""
+    install(session)
+    figures = Path(session.create_tmp()) / "faults.jsonl"
+    figures.unlink(missing_ok=True)
+    wanted = {"RAG_OPT_LONG": "1", "RAG_OPT_FIGURES": str(figures)}
+    session.run("pytest", "tests/faults", "tests/integration/test_store_processes.py", *session.posargs, env=wanted)
+    session.run("python", "studies/faults/table.py", str(figures))
+
+
+@nox.session
 def notebooks(session: nox.Session) -> None:
     """Run the notebooks and keep what they show."""
     install(session)

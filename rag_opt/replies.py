@@ -29,6 +29,8 @@ create table if not exists replies
 create table if not exists payments
     (study text, stage text, guessed integer, tokens_in integer, tokens_out integer, usd real, seconds real, at real);
 create index if not exists payments_by_study on payments (study);
+create table if not exists identity (id text);
+insert into identity select lower(hex(randomblob(8))) where not exists (select * from identity);
 """
 SUM = """select count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0), coalesce(sum(seconds), 0)
 from payments where study = ?"""
@@ -84,6 +86,11 @@ class Replies:
     def paid(self, study: str) -> Spent:
         """What a study has paid for so far."""
         return Spent(*self._run(SUM, (study,))[0])
+
+    @property
+    def identity(self) -> str:
+        """A name that no other store has."""
+        return str(self._run("select id from identity")[0][0])
 
     def paid_by_stage(self, study: str) -> dict[str, int]:
         """How many calls of each stage a study has paid for."""
@@ -169,7 +176,7 @@ class BudgetSpentError(Exception):
 class Purse:
     """What a study may spend; `reserve` is kept for its confirmation until `open_reserve`.
 
-    `deadline` is on the monotonic clock.
+    `elsewhere` was paid for by machines with stores of their own; `deadline` is on the monotonic clock.
     """
 
     study: str
@@ -178,14 +185,15 @@ class Purse:
     usd: float = math.inf
     deadline: float = math.inf
     reserve: Spent = Spent()
+    elsewhere: Spent = Spent()
     empty: str = ""
 
     def check(self) -> None:
         """Raise BudgetSpentError when nothing more may be paid for."""
         spent = self.store.replies.paid(self.study) if min(self.tokens, self.usd) < math.inf else Spent()
         for name, limit, used, kept in (
-            ("tokens", self.tokens, spent.tokens, self.reserve.tokens),
-            ("usd", self.usd, spent.usd, self.reserve.usd),
+            ("tokens", self.tokens, spent.tokens + self.elsewhere.tokens, self.reserve.tokens),
+            ("usd", self.usd, spent.usd + self.elsewhere.usd, self.reserve.usd),
         ):
             if used + kept >= limit:
                 held = f", {kept:,.6g} kept for the confirmation" if kept else ""

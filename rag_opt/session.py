@@ -123,7 +123,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.race = pruner_of(self.plan.config)[1]
-        self.spending = Spending(self.plan)
+        self.spending = Spending(self.plan, self.study)
         self.places = Places(self.plan, self.study, self.gate, self.crew)
 
     def run(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+
+import optuna
 
 from rag_opt import history
 from rag_opt.plan import Plan
@@ -16,11 +18,16 @@ ENOUGH = 4
 """Trials after which their pace says what the others will cost."""
 
 
+PAID = "rag_opt:paid:"
+"""Prefix of the study attributes that say what each store has paid for: calls, tokens, dollars, seconds."""
+
+
 @dataclass
 class Spending:
     """The spending of one process at work on a study."""
 
     plan: Plan
+    study: optuna.Study
     start: float = field(default_factory=time.monotonic)
     _after: list[Spent] = field(default_factory=list)
 
@@ -36,6 +43,8 @@ class Spending:
         if self.purse.deadline == math.inf and limit is not None:
             # Earlier sessions' trials count.
             self.purse.deadline = self.start + limit - history.seconds_of(now)
+        if not self.plan.shares_folder and self.plan.dev.store.asked:
+            self._reconcile()
         self.purse.reserve = history.confirmation_cost(
             now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
         )
@@ -44,6 +53,17 @@ class Spending:
         except BudgetSpentError:
             return False
         return True
+
+    def _reconcile(self) -> None:
+        """Tell the storage what this machine's store has paid for, and hear what others have."""
+        replies = self.plan.dev.store.replies
+        self.study.set_user_attr(f"{PAID}{replies.identity}", [*astuple(replies.paid(self.purse.study))])
+        others = [
+            value
+            for key, value in self.study.user_attrs.items()
+            if key.startswith(PAID) and key != f"{PAID}{replies.identity}"
+        ]
+        self.purse.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
 
     def paid(self) -> dict[str, int]:
         """By stage how many calls have been paid for."""

@@ -18,8 +18,8 @@ from rag_opt.confirm import Arm, number
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
-from rag_opt.search_space import values_of
-from rag_opt.storage import ORIGIN
+from rag_opt.search_space import values_of, words
+from rag_opt.storage import GIVEN_UP, ORIGIN
 
 TOP = 10
 FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")
@@ -194,6 +194,13 @@ def spared_line(findings: Findings, study: optuna.Study) -> str:
     return f"{len(pruned)} trials were stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
+def given_up_lines(study: optuna.Study) -> list[str]:
+    """The configurations over which processes died too often, and why each was given up."""
+    given_up = [trial for trial in study.get_trials(deepcopy=False) if GIVEN_UP in trial.user_attrs]
+    told = [f"trial {trial.number} was {trial.user_attrs.get('reason', GIVEN_UP)}" for trial in given_up]
+    return [f"{line}: {' '.join(words(values_of(trial.params)))}" for line, trial in zip(told, given_up, strict=True)]
+
+
 def looks_line(findings: Findings) -> str:
     """A caution where the unseen questions are not unseen any more; "" at the first look."""
     if findings.looks < 2:
@@ -219,6 +226,7 @@ def told(findings: Findings, study: optuna.Study) -> list[str]:
         cost_line(findings, study),
         paid_line(findings),
         spared_line(findings, study),
+        *given_up_lines(study),
         latency_line(findings),
         noise_line(findings),
         looks_line(findings),

@@ -37,10 +37,10 @@ Others open databases (optuna.storages), run templates as code (haystack's route
 read files, call tools, with arguments that the configuration chooses.
 """
 
-CONSENT = {"optuna.samplers.CmaEsSampler": "cmaes", "rag_opt.samplers.from_hub": "optunahub"}
+CONSENT = {"rag_opt.samplers.from_hub": "optunahub"}
 """What runs code that the configuration does not show: the module that `trusted_modules` must name for it.
 
-CmaEsSampler unpickles its state from the storage; an OptunaHub package is code that is downloaded.
+An OptunaHub package is code that is downloaded.
 """
 
 REMOTE_CODE = "trust_remote_code"

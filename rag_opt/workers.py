@@ -161,7 +161,7 @@ class Workers:
         return any(self.launcher.ended(worker) is None for worker in range(self.plan.settings.n_workers))
 
     def _say_why(self) -> None:
-        spending = Spending(self.plan)
+        spending = Spending(self.plan, self.study)
         if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
             self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")
 

@@ -8,6 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Before anything loads a pool of threads: two test processes share two cores, and a process that has no pool can be
+# forked (tests/faults/workers.py), while a child that inherits one hangs in it.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
@@ -95,6 +100,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server on this machine."""
     if binaries() is None:
+        assert "CI" not in os.environ, "CI needs Debian's package postgresql"
         pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
     server = Server()
     yield server

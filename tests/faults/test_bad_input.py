@@ -18,6 +18,7 @@ from rag_opt.datasets import jsonl
 from rag_opt.errors import DatasetError, RagOptError
 from rag_opt.study import run
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
+from tests.faults.conftest import Figure
 from tests.integration.commands import finished
 from tests.unit.test_datasets import ARTICLE, CORPUS, QRELS, QUERIES, RECORD
 
@@ -489,7 +490,7 @@ CONFIGURATIONS: dict[str, tuple[Make, list[str]]] = {
         file(
             "sampler/mine.yaml", "_target_: optuna.samplers.CmaEsSampler\n", "sampler=mine", "trusted_modules=[cmaes]"
         ),
-        ["CmaEsSampler needs the package 'cmaes', which is not installed"],
+        ["CMA-ES keeps its state in the study's database as a pickle", "choose another one"],
     ),
     "a search path that is a module": (
         said("hydra.searchpath=[pkg://json]"),
@@ -510,9 +511,12 @@ def test_a_bad_configuration_is_refused_with_its_key_and_nothing_is_left(animals
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_there_are_enough_of_both() -> None:
+def test_there_are_enough_of_both(figure: Figure) -> None:
     assert len(DATASETS) >= 60
     assert len(CONFIGURATIONS) >= 40
+    figure(
+        "bad input", f"{len(DATASETS)} datasets and {len(CONFIGURATIONS)} configurations, each refused as it must be"
+    )
 
 
 def sections() -> list[str]:

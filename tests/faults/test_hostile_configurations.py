@@ -16,6 +16,7 @@ from rag_opt.config import checked
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.study import run
 from rag_opt.trust import build
+from tests.faults.conftest import Figure
 from tests.integration.commands import finished
 
 TARGETS = {
@@ -97,7 +98,6 @@ TARGETS = {
     "optuna.storages.journal.JournalFileBackend": "none of what a study is made of",
     "optuna.artifacts.FileSystemArtifactStore": "none of what a study is made of",
     "optuna.artifacts.Boto3ArtifactStore": "none of what a study is made of",
-    "optuna.samplers.CmaEsSampler": "add trusted_modules=\\[cmaes\\]",
     "rag_opt.samplers.from_hub": "add trusted_modules=\\[optunahub\\]",
     "haystack.Pipeline": "none of what a study is made of",
     "haystack.SuperComponent": "none of what a study is made of",
@@ -250,7 +250,7 @@ BY_WORD: dict[str, Words] = {
         "sampler._target_=optuna.storages.RDBStorage",
         "+sampler.url=sqlite:///made",
     ],
-    "a sampler that unpickles": lambda do: ["sampler._target_=optuna.samplers.CmaEsSampler"],
+    "a sampler that unpickles": lambda do: ["sampler=random", "sampler._target_=optuna.samplers.CmaEsSampler"],
 }
 
 
@@ -258,6 +258,7 @@ REASONS = re.compile(
     r"is not below a trusted module|is none of what a study is made of|is no class of|is a function|^trusted_modules="
     r"|add trusted_modules|could not determine a constructor|^hydra\.(searchpath|job_logging|hydra_logging):"
     r"|^storage\.url=.*text is expected|Unsupported interpolation type eval|^In 'query/mine': ConfigKeyError"
+    r"|CMA-ES keeps its state in the study's database as a pickle"
 )
 """What a refusal says; another message would mean that the attack was mistaken for a slip of the pen."""
 
@@ -391,3 +392,9 @@ def test_a_refused_target_is_not_even_imported() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_there_are_enough_hostile_configurations(figure: Figure) -> None:
+    count = len(TARGETS) + len(BY_WORD) + len(BY_FILE)
+    assert count >= 30
+    figure("code from configuration", f"{count} hostile targets, command lines and files: refused, no side effect")

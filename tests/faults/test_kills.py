@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
+from rag_opt import summary
 from rag_opt.places import PROCESS
 from rag_opt.session import Session, entered
 from rag_opt.storage import DEATHS, GIVEN_UP, INTERRUPTED
@@ -82,8 +83,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
             at(session.study, "tell", after=False)
 
     worker = start(words, ledger, dies)
-    worker.process.join()
-    assert worker.process.exitcode == -signal.SIGKILL
+    assert worker.join() == -signal.SIGKILL
     zombie = study_of(words).get_trials(states=(TrialState.RUNNING,))
     assert len(zombie) == 1
     assert (PROCESS in zombie[0].user_attrs) == (moment != "asked")
@@ -119,8 +119,7 @@ def test_one_worker_killed_at_three_points_draws_what_an_uninterrupted_one_does(
     words = [*stored, f"sampler={sampler}", f"n_trials={total}", "name=killed"]
     for after, batch in ((2, 1), (3, 4), (6, 7)):
         worker = start(words, ledger, dies_in_trial(after, batch))
-        worker.process.join()
-        assert worker.process.exitcode == -signal.SIGKILL
+        assert worker.join() == -signal.SIGKILL
     ended_well([start(words, ledger)], ledger)
     whole = [*words[:-1], "name=whole"]
     ended_well([start(whole, tmp_path / "other")], tmp_path / "other")
@@ -165,12 +164,12 @@ def test_a_configuration_that_ends_every_process_is_given_up_and_its_place_taken
 
     for _ in range(40):
         worker = start(words, ledger, poisoned)
-        worker.process.join()
-        if worker.process.exitcode == 0:
+        if worker.join() == 0:
             break
         assert worker.process.exitcode == -signal.SIGSEGV
         deaths += 1
     study = study_of(words)
+    assert summary.given_up_lines(study)
     given_up = [trial for trial in study.trials if GIVEN_UP in trial.user_attrs]
     assert given_up
     assert all(trial.user_attrs[DEATHS] == 3 and "retries=2" in trial.user_attrs["reason"] for trial in given_up)

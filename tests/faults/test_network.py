@@ -75,7 +75,9 @@ ask.asked(sys.argv[1:])
 """
 
 
-def test_a_study_its_report_a_replay_and_a_question_stay_on_the_machine(animals, watched, tmp_path: Path) -> None:
+def test_a_study_its_report_a_replay_and_a_question_stay_on_the_machine(
+    animals, watched, tmp_path: Path, figure
+) -> None:
     # The default encoder, not the tests' hashing: it comes from the package index, not from a hub.
     given = [*(word for word in animals if not word.startswith("embedder=")), "index=chroma"]
     traced = ["n_trials=2", "tracking.traces=finalists", "retriever=hybrid"]

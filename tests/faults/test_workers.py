@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -204,8 +207,8 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
         lines = iter(process.stderr)
         for line in lines:
             if line.startswith("trial 1"):
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
+                killed_whole(server)
+                assert not answers(port)
                 break
         time.sleep(away)
         server = served()
@@ -220,30 +223,36 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
             "statuses true, 0 RUNNING",
         )
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        killed_whole(server)
+
+
+def killed_whole(process: subprocess.Popen) -> None:
+    """SIGKILL a process and all that it has started: MLflow's servers leave its session."""
+    for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def reachable(port: int, seconds: float = 90) -> None:
-    import socket
-
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"nothing answers on port {port}")
+    while not answers(port):
+        assert time.monotonic() < end, f"nothing answers on port {port}"
+        time.sleep(0.1)
 
 
 def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_path, figure: Figure) -> None:

@@ -75,6 +75,14 @@ class Worker:
     process: multiprocessing.Process
     ready: Any
 
+    def join(self, seconds: float = 120) -> int:
+        """Its exit status; a worker that hangs is a failure, not a wait."""
+        self.process.join(seconds)
+        if self.alive:
+            self.kill()
+            raise AssertionError(f"a worker has not ended after {seconds} s")
+        return self.process.exitcode
+
     @property
     def alive(self) -> bool:
         return self.process.is_alive()
