@@ -24,6 +24,9 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    # A tracking server that is away is made up for later; a study need not wait minutes for every line of it.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 FEW_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 """oneDNN and PyTorch compile a kernel for each shape of a batch and keep a thousand: with batches of every length that

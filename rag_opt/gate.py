@@ -36,6 +36,9 @@ KEEP_EVERY = 1.0
 KEEPALIVE = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 """So that the server ends the session of a machine that lost its power within a minute."""
 
+TRIALS, MIRROR = "trials", "mlflow"
+"""What one process does at a time: giving out trials, and making the mirror true."""
+
 CREATION = 0x7261675F
 """The first part of the advisory lock under which tables and studies are made."""
 
@@ -47,8 +50,11 @@ class Gate:
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
         self.me = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
-    def alone(self) -> AbstractContextManager[None]:
-        """No other process is between its own begin and end of this; a process that dies in there is no hindrance."""
+    def alone(self, at: str = TRIALS) -> AbstractContextManager[None]:
+        """No other process is at the same thing meanwhile; one that dies at it is no hindrance.
+
+        What may take long, such as asking a tracking server, is something else than giving out trials.
+        """
         raise NotImplementedError
 
     def alive(self, worker: str) -> bool:
@@ -77,13 +83,12 @@ class FileGate(Gate):
         super().__init__()
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._turn = FileLock(folder / "gate.lock", poll_interval=0.005)
         self._life = FileLock(self._path(self.me))
         self._life.acquire()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._turn:
+    def alone(self, at: str = TRIALS) -> Iterator[None]:
+        with FileLock(self._folder / f"{at}.lock", poll_interval=0.005):
             yield
 
     def alive(self, worker: str) -> bool:
@@ -114,8 +119,8 @@ class PostgresGate(Gate):
         threading.Thread(target=self._keep, name="rag_opt-life", daemon=True).start()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        with _held(self._engine, self._space, 0):
+    def alone(self, at: str = TRIALS) -> Iterator[None]:
+        with _held(self._engine, self._space, _number(at)):
             yield
 
     def alive(self, worker: str) -> bool:
@@ -234,8 +239,7 @@ def _folder(database: Path) -> Path:
 
 
 def _number(worker: str) -> int:
-    # 0 is the gate's own.
-    return _signed(zlib.crc32(worker.encode())) or 1
+    return _signed(zlib.crc32(worker.encode()))
 
 
 def _signed(number: int) -> int:

@@ -201,6 +201,12 @@ class Session:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
     def _run(self, claim: Claim, describe: Callable[[str], None]) -> None:
+        try:
+            self._measure(claim, describe)
+        except UpdateFinishedTrialError:
+            self._taken_away(claim.trial)
+
+    def _measure(self, claim: Claim, describe: Callable[[str], None]) -> None:
         trial, seen = claim.trial, list[Progress]()
         self.plan.dev.store.troubles.clear()
         try:
@@ -216,9 +222,7 @@ class Session:
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
-        except UpdateFinishedTrialError:
-            self._taken_away(trial)
-        except (KeyboardInterrupt, StorageInternalError):
+        except (KeyboardInterrupt, StorageInternalError, UpdateFinishedTrialError):
             raise
         except BaseException as error:
             # A trial may fail in any way that its components can, even by leaving; the study goes on.

@@ -80,6 +80,7 @@ def _greeting(plan: Plan) -> str:
 def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from rag_opt import workers
+    from rag_opt.gate import MIRROR
     from rag_opt.processes import Crew
     from rag_opt.session import Session, entered
     from rag_opt.stopping import Stopping
@@ -89,7 +90,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     gc.freeze()
     with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
         _resumed(plan, study, gate, screen)
-        with environment.no_collection(), gate.alone():
+        with environment.no_collection(), gate.alone(MIRROR):
             tracker = _tracker(plan, study, gate)
         callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))
         at_work = workers.Workers if shared else Session
@@ -98,7 +99,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
             return _finished(plan, study, gate, screen, tracker)
         except BaseException as error:
             if tracker:
-                with gate.alone():
+                with gate.alone(MIRROR):
                     tracker.reconcile(study, gate)
                 tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
             raise
@@ -155,6 +156,7 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
 def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
     from rag_opt import archive, report, summary
     from rag_opt.conclude import concluded
+    from rag_opt.gate import MIRROR
     from rag_opt.storage import locked
 
     # Of several processes that ran it here each concludes, one after the other.
@@ -163,7 +165,7 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
             numbers = range(len(study.get_trials(deepcopy=False)))
             archive.fetch(study, plan.settings.folder, numbers)
         if tracker:
-            with gate.alone():
+            with gate.alone(MIRROR):
                 tracker.reconcile(study, gate)
         findings = concluded(plan, study)
         if tracker:
