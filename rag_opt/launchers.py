@@ -7,6 +7,7 @@ it needs of a cluster is that a function can be run there and its result fetched
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -45,9 +46,12 @@ class End:
 
 @dataclass
 class _Process:
-    """A worker's process, its output in a file; its input ends with us, and then so does it."""
+    """A worker's process, its output in a file; its input tells it what to do, ends with us, and then so does it.
 
-    command: Sequence[str]
+    A command line can be read by everybody on a machine, and what it is told may hold a password.
+    """
+
+    words: Sequence[str]
     log: Path
     handle: subprocess.Popen[bytes] = field(init=False)
     _file: IO[bytes] = field(init=False)
@@ -56,9 +60,16 @@ class _Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.log.open("ab")
         # A group of its own: Ctrl-C comes to us, and we pass it on once.
-        self.handle = subprocess.Popen(  # noqa: S603 (our own module)
-            self.command, stdin=subprocess.PIPE, stdout=self._file, stderr=self._file, start_new_session=True
+        self.handle = subprocess.Popen(
+            [sys.executable, "-m", "rag_opt.worker"],
+            stdin=subprocess.PIPE,
+            stdout=self._file,
+            stderr=self._file,
+            start_new_session=True,
         )
+        assert self.handle.stdin is not None
+        self.handle.stdin.write(f"{json.dumps(list(self.words))}\n".encode())
+        self.handle.stdin.flush()
 
     def end(self) -> End | None:
         """None while it runs."""
@@ -81,9 +92,12 @@ class Local:
     def __init__(self) -> None:
         self._workers: dict[int, _Process] = {}
 
+    def open(self, count: int) -> None:
+        """Make ready for so many workers."""
+
     def begin(self, worker: int, words: Sequence[str], log: Path) -> None:
         """Start, or start again, the worker of this number."""
-        self._workers[worker] = _Process(worker_command(words), log)
+        self._workers[worker] = _Process(words, log)
 
     def ended(self, worker: int) -> End | None:
         """How it ended; None while it runs."""
@@ -119,13 +133,21 @@ class Dask:
         """Whether its workers may be on other machines."""
         return self.address is not None
 
+    def open(self, count: int) -> None:
+        """Reach the cluster, or make one for so many workers; raises ConfigError."""
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
+        own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
+        try:
+            self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"launcher.address={self.address}: no Dask scheduler answers there: {error}") from error
+
     def begin(self, worker: int, words: Sequence[str], log: Path) -> None:
         """Start, or start again, the worker of this number."""
-        client = self._connected()
-        old = self._futures.pop(worker, None)
-        if old is not None:
-            old.release()
-        self._futures[worker] = client.submit(
+        self._futures[worker] = self._client.submit(
             followed, list(words), str(log), self._stop, pure=False, key=f"rag_opt-{worker}-{secrets.token_hex(4)}"
         )
 
@@ -140,34 +162,17 @@ class Dask:
 
     def signal(self, number: int) -> None:
         """Have all of them sent a signal."""
-        self._event("stop", number).set()
+        from distributed import Event
+
+        Event(f"{self._stop}-{number}", client=self._client).set()
 
     def close(self) -> None:
         """Leave the cluster; one that was made here ends."""
         if self._client is not None:
+            cluster = self._client.cluster
             self._client.close()
-            if self.address is None:
-                self._client.cluster.close()
-
-    def _event(self, kind: str, number: int) -> Any:
-        from distributed import Event
-
-        return Event(f"{self._stop}-{kind}-{number}", client=self._connected())
-
-    def _connected(self) -> Any:
-        if self._client is None:
-            try:
-                from distributed import Client, LocalCluster
-            except ImportError as error:
-                raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
-            try:
-                where = self.address or LocalCluster(host="127.0.0.1", threads_per_worker=1, dashboard_address=None)
-                self._client = Client(where, timeout="8s")
-            except (OSError, ValueError) as error:
-                raise ConfigError(
-                    f"launcher.address={self.address}: no Dask scheduler answers there: {error}"
-                ) from error
-        return self._client
+            if cluster is not None:
+                cluster.close()
 
 
 def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
@@ -175,8 +180,8 @@ def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     from distributed import Event, get_client, get_worker
 
     client = get_client(get_worker().address)
-    events = {number: Event(f"{stop}-stop-{number}", client=client) for number in (signal.SIGINT, signal.SIGTERM)}
-    process = _Process(worker_command(words), Path(log))
+    events = {number: Event(f"{stop}-{number}", client=client) for number in (signal.SIGINT, signal.SIGTERM)}
+    process = _Process(words, Path(log))
     sent: set[int] = set()
     try:
         while (end := process.end()) is None:
@@ -188,11 +193,6 @@ def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     finally:
         process.signal(signal.SIGKILL)
     return end.status, end.words
-
-
-def worker_command(words: Sequence[str]) -> list[str]:
-    """The command line of a worker."""
-    return [sys.executable, "-m", "rag_opt.worker", *words]
 
 
 def cores() -> int:

@@ -1,10 +1,12 @@
-"""`python -m rag_opt.worker CREW RUN [key=value ...]`: one worker of a study; `n_workers` starts them.
+"""`python -m rag_opt.worker`: one worker of a study; `n_workers` starts them. It takes trials until there are no more.
 
-It takes trials until there are no more. Its standard input belongs to whoever started it: when that ends, so does it.
+The first line of its standard input says what to do: the crew, its MLflow run, the overrides, as a JSON list. The rest
+belongs to whoever started it: when that ends, so does the worker.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,6 +16,9 @@ from collections.abc import Sequence
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError
+
+LONGEST_LINE = 1 << 16
+"""Bytes that a pipe takes, and gives, at once; a command line is shorter."""
 
 LAST_MOMENT = 30.0
 """Seconds that a worker whose parent has died may take to give its trial back."""
@@ -41,7 +46,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
 
 def main() -> None:
     """The command line."""
-    crew, run, *overrides = sys.argv[1:]
+    crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
     threading.Thread(target=_follow, name="rag_opt-parent", daemon=True).start()
     try:
         worked((crew, run), overrides)

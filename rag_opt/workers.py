@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,15 +25,15 @@ from rag_opt.progress import Line, Screen
 from rag_opt.session import Callback
 from rag_opt.spending import Spending
 from rag_opt.stopping import Stopping, Terminated
-from rag_opt.storage import FINISHED, Moment
+from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Moment
 from rag_opt.telling import best, told
 from rag_opt.trust import build, plain
 
 POLL = 0.25
 """Seconds between two looks at the storage."""
 
-GIVE_UP_AFTER = 5
-"""Deaths in a row of one worker, without a trial finished by anyone, after which the crew gives up."""
+GIVE_UP_AFTER = 10
+"""Deaths in a row, without a trial measured by anyone, after which that is given up."""
 
 PATIENCE = 20.0
 """Seconds that workers have to give their trials back before they are killed."""
@@ -70,9 +69,10 @@ class Workers:
     callbacks: Sequence[Callback] = ()
     crew: Crew = NOBODY
     launcher: Any = field(init=False)
-    _deaths: Counter[int] = field(default_factory=Counter)
+    _deaths: int = 0
     _seen: set[int] = field(default_factory=set)
     _ends: dict[int, End] = field(default_factory=dict)
+    _begun: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.launcher = launcher_of(self.plan)
@@ -84,6 +84,7 @@ class Workers:
         count = self.plan.settings.n_workers
         try:
             with self.screen.trials(self.plan.settings.n_trials, measured(now)) as line:
+                self.launcher.open(count)
                 for worker in range(count):
                     self._begin(worker)
                 self.screen.say(f"{count} workers; what they say is in {self._log(0).parent}")
@@ -113,11 +114,11 @@ class Workers:
                 self._died(worker, end)
 
     def _died(self, worker: int, end: End) -> None:
-        self._deaths[worker] += 1
-        if self._deaths[worker] >= GIVE_UP_AFTER:
+        self._deaths += 1
+        if self._deaths >= GIVE_UP_AFTER:
             raise StudyError(
-                f"worker {worker} died {GIVE_UP_AFTER} times ({end.why}) and no trial was finished meanwhile; what it "
-                f"said last: {_last_line(end)}\n  its log is {self._log(worker)}; the same command goes on from here"
+                f"workers died {GIVE_UP_AFTER} times in a row ({end.why}) and no trial was measured meanwhile; the last "
+                f"one said: {_last_line(end)}\n  its log is {self._log(worker)}; the same command goes on from here"
             )
         self.screen.say(f"worker {worker} died ({end.why}); another takes its place")
         self._begin(worker)
@@ -128,6 +129,7 @@ class Workers:
         words = [word for word in given if not word.startswith("name=")] + [f"name='{settings.name}'"]
         if settings.threads is None:
             words.append(f"threads={max(1, cores() // settings.n_workers)}")
+        self._begun.add(worker)
         self.launcher.begin(worker, [self.gate.me, self.crew.mlflow, *words], self._log(worker))
 
     def _told(self, line: Line) -> None:
@@ -137,7 +139,8 @@ class Workers:
         line.describe(f"{self.plan.settings.n_workers} workers{best(now)}")
         for trial in new:
             self._seen.add(trial.number)
-            self._deaths.clear()
+            if not {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs):
+                self._deaths = 0
             left = self.plan.settings.n_trials - measured(now)
             line.advance(told(self.plan, now, trial), left, measured(now))
             if crew_of(trial).name == self.gate.me:
@@ -158,7 +161,7 @@ class Workers:
                 until = time.monotonic() + PATIENCE
 
     def _alive(self) -> bool:
-        return any(self.launcher.ended(worker) is None for worker in range(self.plan.settings.n_workers))
+        return any(self.launcher.ended(worker) is None for worker in self._begun)
 
     def _say_why(self) -> None:
         spending = Spending(self.plan, self.study)

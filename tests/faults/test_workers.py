@@ -116,7 +116,7 @@ def test_workers_that_only_die_end_the_study_with_a_reason(words, tmp_path) -> N
         timeout=300,
     )
     assert done.returncode == 2
-    assert "died 5 times (SIGKILL)" in done.stderr
+    assert "workers died 10 times in a row (SIGKILL)" in done.stderr
     assert "its log is" in done.stderr
     assert "Traceback" not in done.stderr
 
