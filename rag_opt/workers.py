@@ -117,7 +117,7 @@ class Workers:
         self._deaths += 1
         if self._deaths >= GIVE_UP_AFTER:
             raise StudyError(
-                f"workers died {GIVE_UP_AFTER} times in a row ({end.why}) and no trial was measured meanwhile; the last "
+                f"workers died {GIVE_UP_AFTER} times in a row ({end.why}) and no trial was measured; the last "
                 f"one said: {_last_line(end)}\n  its log is {self._log(worker)}; the same command goes on from here"
             )
         self.screen.say(f"worker {worker} died ({end.why}); another takes its place")

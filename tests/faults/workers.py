@@ -6,6 +6,7 @@ session. After `tell` it appends what was told to a ledger and has that forced t
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import json
 import multiprocessing
@@ -53,6 +54,8 @@ def child(plan: Plan, ledger: Path, prepare: Prepare | None, ready: Any) -> None
         os.fsync(file)
         os.close(file)
 
+    # What ends here on purpose needs no dump of all threads.
+    faulthandler.disable()
     try:
         with Screen(io.StringIO()) as screen, Stopping() as stopping, entered(plan) as (study, gate):
             session = Session(plan, study, screen, gate, stopping, [told])
