@@ -54,9 +54,10 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parts.database) if parts.get_backend_name() == "sqlite" and parts.database else None
 
 
-def is_postgresql(url: str) -> bool:
-    """Whether this is a PostgreSQL server's."""
-    return parsed(url).get_backend_name() == "postgresql"
+def check_kind(url: str) -> None:
+    """Raise StorageError unless the URL is one of the databases in which processes can take turns."""
+    if parsed(url).get_backend_name() not in ("sqlite", "postgresql"):
+        raise StorageError(f"storage.url={hidden(url)}: a SQLite file or a PostgreSQL server is expected")
 
 
 def reach(url: str) -> None:

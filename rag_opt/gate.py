@@ -16,13 +16,14 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 
 import sqlalchemy
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from rag_opt.databases import engine_url, hidden, is_postgresql, patient, sqlite_path
+from rag_opt.databases import engine_url, patient, sqlite_path
 from rag_opt.errors import StorageError
 from rag_opt.leases import abandoned
 
@@ -43,6 +44,14 @@ CREATION = 0x7261675F
 """The first part of the advisory lock under which tables and studies are made."""
 
 
+class Life(Enum):
+    """What can be known of a worker."""
+
+    ALIVE = "its lock is held"
+    DOUBTFUL = "its lock is gone, which a restart of the server may have done"
+    DEAD = "it has ended"
+
+
 class Gate:
     """One process's place among those at work on a study; `me` is its name."""
 
@@ -57,19 +66,15 @@ class Gate:
         """
         raise NotImplementedError
 
-    def alive(self, worker: str) -> bool:
-        """Whether a worker of this name lives, or may still turn out to."""
-        raise NotImplementedError
-
-    def certain(self, worker: str) -> bool:
-        """Whether what `alive` says of this worker will not change by waiting."""
+    def life(self, worker: str) -> Life:
+        """Whether the worker of this name lives."""
         raise NotImplementedError
 
     def gone(self, worker: str) -> bool:
         """Whether it has ended, after waiting for that to be certain."""
-        while self.alive(worker) and not self.certain(worker):
+        while (life := self.life(worker)) is Life.DOUBTFUL:
             time.sleep(0.1)
-        return not self.alive(worker)
+        return life is Life.DEAD
 
     def leave(self) -> None:
         """Give up the place: from now on this process is as good as dead to the others."""
@@ -91,11 +96,9 @@ class FileGate(Gate):
         with FileLock(self._folder / f"{at}.lock", poll_interval=0.005):
             yield
 
-    def alive(self, worker: str) -> bool:
-        return worker == self.me or (self._path(worker).exists() and not abandoned(self._path(worker)))
-
-    def certain(self, worker: str) -> bool:  # noqa: ARG002 (as the other gate's)
-        return True
+    def life(self, worker: str) -> Life:
+        here = worker == self.me or (self._path(worker).exists() and not abandoned(self._path(worker)))
+        return Life.ALIVE if here else Life.DEAD
 
     def leave(self) -> None:
         self._life.release()
@@ -123,15 +126,12 @@ class PostgresGate(Gate):
         with _held(self._engine, self._space, _number(at)):
             yield
 
-    def alive(self, worker: str) -> bool:
+    def life(self, worker: str) -> Life:
         if worker == self.me or self._seen(worker):
             self._missed.pop(worker, None)
-            return True
+            return Life.ALIVE
         since = self._missed.setdefault(worker, time.monotonic())
-        return time.monotonic() - since < GRACE
-
-    def certain(self, worker: str) -> bool:
-        return worker not in self._missed or time.monotonic() - self._missed[worker] >= GRACE
+        return Life.DOUBTFUL if time.monotonic() - since < GRACE else Life.DEAD
 
     def leave(self) -> None:
         self._over.set()
@@ -180,7 +180,7 @@ def gate_of(url: str, study_id: int) -> Gate:
 
 @contextmanager
 def creating(url: str) -> Iterator[None]:
-    """Nobody else makes or upgrades this database's tables meanwhile; raises StorageError for one that has no locks."""
+    """Nobody else makes or upgrades this database's tables meanwhile; raises StorageError where that can't be had."""
     path = sqlite_path(url)
     if path is not None:
         try:
@@ -196,8 +196,6 @@ def creating(url: str) -> Iterator[None]:
         finally:
             lock.release()
         return
-    if not is_postgresql(url):
-        raise StorageError(f"storage.url={hidden(url)}: a SQLite file or a PostgreSQL server is expected")
     engine = _session_engine(url)
     with _held(engine, CREATION, 0):
         yield

@@ -6,14 +6,14 @@ configuration where it was drawn already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt import history
-from rag_opt.gate import Gate
+from rag_opt.gate import Gate, Life
 from rag_opt.history import BASELINE, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.processes import PROCESS, Crew, worker_of
@@ -47,11 +47,14 @@ class Places:
     study: optuna.Study
     gate: Gate
     crew: Crew
+    _doubtful: set[int] = field(default_factory=set)
 
     def swept(self) -> Moment:
         """The trials as they are, those of dead processes ended."""
         now = Moment(self.study)
-        dead = [trial for trial in running(now) if not self.gate.alive(worker_of(trial))]
+        lives = {trial.number: self.gate.life(worker_of(trial)) for trial in running(now)}
+        self._doubtful = {number for number, life in lives.items() if life is Life.DOUBTFUL}
+        dead = [trial for trial in running(now) if lives[trial.number] is Life.DEAD]
         for trial in dead:
             interrupt(self.study, trial, self.plan.settings.retries)
         return Moment(self.study) if dead else now
@@ -62,15 +65,16 @@ class Places:
             if worker_of(trial) == self.gate.me:
                 interrupt(self.study, trial)
 
-    def certain(self, now: Moment) -> bool:
+    @property
+    def certain(self) -> bool:
         """Whether none of the running trials may yet turn out to be a dead process's."""
-        return all(self.gate.certain(worker_of(trial)) for trial in running(now))
+        return not self._doubtful
 
     def free(self, now: Moment) -> bool:
         """Whether a trial may begin: one is missing, and what a lone process would draw next is settled."""
-        busy = running(now)
-        alone = not any(self.gate.certain(worker_of(trial)) for trial in busy)
-        return measured(now) + len(busy) < self.plan.settings.n_trials and not (busy and alone)
+        busy = {trial.number for trial in running(now)}
+        lone = bool(busy) and busy <= self._doubtful
+        return measured(now) + len(busy) < self.plan.settings.n_trials and not lone
 
     def asked(self, now: Moment) -> Trial:
         """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw."""
@@ -122,7 +126,9 @@ def _enqueued(now: Moment) -> bool:
 def ended(now: Moment) -> FrozenTrial | None:
     """The first trial whose process ended after it was drawn, and that nothing has been tried again for; or None."""
     trials = now.get_trials()
-    again = {trial.user_attrs.get(RETRIES) for trial in trials}
+    # One whose process ended before its parameters were there has tried nothing.
+    begun = [trial for trial in trials if INTERRUPTED not in trial.user_attrs or drawn(trial)]
+    again = {trial.user_attrs.get(RETRIES) for trial in begun}
     for trial in trials:
         if INTERRUPTED in trial.user_attrs and drawn(trial) and trial.number not in again:
             return trial

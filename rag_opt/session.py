@@ -180,7 +180,7 @@ class Session:
         return Turn.AGAIN
 
     def _over(self) -> bool:
-        complete = measured(self._now) >= self.plan.settings.n_trials and self.places.certain(self._now)
+        complete = measured(self._now) >= self.plan.settings.n_trials and self.places.certain
         # What others are at may end with them, and is then the last that is left to try.
         exhausted = self._exhausted() and not running(self._now) and not waiting(self._now)
         return complete or self._late() or exhausted or not self.spending.allowed(self._now)
@@ -217,8 +217,6 @@ class Session:
                 archive.fetch(self.study, self.plan.settings.folder, self._rivals)
             before = self.spending.paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
-            self._keep(trial, evaluation, before)
-            self._finish(trial, evaluation)
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
@@ -231,6 +229,9 @@ class Session:
                 interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
             else:
                 self._fail(trial, error)
+        else:
+            self._keep(trial, evaluation, before)
+            self._finish(trial, evaluation)
 
     def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
         """Tell the values, or why they can't stand for the configuration."""

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from rag_opt.databases import engine_url, hidden, patient, reach, reason_of, sqlite_path
+from rag_opt.databases import check_kind, engine_url, hidden, patient, reach, reason_of, sqlite_path
 from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.progress import say
@@ -83,6 +83,7 @@ def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Stud
 
     Of several processes that begin at once one makes the tables, and the study.
     """
+    check_kind(url)
     database = sqlite_path(url)
     with explained(url):
         if database is None:

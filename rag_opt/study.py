@@ -119,12 +119,13 @@ def _written(plan: Plan) -> Iterator[None]:
 def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> None:
     """Say what is there already, and what the rest will cost."""
     from rag_opt.forecast import forecast
+    from rag_opt.gate import Life
     from rag_opt.places import running
     from rag_opt.processes import worker_of
     from rag_opt.storage import Moment, places_taken
 
     settings, now = plan.settings, Moment(study)
-    alive = [trial for trial in running(now) if gate.alive(worker_of(trial))]
+    alive = [trial for trial in running(now) if gate.life(worker_of(trial)) is Life.ALIVE]
     dead = len(running(now)) - len(alive)
     if running(now) or places_taken(now):
         repeated = f"; {dead} interrupted, to be repeated" if dead else ""

@@ -54,6 +54,8 @@ def child(plan: Plan, ledger: Path, prepare: Prepare | None, ready: Any) -> None
         os.fsync(file)
         os.close(file)
 
+    # Whoever is started in a shell's background ignores Ctrl-C, and so do its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What ends here on purpose needs no dump of all threads.
     faulthandler.disable()
     try:
