@@ -6,6 +6,8 @@ same files go into a table of ours beside Optuna's, before the trial is told, an
 
 from __future__ import annotations
 
+import os
+import secrets
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +17,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
 from rag_opt.databases import patient
+from rag_opt.progress import say
 from rag_opt.settings import trial_folder
 from rag_opt.storage import engine_of
 
@@ -69,10 +72,15 @@ def fetch(study: optuna.Study, folder: Path, numbers: Iterable[int]) -> None:
     with engine_of(study).connect() as connection:
         rows = connection.execute(wanted).all()
     for number, name, content in rows:
+        body = _unpacked(content)
+        if body is None:
+            say(f"trial {number}: its {name} in the database is damaged; it counts as not there")
+            continue
         place = trial_folder(folder, number)
         place.mkdir(parents=True, exist_ok=True)
-        temporary = place / f".{name}.new"
-        temporary.write_bytes(_unpacked(content))
+        # Several workers of a machine may fetch it at once.
+        temporary = place / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
+        temporary.write_bytes(body)
         temporary.replace(place / name)
 
 
@@ -80,5 +88,11 @@ def _packed(path: Path) -> bytes:
     return zlib.compress(path.read_bytes(), 6)
 
 
-def _unpacked(content: bytes) -> bytes:
-    return zlib.decompressobj().decompress(content, LARGEST)
+def _unpacked(content: bytes) -> bytes | None:
+    """The file; None for what is damaged, or larger than any of ours."""
+    stream = zlib.decompressobj()
+    try:
+        body = stream.decompress(content, LARGEST)
+    except zlib.error:
+        return None
+    return body if stream.eof else None

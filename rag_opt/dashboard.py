@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import html
+import os
 import socket
 import subprocess
 import sys
@@ -29,6 +30,14 @@ READING = ("GET", "HEAD")
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
 App = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+MLFLOW = """
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)   # it ends with whoever started it
+sys.argv = ["mlflow", "server", *sys.argv[1:]]
+runpy.run_module("mlflow", run_name="__main__")
+"""
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:40em;margin:4em auto;padding:0 1em}}
@@ -114,7 +123,7 @@ def dashboard(folder: Path, url: str, port: int, mlflow: str, *, writable: bool)
 
 def _landing(folder: Path, links: Mapping[str, str], writable: bool) -> bytes:
     listed = "".join(f'<li><a href="{html.escape(to)}">{html.escape(text)}</a></li>' for text, to in links.items())
-    writing = "Changes are allowed." if writable else "Read-only; --writable allows changes."
+    writing = "Changes are allowed." if writable else "Read-only but for MLflow; --writable allows changes."
     told = "" if "/report" in links.values() else "This study has no report yet."
     return PAGE.format(name=html.escape(folder.name), state=told, links=listed, writing=writing).encode()
 
@@ -153,7 +162,11 @@ def mlflow_beside(database: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     where = ["--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{database}"]
     process = subprocess.Popen(  # noqa: S603 (our own arguments)
-        [sys.executable, "-m", "mlflow", "server", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", MLFLOW, *where],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Its own jobs are of no use here, and are seven processes.
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
     try:
         yield f"http://{HOST}:{port}"

@@ -66,6 +66,10 @@ class Gate:
         """
         raise NotImplementedError
 
+    def kept(self) -> bool:
+        """Whether the turn that this process has taken is still its own."""
+        raise NotImplementedError
+
     def life(self, worker: str) -> Life:
         """Whether the worker of this name lives."""
         raise NotImplementedError
@@ -96,6 +100,9 @@ class FileGate(Gate):
         with FileLock(self._folder / f"{at}.lock", poll_interval=0.005):
             yield
 
+    def kept(self) -> bool:
+        return True
+
     def life(self, worker: str) -> Life:
         here = worker == self.me or (self._path(worker).exists() and not abandoned(self._path(worker)))
         return Life.ALIVE if here else Life.DEAD
@@ -118,13 +125,21 @@ class PostgresGate(Gate):
         self._missed: dict[str, float] = {}
         self._guard = threading.Lock()
         self._over = threading.Event()
+        self._turn: sqlalchemy.Connection
         self._life = patient(self._locked)()
         threading.Thread(target=self._keep, name="rag_opt-life", daemon=True).start()
 
     @contextmanager
     def alone(self, at: str = TRIALS) -> Iterator[None]:
-        with _held(self._engine, self._space, _number(at)):
+        with _held(self._engine, self._space, _number(at)) as self._turn:
             yield
+
+    def kept(self) -> bool:
+        try:
+            self._turn.execute(sqlalchemy.text("select 1"))
+        except SQLAlchemyError:
+            return False
+        return True
 
     def life(self, worker: str) -> Life:
         if worker == self.me or self._seen(worker):
@@ -203,8 +218,8 @@ def creating(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[None]:
-    """An advisory lock, in a session of its own so that it ends with it."""
+def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[sqlalchemy.Connection]:
+    """An advisory lock, in a session of its own so that it ends with it; gives the session."""
     lock = sqlalchemy.text("select pg_advisory_lock(:a, :b)")
     values = dict(zip("ab", names, strict=True))
 
@@ -216,7 +231,7 @@ def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[None]:
 
     connection = taken()
     try:
-        yield
+        yield connection
     finally:
         # A session that a restart has ended has no lock to give back.
         with suppress(SQLAlchemyError):

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from rag_opt.errors import ConfigError
 
+REFUSED = 78
+"""Exit status of a worker that could not begin, and never will; none that a component would choose."""
+
 LAST = 2000
 """Characters of a dead worker's output that are kept."""
 
 LOOK_EVERY = 0.5
+
+PATIENCE = 15.0
+"""Seconds after SIGTERM in which a worker gives its trial back."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,8 @@ class Dask:
             raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
         own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
         try:
-            self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
+            with _deaf():
+                self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
         except (OSError, ValueError) as error:
             raise ConfigError(f"launcher.address={self.address}: no Dask scheduler answers there: {error}") from error
 
@@ -175,20 +183,32 @@ class Dask:
                 cluster.close()
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started within ignores Ctrl-C, which a terminal sends to all: we pass it on to the workers alone."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     """Run a worker to its end, on a Dask worker; its exit status and last words."""
-    from distributed import Event, get_client, get_worker
+    from distributed import Event, get_client
 
-    client = get_client(get_worker().address)
+    client = get_client()
     events = {number: Event(f"{stop}-{number}", client=client) for number in (signal.SIGINT, signal.SIGTERM)}
     process = _Process(words, Path(log))
-    sent: set[int] = set()
+    sent: dict[int, float] = {}
     try:
         while (end := process.end()) is None:
             for number, event in events.items():
                 if number not in sent and event.is_set():
-                    sent.add(number)
+                    sent[number] = time.monotonic()
                     process.signal(number)
+            if time.monotonic() - sent.get(signal.SIGTERM, math.inf) > PATIENCE:
+                process.signal(signal.SIGKILL)
             time.sleep(LOOK_EVERY)
     finally:
         process.signal(signal.SIGKILL)

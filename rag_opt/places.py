@@ -6,7 +6,9 @@ configuration where it was drawn already.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -97,7 +99,7 @@ class Places:
             kept = (ORIGIN, SEED_NUMBER)
             about = {key: again.user_attrs[key] for key in kept if key in again.user_attrs}
             about |= {RETRIES: again.number, EARLIER_DEATHS: again.user_attrs.get(DEATHS, 0)}
-            self.study.enqueue_trial(again.params, user_attrs=about)
+            self.study.enqueue_trial(dict(_given(again)), user_attrs=about)
         elif number < len(self.plan.seeds):
             values = self.plan.space.as_asked(self.plan.seeds[number])
             about = {ORIGIN: SEED if number else BASELINE, SEED_NUMBER: number}
@@ -124,15 +126,19 @@ def _enqueued(now: Moment) -> bool:
 
 
 def ended(now: Moment) -> FrozenTrial | None:
-    """The first trial whose process ended after it was drawn, and that nothing has been tried again for; or None."""
+    """The first trial whose process ended when it was known what it measures, and that was not tried again; or None."""
     trials = now.get_trials()
-    # One whose process ended before its parameters were there has tried nothing.
-    begun = [trial for trial in trials if INTERRUPTED not in trial.user_attrs or drawn(trial)]
-    again = {trial.user_attrs.get(RETRIES) for trial in begun}
+    again = {trial.user_attrs.get(RETRIES) for trial in trials}
     for trial in trials:
-        if INTERRUPTED in trial.user_attrs and drawn(trial) and trial.number not in again:
+        if INTERRUPTED in trial.user_attrs and _given(trial) and trial.number not in again:
             return trial
     return None
+
+
+def _given(trial: FrozenTrial) -> Mapping[str, Any]:
+    """The parameters that it was to measure, as far as they are no longer the sampler's to draw; {} for others."""
+    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return trial.params if drawn(trial) else fixed
 
 
 def _missing_seed(now: Moment) -> int:

@@ -21,7 +21,7 @@ from yaml import CSafeDumper
 from rag_opt import archive, history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
-from rag_opt.gate import Gate
+from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
 from rag_opt.intact import check_study
@@ -158,6 +158,10 @@ class Session:
             if not self.places.free(self._now) or (self._exhausted() and not waiting(self._now)):
                 return Turn.WAIT
             trial = self.places.asked(self._now)
+            if not self.gate.kept():
+                # The server was restarted meanwhile, so others may have taken the same place.
+                interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+                return Turn.AGAIN
             try:
                 values = self.plan.space.suggest(trial)
                 if ORIGIN not in trial.user_attrs:
@@ -371,13 +375,14 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
     with explained(plan.storage_url):
         directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
         study = opened(plan.storage_url, plan.settings.name, directions)
+        if not plan.shares_folder:
+            with creating(plan.storage_url):
+                archive.prepare(study)
         gate = gate_for(study)
         try:
             with gate.alone():
                 check_study(study, plan.settings.folder)
                 check_fingerprints(study, plan.fingerprints, plan.settings.folder)
-                if not plan.shares_folder:
-                    archive.prepare(study)
                 if plan.dev.store.purse is not None:
                     plan.dev.store.purse.study = ledger_of(study)
             study.pruner = pruner_of(plan.config)[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 
 import optuna
+from optuna.trial import TrialState
 
 from rag_opt import history
 from rag_opt.plan import Plan
@@ -28,7 +28,6 @@ class Spending:
 
     plan: Plan
     study: optuna.Study
-    start: float = field(default_factory=time.monotonic)
     _after: list[Spent] = field(default_factory=list)
 
     @property
@@ -40,9 +39,10 @@ class Spending:
     def allowed(self, now: Trials) -> bool:
         """Whether another trial may begin, what the confirmation needs put aside."""
         limit = self.plan.settings.budget_seconds
-        if self.purse.deadline == math.inf and limit is not None:
-            # Earlier sessions' trials count.
-            self.purse.deadline = self.start + limit - history.seconds_of(now)
+        if limit is not None:
+            # Of what trials have left over each that is under way has its part.
+            at_once = 1 + len(now.get_trials(states=(TrialState.RUNNING,)))
+            self.purse.deadline = time.monotonic() + (limit - history.seconds_of(now)) / at_once
         if not self.plan.shares_folder and self.plan.dev.store.asked:
             self._reconcile()
         self.purse.reserve = history.confirmation_cost(
@@ -66,9 +66,9 @@ class Spending:
         self.purse.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
 
     def paid(self) -> dict[str, int]:
-        """By stage how many calls have been paid for."""
+        """By stage how many calls this process has paid for."""
         store = self.plan.dev.store
-        return store.replies.paid_by_stage(self.purse.study) if store.asked else {}
+        return dict(store.replies.mine) if store.asked else {}
 
     def paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
         """By stage how many calls have been paid for since then."""

@@ -21,15 +21,16 @@ class Terminated(KeyboardInterrupt):
 class Stopping:
     """Within it, signals stop the study; `gentle` says whether a first Ctrl-C may wait for the end of a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, always: bool = False) -> None:
+        self.always = always
         self.asked = False
         self.gentle = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Who starts a process in a shell's background has it ignore Ctrl-C.
-            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            # Who starts a command in a shell's background has it ignore Ctrl-C; a worker is told by us, not by a key.
+            if self.always or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupted)
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminated)
         return self

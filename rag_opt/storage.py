@@ -87,7 +87,12 @@ def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Stud
     database = sqlite_path(url)
     with explained(url):
         if database is None:
-            reach(url)
+            try:
+                reach(url)
+            except ImportError as error:
+                raise StorageError(
+                    f"storage.url={hidden(url)}: its driver is missing: pip install 'rag-opt-studies[postgresql]'"
+                ) from error
         with creating(url):
             if database is not None:
                 check_sqlite(database)
@@ -109,14 +114,11 @@ def explained(url: str) -> Iterator[None]:
     """What a database raises becomes a StorageError: what, where, what to do."""
     try:
         yield
-    except (*DATABASE_ERRORS, ImportError) as error:
-        missing = isinstance(error, ImportError) or isinstance(error.__cause__, ImportError)
-        advice = (
-            "pip install 'rag-opt-studies[postgresql]'"
-            if missing
-            else "nothing that was told is lost: once that is mended the same command goes on from here"
-        )
-        raise StorageError(f"storage.url={hidden(url)}: can't be used: {reason_of(error)}; {advice}") from error
+    except DATABASE_ERRORS as error:
+        raise StorageError(
+            f"storage.url={hidden(url)}: can't be used: {reason_of(error)}; nothing that was told is lost: once that "
+            "is mended the same command goes on from here"
+        ) from error
 
 
 def check_sqlite(path: Path) -> None:

@@ -79,7 +79,7 @@ def _greeting(plan: Plan) -> str:
 
 def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
-    from rag_opt import workers
+    from rag_opt import archive, workers
     from rag_opt.gate import MIRROR
     from rag_opt.processes import Crew
     from rag_opt.session import Session, entered
@@ -90,6 +90,8 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     gc.freeze()
     with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
         _resumed(plan, study, gate, screen)
+        if not plan.shares_folder:
+            archive.fetch(study, plan.settings.folder, range(len(study.get_trials(deepcopy=False))))
         with environment.no_collection(), gate.alone(MIRROR):
             tracker = _tracker(plan, study, gate)
         callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))

@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 
 from rag_opt import environment
-from rag_opt.errors import RagOptError
+from rag_opt.errors import RagOptError, StorageError
+from rag_opt.hiding import hide
+from rag_opt.launchers import REFUSED
 
 LONGEST_LINE = 1 << 16
 """Bytes that a pipe takes, and gives, at once; a command line is shorter."""
@@ -38,7 +41,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             environment.quiet_optuna()
             plan = planned(overrides)
         try:
-            with Stopping() as stopping, entered(plan) as (study, gate):
+            with Stopping(always=True) as stopping, entered(plan) as (study, gate):
                 Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
         finally:
             plan.dev.store.settle()
@@ -51,10 +54,14 @@ def main() -> None:
     try:
         worked((crew, run), overrides)
     except RagOptError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(hide(f"error: {error}"), file=sys.stderr)
+        # A database that went away may be back for the next worker; what a plan lacks it will lack again.
+        sys.exit(1 if isinstance(error, StorageError) else REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        print(hide(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
 
 
 def _follow() -> None:

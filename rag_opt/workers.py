@@ -14,10 +14,11 @@ from typing import Any
 
 import optuna
 
+from rag_opt import archive
 from rag_opt.databases import sqlite_path
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.gate import Gate
-from rag_opt.launchers import End, cores
+from rag_opt.launchers import REFUSED, End, cores
 from rag_opt.places import measured
 from rag_opt.plan import Plan
 from rag_opt.processes import NOBODY, Crew, crew_of
@@ -37,8 +38,6 @@ GIVE_UP_AFTER = 10
 
 PATIENCE = 20.0
 """Seconds that workers have to give their trials back before they are killed."""
-
-REFUSED = 2
 
 
 def wanted(plan: Plan) -> bool:
@@ -69,6 +68,7 @@ class Workers:
     callbacks: Sequence[Callback] = ()
     crew: Crew = NOBODY
     launcher: Any = field(init=False)
+    start: float = field(default_factory=time.monotonic)
     _deaths: int = 0
     _seen: set[int] = field(default_factory=set)
     _ends: dict[int, End] = field(default_factory=dict)
@@ -126,8 +126,12 @@ class Workers:
     def _begin(self, worker: int) -> None:
         given, settings = list(self.plan.dev.base), self.plan.settings
         # A study of a multirun has a name that its command line alone doesn't give.
-        words = [word for word in given if not word.startswith("name=")] + [f"name='{settings.name}'"]
-        if settings.threads is None:
+        words = [word for word in given if not word.startswith(("name=", "timeout="))] + [f"name='{settings.name}'"]
+        if settings.timeout is not None:
+            left = settings.timeout - (time.monotonic() - self.start)
+            words.append(f"timeout={max(left, 1.0) / 60}")
+        # Of machines elsewhere nothing is known here.
+        if settings.threads is None and not self.launcher.spans_hosts:
             words.append(f"threads={max(1, cores() // settings.n_workers)}")
         self._begun.add(worker)
         self.launcher.begin(worker, [self.gate.me, self.crew.mlflow, *words], self._log(worker))
@@ -137,6 +141,8 @@ class Workers:
         now = Moment(self.study)
         new = [trial for trial in now.get_trials(states=FINISHED) if trial.number not in self._seen]
         line.describe(f"{self.plan.settings.n_workers} workers{best(now)}")
+        if not self.plan.shares_folder:
+            archive.fetch(self.study, self.plan.settings.folder, [trial.number for trial in new])
         for trial in new:
             self._seen.add(trial.number)
             if not {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs):
@@ -153,9 +159,11 @@ class Workers:
             self.screen.say("stopping the workers after their batch of questions; Ctrl-C again stops them now")
         until = time.monotonic() + (math.inf if number == signal.SIGINT else PATIENCE)
         self.launcher.signal(number)
-        while time.monotonic() < until and self._alive():
+        waiting = True
+        while waiting:
             try:
                 time.sleep(POLL)
+                waiting = time.monotonic() < until and self._alive()
             except KeyboardInterrupt:
                 self.launcher.signal(signal.SIGTERM)
                 until = time.monotonic() + PATIENCE

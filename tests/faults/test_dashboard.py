@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_all_that_it_starts_listens_on_this_machine_only(study: Path, figure: Fi
         assert asked(mlflow, "GET", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=rag_opt")[0] == 200
         assert asked(mlflow, "GET", "/", Host="evil.example")[0] == 403
     figure("dashboard", "optuna-dashboard and MLflow listen on 127.0.0.1 only; MLflow refuses a foreign Host, too")
+
+
+def test_nothing_that_it_started_outlives_it(study: Path) -> None:
+    with served(study) as port:
+        mlflow = int(re.search(r"http://127\.0\.0\.1:(\d+)", asked(port, "GET", "/")[1])[1])
+        from tests.faults.test_workers import answers, reachable
+
+        reachable(mlflow)
+        dashboards = [each for each in psutil.Process().children() if "rag_opt.dashboard" in " ".join(each.cmdline())]
+        dashboards[0].kill()
+        end = time.monotonic() + 30
+        while answers(mlflow):
+            assert time.monotonic() < end, "MLflow goes on"
+            time.sleep(0.2)
 
 
 def test_a_browser_shows_the_study_its_report_and_its_trials(study: Path) -> None:

@@ -196,7 +196,7 @@ def test_each_slot_runs_once(stored, tmp_path, long: bool, figure: Figure) -> No
         numbers = Counter(row["number"] for row in told(ledger))
         assert set(numbers.values()) == {1}
         assert len(numbers) == count
-        assert {t.state for t in study_of(words).trials} == {TrialState.COMPLETE, TrialState.PRUNED} or counted(words)
+        assert {t.state for t in study_of(words).trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
         assert counted(words) == count
     name = "PostgreSQL" if any("storage.url" in word for word in stored) else "SQLite"
     figure("each slot runs once", f"{name}: 8 processes, {count} enqueued, {repeat + 1} repeats: 0 double runs, 0 dead")

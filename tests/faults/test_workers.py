@@ -201,12 +201,14 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
             time.sleep(1)
         process = begun(60)
         assert process.stderr is not None
-        lines = iter(process.stderr)
+        lines, gone = iter(process.stderr), False
         for line in lines:
             if line.startswith("trial 1"):
                 killed_whole(server)
                 assert not answers(port)
+                gone = True
                 break
+        assert gone
         time.sleep(away)
         server = served()
         rest = "".join(lines)
@@ -285,6 +287,12 @@ def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_
         experiment = client.get_experiment_by_name("rag_opt").experiment_id
         runs = client.search_runs([experiment], "tags.`rag_opt.trial` != ''", max_results=500)
         assert len(runs) == len(trials)
+        for run_ in runs:
+            trial = trials[int(run_.data.tags["rag_opt.trial"])]
+            if "repeats" not in trial.user_attrs:
+                assert len(run_.data.params) > len(trial.params), "the composed configuration"
+                files = {each.path for each in client.list_artifacts(run_.info.run_id)}
+                assert files >= {"config.yaml", "per_query.json"}
     figure(
         "one machine or many", f"2 places sharing only PostgreSQL: 40 of 40 trials, shared {sorted(shares.values())}"
     )
@@ -306,6 +314,30 @@ def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> Non
     done = finished(tmp_path, *words, "launcher=dask", "n_workers=2", "n_trials=8")
     assert done.returncode == 0, done.stderr[-3000:]
     assert counted(trials_of(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_stops_workers_of_dask(words, tmp_path, number: int) -> None:
+    """As a terminal sends Ctrl-C: to all processes of the command's group."""
+    process = subprocess.Popen(
+        command(*words, "launcher=dask", "n_workers=2", "n_trials=5000"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 3"):
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            break
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if number == signal.SIGINT else 143), rest[-2000:]
+    done = trials_of(tmp_path)
+    time.sleep(1)
+    assert len(trials_of(tmp_path)) == len(done), "a worker goes on"
+    assert not [trial for trial in done if trial.state == TrialState.RUNNING]
 
 
 def test_dask_workers_and_the_command_may_die(words, postgres, tmp_path, long: bool, figure: Figure) -> None:
