@@ -79,7 +79,7 @@ def _greeting(plan: Plan) -> str:
 
 def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
-    from rag_opt import archive, workers
+    from rag_opt import workers
     from rag_opt.gate import MIRROR
     from rag_opt.processes import Crew
     from rag_opt.session import Session, entered
@@ -90,8 +90,6 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     gc.freeze()
     with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
         _resumed(plan, study, gate, screen)
-        if not plan.shares_folder:
-            archive.fetch(study, plan.settings.folder, range(len(study.get_trials(deepcopy=False))))
         with environment.no_collection(), gate.alone(MIRROR):
             tracker = _tracker(plan, study, gate)
         callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))
@@ -142,11 +140,14 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     node = plain(plan.config.tracking)
     if not node["enabled"]:
         return None
+    from rag_opt import archive
     from rag_opt.tracking import connected
 
     targets = tuple(target.name for target in plan.objective.targets)
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)
     if tracker is not None:
+        if not plan.shares_folder:
+            tracker.fetch = lambda number: archive.fetch(study, plan.settings.folder, [number])
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
         tracker.open(study, gate, params, plan.dataset, dev)

@@ -72,13 +72,15 @@ class Mirror:
 class MLflowCallback(Mirror):
     """Logs finished trials as nested runs of one parent; follows Optuna's callback signature (study, trial).
 
-    `targets` are the names of the optimised metrics; `folder` is the study's, with trials/<number>/.
+    `targets` are the names of the optimised metrics; `folder` is the study's, with trials/<number>/, into which `fetch`
+    brings what another machine's trial has left.
     """
 
     client: MlflowClient
     experiment_id: str
     folder: Path
     targets: tuple[str, ...]
+    fetch: Callable[[int], None] = lambda _: None
     parent_id: str = ""
     prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -182,6 +184,7 @@ class MLflowCallback(Mirror):
         self.client.log_inputs(run_id, datasets=[entity])
 
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
+        self.fetch(trial.number)
         place = trial_folder(self.folder, trial.number)
         values = {**_flat(place / "config.yaml"), **values_of(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]

@@ -14,7 +14,6 @@ from typing import Any
 
 import optuna
 
-from rag_opt import archive
 from rag_opt.databases import sqlite_path
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.gate import Gate
@@ -141,8 +140,6 @@ class Workers:
         now = Moment(self.study)
         new = [trial for trial in now.get_trials(states=FINISHED) if trial.number not in self._seen]
         line.describe(f"{self.plan.settings.n_workers} workers{best(now)}")
-        if not self.plan.shares_folder:
-            archive.fetch(self.study, self.plan.settings.folder, [trial.number for trial in new])
         for trial in new:
             self._seen.add(trial.number)
             if not {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs):
