@@ -371,3 +371,22 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
     assert chat.reply(request("a"), "stage").text == "again"
     assert chat.reply(request("a"), "stage").text == "again"
     assert list((tmp_path / "store").glob(f"{FILE}.damaged-*"))
+
+
+def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
+    """Two stores, one storage between them: each sees the other's payments before its next trial."""
+    from rag_opt.plan import planned
+    from rag_opt.session import entered
+    from rag_opt.spending import Spending
+    from rag_opt.storage import Moment
+
+    purses = []
+    for name in ("one", "two"):
+        words = [*animals, f"studies_dir={tmp_path}/{name}", f"store.path={tmp_path}/{name}/store", "budget.tokens=100"]
+        plan = planned([*words, f"storage.url=sqlite:///{tmp_path}/shared.db", "tracking=none"])
+        with entered(plan) as (study, _):
+            purse = plan.dev.store.purse
+            plan.dev.store.replies.pay(purse.study, "answers", Reply("a", 50, 10), 0.0, 50)
+            allowed = Spending(plan, study).allowed(Moment(study))
+            purses.append((allowed, purse.elsewhere.tokens))
+    assert purses == [(True, 0), (False, 60)]
