@@ -476,3 +476,14 @@ def test_a_poisoned_file_of_replies_is_put_aside_or_read_as_text(tmp_path, canar
     else:
         assert found is None or found.text == EVIL
         assert what == "odd rows" or any("was put aside" in line for line in said())
+
+
+def test_the_poisons_are_counted(figure) -> None:
+    modules = len(list((ROOT / "rag_opt").rglob("*.py")))
+    poisons = len(ODD) + len(ROWS) + len(UNREADABLE) + len(SCORES) + len(TABLES)
+    assert poisons >= 20
+    figure(
+        "code from data",
+        f"{modules} modules without a way to run data; {poisons} poisoned attributes, rows, findings, scores and tables "
+        "and a real pickle in a database: none ran, each refused, escaped or made again",
+    )

@@ -88,6 +88,7 @@ def test_a_study_its_report_a_replay_and_a_question_stay_on_the_machine(
     assert after.returncode == 0, after.stderr
     assert "open:" in after.stdout
     assert tried(tmp_path) == []
+    figure("network", "a study, its report, a replay and a question: 0 connections, 0 names looked up")
 
 
 @pytest.mark.parametrize(

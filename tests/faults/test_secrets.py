@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -330,3 +331,15 @@ def test_a_path_or_a_word_in_a_variable_is_not_hidden(monkeypatch: pytest.Monkey
     assert hide("retriever /home/me/id_25519") == "retriever /home/me/id_25519"
     monkeypatch.setenv("MY_TOKEN", "retriever-25519")
     assert hide("retriever-25519") == "***"
+
+
+def test_there_are_enough_canaries(figure) -> None:
+    text = Path(__file__).read_text("utf-8")
+    names = sorted({*re.findall(r"canary\(['\"](\w+)['\"]\)", text)} - {"planted"})
+    places = text.count("nowhere(") + text.count("holding(tmp_path, canary(name))") - 1
+    assert len(names) >= 6
+    figure(
+        "secrets",
+        f"{len(names)} canaries ({', '.join(names)}) by {places} ways into studies: 0 found; "
+        "literal keys refused with the form to use",
+    )
