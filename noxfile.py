@@ -43,7 +43,7 @@ def faults(session: nox.Session) -> None:
     figures = Path(session.create_tmp()) / "faults.jsonl"
     figures.unlink(missing_ok=True)
     wanted = {"RAG_OPT_LONG": "1", "RAG_OPT_FIGURES": str(figures)}
-    session.run("pytest", "tests/faults", "tests/integration/test_store_processes.py", *session.posargs, env=wanted)
+    session.run("pytest", "tests/faults", *session.posargs, env=wanted)
     session.run("python", "studies/faults/table.py", str(figures))
 
 
