@@ -23,7 +23,7 @@ from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.progress import say
 
-BUSY_SECONDS = 60
+BUSY_SECONDS = 90
 FINGERPRINTS = "rag_opt:fingerprints"
 SNAPSHOT = "rag_opt:sampler_state"
 INTERRUPTED = "interrupted"
@@ -139,6 +139,10 @@ def check_sqlite(path: Path) -> None:
             connection.execute("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
             connection.execute("ROLLBACK")
     except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise StorageError(
+                f"{path}: another program holds its lock for {BUSY_SECONDS} s already; end that, then try again"
+            ) from error
         raise StorageError(
             f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
         ) from error

@@ -152,6 +152,8 @@ class Workers:
 
     def _stopped(self, number: signal.Signals) -> None:
         """Have the workers finish their batch (SIGINT) or stop (SIGTERM), and wait for them."""
+        if not self._begun:
+            return
         if number == signal.SIGINT:
             self.screen.say("stopping the workers after their batch of questions; Ctrl-C again stops them now")
         until = time.monotonic() + (math.inf if number == signal.SIGINT else PATIENCE)
