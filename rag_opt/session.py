@@ -103,8 +103,8 @@ class Turn(Enum):
 
 
 @dataclass
-class Session:
-    """One process at work on a study, alone or beside others."""
+class AtWork:
+    """What a process at work on a study has, whether it measures or has others measure."""
 
     plan: Plan
     study: optuna.Study
@@ -113,6 +113,12 @@ class Session:
     stopping: Stopping
     callbacks: Sequence[Callback] = ()
     crew: Crew = NOBODY
+
+
+@dataclass
+class Session(AtWork):
+    """One process that measures, alone or beside others."""
+
     race: Race | None = field(init=False)
     spending: Spending = field(init=False)
     places: Places = field(init=False)
@@ -361,7 +367,8 @@ class Session:
 
     def _exhausted(self) -> bool:
         """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""
-        said = self.study.user_attrs.get(EXHAUSTED) == type(sampler_of(self.plan.config, 0)).__name__
+        by = self.study.user_attrs.get(EXHAUSTED)
+        said = by is not None and by == type(sampler_of(self.plan.config, 0)).__name__
         return said or self._again >= GIVE_UP_AFTER
 
     def _late(self) -> bool:

@@ -8,23 +8,19 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
-
 from rag_opt.databases import sqlite_path
 from rag_opt.errors import ConfigError, StudyError
-from rag_opt.gate import Gate
 from rag_opt.launchers import REFUSED, End, cores
 from rag_opt.places import measured
 from rag_opt.plan import Plan
-from rag_opt.processes import NOBODY, Crew, crew_of
-from rag_opt.progress import Line, Screen
-from rag_opt.session import Callback
+from rag_opt.processes import crew_of
+from rag_opt.progress import Line
+from rag_opt.session import AtWork
 from rag_opt.spending import Spending
-from rag_opt.stopping import Stopping, Terminated
+from rag_opt.stopping import Terminated
 from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Moment
 from rag_opt.telling import best, told
 from rag_opt.trust import build, plain
@@ -56,16 +52,9 @@ def launcher_of(plan: Plan) -> Any:
 
 
 @dataclass
-class Workers:
-    """The workers that one command has started, and its name at the gate."""
+class Workers(AtWork):
+    """The workers that one command has started."""
 
-    plan: Plan
-    study: optuna.Study
-    screen: Screen
-    gate: Gate
-    stopping: Stopping
-    callbacks: Sequence[Callback] = ()
-    crew: Crew = NOBODY
     launcher: Any = field(init=False)
     start: float = field(default_factory=time.monotonic)
     _deaths: int = 0
