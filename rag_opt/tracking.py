@@ -142,7 +142,12 @@ class MLflowCallback(Mirror):
                 if run is None:
                     self(study, trial)
                 else:
-                    self._log(run.info.run_id, trial)
+                    self._finish(run.info.run_id, trial)
+
+    @guarded
+    def _finish(self, run_id: str, trial: FrozenTrial) -> None:
+        """Log what a half-written run lacks; one that can't be finished keeps no other from it."""
+        self._log(run_id, trial)
 
     def _ours(self, trial: FrozenTrial, gate: Gate) -> bool:
         crew = crew_of(trial)

@@ -161,7 +161,7 @@ def mirrored(place: Path, name: str, trials: list[optuna.trial.FrozenTrial], uri
 
 
 def after_trials(process: subprocess.Popen, count: int) -> None:
-    """Read what a command says until it has told of `count` trials, whichever: workers share them with other commands'."""
+    """Read what a command says until it has told of so many trials, whichever: others' workers may have any one."""
     assert process.stderr is not None
     told = 0
     for line in process.stderr:
