@@ -25,6 +25,7 @@ class Stopping:
         self.always = always
         self.asked = False
         self.gentle = False
+        self._raised: KeyboardInterrupt | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,15 +41,22 @@ class Stopping:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt when Ctrl-C was pressed."""
+        """Raise KeyboardInterrupt when Ctrl-C was pressed, and again what a signal raised where Python ignores it."""
+        if self._raised is not None:
+            raise self._raised
         if self.asked:
             raise KeyboardInterrupt
 
     def _interrupted(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
         if not self.gentle or self.asked:
-            raise KeyboardInterrupt
+            self._stop(KeyboardInterrupt())
         self.asked = True
         say("stopping after this batch of questions; Ctrl-C again stops now")
 
     def _terminated(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
-        raise Terminated
+        self._stop(Terminated())
+
+    def _stop(self, error: KeyboardInterrupt) -> None:
+        # Raised within a destructor or a callback of C code it is lost: `check` raises it again.
+        self._raised = error
+        raise error
