@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.replies import Spent
+from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, values_of
 from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, Trials
 
@@ -129,7 +130,7 @@ def latest_repeats(study: Trials) -> int:
 def drawn(sampler: Any, trial: optuna.Trial) -> str:
     """How the sampler drew this trial's parameters."""
     together = set(trial.relative_params)
-    if isinstance(sampler, SEQUENCES):
+    if isinstance(sampler, SEQUENCES) or (not together and isinstance(sampler, RagSampler)):
         return SEQUENCE
     if not together:
         return RANDOM

@@ -26,7 +26,7 @@ from rag_opt.progress import say
 from rag_opt.racing import Race
 from rag_opt.records import Dataset
 from rag_opt.replies import Purse
-from rag_opt.samplers import PICKLED, refuse_pickles
+from rag_opt.samplers.stock import PICKLED, refuse_pickles
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of

@@ -18,7 +18,7 @@ from rag_opt.errors import ConfigError, RagOptError
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 """Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
 
-FACTORIES = re.compile(r"rag_opt\.datasets\.\w+\.load|rag_opt\.samplers\.from_hub")
+FACTORIES = re.compile(r"rag_opt\.datasets\.\w+\.load|rag_opt\.samplers\.stock\.from_hub")
 """The functions, not classes, that may be named."""
 
 SERVING = {
@@ -37,7 +37,7 @@ Others open databases (optuna.storages), run templates as code (haystack's route
 read files, call tools, with arguments that the configuration chooses.
 """
 
-CONSENT = {"rag_opt.samplers.from_hub": "optunahub"}
+CONSENT = {"rag_opt.samplers.stock.from_hub": "optunahub"}
 """What runs code that the configuration does not show: the module that `trusted_modules` must name for it.
 
 An OptunaHub package is code that is downloaded.

@@ -196,7 +196,7 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         with stoppable(study):
             study.tell(trial, 0.0)
     assert stopped(study)
-    from rag_opt.samplers import BruteForce
+    from rag_opt.samplers.stock import BruteForce
     from rag_opt.storage import interrupt
 
     study = optuna.create_study(sampler=BruteForce(seed=0))
@@ -231,7 +231,7 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
         "import optuna\nclass Mine(optuna.samplers.RandomSampler):\n    pass\n", "utf-8"
     )
     node = {
-        "_target_": "rag_opt.samplers.from_hub",
+        "_target_": "rag_opt.samplers.stock.from_hub",
         "package": "samplers/mine",
         "name": "Mine",
         "registry_root": str(tmp_path / "package"),

@@ -98,7 +98,7 @@ TARGETS = {
     "optuna.storages.journal.JournalFileBackend": "none of what a study is made of",
     "optuna.artifacts.FileSystemArtifactStore": "none of what a study is made of",
     "optuna.artifacts.Boto3ArtifactStore": "none of what a study is made of",
-    "rag_opt.samplers.from_hub": "add trusted_modules=\\[optunahub\\]",
+    "rag_opt.samplers.stock.from_hub": "add trusted_modules=\\[optunahub\\]",
     "haystack.Pipeline": "none of what a study is made of",
     "haystack.SuperComponent": "none of what a study is made of",
     "haystack.tools.Tool": "none of what a study is made of",

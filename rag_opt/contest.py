@@ -1,0 +1,297 @@
+"""Samplers against each other on recorded tables: what each would have found, by how many measurements."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rag_opt import environment, page, summary
+from rag_opt.config import composed
+from rag_opt.figures import Plot, dressed
+from rag_opt.plan import sampler_of
+from rag_opt.progress import Screen
+from rag_opt.replaying import Run, replayed, split
+from rag_opt.summary import Rows
+from rag_opt.tables import Table
+
+BUDGETS = (10, 20, 30)
+"""Measurements after which the regret is told, beside those at the end."""
+
+ENOUGH = 0.9
+"""Of the searches that have come within 1 % of the best where a number of trials is called enough."""
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_tables: list[Table] = []
+"""Of a process that replays."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All searches of one table by one sampler, in the order of their seeds."""
+
+    table: str
+    sampler: str
+    runs: tuple[Run, ...]
+
+    def regret(self, at: int, questions: str = "dev") -> NDArray[np.float64]:
+        """One value a run: after so many measurements."""
+        return np.array([getattr(run, questions)[at - 1] for run in self.runs])
+
+    @property
+    def reached(self) -> NDArray[np.float64]:
+        """Measurements until 99 % of the best, inf where it was not reached."""
+        return np.array([np.inf if np.isnan(run.reached) else run.reached for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The entries, table by table, and what they are about."""
+
+    entries: tuple[Entry, ...]
+    about: Mapping[str, str]
+    budget: int
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables' names."""
+        return list(dict.fromkeys(entry.table for entry in self.entries))
+
+    @property
+    def samplers(self) -> list[str]:
+        """The samplers' names."""
+        return list(dict.fromkeys(entry.sampler for entry in self.entries))
+
+    def of(self, sampler: str) -> list[Entry]:
+        """This sampler's entries, one a table."""
+        return [entry for entry in self.entries if entry.sampler == sampler]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all."""
+
+    seeds: int
+    budget: int
+    questions: int | None = None
+
+
+def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
+    """Every sampler (names of conf/sampler) on every table, so many times; raises ConfigError for an unknown name."""
+    for name in samplers:
+        sampler_of(composed([f"sampler={name}"]), 0)
+    jobs = [(row, name, seed) for row in range(len(tables)) for name in samplers for seed in range(rules.seeds)]
+    runs: dict[tuple[int, str], list[Run]] = {}
+    with _single_threaded(), screen.task("replays", len(jobs)) as advance:
+        context = multiprocessing.get_context("spawn")
+        count = min(os.cpu_count() or 1, len(jobs))
+        with ProcessPoolExecutor(count, context, _begin, (tables,)) as pool:
+            measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
+            for (row, name, _), run in zip(jobs, measured, strict=True):
+                runs.setdefault((row, name), []).append(run)
+                advance(1)
+    entries = tuple(Entry(tables[row].name, name, tuple(found)) for (row, name), found in runs.items())
+    return Contest(entries, {table.name: described(table) for table in tables}, rules.budget)
+
+
+def described(table: Table) -> str:
+    """A table in a line: how much it holds, and what replaying what it lacks costs in truth."""
+    configurations, questions = table.scores.shape
+    told = f"{configurations} configurations, {questions} questions, {table.metric}"
+    if table.whole:
+        return f"{told}; the whole grid"
+    error = table.surrogate_error()
+    return f"{told}; what was not measured is taken from the nearest, which is off by {error:.0%} of the range"
+
+
+def _begin(tables: Sequence[Table]) -> None:
+    environment.quiet_optuna()
+    _tables[:] = tables
+
+
+def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
+    table = _tables[row]
+    made = sampler_of(composed([f"sampler={sampler}", f"seed={seed}"]), 0)
+    return replayed(table, made, rules.budget, split(table, seed, rules.questions))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes that begin meanwhile use one core each: the matrices are small."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def difference(contest: Contest, sampler: str, other: str, at: int) -> tuple[float, float, float]:
+    """The mean over tables of `sampler` less `other` in dev regret after `at` measurements, and its 95 % interval.
+
+    Both searched the same halves of the questions, so the seeds are paired; the interval is over seeds, the tables
+    being those that are there.
+    """
+    pairs = zip(contest.of(sampler), contest.of(other), strict=True)
+    each = np.mean([mine.regret(at) - theirs.regret(at) for mine, theirs in pairs], axis=0)
+    half = 1.96 * each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
+    return float(each.mean()), float(each.mean() - half), float(each.mean() + half)
+
+
+def rows(contest: Contest, tables: Sequence[str]) -> Rows:
+    """One row a sampler: over the runs of these tables, with standard errors over seeds."""
+    budgets = [at for at in BUDGETS if at < contest.budget]
+    header = ["sampler", "to 99 %: half", "9 of 10", *(f"regret at {at}" for at in [*budgets, contest.budget])]
+    header += [f"unseen at {contest.budget}", "random", "ms a draw"]
+    return header, [_row(contest, name, tables, [*budgets, contest.budget]) for name in contest.samplers]
+
+
+def _row(contest: Contest, sampler: str, tables: Sequence[str], budgets: Sequence[int]) -> list[str]:
+    entries = [entry for entry in contest.of(sampler) if entry.table in tables]
+    reached = np.concatenate([entry.reached for entry in entries])
+    runs = [run for entry in entries for run in entry.runs]
+    return [
+        sampler,
+        *(_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
+        *(_mean([entry.regret(at) for entry in entries]) for at in budgets),
+        _mean([entry.regret(budgets[-1], "test") for entry in entries]),
+        f"{np.mean([run.random for run in runs]):.0%}",
+        f"{1000 * np.mean([run.seconds for run in runs]):.1f}",
+    ]
+
+
+def _mean(regrets: Sequence[NDArray[np.float64]]) -> str:
+    """The mean of the tables' means; its error over seeds, which are the tables' in common."""
+    each = np.mean(regrets, axis=0)
+    error = f" ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}" if len(each) > 1 else ""
+    return f"{each.mean():.3f}{error}"
+
+
+def _count(number: float) -> str:
+    return "never" if np.isinf(number) else f"{number:.0f}"
+
+
+def verdict(contest: Contest, table: str) -> str:
+    """Which sampler, and how many trials, would have been enough for this data; and what more of them bought."""
+    entries = [entry for entry in contest.entries if entry.table == table]
+    best = min(entries, key=lambda entry: (_enough(entry), np.mean([run.dev.mean() for run in entry.runs])))
+    enough = _enough(best)
+    if np.isinf(enough):
+        share = np.isfinite(best.reached).mean()
+        first = (
+            f"{table}: {contest.budget} trials would not have been enough; with sampler={best.sampler} "
+            f"{share:.0%} of the searches came within 1 % of the best"
+        )
+    else:
+        first = (
+            f"{table}: sampler={best.sampler} and {enough:.0f} trials would have been enough "
+            f"({ENOUGH:.0%} of the searches were within 1 % of the best)"
+        )
+    unseen = np.array([run.test for run in best.runs])
+    curve, error = unseen.mean(axis=0), unseen[:, -1].std() / np.sqrt(len(unseen))
+    settled = int(np.flatnonzero(curve <= curve[-1] + error)[0]) + 1
+    return f"{first}; on unseen questions nothing was gained after {settled} (regret {curve[-1]:.2f})."
+
+
+def _enough(entry: Entry) -> float:
+    return float(np.quantile(entry.reached, ENOUGH, method="higher"))
+
+
+def printed(contest: Contest, console: Console) -> None:
+    """The tables, and a sentence for each."""
+    for title, tables in _parts(contest):
+        console.print(summary.as_table(title, rows(contest, tables)))
+    for table in contest.tables:
+        console.print(verdict(contest, table), markup=False)
+
+
+def _parts(contest: Contest) -> list[tuple[str, list[str]]]:
+    parts = [(f"{table}: {contest.about[table]}", [table]) for table in contest.tables]
+    return [*parts, (f"all {len(parts)} tables", contest.tables)] if len(parts) > 1 else parts
+
+
+def written(contest: Contest, out: Path) -> Path:
+    """replay.md, replay.json (every run) and replay.html in this folder; gives the page's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["# Samplers, replayed", ""]
+    sections = []
+    for index, (title, tables) in enumerate(_parts(contest)):
+        content = rows(contest, tables)
+        lines += [f"## {title}", "", *summary.pipes(content), ""]
+        sections.append(page.Section(f"table{index}", title, TOLD, *content))
+    verdicts = [verdict(contest, table) for table in contest.tables]
+    (out / "replay.md").write_text("\n".join([*lines, *verdicts, ""]), "utf-8")
+    (out / "replay.json").write_text(json.dumps(_plain(contest)), "utf-8")
+    plots = [plotted(contest, tables, index) for index, (_, tables) in enumerate(_parts(contest))]
+    text = page.rendered(
+        title="samplers, replayed",
+        verdict=verdicts[0] if len(verdicts) == 1 else f"{len(verdicts)} tables, {len(contest.samplers)} samplers",
+        why="",
+        command="",
+        first=plots[-1:],
+        plots=plots[:-1],
+        tables=sections,
+        losses=(),
+        lines=verdicts,
+        texts={},
+    )
+    (out / "replay.html").write_text(text, "utf-8")
+    return out / "replay.html"
+
+
+TOLD = (
+    "Measurements until 99 % of the best; regret (0: the best configuration, 1: the median one) with standard errors "
+    "over seeds; share of draws at random; milliseconds a draw."
+)
+
+
+def plotted(contest: Contest, tables: Sequence[str], index: int) -> Plot:
+    """Regret on dev and, dotted, on unseen questions, by measurements; one standard error around the first."""
+    figure = go.Figure()
+    colours = ("#888888", "#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
+    steps = list(range(1, contest.budget + 1))
+    for name, colour in zip(contest.samplers, colours * len(contest.samplers), strict=False):
+        entries = [entry for entry in contest.of(name) if entry.table in tables]
+        each = np.mean([[run.dev for run in entry.runs] for entry in entries], axis=0)
+        unseen = np.mean([[run.test for run in entry.runs] for entry in entries], axis=(0, 1))
+        mean, error = each.mean(axis=0), each.std(axis=0, ddof=min(1, len(each) - 1)) / np.sqrt(len(each))
+        edge = [*(mean + error), *(mean - error)[::-1]]
+        around = {"fill": "toself", "fillcolor": colour, "opacity": 0.15, "line": {"width": 0}, "hoverinfo": "skip"}
+        figure.add_scatter(x=[*steps, *steps[::-1]], y=edge, showlegend=False, legendgroup=name, **around)
+        figure.add_scatter(x=steps, y=mean, name=name, legendgroup=name, line={"color": colour})
+        dotted = {"color": colour, "dash": "dot", "width": 1}
+        figure.add_scatter(x=steps, y=unseen, showlegend=False, legendgroup=name, line=dotted)
+    figure.update_layout(
+        xaxis_title="measured configurations", yaxis_title="regret", legend={"orientation": "h", "y": 1.15}
+    )
+    title = tables[0] if len(tables) == 1 else f"all {len(tables)} tables"
+    told = "0 is the best configuration, 1 the median one. Whole lines: searched questions; dotted: unseen ones."
+    return Plot(f"regret{index}", title, told, dressed(figure))
+
+
+def _plain(contest: Contest) -> dict[str, object]:
+    runs = [
+        {
+            "table": entry.table,
+            "sampler": entry.sampler,
+            **{key: np.round(value, 5).tolist() for key, value in asdict(run).items()},
+        }
+        for entry in contest.entries
+        for run in entry.runs
+    ]
+    return {"about": dict(contest.about), "budget": contest.budget, "runs": runs}

@@ -1,0 +1,73 @@
+"""`python -m rag_opt.replay studies/a [grid.parquet ...] [sampler=rag,tpe] [seeds=30] [budget=50] [questions=20]`.
+
+Recorded studies as benchmarks of samplers: each is searched again, on other halves of its questions every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_opt import environment
+from rag_opt.errors import ConfigError, RagOptError
+
+SAMPLERS = "random,greedy,tpe,gp,rag"
+NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m rag_opt.replay", description=__doc__, formatter_class=form)
+    parser.add_argument("words", nargs="+", help="studies' folders, tables, and key=value")
+    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
+    parser.add_argument("--out", type=Path, default=Path("replay"), help="where the tables and the plot go")
+    given = parser.parse_args(arguments)
+    try:
+        _run(given.words, given.storage, given.out)
+    except RagOptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
+    places = [Path(word) for word in words if "=" not in word]
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    samplers = values.pop("sampler", SAMPLERS).split(",")
+    numbers = {key: _number(key, values.pop(key, str(default))) for key, default in NUMBERS.items()}
+    if values:
+        raise ConfigError(f"{next(iter(values))}: no such key; there are sampler, {', '.join(NUMBERS)}")
+    if not places:
+        raise ConfigError("name a study's folder or a table, such as studies/quickstart")
+    with environment.no_collection():
+        from rich.console import Console
+
+        from rag_opt import contest
+        from rag_opt.progress import Screen
+        from rag_opt.tables import SUFFIX, table_of, write
+
+        environment.quiet_optuna()
+    tables = [table_of(place, storage) for place in places]
+    for place, table in zip(places, tables, strict=True):
+        if place.suffix != SUFFIX:
+            write(table, out / f"{table.name}{SUFFIX}")
+    with Screen() as screen:
+        rules = contest.Rules(numbers["seeds"], numbers["budget"], numbers["questions"] or None)
+        found = contest.held(tables, samplers, rules, screen)
+    console = Console(highlight=False, soft_wrap=True)
+    contest.printed(found, console)
+    page = contest.written(found, out)
+    console.print(f"\n{'open:':<10} {page}", markup=False)
+
+
+def _number(key: str, text: str) -> int:
+    if not text.isdecimal() or (int(text) == 0 and key != "questions"):
+        raise ConfigError(f"{key}={text}: give a whole number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
+    environment.leave()

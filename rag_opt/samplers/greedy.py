@@ -1,0 +1,81 @@
+"""Greedy search, one parameter after the other: what practitioners do by hand, and hard to beat (arXiv 2505.03452)."""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.samplers.space import axis_of
+
+NUMBERS = 5
+"""Values that are tried of a parameter that has more."""
+
+
+class GreedySampler(BaseSampler):
+    """Tries each value of a parameter, all others as in the best trial so far, in the order of `first`, then others.
+
+    Where no value of any parameter is left to try, it draws at random. For one objective.
+    """
+
+    def __init__(self, *, first: Sequence[str] = (), seed: int | None = None) -> None:
+        self._first = list(first)
+        self._seed = secrets.randbits(32) if seed is None else seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """What the best trial has; raises ValueError for several objectives."""
+        self._raise_error_if_multi_objective(study)
+        best = _best(study)
+        return {} if best is None else {n: d for n, d in best.distributions.items() if not d.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The best trial's values, one of them changed; {} where all changes were tried."""
+        self._raise_error_if_multi_objective(study)
+        best = _best(study)
+        if best is None or not search_space:
+            return {}
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
+        names = [*(n for n in self._first if n in search_space), *(n for n in search_space if n not in self._first)]
+        for name in names:
+            for value in _values(search_space[name]):
+                wanted = {**{n: best.params[n] for n in search_space if n in best.params}, name: value}
+                if value != best.params.get(name) and not any(_agrees(t.params, wanted, name) for t in others):
+                    return wanted
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value at random; raises ValueError for several objectives."""
+        self._raise_error_if_multi_objective(study)
+        rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
+        axis = axis_of(param_name, param_distribution)
+        return axis.value(float(axis.drawn(rng, 1)[0]))
+
+
+def _agrees(params: Mapping[str, Any], wanted: Mapping[str, Any], changed: str) -> bool:
+    """Whether this was tried: the changed value, and no other parameter that both have differs."""
+    return params.get(changed) == wanted[changed] and all(params[n] == wanted[n] for n in params if n in wanted)
+
+
+def _values(distribution: BaseDistribution) -> list[Any]:
+    axis = axis_of("", distribution)
+    units = np.linspace(0, 1, NUMBERS) if axis.levels is None else axis.levels
+    if len(units) > NUMBERS and not axis.named:
+        units = units[np.linspace(0, len(units) - 1, NUMBERS).round().astype(int)]
+    return [axis.value(float(unit)) for unit in units]
+
+
+def _best(study: Study) -> FrozenTrial | None:
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda t: sign * float(t.value or 0), default=None)

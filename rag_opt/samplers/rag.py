@@ -1,0 +1,427 @@
+"""The sampler for small budgets and conditional, mostly categorical, noisy spaces.
+
+It begins with a few configurations that cover the space, then proposes the one that no trial has measured and from
+which a Gaussian process over agreement expects most. An ordinary Optuna sampler: it needs optuna, numpy and scipy.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.samplers.agreement import (
+    Floats,
+    Process,
+    distances,
+    expected_improvement,
+    extended,
+    fitted,
+    log_feasible,
+    prior,
+)
+from rag_opt.samplers.space import ABSENT, ENUMERATED, Space, Units, axis_of, learnt, plain_name, unseen
+
+Seconds = Callable[[Mapping[str, Any]], float]
+Cost = Callable[[Study], Seconds]
+"""From a study, what a configuration of it would take."""
+
+DRAWS = 64
+"""Of the hyperparameters, for each trial."""
+
+POOL = 60_000
+"""Candidates × known configurations that are looked at: fifty milliseconds."""
+
+KNOWN = 120
+"""Trials at most that the process is given: of more, the best half and others at random."""
+
+FOREIGN = 40
+"""Trials at most of each earlier study."""
+
+ELITE = 5
+"""Of the best trials the neighbourhood is looked at."""
+
+PARTIAL = 4.0
+"""By how much a pruned trial's value is noisier than a whole one's, at least."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the trials say: configurations, values to be maximised (rows × objectives) and how noisy each is."""
+
+    configurations: Sequence[Mapping[str, Any]]
+    values: Floats
+    noise: Floats
+    violations: Sequence[Mapping[str, float]]
+
+    def rows(self, chosen: NDArray[np.int_]) -> Known:
+        """These rows alone."""
+        return Known(
+            [self.configurations[row] for row in chosen],
+            self.values[chosen],
+            self.noise[chosen],
+            [self.violations[row] for row in chosen],
+        )
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+
+class RagSampler(BaseSampler):
+    """Proposes what a Gaussian process over agreement expects most of, among what no trial has measured.
+
+    `seed` and the finished trials decide every draw, so a study goes on as if it had never stopped. `n_startup_trials`
+    begin, enqueued ones among them. With `cost`, which says what a configuration takes, the improvement per second is
+    what counts. `earlier` are studies of the same parameters ({"storage": url, "study_name": name}) to learn
+    from, as far as this one's values bear them out.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 5,
+        cost: Cost | None = None,
+        earlier: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self._seed = secrets.randbits(32) if seed is None else seed
+        self._startup = n_startup_trials
+        self._cost = cost
+        self._earlier = [(each["storage"], each["study_name"]) for each in earlier]
+
+    def reseed_rng(self) -> None:
+        """For `n_jobs` of optuna: workers in threads see each other's running trials, so nothing needs a new seed."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """All parameters that any trial had, once there were enough of them; those that never vary left out."""
+        trials = _whole(study)
+        earlier = self._foreign()
+        if len(trials) < self._startup and not any(earlier):
+            return {}
+        # Names with a limited range stay as they were asked for: Optuna looks them up by name.
+        union: dict[str, BaseDistribution] = {}
+        for each in [*(past for others in earlier for past in others), *trials]:
+            union |= each.distributions
+        return {name: distribution for name, distribution in union.items() if not distribution.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The values of the parameters that are believed to exist for the configuration proposed."""
+        trials = _whole(study)
+        if not search_space:
+            return {}
+        params = self._proposed(study, trial, search_space, trials)
+        found = {}
+        for name, distribution in search_space.items():
+            value = params.get(plain_name(name))
+            if plain_name(name) in params and distribution._contains(distribution.to_internal_repr(value)):
+                found[name] = value
+        return found
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value that was tried least: how a study begins, and what a parameter gets that was not known of."""
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and _counts(t)]
+        rng = self._rng(len(others), param_name)
+        past = [t.params[param_name] for t in others if param_name in t.params]
+        if isinstance(param_distribution, CategoricalDistribution):
+            tried = Counter(param_distribution.to_internal_repr(value) for value in past)
+            indices = range(len(param_distribution.choices))
+            least = min(tried[index] for index in indices)
+            return param_distribution.choices[rng.choice([index for index in indices if tried[index] == least])]
+        axis = axis_of(param_name, param_distribution)
+        drawn = axis.drawn(rng, 32)
+        if past:
+            units = np.array([axis.unit(value) for value in past])
+            drawn = drawn[np.abs(drawn[:, None] - units).min(axis=1).argsort(kind="stable")[::-1]]
+        return axis.value(float(drawn[0]))
+
+    def _rng(self, place: int, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
+
+    def _foreign(self) -> list[tuple[FrozenTrial, ...]]:
+        return [_trials_of(*each) for each in self._earlier]
+
+    def expected_gain(self, study: Study) -> float:
+        """By how much the best configuration that no trial has measured is expected to exceed the best one.
+
+        In the objective's units, constraints kept; 0 where everything was measured, nan before two trials are complete
+        and for several objectives.
+        """
+        trials = _whole(study)
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        if len(complete) < 2 or len(study.directions) > 1:
+            return np.nan
+        considered = self._considered(study, None, self.infer_relative_search_space(study, complete[-1]), trials)
+        if not len(considered.pool):
+            return 0.0
+        worth = considered.model.worth(considered.space, considered.pool)
+        return float(np.exp(worth.max()) * considered.model.scale)
+
+    def _proposed(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: Mapping[str, BaseDistribution],
+        trials: Sequence[FrozenTrial],
+    ) -> dict[str, Any]:
+        space, model, pool, seen, fixed, rng = self._considered(study, trial, search_space, trials)
+        if not len(pool):
+            # Everything was measured; what is noisy may be again.
+            pool = _held(space, np.unique(seen, axis=0) if len(seen) else space.drawn(rng, 1), fixed)
+        seconds = self._cost(study) if self._cost else None
+        chosen = _chosen(model, space, pool, seconds)
+        if space.size > ENUMERATED:
+            # The neighbourhood of what looks best, twice, ever closer.
+            for width in (0.1, 0.03):
+                near = _held(space, space.near(rng, chosen[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
+                chosen = _chosen(model, space, np.concatenate([chosen[:ELITE], unseen(near, seen)]), seconds)
+        return space.params(chosen[0])
+
+    def _considered(
+        self,
+        study: Study,
+        trial: FrozenTrial | None,
+        search_space: Mapping[str, BaseDistribution],
+        trials: Sequence[FrozenTrial],
+    ) -> Considered:
+        """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
+        names = {plain_name(name) for name in search_space}
+        foreign = [[t for t in others if _counts(t)] for others in self._foreign()]
+        every = [*(t for others in foreign for t in others), *trials]
+        if not every:
+            space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
+        else:
+            space = learnt([_within(t, names) for t in every], [dict(search_space)])
+        others = [
+            t for t in study.get_trials(deepcopy=False) if t.params and (trial is None or t.number != trial.number)
+        ]
+        pending = [_within(t, names) for t in others if t.state == TrialState.RUNNING]
+        failed = [_within(t, names) for t in others if t.state == TrialState.FAIL]
+        rng = self._rng(len(trials) + len(pending), "")
+        seen = space.units([*(_within(t, names) for t in trials), *pending, *failed])
+        fixed = space.units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
+        model = _model(study, trials, foreign, names, pending, space, rng)
+        best = _best_rows(model, space)
+        pool = _pool(space, seen, best, fixed, rng, POOL // max(len(model.known), 20))
+        return Considered(space, model, pool, seen, fixed, rng)
+
+
+class Considered(NamedTuple):
+    """What a proposal is made from."""
+
+    space: Space
+    model: Model
+    pool: Units
+    seen: Units
+    fixed: NDArray[np.float64]
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Model:
+    """The process of the (scalarised) objective and those of the constraints."""
+
+    known: Units
+    foreign: Floats
+    process: Process | None
+    best: Floats
+    limits: Sequence[tuple[Units, Process, float]]
+    targets: Floats
+    scale: float = 1.0
+
+    def worth(self, space: Space, pool: Units) -> Floats:
+        """The logarithm of the expected improvement, times the probability of keeping the constraints."""
+        worth = np.zeros(len(pool))
+        if self.process is not None:
+            mean, deviation = self.process.predict(distances(space.axes, pool, self.known), self.foreign[None, None, :])
+            worth = np.log(expected_improvement(self.process, mean, deviation, self.best) + 1e-300)
+        for units, process, limit in self.limits:
+            worth = worth + log_feasible(process, distances(space.axes, pool, units), limit)
+        return worth
+
+
+def _chosen(model: Model, space: Space, pool: Units, seconds: Seconds | None) -> Units:
+    """The pool in order of what is expected of it, for each second where these are given."""
+    worth = model.worth(space, pool)
+    if seconds is not None:
+        worth = worth - np.log(np.maximum([seconds(space.params(row)) for row in pool], 1e-3))
+    return pool[np.argsort(-worth, kind="stable")]
+
+
+def _model(
+    study: Study,
+    trials: Sequence[FrozenTrial],
+    foreign: Sequence[Sequence[FrozenTrial]],
+    names: set[str],
+    pending: Sequence[Mapping[str, Any]],
+    space: Space,
+    rng: np.random.Generator,
+) -> Model:
+    """What the trials of this study and of earlier ones say of the space."""
+    weights = rng.dirichlet(np.ones(len(study.directions)))
+    own = _chosen_rows(_known(study, trials, names), KNOWN, weights, rng)
+    others = [_chosen_rows(_known(study, each, names), FOREIGN, weights, rng) for each in foreign]
+    limits = _limits(own, space, rng)
+    feasible = np.array([all(value <= 0 for value in each.values()) for each in own.violations], bool)
+    if not feasible.any() and not any(others):
+        # Nothing is worth improving before something is allowed.
+        return Model(np.zeros((0, len(space.axes))), np.zeros(0), None, np.zeros(0), limits, np.zeros(0))
+    targets = np.concatenate([_standardised(each.values, weights) for each in (own, *others)])
+    noise = np.concatenate([each.noise for each in (own, *others)])
+    study_of = np.repeat(np.arange(len(others) + 1), [len(each) for each in (own, *others)])
+    units = np.concatenate([space.units(each.configurations) for each in (own, *others)])
+    apart, differ = distances(space.axes, units, units), (study_of[:, None] != study_of).astype(float)
+    draws = prior(rng, DRAWS, len(space.axes))
+    process = fitted(draws, apart, targets, noise, differ)
+    mean = process.predict(apart, differ)[0]
+    if pending:
+        units, study_of, process = _fantasised(process, space, units, study_of, pending, targets, noise)
+    here = np.flatnonzero(feasible)  # this study's rows come first
+    best = mean[:, here].max(axis=1) if len(here) else np.full(len(process.weights), -np.inf)
+    best = np.where(np.isfinite(best), best, mean.max(axis=1))
+    scale = float(own.values[:, 0].std()) if len(own) else 1.0
+    return Model(units, (study_of != 0).astype(float), process, best, limits, targets[: len(own)], scale)
+
+
+def _fantasised(
+    process: Process,
+    space: Space,
+    units: Units,
+    study_of: NDArray[np.int_],
+    pending: Sequence[Mapping[str, Any]],
+    targets: Floats,
+    noise: Floats,
+) -> tuple[Units, NDArray[np.int_], Process]:
+    """The process as if trials under way had met what is expected of them, so that others look elsewhere."""
+    more = space.units(pending)
+    foreign = (study_of != 0).astype(float)[None, None, :]
+    believed = process.mean(distances(space.axes, more, units), foreign)
+    units, study_of = np.concatenate([units, more]), np.append(study_of, np.zeros(len(more), int))
+    apart, differ = distances(space.axes, units, units), (study_of[:, None] != study_of).astype(float)
+    whole = np.append(targets, believed), np.append(noise, np.ones(len(more)))
+    return units, study_of, extended(process, apart, *whole, differ)
+
+
+def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[tuple[Units, Process, float]]:
+    """For each constraint the configurations whose violation is known, its process, and the standardised limit 0."""
+    found = []
+    for name in sorted({name for each in own.violations for name in each}):
+        rows = np.array([row for row, each in enumerate(own.violations) if np.isfinite(each.get(name, np.nan))], int)
+        if not len(rows):
+            continue
+        values = np.array([own.violations[row][name] for row in rows])
+        scale = float(values.std()) or 1.0
+        units = space.units([own.configurations[row] for row in rows])
+        draws = prior(rng, DRAWS, len(space.axes))
+        standard = (values - values.mean()) / scale
+        process = fitted(draws, distances(space.axes, units, units), standard, np.ones(len(rows)))
+        found.append((units, process, float(-values.mean() / scale)))
+    return found
+
+
+def _known(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> Known:
+    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions])
+    longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
+    rows, values, noise = [], [], []
+    for t in trials:
+        told = t.values if t.state == TrialState.COMPLETE else _last(t)
+        if told is not None and len(told) == len(signs) and np.isfinite(told).all():
+            rows.append(t)
+            values.append(signs * told)
+            part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
+            noise.append(1.0 if t.state == TrialState.COMPLETE else part)
+    return Known(
+        [_within(t, names) for t in rows],
+        np.array(values).reshape(len(rows), len(signs)),
+        np.array(noise),
+        [t.constraints for t in rows],
+    )
+
+
+def _last(trial: FrozenTrial) -> Sequence[float] | None:
+    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None
+
+
+def _chosen_rows(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
+    if len(known) <= most:
+        return known
+    order = np.argsort(-_standardised(known.values, weights), kind="stable")
+    others = rng.choice(order[most // 2 :], most - most // 2, replace=False)
+    return known.rows(np.sort(np.append(order[: most // 2], others)))
+
+
+def _standardised(values: Floats, weights: Floats) -> Floats:
+    """Mean 0, deviation 1; several objectives made one by an augmented Chebyshev norm (Knowles 2006)."""
+    if not len(values):
+        return np.zeros(0)
+    if values.shape[1] > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        weighted = weights * (values - high) / np.where(high > low, high - low, 1.0)
+        values = (weighted.min(axis=1) + 0.05 * weighted.sum(axis=1))[:, None]
+    column = values[:, 0]
+    scale = column.std()
+    standard: Floats = (column - column.mean()) / (scale if scale > 0 else 1.0)
+    return standard
+
+
+def _best_rows(model: Model, space: Space) -> Units:
+    own = model.known[: len(model.targets)]
+    return own[np.argsort(-model.targets, kind="stable")[:ELITE]] if len(own) else np.zeros((0, len(space.axes)))
+
+
+def _pool(
+    space: Space, seen: Units, best: Units, fixed: NDArray[np.float64], rng: np.random.Generator, most: int
+) -> Units:
+    """Candidates that no trial has measured: of a small space all, of a large one some drawn, some near the best.
+
+    `fixed` are the units that the trial was given, ABSENT for the others.
+    """
+    near = [space.near(rng, best, most // 4, width) for width in (0.1, 0.03)] if len(best) else []
+    whole = space.size <= ENUMERATED
+    drawn = space.every() if whole else space.drawn(rng, most // 2)
+    pool = unseen(_held(space, np.concatenate([*near, drawn]), fixed), seen)
+    if whole and len(pool) > most:
+        # What is near the best comes first, and stays.
+        others = most // 2 + rng.choice(len(pool) - most // 2, most - most // 2, replace=False)
+        return pool[np.append(np.arange(most // 2), np.sort(others))]
+    return pool
+
+
+def _held(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
+    if (fixed == ABSENT).all():
+        return pool
+    return space.settled(np.where(fixed == ABSENT, pool, fixed))
+
+
+def _whole(study: Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+def _within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in trial.params.items() if plain_name(name) in names}
+
+
+@lru_cache(16)
+def _trials_of(storage: str, study_name: str) -> tuple[FrozenTrial, ...]:
+    """The finished trials of an earlier study, as they were when this process first looked."""
+    study = optuna.load_study(study_name=study_name, storage=storage)
+    return tuple(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))

@@ -1,0 +1,269 @@
+"""A conditional space as finished trials show it: which parameters there are, and when each of them exists.
+
+Optuna's spaces are defined by running: nobody tells a sampler that hybrid_weight exists only for retriever=hybrid. It
+is learnt: the smallest set of earlier parameters of which a parameter's presence is a function in all trials so far.
+What is learnt never contradicts a trial, so a configuration that differs from all measured ones in what is believed
+differs from them in truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Params = Mapping[str, Any]
+Units = NDArray[np.float64]
+"""Configurations × parameters: an index of choices, or a place between 0 and 1; ABSENT where one does not exist."""
+
+ABSENT = -1.0
+
+MOST_LEVELS = 1000
+"""Of a discrete parameter; one with more is taken for continuous."""
+
+MOST_PARENTS = 3
+"""On which a parameter's presence may depend, before all earlier ones are taken."""
+
+ENUMERATED = 20_000
+"""Combinations that are listed, not drawn."""
+
+LIMITED = " up to "
+"""Part of a name under which one parameter is asked for with a smaller range: "overlap up to 40" is overlap."""
+
+
+def plain_name(name: str) -> str:
+    """The parameter's name without the limit of its range."""
+    return name.partition(LIMITED)[0]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter: its distribution and, where it is discrete, the units of all its values."""
+
+    name: str
+    distribution: BaseDistribution
+    levels: NDArray[np.float64] | None
+
+    @property
+    def named(self) -> bool:
+        """Whether its values are names, between which there is no distance but equal or not."""
+        return isinstance(self.distribution, CategoricalDistribution) and self.ranks is None
+
+    @property
+    def ranks(self) -> NDArray[np.float64] | None:
+        """Of choices that are all numbers: their ranks between 0 and 1."""
+        if not isinstance(self.distribution, CategoricalDistribution):
+            return None
+        choices = self.distribution.choices
+        if len(choices) < 2 or not all(isinstance(c, int | float) and not isinstance(c, bool) for c in choices):
+            return None
+        order = np.argsort(np.argsort(np.array(choices, np.float64)))
+        return order / (len(choices) - 1)
+
+    def unit(self, value: Any) -> float:
+        """A value's place; outside of 0 and 1 for a number outside of the range."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return float(d.to_internal_repr(value))
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        if d.high == d.low:
+            return 0.5
+        if d.log:
+            return float(np.log(value / d.low) / np.log(d.high / d.low))
+        return float((value - d.low) / (d.high - d.low))
+
+    def value(self, unit: float) -> Any:
+        """The value at a place, as Optuna wants it."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return d.choices[int(unit)]
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        raw = d.low * (d.high / d.low) ** unit if d.log else d.low + unit * (d.high - d.low)
+        if d.step is not None and not d.log:
+            raw = d.low + round((raw - d.low) / d.step) * d.step
+        return int(np.clip(round(raw), d.low, d.high)) if isinstance(d, IntDistribution) else _clipped(raw, d)
+
+    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Units of values, each equally likely; of a continuous parameter, uniform on its scale."""
+        return rng.random(count) if self.levels is None else rng.choice(self.levels, count)
+
+
+def axis_of(name: str, distribution: BaseDistribution) -> Axis:
+    """The parameter with the levels that its distribution has."""
+    whole = Axis(name, distribution, None)
+    if isinstance(distribution, CategoricalDistribution):
+        return Axis(name, distribution, np.arange(len(distribution.choices), dtype=np.float64))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    step = distribution.step
+    if step is None or (distribution.high - distribution.low) / step + 1 > MOST_LEVELS:
+        return whole
+    count = round((distribution.high - distribution.low) / step) + 1
+    values = [distribution.low + index * step for index in range(count)]
+    return Axis(name, distribution, np.array([whole.unit(value) for value in values]))
+
+
+def _clipped(value: float, distribution: FloatDistribution) -> float:
+    return float(min(max(value, distribution.low), distribution.high))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a parameter exists: for these combinations of its parents' units."""
+
+    parents: tuple[int, ...]
+    exists: frozenset[tuple[float, ...]]
+
+    def holds(self, units: Units) -> NDArray[np.bool_]:
+        """One truth a row, from the columns of the parents."""
+        found = np.zeros(len(units), bool)
+        rows = units[:, self.parents]
+        for combination in self.exists:
+            found |= (rows == combination).all(axis=1)
+        return found
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters in the order in which they are asked for, and their conditions; None where one always exists."""
+
+    axes: tuple[Axis, ...]
+    conditions: tuple[Condition | None, ...]
+
+    def units(self, configurations: Sequence[Params]) -> Units:
+        """Where these configurations lie; parameters that the space lacks are left out, numbers outside are clipped."""
+        known = [{plain_name(name): value for name, value in each.items()} for each in configurations]
+        found = np.full((len(known), len(self.axes)), ABSENT)
+        for column, axis in enumerate(self.axes):
+            for row, each in enumerate(known):
+                if axis.name in each:
+                    found[row, column] = _unit(axis, each[axis.name])
+        return found
+
+    def params(self, row: NDArray[np.float64]) -> dict[str, Any]:
+        """The values of one row's parameters that exist."""
+        return {axis.name: axis.value(float(unit)) for axis, unit in zip(self.axes, row, strict=True) if unit != ABSENT}
+
+    def settled(self, units: Units) -> Units:
+        """The rows with ABSENT where a parameter does not exist for them."""
+        found = units.copy()
+        for column, condition in enumerate(self.conditions):
+            if condition is not None:
+                found[~condition.holds(found), column] = ABSENT
+        return found
+
+    @property
+    def size(self) -> float:
+        """Combinations of all values, those of parameters that do not exist together included; inf if continuous."""
+        return prod(float("inf") if axis.levels is None else float(len(axis.levels)) for axis in self.axes)
+
+    def every(self) -> Units:
+        """All configurations of a finite space, each once."""
+        levels = [axis.levels for axis in self.axes if axis.levels is not None]
+        grid = np.meshgrid(*levels, indexing="ij") if levels else []
+        rows = np.stack([part.ravel() for part in grid], axis=1) if grid else np.zeros((1, 0))
+        return np.unique(self.settled(rows), axis=0)
+
+    def drawn(self, rng: np.random.Generator, count: int) -> Units:
+        """Configurations at random."""
+        return self.settled(np.stack([axis.drawn(rng, count) for axis in self.axes], axis=1))
+
+    def near(self, rng: np.random.Generator, rows: Units, count: int, width: float) -> Units:
+        """Configurations that differ from one of the rows in one or two parameters, numbers by about `width`."""
+        start = rows[rng.integers(len(rows), size=count)]
+        # What a row lacks may come to exist when a parent changes.
+        fresh = np.stack([axis.drawn(rng, count) for axis in self.axes], axis=1)
+        found = np.where(start == ABSENT, fresh, start)
+        for _ in range(2):
+            changed = rng.integers(len(self.axes), size=count)
+            again = rng.random(count) < 0.5
+            for column, axis in enumerate(self.axes):
+                here = (changed == column) & (again if _ else True)
+                found[here, column] = _moved(axis, found[here, column], fresh[here, column], rng, width)
+        return self.settled(found)
+
+
+def _moved(
+    axis: Axis, units: NDArray[np.float64], fresh: NDArray[np.float64], rng: np.random.Generator, width: float
+) -> NDArray[np.float64]:
+    if isinstance(axis.distribution, CategoricalDistribution):
+        return fresh
+    moved = np.clip(units + rng.normal(0, width, len(units)), 0, 1)
+    if axis.levels is None or not len(units):
+        return moved
+    # The nearest level on the way: at least one step, or nothing would change.
+    order = np.abs(axis.levels[None, :] - moved[:, None])
+    order[np.arange(len(units)), np.abs(axis.levels[None, :] - units[:, None]).argmin(axis=1)] = np.inf
+    return axis.levels[order.argmin(axis=1)] if len(axis.levels) > 1 else units
+
+
+def _unit(axis: Axis, value: Any) -> float:
+    unit = axis.unit(value)
+    if isinstance(axis.distribution, CategoricalDistribution):
+        return unit
+    unit = min(max(unit, 0.0), 1.0)
+    return unit if axis.levels is None else float(axis.levels[np.abs(axis.levels - unit).argmin()])
+
+
+def learnt(configurations: Sequence[Params], distributions: Sequence[Mapping[str, BaseDistribution]]) -> Space:
+    """The space that these configurations (at least one) are from; a parameter's last distribution is taken."""
+    known: dict[str, BaseDistribution] = {}
+    for each in distributions:
+        for name, distribution in each.items():
+            # Under its own name a parameter has its whole range.
+            if name == plain_name(name) or name not in known:
+                known[plain_name(name)] = distribution
+    order = _merged([[plain_name(name) for name in each] for each in configurations])
+    axes = tuple(axis_of(name, known[name]) for name in order)
+    unconditional = Space(axes, (None,) * len(axes))
+    units = unconditional.units(configurations)
+    return Space(axes, tuple(_condition(units, axes, column) for column in range(len(axes))))
+
+
+def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
+    """One order that keeps, as far as there is one, the order of each."""
+    merged: list[str] = []
+    for order in orders:
+        for before, name in pairwise(["", *order]):
+            if name not in merged:
+                merged.insert(merged.index(before) + 1 if before in merged else 0, name)
+    return merged
+
+
+def _condition(units: Units, axes: Sequence[Axis], column: int) -> Condition | None:
+    present = units[:, column] != ABSENT
+    if present.all():
+        return None
+    earlier = [other for other in range(column) if axes[other].levels is not None]
+    # What has few values explains much with little; of two such, the later one is nearer.
+    earlier.sort(key=lambda other: (len(np.unique(units[:, other])), -other))
+    for count in range(MOST_PARENTS + 1):
+        for chosen in combinations(earlier, count):
+            parents = tuple(sorted(chosen))
+            exists, not_exists = _seen(units, present, parents)
+            if not exists & not_exists:
+                return Condition(parents, frozenset(exists))
+    everything = tuple(sorted(earlier))
+    return Condition(everything, frozenset(_seen(units, present, everything)[0]))
+
+
+def _seen(units: Units, present: NDArray[np.bool_], parents: tuple[int, ...]) -> tuple[set[Any], set[Any]]:
+    rows = units[:, parents]
+    return {tuple(row) for row in rows[present].tolist()}, {tuple(row) for row in rows[~present].tolist()}
+
+
+def unseen(rows: Units, seen: Units) -> Units:
+    """Those of the rows that are not among the seen ones, each once, in their order."""
+    known = {row.tobytes() for row in seen}
+    kept = []
+    for index, row in enumerate(rows):
+        key = row.tobytes()
+        if key not in known:
+            known.add(key)
+            kept.append(index)
+    return rows[kept]
