@@ -82,6 +82,11 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     store = store_of(config)
     space = searched(config, overrides)
     check_search(config, space)
+    if settings.stopping is not None and len(objective.names) > 1:
+        raise ConfigError(
+            f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
+            "stopping=none, or one objective"
+        )
     pipeline = built(overrides, store)
     check_space(space, overrides, store)
     seeds = beginnings(config, space, overrides)

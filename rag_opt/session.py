@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
-from rag_opt import archive, history, scorebook
+from rag_opt import archive, enough, history, scorebook
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.gate import Gate, creating
@@ -68,7 +68,7 @@ SEARCH_ONLY = (
         "forecast",
         "question",
     ),
-    *("sampler", "pruner", "storage", "tracking", "search_space"),
+    *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
@@ -193,7 +193,11 @@ class Session(AtWork):
         complete = measured(self._now) >= self.plan.settings.n_trials and self.places.certain
         # What others are at may end with them, and is then the last that is left to try.
         exhausted = self._exhausted() and not running(self._now) and not waiting(self._now)
-        return complete or self._late() or exhausted or not self.spending.allowed(self._now)
+        return complete or self._late() or exhausted or not self.spending.allowed(self._now) or self._settled()
+
+    def _settled(self) -> bool:
+        target, count = self.plan.objective.names[0], measured(self._now)
+        return enough.settled(self.study, self._now, target, self.plan.settings, count)
 
     def _ended(self, trial: Trial, line: Line) -> None:
         """Have everyone know of a trial that has ended."""
@@ -207,6 +211,8 @@ class Session(AtWork):
     def _say_why(self) -> None:
         if self.spending.purse.empty:
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
+        if why := enough.line(self.study.user_attrs, measured(self._now)):
+            self.screen.say(f"{why}; stopping=none goes on from here")
         if self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 

@@ -19,6 +19,14 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 @dataclass(frozen=True)
+class Stop:
+    """When a search may end early: after so many trials, at an expected gain below this share of the noise."""
+
+    after: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """A study's name and folder, its seed, and what it may cost (`timeout` and `budget_seconds` in seconds)."""
 
@@ -39,6 +47,7 @@ class Settings:
     budget_seconds: float | None
     forecast: bool
     traces: str
+    stopping: Stop | None
 
 
 def settings_of(config: DictConfig, variant: str = "") -> Settings:
@@ -75,6 +84,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         budget_seconds=_limit("budget.minutes", config.budget.minutes, 60.0),
         forecast=bool(plain(config.forecast)),
         traces=_traces(config.tracking),
+        stopping=_stop(config.stopping),
     )
 
 
@@ -140,6 +150,11 @@ def _limit(key: str, given: Any, scale: float = 1.0) -> float | None:
     if given is not None and not _is_number(given, 0):
         raise ConfigError(f"{key}={given}: {'minutes' if scale > 1 else 'a number'} above 0, or null, expected")
     return None if given is None else scale * given
+
+
+def _stop(config: DictConfig) -> Stop | None:
+    share = _limit("stopping.share", config.get("share"))
+    return None if share is None else Stop(_whole(config, "after", 2, "stopping."), share)
 
 
 def _traces(tracking: DictConfig) -> str:

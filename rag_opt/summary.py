@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt import history
+from rag_opt import enough, history
 from rag_opt.confirm import Arm, number
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import GIVEN_UP, ORIGIN
+from rag_opt.storage import GIVEN_UP, ORIGIN, places_taken
 
 TOP = 10
 FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")
@@ -226,6 +226,7 @@ def told(findings: Findings, study: optuna.Study) -> list[str]:
         cost_line(findings, study),
         paid_line(findings),
         spared_line(findings, study),
+        enough.line(study.user_attrs, places_taken(study) - history.repeats(study)),
         *given_up_lines(study),
         latency_line(findings),
         noise_line(findings),

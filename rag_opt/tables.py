@@ -175,6 +175,4 @@ def read(path: Path) -> Table:
     except OSError as error:
         raise StudyError(f"{path}: can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StudyError(
-            f"{path}: is no recorded table ({type(error).__name__}); rag_opt.replay writes them"
-        ) from error
+        raise StudyError(f"{path}: is not a recorded table ({type(error).__name__})") from error

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from rag_opt import enough
 from rag_opt.databases import sqlite_path
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.launchers import REFUSED, End, cores
@@ -161,6 +162,8 @@ class Workers(AtWork):
 
     def _say_why(self) -> None:
         spending = Spending(self.plan, self.study)
+        if why := enough.line(self.study.user_attrs, measured(Moment(self.study))):
+            self.screen.say(f"{why}; stopping=none goes on from here")
         if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
             self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")
 

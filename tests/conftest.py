@@ -161,3 +161,11 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real data: {DATA} does not exist (set RAG_OPT_DATA)")
     return DATA
+
+
+def animals_study(animals: list[str], folder: Path, *overrides: str) -> Path:
+    """The folder of a study over the animals that was run to its end, without MLflow; `name=` gives it another name."""
+    from rag_opt.study import run
+
+    words = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "pruner=none"]
+    return run([*animals, *words, *overrides]).folder

@@ -1,0 +1,85 @@
+"""Whether another trial can gain more than the questions tell apart, as Makarova et al. (2022) stop a search.
+
+What may be gained is the expected improvement of the best configuration that was not measured, by the process that
+sampler=rag draws with, whichever sampler the study has. What can be told apart is the standard error of the difference
+between the best trial and those next to it, question by question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import optuna
+
+from rag_opt import history, scorebook
+from rag_opt.paired import differences
+from rag_opt.records import Scores
+from rag_opt.samplers import RagSampler
+from rag_opt.settings import Settings
+from rag_opt.storage import Trials
+
+SETTLED = "rag_opt:settled"
+"""Study attribute: after how many trials the search was stopped, and why, as JSON."""
+
+RIVALS = 5
+"""Trials next to the best from which the noise is taken."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What another trial is expected to gain and how far apart two trials must be to be told apart, after `trials`."""
+
+    trials: int
+    gain: float
+    noise: float
+
+    def enough(self, share: float) -> bool:
+        """Whether the gain is less than this share of the noise; False where either is not known."""
+        return self.gain < share * self.noise
+
+    def __str__(self) -> str:
+        return (
+            f"stopped after {self.trials} trials: another one was expected to gain {self.gain:.2g}, and the questions "
+            f"tell {self.noise:.2g} apart"
+        )
+
+
+def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
+    """The median standard error of the mean difference to each rival, question by question; nan without a rival.
+
+    Rivals that score the same for every question say nothing and are left out.
+    """
+    found = [differences(best, rival) for rival in rivals if len(rival) == len(best)]
+    errors = [float(each.std(ddof=1) / np.sqrt(len(each))) for each in found if len(each) > 1]
+    return float(np.median([error for error in errors if error > 0] or [np.nan]))
+
+
+def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
+    """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
+    books = [scorebook.read(settings.folder, trial.number) for trial in history.candidates(now)[: RIVALS + 1]]
+    scores = [book[target] for book in books if target in book]
+    noise = noise_of(scores[0], scores[1:]) if scores else np.nan
+    return Outlook(trials, RagSampler(seed=settings.seed).expected_gain(study), noise)
+
+
+def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
+    """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason."""
+    rule = settings.stopping
+    if rule is None or trials < rule.after:
+        return False
+    found = outlook(study, now, target, settings, trials)
+    if found.enough(rule.share):
+        study.set_user_attr(SETTLED, json.dumps(asdict(found)))
+    return found.enough(rule.share)
+
+
+def line(attributes: Mapping[str, object], trials: int) -> str:
+    """Why a search of so many trials ended early, from its study's attributes; "" where it did not."""
+    try:
+        found = Outlook(**json.loads(str(attributes.get(SETTLED, "{}"))))
+        return str(found) if found.trials == trials else ""
+    except (TypeError, ValueError):
+        return ""

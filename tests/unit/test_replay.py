@@ -1,0 +1,192 @@
+"""Recorded studies as tables, and searches over them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+
+from rag_opt import contest, replay
+from rag_opt.errors import StudyError
+from rag_opt.replaying import replayed, split
+from rag_opt.samplers import RagSampler
+from rag_opt.tables import Table, read, recorded, table_of, write
+from tests.conftest import animals_study
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def grid(questions: int = 40, seed: int = 0) -> Table:
+    """Every configuration of a conditional space: 3 × 5 top_k, and for hybrid 4 weights."""
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(0, 0.2, questions)
+    rows = []
+    for method in ("bm25", "dense", "hybrid"):
+        for top_k in (1, 2, 3, 4, 5):
+            for weight in (0.2, 0.4, 0.6, 0.8) if method == "hybrid" else (None,):
+                value = {"bm25": 0.4, "dense": 0.45, "hybrid": 0.5}[method] + 0.02 * top_k
+                value += 0.0 if weight is None else 0.1 - (weight - 0.6) ** 2
+                given = {"method": method, "top_k": top_k} | ({} if weight is None else {"weight": weight})
+                rows.append((given, value + hard + rng.normal(0, 0.02, questions)))
+    return Table(
+        name="grid",
+        metric="nDCG@10",
+        maximize=True,
+        configurations=[given for given, _ in rows],
+        distributions={
+            "method": CategoricalDistribution(["bm25", "dense", "hybrid"]),
+            "top_k": IntDistribution(1, 5),
+            "weight": CategoricalDistribution([0.2, 0.4, 0.6, 0.8]),
+        },
+        scores=np.array([scores for _, scores in rows]),
+        seconds=[{"index": 1.0}] * len(rows),
+    )
+
+
+def test_a_table_is_what_was_written(tmp_path) -> None:
+    table = grid()
+    write(table, tmp_path / "grid.parquet")
+    found = read(tmp_path / "grid.parquet")
+    assert (found.name, found.metric, found.maximize) == (table.name, table.metric, table.maximize)
+    assert found.configurations == table.configurations
+    assert found.distributions == table.distributions
+    assert found.scores == pytest.approx(table.scores, abs=1e-6)
+    assert found.seconds == table.seconds
+    assert found.whole
+
+
+def test_what_is_asked_for_is_what_the_space_has() -> None:
+    """Each configuration of the grid leads to its own row; a weight is asked for with hybrid alone."""
+    table = grid()
+    study = optuna.create_study()
+    for row, configuration in enumerate(table.configurations):
+        study.enqueue_trial(dict(configuration) | {"weight": configuration.get("weight", 0.8)})
+        trial = study.ask()
+        assert table.asked(trial) == row
+        assert trial.params == configuration
+
+
+def test_what_was_not_measured_is_taken_from_the_nearest() -> None:
+    whole = grid()
+    kept = [row for row in range(len(whole.configurations)) if row % 3]
+    part = Table(
+        **{**vars_of(whole), "configurations": [whole.configurations[row] for row in kept]},
+        scores=whole.scores[kept],
+        seconds=[whole.seconds[row] for row in kept],
+    )
+    assert not part.whole
+    assert 0 < part.surrogate_error() < 0.3
+    study = optuna.create_study()
+    study.enqueue_trial({"method": "bm25", "top_k": 1})  # the first row, which is missing
+    assert part.configurations[part.asked(study.ask())] == {"method": "bm25", "top_k": 2}
+
+
+def vars_of(table: Table) -> dict[str, Any]:
+    return {name: getattr(table, name) for name in ("name", "metric", "maximize", "configurations", "distributions")}
+
+
+def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() -> None:
+    table = grid()
+    questions = split(table, 3)
+    assert not set(questions.dev) & set(questions.test)
+    assert len(questions.dev) == len(questions.test) == 20
+    run = replayed(table, RandomSampler(seed=0), len(table.configurations), questions)
+    assert sorted(run.rows) == list(range(len(table.configurations)))
+    dev, test = table.values(questions.dev), table.values(questions.test)
+    best = int(dev.argmax())
+    assert run.dev[-1] == 0
+    assert run.test[-1] == pytest.approx((test.max() - test[best]) / (test.max() - np.median(test)))
+    first = run.rows[0]
+    assert run.dev[0] == pytest.approx((dev.max() - dev[first]) / (dev.max() - np.median(dev)))
+    near = [place for place, row in enumerate(run.rows) if dev[row] >= 0.99 * dev.max()]
+    assert run.reached == near[0] + 1
+
+
+def test_a_configuration_drawn_again_costs_nothing() -> None:
+    run = replayed(grid(), RandomSampler(seed=0), 20, split(grid(), 0))
+    assert len(set(run.rows)) == len(run.rows) == 20
+    assert run.random == 1
+
+
+def test_losses_are_minimised() -> None:
+    table = grid()
+    losses = Table(**{**vars_of(table), "maximize": False}, scores=-table.scores, seconds=table.seconds)
+    runs = [replayed(t, RagSampler(seed=0), 12, split(t, 0)) for t in (table, losses)]
+    assert runs[0].rows == runs[1].rows
+    assert runs[0].dev == pytest.approx(runs[1].dev)
+
+
+def test_the_sampler_beats_chance_on_the_grid() -> None:
+    table = grid()
+    ours = np.mean([replayed(table, RagSampler(seed=s), 12, split(table, s)).dev for s in range(8)], axis=0)
+    chance = np.mean([replayed(table, RandomSampler(seed=s), 12, split(table, s)).dev for s in range(8)], axis=0)
+    assert ours[9] < 0.5 * chance[9]
+
+
+def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> None:
+    write(grid(), tmp_path / "grid.parquet")
+    out = tmp_path / "out"
+    words = [str(tmp_path / "grid.parquet"), "sampler=random,rag", "seeds=3", "budget=12", "--out", str(out)]
+    replay.main(words)
+    told = capsys.readouterr().out
+    assert "sampler=rag" in told
+    assert "would have been enough" in told
+    assert "30 configurations, 40 questions, nDCG@10; the whole grid" in told
+    kept = json.loads((out / "replay.json").read_text())
+    assert len(kept["runs"]) == 6
+    assert "regret0" in (out / "replay.html").read_text()
+    assert "| random |" in (out / "replay.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sampler=nobody"], "nobody"),
+        (["speed=3"], "speed: no such key"),
+        (["seeds=many"], "seeds=many: give a whole number"),
+        (["budget=0"], "budget=0: give a whole number"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, capsys, words: list[str], said: str) -> None:
+    write(grid(), tmp_path / "grid.parquet")
+    with pytest.raises(SystemExit) as ended:
+        replay.main([str(tmp_path / "grid.parquet"), *words])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_table_is_said(tmp_path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 something else PAR1")
+    with pytest.raises(StudyError, match=r"a\.parquet: is not a recorded table"):
+        table_of(tmp_path / "a.parquet")
+    with pytest.raises(StudyError, match="can't be read"):
+        table_of(tmp_path / "gone.parquet")
+
+
+@pytest.mark.integration
+def test_a_study_becomes_a_table(animals, tmp_path) -> None:
+    folder = animals_study(animals, tmp_path, "n_trials=14")
+    table = recorded(folder)
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    complete = [t for t in study.trials if t.state.name == "COMPLETE" and "repeats" not in t.user_attrs]
+    assert [dict(each) for each in table.configurations] == [t.params for t in complete]
+    assert table.values() == pytest.approx([t.value for t in complete])
+    assert table.distributions["retriever.k1"] == FloatDistribution(0.4, 3.0)
+    with pytest.raises(StudyError, match="a replay needs 10"):
+        table_of(animals_study(animals, tmp_path, "n_trials=5", "name=few"))
+
+
+def test_the_difference_is_paired_by_seed() -> None:
+    def entry(sampler: str, regrets: list[float]) -> contest.Entry:
+        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 0.0) for r in regrets)
+        return contest.Entry("t", sampler, runs)
+
+    held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, 1)
+    mean, low, high = contest.difference(held, "a", "b", 1)
+    assert mean == pytest.approx(-0.1)
+    assert low == pytest.approx(high)
