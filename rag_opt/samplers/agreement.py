@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.special import log_ndtr, ndtr
 
 from rag_opt.samplers.space import ABSENT, Axis, Units
@@ -108,7 +109,7 @@ def fitted(
     targets: Floats,
     noise: Floats,
     foreign: Floats | None = None,
-    keep: int = 16,
+    keep: int = 12,
 ) -> Process:
     """The process given `targets` (standardised) at points of these distances to each other.
 
@@ -117,7 +118,7 @@ def fitted(
     count = len(targets)
     kernels = draws.kernel(apart, foreign) + (draws.noise[:, None] * noise + JITTER)[:, None, :] * np.eye(count)
     lower = np.linalg.cholesky(kernels)
-    whitened = np.linalg.solve(lower, np.broadcast_to(targets[:, None], (len(draws), count, 1)))[..., 0]
+    whitened = np.array([solve_triangular(each, targets, lower=True, check_finite=False) for each in lower])
     misfit = SCALE + 0.5 * (whitened**2).sum(axis=1)
     # The variance is integrated out: a Student's t.
     log_evidence = -np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) - (SHAPE + count / 2) * np.log(misfit)

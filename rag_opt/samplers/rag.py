@@ -10,7 +10,6 @@ import secrets
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,19 +18,11 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.agreement import (
-    Floats,
-    Process,
-    distances,
-    expected_improvement,
-    extended,
-    fitted,
-    log_feasible,
-    prior,
-)
+from rag_opt.samplers.belief import Belief, believed
+from rag_opt.samplers.evidence import chosen_from, known_from, whole, within
 from rag_opt.samplers.space import ABSENT, ENUMERATED, Space, Units, axis_of, learnt, plain_name, unseen
 
 Seconds = Callable[[Mapping[str, Any]], float]
@@ -41,7 +32,7 @@ Cost = Callable[[Study], Seconds]
 DRAWS = 64
 """Of the hyperparameters, for each trial."""
 
-POOL = 60_000
+POOL = 40_000
 """Candidates × known configurations that are looked at: fifty milliseconds."""
 
 KNOWN = 120
@@ -52,31 +43,6 @@ FOREIGN = 40
 
 ELITE = 5
 """Of the best trials the neighbourhood is looked at."""
-
-PARTIAL = 4.0
-"""By how much a pruned trial's value is noisier than a whole one's, at least."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the trials say: configurations, values to be maximised (rows × objectives) and how noisy each is."""
-
-    configurations: Sequence[Mapping[str, Any]]
-    values: Floats
-    noise: Floats
-    violations: Sequence[Mapping[str, float]]
-
-    def rows(self, chosen: NDArray[np.int_]) -> Known:
-        """These rows alone."""
-        return Known(
-            [self.configurations[row] for row in chosen],
-            self.values[chosen],
-            self.noise[chosen],
-            [self.violations[row] for row in chosen],
-        )
-
-    def __len__(self) -> int:
-        return len(self.configurations)
 
 
 class RagSampler(BaseSampler):
@@ -106,7 +72,7 @@ class RagSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """All parameters that any trial had, once there were enough of them; those that never vary left out."""
-        trials = _whole(study)
+        trials = whole(study)
         earlier = self._foreign()
         if len(trials) < self._startup and not any(earlier):
             return {}
@@ -120,7 +86,7 @@ class RagSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The values of the parameters that are believed to exist for the configuration proposed."""
-        trials = _whole(study)
+        trials = whole(study)
         if not search_space:
             return {}
         params = self._proposed(study, trial, search_space, trials)
@@ -146,7 +112,7 @@ class RagSampler(BaseSampler):
         axis = axis_of(param_name, param_distribution)
         drawn = axis.drawn(rng, 32)
         if past:
-            units = np.array([axis.unit(value) for value in past])
+            units = axis.units(past)
             drawn = drawn[np.abs(drawn[:, None] - units).min(axis=1).argsort(kind="stable")[::-1]]
         return axis.value(float(drawn[0]))
 
@@ -162,15 +128,15 @@ class RagSampler(BaseSampler):
         In the objective's units, constraints kept; 0 where everything was measured, nan before two trials are complete
         and for several objectives.
         """
-        trials = _whole(study)
+        trials = whole(study)
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
         if len(complete) < 2 or len(study.directions) > 1:
             return np.nan
         considered = self._considered(study, None, self.infer_relative_search_space(study, complete[-1]), trials)
         if not len(considered.pool):
             return 0.0
-        worth = considered.model.worth(considered.space, considered.pool)
-        return float(np.exp(worth.max()) * considered.model.scale)
+        worth = considered.belief.worth(considered.space, considered.pool)
+        return float(np.exp(worth.max()) * considered.belief.scale)
 
     def _proposed(
         self,
@@ -179,17 +145,17 @@ class RagSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution],
         trials: Sequence[FrozenTrial],
     ) -> dict[str, Any]:
-        space, model, pool, seen, fixed, rng = self._considered(study, trial, search_space, trials)
+        space, belief, pool, seen, fixed, rng = self._considered(study, trial, search_space, trials)
         if not len(pool):
             # Everything was measured; what is noisy may be again.
             pool = _held(space, np.unique(seen, axis=0) if len(seen) else space.drawn(rng, 1), fixed)
         seconds = self._cost(study) if self._cost else None
-        chosen = _chosen(model, space, pool, seconds)
+        chosen = _chosen(belief, space, pool, seconds)
         if space.size > ENUMERATED:
             # The neighbourhood of what looks best, twice, ever closer.
             for width in (0.1, 0.03):
                 near = _held(space, space.near(rng, chosen[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
-                chosen = _chosen(model, space, np.concatenate([chosen[:ELITE], unseen(near, seen)]), seconds)
+                chosen = _chosen(belief, space, np.concatenate([chosen[:ELITE], unseen(near, seen)]), seconds)
         return space.params(chosen[0])
 
     def _considered(
@@ -206,182 +172,41 @@ class RagSampler(BaseSampler):
         if not every:
             space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
         else:
-            space = learnt([_within(t, names) for t in every], [dict(search_space)])
+            space = learnt([within(t, names) for t in every], [dict(search_space)])
         others = [
             t for t in study.get_trials(deepcopy=False) if t.params and (trial is None or t.number != trial.number)
         ]
-        pending = [_within(t, names) for t in others if t.state == TrialState.RUNNING]
-        failed = [_within(t, names) for t in others if t.state == TrialState.FAIL]
+        pending = [within(t, names) for t in others if t.state == TrialState.RUNNING]
+        failed = [within(t, names) for t in others if t.state == TrialState.FAIL]
         rng = self._rng(len(trials) + len(pending), "")
-        seen = space.units([*(_within(t, names) for t in trials), *pending, *failed])
+        seen = space.units([*(within(t, names) for t in trials), *pending, *failed])
         fixed = space.units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
-        model = _model(study, trials, foreign, names, pending, space, rng)
-        best = _best_rows(model, space)
-        pool = _pool(space, seen, best, fixed, rng, POOL // max(len(model.known), 20))
-        return Considered(space, model, pool, seen, fixed, rng)
+        weights = rng.dirichlet(np.ones(len(study.directions)))
+        known = chosen_from(known_from(study, trials, names), KNOWN, weights, rng)
+        earlier = [chosen_from(known_from(study, each, names), FOREIGN, weights, rng) for each in foreign]
+        belief = believed(known, earlier, pending, space, weights, rng)
+        best = belief.units[belief.order[:ELITE]]
+        pool = _pool(space, seen, best, fixed, rng, POOL // max(len(belief.units), 20))
+        return Considered(space, belief, pool, seen, fixed, rng)
 
 
 class Considered(NamedTuple):
     """What a proposal is made from."""
 
     space: Space
-    model: Model
+    belief: Belief
     pool: Units
     seen: Units
     fixed: NDArray[np.float64]
     rng: np.random.Generator
 
 
-@dataclass(frozen=True)
-class Model:
-    """The process of the (scalarised) objective and those of the constraints."""
-
-    known: Units
-    foreign: Floats
-    process: Process | None
-    best: Floats
-    limits: Sequence[tuple[Units, Process, float]]
-    targets: Floats
-    scale: float = 1.0
-
-    def worth(self, space: Space, pool: Units) -> Floats:
-        """The logarithm of the expected improvement, times the probability of keeping the constraints."""
-        worth = np.zeros(len(pool))
-        if self.process is not None:
-            mean, deviation = self.process.predict(distances(space.axes, pool, self.known), self.foreign[None, None, :])
-            worth = np.log(expected_improvement(self.process, mean, deviation, self.best) + 1e-300)
-        for units, process, limit in self.limits:
-            worth = worth + log_feasible(process, distances(space.axes, pool, units), limit)
-        return worth
-
-
-def _chosen(model: Model, space: Space, pool: Units, seconds: Seconds | None) -> Units:
+def _chosen(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> Units:
     """The pool in order of what is expected of it, for each second where these are given."""
-    worth = model.worth(space, pool)
+    worth = belief.worth(space, pool)
     if seconds is not None:
         worth = worth - np.log(np.maximum([seconds(space.params(row)) for row in pool], 1e-3))
     return pool[np.argsort(-worth, kind="stable")]
-
-
-def _model(
-    study: Study,
-    trials: Sequence[FrozenTrial],
-    foreign: Sequence[Sequence[FrozenTrial]],
-    names: set[str],
-    pending: Sequence[Mapping[str, Any]],
-    space: Space,
-    rng: np.random.Generator,
-) -> Model:
-    """What the trials of this study and of earlier ones say of the space."""
-    weights = rng.dirichlet(np.ones(len(study.directions)))
-    own = _chosen_rows(_known(study, trials, names), KNOWN, weights, rng)
-    others = [_chosen_rows(_known(study, each, names), FOREIGN, weights, rng) for each in foreign]
-    limits = _limits(own, space, rng)
-    feasible = np.array([all(value <= 0 for value in each.values()) for each in own.violations], bool)
-    if not feasible.any() and not any(others):
-        # Nothing is worth improving before something is allowed.
-        return Model(np.zeros((0, len(space.axes))), np.zeros(0), None, np.zeros(0), limits, np.zeros(0))
-    targets = np.concatenate([_standardised(each.values, weights) for each in (own, *others)])
-    noise = np.concatenate([each.noise for each in (own, *others)])
-    study_of = np.repeat(np.arange(len(others) + 1), [len(each) for each in (own, *others)])
-    units = np.concatenate([space.units(each.configurations) for each in (own, *others)])
-    apart, differ = distances(space.axes, units, units), (study_of[:, None] != study_of).astype(float)
-    draws = prior(rng, DRAWS, len(space.axes))
-    process = fitted(draws, apart, targets, noise, differ)
-    mean = process.predict(apart, differ)[0]
-    if pending:
-        units, study_of, process = _fantasised(process, space, units, study_of, pending, targets, noise)
-    here = np.flatnonzero(feasible)  # this study's rows come first
-    best = mean[:, here].max(axis=1) if len(here) else np.full(len(process.weights), -np.inf)
-    best = np.where(np.isfinite(best), best, mean.max(axis=1))
-    scale = float(own.values[:, 0].std()) if len(own) else 1.0
-    return Model(units, (study_of != 0).astype(float), process, best, limits, targets[: len(own)], scale)
-
-
-def _fantasised(
-    process: Process,
-    space: Space,
-    units: Units,
-    study_of: NDArray[np.int_],
-    pending: Sequence[Mapping[str, Any]],
-    targets: Floats,
-    noise: Floats,
-) -> tuple[Units, NDArray[np.int_], Process]:
-    """The process as if trials under way had met what is expected of them, so that others look elsewhere."""
-    more = space.units(pending)
-    foreign = (study_of != 0).astype(float)[None, None, :]
-    believed = process.mean(distances(space.axes, more, units), foreign)
-    units, study_of = np.concatenate([units, more]), np.append(study_of, np.zeros(len(more), int))
-    apart, differ = distances(space.axes, units, units), (study_of[:, None] != study_of).astype(float)
-    whole = np.append(targets, believed), np.append(noise, np.ones(len(more)))
-    return units, study_of, extended(process, apart, *whole, differ)
-
-
-def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[tuple[Units, Process, float]]:
-    """For each constraint the configurations whose violation is known, its process, and the standardised limit 0."""
-    found = []
-    for name in sorted({name for each in own.violations for name in each}):
-        rows = np.array([row for row, each in enumerate(own.violations) if np.isfinite(each.get(name, np.nan))], int)
-        if not len(rows):
-            continue
-        values = np.array([own.violations[row][name] for row in rows])
-        scale = float(values.std()) or 1.0
-        units = space.units([own.configurations[row] for row in rows])
-        draws = prior(rng, DRAWS, len(space.axes))
-        standard = (values - values.mean()) / scale
-        process = fitted(draws, distances(space.axes, units, units), standard, np.ones(len(rows)))
-        found.append((units, process, float(-values.mean() / scale)))
-    return found
-
-
-def _known(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> Known:
-    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions])
-    longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
-    rows, values, noise = [], [], []
-    for t in trials:
-        told = t.values if t.state == TrialState.COMPLETE else _last(t)
-        if told is not None and len(told) == len(signs) and np.isfinite(told).all():
-            rows.append(t)
-            values.append(signs * told)
-            part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
-            noise.append(1.0 if t.state == TrialState.COMPLETE else part)
-    return Known(
-        [_within(t, names) for t in rows],
-        np.array(values).reshape(len(rows), len(signs)),
-        np.array(noise),
-        [t.constraints for t in rows],
-    )
-
-
-def _last(trial: FrozenTrial) -> Sequence[float] | None:
-    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None
-
-
-def _chosen_rows(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
-    if len(known) <= most:
-        return known
-    order = np.argsort(-_standardised(known.values, weights), kind="stable")
-    others = rng.choice(order[most // 2 :], most - most // 2, replace=False)
-    return known.rows(np.sort(np.append(order[: most // 2], others)))
-
-
-def _standardised(values: Floats, weights: Floats) -> Floats:
-    """Mean 0, deviation 1; several objectives made one by an augmented Chebyshev norm (Knowles 2006)."""
-    if not len(values):
-        return np.zeros(0)
-    if values.shape[1] > 1:
-        low, high = values.min(axis=0), values.max(axis=0)
-        weighted = weights * (values - high) / np.where(high > low, high - low, 1.0)
-        values = (weighted.min(axis=1) + 0.05 * weighted.sum(axis=1))[:, None]
-    column = values[:, 0]
-    scale = column.std()
-    standard: Floats = (column - column.mean()) / (scale if scale > 0 else 1.0)
-    return standard
-
-
-def _best_rows(model: Model, space: Space) -> Units:
-    own = model.known[: len(model.targets)]
-    return own[np.argsort(-model.targets, kind="stable")[:ELITE]] if len(own) else np.zeros((0, len(space.axes)))
 
 
 def _pool(
@@ -408,16 +233,8 @@ def _held(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
     return space.settled(np.where(fixed == ABSENT, pool, fixed))
 
 
-def _whole(study: Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-
-
 def _counts(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-
-
-def _within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in trial.params.items() if plain_name(name) in names}
 
 
 @lru_cache(16)

@@ -66,17 +66,27 @@ class Axis:
         order = np.argsort(np.argsort(np.array(choices, np.float64)))
         return order / (len(choices) - 1)
 
-    def unit(self, value: Any) -> float:
-        """A value's place; outside of 0 and 1 for a number outside of the range."""
+    def units(self, values: Sequence[Any]) -> NDArray[np.float64]:
+        """The places of values; a number outside of the range is at its end, one between levels at the nearest."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            return float(d.to_internal_repr(value))
+            return np.array([d.to_internal_repr(value) for value in values], np.float64)
+        found = self._scaled(np.array(values, np.float64))
+        if self.levels is None:
+            return found
+        nearest: NDArray[np.float64] = self.levels[np.abs(self.levels - found[:, None]).argmin(axis=1)]
+        return nearest
+
+    def _scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        d = self.distribution
         assert isinstance(d, IntDistribution | FloatDistribution)
         if d.high == d.low:
-            return 0.5
-        if d.log:
-            return float(np.log(value / d.low) / np.log(d.high / d.low))
-        return float((value - d.low) / (d.high - d.low))
+            return np.full(len(values), 0.5)
+        inside = np.clip(values, d.low, d.high)
+        scaled: NDArray[np.float64] = (
+            np.log(inside / d.low) / np.log(d.high / d.low) if d.log else (inside - d.low) / (d.high - d.low)
+        )
+        return scaled
 
     def value(self, unit: float) -> Any:
         """The value at a place, as Optuna wants it."""
@@ -104,8 +114,7 @@ def axis_of(name: str, distribution: BaseDistribution) -> Axis:
     if step is None or (distribution.high - distribution.low) / step + 1 > MOST_LEVELS:
         return whole
     count = round((distribution.high - distribution.low) / step) + 1
-    values = [distribution.low + index * step for index in range(count)]
-    return Axis(name, distribution, np.array([whole.unit(value) for value in values]))
+    return Axis(name, distribution, whole.units([distribution.low + index * step for index in range(count)]))
 
 
 def _clipped(value: float, distribution: FloatDistribution) -> float:
@@ -137,12 +146,19 @@ class Space:
 
     def units(self, configurations: Sequence[Params]) -> Units:
         """Where these configurations lie; parameters that the space lacks are left out, numbers outside are clipped."""
-        known = [{plain_name(name): value for name, value in each.items()} for each in configurations]
-        found = np.full((len(known), len(self.axes)), ABSENT)
+        columns = {axis.name: column for column, axis in enumerate(self.axes)}
+        found = np.full((len(configurations), len(self.axes)), ABSENT)
+        places: list[list[int]] = [[] for _ in self.axes]
+        values: list[list[Any]] = [[] for _ in self.axes]
+        for row, each in enumerate(configurations):
+            for name, value in each.items():
+                column = columns.get(name, columns.get(plain_name(name), -1))
+                if column >= 0:
+                    places[column].append(row)
+                    values[column].append(value)
         for column, axis in enumerate(self.axes):
-            for row, each in enumerate(known):
-                if axis.name in each:
-                    found[row, column] = _unit(axis, each[axis.name])
+            if places[column]:
+                found[places[column], column] = axis.units(values[column])
         return found
 
     def params(self, row: NDArray[np.float64]) -> dict[str, Any]:
@@ -200,14 +216,6 @@ def _moved(
     order = np.abs(axis.levels[None, :] - moved[:, None])
     order[np.arange(len(units)), np.abs(axis.levels[None, :] - units[:, None]).argmin(axis=1)] = np.inf
     return axis.levels[order.argmin(axis=1)] if len(axis.levels) > 1 else units
-
-
-def _unit(axis: Axis, value: Any) -> float:
-    unit = axis.unit(value)
-    if isinstance(axis.distribution, CategoricalDistribution):
-        return unit
-    unit = min(max(unit, 0.0), 1.0)
-    return unit if axis.levels is None else float(axis.levels[np.abs(axis.levels - unit).argmin()])
 
 
 def learnt(configurations: Sequence[Params], distributions: Sequence[Mapping[str, BaseDistribution]]) -> Space:

@@ -210,7 +210,7 @@ def test_several_objectives_spread_over_the_front() -> None:
 
     ours = np.mean([volume(RagSampler(seed=seed)) for seed in range(3)])
     assert ours > np.mean([volume(RandomSampler(seed=seed)) for seed in range(3)])
-    assert ours > 0.58  # of 2/3
+    assert ours > 0.6  # of 2/3
 
 
 def earlier_study(path: Path, sign: float) -> Mapping[str, str]:
@@ -241,15 +241,14 @@ def test_cheap_configurations_come_first_where_time_counts() -> None:
         assert study.trials
         return lambda params: 1.0 if params["a"] == "cheap" else 1000.0
 
-    def dear(cost: Any) -> int:
-        study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0, cost=cost))
+    def dear(cost: Any, seed: int) -> int:
+        study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=seed, cost=cost))
         for _ in range(10):
             trial = study.ask(space)
             study.tell(trial, float(trial.params["x"] + 5 * (trial.params["a"] == "dear")))
         return sum(trial.params["a"] == "dear" for trial in study.trials[5:])
 
-    assert dear(seconds) <= 1
-    assert dear(None) >= 3
+    assert sum(dear(seconds, seed) for seed in range(5)) < 0.5 * sum(dear(None, seed) for seed in range(5))
 
 
 def test_numbers_outside_a_narrower_range_do_no_harm() -> None:

@@ -1,0 +1,190 @@
+"""What is believed of a space after some trials, and what a further one is expected to bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_opt.samplers.agreement import (
+    Floats,
+    Process,
+    distances,
+    expected_improvement,
+    extended,
+    fitted,
+    log_feasible,
+    prior,
+)
+from rag_opt.samplers.evidence import Known, scalarised, standardised
+from rag_opt.samplers.space import Space, Units
+
+DRAWS = 64
+"""Of the hyperparameters, for each trial."""
+
+SAMPLES = 64
+"""Of two objectives' values, for each candidate."""
+
+MARGIN = 0.1
+"""In standard deviations, below the worst value of an objective: from where volumes are measured."""
+
+_normals = np.random.default_rng(0).normal(size=(2, SAMPLES, 1))
+"""The same for all candidates and trials, so that chance favours none."""
+
+
+class Limit(NamedTuple):
+    """A constraint: where its violation is known, its process, and the standardised value that is still allowed."""
+
+    units: Units
+    process: Process
+    most: float
+
+
+@dataclass(frozen=True)
+class Belief:
+    """One process an objective (two: for a Pareto front; more are made one) at the known configurations.
+
+    `foreign` is 1 where a configuration is an earlier study's. `best` is what each draw of the first process believes
+    of the best trial; `front` are the trials' values of two objectives, above their `corner`. `order` are this study's
+    known rows, the best first; `scale` is one standardised unit in the objective's.
+    """
+
+    units: Units
+    foreign: Floats
+    processes: Sequence[Process]
+    best: Floats
+    front: Floats
+    corner: Floats
+    limits: Sequence[Limit]
+    order: NDArray[np.int_]
+    scale: float
+
+    def worth(self, space: Space, pool: Units) -> Floats:
+        """The logarithm of what is expected of each candidate, times the probability that it keeps the constraints."""
+        worth = np.zeros(len(pool))
+        if self.processes:
+            apart = distances(space.axes, pool, self.units)
+            said = [process.predict(apart, self.foreign[None, None, :]) for process in self.processes]
+            gain = self._growth(said) if len(said) > 1 else expected_improvement(self.processes[0], *said[0], self.best)
+            worth = np.log(gain + 1e-300)
+        for limit in self.limits:
+            worth = worth + log_feasible(limit.process, distances(space.axes, pool, limit.units), limit.most)
+        return worth
+
+    def _growth(self, said: Sequence[tuple[Floats, Floats]]) -> Floats:
+        """By how much each candidate is expected to enlarge the front's hypervolume (Emmerich et al. 2006), sampled."""
+        values = []
+        parts = zip(self.processes, said, self.corner, _normals, strict=True)
+        for process, (mean, deviation), corner, normals in parts:
+            steps = (np.arange(SAMPLES) + 0.5) / SAMPLES
+            drawn = np.minimum(np.searchsorted(process.weights.cumsum(), steps), len(process.weights) - 1)
+            values.append(mean[drawn] + deviation[drawn] * normals - corner)
+        growth: Floats = enlarged(self.front, *values).mean(axis=0)
+        return growth
+
+
+def enlarged(front: Floats, x: Floats, y: Floats) -> Floats:
+    """The area that points (x, y) add to what rows of `front` dominate; both are maximised, areas begin at (0, 0)."""
+    rows = front[np.lexsort((-front[:, 1], -front[:, 0]))]
+    rows = rows[rows[:, 1] > np.maximum.accumulate(np.append(0, rows[:-1, 1]))] if len(rows) else rows
+    lows, widths = np.append(0, rows[:, 1]), np.append(rows[:, 0], 0)
+    # Between two heights of the front it reaches as far as its lower point that is at least so high.
+    highs = np.append(rows[:, 1], np.inf)
+    area = np.zeros(x.shape)
+    for low, high, width in zip(lows, highs, widths, strict=True):
+        area += np.maximum(0, x - width) * np.maximum(0, np.minimum(y, high) - low)
+    return area
+
+
+class Joint(NamedTuple):
+    """All known configurations, this study's first; `targets` has one standardised column an objective."""
+
+    units: Units
+    study: NDArray[np.int_]
+    noise: Floats
+    targets: Floats
+
+    @property
+    def differ(self) -> Floats:
+        """1 where two configurations are of different studies."""
+        apart: Floats = (self.study[:, None] != self.study).astype(np.float64)
+        return apart
+
+
+def believed(
+    own: Known,
+    others: Sequence[Known],
+    pending: Sequence[Mapping[str, Any]],
+    space: Space,
+    weights: Floats,
+    rng: np.random.Generator,
+) -> Belief:
+    """What this study's trials and `others`, of earlier studies, say; `weights` make more than two objectives one."""
+    limits, feasible = _limits(own, space, rng), np.flatnonzero(own.feasible)
+    order = np.argsort(-scalarised(own.values, weights), kind="stable")
+    if not len(feasible) and not any(others):
+        # Nothing is worth improving before something is allowed.
+        units, nothing = space.units(own.configurations), np.zeros(0)
+        return Belief(units, np.zeros(len(own)), (), nothing, nothing, nothing, limits, order, 1.0)
+    joint = _joined((own, *others), space, weights)
+    draws = prior(rng, DRAWS, len(space.axes))
+    apart = distances(space.axes, joint.units, joint.units)
+    processes = [fitted(draws, apart, target, joint.noise, joint.differ) for target in joint.targets.T]
+    said = processes[0].predict(apart, joint.differ)[0]
+    best = said[:, feasible].max(axis=1) if len(feasible) else said.max(axis=1)
+    corner = joint.targets.min(axis=0) - MARGIN
+    front = (joint.targets - corner)[feasible]
+    if pending:
+        joint, processes = _fantasised(joint, processes, space, space.units(pending))
+    scale = float(own.values[:, 0].std()) if len(own) else 1.0
+    foreign = (joint.study != 0).astype(float)
+    return Belief(joint.units, foreign, processes, best, front, corner, limits, order, scale)
+
+
+def _joined(every: Sequence[Known], space: Space, weights: Floats) -> Joint:
+    columns = [
+        [standardised(column) for column in (each.values.T if each.values.shape[1] == 2 else [_one(each, weights)])]
+        for each in every
+    ]
+    return Joint(
+        units=np.concatenate([space.units(each.configurations) for each in every]),
+        study=np.repeat(np.arange(len(every)), [len(each) for each in every]),
+        noise=np.concatenate([each.noise for each in every]),
+        targets=np.concatenate([np.stack(parts, axis=1) for parts in columns]),
+    )
+
+
+def _one(known: Known, weights: Floats) -> Floats:
+    return scalarised(known.values, weights)
+
+
+def _fantasised(joint: Joint, processes: Sequence[Process], space: Space, more: Units) -> tuple[Joint, list[Process]]:
+    """As if trials under way had met what is expected of them, so that others look elsewhere."""
+    cross, foreign = distances(space.axes, more, joint.units), (joint.study != 0).astype(float)
+    means = np.stack([process.mean(cross, foreign[None, None, :]) for process in processes], axis=1)
+    wider = Joint(
+        np.concatenate([joint.units, more]),
+        np.append(joint.study, np.zeros(len(more), int)),
+        np.append(joint.noise, np.ones(len(more))),
+        np.concatenate([joint.targets, means]),
+    )
+    apart = distances(space.axes, wider.units, wider.units)
+    pairs = zip(processes, wider.targets.T, strict=True)
+    return wider, [extended(process, apart, target, wider.noise, wider.differ) for process, target in pairs]
+
+
+def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
+    found = []
+    for name in sorted({name for each in own.violations for name in each}):
+        rows = np.array([row for row, each in enumerate(own.violations) if np.isfinite(each.get(name, np.nan))], int)
+        if not len(rows):
+            continue
+        values = np.array([own.violations[row][name] for row in rows])
+        units = space.units([own.configurations[row] for row in rows])
+        draws, apart = prior(rng, DRAWS, len(space.axes)), distances(space.axes, units, units)
+        process = fitted(draws, apart, standardised(values), np.ones(len(rows)))
+        found.append(Limit(units, process, float(-values.mean() / (values.std() or 1.0))))
+    return found

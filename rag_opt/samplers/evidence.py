@@ -1,0 +1,107 @@
+"""What the trials of a study say: configurations, values, how noisy these are, and which constraints are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.samplers.agreement import Floats
+from rag_opt.samplers.space import plain_name
+
+PARTIAL = 4.0
+"""By how much a pruned trial's value is noisier than a whole one's, at least."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the trials say: configurations, values to be maximised (rows × objectives) and how noisy each is."""
+
+    configurations: Sequence[Mapping[str, Any]]
+    values: Floats
+    noise: Floats
+    violations: Sequence[Mapping[str, float]]
+
+    def rows(self, chosen: NDArray[np.int_]) -> Known:
+        """These rows alone."""
+        return Known(
+            [self.configurations[row] for row in chosen],
+            self.values[chosen],
+            self.noise[chosen],
+            [self.violations[row] for row in chosen],
+        )
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which rows break no constraint."""
+        return np.array([all(value <= 0 for value in each.values()) for each in self.violations], bool)
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+
+def known_from(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> Known:
+    """Those trials that have a finite value for every objective; a pruned one's is the last that it reported."""
+    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions])
+    longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
+    rows, values, noise = [], [], []
+    for t in trials:
+        told = t.values if t.state == TrialState.COMPLETE else _last(t)
+        if told is not None and len(told) == len(signs) and np.isfinite(told).all():
+            rows.append(t)
+            values.append(signs * told)
+            part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
+            noise.append(1.0 if t.state == TrialState.COMPLETE else part)
+    return Known(
+        [within(t, names) for t in rows],
+        np.array(values).reshape(len(rows), len(signs)),
+        np.array(noise),
+        [t.constraints for t in rows],
+    )
+
+
+def _last(trial: FrozenTrial) -> Sequence[float] | None:
+    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None
+
+
+def chosen_from(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
+    """At most so many rows: the best half of them, and others at random."""
+    if len(known) <= most:
+        return known
+    order = np.argsort(-scalarised(known.values, weights), kind="stable")
+    others = rng.choice(order[most // 2 :], most - most // 2, replace=False)
+    return known.rows(np.sort(np.append(order[: most // 2], others)))
+
+
+def scalarised(values: Floats, weights: Floats) -> Floats:
+    """One value a row; several objectives by an augmented Chebyshev norm (Knowles 2006)."""
+    if values.shape[1] == 1 or not len(values):
+        return values[:, 0]
+    low, high = values.min(axis=0), values.max(axis=0)
+    weighted = weights * (values - high) / np.where(high > low, high - low, 1.0)
+    norm: Floats = weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)
+    return norm
+
+
+def standardised(values: Floats) -> Floats:
+    """Mean 0 and deviation 1, where they are not all the same."""
+    if not len(values):
+        return values
+    scale = values.std()
+    standard: Floats = (values - values.mean()) / (scale if scale > 0 else 1.0)
+    return standard
+
+
+def whole(study: Study) -> list[FrozenTrial]:
+    """The trials that were measured, to the end or until they were pruned."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
+    """The trial's parameters of these names."""
+    return {name: value for name, value in trial.params.items() if plain_name(name) in names}
