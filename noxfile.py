@@ -57,8 +57,14 @@ def notebooks(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed, side by side with stock components, into studies/speed; an hour, or `-- --quick` for minutes."""
+    """Speed, side by side with stock components, into studies/speed; an hour, or `-- --quick` for minutes.
+
+    `-- samplers`: samplers on the recorded grids, into studies/samplers; a quarter of an hour.
+    """
     session.install("-e", ".[bench]", *CONSTRAINTS)
+    if session.posargs[:1] == ["samplers"]:
+        session.run("python", "studies/samplers/bench.py", *session.posargs[1:])
+        return
     session.run("python", "studies/speed/bench.py", *session.posargs)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from rag_opt import environment, page, summary
@@ -24,6 +25,7 @@ from rag_opt.progress import Screen
 from rag_opt.replaying import Run, replayed, split
 from rag_opt.summary import Rows
 from rag_opt.tables import Table
+from rag_opt.trust import build
 
 BUDGETS = (10, 20, 30)
 """Measurements after which the regret is told, beside those at the end."""
@@ -80,17 +82,21 @@ class Contest:
 
 @dataclass(frozen=True)
 class Rules:
-    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all."""
+    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all.
+
+    `ratios`: after each measurement it is asked whether the search would stop there.
+    """
 
     seeds: int
     budget: int
     questions: int | None = None
+    ratios: bool = False
 
 
 def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
     """Every sampler (names of conf/sampler) on every table, so many times; raises ConfigError for an unknown name."""
     for name in samplers:
-        sampler_of(composed([f"sampler={name}"]), 0)
+        _made(name, 0)
     jobs = [(row, name, seed) for row in range(len(tables)) for name in samplers for seed in range(rules.seeds)]
     runs: dict[tuple[int, str], list[Run]] = {}
     with _single_threaded(), screen.task("replays", len(jobs)) as advance:
@@ -122,8 +128,14 @@ def _begin(tables: Sequence[Table]) -> None:
 
 def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
     table = _tables[row]
-    made = sampler_of(composed([f"sampler={sampler}", f"seed={seed}"]), 0)
-    return replayed(table, made, rules.budget, split(table, seed, rules.questions))
+    return replayed(table, _made(sampler, seed), rules.budget, split(table, seed, rules.questions), rules.ratios)
+
+
+def _made(name: str, seed: int) -> BaseSampler:
+    """The sampler of a file of conf/sampler or, with its defaults, of a class such as optuna.samplers.TPESampler."""
+    if "." in name:
+        return build({"_target_": name, "seed": seed})  # type: ignore[no-any-return]
+    return sampler_of(composed([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
 
 
 @contextmanager

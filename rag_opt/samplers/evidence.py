@@ -46,12 +46,12 @@ class Known:
 
 
 def known_from(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> Known:
-    """Those trials that have a finite value for every objective; a pruned one's is the last that it reported."""
+    """Those trials that have a finite value for every objective; a pruned one's is the mean of what it reported."""
     signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions])
     longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
     rows, values, noise = [], [], []
     for t in trials:
-        told = t.values if t.state == TrialState.COMPLETE else _last(t)
+        told = t.values if t.state == TrialState.COMPLETE else _partial(t)
         if told is not None and len(told) == len(signs) and np.isfinite(told).all():
             rows.append(t)
             values.append(signs * told)
@@ -65,8 +65,10 @@ def known_from(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> 
     )
 
 
-def _last(trial: FrozenTrial) -> Sequence[float] | None:
-    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None
+def _partial(trial: FrozenTrial) -> Sequence[float] | None:
+    """The mean of what it reported: some report means so far, others a question's score at a time."""
+    reported = list(trial.intermediate_values.values())
+    return [float(np.mean(reported))] if reported else None
 
 
 def chosen_from(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:

@@ -41,6 +41,9 @@ KNOWN = 120
 FOREIGN = 40
 """Trials at most of each earlier study."""
 
+FREE = 0.1
+"""Of the dearest candidate's seconds, what counts for one that costs nothing: it takes a trial, too."""
+
 ELITE = 5
 """Of the best trials the neighbourhood is looked at."""
 
@@ -205,7 +208,8 @@ def _chosen(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) 
     """The pool in order of what is expected of it, for each second where these are given."""
     worth = belief.worth(space, pool)
     if seconds is not None:
-        worth = worth - np.log(np.maximum([seconds(space.params(row)) for row in pool], 1e-3))
+        taken = np.array([seconds(space.params(row)) for row in pool])
+        worth = worth - np.log(taken + FREE * max(float(taken.max()), 1e-9))
     return pool[np.argsort(-worth, kind="stable")]
 
 

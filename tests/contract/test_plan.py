@@ -142,7 +142,7 @@ BAD = {
         RagOptError,
         "store.path: /proc/nope can't be read or written",
     ),
-    "a sampler's unknown parameter": (["+sampler.nonsense=1"], ConfigError, "TPESampler: .*nonsense"),
+    "a sampler's unknown parameter": (["+sampler.nonsense=1"], ConfigError, "RagSampler: .*nonsense"),
     "an untrusted sampler": (["sampler._target_=os.system"], ConfigError, "os.system is not below a trusted module"),
     "an untrusted pruner": (["pruner._target_=os.system"], ConfigError, "os.system is not below a trusted module"),
     "brute force over intervals": (["sampler=brute_force"], SearchSpaceError, "can't try every value of retriever.k1"),

@@ -111,7 +111,7 @@ def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Fi
     )
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["rag", "tpe", "gp", "qmc", "random"])
 def test_one_worker_killed_at_three_points_draws_what_an_uninterrupted_one_does(
     stored, tmp_path, sampler: str, figure: Figure
 ) -> None:

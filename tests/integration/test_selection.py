@@ -31,7 +31,7 @@ def study_of(folder: Path) -> optuna.Study:
 # ---- nothing is measured twice
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("sampler", ["rag", "tpe", "random", "gp"])
 def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(animals, tmp_path, sampler: str) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 11)"})
     start(animals, tmp_path, *space, f"sampler={sampler}", "n_trials=30")
@@ -126,7 +126,7 @@ def test_where_no_trial_keeps_the_constraints_that_is_the_result(animals, tmp_pa
     assert not (outcome.folder / "best.yaml").exists()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("sampler", ["rag", "tpe", "gp", "nsga2"])
 def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, sampler: str) -> None:
     words = ["objective=quality_cost", "objective.constraints=['latency <= 5 s']", "pruner=race", "pruner.least=3"]
     start(animals, tmp_path, *words, f"sampler={sampler}", "n_trials=14", "evaluation.batches=7")

@@ -42,7 +42,7 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     study = study_of(tmp_path)
     assert [trial.state for trial in study.trials if trial.state == TrialState.RUNNING] == []
     assert len(study.trials) == 8
-    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", *["random"] * 4]
+    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", "sequence", *["model"] * 3]
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
     assert best["retriever"]["top_k"] == session.measured_config([*animals])["retriever"]["top_k"] or best
@@ -85,7 +85,7 @@ def test_optuna_dashboard_finds_the_command_in_the_note(animals, tmp_path) -> No
         assert trial.user_attrs["command"] in get_note_from_system_attrs(attributes, trial._trial_id)["body"]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsga2"])
+@pytest.mark.parametrize("sampler", ["rag", "tpe", "random", "qmc", "gp", "nsga2"])
 def test_a_study_in_parts_is_bit_equal_to_one_in_one_go(animals, tmp_path, sampler: str) -> None:
     start(animals, tmp_path, f"sampler={sampler}", "n_trials=14", "name=whole")
     for total in (3, 9, 14):

@@ -183,7 +183,7 @@ def test_a_study_becomes_a_table(animals, tmp_path) -> None:
 
 def test_the_difference_is_paired_by_seed() -> None:
     def entry(sampler: str, regrets: list[float]) -> contest.Entry:
-        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 0.0) for r in regrets)
+        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 0.0, 0.0) for r in regrets)
         return contest.Entry("t", sampler, runs)
 
     held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, 1)

@@ -1,0 +1,232 @@
+"""Samplers on the recorded grids → studies/samplers/README.md and regret.svg: `nox -s bench -- samplers`.
+
+`--seeds 5` makes a small run, into studies/samplers/quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+
+from rag_opt import contest, environment, summary
+from rag_opt.contest import Contest, Rules
+from rag_opt.progress import Screen
+from rag_opt.samplers import RagSampler
+from rag_opt.tables import Table, read
+
+mpl.use("svg")
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).resolve().parent
+TPE = "optuna.samplers.TPESampler"
+BASELINES = ("random", "qmc", TPE, "tpe", "greedy", "gp")
+BUDGETS = (10, 20, 30)
+BUDGET = 40
+NOISY = 20
+"""Questions of a noisy search."""
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
+"""Of the noise, below which an expected gain ends a search."""
+
+LEAST = 15
+"""Measurements before which no search ends."""
+
+NAMES = {TPE: "TPE (Optuna's defaults)", "tpe": "TPE (multivariate, group)", "gp": "GPSampler", "greedy": "greedy"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=30)
+    given = parser.parse_args()
+    environment.quiet_optuna()
+    tables = [read(path) for path in sorted((HERE / "grids").glob("*.parquet"))]
+    grids = [table for table in tables if table.whole]
+    mixed = [table for table in tables if not table.whole]
+    place = HERE if given.seeds == 30 else HERE / "quick"
+    place.mkdir(exist_ok=True)
+    with Screen() as screen:
+        rules = Rules(given.seeds, BUDGET)
+        every = (*BASELINES, "rag")
+        whole = contest.held(grids, every, rules, screen)
+        noisy = contest.held(grids, every, dataclasses.replace(rules, questions=NOISY), screen)
+        real = contest.held(mixed, every, rules, screen)
+        costs = contest.held(grids, ("rag", "rag_seconds"), rules, screen)
+        stops = contest.held(grids, ("rag", "tpe"), dataclasses.replace(rules, ratios=True), screen)
+    parts = [
+        HEAD.format(**_about(given.seeds)),
+        "## The data\n",
+        *summary.pipes((["table", "what it is"], [[table.name, contest.described(table)] for table in tables])),
+        *_compared("## Whole grids\n", whole),
+        *_beside(whole),
+        *_compared(f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n", noisy),
+        *_compared("## Spaces with real numbers\n", real),
+        *_walls(costs),
+        *_stops(stops, grids),
+        f"\n## A draw\n\n100 trials × 15 parameters: {_draw():.0f} ms (median of 15 draws, one thread).\n",
+    ]
+    _drawn(whole, place / "regret.svg")
+    notes = (HERE / "notes.md").read_text("utf-8")
+    (place / "README.md").write_text("\n".join([*parts, notes]), "utf-8")
+    print(f"open:      {place / 'README.md'}")
+
+
+HEAD = """# Samplers, replayed on recorded grids
+
+Made by `nox -s bench -- samplers` from the tables in [grids](grids), which [record.py](record.py) recorded. {seeds}
+seeds; each draws halves of the questions anew, searches on one and looks at the other. Regret: 0 is the best
+configuration, 1 the median one. {when}, {cores} cores, CPython {python}, optuna {optuna}.
+
+![regret by number of measured configurations](regret.svg)
+"""
+
+
+def _about(seeds: int) -> dict[str, object]:
+    return {
+        "seeds": seeds,
+        "when": f"{datetime.now(UTC):%d %B %Y}",
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "optuna": optuna.__version__,
+    }
+
+
+def _compared(title: str, held: Contest) -> list[str]:
+    """The mean over tables, and what rag is better by at each budget, against each and the best of the others."""
+    told = f"\nregret of rag less the other's, mean of {len(held.tables)} tables, with 95 % intervals over seeds:\n"
+    header = ["against", *(f"at {at}" for at in BUDGETS)]
+    rows = [[_name(other), *(_interval(held, other, at) for at in BUDGETS)] for other in BASELINES]
+    best = ["the best of them", *(_interval(held, _best(held, at), at) for at in BUDGETS)]
+    table = contest.rows(held, held.tables)
+    named = (table[0], [[_name(row[0]), *row[1:]] for row in table[1]])
+    return [f"\n{title}", *summary.pipes(named), told, *summary.pipes((header, [*rows, best])), ""]
+
+
+def _best(held: Contest, at: int) -> str:
+    return min(BASELINES, key=lambda name: float(np.mean([entry.regret(at).mean() for entry in held.of(name)])))
+
+
+def _interval(held: Contest, other: str, at: int) -> str:
+    mean, low, high = contest.difference(held, "rag", other, at)
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _beside(held: Contest) -> list[str]:
+    """Table by table, rag beside TPE, and whether it is worse by more than a standard error anywhere."""
+    header = ["table", *(f"rag at {at}" for at in BUDGETS), *(f"TPE at {at}" for at in BUDGETS), "worse by > 1 SE"]
+    rows = []
+    for mine, theirs in zip(held.of("rag"), held.of(TPE), strict=True):
+        apart = [mine.regret(at) - theirs.regret(at) for at in BUDGETS]
+        worse = [each.mean() > each.std(ddof=1) / np.sqrt(len(each)) for each in apart]
+        values = [f"{entry.regret(at).mean():.3f}" for entry in (mine, theirs) for at in BUDGETS]
+        rows.append([mine.table, *values, "yes" if any(worse) else "no"])
+    verdicts = [f"- {contest.verdict(held, table)}" for table in held.tables]
+    return ["\n### Each grid\n", *summary.pipes((header, rows)), "", *verdicts, ""]
+
+
+def _walls(held: Contest) -> list[str]:
+    rows = []
+    for entry in held.entries:
+        walls = np.array([run.wall for run in entry.runs])
+        share = np.isfinite(entry.reached).mean()
+        rows.append([entry.table, entry.sampler, f"{np.median(walls):.0f} s", f"{walls.mean():.0f} s", f"{share:.0%}"])
+    header = ["table", "sampler", "median wall", "mean wall", f"reached in {BUDGET}"]
+    plain, timed = (
+        np.mean([np.mean([run.wall for run in entry.runs]) for entry in held.of(name)])
+        for name in ("rag", "rag_seconds")
+    )
+    told = f"\nMean over the tables: {timed / plain - 1:+.0%} of time with rag_seconds.\n"
+    title = "\n## Improvement per second\n\nSeconds until 99 % of the best, by the stages' timings, nothing stored.\n"
+    return [title, *summary.pipes((header, rows)), told]
+
+
+def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
+    """What ending a search at a share of the noise spares, and how often what it misses is more than the noise."""
+    rows = []
+    noise = {table.name: _noise(table) for table in tables}
+    for name in held.samplers:
+        for share in SHARES:
+            ends, missed, unseen, wrong = [], [], [], []
+            for entry in held.of(name):
+                for run in entry.runs:
+                    below = [at for at, ratio in enumerate(run.ratios, 1) if at >= LEAST and ratio < share]
+                    end = below[0] if below else BUDGET
+                    ends.append(end)
+                    missed.append(run.dev[end - 1] - run.dev[-1])
+                    unseen.append(run.test[end - 1] - run.test[-1])
+                    wrong.append(missed[-1] > noise[entry.table])
+            figures = [f"{np.mean(ends):.1f}", f"{1 - np.mean(ends) / BUDGET:.0%}", f"{np.mean(missed):.4f}"]
+            rows.append([name, f"{share:g}", *figures, f"{np.mean(unseen):+.4f}", f"{np.mean(wrong):.1%}"])
+    header = ["sampler", "share", "trials", f"spared of {BUDGET}", "dev regret missed", "unseen regret missed", "wrong"]
+    told = (
+        f"\n## Ending early (stopping=regret, after {LEAST} trials)\n\nWrong: {BUDGET} trials found what is better on "
+        "dev by more than the noise, the standard error of the difference between the best ones.\n"
+    )
+    return [told, *summary.pipes((header, rows)), ""]
+
+
+def _noise(table: Table) -> float:
+    """In units of regret, on half of the questions."""
+    from rag_opt.enough import RIVALS, noise_of
+
+    values = table.values()
+    order = np.argsort(-values)
+    noise = np.sqrt(2) * noise_of(table.scores[order[0]], table.scores[order[1 : RIVALS + 1]])
+    return float(noise / (values.max() - np.median(values)))
+
+
+def _draw() -> float:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
+
+    def objective(trial: optuna.Trial) -> float:
+        value = sum(trial.suggest_categorical(f"c{index}", ["a", "b", "c", "d"]) == "a" for index in range(6))
+        value -= sum((trial.suggest_float(f"f{index}", 0, 1) - 0.3) ** 2 for index in range(5))
+        return value + sum(trial.suggest_int(f"i{index}", 1, 20) / 20 for index in range(4))
+
+    study.optimize(objective, n_trials=100)
+    study.sampler = RagSampler(seed=0)
+    taken = []
+    for _ in range(15):
+        trial = study.ask()
+        start = time.perf_counter()
+        objective(trial)
+        taken.append(time.perf_counter() - start)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    return 1000 * float(np.median(taken))
+
+
+def _drawn(held: Contest, path: Path) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    steps = np.arange(1, BUDGET + 1)
+    for name in held.samplers:
+        dev = np.mean([[run.dev for run in entry.runs] for entry in held.of(name)], axis=0)
+        test = np.mean([[run.test for run in entry.runs] for entry in held.of(name)], axis=0)
+        for axes, runs in ((left, dev), (right, test)):
+            mean, error = runs.mean(axis=0), runs.std(axis=0, ddof=1) / np.sqrt(len(runs))
+            (line,) = axes.plot(steps, mean, label=_name(name), linewidth=2.5 if name == "rag" else 1.2)
+            axes.fill_between(steps, mean - error, mean + error, color=line.get_color(), alpha=0.15, linewidth=0)
+    left.set(title="on the questions searched", ylabel="regret", xlabel="measured configurations", ylim=(0, 1))
+    right.set(title="on unseen questions", xlabel="measured configurations")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _name(sampler: str) -> str:
+    return NAMES.get(sampler, sampler)
+
+
+if __name__ == "__main__":
+    main()
+    environment.leave()
