@@ -29,9 +29,6 @@ Seconds = Callable[[Mapping[str, Any]], float]
 Cost = Callable[[Study], Seconds]
 """From a study, what a configuration of it would take."""
 
-DRAWS = 64
-"""Of the hyperparameters, for each trial."""
-
 POOL = 40_000
 """Candidates × known configurations that are looked at: fifty milliseconds."""
 
@@ -128,14 +125,15 @@ class RagSampler(BaseSampler):
     def expected_gain(self, study: Study) -> float:
         """By how much the best configuration that no trial has measured is expected to exceed the best one.
 
-        In the objective's units, constraints kept; 0 where everything was measured, nan before two trials are complete
+        In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough trials
         and for several objectives.
         """
         trials = whole(study)
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        if len(complete) < 2 or len(study.directions) > 1:
+        space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
+        if len(complete) < 2 or len(study.directions) > 1 or not space:
             return np.nan
-        considered = self._considered(study, None, self.infer_relative_search_space(study, complete[-1]), trials)
+        considered = self._considered(study, None, space, trials)
         if not len(considered.pool):
             return 0.0
         worth = considered.belief.worth(considered.space, considered.pool)
@@ -176,9 +174,8 @@ class RagSampler(BaseSampler):
             space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
         else:
             space = learnt([within(t, names) for t in every], [dict(search_space)])
-        others = [
-            t for t in study.get_trials(deepcopy=False) if t.params and (trial is None or t.number != trial.number)
-        ]
+        own = None if trial is None else trial.number
+        others = [t for t in study.get_trials(deepcopy=False) if t.params and t.number != own]
         pending = [within(t, names) for t in others if t.state == TrialState.RUNNING]
         failed = [within(t, names) for t in others if t.state == TrialState.FAIL]
         rng = self._rng(len(trials) + len(pending), "")

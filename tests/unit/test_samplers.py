@@ -335,3 +335,16 @@ def test_they_need_nothing_but_optuna_numpy_and_scipy() -> None:
             for name in names:
                 allowed = standard | {"__future__", "optuna", "numpy", "scipy"}
                 assert name.partition(".")[0] in allowed or name.startswith("rag_opt.samplers."), (path.name, name)
+
+
+def test_the_expected_gain_falls_to_nothing_as_everything_is_measured() -> None:
+    space = {"a": CategoricalDistribution(list(range(6))), "b": CategoricalDistribution(list(range(5)))}
+    study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0))
+    gains = []
+    for _ in range(30):
+        trial = study.ask(space)
+        study.tell(trial, trial.params["a"] + 0.1 * trial.params["b"])
+        gains.append(RagSampler(seed=0).expected_gain(study))
+    assert np.isnan(gains[0])
+    assert gains[5] > gains[15] > gains[28]
+    assert gains[29] == 0

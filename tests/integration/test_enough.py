@@ -1,0 +1,53 @@
+"""A search that ends when another trial can gain less than its questions tell apart."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import optuna
+import pytest
+
+from rag_opt.enough import SETTLED, Outlook, line, noise_of
+from rag_opt.errors import ConfigError
+from tests.conftest import animals_study
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_search_ends_early_says_why_and_goes_on_when_told_to(animals, tmp_path, capfd) -> None:
+    words = ["n_trials=40", "stopping=regret", "stopping.after=8", "stopping.share=1"]
+    folder = animals_study(animals, tmp_path, *words)
+    told = capfd.readouterr().err
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    found = json.loads(study.user_attrs[SETTLED])
+    measured = [t for t in study.trials if "repeats" not in t.user_attrs]
+    assert 8 <= len(measured) == found["trials"] < 40
+    assert found["gain"] < found["noise"]
+    assert f"stopped after {len(measured)} trials" in told
+    assert "stopping=none goes on from here" in told
+    assert f"Stopped after {len(measured)} trials" in (folder / "report.md").read_text()
+    animals_study(animals, tmp_path, f"n_trials={len(measured) + 3}")
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    assert len([t for t in study.trials if "repeats" not in t.user_attrs]) == len(measured) + 3
+    assert "Stopped after" not in (folder / "report.md").read_text()
+
+
+def test_several_objectives_have_no_regret(animals, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="the regret of several objectives"):
+        animals_study(animals, tmp_path, "objective.metrics=[nDCG@10,R@5]", "stopping=regret")
+
+
+def test_the_noise_is_the_standard_error_of_the_difference() -> None:
+    best, rival = np.array([0.9, 0.5, 0.7, 0.8]), np.array([0.8, 0.6, 0.4, 0.8])
+    apart = best - rival
+    assert noise_of(best, [rival]) == pytest.approx(apart.std(ddof=1) / 2)
+    assert noise_of(best, [rival, best]) == noise_of(best, [rival])
+    assert np.isnan(noise_of(best, []))
+    assert not Outlook(9, 0.01, float("nan")).enough(1)
+    assert not Outlook(9, float("nan"), 0.1).enough(1)
+    assert Outlook(9, 0.01, 0.1).enough(0.2)
+
+
+def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
+    assert line({SETTLED: "{}"}, 3) == line({SETTLED: "[1]"}, 3) == line({SETTLED: '{"trials": "x"}'}, 3) == ""
