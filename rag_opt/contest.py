@@ -20,9 +20,9 @@ from rich.console import Console
 from rag_opt import environment, page, summary
 from rag_opt.config import composed
 from rag_opt.figures import Plot, dressed
-from rag_opt.plan import sampler_of
+from rag_opt.plan import pruner_of, sampler_of
 from rag_opt.progress import Screen
-from rag_opt.replaying import Run, replayed, split
+from rag_opt.replaying import Run, Search, replayed, split
 from rag_opt.summary import Rows
 from rag_opt.tables import Table
 from rag_opt.trust import build
@@ -94,9 +94,13 @@ class Rules:
 
 
 def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
-    """Every sampler (names of conf/sampler) on every table, so many times; raises ConfigError for an unknown name."""
+    """Every sampler on every table, so many times; raises ConfigError for an unknown name.
+
+    Names are of conf/sampler; after a + stands one of conf/pruner, such as rag+race.
+    """
     for name in samplers:
-        _made(name, 0)
+        _made(name.partition("+")[0], 0)
+        pruner_of(composed([f"pruner={name.partition('+')[2] or 'none'}"]))
     jobs = [(row, name, seed) for row in range(len(tables)) for name in samplers for seed in range(rules.seeds)]
     runs: dict[tuple[int, str], list[Run]] = {}
     with _single_threaded(), screen.task("replays", len(jobs)) as advance:
@@ -128,7 +132,10 @@ def _begin(tables: Sequence[Table]) -> None:
 
 def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
     table = _tables[row]
-    return replayed(table, _made(sampler, seed), rules.budget, split(table, seed, rules.questions), rules.ratios)
+    name, _, pruner = sampler.partition("+")
+    pruners = pruner_of(composed([f"pruner={pruner or 'none'}"]))
+    search = Search(table, _made(name, seed), split(table, seed, rules.questions), pruners)
+    return replayed(search, rules.budget, rules.ratios)
 
 
 def _made(name: str, seed: int) -> BaseSampler:
@@ -169,7 +176,7 @@ def rows(contest: Contest, tables: Sequence[str]) -> Rows:
     """One row a sampler: over the runs of these tables, with standard errors over seeds."""
     budgets = [at for at in BUDGETS if at < contest.budget]
     header = ["sampler", "to 99 %: half", "9 of 10", *(f"regret at {at}" for at in [*budgets, contest.budget])]
-    header += [f"unseen at {contest.budget}", "random", "ms a draw"]
+    header += [f"unseen at {contest.budget}", "asked", "random", "ms a draw"]
     return header, [_row(contest, name, tables, [*budgets, contest.budget]) for name in contest.samplers]
 
 
@@ -182,6 +189,7 @@ def _row(contest: Contest, sampler: str, tables: Sequence[str], budgets: Sequenc
         *(_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
         *(_mean([entry.regret(at) for entry in entries]) for at in budgets),
         _mean([entry.regret(budgets[-1], "test") for entry in entries]),
+        f"{np.mean([run.asked for run in runs]):.0%}",
         f"{np.mean([run.random for run in runs]):.0%}",
         f"{1000 * np.mean([run.seconds for run in runs]):.1f}",
     ]
@@ -268,7 +276,7 @@ def written(contest: Contest, out: Path) -> Path:
 
 TOLD = (
     "Measurements until 99 % of the best; regret (0: the best configuration, 1: the median one) with standard errors "
-    "over seeds; share of draws at random; milliseconds a draw."
+    "over seeds; shares of the questions asked and of draws at random; milliseconds a draw."
 )
 
 

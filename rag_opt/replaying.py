@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from rag_opt.enough import RIVALS, noise_of
 from rag_opt.history import RANDOM, drawn
+from rag_opt.racing import Race
+from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import ATTRIBUTE, Key, key_of
 from rag_opt.tables import Table
@@ -22,6 +26,9 @@ ONCE = {
     "evaluation": ("splitter", "embedder", "index", "reranker", "query", "generator"),
 }
 """By stage, the groups on whose parameters its results depend: what a store keeps."""
+
+BATCHES = 10
+"""In which a trial's questions are asked where it may be pruned."""
 
 GIVE_UP_AFTER = 200
 """Draws in a row that were measured before, after which a search has nothing new to try."""
@@ -36,7 +43,8 @@ class Run:
 
     `dev` and `test` are the regrets of the best on dev after each measurement; `reached` is the number of measurements
     until 99 % of the best dev value (nan: never), `wall` the seconds that these would have taken with nothing stored
-    before (to the end, where it was never reached), `random` the share of draws at random, `seconds` those of one draw.
+    before (to the end, where it was never reached), `asked` the share of their
+    questions that was asked before they were pruned, `random` that of draws at random, `seconds` those of one draw.
     `ratios` are, after each measurement, what another one was expected to gain over the noise, where asked for.
     """
 
@@ -45,6 +53,7 @@ class Run:
     test: Regrets
     reached: float
     wall: float
+    asked: float
     random: float
     seconds: float
     ratios: tuple[float, ...] = ()
@@ -66,54 +75,110 @@ def split(table: Table, seed: int, measured: int | None = None) -> Split:
     return Split(dev, test, order[: len(dev)][:measured])
 
 
-def replayed(table: Table, sampler: BaseSampler, budget: int, questions: Split, ratios: bool = False) -> Run:
-    """A search of so many measurements, or of the whole table; a configuration drawn again costs nothing."""
-    told = table.values(questions.measured)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    rows: list[int] = []
-    gains: list[float] = []
-    draws, by_chance, again, spent = 0, 0, 0, 0.0
-    while len(rows) < min(budget, len(told)) and again < GIVE_UP_AFTER:
+@dataclass
+class Search:
+    """One search over a table; `pruner` stops trials early: one of Optuna's, and a race beside it or None."""
+
+    table: Table
+    sampler: BaseSampler
+    questions: Split
+    pruner: tuple[BasePruner, Race | None] = (NopPruner(), None)
+    rows: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    asked: int = 0
+    draws: int = 0
+    random: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        sign = 1.0 if self.table.maximize else -1.0
+        self.scores = sign * self.table.scores[:, self.questions.measured]
+        self.means = np.nanmean(self.scores, axis=1)
+        self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner[0])
+
+    def step(self) -> bool:
+        """Draw and measure a configuration; whether it is a new one."""
         start = time.perf_counter()
-        trial = study.ask()
-        row = table.asked(trial)
-        spent += time.perf_counter() - start
-        draws += 1
-        by_chance += drawn(sampler, trial) == RANDOM
-        again = again + 1 if row in rows else 0
-        if not again:
-            rows.append(row)
-        trial.set_user_attr(ATTRIBUTE, dict(table.seconds[row]))
-        study.tell(trial, float(told[row]))
-        if ratios and not again:
-            gains.append(_ratio(table, questions, rows, study))
-    found = _judged(table, questions, tuple(rows), budget, by_chance / draws, spent / draws)
-    return replace(found, ratios=tuple(gains))
+        trial = self.study.ask()
+        row = self.table.asked(trial)
+        self.seconds += time.perf_counter() - start
+        self.draws += 1
+        self.random += drawn(self.sampler, trial) == RANDOM
+        trial.set_user_attr(ATTRIBUTE, dict(self.table.seconds[row]))
+        new = row not in self.rows
+        lost = self._pruned(trial, row) if new else self.values[self.rows.index(row)] == -np.inf
+        if new:
+            self.rows.append(row)
+            self.values.append(-np.inf if lost else float(self.means[row]))
+        if lost:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, float(self.means[row]))
+        return new
+
+    def _pruned(self, trial: optuna.Trial, row: int) -> bool:
+        """Ask the questions batch by batch, until the trial has lost or none is left."""
+        scores, (pruner, race) = self.scores[row], self.pruner
+        if isinstance(pruner, NopPruner) and race is None:
+            self.asked += len(scores)
+            return False
+        before = 0
+        for batch, part in enumerate(np.array_split(np.arange(len(scores)), BATCHES), 1):
+            count = before + len(part)
+            self.asked += len(part)
+            if count == len(scores):
+                return False
+            if race is not None and self._raced_out(race, scores[:count]):
+                return True
+            reports = enumerate(scores[before:count], before) if isinstance(pruner, WilcoxonPruner) else ()
+            for step, score in reports or [(batch, np.nanmean(scores[:count]))]:
+                trial.report(float(score), step)
+            before = count
+            if trial.should_prune():
+                return True
+        return False
+
+    def _raced_out(self, race: Race, scores: Scores) -> bool:
+        best = [{"": self.scores[self.rows[int(np.argmax(self.values))]]}] if self.rows else []
+        return race.lost({"": scores}, best, {"": 1.0})
+
+    def ratio(self) -> float:
+        """What another measurement is expected to gain over the noise."""
+        order = np.array(self.rows)[np.argsort(-np.array(self.values), kind="stable")]
+        noise = noise_of(self.scores[order[0]], list(self.scores[order[1 : RIVALS + 1]]))
+        return RagSampler(seed=0).expected_gain(self.study) / noise
 
 
-def _ratio(table: Table, questions: Split, rows: Sequence[int], study: optuna.Study) -> float:
-    scores = table.scores[:, questions.measured]
-    order = sorted(rows, key=lambda row: -np.nanmean(scores[row]) if table.maximize else np.nanmean(scores[row]))
-    noise = noise_of(scores[order[0]], [scores[row] for row in order[1 : RIVALS + 1]])
-    return RagSampler(seed=0).expected_gain(study) / noise
+def replayed(search: Search, budget: int, ratios: bool = False) -> Run:
+    """A search of so many measurements, or of the whole table; a configuration drawn again costs nothing."""
+    gains: list[float] = []
+    again = 0
+    while len(search.rows) < min(budget, len(search.means)) and again < GIVE_UP_AFTER:
+        new = search.step()
+        again = 0 if new else again + 1
+        if new and ratios:
+            gains.append(search.ratio())
+    return _judged(search, budget, gains)
 
 
-def _judged(table: Table, questions: Split, rows: tuple[int, ...], budget: int, random: float, seconds: float) -> Run:
-    told, dev, test = (table.values(part) for part in (questions.measured, questions.dev, questions.test))
-    found = told[list(rows)]
+def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
+    dev, test = (search.table.values(part) for part in (search.questions.dev, search.questions.test))
+    rows, values = np.array(search.rows), np.array(search.values)
     # The first of equals stays the best.
-    best = np.array(rows)[np.array([int(found[: count + 1].argmax()) for count in range(len(rows))])]
+    best = rows[np.array([int(values[: count + 1].argmax()) for count in range(len(rows))])]
     best = np.append(best, np.repeat(best[-1], budget - len(best)))
     near = np.flatnonzero(dev[best] >= dev.max() - 0.01 * abs(dev.max()))
     reached = float(near[0] + 1) if len(near) else np.nan
     return Run(
-        rows=rows,
+        rows=tuple(search.rows),
         dev=_regret(dev, best),
         test=_regret(test, best),
         reached=reached,
-        wall=_wall(table, rows[: int(reached) if len(near) else None]),
-        random=random,
-        seconds=seconds,
+        wall=_wall(search.table, search.rows[: int(reached) if len(near) else None]),
+        asked=search.asked / (len(rows) * len(search.questions.measured)),
+        random=search.random / search.draws,
+        seconds=search.seconds / search.draws,
+        ratios=tuple(gains),
     )
 
 

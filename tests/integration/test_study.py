@@ -42,7 +42,14 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     study = study_of(tmp_path)
     assert [trial.state for trial in study.trials if trial.state == TrialState.RUNNING] == []
     assert len(study.trials) == 8
-    assert [t.user_attrs["origin"] for t in study.trials] == ["baseline", "seed", "seed", "seed", "sequence", *["model"] * 3]
+    assert [t.user_attrs["origin"] for t in study.trials] == [
+        "baseline",
+        "seed",
+        "seed",
+        "seed",
+        "sequence",
+        *["model"] * 3,
+    ]
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
     assert best["retriever"]["top_k"] == session.measured_config([*animals])["retriever"]["top_k"] or best

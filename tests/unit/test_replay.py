@@ -12,8 +12,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 
 from rag_opt import contest, replay
+from rag_opt.config import composed
 from rag_opt.errors import StudyError
-from rag_opt.replaying import replayed, split
+from rag_opt.plan import pruner_of
+from rag_opt.replaying import Search, replayed, split
 from rag_opt.samplers import RagSampler
 from rag_opt.tables import Table, read, recorded, table_of, write
 from tests.conftest import animals_study
@@ -95,7 +97,7 @@ def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() ->
     questions = split(table, 3)
     assert not set(questions.dev) & set(questions.test)
     assert len(questions.dev) == len(questions.test) == 20
-    run = replayed(table, RandomSampler(seed=0), len(table.configurations), questions)
+    run = replayed(Search(table, RandomSampler(seed=0), questions), len(table.configurations))
     assert sorted(run.rows) == list(range(len(table.configurations)))
     dev, test = table.values(questions.dev), table.values(questions.test)
     best = int(dev.argmax())
@@ -108,7 +110,7 @@ def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() ->
 
 
 def test_a_configuration_drawn_again_costs_nothing() -> None:
-    run = replayed(grid(), RandomSampler(seed=0), 20, split(grid(), 0))
+    run = replayed(Search(grid(), RandomSampler(seed=0), split(grid(), 0)), 20)
     assert len(set(run.rows)) == len(run.rows) == 20
     assert run.random == 1
 
@@ -116,15 +118,17 @@ def test_a_configuration_drawn_again_costs_nothing() -> None:
 def test_losses_are_minimised() -> None:
     table = grid()
     losses = Table(**{**vars_of(table), "maximize": False}, scores=-table.scores, seconds=table.seconds)
-    runs = [replayed(t, RagSampler(seed=0), 12, split(t, 0)) for t in (table, losses)]
+    runs = [replayed(Search(t, RagSampler(seed=0), split(t, 0)), 12) for t in (table, losses)]
     assert runs[0].rows == runs[1].rows
     assert runs[0].dev == pytest.approx(runs[1].dev)
 
 
 def test_the_sampler_beats_chance_on_the_grid() -> None:
     table = grid()
-    ours = np.mean([replayed(table, RagSampler(seed=s), 12, split(table, s)).dev for s in range(8)], axis=0)
-    chance = np.mean([replayed(table, RandomSampler(seed=s), 12, split(table, s)).dev for s in range(8)], axis=0)
+    ours = np.mean([replayed(Search(table, RagSampler(seed=s), split(table, s)), 12).dev for s in range(8)], axis=0)
+    chance = np.mean(
+        [replayed(Search(table, RandomSampler(seed=s), split(table, s)), 12).dev for s in range(8)], axis=0
+    )
     assert ours[9] < 0.5 * chance[9]
 
 
@@ -183,10 +187,25 @@ def test_a_study_becomes_a_table(animals, tmp_path) -> None:
 
 def test_the_difference_is_paired_by_seed() -> None:
     def entry(sampler: str, regrets: list[float]) -> contest.Entry:
-        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 0.0, 0.0) for r in regrets)
+        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 1.0, 0.0, 0.0) for r in regrets)
         return contest.Entry("t", sampler, runs)
 
     held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, 1)
     mean, low, high = contest.difference(held, "a", "b", 1)
     assert mean == pytest.approx(-0.1)
     assert low == pytest.approx(high)
+
+
+@pytest.mark.parametrize("pruner", ["race", "median", "wilcoxon"])
+def test_pruners_are_replayed_on_the_questions(pruner: str) -> None:
+    """They spare questions, and what they stopped is never the best."""
+    table, asked = grid(questions=240), []
+    for seed in range(5):
+        pruners = pruner_of(composed([f"pruner={pruner}"]))
+        search = Search(table, RandomSampler(seed=seed), split(table, seed), pruners)
+        asked.append(replayed(search, 30).asked)
+        kept = [row for row, value in zip(search.rows, search.values, strict=True) if value > -np.inf]
+        assert kept
+        if pruner == "race":
+            assert int(table.values(split(table, seed).dev).argmax()) in kept
+    assert 0.1 < min(asked) < 0.9
