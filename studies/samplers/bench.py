@@ -61,6 +61,7 @@ def main() -> None:
         noisy = contest.held(grids, every, dataclasses.replace(rules, questions=NOISY), screen)
         real = contest.held(mixed, every, rules, screen)
         costs = contest.held(grids, ("rag", "rag_seconds"), rules, screen)
+        pruned = contest.held(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
         stops = contest.held(grids, ("rag", "tpe"), dataclasses.replace(rules, ratios=True), screen)
     parts = [
         HEAD.format(**_about(given.seeds)),
@@ -70,6 +71,8 @@ def main() -> None:
         *_beside(whole),
         *_compared(f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n", noisy),
         *_compared("## Spaces with real numbers\n", real),
+        "\n## Pruners\n",
+        *summary.pipes(contest.rows(pruned, pruned.tables)),
         *_walls(costs),
         *_stops(stops, grids),
         f"\n## A draw\n\n100 trials × 15 parameters: {_draw():.0f} ms (median of 15 draws, one thread).\n",
