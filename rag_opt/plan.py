@@ -14,11 +14,12 @@ from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
+from rag_opt.databases import sqlite_path
 from rag_opt.datasets.checks import split
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
-from rag_opt.hiding import know
+from rag_opt.hiding import hide, know
 from rag_opt.keys import key_of
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
@@ -26,6 +27,7 @@ from rag_opt.progress import say
 from rag_opt.racing import Race
 from rag_opt.records import Dataset
 from rag_opt.replies import Purse
+from rag_opt.samplers import RagSampler
 from rag_opt.samplers.stock import PICKLED, refuse_pickles
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
@@ -137,12 +139,32 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
     for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
         if not isinstance(found, kind):
             raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
+    if isinstance(sampler, RagSampler):
+        _check_earlier(config, sampler)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
             f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
             "or a choice(…), or choose another sampler"
         )
+
+
+def _check_earlier(config: DictConfig, sampler: RagSampler) -> None:
+    """Raise ConfigError where a study that the sampler is to learn from can't be read."""
+    for each in plain(config.sampler).get("earlier", ()):
+        if set(each) != {"storage", "study_name"}:
+            raise ConfigError(f"sampler.earlier: {hide(str(each))}: a storage and a study_name are expected")
+        know(str(each["storage"]))
+        path = sqlite_path(str(each["storage"]))
+        if path is not None and not path.is_file():
+            raise ConfigError(f"sampler.earlier: there is no database {path}")
+    try:
+        sampler.foreign()
+    except Exception as error:
+        # Optuna, SQLAlchemy and the database's driver each have their own.
+        raise ConfigError(
+            f"sampler.earlier: a study can't be read: {type(error).__name__}: {hide(str(error))}"
+        ) from error
 
 
 def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:

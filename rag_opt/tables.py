@@ -22,7 +22,7 @@ from rag_opt.errors import StudyError
 from rag_opt.records import Scores
 from rag_opt.report import finished
 from rag_opt.samplers.agreement import distances
-from rag_opt.samplers.space import Space, learnt, plain_name
+from rag_opt.samplers.space import Space, learnt
 from rag_opt.search_space import Value, ask
 
 SUFFIX = ".parquet"
@@ -118,13 +118,11 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Value], Scores, Mapping[str, float]]] = {}
     distributions: dict[str, BaseDistribution] = {}
     for trial in history.finished(study, TrialState.COMPLETE):
-        params = {plain_name(name): value for name, value in trial.params.items()}
+        params = trial.params
         scores = scorebook.read(folder, trial.number).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
-        for name, distribution in trial.distributions.items():
-            if name == plain_name(name) or name not in distributions:
-                distributions[plain_name(name)] = distribution
+        distributions |= trial.distributions
         rows[tuple(params.items())] = params, scores, trial.user_attrs.get("seconds", {})
     most = max((len(scores) for _, scores, _ in rows.values()), default=0)
     kept = [row for row in rows.values() if len(row[1]) == most]

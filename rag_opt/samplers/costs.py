@@ -10,8 +10,6 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from rag_opt.samplers.space import plain_name
-
 ATTRIBUTE = "seconds"
 """User attribute of a trial: its seconds by stage."""
 
@@ -57,8 +55,7 @@ def seconds_after(
 
 def key_of(params: Mapping[str, Any], groups: Sequence[str]) -> Key:
     """Those parameters on which a stage depends."""
-    named = ((plain_name(name), value) for name, value in params.items())
-    return frozenset((name, value) for name, value in named if name.partition(".")[0] in groups)
+    return frozenset((name, value) for name, value in params.items() if name.partition(".")[0] in groups)
 
 
 def _alike(key: Key, known: Sequence[Key], seconds: Sequence[float]) -> float:

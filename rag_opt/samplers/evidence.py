@@ -12,7 +12,6 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.agreement import Floats
-from rag_opt.samplers.space import plain_name
 
 PARTIAL = 4.0
 """By how much a pruned trial's value is noisier than a whole one's, at least."""
@@ -106,4 +105,4 @@ def whole(study: Study) -> list[FrozenTrial]:
 
 def within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
     """The trial's parameters of these names."""
-    return {name: value for name, value in trial.params.items() if plain_name(name) in names}
+    return {name: value for name, value in trial.params.items() if name in names}

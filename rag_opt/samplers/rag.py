@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.belief import Belief, believed
 from rag_opt.samplers.evidence import chosen_from, known_from, whole, within
-from rag_opt.samplers.space import ABSENT, ENUMERATED, Space, Units, axis_of, learnt, plain_name, unseen
+from rag_opt.samplers.space import ABSENT, ENUMERATED, Space, Units, axis_of, learnt, unseen
 
 Seconds = Callable[[Mapping[str, Any]], float]
 Cost = Callable[[Study], Seconds]
@@ -65,7 +65,7 @@ class RagSampler(BaseSampler):
         self._seed = secrets.randbits(32) if seed is None else seed
         self._startup = n_startup_trials
         self._cost = cost
-        self._earlier = [(each["storage"], each["study_name"]) for each in earlier]
+        self._earlier = [(each.get("storage", ""), each.get("study_name", "")) for each in earlier]
 
     def reseed_rng(self) -> None:
         """For `n_jobs` of optuna: workers in threads see each other's running trials, so nothing needs a new seed."""
@@ -73,10 +73,9 @@ class RagSampler(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """All parameters that any trial had, once there were enough of them; those that never vary left out."""
         trials = whole(study)
-        earlier = self._foreign()
+        earlier = self.foreign()
         if len(trials) < self._startup and not any(earlier):
             return {}
-        # Names with a limited range stay as they were asked for: Optuna looks them up by name.
         union: dict[str, BaseDistribution] = {}
         for each in [*(past for others in earlier for past in others), *trials]:
             union |= each.distributions
@@ -92,9 +91,8 @@ class RagSampler(BaseSampler):
         params = self._proposed(study, trial, search_space, trials)
         found = {}
         for name, distribution in search_space.items():
-            value = params.get(plain_name(name))
-            if plain_name(name) in params and distribution._contains(distribution.to_internal_repr(value)):
-                found[name] = value
+            if name in params and distribution._contains(distribution.to_internal_repr(params[name])):
+                found[name] = params[name]
         return found
 
     def sample_independent(
@@ -119,7 +117,8 @@ class RagSampler(BaseSampler):
     def _rng(self, place: int, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
 
-    def _foreign(self) -> list[tuple[FrozenTrial, ...]]:
+    def foreign(self) -> list[tuple[FrozenTrial, ...]]:
+        """The finished trials of each earlier study; raises what Optuna does where one can't be read."""
         return [_trials_of(*each) for each in self._earlier]
 
     def expected_gain(self, study: Study) -> float:
@@ -167,8 +166,8 @@ class RagSampler(BaseSampler):
         trials: Sequence[FrozenTrial],
     ) -> Considered:
         """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
-        names = {plain_name(name) for name in search_space}
-        foreign = [[t for t in others if _counts(t)] for others in self._foreign()]
+        names = set(search_space)
+        foreign = [[t for t in others if _counts(t)] for others in self.foreign()]
         every = [*(t for others in foreign for t in others), *trials]
         if not every:
             space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))

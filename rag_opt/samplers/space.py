@@ -33,14 +33,6 @@ MOST_PARENTS = 3
 ENUMERATED = 20_000
 """Combinations that are listed, not drawn."""
 
-LIMITED = " up to "
-"""Part of a name under which one parameter is asked for with a smaller range: "overlap up to 40" is overlap."""
-
-
-def plain_name(name: str) -> str:
-    """The parameter's name without the limit of its range."""
-    return name.partition(LIMITED)[0]
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -152,8 +144,7 @@ class Space:
         values: list[list[Any]] = [[] for _ in self.axes]
         for row, each in enumerate(configurations):
             for name, value in each.items():
-                column = columns.get(name, columns.get(plain_name(name), -1))
-                if column >= 0:
+                if (column := columns.get(name, -1)) >= 0:
                     places[column].append(row)
                     values[column].append(value)
         for column, axis in enumerate(self.axes):
@@ -222,11 +213,8 @@ def learnt(configurations: Sequence[Params], distributions: Sequence[Mapping[str
     """The space that these configurations (at least one) are from; a parameter's last distribution is taken."""
     known: dict[str, BaseDistribution] = {}
     for each in distributions:
-        for name, distribution in each.items():
-            # Under its own name a parameter has its whole range.
-            if name == plain_name(name) or name not in known:
-                known[plain_name(name)] = distribution
-    order = _merged([[plain_name(name) for name in each] for each in configurations])
+        known |= each
+    order = _merged([list(each) for each in configurations])
     axes = tuple(axis_of(name, known[name]) for name in order)
     unconditional = Space(axes, (None,) * len(axes))
     units = unconditional.units(configurations)

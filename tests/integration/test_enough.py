@@ -51,3 +51,19 @@ def test_the_noise_is_the_standard_error_of_the_difference() -> None:
 
 def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
     assert line({SETTLED: "{}"}, 3) == line({SETTLED: "[1]"}, 3) == line({SETTLED: '{"trials": "x"}'}, 3) == ""
+
+
+def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refused(animals, tmp_path) -> None:
+    folder = animals_study(animals, tmp_path, "n_trials=10")
+    word = "sampler.earlier=[{{storage: 'sqlite:///{}', study_name: {}}}]"
+    later = animals_study(animals, tmp_path, "n_trials=8", "name=later", word.format(f"{folder}/study.db", "animals"))
+    study = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
+    assert [trial.user_attrs["origin"] for trial in study.trials[4:]] == ["model"] * (len(study.trials) - 4)
+    for given, said in (
+        (word.format(f"{tmp_path}/gone.db", "animals"), "there is no database"),
+        (word.format(f"{folder}/study.db", "nobody"), "a study can't be read"),
+        ("sampler.earlier=[{storage: 'sqlite:///a.db'}]", "a storage and a study_name are expected"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            animals_study(animals, tmp_path, "n_trials=8", "name=refused", given)
+    assert not (tmp_path / "gone.db").exists()
