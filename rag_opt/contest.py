@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from rich.console import Console
+from scipy import stats
 
 from rag_opt import environment, page, summary
 from rag_opt.config import composed
@@ -168,8 +169,16 @@ def difference(contest: Contest, sampler: str, other: str, at: int) -> tuple[flo
     """
     pairs = zip(contest.of(sampler), contest.of(other), strict=True)
     each = np.mean([mine.regret(at) - theirs.regret(at) for mine, theirs in pairs], axis=0)
-    half = 1.96 * each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
-    return float(each.mean()), float(each.mean() - half), float(each.mean() + half)
+    return interval(each)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean and its 95 % interval by Student's t; nan for that of fewer than two values."""
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
 
 
 def rows(contest: Contest, tables: Sequence[str]) -> Rows:
@@ -223,9 +232,10 @@ def verdict(contest: Contest, table: str) -> str:
             f"({ENOUGH:.0%} of the searches were within 1 % of the best)"
         )
     unseen = np.array([run.test for run in best.runs])
-    curve, error = unseen.mean(axis=0), unseen[:, -1].std() / np.sqrt(len(unseen))
-    settled = int(np.flatnonzero(curve <= curve[-1] + error)[0]) + 1
-    return f"{first}; on unseen questions nothing was gained after {settled} (regret {curve[-1]:.2f})."
+    later = [interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
+    settled = next(at for at, low in enumerate(later, 1) if not low > 0)
+    told = f"on unseen questions no gain can be shown after {settled} (regret {unseen[:, -1].mean():.2f})"
+    return f"{first}; {told}."
 
 
 def _enough(entry: Entry) -> float:
