@@ -24,6 +24,9 @@ from rag_opt.storage import Trials
 SETTLED = "rag_opt:settled"
 """Study attribute: after how many trials the search was stopped, and why, as JSON."""
 
+RULE = "rag_opt:settled_by"
+"""Study attribute: the rule that stopped it, `after` and `share`; by another one the search goes on."""
+
 RIVALS = 5
 """Trials next to the best from which the noise is taken."""
 
@@ -66,20 +69,34 @@ def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, t
 
 
 def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
-    """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason."""
-    rule = settings.stopping
-    if rule is None or trials < rule.after:
+    """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
+    rule, known = settings.stopping, _kept(study.user_attrs)
+    if rule is None:
+        if known is not None:
+            # The search goes on.
+            study.set_user_attr(SETTLED, "{}")
+        return False
+    if known is not None and study.user_attrs.get(RULE) == [rule.after, rule.share]:
+        return True
+    if trials < rule.after:
         return False
     found = outlook(study, now, target, settings, trials)
     if found.enough(rule.share):
+        study.set_user_attr(RULE, [rule.after, rule.share])
         study.set_user_attr(SETTLED, json.dumps(asdict(found)))
     return found.enough(rule.share)
 
 
-def line(attributes: Mapping[str, object], trials: int) -> str:
-    """Why a search of so many trials ended early, from its study's attributes; "" where it did not."""
+def line(attributes: Mapping[str, object]) -> str:
+    """Why a search ended early, from its study's attributes; "" where it did not, or went on."""
+    found = _kept(attributes)
+    return "" if found is None else str(found)
+
+
+def _kept(attributes: Mapping[str, object]) -> Outlook | None:
     try:
         found = Outlook(**json.loads(str(attributes.get(SETTLED, "{}"))))
-        return str(found) if found.trials == trials else ""
     except (TypeError, ValueError):
-        return ""
+        return None
+    # Whoever can write to the storage can write anything.
+    return found if all(isinstance(value, int | float) for value in asdict(found).values()) else None

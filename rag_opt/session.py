@@ -126,6 +126,8 @@ class Session(AtWork):
     start: float = field(default_factory=time.monotonic)
     _rivals: Sequence[int] = ()
     _again: int = 0
+    _looked: int = -1
+    _enough: bool = False
 
     def __post_init__(self) -> None:
         self.race = pruner_of(self.plan.config)[1]
@@ -196,8 +198,12 @@ class Session(AtWork):
         return complete or self._late() or exhausted or not self.spending.allowed(self._now) or self._settled()
 
     def _settled(self) -> bool:
-        target, count = self.plan.objective.names[0], measured(self._now)
-        return enough.settled(self.study, self._now, target, self.plan.settings, count)
+        """Whether the search is to end early; looked at once for each number of measured trials."""
+        count = measured(self._now)
+        if count != self._looked and not waiting(self._now):
+            target, self._looked = self.plan.objective.names[0], count
+            self._enough = enough.settled(self.study, self._now, target, self.plan.settings, count)
+        return self._enough
 
     def _ended(self, trial: Trial, line: Line) -> None:
         """Have everyone know of a trial that has ended."""
@@ -211,7 +217,7 @@ class Session(AtWork):
     def _say_why(self) -> None:
         if self.spending.purse.empty:
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
-        if why := enough.line(self.study.user_attrs, measured(self._now)):
+        if why := enough.line(self.study.user_attrs):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")

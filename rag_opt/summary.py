@@ -19,7 +19,7 @@ from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import GIVEN_UP, ORIGIN, places_taken
+from rag_opt.storage import GIVEN_UP, ORIGIN
 
 TOP = 10
 FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")
@@ -226,7 +226,7 @@ def told(findings: Findings, study: optuna.Study) -> list[str]:
         cost_line(findings, study),
         paid_line(findings),
         spared_line(findings, study),
-        enough.line(study.user_attrs, places_taken(study) - history.repeats(study)),
+        enough.line(study.user_attrs),
         *given_up_lines(study),
         latency_line(findings),
         noise_line(findings),

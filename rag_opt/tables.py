@@ -22,7 +22,7 @@ from rag_opt.errors import StudyError
 from rag_opt.records import Scores
 from rag_opt.report import finished
 from rag_opt.samplers.agreement import distances
-from rag_opt.samplers.space import Space, learnt
+from rag_opt.samplers.space import Space, joined, learnt
 from rag_opt.search_space import Value, ask
 
 SUFFIX = ".parquet"
@@ -50,7 +50,7 @@ class Table:
     @cached_property
     def space(self) -> Space:
         """The space with its conditions, as the configurations show it."""
-        return learnt(self.configurations, [self.distributions])
+        return learnt(self.configurations, self.distributions)
 
     @cached_property
     def units(self) -> NDArray[np.float64]:
@@ -97,7 +97,7 @@ class Table:
     @property
     def whole(self) -> bool:
         """Whether every configuration of the space was measured."""
-        return self.space.size < np.inf and len(self.space.every()) <= len(self._rows)
+        return self.space.listed is not None and len(self.space.listed) <= len(self._rows)
 
 
 def table_of(place: Path, storage: str | None = None) -> Table:
@@ -122,7 +122,7 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
         scores = scorebook.read(folder, trial.number).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
-        distributions |= trial.distributions
+        distributions = joined([distributions, trial.distributions])
         rows[tuple(params.items())] = params, scores, trial.user_attrs.get("seconds", {})
     most = max((len(scores) for _, scores, _ in rows.values()), default=0)
     kept = [row for row in rows.values() if len(row[1]) == most]

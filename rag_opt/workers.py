@@ -162,7 +162,7 @@ class Workers(AtWork):
 
     def _say_why(self) -> None:
         spending = Spending(self.plan, self.study)
-        if why := enough.line(self.study.user_attrs, measured(Moment(self.study))):
+        if why := enough.line(self.study.user_attrs):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
             self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")

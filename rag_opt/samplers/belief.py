@@ -179,10 +179,12 @@ def _fantasised(joint: Joint, processes: Sequence[Process], space: Space, more: 
 def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
     found = []
     for name in sorted({name for each in own.violations for name in each}):
-        rows = np.array([row for row, each in enumerate(own.violations) if np.isfinite(each.get(name, np.nan))], int)
-        if not len(rows):
-            continue
-        values = np.array([own.violations[row][name] for row in rows])
+        rows = np.array([row for row, each in enumerate(own.violations) if name in each], int)
+        values = np.array([own.violations[row][name] for row in rows], np.float64)
+        known = values[np.isfinite(values)]
+        # What can't be measured is worse than the worst.
+        worst = max(known.max(initial=0.0), 0.0) + (np.abs(known).max(initial=0.0) or 1.0)
+        values = np.where(np.isfinite(values), values, worst)
         units = space.units([own.configurations[row] for row in rows])
         draws, apart = prior(rng, DRAWS, len(space.axes)), distances(space.axes, units, units)
         process = fitted(draws, apart, standardised(values), np.ones(len(rows)))

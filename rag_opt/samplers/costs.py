@@ -55,7 +55,9 @@ def seconds_after(
 
 def key_of(params: Mapping[str, Any], groups: Sequence[str]) -> Key:
     """Those parameters on which a stage depends."""
-    return frozenset((name, value) for name, value in params.items() if name.partition(".")[0] in groups)
+    # A number may have come by another way: 0.1 * 3 is 0.3 here.
+    named = ((name, round(value, 12) if isinstance(value, float) else value) for name, value in params.items())
+    return frozenset((name, value) for name, value in named if name.partition(".")[0] in groups)
 
 
 def _alike(key: Key, known: Sequence[Key], seconds: Sequence[float]) -> float:

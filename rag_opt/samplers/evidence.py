@@ -37,8 +37,9 @@ class Known:
 
     @property
     def feasible(self) -> NDArray[np.bool_]:
-        """Which rows break no constraint."""
-        return np.array([all(value <= 0 for value in each.values()) for each in self.violations], bool)
+        """Which rows are known to break no constraint."""
+        names = {name for each in self.violations for name in each}
+        return np.array([all(each.get(name, np.nan) <= 0 for name in names) for each in self.violations], bool)
 
     def __len__(self) -> int:
         return len(self.configurations)

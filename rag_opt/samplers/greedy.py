@@ -53,11 +53,17 @@ class GreedySampler(BaseSampler):
         return {}
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,  # noqa: ARG002 (Optuna's)
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         """A value at random; raises ValueError for several objectives."""
         self._raise_error_if_multi_objective(study)
-        rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        place = len(study.get_trials(deepcopy=False, states=states))
+        rng = np.random.default_rng([self._seed, place, zlib.crc32(param_name.encode())])
         axis = axis_of(param_name, param_distribution)
         return axis.value(float(axis.drawn(rng, 1)[0]))
 
@@ -78,4 +84,8 @@ def _values(distribution: BaseDistribution) -> list[Any]:
 def _best(study: Study) -> FrozenTrial | None:
     sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(complete, key=lambda t: sign * float(t.value or 0), default=None)
+
+    def goodness(trial: FrozenTrial) -> tuple[bool, float]:
+        return all(value <= 0 for value in trial.constraints.values()), sign * float(trial.value or 0)
+
+    return max(complete, key=goodness, default=None)

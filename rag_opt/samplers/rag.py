@@ -21,9 +21,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.samplers.agreement import Floats
 from rag_opt.samplers.belief import Belief, believed
 from rag_opt.samplers.evidence import chosen_from, known_from, whole, within
-from rag_opt.samplers.space import ABSENT, ENUMERATED, Space, Units, axis_of, learnt, unseen
+from rag_opt.samplers.space import ABSENT, Space, Units, axis_of, joined, learnt, unseen
 
 Seconds = Callable[[Mapping[str, Any]], float]
 Cost = Callable[[Study], Seconds]
@@ -41,6 +42,9 @@ FOREIGN = 40
 FREE = 0.1
 """Of the dearest candidate's seconds, what counts for one that costs nothing: it takes a trial, too."""
 
+DRAWN_AGAIN = 5000
+"""Candidates that are drawn where all of the first were measured before."""
+
 ELITE = 5
 """Of the best trials the neighbourhood is looked at."""
 
@@ -48,10 +52,11 @@ ELITE = 5
 class RagSampler(BaseSampler):
     """Proposes what a Gaussian process over agreement expects most of, among what no trial has measured.
 
-    `seed` and the finished trials decide every draw, so a study goes on as if it had never stopped. `n_startup_trials`
-    begin, enqueued ones among them. With `cost`, which says what a configuration takes, the improvement per second is
-    what counts. `earlier` are studies of the same parameters ({"storage": url, "study_name": name}) to learn
-    from, as far as this one's values bear them out.
+    `seed` and the trials so far decide every draw, so a study goes on as if it had never stopped; trials with the user
+    attribute `ignored`, which says that their process ended, count for nothing. `n_startup_trials` begin, enqueued ones
+    among them. With `cost`, which says what a configuration takes, the improvement per second is what counts.
+    `earlier` are studies of the same parameters ({"storage": url, "study_name": name}) to learn from, as far as this
+    one's values bear them out.
     """
 
     def __init__(
@@ -61,125 +66,125 @@ class RagSampler(BaseSampler):
         n_startup_trials: int = 5,
         cost: Cost | None = None,
         earlier: Sequence[Mapping[str, str]] = (),
+        ignored: str | None = None,
     ) -> None:
         self._seed = secrets.randbits(32) if seed is None else seed
         self._startup = n_startup_trials
         self._cost = cost
         self._earlier = [(each.get("storage", ""), each.get("study_name", "")) for each in earlier]
+        self._ignored = ignored
 
     def reseed_rng(self) -> None:
         """For `n_jobs` of optuna: workers in threads see each other's running trials, so nothing needs a new seed."""
 
+    def foreign(self) -> list[tuple[FrozenTrial, ...]]:
+        """The finished trials of each earlier study; raises what Optuna does where one can't be read."""
+        return [_trials_of(*each) for each in self._earlier]
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """All parameters that any trial had, once there were enough of them; those that never vary left out."""
         trials = whole(study)
-        earlier = self.foreign()
-        if len(trials) < self._startup and not any(earlier):
+        if len(trials) < (1 if any(self.foreign()) else self._startup):
             return {}
-        union: dict[str, BaseDistribution] = {}
-        for each in [*(past for others in earlier for past in others), *trials]:
-            union |= each.distributions
+        union = joined(each.distributions for each in trials)
         return {name: distribution for name, distribution in union.items() if not distribution.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The values of the parameters that are believed to exist for the configuration proposed."""
-        trials = whole(study)
         if not search_space:
             return {}
-        params = self._proposed(study, trial, search_space, trials)
-        found = {}
-        for name, distribution in search_space.items():
-            if name in params and distribution._contains(distribution.to_internal_repr(params[name])):
-                found[name] = params[name]
-        return found
+        considered = self._considered(study, trial, search_space)
+        row, _ = self._best(study, considered)
+        return considered.space.params(row)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value that was tried least: how a study begins, and what a parameter gets that was not known of."""
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and _counts(t)]
+        others = self._others(study, trial)
         rng = self._rng(len(others), param_name)
         past = [t.params[param_name] for t in others if param_name in t.params]
-        if isinstance(param_distribution, CategoricalDistribution):
-            tried = Counter(param_distribution.to_internal_repr(value) for value in past)
-            indices = range(len(param_distribution.choices))
-            least = min(tried[index] for index in indices)
-            return param_distribution.choices[rng.choice([index for index in indices if tried[index] == least])]
         axis = axis_of(param_name, param_distribution)
-        drawn = axis.drawn(rng, 32)
+        levels = axis.levels if isinstance(param_distribution, CategoricalDistribution) else axis.drawn(rng, 32)
+        assert levels is not None
+        # Whoever has the rest of a trial's parameters has measured this one with them.
+        values = [axis.value(float(unit)) for unit in levels]
+        told = [t.params for t in others]
+        new = [
+            unit for unit, value in zip(levels, values, strict=True) if {**trial.params, param_name: value} not in told
+        ]
+        units = np.array(new or levels)
+        if isinstance(param_distribution, CategoricalDistribution):
+            tried = Counter(axis.units(past).tolist())
+            least = min(tried[unit] for unit in units)
+            return axis.value(float(rng.choice([unit for unit in units if tried[unit] == least])))
         if past:
-            units = axis.units(past)
-            drawn = drawn[np.abs(drawn[:, None] - units).min(axis=1).argsort(kind="stable")[::-1]]
-        return axis.value(float(drawn[0]))
-
-    def _rng(self, place: int, purpose: str) -> np.random.Generator:
-        return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
-
-    def foreign(self) -> list[tuple[FrozenTrial, ...]]:
-        """The finished trials of each earlier study; raises what Optuna does where one can't be read."""
-        return [_trials_of(*each) for each in self._earlier]
+            units = units[np.abs(units[:, None] - axis.units(past)).min(axis=1).argsort(kind="stable")[::-1]]
+        return axis.value(float(units[0]))
 
     def expected_gain(self, study: Study) -> float:
         """By how much the best configuration that no trial has measured is expected to exceed the best one.
 
-        In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough trials
-        and for several objectives.
+        In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough
+        trials, before one keeps the constraints, and for several objectives.
         """
         trials = whole(study)
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
-        if len(complete) < 2 or len(study.directions) > 1 or not space:
+        if len(trials) < 2 or len(study.directions) > 1 or not space:
             return np.nan
-        considered = self._considered(study, None, space, trials)
-        if not len(considered.pool):
-            return 0.0
-        worth = considered.belief.worth(considered.space, considered.pool)
-        return float(np.exp(worth.max()) * considered.belief.scale)
+        considered = self._considered(study, None, space)
+        if not considered.belief.processes:
+            return np.nan
+        return (
+            float(np.exp(self._best(study, considered)[1]) * considered.belief.scale) if len(considered.pool) else 0.0
+        )
 
-    def _proposed(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: Mapping[str, BaseDistribution],
-        trials: Sequence[FrozenTrial],
-    ) -> dict[str, Any]:
-        space, belief, pool, seen, fixed, rng = self._considered(study, trial, search_space, trials)
+    def _rng(self, place: int, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
+
+    def _others(self, study: Study, trial: FrozenTrial | None) -> list[FrozenTrial]:
+        """The other trials that have a configuration, whatever came of it."""
+        own = None if trial is None else trial.number
+        every = study.get_trials(deepcopy=False)
+        return [t for t in every if t.number != own and t.params and self._counts(t)]
+
+    def _counts(self, trial: FrozenTrial) -> bool:
+        return trial.state != TrialState.WAITING and self._ignored not in trial.user_attrs
+
+    def _best(self, study: Study, considered: Considered) -> tuple[NDArray[np.float64], float]:
+        """The row of which most is expected, and the logarithm of how much."""
+        space, belief, pool, seen, fixed, rng = considered
         if not len(pool):
             # Everything was measured; what is noisy may be again.
             pool = _held(space, np.unique(seen, axis=0) if len(seen) else space.drawn(rng, 1), fixed)
         seconds = self._cost(study) if self._cost else None
-        chosen = _chosen(belief, space, pool, seconds)
-        if space.size > ENUMERATED:
+        pool, worth = _ordered(belief, space, pool, seconds)
+        if space.listed is None:
             # The neighbourhood of what looks best, twice, ever closer.
             for width in (0.1, 0.03):
-                near = _held(space, space.near(rng, chosen[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
-                chosen = _chosen(belief, space, np.concatenate([chosen[:ELITE], unseen(near, seen)]), seconds)
-        return space.params(chosen[0])
+                near = _held(space, space.near(rng, pool[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
+                pool = np.concatenate([pool[:ELITE], unseen(near, seen)])
+                pool, worth = _ordered(belief, space, pool, seconds)
+        return pool[0], float(worth[0])
 
     def _considered(
-        self,
-        study: Study,
-        trial: FrozenTrial | None,
-        search_space: Mapping[str, BaseDistribution],
-        trials: Sequence[FrozenTrial],
+        self, study: Study, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
     ) -> Considered:
         """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
         names = set(search_space)
-        foreign = [[t for t in others if _counts(t)] for others in self.foreign()]
-        every = [*(t for others in foreign for t in others), *trials]
+        trials, others = whole(study), self._others(study, trial)
+        foreign = [[t for t in each if _possible(t, search_space)] for each in self.foreign()]
+        every = [*(t for each in foreign for t in each), *trials]
         if not every:
             space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
         else:
-            space = learnt([within(t, names) for t in every], [dict(search_space)])
-        own = None if trial is None else trial.number
-        others = [t for t in study.get_trials(deepcopy=False) if t.params and t.number != own]
+            space = learnt([within(t, names) for t in every], search_space)
+        seen = space.units([within(t, names) for t in others])
         pending = [within(t, names) for t in others if t.state == TrialState.RUNNING]
-        failed = [within(t, names) for t in others if t.state == TrialState.FAIL]
-        rng = self._rng(len(trials) + len(pending), "")
-        seen = space.units([*(within(t, names) for t in trials), *pending, *failed])
         fixed = space.units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
+        rng = self._rng(len(others), "")
         weights = rng.dirichlet(np.ones(len(study.directions)))
         known = chosen_from(known_from(study, trials, names), KNOWN, weights, rng)
         earlier = [chosen_from(known_from(study, each, names), FOREIGN, weights, rng) for each in foreign]
@@ -200,13 +205,14 @@ class Considered(NamedTuple):
     rng: np.random.Generator
 
 
-def _chosen(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> Units:
-    """The pool in order of what is expected of it, for each second where these are given."""
+def _ordered(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
+    """The pool and what is expected of it, the most first, for each second where these are given."""
     worth = belief.worth(space, pool)
     if seconds is not None:
         taken = np.array([seconds(space.params(row)) for row in pool])
         worth = worth - np.log(taken + FREE * max(float(taken.max()), 1e-9))
-    return pool[np.argsort(-worth, kind="stable")]
+    order = np.argsort(-worth, kind="stable")
+    return pool[order], worth[order]
 
 
 def _pool(
@@ -217,10 +223,12 @@ def _pool(
     `fixed` are the units that the trial was given, ABSENT for the others.
     """
     near = [space.near(rng, best, most // 4, width) for width in (0.1, 0.03)] if len(best) else []
-    whole = space.size <= ENUMERATED
-    drawn = space.every() if whole else space.drawn(rng, most // 2)
-    pool = unseen(_held(space, np.concatenate([*near, drawn]), fixed), seen)
-    if whole and len(pool) > most:
+    if space.listed is None:
+        pool = unseen(_held(space, np.concatenate([*near, space.drawn(rng, most // 2)]), fixed), seen)
+        # A large space of which much was measured.
+        return pool if len(pool) else unseen(_held(space, space.drawn(rng, DRAWN_AGAIN), fixed), seen)[:most]
+    pool = unseen(_held(space, np.concatenate([*near, space.listed]), fixed), seen)
+    if len(pool) > most:
         # What is near the best comes first, and stays.
         others = most // 2 + rng.choice(len(pool) - most // 2, most - most // 2, replace=False)
         return pool[np.append(np.arange(most // 2), np.sort(others))]
@@ -233,8 +241,19 @@ def _held(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
     return space.settled(np.where(fixed == ABSENT, pool, fixed))
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+def _possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
+    """Whether an earlier study's configuration, less what this one lacks, is one of this study."""
+    for name, value in trial.params.items():
+        if name in search_space and not _holds(search_space[name], value):
+            return False
+    return True
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
 
 
 @lru_cache(16)

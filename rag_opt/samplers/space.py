@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,11 @@ class Axis:
         if d.high == d.low:
             return np.full(len(values), 0.5)
         inside = np.clip(values, d.low, d.high)
-        scaled: NDArray[np.float64] = (
-            np.log(inside / d.low) / np.log(d.high / d.low) if d.log else (inside - d.low) / (d.high - d.low)
-        )
+        if d.log:
+            logs: NDArray[np.float64] = (np.log(inside) - np.log(d.low)) / (np.log(d.high) - np.log(d.low))
+            return logs
+        # Halves: the difference of two ends may be more than a float holds.
+        scaled: NDArray[np.float64] = (inside / 2 - d.low / 2) / (d.high / 2 - d.low / 2)
         return scaled
 
     def value(self, unit: float) -> Any:
@@ -85,32 +87,41 @@ class Axis:
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return d.choices[int(unit)]
+        number = float(self._values(np.array([unit]))[0])
+        return int(number) if isinstance(d, IntDistribution) else number
+
+    def snapped(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The places of the values that these places stand for: the same, but where values come in steps."""
+        stepped = getattr(self.distribution, "step", None) is not None and self.levels is None
+        return self._scaled(self._values(units)) if stepped else units
+
+    def _values(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+        d = self.distribution
         assert isinstance(d, IntDistribution | FloatDistribution)
-        raw = d.low * (d.high / d.low) ** unit if d.log else d.low + unit * (d.high - d.low)
-        if d.step is not None and not d.log:
-            raw = d.low + round((raw - d.low) / d.step) * d.step
-        return int(np.clip(round(raw), d.low, d.high)) if isinstance(d, IntDistribution) else _clipped(raw, d)
+        low, high = float(d.low), float(d.high)
+        raw = np.exp(np.log(low) * (1 - units) + np.log(high) * units) if d.log else low * (1 - units) + high * units
+        if d.step is not None:
+            raw = np.round(raw) if d.log else low + np.round((raw - low) / d.step) * d.step
+        return np.clip(raw, low, high)
 
     def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Units of values, each equally likely; of a continuous parameter, uniform on its scale."""
-        return rng.random(count) if self.levels is None else rng.choice(self.levels, count)
+        return self.snapped(rng.random(count)) if self.levels is None else rng.choice(self.levels, count)
 
 
 def axis_of(name: str, distribution: BaseDistribution) -> Axis:
     """The parameter with the levels that its distribution has."""
     whole = Axis(name, distribution, None)
     if isinstance(distribution, CategoricalDistribution):
-        return Axis(name, distribution, np.arange(len(distribution.choices), dtype=np.float64))
+        # Of choices that are equal in Python, as 1 and True, Optuna knows the first.
+        indices = {distribution.to_internal_repr(choice) for choice in distribution.choices}
+        return Axis(name, distribution, np.array(sorted(indices), np.float64))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     step = distribution.step
     if step is None or (distribution.high - distribution.low) / step + 1 > MOST_LEVELS:
         return whole
     count = round((distribution.high - distribution.low) / step) + 1
     return Axis(name, distribution, whole.units([distribution.low + index * step for index in range(count)]))
-
-
-def _clipped(value: float, distribution: FloatDistribution) -> float:
-    return float(min(max(value, distribution.low), distribution.high))
 
 
 @dataclass(frozen=True)
@@ -164,17 +175,18 @@ class Space:
                 found[~condition.holds(found), column] = ABSENT
         return found
 
-    @property
-    def size(self) -> float:
-        """Combinations of all values, those of parameters that do not exist together included; inf if continuous."""
-        return prod(float("inf") if axis.levels is None else float(len(axis.levels)) for axis in self.axes)
-
-    def every(self) -> Units:
-        """All configurations of a finite space, each once."""
-        levels = [axis.levels for axis in self.axes if axis.levels is not None]
-        grid = np.meshgrid(*levels, indexing="ij") if levels else []
-        rows = np.stack([part.ravel() for part in grid], axis=1) if grid else np.zeros((1, 0))
-        return np.unique(self.settled(rows), axis=0)
+    @cached_property
+    def listed(self) -> Units | None:
+        """All configurations, each once; None where they are more than ENUMERATED, or without end."""
+        rows = np.full((1, len(self.axes)), ABSENT)
+        for column, (axis, condition) in enumerate(zip(self.axes, self.conditions, strict=True)):
+            here = np.ones(len(rows), bool) if condition is None else condition.holds(rows)
+            if axis.levels is None or len(rows) + here.sum() * (len(axis.levels) - 1) > ENUMERATED:
+                return None
+            wider = np.repeat(rows[here], len(axis.levels), axis=0)
+            wider[:, column] = np.tile(axis.levels, int(here.sum()))
+            rows = np.concatenate([rows[~here], wider])
+        return np.unique(rows, axis=0)
 
     def drawn(self, rng: np.random.Generator, count: int) -> Units:
         """Configurations at random."""
@@ -202,23 +214,36 @@ def _moved(
         return fresh
     moved = np.clip(units + rng.normal(0, width, len(units)), 0, 1)
     if axis.levels is None or not len(units):
-        return moved
+        return axis.snapped(moved)
     # The nearest level on the way: at least one step, or nothing would change.
     order = np.abs(axis.levels[None, :] - moved[:, None])
     order[np.arange(len(units)), np.abs(axis.levels[None, :] - units[:, None]).argmin(axis=1)] = np.inf
     return axis.levels[order.argmin(axis=1)] if len(axis.levels) > 1 else units
 
 
-def learnt(configurations: Sequence[Params], distributions: Sequence[Mapping[str, BaseDistribution]]) -> Space:
-    """The space that these configurations (at least one) are from; a parameter's last distribution is taken."""
-    known: dict[str, BaseDistribution] = {}
-    for each in distributions:
-        known |= each
+def learnt(configurations: Sequence[Params], distributions: Mapping[str, BaseDistribution]) -> Space:
+    """The space that these configurations (at least one) are from, of parameters with these distributions."""
     order = _merged([list(each) for each in configurations])
-    axes = tuple(axis_of(name, known[name]) for name in order)
+    axes = tuple(axis_of(name, distributions[name]) for name in order)
     unconditional = Space(axes, (None,) * len(axes))
     units = unconditional.units(configurations)
     return Space(axes, tuple(_condition(units, axes, column) for column in range(len(axes))))
+
+
+def joined(distributions: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, BaseDistribution]:
+    """One distribution a parameter: the last one, numbers with the widest range that was asked for."""
+    found: dict[str, BaseDistribution] = {}
+    for each in distributions:
+        for name, new in each.items():
+            found[name] = _widest(found[name], new) if name in found else new
+    return found
+
+
+def _widest(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
+    for kind in (IntDistribution, FloatDistribution):
+        if isinstance(old, kind) and isinstance(new, kind) and (old.log, old.step) == (new.log, new.step):
+            return kind(min(old.low, new.low), max(old.high, new.high), log=new.log, step=new.step)  # type: ignore[arg-type]
+    return new
 
 
 def _merged(orders: Iterable[Sequence[str]]) -> list[str]:

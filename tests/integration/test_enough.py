@@ -50,7 +50,18 @@ def test_the_noise_is_the_standard_error_of_the_difference() -> None:
 
 
 def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
-    assert line({SETTLED: "{}"}, 3) == line({SETTLED: "[1]"}, 3) == line({SETTLED: '{"trials": "x"}'}, 3) == ""
+    assert line({SETTLED: '{"trials": "x", "gain": [], "noise": null}'}) == ""
+    assert line({}) == line({SETTLED: "{}"}) == line({SETTLED: "[1]"}) == line({SETTLED: '{"trials": "x"}'}) == ""
+
+
+def test_workers_stop_together(animals, tmp_path) -> None:
+    words = ["n_trials=60", "n_workers=2", "stopping=regret", "stopping.after=8", "stopping.share=1"]
+    folder = animals_study(animals, tmp_path, *words)
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    found = json.loads(study.user_attrs[SETTLED])
+    measured = [t for t in study.trials if "repeats" not in t.user_attrs and t.state.name != "FAIL"]
+    assert 8 <= found["trials"] <= len(measured) <= found["trials"] + 2
+    assert "Stopped after" in (folder / "report.md").read_text()
 
 
 def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refused(animals, tmp_path) -> None:

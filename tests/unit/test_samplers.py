@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 import rag_opt.samplers
 from rag_opt.samplers import GreedySampler, RagSampler
 from rag_opt.samplers.agreement import distances, expected_improvement, fitted, prior
-from rag_opt.samplers.space import ABSENT, learnt
+from rag_opt.samplers.space import ABSENT, joined, learnt
 
 Tree = Sequence[tuple[str, Sequence[Any], Mapping[Any, Any]]]
 
@@ -85,7 +85,7 @@ def branching(trial: Any) -> float:
 def test_the_conditions_of_a_space_are_learnt() -> None:
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     study.optimize(branching, n_trials=30)
-    space = learnt([t.params for t in study.trials], [t.distributions for t in study.trials])
+    space = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials))
     names = [axis.name for axis in space.axes]
     assert names == ["method", "top_k", "weight"]
     assert space.conditions[:2] == (None, None)
@@ -103,7 +103,7 @@ def test_a_condition_may_need_two_parents() -> None:
 
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     study.optimize(asked, n_trials=60)
-    condition = learnt([t.params for t in study.trials], [t.distributions for t in study.trials]).conditions[2]
+    condition = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials)).conditions[2]
     assert condition is not None
     assert (condition.parents, condition.exists) == ((0, 1), frozenset({(1.0, 2.0), (2.0, 0.0)}))
 
@@ -262,7 +262,7 @@ def test_numbers_outside_a_narrower_range_do_no_harm() -> None:
 def configurations(rows: int, seed: int) -> tuple[Any, Any]:
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     study.optimize(branching, n_trials=rows)
-    space = learnt([t.params for t in study.trials], [t.distributions for t in study.trials])
+    space = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials))
     return space, space.units([t.params for t in study.trials])
 
 
@@ -348,3 +348,115 @@ def test_the_expected_gain_falls_to_nothing_as_everything_is_measured() -> None:
     assert np.isnan(gains[0])
     assert gains[5] > gains[15] > gains[28]
     assert gains[29] == 0
+
+
+def distinct(study: optuna.Study) -> int:
+    return len({tuple(sorted(trial.params.items())) for trial in study.trials})
+
+
+def test_what_fails_is_not_drawn_for_ever() -> None:
+    space = {"a": CategoricalDistribution([0, 1, 2]), "b": CategoricalDistribution([0, 1, 2])}
+    study = optuna.create_study(sampler=RagSampler(seed=0))
+    for _ in range(9):
+        trial = study.ask(space)
+        study.tell(trial, float("nan") if trial.params["a"] == 1 else trial.params["b"])
+    assert distinct(study) == 9
+
+
+@pytest.mark.parametrize(
+    "wide", [IntDistribution(1, 5000, log=True), IntDistribution(0, 1500), FloatDistribution(0, 1, step=0.0005)]
+)
+def test_many_steps_are_no_continuum(wide: Any) -> None:
+    study = optuna.create_study(sampler=RagSampler(seed=0))
+    for _ in range(25):
+        trial = study.ask({"a": wide, "b": CategoricalDistribution([0, 1])})
+        study.tell(trial, abs(float(trial.params["a"]) - float(wide.low)))
+    assert distinct(study) == 25
+
+
+def test_a_space_of_many_branches_is_measured_as_a_whole() -> None:
+    def asked(trial: Any) -> float:
+        branch = trial.suggest_categorical("branch", list(range(8)))
+        if not branch:
+            return float(sum(trial.suggest_categorical(f"x{index}", [0, 1, 2]) for index in range(3)))
+        return float(trial.suggest_categorical(f"y{branch}", [0, 1, 2]))
+
+    study = optuna.create_study(sampler=RagSampler(seed=0))
+    study.optimize(asked, n_trials=27 + 7 * 3)
+    assert distinct(study) == len(study.trials)
+
+
+def test_a_range_that_depends_on_another_value_stays_a_parameter() -> None:
+    """Optuna advises against such ranges; what a value allows is not learnt, so some draws repeat."""
+    study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0))
+    study.optimize(lambda t: t.suggest_int("k", 0, [4, 0, 3][t.suggest_int("m", 0, 2)]), n_trials=10)
+    assert distinct(study) >= 6
+
+
+def test_choices_that_python_takes_for_equal_are_one() -> None:
+    study = optuna.create_study(sampler=RagSampler(seed=0))
+    for _ in range(12):
+        trial = study.ask({"a": CategoricalDistribution([False, 0, None, "x"]), "b": IntDistribution(0, 3)})
+        study.tell(trial, trial.params["b"])
+    assert len({(str(t.params["a"]), t.params["b"]) for t in study.trials}) == 12
+
+
+def test_constraints_that_can_not_be_measured_are_broken() -> None:
+    def objective(trial: Any) -> float:
+        a, b = trial.suggest_categorical("a", [0, 1, 2, 3]), trial.suggest_int("b", 0, 9)
+        trial.set_constraint("fits", float("inf") if a > 1 else -1.0)
+        return float(a + 0.1 * b)
+
+    study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0))
+    study.optimize(objective, n_trials=20)
+    assert sum(trial.params["a"] > 1 for trial in study.trials[8:]) <= 5
+
+
+@pytest.mark.parametrize("other", [CategoricalDistribution(["a", "b", "c"]), FloatDistribution(0, 1)])
+def test_an_earlier_study_may_have_had_other_parameters_and_values(tmp_path, other: Any) -> None:
+    storage = f"sqlite:///{tmp_path}/earlier.db"
+    earlier = optuna.create_study(study_name="e", storage=storage, sampler=RandomSampler(0))
+    for _ in range(12):
+        trial = earlier.ask({"x": other, "gone": CategoricalDistribution([1, 2]), "y": IntDistribution(0, 3)})
+        earlier.tell(trial, float(trial.params["y"]))
+    study = optuna.create_study(sampler=RagSampler(seed=0, earlier=[{"storage": storage, "study_name": "e"}]))
+    for _ in range(8):
+        trial = study.ask({"x": CategoricalDistribution(["a", "b"]), "y": IntDistribution(0, 3)})
+        study.tell(trial, float(trial.params["y"]))
+    assert distinct(study) == 8
+
+
+def test_numbers_as_far_apart_as_floats_go() -> None:
+    study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0))
+    for _ in range(9):
+        trial = study.ask({"a": FloatDistribution(1e-200, 1e200, log=True), "b": FloatDistribution(-1.5e308, 1.5e308)})
+        study.tell(trial, np.log10(trial.params["a"]))
+    assert distinct(study) == 9
+
+
+def test_trials_whose_process_ended_count_for_nothing() -> None:
+    space = {"a": CategoricalDistribution(list(range(5))), "b": IntDistribution(0, 9)}
+
+    def proposals(interrupted: bool) -> list[dict[str, Any]]:
+        study = optuna.create_study(direction="maximize", sampler=RagSampler(seed=0, ignored="interrupted"))
+        for number in range(10):
+            if interrupted and number in (2, 7):
+                lost = study.ask(space)
+                lost.set_user_attr("interrupted", True)
+                study.tell(lost, state=TrialState.FAIL)
+            trial = study.ask(space)
+            study.tell(trial, trial.params["a"] + 0.1 * trial.params["b"])
+        return [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+    assert proposals(True) == proposals(False)
+
+
+def test_greedy_climbs_from_what_keeps_the_constraints() -> None:
+    def objective(trial: Any) -> float:
+        a, b = trial.suggest_int("a", 0, 4), trial.suggest_int("b", 0, 4)
+        trial.set_constraint("small", a - 2)
+        return float(a + b)
+
+    study = optuna.create_study(direction="maximize", sampler=GreedySampler(seed=0))
+    study.optimize(objective, n_trials=14)
+    assert study.best_trial.params == {"a": 2, "b": 4}
