@@ -28,7 +28,10 @@ RULE = "rag_opt:settled_by"
 """Study attribute: the rule that stopped it, `after` and `share`; by another one the search goes on."""
 
 RIVALS = 5
-"""Trials next to the best from which the noise is taken."""
+"""Trials next to the best from which the noise is taken, those left out that score the same for every question."""
+
+CANDIDATES = 30
+"""Of the best trials these are found among so many."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,18 @@ class Outlook:
 
 
 def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
-    """The median standard error of the mean difference to each rival, question by question; nan without a rival.
+    """The median standard error of the mean difference to the first RIVALS that differ; nan without one.
 
-    Rivals that score the same for every question say nothing and are left out.
+    Question by question; a rival that scores the same for every question says nothing.
     """
     found = [differences(best, rival) for rival in rivals if len(rival) == len(best)]
     errors = [float(each.std(ddof=1) / np.sqrt(len(each))) for each in found if len(each) > 1]
-    return float(np.median([error for error in errors if error > 0] or [np.nan]))
+    return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
 
 
 def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
-    books = [scorebook.read(settings.folder, trial.number) for trial in history.candidates(now)[: RIVALS + 1]]
+    books = [scorebook.read(settings.folder, trial.number) for trial in history.candidates(now)[:CANDIDATES]]
     scores = [book[target] for book in books if target in book]
     noise = noise_of(scores[0], scores[1:]) if scores else np.nan
     return Outlook(trials, RagSampler(seed=settings.seed).expected_gain(study), noise)

@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from rag_opt.enough import RIVALS, noise_of
+from rag_opt.enough import CANDIDATES, noise_of
 from rag_opt.history import RANDOM, drawn
 from rag_opt.racing import Race
 from rag_opt.records import Scores
@@ -145,7 +145,7 @@ class Search:
     def ratio(self) -> float:
         """What another measurement is expected to gain over the noise."""
         order = np.array(self.rows)[np.argsort(-np.array(self.values), kind="stable")]
-        noise = noise_of(self.scores[order[0]], list(self.scores[order[1 : RIVALS + 1]]))
+        noise = noise_of(self.scores[order[0]], list(self.scores[order[1:CANDIDATES]]))
         return RagSampler(seed=0).expected_gain(self.study) / noise
 
 

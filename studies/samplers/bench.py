@@ -183,11 +183,11 @@ def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
 
 def _noise(table: Table) -> float:
     """In units of regret, on half of the questions."""
-    from rag_opt.enough import RIVALS, noise_of
+    from rag_opt.enough import CANDIDATES, noise_of
 
     values = table.values()
     order = np.argsort(-values)
-    noise = np.sqrt(2) * noise_of(table.scores[order[0]], table.scores[order[1 : RIVALS + 1]])
+    noise = np.sqrt(2) * noise_of(table.scores[order[0]], table.scores[order[1:CANDIDATES]])
     return float(noise / (values.max() - np.median(values)))
 
 
