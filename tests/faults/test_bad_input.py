@@ -415,7 +415,7 @@ CONFIGURATIONS: dict[str, tuple[Make, list[str]]] = {
     "a race from no question": (said("pruner.least=0"), ["least must be at least 2"]),
     "a race that never begins": (said("pruner.least=nan"), ["least must be at least 2", "nan"]),
     "a budget below zero": (said("budget.usd=-1"), ["budget.usd=-1"]),
-    "a sampler's unknown parameter": (said("+sampler.nonsense=1"), ["TPESampler", "nonsense"]),
+    "a sampler's unknown parameter": (said("+sampler.nonsense=1"), ["RagSampler", "nonsense"]),
     # ---- objectives
     "an unknown metric": (said("objective.metrics=[nDGC@10]"), ["'nDGC@10'", "did you mean 'nDCG@10'"]),
     "a metric that is a number": (said("objective.metrics=[1]"), ["objective.metrics=[1]"]),
