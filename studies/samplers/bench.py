@@ -54,33 +54,31 @@ def main() -> None:
     mixed = [table for table in tables if not table.whole]
     place = HERE if given.seeds == 30 else HERE / "quick"
     place.mkdir(exist_ok=True)
+    rules, every = Rules(given.seeds, BUDGET), (*BASELINES, "rag")
+    data = summary.pipes((["table", "what it is"], [[table.name, contest.described(table)] for table in tables]))
+    parts = [HEAD.format(**_about(given.seeds)), "## The data\n", *data]
+    parts.append(f"\n## A draw\n\n100 trials × 15 parameters: {_draw():.0f} ms (median of 15 draws, one thread).\n")
     with Screen() as screen:
-        rules = Rules(given.seeds, BUDGET)
-        every = (*BASELINES, "rag")
         whole = contest.held(grids, every, rules, screen)
-        noisy = contest.held(grids, every, dataclasses.replace(rules, questions=NOISY), screen)
-        real = contest.held(mixed, every, rules, screen)
-        costs = contest.held(grids, ("rag", "rag_seconds"), rules, screen)
+        _drawn(whole, place / "regret.svg")
+        _kept(place, parts, [*_compared("## Whole grids\n", whole), *_beside(whole)])
+        ratios = dataclasses.replace(rules, ratios=True)
+        _kept(place, parts, _stops(contest.held(grids, ("rag",), ratios, screen), grids))
+        fewer = dataclasses.replace(rules, questions=NOISY)
+        title = f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n"
+        _kept(place, parts, _compared(title, contest.held(grids, every, fewer, screen)))
+        _kept(place, parts, _walls(contest.held(grids, ("rag", "rag_seconds"), rules, screen)))
         pruned = contest.held(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
-        stops = contest.held(grids, ("rag", "tpe"), dataclasses.replace(rules, ratios=True), screen)
-    parts = [
-        HEAD.format(**_about(given.seeds)),
-        "## The data\n",
-        *summary.pipes((["table", "what it is"], [[table.name, contest.described(table)] for table in tables])),
-        *_compared("## Whole grids\n", whole),
-        *_beside(whole),
-        *_compared(f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n", noisy),
-        *_compared("## Spaces with real numbers\n", real),
-        "\n## Pruners\n",
-        *summary.pipes(contest.rows(pruned, pruned.tables)),
-        *_walls(costs),
-        *_stops(stops, grids),
-        f"\n## A draw\n\n100 trials × 15 parameters: {_draw():.0f} ms (median of 15 draws, one thread).\n",
-    ]
-    _drawn(whole, place / "regret.svg")
-    notes = (HERE / "notes.md").read_text("utf-8")
-    (place / "README.md").write_text("\n".join([*parts, notes]), "utf-8")
+        _kept(place, parts, ["\n## Pruners\n", *summary.pipes(contest.rows(pruned, pruned.tables))])
+        _kept(place, parts, _compared("## Spaces with real numbers\n", contest.held(mixed, every, rules, screen)))
     print(f"open:      {place / 'README.md'}")
+
+
+def _kept(place: Path, parts: list[str], more: Sequence[str]) -> None:
+    """What is known so far, in the README: the rest may take long."""
+    parts.extend(more)
+    notes = (HERE / "notes.md").read_text("utf-8")
+    (place / "README.md").write_text("\n".join([*parts, "", notes]), "utf-8")
 
 
 HEAD = """# Samplers, replayed on recorded grids
