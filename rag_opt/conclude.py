@@ -11,7 +11,7 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from rag_opt import history, paired, scorebook
+from rag_opt import enough, history, paired, scorebook
 from rag_opt.config import quoted
 from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
 from rag_opt.databases import hidden
@@ -64,7 +64,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         stages={_name(study, number): plan.test.stages(words_of(study, number)) for number in dict.fromkeys(pair)},
         looks=_looks(study),
         losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, given if front else None),
+        commands=_commands(plan, given if front else None, bool(enough.line(study.user_attrs))),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
         reason=next((str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs), ""),
         mermaid=plan.dev.pipeline(given).mermaid(),
@@ -246,16 +246,19 @@ def _without_password(word: str) -> str:
     return hide(word)
 
 
-def _commands(plan: Plan, given: Sequence[str] | None) -> dict[str, str]:
+def _commands(plan: Plan, given: Sequence[str] | None, settled: bool) -> dict[str, str]:
     node, settings = plain(plan.config.tracking), plan.settings
-    longer = typed(plan, "n_trials")
+    longer = typed(plan, "n_trials", *(("stopping", "stopping.after", "stopping.share") if settled else ()))
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
-    commands["continue"] = f"python -m rag_opt.study {quoted([*longer, f'n_trials={2 * settings.n_trials}'])}"
+    # One that ended early has trials left, and would end at once again.
+    total = settings.n_trials if settled else 2 * settings.n_trials
+    longer += [f"n_trials={total}", *(["stopping=none"] if settled else [])]
+    commands["continue"] = f"python -m rag_opt.study {quoted(longer)}"
     commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
     commands["dashboard"] = f"python -m rag_opt.dashboard {quoted([settings.folder.as_posix()])}"
     if node["enabled"]:

@@ -73,15 +73,13 @@ def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, t
 
 def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
     """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
-    rule, known = settings.stopping, _kept(study.user_attrs)
-    if rule is None:
-        if known is not None:
-            # The search goes on.
-            study.set_user_attr(SETTLED, "{}")
-        return False
-    if known is not None and study.user_attrs.get(RULE) == [rule.after, rule.share]:
-        return True
-    if trials < rule.after:
+    rule = settings.stopping
+    if _kept(study.user_attrs) is not None:
+        if rule is not None and study.user_attrs.get(RULE) == [rule.after, rule.share]:
+            return True
+        # By another rule, or by none, the search goes on.
+        study.set_user_attr(SETTLED, "{}")
+    if rule is None or trials < rule.after:
         return False
     found = outlook(study, now, target, settings, trials)
     if found.enough(rule.share):

@@ -50,6 +50,9 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
 
         environment.quiet_optuna()
     tables = [table_of(place, storage) for place in places]
+    twice = [table.name for table in tables if [other.name for other in tables].count(table.name) > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]}: two tables have this name; replay them apart, or one under another name")
     for place, table in zip(places, tables, strict=True):
         if place.suffix != SUFFIX:
             write(table, out / f"{table.name}{SUFFIX}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from rag_opt.config import composed
 from rag_opt.enough import CANDIDATES, noise_of
 from rag_opt.history import RANDOM, drawn
 from rag_opt.racing import Race
@@ -20,12 +22,7 @@ from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import ATTRIBUTE, Key, key_of
 from rag_opt.tables import Table
-
-ONCE = {
-    "indexing": ("splitter", "embedder", "index"),
-    "evaluation": ("splitter", "embedder", "index", "reranker", "query", "generator"),
-}
-"""By stage, the groups on whose parameters its results depend: what a store keeps."""
+from rag_opt.trust import plain
 
 BATCHES = 10
 """In which a trial's questions are asked where it may be pruned."""
@@ -43,8 +40,8 @@ class Run:
 
     `dev` and `test` are the regrets of the best on dev after each measurement; `reached` is the number of measurements
     until 99 % of the best dev value (nan: never), `wall` the seconds that these would have taken with nothing stored
-    before (to the end, where it was never reached), `asked` the share of their
-    questions that was asked before they were pruned, `random` that of draws at random, `seconds` those of one draw.
+    before (to the end, where it was never reached), `asked` the share of their questions that was asked before they
+    were pruned, `random` that of draws at random, `seconds` those of one draw.
     `ratios` are, after each measurement, what another one was expected to gain over the noise, where asked for.
     """
 
@@ -185,13 +182,19 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
 def _wall(table: Table, rows: Sequence[int]) -> float:
     """The seconds of these configurations one after the other: the most noted of what is computed once."""
     total = 0.0
-    for stage, groups in ONCE.items():
+    for stage, groups in _once().items():
         keys = [key_of(configuration, groups) for configuration in table.configurations]
         first: dict[Key, float] = {}
         for key, seconds in zip(keys, table.seconds, strict=True):
             first[key] = max(first.get(key, 0.0), seconds.get(stage, 0.0))
         total += sum(first[key] for key in {keys[row] for row in rows})
     return total
+
+
+@lru_cache(1)
+def _once() -> Mapping[str, Sequence[str]]:
+    """By stage, the groups on whose parameters its results depend: what a store keeps."""
+    return dict(plain(composed(["sampler=rag_seconds"]).sampler.cost.once))
 
 
 def _regret(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> Regrets:

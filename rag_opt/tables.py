@@ -28,7 +28,7 @@ from rag_opt.search_space import Value, ask
 SUFFIX = ".parquet"
 
 FEWEST = 10
-"""Configurations without which a table says nothing of a sampler."""
+"""Configurations, and questions, without which a table says nothing of a sampler."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,10 @@ def table_of(place: Path, storage: str | None = None) -> Table:
         raise StudyError(
             f"{place}: {len(table.configurations)} configurations were measured to the end, a replay needs {FEWEST}; "
             "run more trials, such as n_trials=100 with sampler=brute_force pruner=none"
+        )
+    if table.scores.shape[1] < FEWEST:
+        raise StudyError(
+            f"{place}: {table.scores.shape[1]} questions were asked, a replay needs {FEWEST}: half of them stay unseen"
         )
     return table
 

@@ -145,20 +145,14 @@ def believed(
 
 
 def _joined(every: Sequence[Known], space: Space, weights: Floats) -> Joint:
-    columns = [
-        [standardised(column) for column in (each.values.T if each.values.shape[1] == 2 else [_one(each, weights)])]
-        for each in every
-    ]
+    two = every[0].values.shape[1] == 2
+    columns = [each.values.T if two else [scalarised(each.values, weights)] for each in every]
     return Joint(
         units=np.concatenate([space.units(each.configurations) for each in every]),
         study=np.repeat(np.arange(len(every)), [len(each) for each in every]),
         noise=np.concatenate([each.noise for each in every]),
-        targets=np.concatenate([np.stack(parts, axis=1) for parts in columns]),
+        targets=np.concatenate([np.stack([standardised(part) for part in parts], axis=1) for parts in columns]),
     )
-
-
-def _one(known: Known, weights: Floats) -> Floats:
-    return scalarised(known.values, weights)
 
 
 def _fantasised(joint: Joint, processes: Sequence[Process], space: Space, more: Units) -> tuple[Joint, list[Process]]:

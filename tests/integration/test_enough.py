@@ -26,10 +26,28 @@ def test_a_search_ends_early_says_why_and_goes_on_when_told_to(animals, tmp_path
     assert found["gain"] < found["noise"]
     assert f"stopped after {len(measured)} trials" in told
     assert "stopping=none goes on from here" in told
-    assert f"Stopped after {len(measured)} trials" in (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert f"Stopped after {len(measured)} trials" in report
+    further = next(line for line in report.splitlines() if line.startswith("python -m rag_opt.study"))
+    assert further.endswith("n_trials=40 stopping=none")
+    assert "stopping=regret" not in further
+    assert animals_study(animals, tmp_path, *words) == folder  # ends at once again
+    assert len(optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db").trials) == len(
+        study.trials
+    )
     animals_study(animals, tmp_path, f"n_trials={len(measured) + 3}")
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
     assert len([t for t in study.trials if "repeats" not in t.user_attrs]) == len(measured) + 3
+    assert "Stopped after" not in (folder / "report.md").read_text()
+
+
+def test_another_rule_goes_on_and_takes_the_reason_back(animals, tmp_path) -> None:
+    words = ["n_trials=12", "stopping=regret", "stopping.after=8"]
+    folder = animals_study(animals, tmp_path, *words, "stopping.share=1")
+    assert "Stopped after" in (folder / "report.md").read_text()
+    animals_study(animals, tmp_path, *words, "stopping.share=1e-12")
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    assert len([t for t in study.trials if "repeats" not in t.user_attrs]) == 12
     assert "Stopped after" not in (folder / "report.md").read_text()
 
 

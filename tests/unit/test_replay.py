@@ -209,3 +209,34 @@ def test_pruners_are_replayed_on_the_questions(pruner: str) -> None:
         if pruner == "race":
             assert int(table.values(split(table, seed).dev).argmax()) in kept
     assert 0.1 < min(asked) < 0.9
+
+
+def test_two_tables_of_one_name_and_too_few_questions_are_said(tmp_path, capsys) -> None:
+    write(grid(), tmp_path / "a.parquet")
+    write(grid(), tmp_path / "b.parquet")
+    with pytest.raises(SystemExit):
+        replay.main([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])
+    assert "grid: two tables have this name" in capsys.readouterr().err
+    write(grid(questions=6), tmp_path / "few.parquet")
+    with pytest.raises(StudyError, match="6 questions were asked, a replay needs 10"):
+        table_of(tmp_path / "few.parquet")
+
+
+def test_the_seconds_of_what_is_computed_once_are_counted_once() -> None:
+    """Two methods of one index: its seconds once; another index: again."""
+    table = Table(
+        name="t",
+        metric="m",
+        maximize=True,
+        configurations=[{"splitter.size": size, "retriever": r} for size in (1, 2) for r in ("a", "b")],
+        distributions={
+            "splitter.size": CategoricalDistribution([1, 2]),
+            "retriever": CategoricalDistribution(["a", "b"]),
+        },
+        scores=np.arange(48.0).reshape(4, 12),
+        seconds=[{"indexing": 10.0}, {"indexing": 10.0}, {"indexing": 30.0}, {"indexing": 30.0}],
+    )
+    search = Search(table, RandomSampler(seed=0), split(table, 0))
+    run = replayed(search, 4)
+    sizes = {table.configurations[row]["splitter.size"] for row in run.rows[: int(run.reached)]}
+    assert run.wall == sum({1: 10.0, 2: 30.0}[size] for size in sizes)
