@@ -59,7 +59,7 @@ def notebooks(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Speed, side by side with stock components, into studies/speed; an hour, or `-- --quick` for minutes.
 
-    `-- samplers`: samplers on the recorded grids, into studies/samplers; a quarter of an hour.
+    `-- samplers`: samplers on the recorded grids, into studies/samplers; half an hour.
     """
     session.install("-e", ".[bench]", *CONSTRAINTS)
     if session.posargs[:1] == ["samplers"]:

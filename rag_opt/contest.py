@@ -85,13 +85,15 @@ class Contest:
 class Rules:
     """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all.
 
-    `ratios`: after each measurement it is asked whether the search would stop there.
+    `ratios`: after each measurement it is asked whether the search would stop there. `stored`: so many configurations,
+    at random, were computed by others before.
     """
 
     seeds: int
     budget: int
     questions: int | None = None
     ratios: bool = False
+    stored: int = 0
 
 
 def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
@@ -135,7 +137,8 @@ def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
     table = _tables[row]
     name, _, pruner = sampler.partition("+")
     pruners = pruner_of(composed([f"pruner={pruner or 'none'}"]))
-    search = Search(table, _made(name, seed), split(table, seed, rules.questions), pruners)
+    others = np.random.default_rng([seed, 11]).permutation(len(table.configurations))[: rules.stored].tolist()
+    search = Search(table, _made(name, seed), split(table, seed, rules.questions), pruners, others)
     return replayed(search, rules.budget, rules.ratios)
 
 

@@ -33,6 +33,16 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _timings(value: Any) -> bool:
+    """Pairs of parameters and seconds."""
+    pairs = isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value)
+    return pairs and all(_values(params) and _numbers(seconds) for params, seconds in value)
+
+
+def _values(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(isinstance(each, list | Mapping) for each in value.values())
+
+
 OF_TRIALS: Mapping[str, Callable[[Any], bool]] = {
     "origin": _text,
     "command": _text,
@@ -56,6 +66,7 @@ OF_STUDIES: Mapping[str, Callable[[Any], bool]] = {
     "rag_opt:looks": lambda value: isinstance(value, list) and all(map(_number, value)),
     "rag_opt:report_artifact": _text,
     "rag_opt:ledger": _text,
+    "stored": _timings,
 }
 """The attributes that are read, and whether a value is such as is written."""
 

@@ -65,6 +65,11 @@ class Plan:
         return str(plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
 
     @property
+    def shelf(self) -> str:
+        """What studies have in common where equal parameters mean equal work: questions, and what is not searched."""
+        return key_of(self.fingerprints["dataset"], self.fingerprints["pipeline"])
+
+    @property
     def shares_folder(self) -> bool:
         """Whether all who share the storage share the study's folder: it lies in there."""
         return "{folder}" in str(plain(self.config.storage.url))

@@ -20,7 +20,7 @@ from rag_opt.history import RANDOM, drawn
 from rag_opt.racing import Race
 from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
-from rag_opt.samplers.costs import ATTRIBUTE, Key, key_of
+from rag_opt.samplers.costs import ATTRIBUTE, STORED, Key, key_of
 from rag_opt.tables import Table
 from rag_opt.trust import plain
 
@@ -39,10 +39,10 @@ class Run:
     """The rows in the order in which a sampler came to them, each once, and what it took.
 
     `dev` and `test` are the regrets of the best on dev after each measurement; `reached` is the number of measurements
-    until 99 % of the best dev value (nan: never), `wall` the seconds that these would have taken with nothing stored
-    before (to the end, where it was never reached), `asked` the share of their questions that was asked before they
-    were pruned, `random` that of draws at random, `seconds` those of one draw.
-    `ratios` are, after each measurement, what another one was expected to gain over the noise, where asked for.
+    until 99 % of the best dev value (nan: never), `wall` the seconds that these would have taken beside what was
+    stored before (to the end, where it was never reached), `asked` the share of their questions that was asked before
+    they were pruned, `random` that of draws at random, `seconds` those of one draw. `ratios` are, after each
+    measurement, what another one was expected to gain over the noise, where asked for.
     """
 
     rows: tuple[int, ...]
@@ -74,12 +74,16 @@ def split(table: Table, seed: int, measured: int | None = None) -> Split:
 
 @dataclass
 class Search:
-    """One search over a table; `pruner` stops trials early: one of Optuna's, and a race beside it or None."""
+    """One search over a table; `pruner` stops trials early: one of Optuna's, and a race beside it or None.
+
+    `stored` are rows that others have computed before.
+    """
 
     table: Table
     sampler: BaseSampler
     questions: Split
     pruner: tuple[BasePruner, Race | None] = (NopPruner(), None)
+    stored: Sequence[int] = ()
     rows: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     asked: int = 0
@@ -92,6 +96,8 @@ class Search:
         self.scores = sign * self.table.scores[:, self.questions.measured]
         self.means = np.nanmean(self.scores, axis=1)
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner[0])
+        known = [[dict(self.table.configurations[row]), dict(self.table.seconds[row])] for row in self.stored]
+        self.study.set_user_attr(STORED, known)
 
     def step(self) -> bool:
         """Draw and measure a configuration; whether it is a new one."""
@@ -171,7 +177,7 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
         dev=_regret(dev, best),
         test=_regret(test, best),
         reached=reached,
-        wall=_wall(search.table, search.rows[: int(reached) if len(near) else None]),
+        wall=_wall(search.table, search.rows[: int(reached) if len(near) else None], search.stored),
         asked=search.asked / (len(rows) * len(search.questions.measured)),
         random=search.random / search.draws,
         seconds=search.seconds / search.draws,
@@ -179,7 +185,7 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
     )
 
 
-def _wall(table: Table, rows: Sequence[int]) -> float:
+def _wall(table: Table, rows: Sequence[int], stored: Sequence[int]) -> float:
     """The seconds of these configurations one after the other: the most noted of what is computed once."""
     total = 0.0
     for stage, groups in _once().items():
@@ -187,7 +193,7 @@ def _wall(table: Table, rows: Sequence[int]) -> float:
         first: dict[Key, float] = {}
         for key, seconds in zip(keys, table.seconds, strict=True):
             first[key] = max(first.get(key, 0.0), seconds.get(stage, 0.0))
-        total += sum(first[key] for key in {keys[row] for row in rows})
+        total += sum(first[key] for key in {keys[row] for row in rows} - {keys[row] for row in stored})
     return total
 
 

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
-from rag_opt import archive, enough, history, scorebook
+from rag_opt import archive, enough, history, scorebook, timings
 from rag_opt.config import quoted, stages
 from rag_opt.evaluate import Progress
 from rag_opt.gate import Gate, creating
@@ -31,6 +31,8 @@ from rag_opt.processes import NOBODY, Crew
 from rag_opt.progress import Line, Screen
 from rag_opt.racing import Race
 from rag_opt.records import Evaluation
+from rag_opt.samplers import RagSampler
+from rag_opt.samplers.costs import STORED
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
@@ -349,6 +351,7 @@ class Session(AtWork):
             trial.set_user_attr("coverage", short)
         self._constrain(trial, evaluation.means)
         scorebook.write(self.plan.settings.folder, trial.number, evaluation)
+        timings.note(self.plan.dev.store, self.plan.shelf, trial.params, evaluation.seconds)
 
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
         count = len(next(iter(progress.scores.values())))
@@ -402,6 +405,7 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
             with gate.alone():
                 check_study(study, plan.settings.folder)
                 check_fingerprints(study, plan.fingerprints, plan.settings.folder)
+                _tell_stored(plan, study)
                 if plan.dev.store.purse is not None:
                     plan.dev.store.purse.study = ledger_of(study)
             study.pruner = pruner_of(plan.config)[0]
@@ -409,6 +413,13 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
         finally:
             gate.leave()
             close(study)
+
+
+def _tell_stored(plan: Plan, study: optuna.Study) -> None:
+    """Where seconds count, have the study know what is computed; once, so that what others store changes no draw."""
+    sampler = sampler_of(plan.config, 0)
+    if isinstance(sampler, RagSampler) and sampler.counts_seconds and STORED not in study.user_attrs:
+        study.set_user_attr(STORED, timings.noted(plan.dev.store, plan.shelf))
 
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:

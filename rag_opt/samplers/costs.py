@@ -13,16 +13,19 @@ from optuna.trial import TrialState
 ATTRIBUTE = "seconds"
 """User attribute of a trial: its seconds by stage."""
 
+STORED = "stored"
+"""User attribute of a study: [parameters, seconds by stage] of what had been computed, and kept, before it began."""
+
 Key = frozenset[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """For `RagSampler(cost=...)`: seconds of a configuration, given what the study's trials have computed already.
+    """For `RagSampler(cost=...)`: seconds of a configuration, given what is computed: by the study's trials, or STORED.
 
     `once` names for each stage the groups of parameters on which its results depend: {"indexing": ["splitter",
     "embedder"]} is paid once for every combination of splitter.* and embedder.*. What a combination that no trial had
-    would take is the mean of those that agree with it most; 0 before the first trial.
+    would take is the mean of those that agree with it most; 0 where nothing is known.
     """
 
     once: Mapping[str, Sequence[str]]
@@ -31,7 +34,8 @@ class StageSeconds:
         """The seconds of a configuration (its parameters by name)."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.user_attrs.get(ATTRIBUTE)]
-        return seconds_after([(t.params, t.user_attrs[ATTRIBUTE]) for t in trials], self.once)
+        own = [(t.params, t.user_attrs[ATTRIBUTE]) for t in trials]
+        return seconds_after([*study.user_attrs.get(STORED, ()), *own], self.once)
 
 
 def seconds_after(

@@ -77,6 +77,11 @@ class RagSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """For `n_jobs` of optuna: workers in threads see each other's running trials, so nothing needs a new seed."""
 
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether what a configuration takes has a say."""
+        return self._cost is not None
+
     def foreign(self) -> list[tuple[FrozenTrial, ...]]:
         """The finished trials of each earlier study; raises what Optuna does where one can't be read."""
         return [_trials_of(*each) for each in self._earlier]

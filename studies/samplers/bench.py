@@ -38,6 +38,9 @@ NOISY = 20
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Of the noise, below which an expected gain ends a search."""
 
+STORED = 20
+"""Configurations that others have computed, where the store is not empty."""
+
 LEAST = 15
 """Measurements before which no search ends."""
 
@@ -61,13 +64,16 @@ def main() -> None:
     with Screen() as screen:
         whole = contest.held(grids, every, rules, screen)
         _drawn(whole, place / "regret.svg")
-        _kept(place, parts, [*_compared("## Whole grids\n", whole), *_beside(whole)])
+        verdicts = [f"- {contest.verdict(whole, table)}" for table in whole.tables]
+        _kept(place, parts, [*_compared("## Whole grids\n", whole), *verdicts, ""])
         ratios = dataclasses.replace(rules, ratios=True)
         _kept(place, parts, _stops(contest.held(grids, ("rag",), ratios, screen), grids))
         fewer = dataclasses.replace(rules, questions=NOISY)
         title = f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n"
         _kept(place, parts, _compared(title, contest.held(grids, every, fewer, screen)))
-        _kept(place, parts, _walls(contest.held(grids, ("rag", "rag_seconds"), rules, screen)))
+        for stored in (0, STORED):
+            before = dataclasses.replace(rules, stored=stored)
+            _kept(place, parts, _walls(contest.held(grids, ("rag", "rag_seconds"), before, screen), stored))
         pruned = contest.held(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
         _kept(place, parts, ["\n## Pruners\n", *summary.pipes(contest.rows(pruned, pruned.tables))])
         _kept(place, parts, _compared("## Spaces with real numbers\n", contest.held(mixed, every, rules, screen)))
@@ -109,7 +115,8 @@ def _compared(title: str, held: Contest) -> list[str]:
     best = ["the best of them", *(_interval(held, _best(held, at), at) for at in BUDGETS)]
     table = contest.rows(held, held.tables)
     named = (table[0], [[_name(row[0]), *row[1:]] for row in table[1]])
-    return [f"\n{title}", *summary.pipes(named), told, *summary.pipes((header, [*rows, best])), ""]
+    against = summary.pipes((header, [*rows, best]))
+    return [f"\n{title}", *summary.pipes(named), told, *against, *_beside(held)]
 
 
 def _best(held: Contest, at: int) -> str:
@@ -130,11 +137,10 @@ def _beside(held: Contest) -> list[str]:
         worse = [each.mean() > each.std(ddof=1) / np.sqrt(len(each)) for each in apart]
         values = [f"{entry.regret(at).mean():.3f}" for entry in (mine, theirs) for at in BUDGETS]
         rows.append([mine.table, *values, "yes" if any(worse) else "no"])
-    verdicts = [f"- {contest.verdict(held, table)}" for table in held.tables]
-    return ["\n### Each grid\n", *summary.pipes((header, rows)), "", *verdicts, ""]
+    return ["\ntable by table:\n", *summary.pipes((header, rows)), ""]
 
 
-def _walls(held: Contest) -> list[str]:
+def _walls(held: Contest, stored: int) -> list[str]:
     rows = []
     for entry in held.entries:
         walls = np.array([run.wall for run in entry.runs])
@@ -151,6 +157,8 @@ def _walls(held: Contest) -> list[str]:
         f"A search that did not arrive counts with the time of its {BUDGET} measurements.\n"
     )
     title = "\n## Improvement per second\n\nSeconds until 99 % of the best, by the stages' timings, nothing stored.\n"
+    if stored:
+        title = f"\n### Where {stored} configurations, drawn at random, were stored before\n"
     return [title, *summary.pipes((header, rows)), told]
 
 

@@ -7,9 +7,12 @@ import json
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from rag_opt.enough import SETTLED, Outlook, line, noise_of
 from rag_opt.errors import ConfigError
+from rag_opt.samplers import StageSeconds
+from rag_opt.samplers.costs import STORED
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration
@@ -80,6 +83,26 @@ def test_workers_stop_together(animals, tmp_path) -> None:
     measured = [t for t in study.trials if "repeats" not in t.user_attrs and t.state.name != "FAIL"]
     assert 8 <= found["trials"] <= len(measured) <= found["trials"] + 2
     assert "Stopped after" in (folder / "report.md").read_text()
+
+
+def test_where_seconds_count_a_study_knows_what_others_have_stored(animals, tmp_path) -> None:
+    """What was there as it began, and nothing that came later: it goes on as it would have."""
+    first = animals_study(animals, tmp_path, "n_trials=9", "name=first", "sampler=random")
+    done = optuna.load_study(study_name="first", storage=f"sqlite:///{first}/study.db")
+    later = animals_study(animals, tmp_path, "n_trials=7", "name=later", "sampler=rag_seconds")
+    study = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
+    known = [params for params, _ in study.user_attrs[STORED]]
+    measured = [t for t in done.trials if t.state == TrialState.COMPLETE and "repeats" not in t.user_attrs]
+    assert sorted(map(str, known)) == sorted(str(t.params) for t in measured)
+    once = {"indexing": ["splitter", "embedder", "index"]}
+    for params, seconds in study.user_attrs[STORED]:
+        assert seconds["indexing"] >= 0
+        assert StageSeconds(once)(study)(params) == 0
+    animals_study(animals, tmp_path, "n_trials=9", "name=later", "sampler=rag_seconds")
+    again = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
+    assert again.user_attrs[STORED] == study.user_attrs[STORED]
+    other = animals_study(animals, tmp_path, "n_trials=5", "name=other", "sampler=rag_seconds", "dataset.split_seed=9")
+    assert not optuna.load_study(study_name="other", storage=f"sqlite:///{other}/study.db").user_attrs[STORED]
 
 
 def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refused(animals, tmp_path) -> None:

@@ -240,3 +240,6 @@ def test_the_seconds_of_what_is_computed_once_are_counted_once() -> None:
     run = replayed(search, 4)
     sizes = {table.configurations[row]["splitter.size"] for row in run.rows[: int(run.reached)]}
     assert run.wall == sum({1: 10.0, 2: 30.0}[size] for size in sizes)
+    stored = replayed(Search(table, RandomSampler(seed=0), split(table, 0), stored=[0]), 4)
+    assert stored.rows == run.rows
+    assert stored.wall == sum({1: 0.0, 2: 30.0}[size] for size in sizes)
