@@ -30,7 +30,7 @@ from rag_opt.samplers.agreement import (
 from rag_opt.samplers.belief import believed, enlarged
 from rag_opt.samplers.costs import StageSeconds
 from rag_opt.samplers.evidence import PARTIAL, Known, chosen_from, known_from, scalarised
-from rag_opt.samplers.space import Space, axis_of
+from rag_opt.samplers.space import ABSENT, Space, axis_of, joined, learnt
 
 SPACE = Space(
     tuple(
@@ -43,6 +43,56 @@ SPACE = Space(
     ),
     (None, None, None),
 )
+
+
+def test_how_far_apart_values_are() -> None:
+    """Names: 0 or 1. Numbers: on their scale, or in rank. "Does not exist" is a value of its own, amid the others."""
+    axes = [
+        axis_of("name", CategoricalDistribution(["x", "y"])),
+        axis_of("rank", CategoricalDistribution([1, 2, 8])),
+        axis_of("log", FloatDistribution(1, 100, log=True)),
+    ]
+    gone = ABSENT
+    places = np.array([[0, 0, 0.0], [1, 1, 0.5], [1, 2, 1.0], [gone, gone, gone]])
+    assert axes[2].units([1, 10, 100]) == pytest.approx(places[:3, 2])
+    assert axes[2].units([0.1, 1000]) == pytest.approx([0, 1])  # a range that was wider in an earlier trial
+    name, rank, log = distances(axes, places, places)
+    assert name == pytest.approx(np.array([[0, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0]]))
+    assert rank[0] == pytest.approx([0, 0.75, 1, 0.75])
+    assert rank[3] == pytest.approx([0.75, 0.5, 0.75, 0])
+    assert log[0] == pytest.approx([0, 0.5, 1, 1])
+    assert log[3] == pytest.approx([1, 0.5, 1, 0])
+
+
+def test_the_kernel_adds_agreement_and_multiplies_it() -> None:
+    draws = prior(np.random.default_rng(0), 4, 3)
+    apart = np.array([0.2, 1.0, 0.5])
+    found = draws.kernel(apart[:, None, None])[:, 0, 0]
+    for draw in range(4):
+        added = sum(weight * (1 - far) for weight, far in zip(draws.weights[draw], apart, strict=True))
+        multiplied = np.prod([np.exp(-rate * far) for rate, far in zip(draws.rates[draw], apart, strict=True)])
+        assert found[draw] == pytest.approx(draws.share[draw] * added + (1 - draws.share[draw]) * multiplied)
+    foreign = draws.kernel(apart[:, None, None], np.ones((1, 1)))[:, 0, 0]
+    assert foreign == pytest.approx(found * draws.trust)
+
+
+def test_a_range_is_the_widest_that_was_asked_for() -> None:
+    found = joined([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(5, 20)}, {"y": FloatDistribution(0, 1)}])
+    assert found == {"x": IntDistribution(0, 20), "y": FloatDistribution(0, 1)}
+    assert joined([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(1, 20, log=True)}])["x"].log  # the last one
+
+
+def test_a_condition_names_no_more_parents_than_it_needs() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(60):
+        row = {name: int(rng.integers(3)) for name in "abc"}
+        rows.append(row | ({"d": 1.0} if (row["a"], row["c"]) in {(1, 2), (2, 0)} else {}))
+    choices = dict.fromkeys("abc", CategoricalDistribution([0, 1, 2]))
+    condition = learnt(rows, choices | {"d": FloatDistribution(0, 1)}).conditions[3]
+    assert condition is not None
+    assert condition.parents == (0, 2)
+    assert condition.exists == {(1.0, 2.0), (2.0, 0.0)}
 
 
 def process_of(points: int, keep: int, seed: int = 0) -> tuple[Process, Draws, Any, Any, Any]:
@@ -122,6 +172,7 @@ def test_another_studys_values_weigh_less_than_ones_own() -> None:
     process, at = belief.processes[0], SPACE.units(own.configurations)
     low, high = process.mean(distances(SPACE.axes, at, belief.units), belief.foreign[None, None, :])
     assert high > low + 1  # standardised: they are 2 apart
+    assert belief.order.tolist() == [1, 0]  # one's own, the best first
 
 
 def test_it_begins_with_what_covers_the_space() -> None:
