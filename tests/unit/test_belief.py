@@ -175,6 +175,20 @@ def test_another_studys_values_weigh_less_than_ones_own() -> None:
     assert belief.order.tolist() == [1, 0]  # one's own, the best first
 
 
+def test_what_breaks_a_constraint_is_no_part_of_the_front() -> None:
+    own = Known(
+        [{"a": "x", "b": b, "c": 0} for b in (0.0, 0.5, 1.0)],
+        np.array([[0.0, 1.0], [9.0, 9.0], [1.0, 0.0]]),
+        np.ones(3),
+        [{"small": -1.0}, {"small": 1.0}, {"small": 0.0}],
+    )
+    belief = believed(own, (), [], SPACE, np.ones(2), np.random.default_rng(0))
+    assert len(belief.front) == 2
+    assert (belief.front.max(axis=0) < np.ptp(belief.front, axis=0) + 1).all()
+    assert len(belief.processes) == 2
+    assert len(belief.limits) == 1
+
+
 def test_it_begins_with_what_covers_the_space() -> None:
     space = {
         "five": CategoricalDistribution(list("abcde")),
@@ -221,7 +235,7 @@ def test_of_many_trials_the_best_half_and_some_others_are_known() -> None:
 
 
 def test_several_objectives_are_made_one_by_their_weights() -> None:
-    values = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.6, 0.6], [0.5, 0.5, 0.5]])
+    values = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.6, 0.6], [0.5, 0.5, 0.5], [0.0, 0.0, 1.0]])
     for heavy in range(2):
         weights = np.full(3, 0.02)
         weights[heavy] = 0.96
@@ -247,7 +261,11 @@ def test_what_is_computed_once_costs_nothing_again() -> None:
     cost = StageSeconds({"indexing": ["splitter"], "evaluation": ["splitter", "query"]})
     study = optuna.create_study()
     sizes, ks = CategoricalDistribution([100, 200, 300]), IntDistribution(1, 50)
-    trials = ((100, 1, {"indexing": 7.0, "evaluation": 1.0}), (200, 1, {"indexing": 3.0, "evaluation": 2.0}))
+    trials = (
+        (100, 1, {"indexing": 7.0, "evaluation": 1.0}),
+        (100, 1, {"indexing": 0.1, "evaluation": 0.1}),  # from a store, so it took less
+        (200, 1, {"indexing": 3.0, "evaluation": 2.0}),
+    )
     space = {"splitter.size": sizes, "query.top_k": ks}
     for size, k, seconds in trials:
         params, told = {"splitter.size": size, "query.top_k": k}, {"seconds": seconds}

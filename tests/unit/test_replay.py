@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
+from scipy import stats
 
 from rag_opt import contest, replay
 from rag_opt.config import composed
@@ -109,6 +110,19 @@ def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() ->
     assert run.reached == near[0] + 1
 
 
+def test_a_noisy_search_measures_some_of_dev_and_is_judged_on_all() -> None:
+    table = grid()
+    few = split(table, 3, measured=5)
+    assert len(few.measured) == 5
+    assert set(few.measured) < set(few.dev)
+    assert few.dev.tolist() == split(table, 3).dev.tolist() == sorted(split(table, 3).measured)
+    search = Search(table, RandomSampler(seed=0), few)
+    run = replayed(search, 10)
+    assert search.values == pytest.approx(table.scores[search.rows][:, few.measured].mean(axis=1))
+    best, dev = search.rows[int(np.argmax(search.values))], table.values(few.dev)
+    assert run.dev[-1] == pytest.approx((dev.max() - dev[best]) / (dev.max() - np.median(dev)))
+
+
 def test_a_configuration_drawn_again_costs_nothing() -> None:
     run = replayed(Search(grid(), RandomSampler(seed=0), split(grid(), 0)), 20)
     assert len(set(run.rows)) == len(run.rows) == 20
@@ -183,6 +197,15 @@ def test_a_study_becomes_a_table(animals, tmp_path) -> None:
     assert table.distributions["retriever.k1"] == FloatDistribution(0.4, 3.0)
     with pytest.raises(StudyError, match="a replay needs 10"):
         table_of(animals_study(animals, tmp_path, "n_trials=5", "name=few"))
+
+
+def test_intervals_are_student_s() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 12)
+    low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert contest.interval(values) == pytest.approx((values.mean(), low, high))
+    mean, *unknown = contest.interval(values[:1])
+    assert mean == values[0]
+    assert np.isnan(unknown).all()
 
 
 def test_the_difference_is_paired_by_seed() -> None:
