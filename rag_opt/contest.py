@@ -104,7 +104,8 @@ def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen:
     for name in samplers:
         _made(name.partition("+")[0], 0)
         pruner_of(composed([f"pruner={name.partition('+')[2] or 'none'}"]))
-    jobs = [(row, name, seed) for row in range(len(tables)) for name in samplers for seed in range(rules.seeds)]
+    names = list(dict.fromkeys(samplers))
+    jobs = [(row, name, seed) for row in range(len(tables)) for name in names for seed in range(rules.seeds)]
     runs: dict[tuple[int, str], list[Run]] = {}
     with _single_threaded(), screen.task("replays", len(jobs)) as advance:
         context = multiprocessing.get_context("spawn")
@@ -226,19 +227,27 @@ def verdict(contest: Contest, table: str) -> str:
     if np.isinf(enough):
         share = np.isfinite(best.reached).mean()
         first = (
-            f"{table}: {contest.budget} trials would not have been enough; with sampler={best.sampler} "
+            f"{table}: {contest.budget} trials would not have been enough; with {_words(best.sampler)} "
             f"{share:.0%} of the searches came within 1 % of the best"
         )
     else:
         first = (
-            f"{table}: sampler={best.sampler} and {enough:.0f} trials would have been enough "
+            f"{table}: {_words(best.sampler)} and {enough:.0f} trials would have been enough "
             f"({ENOUGH:.0%} of the searches were within 1 % of the best)"
         )
+    if len(best.runs) < 2:
+        return f"{first}."
     unseen = np.array([run.test for run in best.runs])
     later = [interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
     settled = next(at for at, low in enumerate(later, 1) if not low > 0)
     told = f"on unseen questions no gain can be shown after {settled} (regret {unseen[:, -1].mean():.2f})"
     return f"{first}; {told}."
+
+
+def _words(sampler: str) -> str:
+    """What is typed for it, where there is a word for it."""
+    name, _, pruner = sampler.partition("+")
+    return f"{name if '.' in name else f'sampler={name}'}{f' pruner={pruner}' if pruner else ''}"
 
 
 def _enough(entry: Entry) -> float:

@@ -19,7 +19,7 @@ from rag_opt.paired import differences
 from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.settings import Settings
-from rag_opt.storage import Trials
+from rag_opt.storage import INTERRUPTED, Trials
 
 SETTLED = "rag_opt:settled"
 """Study attribute: after how many trials the search was stopped, and why, as JSON."""
@@ -68,7 +68,7 @@ def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, t
     books = [scorebook.read(settings.folder, trial.number) for trial in history.candidates(now)[:CANDIDATES]]
     scores = [book[target] for book in books if target in book]
     noise = noise_of(scores[0], scores[1:]) if scores else np.nan
-    return Outlook(trials, RagSampler(seed=settings.seed).expected_gain(study), noise)
+    return Outlook(trials, RagSampler(seed=settings.seed, ignored=INTERRUPTED).expected_gain(study), noise)
 
 
 def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:

@@ -82,8 +82,8 @@ def evaluated(
 
     `report` is told after every batch; what it raises ends the evaluation.
     """
-    start = time.perf_counter()
     measuring = Measuring(pipeline, questions, tuple(metrics), store, pipeline.index(questions.documents), latency)
+    start = time.perf_counter()
     parts: list[Observed] = []
     scores: dict[str, Scores] = {}
     for number, (rows, observed, values) in enumerate(measuring.batches(), 1):
@@ -166,7 +166,10 @@ def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
 
 
 def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
-    """Seconds that indexing took when it was done, and that a query takes on average, whatever came from the store."""
+    """Seconds that indexing took when it was done, and that a query takes on average, whatever came from the store.
+
+    "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
+    """
     asked = sum(len(part.queries) for part in parts)
     spent = sum(part.seconds * len(part.queries) for part in parts)
     return {

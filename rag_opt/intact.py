@@ -59,6 +59,7 @@ OF_TRIALS: Mapping[str, Callable[[Any], bool]] = {
     "seed": _number,
     "deaths": _number,
     "earlier_deaths": _number,
+    "so_far": lambda value: isinstance(value, list) and all(map(_number, value)),
 }
 OF_STUDIES: Mapping[str, Callable[[Any], bool]] = {
     "rag_opt:fingerprints": lambda value: isinstance(value, Mapping),

@@ -164,12 +164,15 @@ def _check_earlier(config: DictConfig, sampler: RagSampler) -> None:
         if path is not None and not path.is_file():
             raise ConfigError(f"sampler.earlier: there is no database {path}")
     try:
-        sampler.foreign()
+        found = [len(study.directions) for study in sampler.foreign()]
     except Exception as error:
         # Optuna, SQLAlchemy and the database's driver each have their own.
         raise ConfigError(
             f"sampler.earlier: a study can't be read: {type(error).__name__}: {hide(str(error))}"
         ) from error
+    own = len(plain(config.objective.metrics))
+    if other := next((count for count in found if count != own), 0):
+        raise ConfigError(f"sampler.earlier: a study has {other} objectives, this one has {own}")
 
 
 def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:

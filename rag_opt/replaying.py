@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import optuna
@@ -14,7 +13,6 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from rag_opt.config import composed
 from rag_opt.enough import CANDIDATES, noise_of
 from rag_opt.history import RANDOM, drawn
 from rag_opt.racing import Race
@@ -22,7 +20,15 @@ from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import ATTRIBUTE, STORED, Key, key_of
 from rag_opt.tables import Table
-from rag_opt.trust import plain
+
+ONCE = {
+    "indexing": ("splitter", "embedder", "index"),
+    "evaluation": ("splitter", "embedder", "index", "reranker", "query", "generator"),
+}
+"""By stage, the groups on whose parameters what takes its time depends: token vectors of a reranker, say.
+
+What a language model is asked anew for another context is not counted.
+"""
 
 BATCHES = 10
 """In which a trial's questions are asked where it may be pruned."""
@@ -94,7 +100,7 @@ class Search:
     def __post_init__(self) -> None:
         sign = 1.0 if self.table.maximize else -1.0
         self.scores = sign * self.table.scores[:, self.questions.measured]
-        self.means = np.nanmean(self.scores, axis=1)
+        self.means = self.table.values(self.questions.measured)
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner[0])
         known = [[dict(self.table.configurations[row]), dict(self.table.seconds[row])] for row in self.stored]
         self.study.set_user_attr(STORED, known)
@@ -131,13 +137,12 @@ class Search:
             self.asked += len(part)
             if count == len(scores):
                 return False
-            if race is not None and self._raced_out(race, scores[:count]):
-                return True
             reports = enumerate(scores[before:count], before) if isinstance(pruner, WilcoxonPruner) else ()
             for step, score in reports or [(batch, np.nanmean(scores[:count]))]:
-                trial.report(float(score), step)
+                if np.isfinite(score):
+                    trial.report(float(score), step)
             before = count
-            if trial.should_prune():
+            if (race is not None and self._raced_out(race, scores[:count])) or trial.should_prune():
                 return True
         return False
 
@@ -188,19 +193,13 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
 def _wall(table: Table, rows: Sequence[int], stored: Sequence[int]) -> float:
     """The seconds of these configurations one after the other: the most noted of what is computed once."""
     total = 0.0
-    for stage, groups in _once().items():
+    for stage, groups in ONCE.items():
         keys = [key_of(configuration, groups) for configuration in table.configurations]
         first: dict[Key, float] = {}
         for key, seconds in zip(keys, table.seconds, strict=True):
             first[key] = max(first.get(key, 0.0), seconds.get(stage, 0.0))
         total += sum(first[key] for key in {keys[row] for row in rows} - {keys[row] for row in stored})
     return total
-
-
-@lru_cache(1)
-def _once() -> Mapping[str, Sequence[str]]:
-    """By stage, the groups on whose parameters its results depend: what a store keeps."""
-    return dict(plain(composed(["sampler=rag_seconds"]).sampler.cost.once))
 
 
 def _regret(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> Regrets:

@@ -33,6 +33,7 @@ from rag_opt.racing import Race
 from rag_opt.records import Evaluation
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import STORED
+from rag_opt.samplers.evidence import SO_FAR
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
@@ -204,6 +205,9 @@ class Session(AtWork):
         count = measured(self._now)
         if count != self._looked and not waiting(self._now):
             target, self._looked = self.plan.objective.names[0], count
+            if self.plan.settings.stopping is not None and not self.plan.shares_folder:
+                best = history.candidates(self._now)[: enough.CANDIDATES]
+                archive.fetch(self.study, self.plan.settings.folder, [t.number for t in best])
             self._enough = enough.settled(self.study, self._now, target, self.plan.settings, count)
         return self._enough
 
@@ -309,9 +313,15 @@ class Session(AtWork):
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number}{best(self._now)} · running {running:.4f}")
+        self._report(trial, progress, name)
         over = progress.batch == len(self.plan.dev.questions.batches)
-        if not over and self._lost(progress):
+        single = len(self.study.directions) == 1 and not math.isnan(running)
+        if not over and (self._lost(progress) or (single and trial.should_prune())):
             raise optuna.TrialPruned
+
+    def _report(self, trial: Trial, progress: Progress, name: str) -> None:
+        """Have the study know what is known so far: a trial that loses has said something, too."""
+        running = progress.mean(name)
         if len(self.study.directions) > 1 or math.isnan(running):
             return
         if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
@@ -321,8 +331,6 @@ class Session(AtWork):
                     trial.report(float(scores[step]), step)
         else:
             trial.report(running, progress.batch)
-        if not over and trial.should_prune():
-            raise optuna.TrialPruned
 
     def _lost(self, progress: Progress) -> bool:
         signs = self.plan.objective.signs
@@ -357,7 +365,11 @@ class Session(AtWork):
         count = len(next(iter(progress.scores.values())))
         ids = [query.id for query in self.plan.dev.questions.queries.items[:count]]
         trial.set_user_attr("questions", count)
-        self._constrain(trial, {name: progress.mean(name) for name in progress.scores})
+        means = {name: progress.mean(name) for name in progress.scores}
+        self._constrain(trial, means)
+        values = [means[name] for name in self.plan.objective.names]
+        if len(values) > 1 and all(map(math.isfinite, values)):
+            trial.set_user_attr(SO_FAR, values)
         columns = {name: values.tolist() for name, values in progress.scores.items()}
         scorebook.write_columns(self.plan.settings.folder, trial.number, ids, columns)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
 from rag_opt import history, scorebook
 from rag_opt.errors import StudyError
@@ -62,10 +61,16 @@ class Table:
         return {row.tobytes(): index for index, row in enumerate(self.units)}
 
     def values(self, questions: NDArray[np.int_] | None = None) -> Scores:
-        """Each configuration's mean over these questions (all: None), to be maximised."""
+        """Each configuration's mean over these questions (all: None), to be maximised.
+
+        One that was measured for none of them counts as the worst.
+        """
         scores = self.scores if questions is None else self.scores[:, questions]
-        means: Scores = np.nanmean(scores, axis=1) * (1 if self.maximize else -1)
-        return means
+        known = np.isfinite(scores)
+        sums = np.where(known, scores, 0.0).sum(axis=1) * (1 if self.maximize else -1)
+        means = np.divide(sums, known.sum(axis=1), out=np.full(len(sums), np.nan), where=known.any(axis=1))
+        found: Scores = np.where(np.isnan(means), np.nanmin(means), means)
+        return found
 
     def asked(self, trial: Any) -> int:
         """The row of what a trial draws: the configuration itself or, where it was not measured, the nearest."""
@@ -102,7 +107,7 @@ class Table:
 
 def table_of(place: Path, storage: str | None = None) -> Table:
     """The table in a file, or of a study's folder; raises StudyError where there is none, or too little in it."""
-    table = read(place) if place.suffix == SUFFIX else recorded(place, storage)
+    table = _measured(read(place) if place.suffix == SUFFIX else recorded(place, storage))
     if len(table.configurations) < FEWEST:
         raise StudyError(
             f"{place}: {len(table.configurations)} configurations were measured to the end, a replay needs {FEWEST}; "
@@ -110,24 +115,45 @@ def table_of(place: Path, storage: str | None = None) -> Table:
         )
     if table.scores.shape[1] < FEWEST:
         raise StudyError(
-            f"{place}: {table.scores.shape[1]} questions were asked, a replay needs {FEWEST}: half of them stay unseen"
+            f"{place}: {table.metric} was measured for {table.scores.shape[1]} questions, a replay needs {FEWEST}: "
+            "half of them stay unseen"
         )
     return table
 
 
+def _measured(table: Table) -> Table:
+    """Without questions, and then configurations, of which less than half was measured."""
+    known = np.isfinite(table.scores)
+    columns = known.mean(axis=0) >= 0.5 if len(known) else np.ones(0, bool)
+    enough = known[:, columns].mean(axis=1) >= 0.5 if columns.any() else np.ones(len(known), bool)
+    rows = np.flatnonzero(enough).tolist()
+    return replace(
+        table,
+        configurations=[table.configurations[row] for row in rows],
+        scores=table.scores[rows][:, columns],
+        seconds=[table.seconds[row] for row in rows],
+    )
+
+
 def recorded(folder: Path, storage: str | None = None) -> Table:
-    """The complete trials of a finished study, each configuration once; of several objectives the first."""
+    """The complete trials of a finished study that keep its constraints, each configuration once.
+
+    Of several objectives the first.
+    """
     findings, study = finished(folder, storage)
     metric = findings.targets[0]
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Value], Scores, Mapping[str, float]]] = {}
     distributions: dict[str, BaseDistribution] = {}
-    for trial in history.finished(study, TrialState.COMPLETE):
+    trials = history.candidates(study)
+    for trial in sorted(trials, key=lambda trial: trial.number):
         params = trial.params
         scores = scorebook.read(folder, trial.number).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
         distributions = joined([distributions, trial.distributions])
         rows[tuple(params.items())] = params, scores, trial.user_attrs.get("seconds", {})
+    if trials and not rows:
+        raise StudyError(f"{folder}: no trial has its scores of {metric} in there; replay the study's whole folder")
     most = max((len(scores) for _, scores, _ in rows.values()), default=0)
     kept = [row for row in rows.values() if len(row[1]) == most]
     return Table(
@@ -171,10 +197,17 @@ def read(path: Path) -> Table:
             maximize=about["maximize"],
             configurations=[json.loads(each) for each in columns["configuration"]],
             distributions={name: json_to_distribution(each) for name, each in about["distributions"].items()},
-            scores=np.array(columns["scores"], np.float64),
+            scores=_scores(columns["scores"]),
             seconds=[json.loads(each) for each in columns["seconds"]],
         )
     except OSError as error:
         raise StudyError(f"{path}: can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise StudyError(f"{path}: is not a recorded table ({type(error).__name__})") from error
+
+
+def _scores(rows: Sequence[Sequence[float]]) -> Scores:
+    found: Scores = np.array(rows, np.float64)
+    if found.ndim != 2 or np.isinf(found).any():
+        raise ValueError("rows of as many finite scores are expected")
+    return found

@@ -19,11 +19,14 @@ from rag_opt.samplers.agreement import (
     log_feasible,
     prior,
 )
-from rag_opt.samplers.evidence import Known, scalarised, standardised
+from rag_opt.samplers.evidence import MOST, Known, scalarised, standardised
 from rag_opt.samplers.space import Space, Units
 
 DRAWS = 64
 """Of the hyperparameters, for each trial."""
+
+OF_LIMITS = 16
+"""The same for what is not to be exceeded: whether, not how much, is asked there."""
 
 SAMPLES = 64
 """Of two objectives' values, for each candidate."""
@@ -121,9 +124,16 @@ def believed(
     space: Space,
     weights: Floats,
     rng: np.random.Generator,
+    failed: Sequence[Mapping[str, Any]] = (),
 ) -> Belief:
-    """What this study's trials and `others`, of earlier studies, say; `weights` make more than two objectives one."""
+    """What this study's trials and `others`, of earlier studies, say; `weights` make more than two objectives one.
+
+    `failed` are configurations of which nothing but that is known: not to fail is a constraint that nobody declared.
+    """
     limits, feasible = _limits(own, space, rng), np.flatnonzero(own.feasible)
+    if failed:
+        broken = np.repeat([0.0, 1.0], [len(own), len(failed)])
+        limits.append(_limit(space.units([*own.configurations, *failed]), broken, 0.5, space, rng))
     order = np.argsort(-scalarised(own.values, weights), kind="stable")
     if not len(feasible) and not any(others):
         # Nothing is worth improving before something is allowed.
@@ -180,7 +190,11 @@ def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
         worst = max(known.max(initial=0.0), 0.0) + (np.abs(known).max(initial=0.0) or 1.0)
         values = np.where(np.isfinite(values), values, worst)
         units = space.units([own.configurations[row] for row in rows])
-        draws, apart = prior(rng, DRAWS, len(space.axes)), distances(space.axes, units, units)
-        process = fitted(draws, apart, standardised(values), np.ones(len(rows)))
-        found.append(Limit(units, process, float(-values.mean() / (values.std() or 1.0))))
+        found.append(_limit(units, np.clip(values, -MOST, MOST), 0.0, space, rng))
     return found
+
+
+def _limit(units: Units, values: Floats, most: float, space: Space, rng: np.random.Generator) -> Limit:
+    draws, apart = prior(rng, OF_LIMITS, len(space.axes)), distances(space.axes, units, units)
+    process = fitted(draws, apart, standardised(values), np.ones(len(values)))
+    return Limit(units, process, float((most - values.mean()) / (values.std() or 1.0)))

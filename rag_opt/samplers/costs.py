@@ -10,6 +10,8 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from rag_opt.samplers.agreement import Floats
+
 ATTRIBUTE = "seconds"
 """User attribute of a trial: its seconds by stage."""
 
@@ -17,6 +19,9 @@ STORED = "stored"
 """User attribute of a study: [parameters, seconds by stage] of what had been computed, and kept, before it began."""
 
 Key = frozenset[tuple[str, Any]]
+
+Seconds = Callable[[Sequence[Mapping[str, Any]]], Floats]
+"""Of configurations, their parameters by name, the seconds that each would take."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class StageSeconds:
 
     once: Mapping[str, Sequence[str]]
 
-    def __call__(self, study: Study) -> Callable[[Mapping[str, Any]], float]:
-        """The seconds of a configuration (its parameters by name)."""
+    def __call__(self, study: Study) -> Seconds:
+        """The seconds of configurations (their parameters by name)."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.user_attrs.get(ATTRIBUTE)]
         own = [(t.params, t.user_attrs[ATTRIBUTE]) for t in trials]
@@ -40,19 +45,23 @@ class StageSeconds:
 
 def seconds_after(
     trials: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], once: Mapping[str, Sequence[str]]
-) -> Callable[[Mapping[str, Any]], float]:
-    """The seconds of a configuration after trials of these parameters and seconds by stage."""
-    paid: dict[str, dict[Key, list[float]]] = {stage: {} for stage in once}
+) -> Seconds:
+    """The seconds of configurations after trials of these parameters and seconds by stage."""
+    paid: dict[str, dict[Key, float]] = {stage: {} for stage in once}
     for params, seconds in trials:
         for stage, groups in once.items():
-            paid[stage].setdefault(key_of(params, groups), []).append(seconds.get(stage, 0.0))
-    stages = {stage: ([max(each) for each in known.values()], list(known)) for stage, known in paid.items()}
+            key = key_of(params, groups)
+            # What came from a store took less than it would have.
+            paid[stage][key] = max(paid[stage].get(key, 0.0), seconds.get(stage, 0.0))
 
-    def of(params: Mapping[str, Any]) -> float:
-        return sum(
-            0.0 if (key := key_of(params, once[stage])) in paid[stage] else _alike(key, known, first)
-            for stage, (first, known) in stages.items()
-        )
+    def of(configurations: Sequence[Mapping[str, Any]]) -> Floats:
+        total = np.zeros(len(configurations))
+        for stage, groups in once.items():
+            keys = [key_of(params, groups) for params in configurations]
+            new = [key for key in dict.fromkeys(keys) if key not in paid[stage]]
+            taken = dict(zip(new, _alike(new, paid[stage]), strict=True))
+            total += [taken.get(key, 0.0) for key in keys]
+        return total
 
     return of
 
@@ -64,8 +73,21 @@ def key_of(params: Mapping[str, Any], groups: Sequence[str]) -> Key:
     return frozenset((name, value) for name, value in named if name.partition(".")[0] in groups)
 
 
-def _alike(key: Key, known: Sequence[Key], seconds: Sequence[float]) -> float:
-    if not known:
-        return 0.0
-    agree = np.array([2 * len(key & other) - len(key ^ other) for other in known])
-    return float(np.array(seconds)[agree == agree.max()].mean())
+def _alike(new: Sequence[Key], known: Mapping[Key, float]) -> Floats:
+    """For each new combination the mean of the known ones that agree with it most; 0 where none is known."""
+    if not known or not new:
+        return np.zeros(len(new))
+    columns = {item: column for column, item in enumerate(dict.fromkeys(item for key in known for item in key))}
+    left, right = (_indicators(keys, columns) for keys in (new, list(known)))
+    differ = np.array([len(key) for key in new])[:, None] + np.array([len(key) for key in known])
+    agree = 4 * left @ right.T - differ
+    most = agree == agree.max(axis=1, keepdims=True)
+    found: Floats = most @ np.array(list(known.values())) / most.sum(axis=1)
+    return found
+
+
+def _indicators(keys: Sequence[Key], columns: Mapping[tuple[str, Any], int]) -> Floats:
+    found = np.zeros((len(keys), len(columns)))
+    for row, key in enumerate(keys):
+        found[row, [columns[item] for item in key if item in columns]] = 1
+    return found

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.agreement import Floats
 
 PARTIAL = 4.0
 """By how much a pruned trial's value is noisier than a whole one's, at least."""
+
+SO_FAR = "so_far"
+"""User attribute of a pruned trial of several objectives, which Optuna has no reports for: the means that it had."""
+
+PROPOSED = "rag_opt:proposed"
+"""System attribute of a trial: what it was given before it asked for it, so that others look elsewhere."""
+
+MOST = 1e100
+"""Values beyond it, such as the largest float for a penalty, count as this: their squares are still finite."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,16 @@ class Known:
         return len(self.configurations)
 
 
-def known_from(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> Known:
+def known_from(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Known:
     """Those trials that have a finite value for every objective; a pruned one's is the mean of what it reported."""
-    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions])
+    signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
     longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
     rows, values, noise = [], [], []
     for t in trials:
-        told = t.values if t.state == TrialState.COMPLETE else _partial(t)
+        told = t.values if t.state == TrialState.COMPLETE else _so_far(t)
         if told is not None and len(told) == len(signs) and np.isfinite(told).all():
             rows.append(t)
-            values.append(signs * told)
+            values.append(np.clip(signs * told, -MOST, MOST))
             part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
             noise.append(1.0 if t.state == TrialState.COMPLETE else part)
     return Known(
@@ -65,10 +74,10 @@ def known_from(study: Study, trials: Sequence[FrozenTrial], names: set[str]) -> 
     )
 
 
-def _partial(trial: FrozenTrial) -> Sequence[float] | None:
+def _so_far(trial: FrozenTrial) -> Sequence[float] | None:
     """The mean of what it reported: some report means so far, others a question's score at a time."""
     reported = list(trial.intermediate_values.values())
-    return [float(np.mean(reported))] if reported else None
+    return [float(np.mean(reported))] if reported else trial.user_attrs.get(SO_FAR)
 
 
 def chosen_from(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
@@ -99,11 +108,17 @@ def standardised(values: Floats) -> Floats:
     return standard
 
 
-def whole(study: Study) -> list[FrozenTrial]:
-    """The trials that were measured, to the end or until they were pruned."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+def telling(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that were measured, to the end or, as far as they said anything, until they were pruned."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [t for t in trials if t.state in states and (t.state == TrialState.COMPLETE or _so_far(t) is not None)]
+
+
+def given(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters, those that it has yet to ask for included."""
+    return {**(trial.system_attrs.get(PROPOSED, {}) if trial.state == TrialState.RUNNING else {}), **trial.params}
 
 
 def within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
     """The trial's parameters of these names."""
-    return {name: value for name, value in trial.params.items() if name in names}
+    return {name: value for name, value in given(trial).items() if name in names}

@@ -22,11 +22,13 @@ NUMBERS = 5
 class GreedySampler(BaseSampler):
     """Tries each value of a parameter, all others as in the best trial so far, in the order of `first`, then others.
 
-    Where no value of any parameter is left to try, it draws at random. For one objective.
+    Where no value of any parameter is left to try, it draws at random. Trials with the user attribute `ignored`, which
+    says that their process ended, count for nothing. For one objective.
     """
 
-    def __init__(self, *, first: Sequence[str] = (), seed: int | None = None) -> None:
+    def __init__(self, *, first: Sequence[str] = (), seed: int | None = None, ignored: str | None = None) -> None:
         self._first = list(first)
+        self._ignored = ignored
         self._seed = secrets.randbits(32) if seed is None else seed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
@@ -43,7 +45,7 @@ class GreedySampler(BaseSampler):
         best = _best(study)
         if best is None or not search_space:
             return {}
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
+        others = self._others(study, trial)
         names = [*(n for n in self._first if n in search_space), *(n for n in search_space if n not in self._first)]
         for name in names:
             for value in _values(search_space[name]):
@@ -55,17 +57,21 @@ class GreedySampler(BaseSampler):
     def sample_independent(
         self,
         study: Study,
-        trial: FrozenTrial,  # noqa: ARG002 (Optuna's)
+        trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
         """A value at random; raises ValueError for several objectives."""
         self._raise_error_if_multi_objective(study)
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        place = len(study.get_trials(deepcopy=False, states=states))
+        # What failed counts, too, or the same would be drawn again.
+        place = len(self._others(study, trial))
         rng = np.random.default_rng([self._seed, place, zlib.crc32(param_name.encode())])
         axis = axis_of(param_name, param_distribution)
         return axis.value(float(axis.drawn(rng, 1)[0]))
+
+    def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        every = study.get_trials(deepcopy=False)
+        return [t for t in every if t.number != trial.number and t.params and self._ignored not in t.user_attrs]
 
 
 def _agrees(params: Mapping[str, Any], wanted: Mapping[str, Any], changed: str) -> bool:

@@ -10,11 +10,11 @@ import secrets
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from datetime import datetime
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
@@ -23,12 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.agreement import Floats
 from rag_opt.samplers.belief import Belief, believed
-from rag_opt.samplers.evidence import chosen_from, known_from, whole, within
+from rag_opt.samplers.costs import Seconds
+from rag_opt.samplers.earlier import Earlier, earlier
+from rag_opt.samplers.evidence import PROPOSED, chosen_from, given, known_from, telling, within
 from rag_opt.samplers.space import ABSENT, Space, Units, axis_of, joined, learnt, unseen
 
-Seconds = Callable[[Mapping[str, Any]], float]
 Cost = Callable[[Study], Seconds]
-"""From a study, what a configuration of it would take."""
+"""From a study, what configurations of it would take."""
 
 POOL = 40_000
 """Candidates × known configurations that are looked at: fifty milliseconds."""
@@ -48,15 +49,18 @@ DRAWN_AGAIN = 5000
 ELITE = 5
 """Of the best trials the neighbourhood is looked at."""
 
+_drawing = Lock()
+"""Of threads, as study.optimize(n_jobs=4) has them, each is to see what the others were given."""
+
 
 class RagSampler(BaseSampler):
     """Proposes what a Gaussian process over agreement expects most of, among what no trial has measured.
 
     `seed` and the trials so far decide every draw, so a study goes on as if it had never stopped; trials with the user
     attribute `ignored`, which says that their process ended, count for nothing. `n_startup_trials` begin, enqueued ones
-    among them. With `cost`, which says what a configuration takes, the improvement per second is what counts.
-    `earlier` are studies of the same parameters ({"storage": url, "study_name": name}) to learn from, as far as this
-    one's values bear them out.
+    among them. With `cost`, which says what configurations take, the improvement per second is what counts. `earlier`
+    are studies of the same parameters ({"storage": url, "study_name": name}) to learn from, as far as this one's values
+    bear them out; what ended there before this one began. What fails is avoided as if a constraint forbade it.
     """
 
     def __init__(
@@ -75,21 +79,21 @@ class RagSampler(BaseSampler):
         self._ignored = ignored
 
     def reseed_rng(self) -> None:
-        """For `n_jobs` of optuna: workers in threads see each other's running trials, so nothing needs a new seed."""
+        """For `n_jobs` of Optuna: each thread sees what the others' trials were given, so nothing needs a new seed."""
 
     @property
     def counts_seconds(self) -> bool:
         """Whether what a configuration takes has a say."""
         return self._cost is not None
 
-    def foreign(self) -> list[tuple[FrozenTrial, ...]]:
-        """The finished trials of each earlier study; raises what Optuna does where one can't be read."""
-        return [_trials_of(*each) for each in self._earlier]
+    def foreign(self, until: datetime | None = None) -> list[Earlier]:
+        """The earlier studies as they were then (None: now); raises what Optuna does where one can't be read."""
+        return [earlier(*each, until) for each in self._earlier]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """All parameters that any trial had, once there were enough of them; those that never vary left out."""
-        trials = whole(study)
-        if len(trials) < (1 if any(self.foreign()) else self._startup):
+        trials = telling(study.get_trials(deepcopy=False))
+        if len(trials) < (1 if any(each.trials for each in self._before(study)) else max(self._startup, 1)):
             return {}
         union = joined(each.distributions for each in trials)
         return {name: distribution for name, distribution in union.items() if not distribution.single()}
@@ -100,23 +104,25 @@ class RagSampler(BaseSampler):
         """The values of the parameters that are believed to exist for the configuration proposed."""
         if not search_space:
             return {}
-        considered = self._considered(study, trial, search_space)
-        row, _ = self._best(study, considered)
-        return considered.space.params(row)
+        with _drawing:
+            considered = self._considered(study, trial, search_space)
+            row, _ = self._best(study, considered)
+            (params,) = considered.space.configurations(row[None])
+            study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, params)
+        return params
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value that was tried least: how a study begins, and what a parameter gets that was not known of."""
-        others = self._others(study, trial)
-        rng = self._rng(len(others), param_name)
-        past = [t.params[param_name] for t in others if param_name in t.params]
+        told = [given(t) for t in self._others(study, trial)]
+        rng = self._rng(self._place(study, trial), param_name)
+        past = [params[param_name] for params in told if param_name in params]
         axis = axis_of(param_name, param_distribution)
         levels = axis.levels if isinstance(param_distribution, CategoricalDistribution) else axis.drawn(rng, 32)
         assert levels is not None
         # Whoever has the rest of a trial's parameters has measured this one with them.
         values = [axis.value(float(unit)) for unit in levels]
-        told = [t.params for t in others]
         new = [
             unit for unit, value in zip(levels, values, strict=True) if {**trial.params, param_name: value} not in told
         ]
@@ -135,7 +141,7 @@ class RagSampler(BaseSampler):
         In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough
         trials, before one keeps the constraints, and for several objectives.
         """
-        trials = whole(study)
+        trials = telling(study.get_trials(deepcopy=False))
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if len(trials) < 2 or len(study.directions) > 1 or not space:
             return np.nan
@@ -153,20 +159,38 @@ class RagSampler(BaseSampler):
         """The other trials that have a configuration, whatever came of it."""
         own = None if trial is None else trial.number
         every = study.get_trials(deepcopy=False)
-        return [t for t in every if t.number != own and t.params and self._counts(t)]
+        return [t for t in every if t.number != own and given(t) and self._counts(t)]
+
+    def _place(self, study: Study, trial: FrozenTrial | None) -> int:
+        """How many trials came before; without a trial, how many were measured."""
+        every = study.get_trials(deepcopy=False)
+        if trial is None:
+            return len(telling(every))
+        begun = [t for t in every if t.number < trial.number and t.state == TrialState.RUNNING and not given(t)]
+        return len(self._others(study, trial)) + len(begun)
 
     def _counts(self, trial: FrozenTrial) -> bool:
         return trial.state != TrialState.WAITING and self._ignored not in trial.user_attrs
 
+    def _before(self, study: Study) -> list[Earlier]:
+        """The earlier studies as they were when this one began, so that a resumed one learns the same."""
+        if not self._earlier:
+            return []
+        found = self.foreign(next((t.datetime_start for t in study.get_trials(deepcopy=False)), None))
+        for each in found:
+            if len(each.directions) != len(study.directions):
+                raise ValueError(f"an earlier study has {len(each.directions)} objectives, not {len(study.directions)}")
+        return found
+
     def _best(self, study: Study, considered: Considered) -> tuple[NDArray[np.float64], float]:
         """The row of which most is expected, and the logarithm of how much."""
-        space, belief, pool, seen, fixed, rng = considered
+        space, belief, pool, seen, fixed, rng, _ = considered
         if not len(pool):
             # Everything was measured; what is noisy may be again.
             pool = _held(space, np.unique(seen, axis=0) if len(seen) else space.drawn(rng, 1), fixed)
         seconds = self._cost(study) if self._cost else None
         pool, worth = _ordered(belief, space, pool, seconds)
-        if space.listed is None:
+        if space.listed is None or len(space.listed) > considered.most:
             # The neighbourhood of what looks best, twice, ever closer.
             for width in (0.1, 0.03):
                 near = _held(space, space.near(rng, pool[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
@@ -178,29 +202,32 @@ class RagSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
     ) -> Considered:
         """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
-        names = set(search_space)
-        trials, others = whole(study), self._others(study, trial)
-        foreign = [[t for t in each if _possible(t, search_space)] for each in self.foreign()]
-        every = [*(t for each in foreign for t in each), *trials]
-        if not every:
+        names, others = set(search_space), self._others(study, trial)
+        trials = telling(others)
+        foreign = [each.within(search_space) for each in self._before(study)]
+        # Where an earlier study lacks a parameter, it may have been fixed there: that says nothing of when it exists.
+        alike = [t for each in foreign if names <= each.names for t in each.trials]
+        if not trials:
             space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
         else:
-            space = learnt([within(t, names) for t in every], search_space)
+            space = learnt([within(t, names) for t in (*alike, *trials)], search_space)
         seen = space.units([within(t, names) for t in others])
         pending = [within(t, names) for t in others if t.state == TrialState.RUNNING]
+        failed = [within(t, names) for t in others if t.state == TrialState.FAIL]
+        failed = [each for each in failed if each not in [within(t, names) for t in trials] + pending]
         fixed = space.units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
-        rng = self._rng(len(others), "")
+        rng = self._rng(self._place(study, trial), "")
         weights = rng.dirichlet(np.ones(len(study.directions)))
-        known = chosen_from(known_from(study, trials, names), KNOWN, weights, rng)
-        earlier = [chosen_from(known_from(study, each, names), FOREIGN, weights, rng) for each in foreign]
-        belief = believed(known, earlier, pending, space, weights, rng)
+        known = chosen_from(known_from(study.directions, trials, names), KNOWN, weights, rng)
+        before = [chosen_from(known_from(*each, names), FOREIGN, weights, rng) for each in foreign]
+        belief = believed(known, before, pending, space, weights, rng, failed[-KNOWN:])
         best = belief.units[belief.order[:ELITE]]
-        pool = _pool(space, seen, best, fixed, rng, POOL // max(len(belief.units), 20))
-        return Considered(space, belief, pool, seen, fixed, rng)
+        most = POOL // max(len(belief.units), 20)
+        return Considered(space, belief, _pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
 
 
 class Considered(NamedTuple):
-    """What a proposal is made from."""
+    """What a proposal is made from; of candidates at most so many are looked at."""
 
     space: Space
     belief: Belief
@@ -208,13 +235,14 @@ class Considered(NamedTuple):
     seen: Units
     fixed: NDArray[np.float64]
     rng: np.random.Generator
+    most: int
 
 
 def _ordered(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
     """The pool and what is expected of it, the most first, for each second where these are given."""
     worth = belief.worth(space, pool)
     if seconds is not None:
-        taken = np.array([seconds(space.params(row)) for row in pool])
+        taken = seconds(space.configurations(pool))
         worth = worth - np.log(taken + FREE * max(float(taken.max()), 1e-9))
     order = np.argsort(-worth, kind="stable")
     return pool[order], worth[order]
@@ -244,25 +272,3 @@ def _held(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
     if (fixed == ABSENT).all():
         return pool
     return space.settled(np.where(fixed == ABSENT, pool, fixed))
-
-
-def _possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
-    """Whether an earlier study's configuration, less what this one lacks, is one of this study."""
-    for name, value in trial.params.items():
-        if name in search_space and not _holds(search_space[name], value):
-            return False
-    return True
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False
-
-
-@lru_cache(16)
-def _trials_of(storage: str, study_name: str) -> tuple[FrozenTrial, ...]:
-    """The finished trials of an earlier study, as they were when this process first looked."""
-    study = optuna.load_study(study_name=study_name, storage=storage)
-    return tuple(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))

@@ -84,11 +84,15 @@ class Axis:
 
     def value(self, unit: float) -> Any:
         """The value at a place, as Optuna wants it."""
+        return self.values(np.array([unit]))[0]
+
+    def values(self, units: NDArray[np.float64]) -> list[Any]:
+        """The values at these places."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            return d.choices[int(unit)]
-        number = float(self._values(np.array([unit]))[0])
-        return int(number) if isinstance(d, IntDistribution) else number
+            return [d.choices[index] for index in units.astype(int).tolist()]
+        numbers: list[float] = self._values(units).tolist()
+        return [int(number) for number in numbers] if isinstance(d, IntDistribution) else numbers
 
     def snapped(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
         """The places of the values that these places stand for: the same, but where values come in steps."""
@@ -163,9 +167,14 @@ class Space:
                 found[places[column], column] = axis.units(values[column])
         return found
 
-    def params(self, row: NDArray[np.float64]) -> dict[str, Any]:
-        """The values of one row's parameters that exist."""
-        return {axis.name: axis.value(float(unit)) for axis, unit in zip(self.axes, row, strict=True) if unit != ABSENT}
+    def configurations(self, rows: Units) -> list[dict[str, Any]]:
+        """The values of each row's parameters that exist."""
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for column, axis in enumerate(self.axes):
+            here = np.flatnonzero(rows[:, column] != ABSENT)
+            for row, value in zip(here.tolist(), axis.values(rows[here, column]), strict=True):
+                found[row][axis.name] = value
+        return found
 
     def settled(self, units: Units) -> Units:
         """The rows with ABSENT where a parameter does not exist for them."""

@@ -97,7 +97,7 @@ def test_where_seconds_count_a_study_knows_what_others_have_stored(animals, tmp_
     once = {"indexing": ["splitter", "embedder", "index"]}
     for params, seconds in study.user_attrs[STORED]:
         assert seconds["indexing"] >= 0
-        assert StageSeconds(once)(study)(params) == 0
+        assert StageSeconds(once)(study)([params]) == [0]
     animals_study(animals, tmp_path, "n_trials=9", "name=later", "sampler=rag_seconds")
     again = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
     assert again.user_attrs[STORED] == study.user_attrs[STORED]

@@ -13,8 +13,10 @@ from optuna.trial import TrialState
 
 from rag_opt import history
 from rag_opt.errors import ConfigError, MetricError
+from rag_opt.racing import Race
+from rag_opt.samplers.evidence import telling
 from rag_opt.study import Outcome, run
-from tests.conftest import own_space
+from tests.conftest import animals_study, own_space
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +137,23 @@ def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, samp
     front = history.front_of(study)
     assert {trial.number for trial in front} <= {trial.number for trial in study.best_trials}
     assert front
+
+
+@pytest.mark.parametrize("objective", ["", "objective=quality_cost"])
+def test_what_a_race_ends_has_told_what_it_knew(animals, tmp_path, monkeypatch, objective: str) -> None:
+    """Before it ended, so that the sampler learns from it."""
+    monkeypatch.setattr(Race, "lost", lambda _, ours, rivals, signs: bool(rivals and ours and signs))
+    words = ["pruner=race", "evaluation.batches=7", "n_trials=8", *filter(None, [objective])]
+    folder = animals_study(animals, tmp_path, *words)
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    pruned = history.finished(study, TrialState.PRUNED)
+    assert len(pruned) == 7
+    assert all(trial.user_attrs["questions"] == 1 for trial in pruned)
+    assert telling(study.trials) == study.trials
+    if not objective:
+        assert all(list(trial.intermediate_values) == [1] for trial in pruned)
+    else:
+        assert all(len(trial.user_attrs["so_far"]) == 2 for trial in pruned)
 
 
 @pytest.mark.parametrize(

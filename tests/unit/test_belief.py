@@ -252,7 +252,7 @@ def test_a_pruned_trial_is_known_by_the_mean_of_its_reports_and_noisier_the_fewe
         more = {"value": 9.0} if state == TrialState.COMPLETE else {"state": state}
         study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, **told, **more))
     study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, state=TrialState.PRUNED))
-    found = known_from(study, study.trials, {"b"})
+    found = known_from(study.directions, study.trials, {"b"})
     assert found.values[:, 0] == pytest.approx([-9.0, -0.5, 0.0])
     assert found.noise == pytest.approx([1, 2 * PARTIAL, 4 * PARTIAL])
 
@@ -270,11 +270,8 @@ def test_what_is_computed_once_costs_nothing_again() -> None:
     for size, k, seconds in trials:
         params, told = {"splitter.size": size, "query.top_k": k}, {"seconds": seconds}
         study.add_trial(optuna.create_trial(params=params, distributions=space, user_attrs=told, value=0.0))
-    seconds_of = cost(study)
-    assert seconds_of({"splitter.size": 100, "query.top_k": 1}) == 0
-    assert seconds_of({"splitter.size": 100, "query.top_k": 2}) == 1.0
-    assert seconds_of({"splitter.size": 300, "query.top_k": 1}) == 5.0 + 1.5
-    assert cost(optuna.create_study())({"splitter.size": 300}) == 0
-    study.set_user_attr("stored", [[{"splitter.size": 300, "query.top_k": 1}, {"indexing": 9.0, "evaluation": 4.0}]])
-    assert cost(study)({"splitter.size": 300, "query.top_k": 1}) == 0
-    assert cost(study)({"splitter.size": 300, "query.top_k": 2}) == 4.0
+    rows = [{"splitter.size": size, "query.top_k": k} for size, k in ((100, 1), (100, 2), (300, 1))]
+    assert cost(study)(rows) == pytest.approx([0, 1.0, 5.0 + 1.5])
+    assert cost(optuna.create_study())(rows) == pytest.approx([0, 0, 0])
+    study.set_user_attr("stored", [[rows[2], {"indexing": 9.0, "evaluation": 4.0}]])
+    assert cost(study)([rows[2], {"splitter.size": 300, "query.top_k": 2}]) == pytest.approx([0, 4.0])

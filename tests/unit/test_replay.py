@@ -241,8 +241,51 @@ def test_two_tables_of_one_name_and_too_few_questions_are_said(tmp_path, capsys)
         replay.main([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])
     assert "grid: two tables have this name" in capsys.readouterr().err
     write(grid(questions=6), tmp_path / "few.parquet")
-    with pytest.raises(StudyError, match="6 questions were asked, a replay needs 10"):
+    with pytest.raises(StudyError, match="measured for 6 questions, a replay needs 10"):
         table_of(tmp_path / "few.parquet")
+
+
+def test_what_could_not_be_measured_makes_no_figure_unknown(tmp_path) -> None:
+    table = grid()
+    table.scores[3] = np.nan  # a configuration without a score
+    table.scores[:, 5] = np.nan  # a question without one
+    table.scores[::3, 6:12] = np.nan
+    write(table, tmp_path / "gaps.parquet")
+    found = table_of(tmp_path / "gaps.parquet")
+    assert found.scores.shape == (29, 39)
+    assert table.configurations[3] not in found.configurations
+    for seed in range(5):
+        for pruner in ("none", "race", "wilcoxon", "median"):
+            pruners = pruner_of(composed([f"pruner={pruner}"]))
+            run = replayed(Search(found, RagSampler(seed=seed), split(found, seed, 2), pruners), 12)
+            assert np.isfinite([*run.dev, *run.test, run.wall]).all()
+
+
+def test_a_sampler_named_twice_is_one(tmp_path, capsys) -> None:
+    write(grid(), tmp_path / "grid.parquet")
+    out = tmp_path / "out"
+    replay.main([str(tmp_path / "grid.parquet"), "sampler=random,random", "seeds=1", "budget=5", "--out", str(out)])
+    assert len(json.loads((out / "replay.json").read_text())["runs"]) == 1
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_a_file_with_scores_that_are_none_is_refused(tmp_path) -> None:
+    table = grid()
+    table.scores[0, 0] = np.inf
+    write(table, tmp_path / "a.parquet")
+    with pytest.raises(StudyError, match="is not a recorded table"):
+        table_of(tmp_path / "a.parquet")
+
+
+def test_what_a_race_ends_has_said_something() -> None:
+    """Its reports are what the sampler learns from."""
+    table = grid(questions=240)
+    pruners = pruner_of(composed(["pruner=race"]))
+    search = Search(table, RagSampler(seed=0), split(table, 0), pruners)
+    replayed(search, 20)
+    pruned = [t for t in search.study.trials if t.state.name == "PRUNED"]
+    assert pruned
+    assert all(t.intermediate_values for t in pruned)
 
 
 def test_the_seconds_of_what_is_computed_once_are_counted_once() -> None:

@@ -1,0 +1,51 @@
+"""Studies that were run before, to learn from: their trials as they were when the present study began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from rag_opt.samplers.evidence import telling
+
+
+class Earlier(NamedTuple):
+    """An earlier study: its own directions, and the trials that say something."""
+
+    directions: Sequence[StudyDirection]
+    trials: Sequence[FrozenTrial]
+
+    def within(self, search_space: Mapping[str, BaseDistribution]) -> Earlier:
+        """With the trials alone whose configurations, less what this space lacks, are of this space."""
+        return self._replace(trials=[trial for trial in self.trials if _possible(trial, search_space)])
+
+    @property
+    def names(self) -> set[str]:
+        """The parameters that any of its trials has."""
+        return {name for trial in self.trials for name in trial.params}
+
+
+@lru_cache(16)
+def earlier(storage: str, study_name: str, until: datetime | None) -> Earlier:
+    """The study with what was finished by then (None: now); raises what Optuna does where it can't be read."""
+    study = optuna.load_study(study_name=study_name, storage=storage)
+    trials = telling(study.get_trials(deepcopy=False))
+    ended = [t for t in trials if until is None or (t.datetime_complete is not None and t.datetime_complete <= until)]
+    return Earlier(study.directions, ended)
+
+
+def _possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
+    return all(_holds(search_space[name], value) for name, value in trial.params.items() if name in search_space)
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
