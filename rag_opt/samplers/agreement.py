@@ -61,9 +61,15 @@ class Draws:
 
     def kernel(self, apart: Floats, foreign: Floats | None = None) -> Floats:
         """Draws × left × right, from `distances`; where `foreign` is 1 the two are of different studies."""
-        flat = apart.reshape(len(apart), -1)
-        mixed = self.share[:, None] * (1 - self.weights @ flat)
-        mixed += (1 - self.share[:, None]) * np.exp(-(self.rates @ flat))
+        flat, share = apart.reshape(len(apart), -1), self.share[:, None]
+        # In place: most of a draw's time goes here, and most of that into memory.
+        mixed = self.weights @ flat
+        np.subtract(1, mixed, out=mixed)
+        mixed *= share
+        joint = (-self.rates) @ flat
+        np.exp(joint, out=joint)
+        joint *= 1 - share
+        mixed += joint
         found = mixed.reshape(len(self), *apart.shape[1:])
         return found if foreign is None else found * (1 - (1 - self.trust[:, None, None]) * foreign)
 
@@ -115,8 +121,7 @@ def fitted(
 
     `noise` multiplies the drawn variance of each value: 1 for a whole evaluation, more for a part of one.
     """
-    count = len(targets)
-    kernels = draws.kernel(apart, foreign) + (draws.noise[:, None] * noise + JITTER)[:, None, :] * np.eye(count)
+    count, kernels = len(targets), _noisy(draws, apart, noise, foreign)
     lower = np.linalg.cholesky(kernels)
     whitened = np.array([solve_triangular(each, targets, lower=True, check_finite=False) for each in lower])
     misfit = SCALE + 0.5 * (whitened**2).sum(axis=1)
@@ -136,11 +141,15 @@ def fitted(
 
 def extended(process: Process, apart: Floats, targets: Floats, noise: Floats, foreign: Floats | None) -> Process:
     """The same draws and weights with further points, the distances of all given."""
-    count = len(targets)
-    kernels = process.draws.kernel(apart, foreign)
-    kernels = kernels + (process.draws.noise[:, None] * noise + JITTER)[:, None, :] * np.eye(count)
-    inverses = np.asarray(np.linalg.inv(kernels), np.float64)
+    inverses = np.asarray(np.linalg.inv(_noisy(process.draws, apart, noise, foreign)), np.float64)
     return replace(process, inverses=inverses, alphas=inverses @ targets)
+
+
+def _noisy(draws: Draws, apart: Floats, noise: Floats, foreign: Floats | None) -> Floats:
+    kernels = draws.kernel(apart, foreign)
+    diagonal = np.einsum("mii->mi", kernels)  # a view
+    diagonal += draws.noise[:, None] * noise + JITTER
+    return kernels
 
 
 def expected_improvement(process: Process, mean: Floats, deviation: Floats, best: Floats) -> Floats:
