@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import optuna
+from threadpoolctl import threadpool_limits
 
 from rag_opt import contest, environment, summary
 from rag_opt.contest import Contest, Rules
@@ -221,7 +222,8 @@ def _noise(table: Table) -> float:
 def _draws() -> Rows:
     """Milliseconds of a draw, by what the sampler is to think of."""
     kinds = ("names and numbers", "two constraints", "improvement per second", "two objectives")
-    return ["100 trials × 15 parameters", "ms a draw"], [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
+    with threadpool_limits(1):
+        return ["100 trials × 15 parameters", "ms a draw"], [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
 
 
 def _draw(kind: str) -> float:

@@ -121,6 +121,9 @@ def test_a_noisy_search_measures_some_of_dev_and_is_judged_on_all() -> None:
     assert search.values == pytest.approx(table.scores[search.rows][:, few.measured].mean(axis=1))
     best, dev = search.rows[int(np.argmax(search.values))], table.values(few.dev)
     assert run.dev[-1] == pytest.approx((dev.max() - dev[best]) / (dev.max() - np.median(dev)))
+    test = table.values(few.test)
+    assert run.test[-1] == pytest.approx((test.max() - test[best]) / (test.max() - np.median(test)))
+    assert run.test[-1] != run.dev[-1]
 
 
 def test_a_configuration_drawn_again_costs_nothing() -> None:
