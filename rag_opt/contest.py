@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -59,12 +62,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all.
+
+    `ratios`: after each measurement it is asked whether the search would stop there. `stored`: so many configurations,
+    at random, were computed by others before.
+    """
+
+    seeds: int
+    budget: int
+    questions: int | None = None
+    ratios: bool = False
+    stored: int = 0
+
+
+@dataclass(frozen=True)
 class Contest:
     """The entries, table by table, and what they are about."""
 
     entries: tuple[Entry, ...]
     about: Mapping[str, str]
-    budget: int
+    rules: Rules
+
+    @property
+    def budget(self) -> int:
+        """Measurements of each search."""
+        return self.rules.budget
 
     @property
     def tables(self) -> list[str]:
@@ -79,21 +102,6 @@ class Contest:
     def of(self, sampler: str) -> list[Entry]:
         """This sampler's entries, one a table."""
         return [entry for entry in self.entries if entry.sampler == sampler]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all.
-
-    `ratios`: after each measurement it is asked whether the search would stop there. `stored`: so many configurations,
-    at random, were computed by others before.
-    """
-
-    seeds: int
-    budget: int
-    questions: int | None = None
-    ratios: bool = False
-    stored: int = 0
 
 
 def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
@@ -111,12 +119,18 @@ def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen:
         context = multiprocessing.get_context("spawn")
         count = min(os.cpu_count() or 1, len(jobs))
         with ProcessPoolExecutor(count, context, _begin, (tables,)) as pool:
-            measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
-            for (row, name, _), run in zip(jobs, measured, strict=True):
-                runs.setdefault((row, name), []).append(run)
-                advance(1)
+            with _deaf():
+                measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
+            try:
+                for (row, name, _), run in zip(jobs, measured, strict=True):
+                    runs.setdefault((row, name), []).append(run)
+                    advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     entries = tuple(Entry(tables[row].name, name, tuple(found)) for (row, name), found in runs.items())
-    return Contest(entries, {table.name: described(table) for table in tables}, rules.budget)
+    about = {table.name: described(table) for table in tables}
+    return Contest(entries, about, rules)
 
 
 def described(table: Table) -> str:
@@ -148,6 +162,16 @@ def _made(name: str, seed: int) -> BaseSampler:
     if "." in name:
         return build({"_target_": name, "seed": seed})  # type: ignore[no-any-return]
     return sampler_of(composed([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin meanwhile leave Ctrl-C to this one."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -273,20 +297,20 @@ def _parts(contest: Contest) -> list[tuple[str, list[str]]]:
 def written(contest: Contest, out: Path) -> Path:
     """replay.md, replay.json (every run) and replay.html in this folder; gives the page's path."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["# Samplers, replayed", ""]
+    lines = ["# Samplers, replayed", "", f"{_how(contest)} {TOLD}", ""]
     sections = []
     for index, (title, tables) in enumerate(_parts(contest)):
         content = rows(contest, tables)
         lines += [f"## {title}", "", *summary.pipes(content), ""]
         sections.append(page.Section(f"table{index}", title, TOLD, *content))
     verdicts = [verdict(contest, table) for table in contest.tables]
-    (out / "replay.md").write_text("\n".join([*lines, *verdicts, ""]), "utf-8")
-    (out / "replay.json").write_text(json.dumps(_plain(contest)), "utf-8")
+    (out / "replay.md").write_text("\n".join([*lines, *(f"- {line}" for line in verdicts), ""]), "utf-8")
+    (out / "replay.json").write_text(json.dumps(_plain(contest), allow_nan=False), "utf-8")
     plots = [plotted(contest, tables, index) for index, (_, tables) in enumerate(_parts(contest))]
     text = page.rendered(
         title="samplers, replayed",
-        verdict=verdicts[0] if len(verdicts) == 1 else f"{len(verdicts)} tables, {len(contest.samplers)} samplers",
-        why="",
+        verdict=" ".join(verdicts) if len(verdicts) <= TOLD_FIRST else f"{len(verdicts)} tables: see the end",
+        why=_how(contest),
         command="",
         first=plots[-1:],
         plots=plots[:-1],
@@ -298,6 +322,15 @@ def written(contest: Contest, out: Path) -> Path:
     (out / "replay.html").write_text(text, "utf-8")
     return out / "replay.html"
 
+
+def _how(contest: Contest) -> str:
+    rules = contest.rules
+    asked = f"{rules.questions} questions a trial" if rules.questions else "all questions of its half"
+    return f"{rules.seeds} searches of each sampler, each on another half of the questions, with {asked}."
+
+
+TOLD_FIRST = 5
+"""Tables whose sentences stand at the head of the page."""
 
 TOLD = (
     "Measurements until 99 % of the best (half of the searches / nine of ten); regret after so many, on searched and "
@@ -327,6 +360,7 @@ def plotted(contest: Contest, tables: Sequence[str], index: int) -> Plot:
     )
     title = tables[0] if len(tables) == 1 else f"all {len(tables)} tables"
     told = "0 is the best configuration, 1 the median one. Whole lines: searched questions; dotted: unseen ones."
+    figure.update_layout(title={"text": f"{title}; dotted: unseen questions", "font": {"size": 13}, "y": 0.99})
     return Plot(f"regret{index}", title, told, dressed(figure))
 
 
@@ -335,9 +369,16 @@ def _plain(contest: Contest) -> dict[str, object]:
         {
             "table": entry.table,
             "sampler": entry.sampler,
-            **{key: np.round(value, 5).tolist() for key, value in asdict(run).items()},
+            **{key: _values(np.asarray(value).tolist()) for key, value in asdict(run).items()},
         }
         for entry in contest.entries
         for run in entry.runs
     ]
-    return {"about": dict(contest.about), "budget": contest.budget, "runs": runs}
+    return {"about": dict(contest.about), "rules": asdict(contest.rules), "runs": runs}
+
+
+def _values(value: Any) -> Any:
+    """As JSON has it: what was never reached is null."""
+    if isinstance(value, int | float):
+        return round(value, 5) if math.isfinite(value) else None
+    return [_values(each) for each in value]

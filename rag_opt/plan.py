@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
+import optuna
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
+from optuna.study import StudyDirection
 
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
@@ -146,6 +148,7 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
             raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
     if isinstance(sampler, RagSampler):
         _check_earlier(config, sampler)
+    _check_draw(config, sampler, space)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
@@ -154,21 +157,36 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
         )
 
 
+def _check_draw(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
+    """Raise ConfigError where the sampler can't draw a trial: its options may be no sampler's business until then."""
+    directions = [StudyDirection.MAXIMIZE] * len(plain(config.objective.metrics))
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    try:
+        space.suggest(study.ask())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sampler: {type(sampler).__name__} draws no trial: {error}") from error
+
+
 def _check_earlier(config: DictConfig, sampler: RagSampler) -> None:
     """Raise ConfigError where a study that the sampler is to learn from can't be read."""
     for each in plain(config.sampler).get("earlier", ()):
-        if set(each) != {"storage", "study_name"}:
-            raise ConfigError(f"sampler.earlier: {hide(str(each))}: a storage and a study_name are expected")
         know(str(each["storage"]))
-        path = sqlite_path(str(each["storage"]))
+        try:
+            path = sqlite_path(str(each["storage"]))
+        except RagOptError as error:
+            raise ConfigError(
+                f"sampler.earlier: storage={hide(str(each['storage']))}: the URL of a database is expected, such as "
+                "sqlite:///studies/a/study.db"
+            ) from error
         if path is not None and not path.is_file():
             raise ConfigError(f"sampler.earlier: there is no database {path}")
     try:
         found = [len(study.directions) for study in sampler.foreign()]
     except Exception as error:
         # Optuna, SQLAlchemy and the database's driver each have their own.
+        reason = (hide(str(error)).splitlines() or [""])[0]
         raise ConfigError(
-            f"sampler.earlier: a study can't be read: {type(error).__name__}: {hide(str(error))}"
+            f"sampler.earlier: a study can't be read ({type(error).__name__}: {reason}); is its name right?"
         ) from error
     own = len(plain(config.objective.metrics))
     if other := next((count for count in found if count != own), 0):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rag_opt import environment
 from rag_opt.errors import ConfigError, RagOptError
 
 SAMPLERS = "random,greedy,tpe,gp,rag"
+INTERRUPTED = 130
 NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
 
 
@@ -24,17 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("words", nargs="+", help="studies' folders, tables, and key=value")
     parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
     parser.add_argument("--out", type=Path, default=Path("replay"), help="where the tables and the plot go")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         _run(given.words, given.storage, given.out)
     except RagOptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing was kept: the same command begins anew", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
-    places = [Path(word) for word in words if "=" not in word]
-    values = dict(word.split("=", 1) for word in words if "=" in word)
+    # Studies of a multirun have folders such as seed=0.
+    places = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    values = dict(word.split("=", 1) for word in words if Path(word) not in places)
     samplers = values.pop("sampler", SAMPLERS).split(",")
     numbers = {key: _number(key, values.pop(key, str(default))) for key, default in NUMBERS.items()}
     if values:
@@ -49,6 +55,7 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
         from rag_opt.tables import SUFFIX, table_of, write
 
         environment.quiet_optuna()
+    _check_out(out)
     tables = [table_of(place, storage) for place in places]
     twice = [table.name for table in tables if [other.name for other in tables].count(table.name) > 1]
     if twice:
@@ -56,8 +63,11 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
     for place, table in zip(places, tables, strict=True):
         if place.suffix != SUFFIX:
             write(table, out / f"{table.name}{SUFFIX}")
+    budget = min(numbers["budget"], max(len(table.configurations) for table in tables))
     with Screen() as screen:
-        rules = contest.Rules(numbers["seeds"], numbers["budget"], numbers["questions"] or None)
+        if budget < numbers["budget"]:
+            screen.say(f"budget={numbers['budget']}: there are {budget} configurations at most, so that many are told")
+        rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
         found = contest.held(tables, samplers, rules, screen)
     console = Console(highlight=False, soft_wrap=True)
     contest.printed(found, console)
@@ -67,8 +77,18 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
 
 def _number(key: str, text: str) -> int:
     if not text.isdecimal() or (int(text) == 0 and key != "questions"):
-        raise ConfigError(f"{key}={text}: give a whole number")
+        raise ConfigError(f"{key}={text}: give a whole number{'' if key == 'questions' else ' of at least 1'}")
     return int(text)
+
+
+def _check_out(out: Path) -> None:
+    """Raise ConfigError unless what is found can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out}: can't be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

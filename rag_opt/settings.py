@@ -154,6 +154,8 @@ def _limit(key: str, given: Any, scale: float = 1.0) -> float | None:
 
 def _stop(config: DictConfig) -> Stop | None:
     share = _limit("stopping.share", config.get("share"))
+    if share is not None and config.get("after") is None:
+        raise ConfigError(f"stopping.share={share}: without a rule; choose stopping=regret")
     return None if share is None else Stop(_whole(config, "after", 2, "stopping."), share)
 
 
@@ -179,4 +181,4 @@ def _check_records(config: DictConfig) -> None:
 
 
 def _is_number(given: Any, above: float) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool) and given > above
+    return isinstance(given, int | float) and not isinstance(given, bool) and above < given < float("inf")

@@ -111,7 +111,7 @@ def table_of(place: Path, storage: str | None = None) -> Table:
     if len(table.configurations) < FEWEST:
         raise StudyError(
             f"{place}: {len(table.configurations)} configurations were measured to the end, a replay needs {FEWEST}; "
-            "run more trials, such as n_trials=100 with sampler=brute_force pruner=none"
+            "run more trials, or a grid: search_space=grid sampler=brute_force pruner=none n_trials=400"
         )
     if table.scores.shape[1] < FEWEST:
         raise StudyError(
@@ -157,7 +157,7 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     most = max((len(scores) for _, scores, _ in rows.values()), default=0)
     kept = [row for row in rows.values() if len(row[1]) == most]
     return Table(
-        name=folder.name,
+        name=folder.resolve().name,
         metric=metric,
         maximize=study.directions[0] == StudyDirection.MAXIMIZE,
         configurations=[row[0] for row in kept],
@@ -191,7 +191,7 @@ def read(path: Path) -> Table:
         found = pq.read_table(path)
         about = json.loads((found.schema.metadata or {})[b"rag_opt"])
         columns = found.to_pydict()
-        return Table(
+        return _checked(
             name=about["name"],
             metric=about["metric"],
             maximize=about["maximize"],
@@ -203,7 +203,29 @@ def read(path: Path) -> Table:
     except OSError as error:
         raise StudyError(f"{path}: can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise StudyError(f"{path}: is not a recorded table ({type(error).__name__})") from error
+        raise StudyError(f"{path}: is not a recorded table ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _checked(**columns: Any) -> Table:
+    """The table of these columns; raises ValueError, TypeError or KeyError where they are none."""
+    table = Table(**columns)
+    names = [table.name, table.metric]
+    if not isinstance(table.maximize, bool) or not all(isinstance(each, str) and each.isprintable() for each in names):
+        raise ValueError("a name and a metric in one line, and whether more is better, are expected")
+    if not len(table.configurations) == len(table.scores) == len(table.seconds):
+        raise ValueError("a row of scores and of seconds for each configuration is expected")
+    for row, given in enumerate(table.configurations):
+        if not isinstance(given, dict):
+            raise TypeError(f"configuration {row} is none")
+        for name, value in given.items():
+            distribution = table.distributions[name]
+            if not distribution._contains(distribution.to_internal_repr(value)):
+                raise ValueError(f"configuration {row}: {name}={value!r} is not among its values")
+    for row, taken in enumerate(table.seconds):
+        numbers = isinstance(taken, dict) and all(isinstance(each, int | float) for each in taken.values())
+        if not numbers or not all(0 <= each < np.inf for each in taken.values()):
+            raise ValueError(f"the seconds of configuration {row} are no numbers")
+    return table
 
 
 def _scores(rows: Sequence[Sequence[float]]) -> Scores:

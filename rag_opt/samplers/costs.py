@@ -35,6 +35,11 @@ class StageSeconds:
 
     once: Mapping[str, Sequence[str]]
 
+    def __post_init__(self) -> None:
+        groups = self.once.values() if isinstance(self.once, Mapping) else [self.once]
+        if not all(isinstance(each, Sequence) and not isinstance(each, str) for each in groups):
+            raise ValueError(f"once={self.once}: lists of groups by stage are expected")
+
     def __call__(self, study: Study) -> Seconds:
         """The seconds of configurations (their parameters by name)."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,15 @@ def standardised(values: Floats) -> Floats:
     scale = values.std()
     standard: Floats = (values - values.mean()) / (scale if scale > 0 else 1.0)
     return standard
+
+
+def seeded(seed: int | None) -> int:
+    """The seed, or where none is given one of this machine's; raises ValueError for what is none."""
+    if seed is None:
+        return secrets.randbits(32)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed={seed}: a whole number of at least 0 is expected")
+    return seed
 
 
 def telling(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.samplers.evidence import seeded
 from rag_opt.samplers.space import axis_of
 
 NUMBERS = 5
@@ -29,7 +29,7 @@ class GreedySampler(BaseSampler):
     def __init__(self, *, first: Sequence[str] = (), seed: int | None = None, ignored: str | None = None) -> None:
         self._first = list(first)
         self._ignored = ignored
-        self._seed = secrets.randbits(32) if seed is None else seed
+        self._seed = seeded(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """What the best trial has; raises ValueError for several objectives."""

@@ -6,7 +6,6 @@ which a Gaussian process over agreement expects most. An ordinary Optuna sampler
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from rag_opt.samplers.agreement import Floats
 from rag_opt.samplers.belief import Belief, believed
 from rag_opt.samplers.costs import Seconds
 from rag_opt.samplers.earlier import Earlier, earlier
-from rag_opt.samplers.evidence import PROPOSED, chosen_from, given, known_from, telling, within
+from rag_opt.samplers.evidence import PROPOSED, chosen_from, given, known_from, seeded, telling, within
 from rag_opt.samplers.space import ABSENT, Space, Units, axis_of, joined, learnt, unseen
 
 Cost = Callable[[Study], Seconds]
@@ -72,10 +71,14 @@ class RagSampler(BaseSampler):
         earlier: Sequence[Mapping[str, str]] = (),
         ignored: str | None = None,
     ) -> None:
-        self._seed = secrets.randbits(32) if seed is None else seed
+        self._seed = seeded(seed)
+        if isinstance(n_startup_trials, bool) or not isinstance(n_startup_trials, int) or n_startup_trials < 0:
+            raise ValueError(f"n_startup_trials={n_startup_trials}: a whole number of at least 0 is expected")
+        if cost is not None and not callable(cost):
+            raise ValueError(f"cost={cost}: what gives the seconds of configurations is expected, such as StageSeconds")
         self._startup = n_startup_trials
         self._cost = cost
-        self._earlier = [(each.get("storage", ""), each.get("study_name", "")) for each in earlier]
+        self._earlier = _named(earlier)
         self._ignored = ignored
 
     def reseed_rng(self) -> None:
@@ -224,6 +227,16 @@ class RagSampler(BaseSampler):
         best = belief.units[belief.order[:ELITE]]
         most = POOL // max(len(belief.units), 20)
         return Considered(space, belief, _pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
+
+
+def _named(earlier: Any) -> list[tuple[str, str]]:
+    """Storage and name of each earlier study; raises TypeError or ValueError where not given so."""
+    if not isinstance(earlier, list | tuple):
+        raise TypeError(f"earlier={earlier}: a list of studies is expected, each with its storage and study_name")
+    for each in earlier:
+        if not isinstance(each, Mapping) or set(each) != {"storage", "study_name"}:
+            raise ValueError(f"earlier: {each}: a storage and a study_name are expected")
+    return [(str(each["storage"]), str(each["study_name"])) for each in earlier]
 
 
 class Considered(NamedTuple):

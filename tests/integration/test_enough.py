@@ -54,6 +54,19 @@ def test_another_rule_goes_on_and_takes_the_reason_back(animals, tmp_path) -> No
     assert "Stopped after" not in (folder / "report.md").read_text()
 
 
+def test_a_sampler_that_can_draw_nothing_is_refused_before_the_first_trial(animals, tmp_path) -> None:
+    for words, said in (
+        (["sampler=tpe", "sampler.n_startup_trials=abc"], "TPESampler draws no trial"),
+        (["sampler=greedy", "objective=quality_cost"], "GreedySampler draws no trial"),
+        (["sampler=rag_seconds", "sampler.cost.once=3"], "lists of groups by stage"),
+        (["stopping.share=0.05"], "choose stopping=regret"),
+        (["stopping=regret", "stopping.share=.inf"], "stopping.share"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            animals_study(animals, tmp_path, "n_trials=4", *words)
+    assert not (tmp_path / "studies").exists()
+
+
 def test_several_objectives_have_no_regret(animals, tmp_path) -> None:
     with pytest.raises(ConfigError, match="the regret of several objectives"):
         animals_study(animals, tmp_path, "objective.metrics=[nDCG@10,R@5]", "stopping=regret")
@@ -115,6 +128,11 @@ def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refu
         (word.format(f"{tmp_path}/gone.db", "animals"), "there is no database"),
         (word.format(f"{folder}/study.db", "nobody"), "a study can't be read"),
         ("sampler.earlier=[{storage: 'sqlite:///a.db'}]", "a storage and a study_name are expected"),
+        ("sampler.earlier=3", "a list of studies is expected"),
+        ("sampler.earlier=[a]", "a storage and a study_name are expected"),
+        ("sampler.n_startup_trials=abc", "n_startup_trials=abc: a whole number"),
+        ("sampler.seed=-1", "seed=-1: a whole number"),
+        ("+sampler.cost=abc", "what gives the seconds"),
     ):
         with pytest.raises(ConfigError, match=said):
             animals_study(animals, tmp_path, "n_trials=8", "name=refused", given)

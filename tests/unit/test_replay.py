@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
@@ -152,8 +160,10 @@ def test_the_sampler_beats_chance_on_the_grid() -> None:
 def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> None:
     write(grid(), tmp_path / "grid.parquet")
     out = tmp_path / "out"
-    words = [str(tmp_path / "grid.parquet"), "sampler=random,rag", "seeds=3", "budget=12", "--out", str(out)]
-    replay.main(words)
+    (tmp_path / "name=here").mkdir()
+    place = tmp_path / "name=here" / "grid.parquet"
+    (tmp_path / "grid.parquet").rename(place)
+    replay.main([str(place), "--out", str(out), "sampler=random,rag", "seeds=3", "budget=12"])
     told = capsys.readouterr().out
     assert "sampler=rag" in told
     assert "would have been enough" in told
@@ -162,6 +172,64 @@ def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> No
     assert len(kept["runs"]) == 6
     assert "regret0" in (out / "replay.html").read_text()
     assert "| random |" in (out / "replay.md").read_text()
+    assert "3 searches of each sampler" in (out / "replay.md").read_text()
+    assert kept["rules"]["budget"] == 12
+
+
+def test_more_than_a_table_holds_is_not_told(tmp_path, capsys) -> None:
+    write(grid(), tmp_path / "grid.parquet")
+    out = tmp_path / "out"
+    replay.main([str(tmp_path / "grid.parquet"), "sampler=random", "seeds=2", "budget=100000", "--out", str(out)])
+    assert "budget=100000: there are 30 configurations at most" in capsys.readouterr().err
+    kept = json.loads((out / "replay.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert len(kept["runs"][0]["dev"]) == 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"maximize": "yes"}, "whether more is better"),
+        ({"metric": None}, "a name and a metric"),
+        ({"name": "a\nb"}, "in one line"),
+        ({"seconds": [{"index": "long"}] * 30}, "the seconds of configuration 0"),
+        ({"seconds": [{"index": -1.0}] * 30}, "the seconds of configuration 0"),
+        ({"distributions": {"method": CategoricalDistribution(["bm25", "dense", "hybrid"])}}, "KeyError: 'top_k'"),
+        ({"configurations": [{"method": "web"}] * 30}, "is not a recorded table"),
+        ({"configurations": [{"method": "bm25", "top_k": 9}] * 30}, "top_k=9 is not among its values"),
+        ({"configurations": [3] * 30}, "configuration 0 is none"),
+    ],
+)
+def test_a_table_that_lies_is_refused(tmp_path, changes: dict[str, Any], said: str) -> None:
+    path = tmp_path / "t.parquet"
+    write(replace(grid(), **{key: value for key, value in changes.items() if key != "seconds"}), path)
+    if "seconds" in changes:
+        rows = pq.read_table(path)
+        told = pa.array([json.dumps(each) for each in changes["seconds"]])
+        pq.write_table(rows.set_column(rows.column_names.index("seconds"), "seconds", told), path)
+    with pytest.raises(StudyError, match=said):
+        table_of(path)
+
+
+def test_an_interrupt_is_said_and_leaves_no_process(tmp_path) -> None:
+    write(grid(questions=400), tmp_path / "grid.parquet")
+    words = [str(tmp_path / "grid.parquet"), "sampler=rag", "seeds=500", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "rag_opt.replay", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while "replays: 1 of" not in (line := process.stderr.readline()):
+            assert line, "ended early"
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "stopped; nothing was kept" in told
+    assert "Traceback" not in told
+    for _ in range(200):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("some process of it is still there")
 
 
 @pytest.mark.parametrize(
@@ -169,14 +237,17 @@ def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> No
     [
         (["sampler=nobody"], "nobody"),
         (["speed=3"], "speed: no such key"),
-        (["seeds=many"], "seeds=many: give a whole number"),
-        (["budget=0"], "budget=0: give a whole number"),
+        (["seeds=many"], "seeds=many: give a whole number of at least 1"),
+        (["budget=0"], "budget=0: give a whole number of at least 1"),
+        (["--out", "grid.parquet"], "--out grid.parquet: can't be written"),
+        (["--out", "grid.parquet/below"], "--out grid.parquet/below: can't be written"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, capsys, words: list[str], said: str) -> None:
+def test_what_is_wrong_is_said(tmp_path, capsys, monkeypatch, words: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
     write(grid(), tmp_path / "grid.parquet")
     with pytest.raises(SystemExit) as ended:
-        replay.main([str(tmp_path / "grid.parquet"), *words])
+        replay.main(["grid.parquet", *words])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
 
@@ -216,7 +287,7 @@ def test_the_difference_is_paired_by_seed() -> None:
         runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 1.0, 0.0, 0.0) for r in regrets)
         return contest.Entry("t", sampler, runs)
 
-    held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, 1)
+    held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, contest.Rules(3, 1))
     mean, low, high = contest.difference(held, "a", "b", 1)
     assert mean == pytest.approx(-0.1)
     assert low == pytest.approx(high)
