@@ -356,11 +356,12 @@ def plotted(contest: Contest, tables: Sequence[str], index: int) -> Plot:
         dotted = {"color": colour, "dash": "dot", "width": 1}
         figure.add_scatter(x=steps, y=unseen, showlegend=False, legendgroup=name, line=dotted)
     figure.update_layout(
-        xaxis_title="measured configurations", yaxis_title="regret", legend={"orientation": "h", "y": 1.15}
+        xaxis_title="measured configurations",
+        yaxis_title="regret (dotted: unseen questions)",
+        legend={"orientation": "h", "y": 1.15},
     )
     title = tables[0] if len(tables) == 1 else f"all {len(tables)} tables"
     told = "0 is the best configuration, 1 the median one. Whole lines: searched questions; dotted: unseen ones."
-    figure.update_layout(title={"text": f"{title}; dotted: unseen questions", "font": {"size": 13}, "y": 0.99})
     return Plot(f"regret{index}", title, told, dressed(figure))
 
 
