@@ -1,6 +1,6 @@
 """Samplers on the recorded grids → studies/samplers/README.md and regret.svg: `nox -s bench -- samplers`.
 
-`--seeds 5` makes a small run, into studies/samplers/quick.
+`--seeds 5` makes a small run, into studies/samplers/quick; `--draws` takes the time of draws alone anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from rag_opt import contest, environment, summary
 from rag_opt.contest import Contest, Rules
 from rag_opt.progress import Screen
 from rag_opt.samplers import RagSampler, StageSeconds
-from rag_opt.summary import Rows
 from rag_opt.tables import Table, read
 
 mpl.use("svg")
@@ -56,8 +55,14 @@ NAMES = {TPE: "TPE (Optuna's defaults)", "tpe": "TPE (multivariate, group)", "gp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--draws", action="store_true")
     given = parser.parse_args()
     environment.quiet_optuna()
+    if given.draws:
+        text = (HERE / "README.md").read_text("utf-8")
+        before, after = text.partition("\n## A draw\n")[0], text.partition("\n## Whole grids\n")[2]
+        (HERE / "README.md").write_text("\n".join([before, *_draws(), "\n## Whole grids\n"]) + after, "utf-8")
+        return
     tables = [read(path) for path in sorted((HERE / "grids").glob("*.parquet"))]
     grids = [table for table in tables if table.whole]
     mixed = [table for table in tables if not table.whole]
@@ -68,7 +73,7 @@ def main() -> None:
     told = [[table.name, contest.described(table), f"{count}"] for table, count in zip(tables, near, strict=True)]
     data = summary.pipes((["table", "what it is", "within 1 % of the best"], told))
     parts = [HEAD.format(**_about(given.seeds)), "## The data\n", *data]
-    parts += ["\n## A draw\n\nMedian of 15, one thread.\n", *summary.pipes(_draws()), ""]
+    parts += _draws()
     with Screen() as screen:
         whole = contest.held(grids, every, rules, screen)
         _drawn(whole, place / "regret.svg")
@@ -219,11 +224,13 @@ def _noise(table: Table) -> float:
     return float(noise / (values.max() - np.median(values)))
 
 
-def _draws() -> Rows:
+def _draws() -> list[str]:
     """Milliseconds of a draw, by what the sampler is to think of."""
     kinds = ("names and numbers", "two constraints", "improvement per second", "two objectives")
     with threadpool_limits(1):
-        return ["100 trials × 15 parameters", "ms a draw"], [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
+        rows = [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
+    header = ["100 trials × 15 parameters", "ms a draw"]
+    return ["\n## A draw\n\nMedian of 15, one thread.\n", *summary.pipes((header, rows)), ""]
 
 
 def _draw(kind: str) -> float:
