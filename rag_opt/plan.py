@@ -148,13 +148,13 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
             raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
     if isinstance(sampler, RagSampler):
         _check_earlier(config, sampler)
-    _check_draw(config, sampler, space)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
             f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
             "or a choice(…), or choose another sampler"
         )
+    _check_draw(config, sampler, space)
 
 
 def _check_draw(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
