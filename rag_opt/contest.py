@@ -6,7 +6,6 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from scipy import stats
 from rag_opt import environment, page, summary
 from rag_opt.config import composed
 from rag_opt.figures import Plot, dressed
+from rag_opt.launchers import deaf
 from rag_opt.plan import pruner_of, sampler_of
 from rag_opt.progress import Screen
 from rag_opt.replaying import Run, Search, replayed, split
@@ -119,7 +119,7 @@ def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen:
         context = multiprocessing.get_context("spawn")
         count = min(os.cpu_count() or 1, len(jobs))
         with ProcessPoolExecutor(count, context, _begin, (tables,)) as pool:
-            with _deaf():
+            with deaf():
                 measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
             try:
                 for (row, name, _), run in zip(jobs, measured, strict=True):
@@ -162,16 +162,6 @@ def _made(name: str, seed: int) -> BaseSampler:
     if "." in name:
         return build({"_target_": name, "seed": seed})  # type: ignore[no-any-return]
     return sampler_of(composed([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that begin meanwhile leave Ctrl-C to this one."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

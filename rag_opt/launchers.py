@@ -148,7 +148,7 @@ class Dask:
             raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
         own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
         try:
-            with _deaf():
+            with deaf():
                 self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
         except (OSError, ValueError) as error:
             raise ConfigError(f"launcher.address={self.address}: no Dask scheduler answers there: {error}") from error
@@ -184,7 +184,7 @@ class Dask:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """What is started within ignores Ctrl-C, which a terminal sends to all: we pass it on to the workers alone."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
