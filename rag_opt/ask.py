@@ -13,6 +13,7 @@ from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records import Answers, Queries, Query
 from rag_opt.shell import Refused, run_hydra, search_path
+from rag_opt.terminal import inline, shown
 
 SHOWN = 5
 """Sources that are named."""
@@ -41,13 +42,14 @@ def asked(overrides: Sequence[str]) -> str:
         index = pipeline.index(documents)
     for part in pipeline.parts:
         if isinstance(part.component, Synthesis):
-            part.component.show = lambda piece: print(piece, end="", flush=True)
+            part.component.show = lambda piece: print(shown(piece), end="", flush=True)
     with Screen():
         found = pipeline.ask(Queries.of((Query("question", question.strip()),)), documents, index)
     answer = _told(found.get("answers"), streams=any(isinstance(part.component, Synthesis) for part in pipeline.parts))
     chunks = found["context"].chunks
     for row, score in found["context"].hits(0)[:SHOWN]:
-        print(f"  {chunks.document_ids[row]} ({score:.3f}): {' '.join(chunks.texts[row].split())[:90]}")
+        text = " ".join(chunks.texts[row].split())[:90]
+        print(inline(f"  {chunks.document_ids[row]} ({score:.3f}): {text}"))
     store.settle()
     return answer
 
@@ -57,7 +59,7 @@ def _told(answers: Answers | None, *, streams: bool) -> str:
     if answers is not None and answers.texts[0] is None:
         raise ComponentError("no answer: the call to the model failed, as said above")
     said = (answers.texts[0] or "") if answers is not None else ""
-    print("\n" if streams else f"{said}\n" if said else "", end="")
+    print("\n" if streams else f"{shown(said)}\n" if said else "", end="")
     return said
 
 

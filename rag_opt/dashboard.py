@@ -23,6 +23,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.terminal import complain
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _serve(given)
     except RagOptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
 
 

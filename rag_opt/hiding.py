@@ -11,7 +11,20 @@ HIDDEN = "***"
 
 # Hydra puts a backslash before a colon; a port and a path are no password.
 PASSWORD = re.compile(r"(\\?:/{1,3}[^\s:/@'\"\\]*\\?:)(?!\d{1,5}/)([^\s@'\"]+)(?=@)")
-PARAMETER = re.compile(r"(?i)([?&](?:api[_-]?key|key|token|access[_-]?token|secret|password|signature)=)([^\s&'\"#]+)")
+PARAMETERS = (
+    re.compile(r"([?&;#]([\w.~%-]{1,64}?)\\?=)([^\s&'\"#<>]+)"),
+    re.compile(r"(?i)((?:%3f|%26|%23)([\w.~-]{1,64}?)%3d)((?:(?!%26|%23)[^\s&'\"#<>])+)"),
+)
+"""Parameters of an address's query or fragment, and of an address within it: what precedes the value, name, value."""
+
+CREDENTIAL = re.compile(
+    r"(?i)(signature|secret|password|passwd|token|credentials?|api[-_.]?key|access[-_]?key|access[-_]?(key[-_]?)?id"
+    r"|(^|[-_.])(sig|key|pwd|jwt|hmac|auth|authorization)|^(sas|code|policy|session|key-pair-id|hdnea|hdnts))$"
+)
+"""What such a parameter is called where it grants access, as in presigned addresses."""
+
+GRANT = re.compile(r"eyJ[\w-]{8,}\.[\w.-]{8,}|(?=\D*\d)(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[\w~+=-]{32,}")
+"""What its value looks like, whatever it is called: a token, or many letters of both cases among digits."""
 
 VARIABLES = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|credentials?)$")
 """Names of environment variables whose values are nobody's business."""
@@ -35,11 +48,18 @@ def know_variable(name: str) -> None:
 
 
 def hide(text: str) -> str:
-    """The text without passwords of addresses, key parameters of theirs, and the values of key variables."""
-    text = PARAMETER.sub(rf"\1{HIDDEN}", PASSWORD.sub(rf"\1{HIDDEN}", text))
+    """The text without passwords of addresses, parameters of theirs that grant access, and values of key variables."""
+    text = PASSWORD.sub(rf"\1{HIDDEN}", text)
+    for form in PARAMETERS:
+        text = form.sub(_parameter, text)
     for value in sorted({*_known, *_values()}, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def _parameter(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    return f"{before}{HIDDEN}" if CREDENTIAL.search(unquote(name)) or GRANT.fullmatch(unquote(value)) else found[0]
 
 
 def _values() -> Iterator[str]:

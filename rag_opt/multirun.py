@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from rag_opt.errors import RagOptError
 from rag_opt.hiding import hide
+from rag_opt.terminal import complain, console
 
 
 class CompareStudies(Callback):
@@ -37,21 +38,19 @@ class CompareStudies(Callback):
             try:
                 _compared(folders)
             except RagOptError as error:
-                print(f"the studies could not be compared: {error}", file=sys.stderr)
+                complain(error, "the studies could not be compared: ")
         failed = [outcome for outcome in self.outcomes if outcome.error]
         for outcome in failed:
-            print(f"{outcome.name}: {outcome.error}", file=sys.stderr)
+            complain(outcome.error, f"{outcome.name}: ")
         if failed:
             sys.exit(2)
 
 
 def _compared(folders: list[Any]) -> None:
-    from rich.console import Console
-
     from rag_opt.comparison import compared
     from rag_opt.report import finished
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print()
-    page = compared([finished(folder) for folder in folders], folders, console)
-    console.print(f"\n{'open:':<10} {page}", markup=False)
+    screen = console()
+    screen.print()
+    page = compared([finished(folder) for folder in folders], folders, screen)
+    screen.print(f"\n{'open:':<10} {page}", markup=False)

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from rag_opt.hiding import hide
+from rag_opt.terminal import console, inline
 
 PLAIN_EVERY = 15.0
 """Seconds between plain lines about the same work."""
@@ -42,7 +41,7 @@ class Screen:
     """One place for all that is shown during a run; `say` prints a line above what is live."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self.console = Console(file=file or sys.stderr, highlight=False, soft_wrap=True)
+        self.console = console(file or sys.stderr)
         self.live = self.console.is_terminal
         columns = (
             TextColumn("{task.description}"),
@@ -54,8 +53,8 @@ class Screen:
         self.progress = Progress(*columns, console=self.console, transient=True)
 
     def say(self, line: str) -> None:
-        """One line, at once, markup left alone, passwords and keys hidden."""
-        self.console.print(hide(line), markup=False)
+        """One line, at once, markup left alone."""
+        self.console.print(inline(line), markup=False)
 
     def __enter__(self) -> Self:
         _open.append(self)

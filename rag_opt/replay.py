@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rag_opt import environment
 from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.terminal import complain, console
 
 SAMPLERS = "random,greedy,tpe,gp,rag"
 INTERRUPTED = 130
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(given.words, given.storage, given.out)
     except RagOptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was kept: the same command begins anew", file=sys.stderr)
@@ -48,8 +49,6 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
     if not places:
         raise ConfigError("name a study's folder or a table, such as studies/quickstart")
     with environment.no_collection():
-        from rich.console import Console
-
         from rag_opt import contest
         from rag_opt.progress import Screen
         from rag_opt.tables import SUFFIX, table_of, write
@@ -69,10 +68,10 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
             screen.say(f"budget={numbers['budget']}: there are {budget} configurations at most, so that many are told")
         rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
         found = contest.held(tables, samplers, rules, screen)
-    console = Console(highlight=False, soft_wrap=True)
-    contest.printed(found, console)
+    output = console()
+    contest.printed(found, output)
     page = contest.written(found, out)
-    console.print(f"\n{'open:':<10} {page}", markup=False)
+    output.print(f"\n{'open:':<10} {page}", markup=False)
 
 
 def _number(key: str, text: str) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.terminal import complain, console
 
 PAGE = "report.html"
 FILES = ("report.md", PAGE, "best.yaml")
@@ -143,28 +144,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with readable(given.studies):
             _run(given)
     except RagOptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
 
 
 def _run(given: Any) -> None:
     with environment.no_collection():
-        from rich.console import Console
-
         from rag_opt import comparison, summary
 
         environment.quiet_optuna()
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     if len(given.studies) > 1:
-        page = comparison.compared(
-            [finished(folder, given.storage) for folder in given.studies], given.studies, console
-        )
+        page = comparison.compared([finished(folder, given.storage) for folder in given.studies], given.studies, screen)
     else:
         findings, study = finished(given.studies[0], given.storage)
-        summary.printed(findings, study, console)
+        summary.printed(findings, study, screen)
         written(findings, study, given.studies[0])
         page = given.studies[0] / PAGE
-    console.print(f"\n{'open:':<10} {page}", markup=False)
+    screen.print(f"\n{'open:':<10} {page}", markup=False)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from hydra._internal.utils import get_args_parser
 
 from rag_opt.config import checked, parse
 from rag_opt.errors import ConfigError, RagOptError
-from rag_opt.hiding import hide
 from rag_opt.settings import settings_of
 from rag_opt.stopping import Terminated
+from rag_opt.terminal import complain
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -79,5 +79,5 @@ def _names_by_what_is_swept(overrides: list[str]) -> str:
 
 
 def _said(error: RagOptError) -> int:
-    print(f"error: {hide(str(error))}", file=sys.stderr)
+    complain(error)
     return USAGE_ERROR

@@ -28,7 +28,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -50,6 +49,7 @@ from rag_opt.inventory import Artifact, add_usage, artifacts, evicted, readable,
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
 from rag_opt.replies import Purse, Rehearsal, Replies
+from rag_opt.terminal import console
 
 T = TypeVar("T")
 SUFFIX = ".arrow"
@@ -305,20 +305,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not given.path.is_dir():
         parser.error(f"{given.path}: there is no store; name it with --path, or run a study first")
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     if given.action == "prune":
         if given.limit_gb is None and given.unused_days is None:
             parser.error("prune needs --limit-gb (0 removes all) or --unused-days")
         limit = float("inf") if given.limit_gb is None else given.limit_gb * GIGABYTE
         since = float("-inf") if given.unused_days is None else time.time() - given.unused_days * DAY
-        console.print(
+        screen.print(
             f"removed: {_told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
         )
-    console.print(shown(given.path))
+    screen.print(shown(given.path))
     if given.action == "show":
-        console.print(
-            f"remove what was not used for longest: python -m rag_opt.store prune --path {given.path} --limit-gb 1"
-        )
+        advice = f"remove what was not used for longest: python -m rag_opt.store prune --path {given.path} --limit-gb 1"
+        screen.print(advice, markup=False)
 
 
 if __name__ == "__main__":

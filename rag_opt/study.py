@@ -19,6 +19,7 @@ from rag_opt.config import FOLDER, NAME, quoted
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.hiding import hide
 from rag_opt.shell import Refused, run_hydra, search_path
+from rag_opt.terminal import complain
 from rag_opt.trust import plain
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def job(config: DictConfig) -> Outcome:
     except RagOptError as error:
         if not multirun:
             raise Refused(error) from error
-        print(hide(f"{variant}: {error}"), file=sys.stderr)
+        complain(error, f"{variant}: ")
         return Outcome(str(config.name), Path(), error=hide(str(error)))
 
 

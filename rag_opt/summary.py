@@ -20,6 +20,7 @@ from rag_opt.history import BASELINE
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
 from rag_opt.storage import GIVEN_UP, ORIGIN
+from rag_opt.terminal import inline
 
 TOP = 10
 FOUR_DIGITS = re.compile(r"\d+\.\d{4}\b")
@@ -246,28 +247,28 @@ def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
     if costs(findings, study)[1]:
         console.print(as_table("calls to models, a question", costs(findings, study)))
     for line in told(findings, study):
-        console.print(line, markup=False)
+        console.print(inline(line), markup=False)
     console.print()
     for line in (conclusion(findings, study), recommendation(findings)):
         if line:
-            console.print(line, markup=False, style="bold")
+            console.print(inline(line), markup=False, style="bold")
     console.print()
     for label, command in findings.commands.items():
-        console.print(f"{label + ':':<10} {command}", markup=False, soft_wrap=True)
+        console.print(f"{label + ':':<10} {inline(command)}", markup=False, soft_wrap=True)
 
 
 def as_table(title: str, content: Rows) -> Table:
     """The rows for a terminal, the recommended ones bold."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=inline(title), title_justify="left")
     for column in content[0]:
         table.add_column(
-            column,
+            inline(column),
             justify="left" if column in ("study", "stage", "of", "configuration", "role", "") else "right",
             overflow="fold",
         )
     for row in content[1]:
         table.add_row(
-            *(Text(cell) for cell in row), style="bold" if any("recommended" in cell for cell in row) else None
+            *(Text(inline(cell)) for cell in row), style="bold" if any("recommended" in cell for cell in row) else None
         )
     return table
 

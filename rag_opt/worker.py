@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StorageError
-from rag_opt.hiding import hide
 from rag_opt.launchers import REFUSED
+from rag_opt.terminal import complain, shown
 
 LONGEST_LINE = 1 << 16
 """Bytes that a pipe takes, and gives, at once; a command line is shorter."""
@@ -54,13 +54,13 @@ def main() -> None:
     try:
         worked((crew, run), overrides)
     except RagOptError as error:
-        print(hide(f"error: {error}"), file=sys.stderr)
+        complain(error)
         # A database that went away may be back for the next worker; what a plan lacks it will lack again.
         sys.exit(1 if isinstance(error, StorageError) else REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        print(hide(traceback.format_exc()), file=sys.stderr)
+        print(shown(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from rag_opt.errors import DatasetError
 from rag_opt.keys import key_of
 from rag_opt.records import Dataset, Document, Documents, Query
+from rag_opt.terminal import first_of
 
 EMPTY_LIMIT = 0.10
 """The largest share of empty documents that is dropped with a note; more is a broken file."""
@@ -69,7 +70,7 @@ def _with_text(name: str, documents: list[Document], notes: list[str]) -> list[D
     if empty > EMPTY_LIMIT * len(documents):
         raise DatasetError(
             f"{name}: {empty} of {len(documents)} documents have no text (at most {EMPTY_LIMIT:.0%} are dropped); "
-            f"first: {_first(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
+            f"first: {first_of(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
         )
     if empty:
         notes.append(f"{empty} empty documents dropped, with their judgements")
@@ -83,7 +84,7 @@ def _queries(name: str, rows: Iterable[Query]) -> list[Query]:
     _usable_ids(name, "query", [q.id for q in queries])
     blank = [q.id for q in queries if not q.text.strip()]
     if blank:
-        raise DatasetError(f"{name}: {len(blank)} queries have no text; first: {_first(blank)}. Remove or fill them")
+        raise DatasetError(f"{name}: {len(blank)} queries have no text; first: {first_of(blank)}. Remove or fill them")
     return queries
 
 
@@ -115,7 +116,7 @@ def _known(name: str, kind: str, known: set[str], named: Iterable[str]) -> None:
         return
     example = f"such as '{min(known)}'" if known else "none"
     raise DatasetError(
-        f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: {_first(unknown)}. "
+        f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: {first_of(unknown)}. "
         f"Known ids are {example}; ids are compared as text, so 1 and '1' are the same but 1 and '01' are not"
     )
 
@@ -126,7 +127,7 @@ def _usable_ids(name: str, kind: str, ids: list[str]) -> None:
         raise DatasetError(f"{name}: {len(broken)} {kind} ids hold lone surrogates, first: {broken[0]!a}; rename them")
     twice = [given for given, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DatasetError(f"{name}: {len(twice)} {kind} ids occur more than once: {_first(twice)}. Make them unique")
+        raise DatasetError(f"{name}: {len(twice)} {kind} ids occur more than once: {first_of(twice)}. Make them unique")
 
 
 def _check_evidence(name: str, queries: list[Query], documents: list[Document]) -> None:
@@ -162,11 +163,6 @@ def _encodable_document(row: Document) -> Document:
     if _is_encodable(row.text) and _is_encodable(row.title):
         return row
     return replace(row, text=encodable(row.text), title=encodable(row.title))
-
-
-def _first(ids: Iterable[str], count: int = 5) -> str:
-    names = [f"'{given}'" for _, given in zip(range(count + 1), ids, strict=False)]
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
 def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -318,6 +318,30 @@ def test_a_multirun_in_a_process_of_its_own_leaves_no_canary(animals, postgres, 
         ("mysql://me:ge/heim@host/db", "mysql://me:***@host/db"),
         ("http://host:8080/a@b", "http://host:8080/a@b"),
         ("http://host/a?x=1&api_key=geheim&y=2", "http://host/a?x=1&api_key=***&y=2"),
+        ("'https://a/b?sv=2022-11-02&sp=r&sig=ge%2Bheim%3D' x", "'https://a/b?sv=2022-11-02&sp=r&sig=***' x"),
+        (
+            "https://b/k?X-Amz-Expires=60&X-Amz-Credential=AK%2Fus&X-Amz-Signature=0a1b",
+            "https://b/k?X-Amz-Expires=60&X-Amz-Credential=***&X-Amz-Signature=***",
+        ),
+        (
+            "https://b/k?X-Goog-Signature=0a&GoogleAccessId=a@b.c&x=1",
+            "https://b/k?X-Goog-Signature=***&GoogleAccessId=***&x=1",
+        ),
+        (
+            "https://b/k?AWSAccessKeyId=AK&Signature=a%3D&Expires=1",
+            "https://b/k?AWSAccessKeyId=***&Signature=***&Expires=1",
+        ),
+        ("https://b/k?X%2DAmz%2DSignature=0a#access_token=0b", "https://b/k?X%2DAmz%2DSignature=***#access_token=***"),
+        (
+            "https://p/?to=http%3A%2F%2Fb%2Fk%3Ftoken%3Dab%26x%3D1",
+            "https://p/?to=http%3A%2F%2Fb%2Fk%3Ftoken%3D***%26x%3D1",
+        ),
+        ("https://b/?t=eyJhbGciOiJI.eyJzdWIiOiIx.abcd&q=a", "https://b/?t=***&q=a"),
+        ("https://b/?t=Ab1cdefghijklmnopqrstuvwxyzABCDEF", "https://b/?t=***"),
+        (
+            "https://b/?max_tokens=5&author=me&keyword=k&id=550e8400-e29b-41d4-a716-446655440000",
+            "https://b/?max_tokens=5&author=me&keyword=k&id=550e8400-e29b-41d4-a716-446655440000",
+        ),
         ("sqlite:////a/b.db mail me@host", "sqlite:////a/b.db mail me@host"),
     ],
 )

@@ -1,0 +1,104 @@
+"""What a terminal is given holds nothing that it would obey, whoever wrote it."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
+
+from rag_opt.ask import asked
+from rag_opt.datasets.checks import checked
+from rag_opt.errors import DatasetError
+from rag_opt.progress import Screen
+from rag_opt.records import Document
+from rag_opt.summary import as_table
+from rag_opt.terminal import complain, console, inline, shown, visible
+from tests.conftest import write_jsonl
+
+TITLE = "\x1b]0;gone\x07"
+HOSTILE = f"a{TITLE}\x1b[2J\x1b[31m\x9b1A\r\u202eb\u2066c\nerror: all is lost\x7f"
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("plain, ünïcode, עברית, हिन्दी, 👩‍👩‍👧", "plain, ünïcode, עברית, हिन्दी, 👩‍👩‍👧"),
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        (TITLE, "\\x1b]0;gone\\x07"),
+        ("\x9b2J", "\\x9b2J"),
+        ("a\rb\r\nc", "a\\rb\nc"),
+        ("a\u202eb\u2069", "a\\u202eb\\u2069"),
+        ("a\ud83db", "a\\ud83db"),
+    ],
+)
+def test_controls_are_shown_as_they_are_written(text: str, told: str) -> None:
+    assert visible(text) == told
+    assert visible(told) == told
+
+
+def test_a_part_of_a_line_stays_in_its_line() -> None:
+    assert inline("doc\nerror: x\ty") == "doc\\nerror: x\\ty"
+
+
+def test_what_is_shown_hides_what_grants_access() -> None:
+    assert shown("https://x.example/a?X-Amz-Signature=\x1b12ab") == "https://x.example/a?X-Amz-Signature=***"
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=[])))
+def test_no_text_holds_what_a_terminal_obeys(text: str) -> None:
+    assert not OBEYED.search(inline(text))
+    inline(text).encode()
+
+
+def test_a_console_obeys_no_text_in_lines_tables_and_bars() -> None:
+    file = io.StringIO()
+    screen = console(file)
+    screen.print(HOSTILE, markup=False)
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(Text(HOSTILE))
+    screen.print(table)
+    screen.print(as_table(HOSTILE, ([HOSTILE], [[HOSTILE]])))
+    assert not OBEYED.search(file.getvalue())
+
+
+def test_a_screen_says_one_line() -> None:
+    file = io.StringIO()
+    with Screen(file) as screen:
+        screen.say(HOSTILE)
+    assert file.getvalue().count("\n") == 1
+    assert not OBEYED.search(file.getvalue())
+
+
+def test_a_text_in_an_error_can_not_pass_for_a_line_of_its_own(capsys) -> None:
+    complain(DatasetError(HOSTILE))
+    told = capsys.readouterr().err
+    assert not OBEYED.search(told)
+    assert [line[:2] for line in told.splitlines()] == ["er", "  "]
+
+
+def test_ids_that_occur_twice_are_named_in_one_line() -> None:
+    with pytest.raises(DatasetError) as caught:
+        checked("mine", [Document(HOSTILE, "text")] * 2, [], [])
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_ask_shows_sources_and_answer_without_what_a_terminal_obeys(tmp_path, capsys) -> None:
+    rows = [{"id": f"{HOSTILE}{name}", "text": f"{name} purr{HOSTILE} all day"} for name in ("cats", "dogs")]
+    questions = [{"question": "Who purrs?", "relevant": [rows[0]["id"]]}]
+    files = [
+        f"dataset.documents={write_jsonl(tmp_path / 'd.jsonl', rows)}",
+        f"dataset.questions={write_jsonl(tmp_path / 'q.jsonl', questions)}",
+    ]
+    given = ["dataset=jsonl", *files, "retriever=bm25", "splitter=none", f"store.path={tmp_path}/store"]
+    answer = asked([*given, "question='Who purrs all day?'"])
+    told = capsys.readouterr()
+    assert not OBEYED.search(told.out + told.err)
+    assert len([line for line in told.out.splitlines() if re.match(r"  a\\x1b", line)]) == 2
+    assert answer
