@@ -178,22 +178,6 @@ def mlflow_beside(database: Path) -> Iterator[str]:
         process.kill()
 
 
-def storage_url(folder: Path, given: str | None) -> str:
-    """The URL of the folder's study; raises StudyError where that can't be known."""
-    from rag_opt.findings import Findings
-
-    if given is not None:
-        return given
-    if (folder / "study.db").is_file():
-        return f"sqlite:///{(folder / 'study.db').as_posix()}"
-    if not (folder / "findings.json").is_file():
-        raise StudyError(f"{folder}: there is no study in it; name a study's folder, or its storage with --storage")
-    url = Findings.read(folder).url
-    if ":***@" in url:
-        raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
-    return url
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.dashboard", description=__doc__)
@@ -211,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(given: Any) -> None:
+    from rag_opt.findings import storage_url
     from rag_opt.stopping import Stopping
 
     environment.quiet_optuna()

@@ -94,5 +94,19 @@ class Findings:
             ) from error
 
 
+def storage_url(folder: Path, given: str | None = None) -> str:
+    """The URL of the folder's study, `given` or found; raises StudyError where that can't be known."""
+    if given is not None:
+        return given
+    if (folder / "study.db").is_file():
+        return f"sqlite:///{(folder / 'study.db').as_posix()}"
+    if not (folder / FILE).is_file():
+        raise StudyError(f"{folder}: there is no study in it; name a study's folder, or its storage with --storage")
+    url = Findings.read(folder).url
+    if ":***@" in url:
+        raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
+    return url
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,8 +23,8 @@ from rag_opt.databases import check_kind, engine_url, hidden, patient, reach, re
 from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.progress import say
+from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
 
-BUSY_SECONDS = 90
 FINGERPRINTS = "rag_opt:fingerprints"
 SNAPSHOT = "rag_opt:sampler_state"
 INTERRUPTED = "interrupted"
@@ -49,6 +50,8 @@ DEATHS, EARLIER_DEATHS = "deaths", "earlier_deaths"
 """User attributes: how many processes have died over this configuration so far, and before this trial."""
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+
+_TELL = "set_trial_state_values"
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -78,6 +81,22 @@ for _name in (*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial
     setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))
 
 
+def _folded(tell: Callable[..., bool]) -> Callable[..., bool]:
+    """The telling of a trial's end, after which a copy of a SQLite file alone holds that trial."""
+
+    @wraps(tell)
+    def told(storage: PatientStorage, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        done = tell(storage, trial_id, state, values)
+        if state.is_finished():
+            fold(storage.engine)
+        return done
+
+    return told
+
+
+setattr(PatientStorage, _TELL, _folded(getattr(PatientStorage, _TELL)))
+
+
 def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Study:
     """The study of this name, new or as it was left; raises StorageError when the storage can't be used.
 
@@ -102,10 +121,10 @@ def opened(url: str, name: str, directions: list[StudyDirection]) -> optuna.Stud
 
 def _storage(url: str, database: Path | None) -> PatientStorage:
     """The storage, its tables as this version wants them."""
-    storage = PatientStorage(url, engine_kwargs=_engine_options(database is not None), skip_compatibility_check=True)
+    storage = PatientStorage(url, engine_kwargs=engine_options(database is not None), skip_compatibility_check=True)
     _upgrade(storage, database)
     if database is not None:
-        _immediate(storage.engine)
+        begin_at_once(storage.engine)
     return storage
 
 
@@ -118,33 +137,6 @@ def explained(url: str) -> Iterator[None]:
         raise StorageError(
             f"storage.url={hidden(url)}: can't be used: {reason_of(error)}; nothing that was told is lost: once that "
             "is mended the same command goes on from here"
-        ) from error
-
-
-def check_sqlite(path: Path) -> None:
-    """Switch the file to write-ahead logging; raises StorageError when it is damaged or something else."""
-    if path.exists() and path.stat().st_size == 0:
-        raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
-    try:
-        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-            found = connection.execute("PRAGMA quick_check").fetchone()[0]
-            if found != "ok":
-                raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if tables and "studies" not in tables:
-                raise StorageError(f"{path}: this database is no Optuna study; choose another name=<study name>")
-            connection.execute("PRAGMA journal_mode=WAL")
-            # A file that can't be written says so here, not in the first trial.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
-            connection.execute("ROLLBACK")
-    except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            raise StorageError(
-                f"{path}: another program holds its lock for {BUSY_SECONDS} s already; end that, then try again"
-            ) from error
-        raise StorageError(
-            f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
         ) from error
 
 
@@ -165,25 +157,6 @@ def _upgrade(storage: RDBStorage, database: Path | None) -> None:
         old.backup(new)
     storage.upgrade()
     say(f"{database}: an older Optuna made it; its tables are up to date now, the file as it was is {copy.name}")
-
-
-def _engine_options(is_sqlite: bool) -> dict[str, Any]:
-    return {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
-
-
-def _immediate(engine: sqlalchemy.Engine) -> None:
-    """Take SQLite's write lock when a transaction begins: taking it later is what makes writers fail."""
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def no_implicit_begin(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    # Connections made so far don't know of this.
-    engine.dispose()
 
 
 def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path) -> None:
@@ -208,9 +181,10 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
 
 
 def close(study: optuna.Study) -> None:
-    """Let go of the database: SQLite then folds its log into the file."""
+    """Let go of the database; a SQLite file then holds all that was told, whoever else has it open."""
     engine = getattr(_backend(study), "engine", None)
     if engine is not None:
+        fold(engine, whole=True)
         engine.dispose()
 
 

@@ -1,0 +1,76 @@
+"""SQLite files as studies use them: checked on opening, written by several processes, each whole in its one file."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+from rag_opt.errors import StorageError
+
+BUSY_SECONDS = 90
+
+
+def check_sqlite(path: Path) -> None:
+    """Switch the file to write-ahead logging; raises StorageError when it is damaged or something else."""
+    if path.exists() and path.stat().st_size == 0:
+        raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+            found = connection.execute("PRAGMA quick_check").fetchone()[0]
+            if found != "ok":
+                raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and "studies" not in tables:
+                raise StorageError(f"{path}: this database is no Optuna study; choose another name=<study name>")
+            connection.execute("PRAGMA journal_mode=WAL")
+            # A file that can't be written says so here, not in the first trial.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
+            connection.execute("ROLLBACK")
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise StorageError(
+                f"{path}: another program holds its lock for {BUSY_SECONDS} s already; end that, then try again"
+            ) from error
+        raise StorageError(
+            f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
+        ) from error
+
+
+def engine_options(is_sqlite: bool) -> dict[str, Any]:
+    return {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+
+
+def begin_at_once(engine: sqlalchemy.Engine) -> None:
+    """Take SQLite's write lock when a transaction begins: taking it later is what makes writers fail."""
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def no_implicit_begin(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # Connections made so far don't know of this.
+    engine.dispose()
+
+
+def fold(engine: sqlalchemy.Engine, *, whole: bool = False) -> None:
+    """Bring what the write-ahead log holds into the file, so that a copy of the file alone is the study.
+
+    Nobody is waited for: what readers or writers are in the way of comes next time. `whole` also empties the log,
+    whoever is connected, unless a transaction is open. Nothing for other databases.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    # The log holds whatever could not be folded in, and the next write says why.
+    with suppress(sqlite3.Error, SQLAlchemyError), closing(engine.raw_connection()) as connection:
+        # Not through SQLAlchemy's own connection, which would begin a transaction.
+        raw: Any = connection.driver_connection
+        raw.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if whole else 'PASSIVE'})").fetchall()
