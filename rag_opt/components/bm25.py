@@ -6,7 +6,6 @@ index is that, weighed, which takes milliseconds. The scorers are bm25s' own.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,31 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import Stemmer
 from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.components.feedback import Feedback, by_chunk
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, best, ranked
+from rag_opt.components.ranking import Pair, best, ranked, say_once
+from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Rankings, Record, Searches
 from rag_opt.store import Store
+from rag_opt.text import AUTO
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
+STRANGE = 0.05
+"""The share of questions without a known word from which it is said."""
+
 KEPT = 2
 """Indexes that stay in memory: each k1 and b makes another, and their rankings are kept on disk."""
 
 ARRAYS = ("frequencies", "chunk_rows", "starts", "lengths")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a text is read into words."""
-
-    stopwords: str | None
-    stemmer: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,27 +80,30 @@ class BM25Index(Record):
 
 @component
 class BM25Indexer(Stage):
-    """Chunks → BM25 index. k1 saturates term frequency, b normalises length; stop words and stemmer name a language."""
+    """Chunks → BM25 index.
 
-    def __init__(self, k1: float, b: float, variant: str, stemmer: str | None, stopwords: str | None) -> None:
+    k1 saturates term frequency, b normalises length. Stop words and stemmer name a language; `language` is that of the
+    texts where its capitals are its own (AUTO: the stemmer's).
+    """
+
+    def __init__(
+        self, k1: float, b: float, variant: str, stemmer: str | None, stopwords: str | None, language: str = AUTO
+    ) -> None:
         require(k1 >= 0, f"k1 must be at least 0, not {k1}")
         require(0 <= b <= 1, f"b must be from 0 to 1, not {b}")
         require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
-        known = Stemmer.algorithms()
-        require(
-            stemmer is None or stemmer in known, f"stemmer must be null or one of {', '.join(known)}, not {stemmer}"
-        )
-        require(stopwords is None or _has_stopwords(stopwords), f"stopwords: bm25s has no list for '{stopwords}'")
+        check_reading(stemmer, stopwords, language)
         self.k1 = k1
         self.b = b
         self.variant = variant
         self.stemmer = stemmer
         self.stopwords = stopwords
+        self.language = language
 
     @component.output_types(bm25_index=BM25Index)
     def run(self, chunks: Chunks) -> dict[str, BM25Index]:
         key = key_of(self.fingerprint, chunks.key)
-        reading = Reading(self.stopwords, self.stemmer)
+        reading = Reading(self.stopwords, self.stemmer, self.language)
 
         def model() -> Any:
             return self.store.live("bm25 indexes", key, lambda: self._weighed(chunks, reading), KEPT)
@@ -147,7 +145,7 @@ class BM25Retriever(Stage):
     def _found(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
         def prepare(whole: Queries, depth: int) -> Callable[[], list[Pair]]:
             model = index.model()
-            asked = [counted_words(words) for words in query_words(whole.texts, index.reading)]
+            asked = [counted_words(each) for each in tokenized(whole.texts, index.reading)]
             if feedback is None or model is None:
                 return lambda: _searched(model, asked, depth)
             vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
@@ -155,42 +153,25 @@ class BM25Retriever(Stage):
             def searched() -> list[Pair]:
                 first = _searched(model, asked, feedback.documents)
                 grown = zip(asked, first, strict=True)
-                return _searched(model, [feedback.grown(words, hits, *vectors) for words, hits in grown], depth)
+                return _searched(model, [feedback.grown(own, hits, *vectors) for own, hits in grown], depth)
 
             return searched
 
         key = key_of("bm25", index.key, *([feedback.key] if feedback else []))
-        return ranked(self.store, key, queries, index.chunks, self.depth, prepare)
+        whole = ranked(self.store, key, queries.whole, index.chunks, self.depth, prepare)
+        self._say_strange(whole)
+        return whole if queries.whole_set is None else whole.take(queries.rows)
+
+    def _say_strange(self, found: Rankings) -> None:
+        """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
+        lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
+        if lost > STRANGE * total:
+            say_once(self.store, f"BM25: {lost} of {total} questions share no word with any chunk")
 
 
-def counted_words(words: list[str]) -> dict[str, float]:
+def counted_words(found: list[str]) -> dict[str, float]:
     """How often each word stands in a query: its weight."""
-    return {word: float(times) for word, times in Counter(words).items()}
-
-
-def _has_stopwords(language: str) -> bool:
-    from bm25s.tokenization import _infer_stopwords
-
-    try:
-        return bool(_infer_stopwords(language))
-    except ValueError:
-        return False
-
-
-def tokenized(texts: list[str], reading: Reading) -> Any:
-    """bm25s tokens: lower case, words of two or more characters, less stop words, stemmed by Snowball."""
-    import bm25s
-
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
-    reduce = Stemmer.Stemmer(reading.stemmer) if reading.stemmer else None
-    return bm25s.tokenize(texts, stopwords=reading.stopwords or [], stemmer=reduce, show_progress=False)
-
-
-def query_words(texts: list[str], reading: Reading) -> list[list[str]]:
-    """The words of each query."""
-    tokens = tokenized(texts, reading)
-    words = {number: word for word, number in tokens.vocab.items()}
-    return [[words[number] for number in ids] for ids in tokens.ids]
+    return {word: float(times) for word, times in Counter(found).items()}
 
 
 def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
@@ -206,15 +187,16 @@ def _counts_key(chunks: Chunks, reading: Reading) -> str:
 
 def counted(texts: list[str], reading: Reading) -> Counts:
     """The word counts of these texts."""
-    tokens = tokenized(texts, reading)
-    words = sorted(tokens.vocab, key=tokens.vocab.__getitem__)
-    lengths = np.array([len(ids) for ids in tokens.ids], np.int64)
-    chosen = np.fromiter((number for ids in tokens.ids for number in ids), np.int64, int(lengths.sum()))
+    read = tokenized(texts, reading)
+    places_of = {word: place for place, word in enumerate(dict.fromkeys(word for each in read for word in each))}
+    known = list(places_of)
+    lengths = np.array([len(each) for each in read], np.int64)
+    chosen = np.fromiter((places_of[word] for each in read for word in each), np.int64, int(lengths.sum()))
     places = chosen * len(texts) + np.repeat(np.arange(len(texts)), lengths)
     found, times = np.unique(places, return_counts=True)
     of_word, rows = np.divmod(found, max(1, len(texts)))
-    starts = np.searchsorted(of_word, np.arange(len(words) + 1))
-    return Counts(words if len(found) else [], times.astype(np.float32), rows.astype(np.int32), starts, lengths)
+    starts = np.searchsorted(of_word, np.arange(len(known) + 1))
+    return Counts(known if len(found) else [], times.astype(np.float32), rows.astype(np.int32), starts, lengths)
 
 
 def _write(folder: Path, counts: Counts) -> None:
@@ -224,9 +206,9 @@ def _write(folder: Path, counts: Counts) -> None:
 
 
 def _read(folder: Path) -> Counts:
-    words = (folder / "words.txt").read_text("utf-8")
+    known = (folder / "words.txt").read_text("utf-8")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    return Counts(words.split("\n") if words else [], **arrays)
+    return Counts(known.split("\n") if known else [], **arrays)
 
 
 def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.bm25 import BM25Indexer, BM25Retriever, Reading, counted, tokenized, weighed
+from rag_opt.components.bm25 import BM25Indexer, BM25Retriever, counted, weighed
 from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
 from rag_opt.components.generators import Extractive, Sentence, within
 from rag_opt.components.ranking import best, stacked
+from rag_opt.components.reading import Reading
 from rag_opt.components.rerankers import MMR
 from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
 from rag_opt.records import Chunks, Document, Documents, Queries, Query, QueryVectors, Rankings, Searches, Vectors
@@ -358,7 +359,7 @@ def test_counts_weighed_are_the_index_that_bm25s_makes(texts, variant: str, k1: 
 
     reading = Reading(None, None)
     corpus_texts = [" ".join(words) for words in texts]
-    tokens = tokenized(corpus_texts, reading)
+    tokens = bm25s.tokenize(corpus_texts, stopwords=[], show_progress=False)
     if not any(tokens.ids):
         assert counted(corpus_texts, reading).words == []
         return
