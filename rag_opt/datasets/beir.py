@@ -1,30 +1,55 @@
-"""BEIR folders: corpus.jsonl, queries.jsonl, qrels.tsv or qrels/*.tsv (Thakur et al. 2021, arXiv 2104.08663)."""
+"""BEIR folders (Thakur et al. 2021, arXiv 2104.08663): corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/*.tsv.
+
+TREC's qrels.txt is read too, and each of them with .gz behind its name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
-from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, text_of, texts
+from rag_opt.datasets.checks import Judgement, check_count, check_seed, check_strict, checked, sample
+from rag_opt.datasets.files import (
+    Row,
+    body,
+    existing,
+    identifier,
+    json_lines,
+    not_read,
+    plain_or_gzipped,
+    text,
+    text_of,
+    texts,
+)
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Evidence, Query
 
-GRADE = re.compile(r"[+-]?\d{1,9}")
-"""A grade in a file: what the measures count with has 32 bits."""
+GRADE = re.compile(r"([+-]?\d{1,9})(\.0*)?")
+"""A grade in a file, 1.0 being 1: what the measures count with has 32 bits."""
+
+QRELS = ("qrels.tsv", "qrels.txt")
+OF_DOCUMENTS = ("_id", "id", "text", "title", "metadata")
+OF_QUERIES = ("_id", "id", "text", "metadata", "answers", "evidence")
 
 
 def load(
-    path: str | None, qrels: str | None = None, num_queries: int | None = None, seed: int | None = None
+    path: str | None,
+    qrels: str | None = None,
+    num_queries: int | None = None,
+    seed: int | None = None,
+    *,
+    strict: bool = True,
 ) -> Dataset:
     """The dataset of a BEIR folder.
 
-    `qrels` names one file in it (default: qrels.tsv, else all of qrels/*.tsv). Queries that the qrels do not mention
-    and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps the
-    first so many, or with a `seed` so many at random. A queries.jsonl row may also carry `answers` and `evidence`
-    [{doc_id, start, end}].
+    `qrels` names one file in it (default: qrels.tsv, else qrels.txt, else all of qrels/). Queries that the qrels do not
+    mention and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps
+    the first so many, or with a `seed` so many at random. A queries.jsonl row may also carry `answers` and `evidence`
+    [{doc_id, start, end}]. Without `strict` judgements of what is not there are left out and counted.
     """
+    check_strict(strict)
     check_count("num_queries", num_queries)
     check_seed(seed)
     if qrels is not None and (not isinstance(qrels, str) or Path(qrels).is_absolute() or ".." in Path(qrels).parts):
@@ -34,7 +59,9 @@ def load(
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
     judgements = [row for file in _qrels_files(folder, qrels) for row in read_qrels(file)]
     judged = {row.query_id for row in judgements}
-    all_queries = list(read_queries(folder / "queries.jsonl"))
+    keys, asked = Counter[str](), Counter[str]()
+    corpus, questions = (plain_or_gzipped(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
+    all_queries = list(read_queries(questions, asked))
     queries = [query for query in all_queries if query.id in judged or query.answers]
     drawn = sample([query.id for query in queries], num_queries, seed) if seed is not None else None
     queries = queries[:num_queries] if drawn is None else [query for query in queries if query.id in drawn]
@@ -42,27 +69,34 @@ def load(
     chosen = {query.id for query in queries}
     # Judgements of queries that exist but were not chosen go; those of unknown queries stay, to be reported.
     kept = [row for row in judgements if row.query_id in chosen or row.query_id not in known]
-    return checked(folder.name, read_corpus(folder / "corpus.jsonl"), queries or all_queries, kept)
+    documents = list(read_corpus(corpus, keys))
+    notes = not_read(corpus, keys, OF_DOCUMENTS) + not_read(questions, asked, OF_QUERIES)
+    return checked(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
 
 
 def _qrels_files(folder: Path, name: str | None) -> list[Path]:
     if name is not None:
-        return [folder / name]
-    found = [folder / "qrels.tsv"] if (folder / "qrels.tsv").exists() else sorted((folder / "qrels").glob("*.tsv"))
-    if not found:
-        raise DatasetError(f"{folder}: neither qrels.tsv nor qrels/*.tsv is there")
-    return found
+        return [plain_or_gzipped(folder / name)]
+    for single in (plain_or_gzipped(folder / name) for name in QRELS):
+        if single.exists():
+            return [single]
+    for ending in (".tsv", ".txt"):
+        if found := sorted(p for p in (folder / "qrels").glob("*") if p.name.removesuffix(".gz").endswith(ending)):
+            return found
+    raise DatasetError(f"{folder}: neither qrels.tsv nor qrels/*.tsv is there (nor the same in .txt, or with .gz)")
 
 
-def read_corpus(path: Path) -> Iterator[Document]:
-    """The documents of a corpus.jsonl."""
+def read_corpus(path: Path, keys: Counter[str]) -> Iterator[Document]:
+    """The documents of a corpus.jsonl; `keys` counts what its rows hold."""
     for where, row in json_lines(path):
-        yield Document(identifier(row, where, "_id", "id"), text(row, where, "text"), text(row, where, "title", ""))
+        keys.update(row.keys())
+        yield Document(identifier(row, where, "_id", "id"), body(row, where), text(row, where, "title", ""))
 
 
-def read_queries(path: Path) -> Iterator[Query]:
-    """The queries of a queries.jsonl, with answers and evidence where they are given."""
+def read_queries(path: Path, keys: Counter[str]) -> Iterator[Query]:
+    """The queries of a queries.jsonl, with answers and evidence where they are given; `keys` counts what rows hold."""
     for where, row in json_lines(path):
+        keys.update(row.keys())
         evidence = tuple(evidence_of(row, where))
         query_id = identifier(row, where, "_id", "id")
         yield Query(query_id, text(row, where, "text"), texts(row, where, "answers"), evidence)
@@ -70,7 +104,8 @@ def read_queries(path: Path) -> Iterator[Query]:
 
 def evidence_of(row: Row, where: str) -> Iterator[Evidence]:
     """The evidence spans of a row: [{doc_id, start, end}]."""
-    spans = row.get("evidence") or []
+    given = row.get("evidence")
+    spans = [] if given is None else given
     for span in spans if isinstance(spans, list) else [spans]:
         if not isinstance(span, dict) or not all(type(span.get(end)) is int for end in ("start", "end")):
             raise DatasetError(f"{where}: evidence must be a list of {{doc_id, start, end}}, not {span!r}"[:300])
@@ -89,7 +124,7 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
                     :300
                 ]
             )
-        yield Judgement(fields[0].strip(), fields[-2].strip(), int(fields[-1]))
+        yield Judgement(fields[0].strip(), fields[-2].strip(), int(float(fields[-1])))
 
 
 def _is_number(field: str) -> bool:

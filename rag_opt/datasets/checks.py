@@ -6,12 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+from rag_opt.datasets.files import NAMED
 from rag_opt.errors import DatasetError
 from rag_opt.keys import key_of
 from rag_opt.records import Dataset, Document, Documents, Query
-from rag_opt.terminal import first_of
+from rag_opt.terminal import first_of, inline
 
 EMPTY_LIMIT = 0.10
 """The largest share of empty documents that is dropped with a note; more is a broken file."""
@@ -32,24 +34,31 @@ def checked(
     queries: Iterable[Query],
     judgements: Iterable[Judgement],
     notes: Sequence[str] = (),
+    *,
+    strict: bool = True,
 ) -> Dataset:
     """The dataset of these rows.
 
-    Dropped and noted: empty documents (up to 10 %), queries without a relevant document or an answer, repeated equal
-    judgements. Raises DatasetError for what can only be a mistake: duplicate ids, empty queries, qrels that name
-    unknown ids, evidence outside its document, nothing left.
+    A document without a text but with a title has its title as its text. Dropped and noted: empty documents (up to
+    10 %), queries without a relevant document or an answer, repeated equal judgements; unless `strict`, gold that is
+    not there. Raises DatasetError for what can only be a mistake: duplicate ids, empty queries, qrels that name unknown
+    ids, evidence outside its document, nothing left.
     """
     found = list(notes)
-    all_documents = _documents(name, documents)
+    all_documents = _titled(_documents(name, documents), found)
     all_queries = _queries(name, queries)
     known = {d.id for d in all_documents}
+    if not strict:
+        judgements, all_queries = _of_known(judgements, all_queries, known, found)
     grades = _qrels(name, judgements, known, {q.id for q in all_queries}, found)
     kept_documents = _with_text(name, all_documents, found)
     empty = known - {d.id for d in kept_documents}
     grades = {q: {d: g for d, g in row.items() if d not in empty} for q, row in grades.items()} if empty else grades
     kept = [q for q in all_queries if q.answers or any(grade > 0 for grade in grades.get(q.id, {}).values())]
     if len(kept) < len(all_queries):
-        found.append(f"{len(all_queries) - len(kept)} queries without a relevant document or an answer left out")
+        left = {q.id for q in all_queries} - {q.id for q in kept}
+        named = first_of(q.id for q in all_queries if q.id in left)
+        found.append(f"{len(left)} queries without a relevant document or an answer left out: {named}")
     if not kept:
         raise DatasetError(f"{name}: no query has a relevant document or a reference answer; check the qrels")
     _check_evidence(name, kept, kept_documents)
@@ -62,6 +71,42 @@ def _documents(name: str, rows: Iterable[Document]) -> list[Document]:
         raise DatasetError(f"{name}: there are no documents")
     _usable_ids(name, "document", [d.id for d in documents])
     return documents
+
+
+def _titled(documents: list[Document], notes: list[str]) -> list[Document]:
+    """A document whose text is empty is its title: that is what there is to be found."""
+    count = sum(bool(d.title.strip()) for d in documents if not d.text.strip())
+    if not count:
+        return documents
+    notes.append(f"{count:,} of {len(documents):,} documents have a title and no text: they are found by their title")
+    return [d if d.text.strip() or not d.title.strip() else Document(d.id, d.title) for d in documents]
+
+
+def _of_known(
+    judgements: Iterable[Judgement], queries: list[Query], documents: set[str], notes: list[str]
+) -> tuple[list[Judgement], list[Query]]:
+    """The judgements and the evidence of what is there; what is left out is noted."""
+    asked, rows = {query.id for query in queries}, list(judgements)
+    kept = [row for row in rows if row.query_id in asked and row.document_id in documents]
+    if missing := _missing([row for row in rows if row.query_id in asked], documents):
+        notes.append(f"gold that is not among the documents left out (strict=false): {missing}")
+    if unknown := {row.query_id for row in rows} - asked:
+        named = first_of(sorted(unknown))
+        notes.append(f"judgements of {len(unknown)} unknown queries left out (strict=false): {named}")
+    return kept, [
+        replace(query, evidence=tuple(span for span in query.evidence if span.document_id in documents))
+        for query in queries
+    ]
+
+
+def _missing(judgements: Iterable[Judgement], documents: set[str]) -> str:
+    """The ids that are in no document, each with a query that it was to answer; "" for none."""
+    asked: dict[str, str] = {}
+    for row in judgements:
+        if row.document_id not in documents:
+            asked.setdefault(row.document_id, row.query_id)
+    told = [f"'{inline(document)}' (of query '{inline(query)}')" for document, query in islice(asked.items(), NAMED)]
+    return ", ".join(told) + (f", … ({len(asked):,} in all)" if len(asked) > NAMED else "")
 
 
 def _with_text(name: str, documents: list[Document], notes: list[str]) -> list[Document]:
@@ -92,7 +137,7 @@ def _qrels(
     name: str, rows: Iterable[Judgement], documents: set[str], queries: set[str], notes: list[str]
 ) -> dict[str, dict[str, int]]:
     judgements = list(rows)
-    _known(name, "query", queries, (j.query_id for j in judgements))
+    _known(name, "query", queries, [j.query_id for j in judgements])
     qrels: dict[str, dict[str, int]] = {}
     repeated = 0
     for judgement in judgements:
@@ -104,20 +149,23 @@ def _qrels(
             )
         repeated += judgement.document_id in grades
         grades[judgement.document_id] = judgement.grade
-    _known(name, "document", documents, (j.document_id for j in judgements))
+    if missing := _missing(judgements, documents):
+        _known(name, "document", documents, [j.document_id for j in judgements], missing)
     if repeated:
         notes.append(f"{repeated} repeated judgements merged")
     return qrels
 
 
-def _known(name: str, kind: str, known: set[str], named: Iterable[str]) -> None:
+def _known(name: str, kind: str, known: set[str], named: Iterable[str], told: str = "") -> None:
     unknown = list(dict.fromkeys(given for given in named if given not in known))
     if not unknown:
         return
     example = f"such as '{min(known)}'" if known else "none"
     raise DatasetError(
-        f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: {first_of(unknown)}. "
-        f"Known ids are {example}; ids are compared as text, so 1 and '1' are the same but 1 and '01' are not"
+        f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: "
+        f"{told or first_of(unknown)}. "
+        f"Known ids are {example}; ids are compared as text, so 1 and '1' are the same but 1 and '01' are not. "
+        "Where files are cut on purpose: dataset.strict=false leaves such judgements out, and counts them"
     )
 
 
@@ -196,6 +244,12 @@ def check_count(key: str, count: int | None) -> None:
     """Raise DatasetError unless a number of things to keep is None or at least 1."""
     if count is not None and (type(count) is not int or count < 1):
         raise DatasetError(f"dataset.{key}={count}: a whole number of at least 1 is expected, or null for all")
+
+
+def check_strict(strict: Any) -> None:
+    """Raise DatasetError unless whether unknown gold is refused is said by true or false."""
+    if not isinstance(strict, bool):
+        raise DatasetError(f"dataset.strict={strict}: true or false is expected")
 
 
 def check_seed(seed: Any) -> None:

@@ -1,15 +1,22 @@
-"""Reading data files: JSON Lines and TSV, each error with its file and line."""
+"""Reading data files: JSON Lines and TSV, plain or gzipped, each error with its file and line."""
 
 from __future__ import annotations
 
+import difflib
+import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from rag_opt.errors import DatasetError
+from rag_opt.terminal import inline
 
 Row = dict[str, Any]
+NAMED = 5
+"""Of many keys or ids so many are named."""
 
 
 def existing(path: str | Path | None, key: str) -> Path:
@@ -27,16 +34,33 @@ def existing(path: str | Path | None, key: str) -> Path:
     return found
 
 
+def plain_or_gzipped(path: Path) -> Path:
+    """The path, or where nothing is there the same with .gz."""
+    zipped = path.with_name(f"{path.name}.gz")
+    return zipped if zipped.is_file() and not path.exists() else path
+
+
+def stem(path: Path) -> str:
+    """The file's name without its endings: questions of questions.jsonl.gz."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
 def text_of(path: Path) -> str:
-    """The file's text, a byte order mark removed; raises DatasetError when it is empty or not UTF-8."""
+    """The file's text, unzipped where its name ends in .gz, a byte order mark removed.
+
+    Raises DatasetError when it is empty, damaged or not UTF-8.
+    """
     if not path.is_file():
         raise DatasetError(
             f"{path}: {'not a file to read: a text file is expected' if path.exists() else 'no such file'}"
         )
     try:
-        text = path.read_text("utf-8-sig")
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text at byte {error.start}; convert it to UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: can't be unzipped ({error}); is the file complete, and gzip?") from error
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}") from error
     if not text.strip():
@@ -75,7 +99,9 @@ def identifier(row: Row, where: str, *names: str) -> str:
     """The row's id as text (an int is accepted: 1 is '1')."""
     given = next((row[name] for name in names if name in row), None)
     if isinstance(given, bool) or not isinstance(given, int | str) or not str(given).strip():
-        raise DatasetError(f"{where}: '{names[0]}' must be a non-empty text or whole number, not {given!r}")
+        raise DatasetError(
+            f"{where}: '{names[0]}' must be a non-empty text or whole number, not {given!r}{_keys(row, given)}"[:300]
+        )
     return str(given)
 
 
@@ -85,13 +111,38 @@ def text(row: Row, where: str, name: str, default: str | None = None) -> str:
     if given is None and default is not None:
         return default
     if not isinstance(given, str):
-        raise DatasetError(f"{where}: '{name}' must be text, not {given!r}"[:300])
+        raise DatasetError(f"{where}: '{name}' must be text, not {given!r}{_keys(row, given)}"[:300])
     return given
+
+
+def body(row: Row, where: str) -> str:
+    """A document's text; "" where it is null beside a title, which then stands for it."""
+    return "" if "text" in row and row["text"] is None and row.get("title") else text(row, where, "text")
+
+
+def _keys(row: Row, given: Any) -> str:
+    """What a row that lacks a key has in its place; "" where something was given."""
+    return f"; the keys of this row: {', '.join(map(repr, row)) or 'none'}" if given is None else ""
+
+
+def not_read(path: Path, keys: Counter[str], known: Collection[str]) -> list[str]:
+    """In one line those keys of a file's rows that nothing reads, and what they may be meant for; [] for none."""
+    unknown = [key for key, _ in keys.most_common() if key not in known]
+    if not unknown:
+        return []
+    told = [f"'{inline(key[:80])}' (in {keys[key]:,} rows{_meant(key, known)})" for key in unknown[:NAMED]]
+    return [f"{path.name}: keys that are not read: {', '.join(told)}{', …' if len(unknown) > NAMED else ''}"]
+
+
+def _meant(key: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def texts(row: Row, where: str, name: str, *, blank: bool = False) -> tuple[str, ...]:
     """The row's list of texts under this name; () when it is missing. Those of blanks are left out unless `blank`."""
-    given = row.get(name) or []
+    given = row.get(name)
+    given = [] if given is None else given
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise DatasetError(f"{where}: '{name}' must be a list of texts, not {given!r}"[:300])

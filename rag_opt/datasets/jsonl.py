@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rag_opt.datasets.beir import evidence_of
-from rag_opt.datasets.checks import Judgement, checked
-from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, texts
+from rag_opt.datasets.checks import Judgement, check_strict, checked
+from rag_opt.datasets.files import Row, body, existing, identifier, json_lines, not_read, stem, text, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
 
 LARGEST_GRADE = 10**9
 """What the measures count with has 32 bits."""
 
+OF_DOCUMENTS = ("id", "_id", "text", "title")
+OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence")
 
-def load(documents: str | None, questions: str | None) -> Dataset:
-    """The dataset of two files.
+
+def load(documents: str | None, questions: str | None, *, strict: bool = True) -> Dataset:
+    """The dataset of two files; a name in .gz is unzipped.
 
     documents: {"text", "id"? (default: line number from 1), "title"?}
     questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?}
+    Keys that are not among these are named. Without `strict` gold that is in no document is left out and counted.
     """
+    check_strict(strict)
     corpus, asked = existing(documents, "dataset.documents"), existing(questions, "dataset.questions")
-    rows = [(where, _with_id(row, where)) for where, row in json_lines(asked)]
+    found = list(json_lines(asked))
+    rows = [(where, _with_id(row, where)) for where, row in found]
     queries = [_query(row, where) for where, row in rows]
     judgements = [judgement for where, row in rows for judgement in _judgements(row, where)]
-    return checked(asked.stem, _documents(corpus), queries, judgements)
+    keys: Counter[str] = Counter()
+    found_documents = list(_documents(corpus, keys))
+    notes = not_read(corpus, keys, OF_DOCUMENTS)
+    notes += not_read(asked, Counter(key for _, row in found for key in row), OF_QUESTIONS)
+    return checked(stem(asked), found_documents, queries, judgements, notes, strict=strict)
 
 
-def _documents(path: Path) -> Iterator[Document]:
+def _documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
     for where, given in json_lines(path):
+        keys.update(given.keys())
         row = _with_id(given, where)
-        yield Document(identifier(row, where, "id", "_id"), text(row, where, "text"), text(row, where, "title", ""))
+        yield Document(identifier(row, where, "id", "_id"), body(row, where), text(row, where, "title", ""))
 
 
 def _with_id(row: Row, where: str) -> Row:
@@ -40,7 +53,7 @@ def _with_id(row: Row, where: str) -> Row:
 
 def _query(row: Row, where: str) -> Query:
     question = text(row, where, "question" if "question" in row else "text")
-    answers = texts(row, where, "answers" if "answers" in row else "answer")
+    answers = texts(row, where, "answers" if row.get("answers") is not None else "answer")
     return Query(identifier(row, where, "id", "_id"), question, answers, tuple(evidence_of(row, where)))
 
 
@@ -48,16 +61,17 @@ def _judgements(row: Row, where: str) -> Iterator[Judgement]:
     query_id = identifier(row, where, "id", "_id")
     relevant = row.get("relevant")
     if relevant is None:
-        named = dict.fromkeys((span.document_id for span in evidence_of(row, where)), 1)
+        named: dict[str, Any] = dict.fromkeys((span.document_id for span in evidence_of(row, where)), 1)
     elif isinstance(relevant, dict):
-        named = relevant
+        named = dict(relevant)
     else:
         listed = relevant if isinstance(relevant, list) else [relevant]
         named = {identifier({"relevant": each}, where, "relevant"): 1 for each in listed}
     for document_id, grade in named.items():
-        if type(grade) is not int or abs(grade) >= LARGEST_GRADE:
+        whole = isinstance(grade, float) and grade.is_integer()
+        if (type(grade) is not int and not whole) or abs(grade) >= LARGEST_GRADE:
             raise DatasetError(
                 f"{where}: the grade of document '{document_id}' must be a whole number of nine digits at most, not "
                 f"{grade!r}"[:300]
             )
-        yield Judgement(query_id, str(document_id), grade)
+        yield Judgement(query_id, str(document_id), int(grade))

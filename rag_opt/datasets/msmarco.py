@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
-from rag_opt.datasets.files import Row, existing, identifier, json_lines, text, texts
+from rag_opt.datasets.checks import Judgement, check_count, check_seed, check_strict, checked, sample
+from rag_opt.datasets.files import Row, existing, identifier, json_lines, plain_or_gzipped, stem, text, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
 
@@ -25,6 +25,8 @@ def load(
     num_documents: int | None = None,
     num_queries: int | None = None,
     seed: int = 0,
+    *,
+    strict: bool = True,
 ) -> Dataset:
     """The dataset of ms_marco v2.1 records.
 
@@ -32,7 +34,9 @@ def load(
     queries.jsonl and qrels.tsv; without it, `split` is streamed from the hub (needs `rag-opt-studies[hub]`).
     `num_queries` answerable queries and `num_documents` passages are drawn by `seed`; the passages that are relevant
     to a chosen query always stay. Unanswerable queries are left out and counted; equal passages are one document.
+    `strict` is about converted folders, as with `beir`.
     """
+    check_strict(strict)
     check_count("num_documents", num_documents)
     check_count("num_queries", num_queries)
     check_seed(seed)
@@ -43,13 +47,13 @@ def load(
         note = f"the first {needed:,} records of the hub's {split} split were read"
         return _converted("msmarco", streamed, num_documents, num_queries, seed, (note,))
     found = existing(path, "dataset.path")
-    if (found / "corpus.jsonl").is_file():
-        return _sampled(beir.load(str(found)), num_documents, num_queries, seed)
-    files = sorted(found.glob("*.jsonl")) if found.is_dir() else [found]
+    if plain_or_gzipped(found / "corpus.jsonl").is_file():
+        return _sampled(beir.load(str(found), strict=strict), num_documents, num_queries, seed)
+    files = sorted(p for e in ("jsonl", "jsonl.gz") for p in found.glob(f"*.{e}")) if found.is_dir() else [found]
     if not files:
         raise DatasetError(f"dataset.path={path}: no *.jsonl with ms_marco v2.1 records in this folder")
     rows = (pair for file in files for pair in json_lines(file))
-    return _converted(found.stem, rows, num_documents, num_queries, seed)
+    return _converted(stem(found), rows, num_documents, num_queries, seed)
 
 
 def _from_hub(split: str) -> Iterator[tuple[str, Row]]:

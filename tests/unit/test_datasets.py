@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -170,7 +171,10 @@ BAD_BEIR = {
     "null id": ({"corpus": [{"_id": None, "text": "a"}]}, r"corpus\.jsonl:1: '_id' must be"),
     "float id": ({"corpus": [{"_id": 1.5, "text": "a"}]}, r"corpus\.jsonl:1: '_id' must be"),
     "blank id": ({"corpus": [{"_id": " ", "text": "a"}]}, r"corpus\.jsonl:1: '_id' must be"),
-    "no text": ({"corpus": [{"_id": "1"}]}, r"corpus\.jsonl:1: 'text' must be text"),
+    "no text": (
+        {"corpus": [{"_id": "1", "title": "A", "body": "x"}]},
+        r"corpus\.jsonl:1: 'text' must be text, not None; the keys of this row: '_id', 'title', 'body'",
+    ),
     "text is a number": ({"corpus": [{"_id": "1", "text": 5}]}, r"corpus\.jsonl:1: 'text' must be text"),
     "duplicate documents": ({"corpus": [*CORPUS, CORPUS[0]]}, "1 document ids occur more than once: '1'"),
     "int and text id": ({"corpus": [*CORPUS, {"_id": 1, "text": "x"}]}, "1 document ids occur more than once: '1'"),
@@ -209,14 +213,14 @@ BAD_BEIR = {
     ),
     "qrels of unknown documents": (
         {"qrels": QRELS + "".join(f"q1\tz{i}\t1\n" for i in range(9))},
-        "name 9 document ids.*'z0', 'z1', 'z2', 'z3', 'z4', …",
+        r"name 9 document ids.*'z0' \(of query 'q1'\), .*'z4' \(of query 'q1'\), … \(9 in all\).*dataset.strict=false",
     ),
     "padded ids": ({"qrels": "q1\t01\t1\nq2\t2\t1\n"}, "1 and '1' are the same but 1 and '01' are not"),
     "a lone surrogate in an id": (
         {"corpus": LINES.replace('"_id": "1"', '"_id": "\\ud8001"')},
         r"ids hold lone surrogates.*'\\ud8001'",
     ),
-    "a fraction as the first grade": ({"qrels": "q1\t1\t1.0\n"}, r"qrels\.tsv:1: .*whole number"),
+    "a fraction as the first grade": ({"qrels": "q1\t1\t1.5\n"}, r"qrels\.tsv:1: .*whole number"),
     "contradicting qrels": ({"qrels": QRELS + "q1\t1\t2\n"}, "judged twice, as 1 and as 2"),
     "qrels with words": ({"qrels": QRELS + "q1\t3\thigh\n"}, r"qrels\.tsv:4: .*whole number"),
     "qrels with two columns": ({"qrels": "q1\t1\n"}, "qrels"),
@@ -303,6 +307,84 @@ def test_few_empty_documents_are_dropped_and_counted(tmp_path) -> None:
     assert dataset.qrels == {"q1": {"1": 1}, "q2": {"2": 2}}
 
 
+def test_a_document_with_a_title_alone_is_found_by_it(tmp_path) -> None:
+    corpus = [{"_id": "1", "title": "Apples of Northford", "text": ""}, {"_id": "2", "title": "Tea", "text": None}]
+    dataset = beir.load(str(beir_folder(tmp_path / "s", corpus=corpus)))
+    assert [(d.text, d.title) for d in dataset.documents] == [("Apples of Northford", ""), ("Tea", "")]
+    assert dataset.notes == ("2 of 2 documents have a title and no text: they are found by their title",)
+    assert dataset.qrels == {"q1": {"1": 1}, "q2": {"2": 2}}
+
+
+def test_a_grade_of_1_0_is_1(tmp_path) -> None:
+    assert beir.load(str(beir_folder(tmp_path / "s", qrels="q1\t1\t1.0\nq2\t2\t2.\n"))).qrels == {
+        "q1": {"1": 1},
+        "q2": {"2": 2},
+    }
+    documents = write_jsonl(tmp_path / "d.jsonl", DOCUMENTS)
+    questions = write_jsonl(tmp_path / "q.jsonl", [{**QUESTIONS[2], "relevant": {"birds": 2.0, "trees": 1}}])
+    grade = jsonl.load(str(documents), str(questions)).qrels["q3"]["birds"]
+    assert (grade, type(grade)) == (2, int)
+
+
+def test_gold_that_is_not_there_is_left_out_on_request_and_counted(tmp_path) -> None:
+    folder = str(beir_folder(tmp_path / "s", qrels=QRELS + "q2\tgone\t1\nq3\t1\t1\n"))
+    dataset = beir.load(folder, strict=False)
+    assert dataset.qrels == {"q1": {"1": 1}, "q2": {"2": 2}}
+    assert dataset.notes == (
+        "gold that is not among the documents left out (strict=false): 'gone' (of query 'q2')",
+        "judgements of 1 unknown queries left out (strict=false): 'q3'",
+    )
+    with pytest.raises(DatasetError, match="dataset.strict=maybe"):
+        beir.load(folder, strict="maybe")
+
+
+def test_a_question_whose_only_gold_is_not_there_is_named(tmp_path) -> None:
+    evidence = [{"doc_id": "gone", "start": 0, "end": 4}]
+    rows = [*QUESTIONS[:2], {"id": "lost", "question": "Who?", "evidence": evidence}]
+    files = [str(write_jsonl(tmp_path / f"{n}.jsonl", r)) for n, r in (("d", DOCUMENTS), ("q", rows))]
+    with pytest.raises(DatasetError, match=r"'gone' \(of query 'lost'\)"):
+        jsonl.load(*files)
+    dataset = jsonl.load(*files, strict=False)
+    assert [query.id for query in dataset.queries] == ["q1", "q2"]
+    assert dataset.notes[-1] == "1 queries without a relevant document or an answer left out: 'lost'"
+
+
+def test_gzipped_files_are_read_as_plain_ones(tmp_path) -> None:
+    plain = beir.load(str(beir_folder(tmp_path / "set")))
+    (tmp_path / "zipped").mkdir()
+    zipped = beir_folder(tmp_path / "zipped" / "set")
+    for path in list(zipped.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert beir.load(str(zipped)) == plain
+    documents, questions = zipped / "corpus.jsonl.gz", tmp_path / "mine.jsonl.gz"
+    questions.write_bytes(gzip.compress(b'{"question": "one?", "relevant": 1}'))
+    assert jsonl.load(str(documents), str(questions)).name == "mine"
+    questions.write_bytes(gzip.compress(b'{"question": "one?", "relevant": 1}')[:-9])
+    with pytest.raises(DatasetError, match=r"mine\.jsonl\.gz: can't be unzipped"):
+        jsonl.load(str(documents), str(questions))
+
+
+def test_trecs_qrels_txt_is_found(tmp_path) -> None:
+    folder = beir_folder(tmp_path / "s", qrels=None)
+    (folder / "qrels.txt").write_text("q1 0 1 1\nq2 Q0 2 2\n")
+    assert beir.load(str(folder)).qrels == {"q1": {"1": 1}, "q2": {"2": 2}}
+
+
+def test_keys_that_are_not_read_are_named_with_what_they_may_mean(tmp_path) -> None:
+    rows = [{"question": "Who purrs?", "relevant": "cats", "anwser": "Cats", "topic": 1} for _ in range(2)]
+    files = [str(write_jsonl(tmp_path / f"{n}.jsonl", r)) for n, r in (("d", DOCUMENTS), ("q", rows))]
+    assert jsonl.load(*files).notes == (
+        "q.jsonl: keys that are not read: 'anwser' (in 2 rows; did you mean 'answer'?), 'topic' (in 2 rows)",
+    )
+
+
+def test_null_answers_leave_the_answer(tmp_path) -> None:
+    rows = [{"question": "Who purrs?", "answers": None, "answer": "Cats"}, {"question": "Who?", "relevant": "cats"}]
+    files = [str(write_jsonl(tmp_path / f"{n}.jsonl", r)) for n, r in (("d", DOCUMENTS), ("q", rows))]
+    assert [query.answers for query in jsonl.load(*files).queries] == [("Cats",), ()]
+
+
 def test_repeated_equal_judgements_are_merged_and_counted(tmp_path) -> None:
     dataset = beir.load(str(beir_folder(tmp_path / "s", qrels=QRELS + "q1\t1\t1\n")))
     assert dataset.notes == ("1 repeated judgements merged",)
@@ -310,7 +392,7 @@ def test_repeated_equal_judgements_are_merged_and_counted(tmp_path) -> None:
 
 def test_queries_without_anything_known_are_left_out_and_counted(tmp_path) -> None:
     dataset = beir.load(str(beir_folder(tmp_path / "s", qrels=QRELS.replace("q2\t2\t2", "q2\t2\t0"))))
-    assert dataset.notes == ("1 queries without a relevant document or an answer left out",)
+    assert dataset.notes == ("1 queries without a relevant document or an answer left out: 'q2'",)
 
 
 def test_lone_surrogates_are_replaced_one_for_one(tmp_path) -> None:
