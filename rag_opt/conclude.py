@@ -15,6 +15,7 @@ from rag_opt import enough, history, paired, scorebook
 from rag_opt.config import quoted
 from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
 from rag_opt.databases import hidden
+from rag_opt.errors import StudyError
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
 from rag_opt.latency import Latency
@@ -22,6 +23,7 @@ from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.plan import Plan
 from rag_opt.progress import say, track
 from rag_opt.records import Dataset, Evaluation
+from rag_opt.recovery import lost
 from rag_opt.search_space import values_of, words
 from rag_opt.session import measured_config, replay_command
 from rag_opt.trust import plain
@@ -93,7 +95,7 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
         plan.dev.store.purse.open_reserve()
     target = plan.objective.names[0]
     sign = plan.objective.signs[target]
-    candidates = list(_candidates(plan, history.candidates(study)))
+    candidates = list(_candidates(plan, study, history.candidates(study)))
     if not candidates:
         return None, {}
     selection = selected(candidates, sign, plan.settings.ties)
@@ -122,11 +124,14 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
     return replace(found, baseline_kept=baseline is None or history.feasible(baseline)), evaluations
 
 
-def _candidates(plan: Plan, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
+def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
+    names, folder = plan.objective.names, plan.settings.folder
     for trial in trials:
-        scores = scorebook.read(plan.settings.folder, trial.number)
-        if plan.objective.names[0] in scores:
-            yield Candidate(trial.number, scores[plan.objective.names[0]], _cost(plan, trial))
+        scores = scorebook.read(study, folder, trial, names)
+        if not scores:
+            # Which one is best must not depend on what happens to be there.
+            raise StudyError(lost(folder, trial.number))
+        yield Candidate(trial.number, scores[names[0]], _cost(plan, trial))
 
 
 def _looks(study: optuna.Study) -> int:

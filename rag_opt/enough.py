@@ -65,7 +65,8 @@ def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
 
 def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
-    books = [scorebook.read(settings.folder, trial.number) for trial in history.candidates(now)[:CANDIDATES]]
+    best = history.candidates(now)[:CANDIDATES]
+    books = [scorebook.read(study, settings.folder, trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
     noise = noise_of(scores[0], scores[1:]) if scores else np.nan
     return Outlook(trials, RagSampler(seed=settings.seed, ignored=INTERRUPTED).expected_gain(study), noise)

@@ -93,6 +93,7 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
     """The findings and the study of a folder; raises StudyError or StorageError where there is none."""
     from optuna.study import StudyDirection
 
+    from rag_opt import archive
     from rag_opt.databases import sqlite_path
     from rag_opt.findings import Findings
     from rag_opt.intact import check_study
@@ -108,6 +109,7 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
         raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
     directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
     study = opened(url, findings.name, directions)
+    archive.prepare(study)
     check_study(study, folder)
     if not study.get_trials(deepcopy=False):
         raise StudyError(f"{folder}: its storage has no trial of '{findings.name}'; name the right one with --storage")

@@ -127,7 +127,8 @@ class Session(AtWork):
     places: Places = field(init=False)
     _now: Moment = field(init=False)
     start: float = field(default_factory=time.monotonic)
-    _rivals: Sequence[int] = ()
+    _rivals: Sequence[FrozenTrial] = ()
+    _left: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _again: int = 0
     _looked: int = -1
     _enough: bool = False
@@ -205,9 +206,6 @@ class Session(AtWork):
         count = measured(self._now)
         if count != self._looked and not waiting(self._now):
             target, self._looked = self.plan.objective.names[0], count
-            if self.plan.settings.stopping is not None and not self.plan.shares_folder:
-                best = history.candidates(self._now)[: enough.CANDIDATES]
-                archive.fetch(self.study, self.plan.settings.folder, [t.number for t in best])
             self._enough = enough.settled(self.study, self._now, target, self.plan.settings, count)
         return self._enough
 
@@ -240,9 +238,7 @@ class Session(AtWork):
         try:
             given = words(claim.values)
             self._note(trial, given)
-            self._rivals = [rival.number for rival in history.front_of(self._now)[:RIVALS]] if self.race else ()
-            if not self.plan.shares_folder:
-                archive.fetch(self.study, self.plan.settings.folder, self._rivals)
+            self._rivals = history.front_of(self._now)[:RIVALS] if self.race else ()
             before = self.spending.paid()
             evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
         except optuna.TrialPruned:
@@ -298,8 +294,8 @@ class Session(AtWork):
         return True
 
     def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
-        if not self.plan.shares_folder:
-            archive.put(self.study, self.plan.settings.folder, trial.number)
+        # Before it is told: a trial that counts has its scores.
+        archive.put(self.study, trial.number, self._left.pop(trial.number, {}))
         with stoppable(self.study):
             self.study.tell(trial, values, state)
         if stopped(self.study):
@@ -333,8 +329,8 @@ class Session(AtWork):
             trial.report(running, progress.batch)
 
     def _lost(self, progress: Progress) -> bool:
-        signs = self.plan.objective.signs
-        known = [scorebook.read(self.plan.settings.folder, rival) for rival in self._rivals]
+        signs, folder = self.plan.objective.signs, self.plan.settings.folder
+        known = [scorebook.read(self.study, folder, rival, [*signs]) for rival in self._rivals]
         rivals = [scores for scores in known if set(signs) <= set(scores)]
         return self.race is not None and self.race.lost(progress.scores, rivals, signs)
 
@@ -347,6 +343,7 @@ class Session(AtWork):
         config = measured_config([*self.plan.dev.base, *given])
         text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
         (folder / "config.yaml").write_text(text, "utf-8")
+        self._left[trial.number] = {"config.yaml": text.encode()}
 
     def _keep(self, trial: Trial, evaluation: Evaluation, before: Mapping[str, int]) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
@@ -358,7 +355,8 @@ class Session(AtWork):
         if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
             trial.set_user_attr("coverage", short)
         self._constrain(trial, evaluation.means)
-        scorebook.write(self.plan.settings.folder, trial.number, evaluation)
+        folder, whole = self.plan.settings.folder, not self.plan.shares_folder
+        self._left[trial.number][scorebook.FILE] = scorebook.write(folder, trial.number, evaluation, whole=whole)
         timings.note(self.plan.dev.store, self.plan.shelf, trial.params, evaluation.seconds)
 
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
@@ -371,7 +369,8 @@ class Session(AtWork):
         if len(values) > 1 and all(map(math.isfinite, values)):
             trial.set_user_attr(SO_FAR, values)
         columns = {name: values.tolist() for name, values in progress.scores.items()}
-        scorebook.write_columns(self.plan.settings.folder, trial.number, ids, columns)
+        body = scorebook.write_columns(self.plan.settings.folder, trial.number, ids, columns)
+        self._left[trial.number][scorebook.FILE] = body
 
     def _constrain(self, trial: Trial, means: Mapping[str, float]) -> None:
         for constraint in self.plan.objective.constraints:
@@ -409,9 +408,8 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
     with explained(plan.storage_url):
         directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
         study = opened(plan.storage_url, plan.settings.name, directions)
-        if not plan.shares_folder:
-            with creating(plan.storage_url):
-                archive.prepare(study)
+        with creating(plan.storage_url):
+            archive.prepare(study)
         gate = gate_for(study)
         try:
             with gate.alone():

@@ -83,6 +83,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     from rag_opt import workers
     from rag_opt.gate import MIRROR
     from rag_opt.processes import Crew
+    from rag_opt.recovery import recovered
     from rag_opt.session import Session, entered
     from rag_opt.stopping import Stopping
 
@@ -91,6 +92,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     gc.freeze()
     with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
         _resumed(plan, study, gate, screen)
+        recovered(plan, study)
         with environment.no_collection(), gate.alone(MIRROR):
             tracker = _tracker(plan, study, gate)
         callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))
@@ -147,8 +149,7 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     targets = tuple(target.name for target in plan.objective.targets)
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)
     if tracker is not None:
-        if not plan.shares_folder:
-            tracker.fetch = lambda number: archive.fetch(study, plan.settings.folder, [number])
+        tracker.fetch = lambda number: archive.fetch(study, plan.settings.folder, [number])
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
         tracker.open(study, gate, params, plan.dataset, dev)
@@ -159,16 +160,14 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
 
 
 def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
-    from rag_opt import archive, report, summary
+    from rag_opt import report, scorebook, summary
     from rag_opt.conclude import concluded
     from rag_opt.gate import MIRROR
     from rag_opt.storage import locked
 
     # Of several processes that ran it here each concludes, one after the other.
     with locked(plan.settings.folder):
-        if not plan.shares_folder:
-            numbers = range(len(study.get_trials(deepcopy=False)))
-            archive.fetch(study, plan.settings.folder, numbers)
+        scorebook.restored(study, plan.settings.folder, range(len(study.get_trials(deepcopy=False))))
         if tracker:
             with gate.alone(MIRROR):
                 tracker.reconcile(study, gate)

@@ -38,7 +38,7 @@ def conclusion(findings: Findings, study: optuna.Study) -> str:
         return f"No trial was completed. The first failed with: {findings.reason}"
     confirmed = findings.confirmation.sentence() if findings.confirmation else ""
     if len(findings.targets) == 1:
-        return confirmed or "The trials' scores are not in the study's folder, so nothing can be confirmed"
+        return confirmed or "The best configuration could not be measured on the unseen questions: nothing is confirmed"
     numbers = ", ".join(str(trial.number) for trial in front)
     knee = history.knee_of(study, front)
     best = f"No configuration is better in all objectives than trials {numbers} (the Pareto front)"

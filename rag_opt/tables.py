@@ -147,13 +147,15 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     trials = history.candidates(study)
     for trial in sorted(trials, key=lambda trial: trial.number):
         params = trial.params
-        scores = scorebook.read(folder, trial.number).get(metric)
+        scores = scorebook.read(study, folder, trial, [metric]).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
         distributions = joined([distributions, trial.distributions])
         rows[tuple(params.items())] = params, scores, trial.user_attrs.get("seconds", {})
     if trials and not rows:
-        raise StudyError(f"{folder}: no trial has its scores of {metric} in there; replay the study's whole folder")
+        raise StudyError(
+            f"{folder}: the scores of {metric} question by question are lost: neither its database nor trials/ has them"
+        )
     most = max((len(scores) for _, scores, _ in rows.values()), default=0)
     kept = [row for row in rows.values() if len(row[1]) == most]
     return Table(

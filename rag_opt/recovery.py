@@ -1,0 +1,76 @@
+"""Scores question by question that a study's database lacks: from the study's folder, or measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt import archive, history, scorebook
+from rag_opt.errors import RagOptError, StudyError
+from rag_opt.plan import Plan
+from rag_opt.progress import say
+from rag_opt.search_space import values_of, words
+from rag_opt.settings import trial_folder
+
+
+def recovered(plan: Plan, study: optuna.Study) -> None:
+    """Have the database hold the scores of every trial that was told before it kept them, or that it has lost.
+
+    They come from the files in the study's folder or, where these are lost too, are measured again. Raises StudyError
+    where they can't be had: without them another configuration would seem best.
+    """
+    folder, missing = plan.settings.folder, list[FrozenTrial]()
+    for trial in history.finished(study, TrialState.COMPLETE):
+        if not _good(plan, scorebook.stored(study, trial.number), trial):
+            if _good(plan, scorebook.left(folder, trial.number), trial):
+                scorebook.keep(study, folder, trial.number)
+            else:
+                missing.append(trial)
+    for number in _stopped_early(study, folder):
+        scorebook.keep(study, folder, number)
+    if missing:
+        numbers = ", ".join(str(trial.number) for trial in missing)
+        say(f"the scores per question of {len(missing)} trials are lost ({numbers}); they are measured again")
+    for trial in missing:
+        _measured_again(plan, study, trial)
+
+
+def lost(folder: Path, number: int) -> str:
+    """What to do about a trial whose scores are neither in the database nor in the folder."""
+    return (
+        f"trial {number}: its scores question by question are lost, in the database and in "
+        f"{trial_folder(folder, number)}; put either back from a backup, or start anew with name=<new name>"
+    )
+
+
+def _good(plan: Plan, book: scorebook.Book | None, trial: FrozenTrial) -> bool:
+    asked = tuple(query.id for query in plan.dev.questions.queries.items)
+    return book is not None and book.ids == asked and book.fits(trial, plan.objective.names)
+
+
+def _stopped_early(study: optuna.Study, folder: Path) -> Iterator[int]:
+    """The pruned trials whose scores are in the folder alone."""
+    kept = archive.numbers(study)
+    for trial in history.finished(study, TrialState.PRUNED):
+        if trial.number not in kept and scorebook.left(folder, trial.number) is not None:
+            yield trial.number
+
+
+def _measured_again(plan: Plan, study: optuna.Study, trial: FrozenTrial) -> None:
+    """Measure a trial's configuration once more; raises StudyError unless that gives its values."""
+    folder, names = plan.settings.folder, plan.objective.names
+    try:
+        evaluation = plan.dev.measured(words(values_of(trial.params)))
+    except RagOptError as error:
+        raise StudyError(f"{lost(folder, trial.number)}; measuring it again failed: {error}") from error
+    book = scorebook.Book(evaluation.query_ids, evaluation.per_query)
+    if not _good(plan, book, trial):
+        told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, trial.values, strict=False))
+        now = ", ".join(f"{name} {evaluation.means[name]:.6g}" for name in names)
+        raise StudyError(f"{lost(folder, trial.number)}; measured again it has {now}, not {told}")
+    trial_folder(folder, trial.number).mkdir(parents=True, exist_ok=True)
+    scorebook.write(folder, trial.number, evaluation)
+    scorebook.keep(study, folder, trial.number)
