@@ -9,6 +9,7 @@ RagOptError
 ├── StoreError          a folder or artifact that can't be read or written
 └── StudyError          a study that can't be opened
     ├── StorageError        its file or database
+    │   └── LostError           its file was removed, moved or replaced while it was in use
     └── DriftError          it was made with another dataset, space, objective or pipeline
 
 A message is one to four lines: what happened, where, what was given, what to do.
@@ -54,6 +55,10 @@ class StudyError(RagOptError):
 
 class StorageError(StudyError):
     """A study file or database that can't be used."""
+
+
+class LostError(StorageError):
+    """A study file that was removed, moved or replaced while it was in use."""
 
 
 class DriftError(StudyError):

@@ -24,7 +24,7 @@ from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.databases import engine_url, patient, sqlite_path
-from rag_opt.errors import StorageError
+from rag_opt.errors import LostError, StorageError
 from rag_opt.leases import abandoned
 
 GRACE = 5.0
@@ -97,6 +97,9 @@ class FileGate(Gate):
 
     @contextmanager
     def alone(self, at: str = TRIALS) -> Iterator[None]:
+        if not self._folder.is_dir():
+            # To lock would be to make it again.
+            raise LostError(f"{self._folder}: was removed, or moved, while the study ran")
         with FileLock(self._folder / f"{at}.lock", poll_interval=0.005):
             yield
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -20,6 +20,7 @@ from yaml import CSafeDumper
 
 from rag_opt import archive, enough, history, scorebook, timings
 from rag_opt.config import quoted, stages
+from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
@@ -51,6 +52,7 @@ from rag_opt.storage import (
     ledger_of,
     note,
     opened,
+    rescuing,
     stoppable,
     stopped,
 )
@@ -180,7 +182,7 @@ class Session(AtWork):
                     trial.set_user_attr(ORIGIN, history.drawn(self.study.sampler, trial))
                 if not self._repeated(trial, values):
                     return Claim(trial, values)
-            except DATABASE_ERRORS:
+            except (StorageError, *DATABASE_ERRORS):
                 raise
             except UpdateFinishedTrialError:
                 return self._taken_away(trial)
@@ -244,7 +246,7 @@ class Session(AtWork):
         except optuna.TrialPruned:
             self._keep_partial(trial, seen[-1])
             self._tell(trial, TrialState.PRUNED)
-        except (KeyboardInterrupt, StorageInternalError, UpdateFinishedTrialError):
+        except (KeyboardInterrupt, StorageError, StorageInternalError, UpdateFinishedTrialError):
             raise
         except BaseException as error:
             # A trial may fail in any way that its components can, even by leaving; the study goes on.
@@ -403,8 +405,11 @@ class Session(AtWork):
 
 
 @contextmanager
-def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
-    """The plan's study, opened, and this process's place in it until the end; raises a StudyError."""
+def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study, Gate]]:
+    """The plan's study, opened, and this process's place in it until the end; raises a StudyError.
+
+    Where its file is lost meanwhile, who `rescues` writes what it held to a new one.
+    """
     with explained(plan.storage_url):
         directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
         study = opened(plan.storage_url, plan.settings.name, directions)
@@ -412,14 +417,15 @@ def entered(plan: Plan) -> Iterator[tuple[optuna.Study, Gate]]:
             archive.prepare(study)
         gate = gate_for(study)
         try:
-            with gate.alone():
-                check_study(study, plan.settings.folder)
-                check_fingerprints(study, plan.fingerprints, plan.settings.folder)
-                _tell_stored(plan, study)
-                if plan.dev.store.purse is not None:
-                    plan.dev.store.purse.study = ledger_of(study)
-            study.pruner = pruner_of(plan.config)[0]
-            yield study, gate
+            with rescuing(study) if rescues else nullcontext():
+                with gate.alone():
+                    check_study(study, plan.settings.folder)
+                    check_fingerprints(study, plan.fingerprints, plan.settings.folder)
+                    _tell_stored(plan, study)
+                    if plan.dev.store.purse is not None:
+                        plan.dev.store.purse.study = ledger_of(study)
+                study.pruner = pruner_of(plan.config)[0]
+                yield study, gate
         finally:
             gate.leave()
             close(study)

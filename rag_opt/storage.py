@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from rag_opt.databases import check_kind, engine_url, hidden, patient, reach, reason_of, sqlite_path
 from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
+from rag_opt.lost import Guard
 from rag_opt.progress import say
 from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
 
@@ -76,6 +77,8 @@ def locked(folder: Path) -> Iterator[None]:
 class PatientStorage(RDBStorage):
     """Optuna's storage, which waits for a database that is locked, restarts, or is out of reach for a moment."""
 
+    guard: Guard | None = None
+
 
 for _name in (*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial_param", "_get_trials"):
     setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))
@@ -124,6 +127,8 @@ def _storage(url: str, database: Path | None) -> PatientStorage:
     storage = PatientStorage(url, engine_kwargs=engine_options(database is not None), skip_compatibility_check=True)
     _upgrade(storage, database)
     if database is not None:
+        storage.guard = Guard(database)
+        storage.guard.watch(storage.engine)
         begin_at_once(storage.engine)
     return storage
 
@@ -166,7 +171,7 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
         if study.get_trials(deepcopy=False):
             raise DriftError(
                 f"study '{study.study_name}' has trials that another program made; "
-                f"choose name=<new name>, or remove {folder}"
+                f"choose name=<new name>, or end what runs there and then remove {folder}"
             )
         study.set_user_attr(FINGERPRINTS, dict(now))
         return
@@ -176,16 +181,32 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
         raise DriftError(
             f"study '{study.study_name}' was made with another {' and '.join(changed)}; its scores would not compare\n"
             + "\n".join(lines)
-            + f"\n  either keep it and start another: name=<new name>\n  or start it anew: remove {folder}"
+            + "\n  either keep it and start another: name=<new name>\n  or start it anew: "
+            f"end every command that still runs it, then remove {folder}"
         )
 
 
 def close(study: optuna.Study) -> None:
     """Let go of the database; a SQLite file then holds all that was told, whoever else has it open."""
-    engine = getattr(_backend(study), "engine", None)
+    storage = _backend(study)
+    engine, guard = getattr(storage, "engine", None), getattr(storage, "guard", None)
     if engine is not None:
-        fold(engine, whole=True)
+        if guard is None or not guard.lost:
+            fold(engine, whole=True)
         engine.dispose()
+    if guard is not None:
+        guard.release()
+
+
+@contextmanager
+def rescuing(study: optuna.Study) -> Iterator[None]:
+    """Within it a file that is lost ends the study: raises LostError, which names the new file with what it held."""
+    try:
+        yield
+    finally:
+        guard: Guard | None = getattr(_backend(study), "guard", None)
+        if guard is not None and guard.lost:
+            raise guard.rescue()
 
 
 def engine_of(study: optuna.Study) -> sqlalchemy.Engine:

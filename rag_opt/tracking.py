@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from yaml import CSafeLoader
 
 from rag_opt.config import prompt_of
+from rag_opt.errors import LostError
 from rag_opt.gate import Gate
 from rag_opt.hiding import hide
 from rag_opt.processes import crew_of
@@ -53,6 +54,9 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
     def safe(mirror: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             call(mirror, *args, **kwargs)
+        except LostError:
+            # Not the mirror is gone, but what it mirrors.
+            raise
         except Exception as error:
             # Whatever the tracking server, its client or the disk may raise.
             mirror.failures += 1

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 
 from rag_opt import environment
-from rag_opt.errors import RagOptError, StorageError
+from rag_opt.errors import LostError, RagOptError, StorageError
 from rag_opt.launchers import REFUSED
 from rag_opt.terminal import complain, shown
 
@@ -41,7 +41,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             environment.quiet_optuna()
             plan = planned(overrides)
         try:
-            with Stopping(always=True) as stopping, entered(plan) as (study, gate):
+            with Stopping(always=True) as stopping, entered(plan, rescues=False) as (study, gate):
                 Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
         finally:
             plan.dev.store.settle()
@@ -56,7 +56,8 @@ def main() -> None:
     except RagOptError as error:
         complain(error)
         # A database that went away may be back for the next worker; what a plan lacks it will lack again.
-        sys.exit(1 if isinstance(error, StorageError) else REFUSED)
+        away = isinstance(error, StorageError) and not isinstance(error, LostError)
+        sys.exit(1 if away else REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
