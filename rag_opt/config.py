@@ -19,6 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from rag_opt import yaml_files
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.keys import key_of
 from rag_opt.trust import SECRET, TRUSTED, check_field, check_hydras, check_secret, plain, unresolved
@@ -177,10 +178,10 @@ def parse(overrides: Words) -> list[Override]:
     for given in overrides:
         try:
             parsed.append(parser.parse_override(given))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
+        except (HydraException, RecursionError) as error:
+            reason = str(error).splitlines()[0][:300]
             raise ConfigError(
-                f"'{given}' is not key=value as Hydra reads it: {reason}; quote special characters"
+                f"'{given[:300]}' is not key=value as Hydra reads it: {reason}; quote special characters"
             ) from error
     return parsed
 
@@ -410,10 +411,7 @@ def prompt_of(name: str) -> dict[str, str]:
     for folder in folders:
         path = folder / "prompt" / f"{name}.yaml"
         if path.is_file():
-            try:
-                parts = yaml.safe_load(path.read_text("utf-8"))
-            except (yaml.YAMLError, UnicodeError, OSError) as error:
-                raise ConfigError(f"{path}: can't be read as YAML: {' '.join(str(error).split())[:300]}") from error
+            parts = yaml_files.read(path)
             if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
                 raise ConfigError(f"{path}: a prompt is a file of texts: system: …, user: …")
             return {str(part): text for part, text in parts.items()}

@@ -21,8 +21,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
-from yaml import CSafeLoader
 
+from rag_opt import yaml_files
 from rag_opt.config import prompt_of
 from rag_opt.errors import LostError
 from rag_opt.gate import Gate
@@ -256,7 +256,7 @@ def _prompts_in(values: Mapping[str, Any]) -> set[str]:
 def _flat(path: Path) -> dict[str, Any]:
     """The values of a configuration file by their dotted keys; {} when the file is not there."""
     flat: dict[str, Any] = {}
-    waiting = [("", yaml.load(path.read_text("utf-8"), CSafeLoader))] if path.exists() else []
+    waiting = [("", yaml_files.read(path))] if path.exists() else []
     while waiting:
         prefix, node = waiting.pop()
         for key, value in node.items():

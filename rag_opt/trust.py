@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.interpolations import bounded
 
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
 """Top-level modules whose classes a `_target_` may name; `trusted_modules` adds the user's own."""
@@ -106,12 +107,11 @@ def check_secrets(node: Any, where: str = "") -> None:
 
 def plain(config: Any) -> Any:
     """The configuration as plain containers, interpolations resolved; raises ConfigError where one can't be."""
+    if not OmegaConf.is_config(config):
+        return config
     try:
-        return (
-            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            if OmegaConf.is_config(config)
-            else config
-        )
+        with bounded():
+            return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(unresolved(error)) from error
 

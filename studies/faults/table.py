@@ -29,6 +29,7 @@ PROMISES = {
     "bad input": "≥ 60 datasets and ≥ 40 configurations: refused before trial 0 with file, line or key and what to do",
     "secrets": "12 planted canaries: 0 found in whatever a study leaves",
     "code from configuration": "≥ 30 hostile configurations: refused, no side effect",
+    "bombs": "aliases, interpolations, brackets that stand for more than memory holds: refused by name, at once",
     "code from data": "no pickle, eval, unsafe YAML; poisoned databases, stores, indexes: refused or made again",
     "paths": "≥ 40 names: 0 files outside the roots",
     "network": "nothing leaves the machine in a default run; telemetry off",

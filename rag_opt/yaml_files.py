@@ -1,0 +1,104 @@
+"""YAML files of others, read only where what they describe is small once aliases (`*name`) are written out.
+
+Nine aliases of nine aliases of … are ten lines that stand for a thousand million values (a "billion laughs"); a loader
+shares them, whoever copies or prints them does not end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from yaml import CSafeLoader
+
+from rag_opt.errors import ConfigError
+
+LARGEST = 50_000
+"""Values that a file may stand for; of a long text every 200 characters count as one."""
+
+DEEPEST = 100
+"""Levels within each other."""
+
+
+@dataclass
+class _Node:
+    anchor: str | None
+    size: int = 1
+    depth: int = 1
+
+
+def read(path: Path) -> Any:
+    """What a YAML file holds as plain containers; raises ConfigError for what is none, too large or too deep."""
+    try:
+        check(path)
+        return yaml.load(path.read_text("utf-8"), CSafeLoader)
+    except (yaml.YAMLError, UnicodeError, OSError) as error:
+        raise ConfigError(f"{path}: can't be read as YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+def check(path: Path) -> None:
+    """Raise ConfigError for a file that stands for too much; what is not YAML raises what the parser raises."""
+    with path.open("rb") as file:
+        for node in _nodes(yaml.parse(file, CSafeLoader)):
+            if node.size > LARGEST:
+                raise ConfigError(
+                    f"{path}: with its aliases (*name) written out it has more than {LARGEST:,} values; "
+                    "a configuration has a few hundred: remove the aliases, or look where the file comes from"
+                )
+            if node.depth > DEEPEST:
+                raise ConfigError(f"{path}: more than {DEEPEST} levels within each other; make it flatter")
+
+
+def _nodes(events: Iterator[Any]) -> Iterator[_Node]:
+    """The open nodes, each as often as it grows; aliases count as what they stand for."""
+    known: dict[str, _Node] = {}
+    root = _Node(None, 0, 0)
+    waiting = [root]
+    for event in events:
+        parent = waiting[-1]
+        if isinstance(event, yaml.CollectionStartEvent):
+            waiting.append(_Node(event.anchor))
+            # One that names itself has no end.
+            known |= {event.anchor: _Node(None, LARGEST + 1)} if event.anchor else {}
+            parent.depth = max(parent.depth, 1)
+            yield _Node(None, 1, len(waiting))
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            node = waiting.pop()
+            parent = waiting[-1]
+        elif isinstance(event, yaml.ScalarEvent):
+            node = _Node(event.anchor, 1 + len(event.value) // 200, 1)
+        elif isinstance(event, yaml.AliasEvent):
+            node = known.get(event.anchor or "", _Node(None))
+        else:
+            continue
+        if node.anchor:
+            known[node.anchor] = node
+        parent.size += node.size
+        parent.depth = max(parent.depth, node.depth + 1)
+        yield parent
+
+
+def guard() -> None:
+    """Have Hydra read the files of folders with `check` before it."""
+    # The registry is filled where the plug-ins are looked for.
+    Plugins.instance()
+    source = SourcesRegistry.instance().types["file"]
+    load = source.load_config
+
+    def checked(self: ConfigSource, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        if path.is_file():
+            check(path)
+        return load(self, config_path)
+
+    source.load_config = checked  # type: ignore[method-assign]
+
+
+guard()
