@@ -98,7 +98,7 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
     candidates = list(_candidates(plan, study, history.candidates(study)))
     if not candidates:
         return None, {}
-    selection = selected(candidates, sign, plan.settings.ties)
+    selection = selected(candidates, sign, plan.settings.ties, plan.dev.questions.groups)
     baseline = history.baseline_of(study)
     roles = _roles(selection, baseline.number if baseline else None)
     evaluations: dict[int, Evaluation] = {}
@@ -120,7 +120,8 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
         for number, role in roles.items()
         if number in evaluations
     ]
-    found = confirmed(target, sign, plan.objective.cost.name, selection, measured, plan.settings.seed)
+    groups = plan.test.questions.groups
+    found = confirmed(target, sign, plan.objective.cost.name, selection, measured, plan.settings.seed, groups=groups)
     return replace(found, baseline_kept=baseline is None or history.feasible(baseline)), evaluations
 
 

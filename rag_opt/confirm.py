@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_opt import paired
-from rag_opt.records import Scores
+from rag_opt.records import Ints, Scores
 
 BEST, TIED, BASELINE = "best", "tied", "baseline"
 MANY = 10_000
@@ -40,14 +40,14 @@ class Selection:
     all_tied: int
 
 
-def selected(candidates: Sequence[Candidate], sign: float, ties: int) -> Selection:
+def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: Ints | None = None) -> Selection:
     """What dev selects of candidates given best first; `ties` of the tied ones go along, the best of them first.
 
-    The one-standard-error rule decides who is tied (`paired.tied`). Equal costs: the better one. Candidates must not
-    be empty.
+    The one-standard-error rule decides who is tied (`paired.tied`); questions of one of the `groups` count as one.
+    Equal costs: the better one. Candidates must not be empty.
     """
     best = candidates[0]
-    level = [other for other in candidates if other is best or paired.tied(best.scores, other.scores, sign)]
+    level = [other for other in candidates if other is best or paired.tied(best.scores, other.scores, sign, groups)]
     recommended = min(level, key=lambda each: each.cost)
     chosen = [best, recommended]
     for each in level:
@@ -89,7 +89,8 @@ class Confirmation:
     """The finalists on the questions the search never saw; `sign` is 1 where more is better, -1 where less is.
 
     `best` is the trial that dev found best (-1: not kept). `baseline_kept` is False where the baseline breaks a
-    constraint: it is measured all the same, but is no choice.
+    constraint: it is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0:
+    not kept, as in older findings).
     """
 
     metric: str
@@ -101,6 +102,7 @@ class Confirmation:
     arms: tuple[Arm, ...]
     baseline_kept: bool = True
     best: int = -1
+    asked: int = 0
 
     def arm(self, trial: int) -> Arm:
         """The arm of a trial."""
@@ -131,15 +133,16 @@ class Confirmation:
     def sentence(self) -> str:
         """What the evidence allows to say."""
         arm = self.chosen
-        where = f"on {self.questions} questions the search never saw"
+        different = "different " if self.asked > self.questions else ""
+        where = f"on {self.questions} {different}questions the search never saw"
         if self.baseline is None:
             return f"{self.metric} {arm.test:.4f} {where}; the baseline was not completed: nothing to compare with"
         if arm.role == BASELINE:
             return f"{self.metric}: the baseline stays: no configuration was better beyond noise and as cheap"
         pairs = sum(arm.outcome)
         if pairs < 2:
-            return f"{self.metric}: nothing can be shown with {pairs} questions kept to confirm; bring more"
-        where = f"on {pairs} questions the search never saw"
+            return f"{self.metric}: nothing can be shown with {pairs} {different}questions kept to confirm; bring more"
+        where = f"on {pairs} {different}questions the search never saw"
         apart = "" if self.baseline_kept else " (the baseline itself breaks a constraint)"
         return f"{self.metric}: {self._difference(arm, where)}{apart}"
 
@@ -213,17 +216,21 @@ def confirmed(
     measured: Sequence[Measured],
     seed: int,
     resamples: int = paired.RESAMPLES,
+    groups: Ints | None = None,
 ) -> Confirmation:
-    """What the test questions say of these configurations, each against the one whose role is the baseline."""
+    """What the test questions say of these configurations, each against the one whose role is the baseline.
+
+    Questions of one of the `groups` repeat each other: they count as one.
+    """
     baseline = next((each for each in measured if each.role == BASELINE), None)
-    arms = [_arm(each, baseline, seed, resamples) for each in measured]
+    arms = [_arm(each, baseline, seed, resamples, groups) for each in measured]
     corrected = _corrected({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
     final = tuple(
         replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_better(arm.outcome, sign)) for arm in arms
     )
-    count = len(measured[0].scores)
+    count = len(paired.per_group(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
-    return replace(found, best=selection.best)
+    return replace(found, best=selection.best, asked=len(measured[0].scores))
 
 
 def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
@@ -238,24 +245,30 @@ def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
     return {**({first: gate} if first in p_values else {}), **{trial: max(gate, p) for trial, p in held}}
 
 
-def _arm(one: Measured, baseline: Measured | None, seed: int, resamples: int) -> Arm:
-    own = one.scores[~np.isnan(one.scores)]
-    low, high = paired.interval(own, seed, resamples)
+def _known(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | None]:
+    """The scores that were measured, and their groups."""
+    known = ~np.isnan(scores)
+    return scores[known], None if groups is None else groups[known]
+
+
+def _arm(one: Measured, baseline: Measured | None, seed: int, resamples: int, groups: Ints | None) -> Arm:
+    own, own_groups = _known(one.scores, groups)
+    low, high = paired.interval(own, seed, resamples, own_groups)
     test = float(own.mean()) if len(own) else math.nan
     arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage)
     if baseline is None or one is baseline:
         return arm
-    apart = paired.differences(one.scores, baseline.scores)
+    apart, pairs = _known(one.scores - baseline.scores, groups)
     if not len(apart):
         return arm
-    difference_low, difference_high = paired.interval(apart, seed, resamples)
+    difference_low, difference_high = paired.interval(apart, seed, resamples, pairs)
     compared: dict[str, Any] = {
         "difference": float(apart.mean()),
         "difference_low": difference_low,
         "difference_high": difference_high,
-        "p": paired.p_value(apart, seed, resamples),
-        "outcome": paired.outcome(apart, 1.0),
-        "needed": paired.questions_needed(apart),
+        "p": paired.p_value(apart, seed, resamples, pairs),
+        "outcome": paired.outcome(apart, 1.0, pairs),
+        "needed": paired.questions_needed(apart, pairs),
     }
     return replace(arm, **compared)
 

@@ -16,6 +16,7 @@ from rag_opt.components.generators import context_tokens
 from rag_opt.components.sentences import sentences_in
 from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
+from rag_opt.datasets.repeats import groups_of
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.pipelines import Products, RagPipeline
 from rag_opt.records import (
@@ -60,6 +61,11 @@ class Questions:
     @property
     def count(self) -> int:
         return len(self.queries.items)
+
+    @property
+    def groups(self) -> Ints:
+        """Which of the queries repeat each other: equal numbers."""
+        return groups_of(self.queries.items, self.dataset.qrels)
 
     @classmethod
     def of(cls, dataset: Dataset, batches: int, seed: int) -> Questions:

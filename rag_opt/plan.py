@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
 from rag_opt.databases import sqlite_path
-from rag_opt.datasets.checks import split
+from rag_opt.datasets.checks import split, split_print
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
@@ -355,7 +355,7 @@ def _prints(
 ) -> dict[str, str]:
     order = (settings.seed, settings.batches)
     return {
-        "dataset": key_of(dataset.fingerprint, settings.test_share, settings.split_seed),
+        "dataset": split_print(dataset, settings.test_share, settings.split_seed),
         "search space": space.fingerprint,
         "objective": key_of(objective.fingerprint, order),
         "pipeline": fingerprint(config),

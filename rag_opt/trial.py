@@ -16,6 +16,7 @@ from rich.text import Text
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.datasets.checks import split
+from rag_opt.datasets.repeats import repeats_told
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
 from rag_opt.latency import Latency, timed
@@ -86,7 +87,7 @@ def loaded(config: DictConfig) -> Dataset:
     dataset = build(node, plain(config.trusted_modules))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.Dataset")
-    for note in dataset.notes:
+    for note in (*dataset.notes, *repeats_told(dataset)):
         say(f"{dataset.name}: {note}")
     return dataset
 

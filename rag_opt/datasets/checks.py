@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets.files import NAMED
+from rag_opt.datasets.repeats import grouped_ids
 from rag_opt.errors import DatasetError
 from rag_opt.keys import key_of
 from rag_opt.records import Dataset, Document, Documents, Query
@@ -216,23 +217,36 @@ def _encodable_document(row: Document) -> Document:
 def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
     """(dev, test): the same documents, the queries divided at random but repeatably; each keeps file order.
 
-    Raises DatasetError where either side would be empty.
+    Queries that repeat each other are on the same side. Raises DatasetError where either side would be empty.
     """
-    ids = sorted(query.id for query in dataset.queries)
-    random.Random(seed).shuffle(ids)
-    count = round(test_share * len(ids))
-    if not 0 < count < len(ids):
+    groups, count = grouped_ids(dataset), len(dataset.queries)
+    random.Random(seed).shuffle(groups)
+    wanted = round(test_share * count)
+    test: set[str] = set()
+    for ids in groups:
+        test.update(ids if len(test) + len(ids) <= wanted else ())
+    if not test and 0 < wanted < count and len(groups) > 1:
+        # Every group is larger than this side should be.
+        smallest = min(groups, key=len)
+        test.update(smallest)
+    if not 0 < len(test) < count:
+        different = "" if len(groups) == count else f" ({len(groups)} different ones)"
         raise DatasetError(
-            f"{dataset.name}: {len(ids)} queries can't be divided with dataset.test_share={test_share}: "
+            f"{dataset.name}: {count} queries{different} can't be divided with dataset.test_share={test_share}: "
             "both sides need at least one; give more queries or another share"
         )
-    test = set(ids[:count])
-    return _part(dataset, set(ids) - test), _part(dataset, test)
+    return _part(dataset, {query.id for query in dataset.queries} - test), _part(dataset, test)
 
 
 def _part(dataset: Dataset, ids: set[str]) -> Dataset:
     queries = tuple(query for query in dataset.queries if query.id in ids)
     return replace(dataset, queries=queries, qrels={query.id: dataset.qrels[query.id] for query in queries})
+
+
+def split_print(dataset: Dataset, test_share: float, seed: int) -> str:
+    """The content key of a dataset and its split: that of the dataset, the share and the seed where nothing repeats."""
+    groups = [ids for ids in grouped_ids(dataset) if len(ids) > 1]
+    return key_of(dataset.fingerprint, test_share, seed, *([groups] if groups else []))
 
 
 def documents_of(dataset: Dataset) -> Documents:

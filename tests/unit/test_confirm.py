@@ -158,3 +158,24 @@ def test_the_recommended_is_tested_alone_and_first_the_others_by_holm_behind_it(
     assert _corrected({7: 0.6, 1: 0.001}, 7) == pytest.approx({7: 0.6, 1: 0.6})
     # The recommended one is the baseline itself: Holm alone.
     assert _corrected({1: 0.01, 2: 0.03}, 0) == pytest.approx({1: 0.02, 2: 0.03})
+
+
+def test_questions_asked_again_are_counted_once_and_said() -> None:
+    generator = np.random.default_rng(0)
+    theirs = generator.uniform(0, 0.8, 40)
+    ours = theirs + 0.05 + generator.normal(0, 0.1, 40)
+    selection = selected([Candidate(3, ours, 900.0)], 1.0, 0)
+
+    def found(times: int) -> Confirmation:
+        arms = [
+            Measured("best", 3, (), 0.6, 900.0, np.repeat(ours, times)),
+            Measured("baseline", 0, (), 0.5, 800.0, np.repeat(theirs, times)),
+        ]
+        groups = np.repeat(np.arange(40, dtype=np.int32), times)
+        return confirmed("F1", 1.0, "tokens", selection, arms, 0, groups=groups)
+
+    once, thrice = found(1).chosen, found(3).chosen
+    assert thrice.p == once.p
+    assert (thrice.difference_low, thrice.difference_high) == pytest.approx((once.difference_low, once.difference_high))
+    assert found(1).sentence().endswith("on 40 questions the search never saw")
+    assert found(3).sentence().endswith("on 40 different questions the search never saw")

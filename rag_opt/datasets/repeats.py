@@ -1,0 +1,129 @@
+"""What stands in a dataset more than once: questions asked again, documents under two ids.
+
+Of equal questions on both sides of a split the search has seen what is to confirm it, and n copies are one observation.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import ceil
+
+import numpy as np
+
+from rag_opt.records import Dataset, Ints, Qrels, Query
+from rag_opt.terminal import inline
+from rag_opt.text import words
+
+NEAR = 0.8
+"""The share of all their words that two questions of the same gold have in common (Jaccard) and count as one."""
+
+COMMON = 200
+"""What more questions share says nothing of any two of them; and so the work grows with the number of questions."""
+
+
+def groups_of(queries: Sequence[Query], qrels: Qrels) -> Ints:
+    """For each query the row of the first that it repeats, its own where it repeats none; int32.
+
+    Equal are questions of the same words in the same order (case, punctuation and widths apart); near-equal are those
+    with the Jaccard index of their words at `NEAR` or above that share a relevant document or an answer.
+    """
+    return np.array(_leaders(tuple(query.text for query in queries), tuple(_gold(q, qrels) for q in queries)), np.int32)
+
+
+@lru_cache(maxsize=8)
+def _leaders(texts: tuple[str, ...], gold: tuple[frozenset[str], ...]) -> tuple[int, ...]:
+    # A study asks several times for the same questions.
+    asked = [_words(text) for text in texts]
+    first: dict[tuple[str, ...], int] = {}
+    leaders = [first.setdefault(each, row) for row, each in enumerate(asked)]
+    for one, other in _near([frozenset(each) for each in asked], gold, sorted(first.values())):
+        ends = _leader(leaders, one), _leader(leaders, other)
+        leaders[max(ends)] = min(ends)
+    return tuple(_leader(leaders, row) for row in range(len(texts)))
+
+
+def _leader(leaders: list[int], row: int) -> int:
+    while leaders[row] != row:
+        row = leaders[row]
+    return row
+
+
+def _words(text: str) -> tuple[str, ...]:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return tuple(words(folded)) or (folded.strip(),)
+
+
+def _near(
+    asked: Sequence[frozenset[str]], gold: Sequence[frozenset[str]], rows: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """The pairs of near-equal questions among these rows.
+
+    Two of such a similarity share one of their rarest words: prefix filtering (Bayardo, Ma and Srikant 2007).
+    """
+    frequency: dict[str, int] = defaultdict(int)
+    for row in rows:
+        for word in asked[row]:
+            frequency[word] += 1
+    blocks: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in rows:
+        rarest = sorted(asked[row], key=lambda word: (frequency[word], word))
+        for word in rarest[: len(rarest) - ceil(NEAR * len(rarest)) + 1]:
+            for each in gold[row]:
+                blocks[word, each].append(row)
+    for block in blocks.values():
+        for one, other in combinations(block, 2) if len(block) <= COMMON else ():
+            if len(asked[one] & asked[other]) >= NEAR * len(asked[one] | asked[other]):
+                yield one, other
+
+
+def _gold(query: Query, qrels: Qrels) -> frozenset[str]:
+    relevant = {f"document {document}" for document, grade in qrels.get(query.id, {}).items() if grade > 0}
+    return frozenset(relevant | {f"answer {' '.join(_words(answer))}" for answer in query.answers})
+
+
+def grouped_ids(dataset: Dataset) -> list[list[str]]:
+    """The ids of questions that are one, sorted, a list for each; every question is in one of them."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for query, leader in zip(dataset.queries, groups_of(dataset.queries, dataset.qrels).tolist(), strict=True):
+        found[leader].append(query.id)
+    return sorted(sorted(ids) for ids in found.values())
+
+
+def repeats_told(dataset: Dataset) -> list[str]:
+    """A line each about repeated questions and documents; [] where nothing is repeated."""
+    return [*_questions_told(dataset), *_documents_told(dataset)]
+
+
+def _questions_told(dataset: Dataset) -> Iterator[str]:
+    count, groups = len(dataset.queries), grouped_ids(dataset)
+    if len(groups) < count:
+        example = " and ".join(f"'{inline(each)}'" for each in max(groups, key=len)[:2])
+        alike = f"equal words, or {100 * NEAR:.0f} % of them and the same gold; such as {example}"
+        yield (
+            f"{count:,} questions are {len(groups):,} different ones ({alike}): those that are one are kept on one "
+            "side of the split, and count once in the intervals"
+        )
+
+
+def _documents_told(dataset: Dataset) -> Iterator[str]:
+    copies: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for document in dataset.documents:
+        copies[" ".join(document.title.split()), " ".join(document.text.split())].append(document.id)
+    groups = [ids for ids in copies.values() if len(ids) > 1]
+    if not groups:
+        return
+    example = " and ".join(f"'{inline(each)}'" for each in groups[0][:2])
+    told = f"documents equal to another under its own id: {sum(map(len, groups)) - len(groups):,}, such as {example}"
+    group_of = {each: number for number, ids in enumerate(groups) for each in ids}
+    half = sum(_half_judged(grades, group_of, groups) for grades in dataset.qrels.values())
+    yield f"{told}; for {half:,} questions only some of the copies count as found" if half else told
+
+
+def _half_judged(grades: Mapping[str, int], group_of: dict[str, int], groups: list[list[str]]) -> bool:
+    """Whether of a relevant document's copies some are not relevant."""
+    relevant = {each for each, grade in grades.items() if grade > 0}
+    return any(not relevant.issuperset(groups[group_of[each]]) for each in relevant if each in group_of)
