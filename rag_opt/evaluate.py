@@ -107,6 +107,7 @@ def evaluated(
         usage=_usage(parts),
         retrieved=tuple(tuple(ids) for part in parts for ids in part.rankings),
         coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
+        served=_served(parts),
     )
 
 
@@ -194,6 +195,26 @@ def _usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
             for column in SPENT:
                 total[column] += float(getattr(spent, column).sum())
     return found
+
+
+def _served(parts: Sequence[Observed]) -> dict[str, float]:
+    """By stage of the pipeline the share of what it asked a model for that came; 1 where it asked for nothing."""
+    found: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for stage, spent in part.usage.items():
+            asked, lost = found.get(stage, (0, 0))
+            found[stage] = asked + int(np.sum(spent.asked)), lost + int(np.sum(spent.lost))
+    return {stage: 1.0 - lost / max(1, asked) for stage, (asked, lost) in found.items()}
+
+
+def check_served(evaluation: Evaluation, least: float) -> None:
+    """Raise ValueError where a stage did less than this share of its work: it is not what the configuration says."""
+    for stage, share in evaluation.served.items():
+        if share < least:
+            raise ValueError(
+                f"{stage} got {share:.0%} of what it asked its model for and went on without the rest, "
+                f"evaluation.coverage asks for {least:.0%}"
+            )
 
 
 def document_rankings(ranking: Rankings) -> Iterator[tuple[str, ...]]:

@@ -118,7 +118,8 @@ class Queries(Record):
 class Usage(Record):
     """What the calls of one stage to a model cost, one number a query; `usd` is nan where a price is not known.
 
-    `broken` are the calls that failed or gave what could not be read.
+    `broken` are the calls that failed or gave what could not be read; `asked` counts what was wanted of the model,
+    whatever number of calls that took, `lost` how much of it never came.
     """
 
     stage: str
@@ -127,10 +128,12 @@ class Usage(Record):
     tokens_out: Ints
     usd: Scores
     broken: Ints
+    asked: Ints | int = 0
+    lost: Ints | int = 0
 
 
 SPENT = ("calls", "tokens_in", "tokens_out", "usd", "broken")
-"""The columns of a Usage."""
+"""The columns of a Usage that are told."""
 
 Usages = Mapping[str, Usage]
 """By the piece of work that it was spent on, as with `Costs`."""
@@ -141,7 +144,7 @@ def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
     found: dict[str, Usage] = {}
     for each in spent:
         same = found.get(each.stage)
-        columns = {name: getattr(each, name) + getattr(same, name, 0) for name in SPENT}
+        columns = {name: getattr(each, name) + getattr(same, name, 0) for name in (*SPENT, "asked", "lost")}
         found[each.stage] = Usage(each.stage, **columns)
     return found
 
@@ -320,8 +323,9 @@ class Evaluation(Record):
     """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
 
     `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
-    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured;
-    `usage` by stage the calls to models, their tokens and dollars, stored replies counted like paid ones.
+    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured,
+    `served` by stage the share of what it asked a model for that came; `usage` by stage the calls to models, their
+    tokens and dollars, stored replies counted like paid ones.
     """
 
     query_ids: tuple[str, ...]
@@ -332,3 +336,4 @@ class Evaluation(Record):
     retrieved: tuple[tuple[str, ...], ...] = ()
     coverage: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    served: Mapping[str, float] = field(default_factory=dict)

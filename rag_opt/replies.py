@@ -28,19 +28,28 @@ create table if not exists replies
     (key text primary key, text text, tokens_in integer, tokens_out integer, seconds real);
 create table if not exists payments
     (study text, stage text, guessed integer, tokens_in integer, tokens_out integer, usd real, seconds real, at real);
+create table if not exists unread (key text primary key, reason text);
 create index if not exists payments_by_study on payments (study);
 create table if not exists identity (id text);
 insert into identity select lower(hex(randomblob(8))) where not exists (select * from identity);
 """
+KEPT = """select text, tokens_in, tokens_out, seconds, coalesce(reason, '')
+from replies left join unread using (key) where key = ?"""
 SUM = """select count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0), coalesce(sum(seconds), 0)
 from payments where study = ?"""
+THOUGHT = "it thought until its tokens were used up; llm.thinking=2048 lets it finish"
+"""Why there is no text where a model does not come to its answer."""
+
 BUSY = 60.0
 """Seconds that a writer waits for another."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, and what that took; `text` is None where it gave nothing, with the reason."""
+    """What a model said, and what that took; `text` is None where it gave nothing, with the reason.
+
+    A text with a reason is one that could not be read.
+    """
 
     text: str | None
     tokens_in: int = 0
@@ -62,12 +71,14 @@ class Replies:
 
     def get(self, key: str) -> Reply | None:
         """The reply under this key, if there is one."""
-        rows = self._run("select text, tokens_in, tokens_out, seconds from replies where key = ?", (key,))
+        rows = self._run(KEPT, (key,))
         return Reply(*rows[0]) if rows else None
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply."""
+        """Keep a reply; one that has a reason as one that could not be read."""
         row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
+        if reply.reason:
+            self._run("insert or replace into unread values (?, ?)", (key, reply.reason))
         self._run("insert or replace into replies values (?, ?, ?, ?, ?)", row)
 
     def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:

@@ -21,7 +21,7 @@ from yaml import CSafeDumper
 from rag_opt import archive, enough, history, scorebook, timings
 from rag_opt.config import quoted, stages
 from rag_opt.errors import StorageError
-from rag_opt.evaluate import Progress
+from rag_opt.evaluate import Progress, check_served
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
@@ -262,6 +262,7 @@ class Session(AtWork):
     def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
         """Tell the values, or why they can't stand for the configuration."""
         try:
+            check_served(evaluation, self.plan.objective.coverage)
             results = [self._checked(name, evaluation) for name in self.plan.objective.names]
             for constraint in self.plan.objective.constraints:
                 self._covered(constraint.metric, evaluation)
@@ -354,7 +355,7 @@ class Session(AtWork):
         if evaluation.usage:
             trial.set_user_attr("paid", self.spending.paid_since(before))
             trial.set_user_attr("usage", {stage: dict(spent) for stage, spent in evaluation.usage.items()})
-        if short := {name: share for name, share in evaluation.coverage.items() if share < 1}:
+        if short := {name: share for name, share in {**evaluation.served, **evaluation.coverage}.items() if share < 1}:
             trial.set_user_attr("coverage", short)
         self._constrain(trial, evaluation.means)
         folder, whole = self.plan.settings.folder, not self.plan.shares_folder

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Document as Found
 from mlflow.entities import SpanType
 
-from rag_opt.components.chat import Request
+from rag_opt.components.request import Request
 from rag_opt.evaluate import Questions
 from rag_opt.pipelines import Part, Products, RagPipeline, Step
 from rag_opt.records import Answers, Queries, Query, Rankings, Searches

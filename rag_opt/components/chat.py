@@ -1,23 +1,31 @@
-"""Calls to language models: looked up first, paid once, counted, within a budget; and what several calls add up to."""
+"""Calls to language models: looked up first, paid once, counted, within a budget."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar
-
-import numpy as np
+from dataclasses import asdict, replace
+from typing import Any, Self, TypeVar
 
 from rag_opt.components.ranking import say_once
-from rag_opt.components.stage import Part, require
+from rag_opt.components.request import (
+    TOKENS_A_WORD,
+    Request,
+    least_tokens,
+    tokens_of,
+    told_short,
+    told_size,
+    too_long,
+)
+from rag_opt.components.spoken import Shown, without_thinking
+from rag_opt.components.stage import Part, require_whole
+from rag_opt.components.talks import Talk, Talks
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
-from rag_opt.records import Usage
-from rag_opt.replies import Reply
+from rag_opt.progress import say
+from rag_opt.replies import THOUGHT, Reply
 from rag_opt.text import count_tokens, valid
 
 T = TypeVar("T")
@@ -25,83 +33,45 @@ R = TypeVar("R")
 GIVE_UP_AFTER = 5
 """Calls in a row that fail, their retries included, after which a trial's calls are given up."""
 
-ATTEMPTS = 3
-"""How often a reply that can't be read is asked for."""
+UNREADABLE = 10
+"""Requests in a row of which nothing could be read, each asked for again, after which a stage is given up."""
 
-TOKENS_A_WORD = 1.3
-"""Of a model's tokens so many are expected for a word or punctuation mark, before the first reply tells."""
-
-MESSAGE_TOKENS = 4
-"""What a message costs beside its text."""
+LONG = 100_000
+"""Characters of a prompt that are said where nothing is known of how much the model reads."""
 
 
 class CallError(Exception):
     """A call that failed after all its retries; `fatal` when no other one can succeed either.
 
-    `spent` is what it cost all the same.
+    `status` is the HTTP status that it was answered with, if it was.
     """
 
-    def __init__(self, reason: str, *, fatal: bool = False, spent: Reply | None = None) -> None:
+    def __init__(self, reason: str, *, fatal: bool = False, status: int | None = None) -> None:
         super().__init__(reason)
         self.fatal = fatal
-        self.spent = spent
-
-
-def check_model(model: Any) -> None:
-    """Raise ValueError unless a model is named."""
-    require(
-        isinstance(model, str) and bool(model.strip()),
-        f"a model must be named, such as llm.model=gpt-4o-mini, not {model}",
-    )
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a model is to answer: temperature, top_p, seed, and at most so many tokens."""
-
-    temperature: float = 0.0
-    max_tokens: int = 256
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(0 <= self.temperature <= 2, f"temperature must be from 0 to 2, not {self.temperature}")
-        require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
-        require(type(self.max_tokens) is int and self.max_tokens > 0, f"max_tokens must be above 0: {self.max_tokens}")
-        require(type(self.seed) is int, f"seed must be a whole number, not {self.seed}")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Messages (role, text) to a model, and the JSON schema that the reply must have.
-
-    `attempt` tells repeated requests apart; `example`, no part of the request, is a reply such as may be expected.
-    """
-
-    model: str
-    messages: tuple[tuple[str, str], ...]
-    sampling: Sampling
-    schema: Mapping[str, Any] | None = None
-    attempt: int = 0
-    example: str = ""
+        self.status = status
 
 
 class Chat(Part):
     """Something that answers messages: `at_once` calls under way at a time, `prices` {model: {in, out}}.
 
     Prices are dollars a million tokens. What a call would change neither in kind nor in words (time limits, prices) is
-    no part of the fingerprint.
+    no part of the fingerprint. `window` is how many tokens the model reads and writes at most (None: not known),
+    `thinking` how many it may think before it answers.
     """
 
     at_once: int = 1
     prices: Mapping[str, Mapping[str, float]]
+    window: int | None = None
+    thinking: int = 0
     _failed = 0
+    _unread = 0
     _given_up = ""
 
     def fresh(self) -> Self:
         """The same, with no memory of calls that failed."""
         found = copy(self)
-        found._failed, found._given_up = 0, ""
+        found._failed, found._unread, found._given_up = 0, 0, ""
         return found
 
     def called(self, request: Request) -> Reply:
@@ -111,6 +81,11 @@ class Chat(Part):
     def identity(self, model: str) -> Any:
         """What stands for a model in the key of its replies."""
         return model
+
+    def varies(self, request: Request) -> bool:
+        """Whether the same words with another seed may get another reply."""
+        del request
+        return True
 
     def free(self) -> bool:
         """Whether calls cost no money."""
@@ -136,25 +111,26 @@ class Chat(Part):
         show: Callable[[str], None] | None = None,
         readable: Callable[[str], bool] = bool,
     ) -> Reply:
-        """The kept reply to this request, else a new one, which is paid for and kept.
+        """The kept reply to this request, else a new one, which is paid for and kept; what was thought is left out.
 
-        `show` is given the text as it comes; a text that is not `readable` is not kept. A call that fails gives a reply
-        without a text. Raises BudgetSpentError where nothing more may be paid for, and ComponentError where calls fail
-        one after the other.
+        `show` is given the text as it comes. What is not `readable` is kept, too, so that it is not paid for again. A
+        call that fails gives a reply without a text, which costs nothing. Raises BudgetSpentError where nothing more
+        may be paid for, and ComponentError where calls fail one after the other.
         """
         key = key_of(self.fingerprint, self.identity(request.model), {**asdict(request), "example": ""})
         replies, rehearsal = self.store.replies, self.store.rehearsal
         found = replies.get(key)
         if rehearsal is not None:
             rehearsal.asked(stage)
-            return found or self._expected(request, stage, key)
+            return _heard(found) if found else self._expected(request, stage, key)
         if found is not None and show is not None:
-            show(found.text or "")
+            show(_heard(found).text or "")
         if found is None:
             with replies.alone(key):
                 found = replies.get(key) or self._asked(request, stage, show)
-                if found.text is not None and readable(found.text):
-                    replies.put(key, found)
+                if found.text is not None or found.tokens_in:
+                    replies.put(key, replace(found, reason=_unreadable(_heard(found), readable)))
+        found = _heard(found)
         if self.store.listening is not None:
             self.store.listening.append((stage, request, found))
         return found
@@ -165,24 +141,58 @@ class Chat(Part):
         if self.store.purse is not None:
             self.store.purse.check()
         try:
-            reply = self.called(request) if show is None else self.streamed(request, show)
+            self._check_size(request, stage)
+            reply = self.called(request) if show is None else self._shown(request, show)
         except CallError as error:
             self._failed += 1
             self.store.troubles[stage] = str(error)
-            if error.spent is not None:
-                self._pay(request, stage, error.spent)
             if error.fatal or self._failed >= GIVE_UP_AFTER:
                 times = "" if error.fatal else f" {self._failed} calls in a row failed:"
                 self._given_up = f"{stage}: {request.model} can't be asked:{times} {error}"
                 raise ComponentError(self._given_up) from error
             say_once(self.store, f"{stage}: a call to {request.model} failed: {error}")
             return Reply(None, reason=str(error))
-        # A reply without a text is paid for, but never kept.
         self._failed = 0
-        if reply.text is None:
-            self.store.troubles[stage] = reply.reason
         self._pay(request, stage, reply)
+        if reply.tokens_in < least_tokens(request):
+            say_once(self.store, f"{stage}: {told_short(request, reply.tokens_in)}")
         return reply if reply.text is None else replace(reply, text=valid(reply.text))
+
+    def _shown(self, request: Request, show: Callable[[str], None]) -> Reply:
+        shown = Shown(show)
+        reply = self.streamed(request, shown)
+        shown.end()
+        return reply
+
+    def _check_size(self, request: Request, stage: str) -> None:
+        """Raise CallError for a prompt that the model can't read whole; say a long one where that is not known."""
+        if self.window is not None and (why := too_long(request, self.thinking, self.window)):
+            raise CallError(why)
+        if self.window is None and request.characters > LONG:
+            self._say_first(
+                "long prompt",
+                f"{stage}: a prompt of {told_size(request)} goes to {request.model}; set llm.window to how many tokens "
+                "it reads, and what is longer is not sent",
+            )
+
+    def gives_nothing(self, stage: str, model: str, why: str) -> None:
+        """Take note that a request brought nothing that can be read; raises ComponentError after too many in a row."""
+        self.store.troubles[stage] = why
+        self._unread += 1
+        self._say_first(f"unreadable {stage}", f"{stage}: {model}: {why}; it goes on without")
+        if self._unread >= UNREADABLE:
+            self._given_up = f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}"
+            raise ComponentError(self._given_up)
+
+    def _say_first(self, what: str, line: str) -> None:
+        """Say the first line about something, whatever the further ones would be."""
+        if what not in self.store.said:
+            self.store.said.add(what)
+            say(line)
+
+    def gives(self) -> None:
+        """Take note that a reply could be read."""
+        self._unread = 0
 
     def _pay(self, request: Request, stage: str, reply: Reply) -> None:
         if self.store.purse is not None:
@@ -208,88 +218,21 @@ class Chat(Part):
         return Talks(stage, results, talks)
 
 
-def tokens_of(request: Request) -> int:
-    """About how many tokens a request has."""
-    texts = [text for _, text in request.messages] + ([json.dumps(request.schema)] if request.schema else [])
-    return int(TOKENS_A_WORD * sum(map(count_tokens, texts))) + MESSAGE_TOKENS * len(request.messages)
+def _heard(reply: Reply) -> Reply:
+    """A reply without what was thought; without a text where nothing else was said."""
+    text = None if reply.text is None else without_thinking(reply.text)
+    return reply if text == reply.text else replace(reply, text=text or None, reason="" if text else THOUGHT)
 
 
-@dataclass
-class Talk:
-    """The calls that one query needs from one stage, one after the other."""
-
-    chat: Chat
-    stage: str
-    replies: list[Reply] = field(default_factory=list)
-    usd: float = 0.0
-    broken: int = 0
-
-    def ask(
-        self,
-        request: Request,
-        show: Callable[[str], None] | None = None,
-        readable: Callable[[str], bool] = bool,
-    ) -> str | None:
-        """The model's text, which `show` is given as it comes; None where the call failed.
-
-        An answer that comes without a text is asked for again, at most twice.
-        """
-        for _ in range(ATTEMPTS):
-            reply = self.chat.reply(request, self.stage, show, readable)
-            self.replies.append(reply)
-            self.usd += self.chat.usd(request.model, reply.tokens_in, reply.tokens_out)
-            self.broken += reply.text is None
-            if reply.text is not None or not reply.tokens_in:
-                return reply.text
-        return None
-
-    def ask_json(self, request: Request, read: Callable[[Any], R | None]) -> R | None:
-        """What `read` makes of the model's JSON; a reply of which it makes None is asked for again, at most twice."""
-        for attempt in range(ATTEMPTS):
-            asked = replace(request, attempt=request.attempt + attempt)
-            text = self.ask(asked, readable=lambda said: read(json_in(said)) is not None)
-            if text is None:
-                return None
-            found = read(json_in(text))
-            if found is not None:
-                return found
-            self.broken += 1
-            self.chat.store.troubles[self.stage] = f"a reply could not be read: {' '.join(text.split())[:80]!r}"
-        return None
+def _unreadable(reply: Reply, readable: Callable[[str], bool]) -> str:
+    """Why nothing could be made of a reply; "" where something could."""
+    if reply.text is None:
+        return reply.reason or "no text"
+    return "" if readable(reply.text) else "a reply that can't be read"
 
 
-@dataclass(frozen=True)
-class Talks(Generic[R]):
-    """What a stage's calls gave for each query, and what they cost."""
-
-    stage: str
-    results: list[R]
-    talks: list[Talk]
-
-    @property
-    def usage(self) -> Usage:
-        spent = [talk.replies for talk in self.talks]
-        columns = (
-            [len(replies) for replies in spent],
-            [sum(reply.tokens_in for reply in replies) for replies in spent],
-            [sum(reply.tokens_out for reply in replies) for replies in spent],
-        )
-        calls, tokens_in, tokens_out = (np.array(column, np.int32) for column in columns)
-        usd = np.array([talk.usd for talk in self.talks], np.float64)
-        broken = np.array([talk.broken for talk in self.talks], np.int32)
-        return Usage(self.stage, calls, tokens_in, tokens_out, usd, broken)
-
-    @property
-    def seconds(self) -> float:
-        """What a query's calls take on average, whenever they were made."""
-        spent = [sum(reply.seconds for reply in talk.replies) for talk in self.talks]
-        return float(np.mean(spent)) if spent else 0.0
-
-
-def json_in(text: str) -> Any:
-    """The JSON object in a text that may have words or a fence around it; None where there is none."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        return json.loads(text[start : end + 1]) if 0 <= start < end else None
-    except (ValueError, RecursionError):
-        return None
+def check_room(thinking: Any, window: Any) -> None:
+    """Raise ValueError unless these are numbers of tokens; a window may be unknown."""
+    require_whole("llm.thinking", thinking, 0)
+    if window is not None:
+        require_whole("llm.window", window)

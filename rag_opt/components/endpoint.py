@@ -1,19 +1,23 @@
-"""Language models behind any OpenAI-compatible endpoint, by Haystack's generator and the openai client."""
+"""Language models behind any OpenAI-compatible endpoint, by the openai client."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from rag_opt.components.chat import TOKENS_A_WORD, CallError, Chat, Request, tokens_of
+from rag_opt.components.chat import CallError, Chat, check_room
+from rag_opt.components.completions import Completion, Gathered, NoCompletionError, completion, told
+from rag_opt.components.hosts import is_loopback, proxy_of
+from rag_opt.components.parameters import Accepted, check_parameters, wanted
+from rag_opt.components.ranking import say_once
+from rag_opt.components.request import TOKENS_A_WORD, Request, tokens_of
 from rag_opt.components.stage import require, require_whole
-from rag_opt.hiding import know_variable
+from rag_opt.hiding import hide, know_variable
 from rag_opt.keys import key_of
-from rag_opt.replies import Reply
+from rag_opt.replies import THOUGHT, Reply
 from rag_opt.text import count_tokens
 from rag_opt.trust import names_variable
 
@@ -22,11 +26,14 @@ ADVICE = "a key belongs into the environment variable that {} names"
 FATAL = (401, 403, 404)
 """Statuses after which another call with the same settings has no chance either."""
 
-MANY = 1e9
-"""Tokens beyond which a server's count is nonsense."""
+UNTOLD = (401, 403, 408, 409, 429)
+"""Statuses that are about who asks and how often, never about what a request holds."""
 
 MALFORMED = 3
 """How often a call is made whose answer is no completion: the client itself retries statuses and broken connections."""
+
+LONGEST = 400
+"""Characters of a failed call's reason."""
 
 
 class MalformedError(CallError):
@@ -37,6 +44,9 @@ class OpenAIChat(Chat):
     """Chat completions at `base_url`. `key` names the environment variable that holds the key (None: none is needed).
 
     `timeout` is in seconds; a call is tried up to `tries` times, with jittered waits, as long as Retry-After says.
+    `parameters` says under which names temperature, top_p, seed, max_tokens and response_format are sent, None for not
+    at all; what the endpoint refuses by name is renamed or left out all the same. That is no part of a reply's key:
+    whoever writes down what the endpoint refuses finds the same replies. `thinking` tokens are added to max_tokens.
     """
 
     def __init__(
@@ -47,6 +57,9 @@ class OpenAIChat(Chat):
         tries: int,
         at_once: int,
         prices: Mapping[str, Mapping[str, float]],
+        parameters: Mapping[str, str | None] | None = None,
+        thinking: int = 0,
+        window: int | None = None,
     ) -> None:
         require(urlsplit(base_url).scheme in ("http", "https"), f"llm.base_url must be an http(s) URL, not {base_url}")
         require(
@@ -58,125 +71,155 @@ class OpenAIChat(Chat):
         require_whole("llm.tries", tries)
         require_whole("llm.at_once", at_once)
         check_prices(prices)
+        check_parameters(parameters or {})
+        check_room(thinking, window)
         self.base_url = base_url
         self.key = key
         self.timeout = timeout
         self.tries = tries
         self.at_once = at_once
         self.prices = prices
+        self.parameters = parameters
+        self.thinking = thinking
+        self.window = window
 
     @property
     def fingerprint(self) -> str:
-        return key_of("openai chat", self.base_url.rstrip("/"))
+        room = [self.thinking] if self.thinking else []
+        return key_of("openai chat", self.base_url.rstrip("/"), *room)
 
     def free(self) -> bool:
         return is_loopback(urlsplit(self.base_url).hostname or "")
 
     def called(self, request: Request) -> Reply:
-        start = time.perf_counter()
-        return self._answered(request, start, None)
+        return self._answered(request, None)
 
     def streamed(self, request: Request, show: Callable[[str], None]) -> Reply:
-        return self._answered(request, time.perf_counter(), lambda chunk: show(chunk.content or ""))
+        return self._answered(request, show)
 
-    def _answered(self, request: Request, start: float, each: Callable[[Any], None] | None) -> Reply:
+    def _answered(self, request: Request, show: Callable[[str], None] | None) -> Reply:
+        start = time.perf_counter()
         for left in reversed(range(MALFORMED)):
             try:
-                found = self._run(request, each)
+                found = self._accepted(request, show)
             except MalformedError:
                 if not left:
                     raise
                 continue
-            usage = found.meta.get("usage")
-            usage = usage if isinstance(usage, dict) else {}
             # A server that says nothing of tokens must not make a budget endless.
-            read = _count(usage.get("prompt_tokens")) or tokens_of(request)
-            wrote = _count(usage.get("completion_tokens")) or int(TOKENS_A_WORD * count_tokens(found.text or ""))
+            read = found.read or tokens_of(request)
+            wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
             # A reply is kept, so a key that a server puts into one must go.
             text = self._without_key(found.text) if found.text and found.text.strip() else None
-            reason = "" if text else f"no text (finish reason {found.meta.get('finish_reason')})"
+            reason = "" if text else THOUGHT if found.finish == "length" else f"no text (finish reason {found.finish})"
             return Reply(text, read, wrote, time.perf_counter() - start, reason)
         raise AssertionError  # the last round returns or raises
 
-    def _run(self, request: Request, each: Callable[[Any], None] | None) -> Any:
-        from haystack.dataclasses import ChatMessage
+    def _accepted(self, request: Request, show: Callable[[str], None] | None) -> Completion:
+        """The completion, asked for without what the endpoint refuses by name."""
+        from openai import APIStatusError
+
+        accepted = self.store.live(
+            "accepted parameters",
+            key_of(self.base_url, request.model, dict(self.parameters or {})),
+            lambda: Accepted.of(self.parameters or {}),
+        )
+        values = wanted(request, self.thinking, stream=show is not None)
+        while True:
+            sent = accepted.sent(values)
+            try:
+                return self._completion(request, sent, show)
+            except APIStatusError as error:
+                body = None if error.status_code in UNTOLD else _body(error)
+                learnt = accepted.learn(body, sent, values)
+                if learnt is None:
+                    raise self._failed_with(error) from error
+                if learnt:
+                    host = urlsplit(self.base_url).hostname
+                    say_once(self.store, f"llm: {request.model} at {host} {learnt}")
+
+    def _failed_with(self, error: Any) -> CallError:
+        """An answer with an error status as a failed call."""
+        body, status = _body(error), error.status_code
+        through = "" if isinstance(body, Mapping | list) else self._through()
+        return CallError(self._clean(f"HTTP {status}: {told(body)}{through}"), fatal=status in FATAL, status=status)
+
+    def _completion(self, request: Request, sent: Mapping[str, Any], show: Callable[[str], None] | None) -> Completion:
         from openai import APIStatusError, OpenAIError
 
-        make = {
-            "system": ChatMessage.from_system,
-            "user": ChatMessage.from_user,
-            "assistant": ChatMessage.from_assistant,
+        # As a part of the body: the client's own way to ask for JSON raises where that was cut off, though it is paid.
+        asked: dict[str, Any] = {
+            "model": request.model,
+            "messages": [{"role": role, "content": text} for role, text in request.messages],
+            "extra_body": dict(sent),
         }
-        said = [make[role](text) for role, text in request.messages]
-        generator = self.store.live(
-            "endpoint",
-            key_of(self.base_url, self.key, request.model, self.timeout, self.tries),
-            lambda: self._generator(request.model),
-        )
         try:
-            found = generator.run(said, generation_kwargs=_options(request, each is not None), streaming_callback=each)
-        except APIStatusError as error:
-            raise CallError(
-                self._clean(f"HTTP {error.status_code}: {error.message}"), fatal=error.status_code in FATAL
-            ) from None
+            completions = self._client().chat.completions
+            if show is None:
+                return completion(completions.with_raw_response.create(**asked).http_response.json())
+            gathered = Gathered()
+            for chunk in completions.create(**asked, stream=True):
+                show(gathered.add(chunk.to_dict()))
+            return gathered.whole
+        except APIStatusError:
+            raise
         except OpenAIError as error:
-            # Retried by the client as often as it may be; an answer that was cut off has its price all the same.
-            told = getattr(getattr(error, "completion", None), "usage", None)
-            spent = Reply(None, _count(told.prompt_tokens), _count(told.completion_tokens)) if told else None
-            raise CallError(self._clean(f"{type(error).__name__}: {error}"), spent=spent) from None
+            through = self._through() if "Connection" in type(error).__name__ else ""
+            raise CallError(self._clean(f"{type(error).__name__}: {error}{through}")) from error
+        except NoCompletionError as error:
+            raise MalformedError(self._clean(str(error))) from error
         except (ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
-            # What Haystack and the client raise for an answer of 200 that is no completion.
+            # What the client raises for an answer of 200 that is no completion.
             raise MalformedError(
                 self._clean(f"the answer is no completion ({type(error).__name__}: {error})")
-            ) from None
-        if not found["replies"]:
-            raise MalformedError("the answer has no choices")
-        message = found["replies"][0]
+            ) from error
+
+    def _client(self) -> Any:
+        key = key_of(self.base_url, self.key, self.timeout, self.tries)
+        return self.store.live("endpoint", key, self._connected)
+
+    def _connected(self) -> Any:
+        from openai import DefaultHttpxClient, OpenAI
+
+        parts = urlsplit(self.base_url)
+        options: dict[str, Any] = {}
+        if is_loopback(parts.hostname or ""):
+            # No proxy of the environment's leads here; certificates that it names are needed for https all the same.
+            direct = {f"{scheme}://": None for scheme in ("all", "http", "https")}
+            options = {"mounts": direct} if parts.scheme == "https" else {"trust_env": False}
         try:
-            text = message.text
-        except (TypeError, AttributeError, ValueError):
-            text = 0
-        if not isinstance(text, str | None) or not message.meta.get("finish_reason"):
-            raise MalformedError("the answer was cut off" if isinstance(text, str | None) else "the answer is no text")
-        return message
-
-    def _generator(self, model: str) -> Any:
-        from haystack.components.generators.chat import OpenAIChatGenerator
-        from haystack.utils import Secret
-
-        secret = Secret.from_env_var(self.key) if self.key else Secret.from_token("none is needed")
-        made = OpenAIChatGenerator(
-            api_key=secret, model=model, api_base_url=self.base_url, timeout=self.timeout, max_retries=self.tries - 1
+            http = DefaultHttpxClient(**options)
+        except (ImportError, ValueError) as error:
+            raise CallError(self._clean(f"{error}{self._through()}"), fatal=True) from error
+        return OpenAI(
+            api_key=os.environ.get(self.key, "") if self.key else "none is needed",
+            base_url=self.base_url,
+            timeout=self.timeout,
+            max_retries=self.tries - 1,
+            http_client=http,
         )
-        made.warm_up()
-        return made
+
+    def _through(self) -> str:
+        """By which proxy the endpoint is asked, in words; "" where by none."""
+        proxy = proxy_of(self.base_url)
+        host = urlsplit(self.base_url).hostname
+        return f" (asked through the proxy {hide(proxy)}; NO_PROXY={host} asks directly)" if proxy else ""
 
     def _clean(self, text: str) -> str:
-        """The text in one line, without the key: a server may echo it."""
-        return self._without_key(" ".join(text.split()))[:300]
+        """The text in one line, without secrets: a server may echo them."""
+        return hide(self._without_key(" ".join(text.split())))[:LONGEST]
 
     def _without_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
         return text.replace(secret, "•••") if secret else text
 
 
-def _count(value: Any) -> int:
-    """A number of tokens as a server tells it; 0 where it is none."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < MANY else 0
-
-
-def _options(request: Request, stream: bool) -> dict[str, Any]:
-    sampling = request.sampling
-    options: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed + request.attempt,
-        "max_tokens": sampling.max_tokens,
-    }
-    if request.schema is not None:
-        schema = {"name": "reply", "strict": True, "schema": dict(request.schema)}
-        options["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return {**options, **({"stream_options": {"include_usage": True}} if stream else {})}
+def _body(error: Any) -> Any:
+    """What an error status was answered with: JSON, else text."""
+    try:
+        return error.response.json()
+    except ValueError:
+        return error.response.text
 
 
 def check_key(where: str, key: str | None) -> None:
@@ -201,11 +244,3 @@ def check_prices(prices: Any) -> None:
         fine = isinstance(price, Mapping) and {*price} == {"in", "out"}
         fine = fine and all(isinstance(each, int | float) and each >= 0 for each in price.values())
         require(fine, f"price.{model}={price}: dollars a million tokens are expected: {{in: 0.2, out: 0.6}}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine by its very form; nothing is looked up."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

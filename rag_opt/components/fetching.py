@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore
 
+from rag_opt.components.hosts import is_loopback
+
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
 LARGEST = 2_000_000
@@ -190,8 +192,7 @@ def _once(
 def _is_local(url: str) -> bool:
     """Whether an address names this machine by its very form."""
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
+        return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
 

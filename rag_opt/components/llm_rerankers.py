@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
+from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
 from rag_opt.components.ranking import by_place, stacked
+from rag_opt.components.request import Request, Sampling, check_model
+from rag_opt.components.spoken import whole_number
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.talks import Talk
 from rag_opt.keys import key_of
 from rag_opt.records import Ints, Queries, Rankings
 
@@ -120,7 +123,8 @@ def permutation(said: Any, count: int) -> list[int] | None:
     found = said.get("ranking") if isinstance(said, dict) else None
     if not isinstance(found, list):
         return None
-    known = dict.fromkeys(place - 1 for place in found if type(place) is int and 1 <= place <= count)
+    numbers = [number for each in found if (number := whole_number(each)) is not None]
+    known = dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count)
     return [*known, *(place for place in range(count) if place not in known)] if known else None
 
 
@@ -157,5 +161,5 @@ class PointwiseReranker(LLMReranker):
 
 def grade(said: Any) -> int | None:
     """The relevance of {"relevance": 0 … 10}; None where it is anything else."""
-    found = said.get("relevance") if isinstance(said, dict) else None
-    return found if type(found) is int and 0 <= found <= GREATEST else None
+    found = whole_number(said.get("relevance")) if isinstance(said, dict) else None
+    return found if found is not None and 0 <= found <= GREATEST else None

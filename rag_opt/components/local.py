@@ -6,9 +6,11 @@ import threading
 import time
 from typing import Any
 
-from rag_opt.components.chat import Chat, Request
+from rag_opt import __version__
+from rag_opt.components.chat import CallError, Chat, check_room
 from rag_opt.components.encoders import quiet_transformers, weights
 from rag_opt.components.pace import device
+from rag_opt.components.request import Request
 from rag_opt.components.stage import require
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
@@ -16,24 +18,40 @@ from rag_opt.keys import key_of
 from rag_opt.replies import Reply
 
 DTYPES = ("float32", "bfloat16", "float16")
+CHOICE = "enable_thinking"
+"""What a chat template calls the choice whether to think."""
+
 TURN = threading.Lock()
 """Sampling is seeded for the whole process, so one reply is generated at a time."""
 
 
 class LocalChat(Chat):
-    """A causal language model with a chat template, from a folder or the hub; on the GPU where there is one."""
+    """A causal language model with a chat template, from a folder or the hub; on the GPU where there is one.
 
-    def __init__(self, revision: str | None, dtype: str) -> None:
+    One whose template lets it choose (Qwen3) thinks only where it is given `thinking` tokens for that.
+    """
+
+    def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
+        check_room(thinking, window)
         self.revision = revision
         self.dtype = dtype
+        self.thinking = thinking
+        self.window = window
         self.prices = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(__version__, "local chat", self.revision, self.dtype, self.thinking)
 
     def identity(self, model: str) -> Any:
         return weights(model) or model
 
     def free(self) -> bool:
         return True
+
+    def varies(self, request: Request) -> bool:
+        return request.sampling.temperature > 0
 
     def called(self, request: Request) -> Reply:
         import torch
@@ -43,20 +61,32 @@ class LocalChat(Chat):
             tokenizer, model = self.store.live("language model", key, lambda: self._loaded(request.model), keep=1)
             start = time.perf_counter()
             said = [{"role": role, "content": text} for role, text in request.messages]
+            chooses = {"enable_thinking": self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
             try:
                 read = tokenizer.apply_chat_template(
-                    said, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                    said, add_generation_prompt=True, return_tensors="pt", return_dict=True, **chooses
                 )
             except Exception as error:
                 # A template is a program of the model's makers.
                 raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
+            length = int(read["input_ids"].shape[1])
+            self._check_fits(length + request.sampling.max_tokens + self.thinking, model)
             read = read.to(model.device)
             torch.manual_seed(request.sampling.seed + request.attempt)
             with torch.inference_mode():
-                found = model.generate(**read, **_options(request), pad_token_id=tokenizer.pad_token_id)
-        written = found[0, read["input_ids"].shape[1] :]
+                found = model.generate(**read, **_options(request, self.thinking), pad_token_id=tokenizer.pad_token_id)
+        written = found[0, length:]
         text = tokenizer.decode(written, skip_special_tokens=True).strip()
-        return Reply(text, int(read["input_ids"].shape[1]), len(written), time.perf_counter() - start)
+        return Reply(text, length, len(written), time.perf_counter() - start)
+
+    def _check_fits(self, tokens: int, model: Any) -> None:
+        """Raise CallError where prompt and answer are longer than what the model was made for."""
+        known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(known, int) and tokens > known:
+            raise CallError(
+                f"a prompt and its answer of {tokens:,} tokens do not fit the model's {known:,}; hand on fewer or "
+                "shorter chunks"
+            )
 
     def _loaded(self, name: str) -> tuple[Any, Any]:
         with no_collection():
@@ -83,12 +113,13 @@ class LocalChat(Chat):
         return tokenizer, placed.to(device()).eval()
 
 
-def _options(request: Request) -> dict[str, Any]:
+def _options(request: Request, thinking: int) -> dict[str, Any]:
     sampling = request.sampling
+    room = sampling.max_tokens + thinking
     if sampling.temperature == 0:
-        return {"max_new_tokens": sampling.max_tokens, "do_sample": False}
+        return {"max_new_tokens": room, "do_sample": False}
     return {
-        "max_new_tokens": sampling.max_tokens,
+        "max_new_tokens": room,
         "do_sample": True,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

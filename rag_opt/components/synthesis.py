@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
+from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
+from rag_opt.components.request import Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.talks import Talk
 from rag_opt.keys import key_of
 from rag_opt.records import Answers, Queries, Rankings, total_tokens
 from rag_opt.text import count_tokens

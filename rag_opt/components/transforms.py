@@ -8,12 +8,14 @@ from typing import Any
 
 from haystack import component
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk, Talks, check_model
+from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Messages, Prompt, check, messages
+from rag_opt.components.request import Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.talks import Talk, Talks
 from rag_opt.keys import key_of
 from rag_opt.records import Queries, Searches
-from rag_opt.text import valid
+from rag_opt.text import valid, words
 
 
 class Transformation(Stage):
@@ -54,7 +56,8 @@ def _read(found: Any, count: int) -> list[str] | None:
     texts = found.get("queries") if isinstance(found, dict) else None
     if not isinstance(texts, list):
         return None
-    kept = dict.fromkeys(valid(text).strip() for text in texts if isinstance(text, str) and text.strip())
+    # An ellipsis copied from the prompt is no query.
+    kept = dict.fromkeys(valid(text).strip() for text in texts if isinstance(text, str) and words(text))
     return list(kept)[:count] or None
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.chat import Chat, Request, Sampling, Talk, check_model
+from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
+from rag_opt.components.request import Request, Sampling, check_model
+from rag_opt.components.spoken import whole_number
+from rag_opt.components.talks import Talk
 from rag_opt.keys import key_of
 from rag_opt.records import Scores, Usage
 from rag_opt.store import Store
@@ -122,5 +125,5 @@ def _messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:
 
 def graded(said: Any) -> int | None:
     """The grade of {"score": 1 … 5, …}; None where it is anything else."""
-    found = said.get("score") if isinstance(said, dict) else None
-    return found if type(found) is int and WORST <= found <= BEST else None
+    found = whole_number(said.get("score")) if isinstance(said, dict) else None
+    return found if found is not None and WORST <= found <= BEST else None

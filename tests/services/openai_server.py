@@ -57,6 +57,80 @@ FAILURES = {
     "echo": Failure(400, "invalid_request", "These headers are not valid: Authorization: {key}"),
     "bad_request": Failure(400, "invalid_request", "The request is not valid."),
 }
+NO_MAX_TOKENS = Failure(
+    400,
+    "unsupported_parameter",
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+)
+ONLY_THE_DEFAULT = Failure(
+    400,
+    "unsupported_value",
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+)
+EXTRA = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
+
+
+def refusal(mode: str, request: Json) -> tuple[int, Any] | None:  # noqa: PLR0911 (one a kind of server)
+    """Status and body with which a server of this kind refuses a request; None where it takes it."""
+    form = (request.get("response_format") or {}).get("type")
+    match mode:
+        case "o_series" | "gpt5" if "max_tokens" in request:
+            return openai_error(NO_MAX_TOKENS, "max_tokens")
+        case "o_series" | "gpt5" if request.get("temperature", 1) != 1:
+            return openai_error(ONLY_THE_DEFAULT, "temperature")
+        case "gpt5" if "top_p" in request:
+            unsupported = "Unsupported parameter: 'top_p' is not supported with this model."
+            return openai_error(Failure(400, "unsupported_parameter", unsupported), "top_p")
+        case "mistral" if "seed" in request or "stream_options" in request:
+            name = "seed" if "seed" in request else "stream_options"
+            detail = [{**EXTRA, "loc": ["body", name], "input": request[name]}]
+            return 422, {"object": "error", "message": {"detail": detail}, "type": "invalid_request_error"}
+        case "deepseek" if form == "json_schema":
+            return openai_error(Failure(400, "invalid_request_error", "This response_format type is unavailable now"))
+        case "old_vllm" if form:
+            told = f"[{{'type': 'extra_forbidden', 'loc': ('body', 'response_format'), 'msg': '{EXTRA['msg']}'}}]"
+            return 400, {"object": "error", "message": told, "type": "BadRequestError", "param": None, "code": 400}
+        case "old_llama_cpp" if form == "json_schema":
+            told = 'response_format type must be one of "text" or "json_object", but got: json_schema'
+            return 500, {"error": {"code": 500, "message": told, "type": "server_error"}}
+        case "tgi" if request.get("temperature") == 0:
+            told = "Input validation error: `temperature` must be strictly positive"
+            return 422, {"error": told, "error_type": "validation"}
+        case "gemini" if "seed" in request:
+            told = 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'
+            return 404, [{"error": {"code": 404, "message": told, "status": "INVALID_ARGUMENT"}}]
+    return None
+
+
+def openai_error(failure: Failure, param: str | None = None) -> tuple[int, Any]:
+    error = {"message": failure.message, "type": "invalid_request_error", "param": param, "code": failure.code}
+    return failure.status, {"error": error}
+
+
+REFUSALS = ("o_series", "gpt5", "mistral", "deepseek", "old_vllm", "old_llama_cpp", "tgi", "gemini")
+DRESSES = ("think", "think_unopened", "reasoning", "parts", "no_finish", "fenced")
+MODES = (*REFUSALS, *DRESSES)
+"""How servers differ that work well: none of these is a fault."""
+
+
+def dressed(mode: str, message: Json, choice: Json) -> None:
+    """Write a choice as a server of this kind does."""
+    match mode:
+        case "think":
+            message["content"] = f'<think>\nI weigh {{this}} and "score".\n</think>\n\n{message["content"]}'
+        case "think_unopened":
+            message["content"] = f"It must be {{that}}.\n</think>\n\n{message['content']}"
+        case "reasoning":
+            message["reasoning_content"] = "It must be that."
+        case "parts":
+            thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+            message["content"] = [thought, {"type": "text", "text": message["content"]}]
+        case "no_finish":
+            choice["finish_reason"] = None
+        case "fenced":
+            message["content"] = f"Here {{as asked}}:\n```json\n{message['content']}\n```\nI hope {{this}} helps."
+
+
 ERROR_BODY = {"error": {"message": "The upstream provider failed.", "type": "server_error", "code": "upstream"}}
 # Bodies with status 200 that hold no completion.
 ODD_BODIES = {
@@ -92,6 +166,9 @@ class Completion:
 
 
 def complete(request: Json, fault: str) -> Completion:
+    if fault == "old_vllm" and "As JSON" in model.last_user_text(request):
+        # What its model is told by the prompt alone.
+        request = {**request, "response_format": {"type": "json_object"}}
     parts = model.pieces(model.reply(request, out_of_range=fault == "out_of_range"))
     limit = request.get("max_completion_tokens") or request.get("max_tokens") or len(parts)
     if fault == "length":
@@ -126,6 +203,7 @@ def envelope(request: Json, kind: str) -> Json:
 def response(request: Json, done: Completion, fault: str) -> Json:
     message = {"role": "assistant", "content": done.content, "refusal": done.refusal}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}
+    dressed(fault, message, choice)
     whole = {**envelope(request, "chat.completion"), "choices": [choice], "usage": done.usage}
     if fault == "empty_choices":
         whole["choices"] = []
@@ -177,7 +255,9 @@ class OpenAIHandler(ServiceHandler):
         fault = self.server.faults.take(json.dumps(request, sort_keys=True))
         if fault != NO_FAULT:
             self.server.counts.add(faults=1)
-        if fault in FAILURES:
+        if refused := refusal(fault, request):
+            self.send_json(refused[1], refused[0])
+        elif fault in FAILURES:
             self._fail(FAILURES[fault])
         elif fault in ODD_BODIES:
             self._send_odd_body(ODD_BODIES[fault], bool(request.get("stream")))
@@ -287,13 +367,13 @@ def packed(vector: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fault", choices=(NO_FAULT, *FAULTS), default=NO_FAULT)
+    parser.add_argument("--fault", choices=(NO_FAULT, *FAULTS, *MODES), default=NO_FAULT)
     parser.add_argument("--every", type=int, default=1, help="apply the fault to each N-th chat request")
     parser.add_argument("--heal", action="store_true", help="apply it only the first time a request body is seen")
     parser.add_argument("--tokens-per-second", type=float, default=0.0, help="pace of the model; 0: at once")
     options = parser.parse_args()
     names = "requests chat embeddings faults prompt_tokens completion_tokens embedding_tokens paid"
-    server = OpenAIServer(OpenAIHandler, Counts(*names.split()), FaultSwitch(FAULTS))
+    server = OpenAIServer(OpenAIHandler, Counts(*names.split()), FaultSwitch((*FAULTS, *MODES)))
     server.faults.choose(options.fault, options.every, options.heal)
     server.tokens_per_second = options.tokens_per_second
     serve(server, "/v1")

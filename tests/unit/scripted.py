@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from rag_opt.components.chat import CallError, Chat, Request, Sampling
+from rag_opt.components.chat import CallError, Chat
+from rag_opt.components.request import Request, Sampling
 from rag_opt.replies import Reply
 
 Said = str | Exception | Reply | None

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from rag_opt.components.chat import CallError, Request, Sampling
-from rag_opt.components.endpoint import OpenAIChat, check_key, check_prices, is_loopback
+from rag_opt.components.chat import CallError
+from rag_opt.components.endpoint import OpenAIChat, check_key, check_prices
+from rag_opt.components.hosts import is_loopback, proxy_of
 from rag_opt.components.local import LocalChat
+from rag_opt.components.request import Request, Sampling
 from rag_opt.errors import ComponentError
 from rag_opt.replies import Reply
 from rag_opt.store import Store
@@ -611,3 +613,39 @@ def test_a_broken_folder_is_an_error_of_the_component(
 def test_a_wrong_precision_is_refused() -> None:
     with pytest.raises(ValueError, match=r"llm\.dtype"):
         LocalChat(None, "float8")
+
+
+# ---- proxies
+
+
+@pytest.fixture
+def proxy(monkeypatch) -> str:
+    """A proxy that nobody is at, as the environment names one."""
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://user:canary-word@127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return "127.0.0.1:9"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_asked_directly(odd: Odd, proxy: str, host: str) -> None:
+    assert chat(odd.url.replace("127.0.0.1", host)).called(request("hello")).text == "fine"
+
+
+def test_socks_proxies_do_not_stand_before_this_machine(odd: Odd, proxy: str, monkeypatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert chat(odd.url).called(request("hello")).text == "fine"
+
+
+def test_a_connection_error_names_the_proxy_without_its_password(proxy: str) -> None:
+    with pytest.raises(CallError, match=r"proxy http://user:\*\*\*@127\.0\.0\.1:9; NO_PROXY=llm\.example") as caught:
+        chat("http://llm.example/v1", tries=1).called(request("hello"))
+    assert "canary" not in str(caught.value)
+
+
+def test_no_proxy_and_hosts_elsewhere(proxy: str, monkeypatch) -> None:
+    assert proxy_of("https://api.example.org/v1") == "http://user:canary-word@127.0.0.1:9"
+    assert proxy_of("http://[::1]:8000/v1") is None
+    monkeypatch.setenv("no_proxy", "example.org")
+    assert proxy_of("https://api.example.org/v1") is None

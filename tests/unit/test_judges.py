@@ -12,7 +12,9 @@ import pytest
 from haystack import component
 from haystack.components.evaluators import AnswerExactMatchEvaluator
 
-from rag_opt.components.chat import ATTEMPTS, GIVE_UP_AFTER, Request
+from rag_opt.components.chat import GIVE_UP_AFTER
+from rag_opt.components.request import Request
+from rag_opt.components.talks import ATTEMPTS
 from rag_opt.errors import ComponentError
 from rag_opt.metrics import own
 from rag_opt.metrics.adapters import by_evaluator, by_scorer, number_of
@@ -49,12 +51,33 @@ def same(found: np.ndarray, expected: Sequence[float]) -> bool:
 
 @pytest.mark.parametrize("score", [1, 2, 3, 4, 5])
 def test_grades_are_whole_numbers_from_1_to_5(score: int) -> None:
-    assert graded({"score": score, "reason": "x"}) == score
+    for written in (score, float(score), str(score), f" {score}.0 "):
+        assert graded({"score": written, "reason": "x"}) == score
 
 
 @pytest.mark.parametrize(
     "score",
-    [True, False, 5.0, 3.5, "5", "five", 0, 6, -1, 10**30, math.nan, math.inf, None, [5], {"score": 5}, [], "", 5j],
+    [
+        True,
+        False,
+        3.5,
+        "3.5",
+        "five",
+        "4/5",
+        "²",
+        0,
+        6,
+        -1,
+        10**30,
+        math.nan,
+        math.inf,
+        None,
+        [5],
+        {"score": 5},
+        [],
+        "",
+        5j,
+    ],
 )
 def test_what_is_no_grade_is_none(score: object) -> None:
     assert graded({"score": score, "reason": "x"}) is None
@@ -158,7 +181,7 @@ def test_each_repeat_and_each_attempt_is_a_request_of_its_own(store: Store) -> N
     assert len({request.attempt for request in chat.requests}) == 5
 
 
-@pytest.mark.parametrize("said", ["no", verdict("5"), verdict(5.0), verdict(True), verdict(0), "5", FAILS])
+@pytest.mark.parametrize("said", ["no", verdict("5/5"), verdict(4.5), verdict(True), verdict(0), "5", FAILS])
 def test_a_verdict_that_cannot_be_had_leaves_the_question_unmeasured(store: Store, said: object) -> None:
     chat = Scripted(lambda request: said if "<question>bad" in text_of(request) else verdict(4))
     found = judges(chat, store, 2).verdicts("correctness", [shown(question="bad"), shown(question="good")])

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from rag_opt.components.bm25 import BM25Indexer, BM25Retriever
-from rag_opt.components.chat import ATTEMPTS, Chat
+from rag_opt.components.chat import Chat
 from rag_opt.components.dense import DenseRetriever, ExactIndexer
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.feedback import RM3, Feedback
 from rag_opt.components.fusion import of_variants
 from rag_opt.components.ranking import by_place, stacked
+from rag_opt.components.talks import ATTEMPTS
 from rag_opt.components.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
 from rag_opt.records import Chunks, Queries, Query, Rankings, Searches
 from rag_opt.replies import Rehearsal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.components.chat import GIVE_UP_AFTER, CallError, Request, Sampling, tokens_of
+from rag_opt.components.chat import GIVE_UP_AFTER, UNREADABLE, CallError
+from rag_opt.components.request import Request, Sampling, tokens_of
 from rag_opt.errors import ComponentError
 from rag_opt.replies import FILE, BudgetSpentError, Purse, Rehearsal, Replies, Reply, Spent
 from rag_opt.store import Store
-from tests.unit.scripted import FAILS, Scripted, on, request, saying
+from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
 def purse(store: Store, **limits: object) -> Purse:
@@ -116,13 +118,130 @@ def test_different_requests_are_asked_side_by_side(any_store: Store) -> None:
     assert found == ["yes"] * 8
 
 
-def test_a_reply_without_a_text_is_paid_but_asked_for_again(any_store: Store) -> None:
+def test_a_reply_without_a_text_is_paid_once_and_kept_with_its_reason(any_store: Store) -> None:
     purse(any_store)
-    chat = on(any_store, saying(Reply(None, 10, 0, 0.5, "no text"), "now"))
-    assert chat.reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
+    chat = on(any_store, saying(Reply(None, 10, 0, 0.5, "no text")))
+    for _ in range(2):
+        assert chat.reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
     assert any_store.replies.paid("study") == Spent(1, 10, 0.0, 0.5)
-    assert chat.reply(request("a"), "stage").text == "now"
-    assert any_store.replies.paid("study") == Spent(2, 25, 0.0, 1.0)
+
+
+def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, saying("no", "none", "{}"))
+    asked = request("a", schema={"required": ["score"]})
+    for _ in range(2):
+        (talk,) = chat.each(
+            "stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked]
+        ).talks
+        assert (talk.asked, talk.lost, talk.broken, len(talk.replies)) == (1, 1, 3, 3)
+    assert [reply.text for reply in talk.replies] == ["no", "none", "{}"]
+    assert any_store.replies.paid("study").calls == len(chat.requests) == 3
+    kept = any_store.replies._run("select text, reason from replies join unread using (key)")
+    assert kept == [(text, "a reply that can't be read") for text in ("no", "none", "{}")]
+
+
+def test_what_was_unreadable_is_read_once_it_can_be(any_store: Store) -> None:
+    chat = on(any_store, saying("no", "no", "no"))
+    asked = request("a", schema={"required": ["score"]})
+    ask = lambda read: chat.each("stage", lambda talk, one: talk.ask_json(one, read), [asked]).results  # noqa: E731
+    assert ask(lambda said: said.get("score")) == [None]
+    any_store.replies._run("update replies set text = '{\"score\": 3}'")
+    assert ask(lambda said: said.get("score")) == [3]
+
+
+def test_a_further_attempt_says_what_was_wrong_and_has_another_seed(any_store: Store) -> None:
+    chat = on(any_store, saying("no", '{"score": 3}'))
+    asked = request("a", schema={"required": ["score"]})
+    chat.each("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])
+    first, second = chat.requests
+    assert first == asked
+    assert second.attempt == 1
+    ((_, said),) = second.messages
+    assert said.startswith("a\n\nAn earlier reply could not be read")
+    assert '"score"' in said
+
+
+def test_a_stage_gives_up_after_so_many_requests_without_a_readable_reply(any_store: Store, said) -> None:
+    texts = ["no"] * 3 * (UNREADABLE - 1) + ['{"score": 1}'] + ["no"] * 3 * UNREADABLE
+    chat = on(any_store, saying(*texts))
+    score = lambda talk, number: talk.ask_json(  # noqa: E731
+        request(str(number), schema={"required": ["score"]}), lambda found: found.get("score")
+    )
+    assert chat.each("reranker", score, range(UNREADABLE)).results == [None] * (UNREADABLE - 1) + [1]
+    with pytest.raises(ComponentError, match=f"reranker: nothing that model says can be read, {UNREADABLE} times"):
+        chat.each("reranker", score, range(100, 200))
+    assert len(chat.requests) == len(texts)
+    assert said() == ["reranker: model: a reply could not be read: 'no'; it goes on without"]
+    with pytest.raises(ComponentError, match="nothing that model says"):
+        chat.fresh().each("reranker", score, range(100, 200))
+    assert len(chat.requests) == len(texts), "kept: a later trial pays nothing to find out"
+
+
+def test_a_model_that_says_the_same_at_temperature_0_is_not_asked_the_same_again(any_store: Store) -> None:
+    class Fixed(Scripted):
+        def varies(self, request: Request) -> bool:
+            return request.sampling.temperature > 0
+
+    chat = on(any_store, Fixed(lambda _: Reply(None, 10, 0)))
+    assert chat.each("stage", lambda talk, text: talk.ask(request(text)), ["a"]).results == [None]
+    assert len(chat.requests) == 1
+
+
+def test_an_older_store_is_read_and_gains_what_it_lacks(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as base:
+        base.executescript(
+            "create table replies (key text primary key, text text, tokens_in integer, tokens_out integer, seconds real);"
+            "insert into replies values ('old', '<think>hm</think> yes', 1, 2, 3.0);"
+        )
+    base.close()
+    replies = Replies(tmp_path)
+    assert replies.get("old") == Reply("<think>hm</think> yes", 1, 2, 3.0)
+    replies.put("new", Reply(None, 1, 0, 0.0, "why"))
+    assert Replies(tmp_path).get("new").reason == "why"
+
+
+# ---- thinking, windows
+
+
+def test_what_a_model_thinks_is_no_part_of_its_reply_but_kept_and_paid(any_store: Store) -> None:
+    purse(any_store)
+    chat = on(any_store, saying("<think>\n{hm}\n</think>\n\nOslo", "<think> for ever"))
+    shown: list[str] = []
+    for _ in range(2):
+        found = chat.reply(request("a"), "stage", shown.append)
+        assert (found.text, found.tokens_out) == ("Oslo", OUT)
+    assert shown == ["Oslo", "Oslo"]
+    assert any_store.replies.paid("study").calls == 1
+    talks = chat.each("stage", lambda talk, text: talk.ask(request(text)), ["b"])
+    assert talks.results == [None]
+    assert "llm.thinking" in any_store.troubles["stage"]
+    assert len(chat.requests) == 2, "another attempt would think as long"
+
+
+def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(any_store: Store, said) -> None:
+    chat = on(any_store, saying("yes", "yes"))
+    assert chat.reply(request("word " * 30_000), "generator").text == "yes"
+    assert chat.reply(request("words " * 30_000), "generator").text == "yes"
+    (line,) = [line for line in said() if "llm.window" in line]
+    assert re.search(r"150,000 characters, about \d\d,\d{3} tokens", line)
+    chat.window = 8192
+    found = chat.reply(request("longer " * 30_000), "generator")
+    assert found.text is None
+    assert re.search(r"210,000 characters, about \S+ tokens, and 256 more .* llm.window=8192", found.reason)
+    assert len(chat.requests) == 2
+
+
+@pytest.mark.parametrize(("read", "noticed"), [(64, True), (430, False), (200, False), (250, False)])
+def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(any_store: Store, said, read: int, noticed: bool) -> None:
+    """330 words: no tokenizer makes fewer than 165 tokens of them."""
+    text = "The lighthouse of the harbour town was built from grey stone. " * 30
+    chat = on(any_store, Scripted(lambda _: Reply("yes", read, 1)))
+    for number in range(2):
+        chat.reply(request(f"{number} {text}"), "generator")
+    lines = [line for line in said() if "num_ctx" in line]
+    assert len(lines) == noticed
+    assert not noticed or "64 tokens" in lines[0]
 
 
 def test_a_call_that_fails_is_neither_paid_nor_kept(any_store: Store) -> None:

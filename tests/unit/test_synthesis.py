@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.chat import json_in
 from rag_opt.components.prompts import TAGS, check, messages, numbered
+from rag_opt.components.spoken import read_json
 from rag_opt.components.synthesis import MODES, Synthesis, compact_and_refine, packs, stuff, tree_summarize
 from rag_opt.errors import ComponentError
 from rag_opt.records import Usage
@@ -127,11 +127,11 @@ def test_documents_are_numbered_from_one() -> None:
     ],
 )
 def test_the_object_in_a_reply(text: str, found: object) -> None:
-    assert json_in(text) == found
+    assert read_json(text, lambda said: said) == found
 
 
 def test_a_reply_nested_without_end_is_no_object() -> None:
-    assert json_in('{"a": ' + "[" * 100_000 + "}") is None
+    assert read_json('{"a": ' + "[" * 100_000 + "}", lambda said: said) is None
 
 
 # ---- packs

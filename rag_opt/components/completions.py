@@ -1,0 +1,144 @@
+"""Chat completions as servers really send them → the text, its tokens, how it ended; and what their errors say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MANY = 1e9
+"""Tokens beyond which a server's count is nonsense."""
+
+LONGEST = 500
+"""Characters of an error's message that are told."""
+
+
+class NoCompletionError(ValueError):
+    """An answer of status 200 that is no completion."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A text (None: none came), the tokens read and written (0: not told), and why it ended (None: not told)."""
+
+    text: str | None
+    read: int
+    wrote: int
+    finish: str | None
+
+
+def completion(body: Any) -> Completion:
+    """What a whole answer holds; raises NoCompletionError."""
+    choice = _choice(body)
+    if choice is None:
+        raise NoCompletionError("the answer has no choices")
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise NoCompletionError("the answer is no completion (a choice without a message)")
+    text, finish = text_in(message.get("content")), _finish(choice)
+    if text is None and finish is None:
+        raise NoCompletionError("the answer was cut off")
+    return Completion(text, *_usage(body), finish)
+
+
+class Gathered:
+    """A completion that comes in pieces; `add` gives the text of each."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._usage = (0, 0)
+        self._finish: str | None = None
+        self._begun = False
+
+    def add(self, chunk: Any) -> str:
+        """The text of the next piece; raises NoCompletionError."""
+        choice = _choice(chunk)
+        self._usage = max(self._usage, _usage(chunk))
+        if choice is None:
+            return ""
+        self._begun = True
+        self._finish = _finish(choice) or self._finish
+        delta = choice.get("delta")
+        piece = text_in(delta.get("content")) if isinstance(delta, Mapping) else None
+        self._pieces += [piece] if piece else []
+        return piece or ""
+
+    @property
+    def whole(self) -> Completion:
+        """All that came; raises NoCompletionError where the end did not."""
+        if not self._begun:
+            raise NoCompletionError("the answer has no choices")
+        if self._finish is None and not any(self._usage):
+            raise NoCompletionError("the answer was cut off")
+        return Completion("".join(self._pieces) or None, *self._usage, self._finish)
+
+
+def _choice(body: Any) -> Mapping[str, Any] | None:
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    if not isinstance(choices, list):
+        raise NoCompletionError(f"the answer is no completion ({told(body)})")
+    if choices and not isinstance(choices[0], Mapping):
+        raise NoCompletionError("the answer is no completion (a choice that is none)")
+    return choices[0] if choices else None
+
+
+def text_in(content: Any) -> str | None:
+    """The text of a message's content, which may be a list of parts, such as Mistral's, of which some are thoughts."""
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise NoCompletionError("the answer is no text")
+    texts = [part if isinstance(part, str) else _part(part) for part in content]
+    return "".join(text for text in texts if text) or None
+
+
+def _part(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") in ("text", "output_text", None) else None
+    return text if isinstance(text, str) else None
+
+
+def _finish(choice: Mapping[str, Any]) -> str | None:
+    found = choice.get("finish_reason")
+    return found if isinstance(found, str) and found else None
+
+
+def _usage(body: Mapping[str, Any]) -> tuple[int, int]:
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _count(value: Any) -> int:
+    """A number of tokens as a server tells it; 0 where it is none."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < MANY else 0
+
+
+def told(body: Any) -> str:
+    """What an error's body says in one line, wherever its makers put it (OpenAI, Mistral, vLLM, TGI, Gemini)."""
+    return " ".join(_said(body).split())[:LONGEST]
+
+
+def _said(body: Any) -> str:
+    if isinstance(body, str):
+        return body
+    if isinstance(body, list):
+        return "; ".join(map(_said, body))
+    if not isinstance(body, Mapping):
+        return json.dumps(body)
+    for name in ("error", "message", "detail", "msg", "errors"):
+        if body.get(name):
+            return " ".join(filter(None, [_place(body.get("loc")), _said(body[name])]))
+    return json.dumps(body, ensure_ascii=False, default=str)
+
+
+def _place(place: Any) -> str:
+    """Where in the request a fault is: `body.seed: `."""
+    return ".".join(map(str, place)) + ":" if isinstance(place, Iterable) and not isinstance(place, str) else ""
+
+
+def named(body: Any) -> str | None:
+    """The parameter that an error is about by its own field, as OpenAI's are."""
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    found = inner.get("param") if isinstance(inner, Mapping) else None
+    return found if isinstance(found, str) else None

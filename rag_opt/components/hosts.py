@@ -1,0 +1,25 @@
+"""Which hosts are this machine, and what stands between it and another."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine by its very form; nothing is looked up."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for an address; None where it is asked directly, as this machine is."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    found = getproxies()
+    return found.get(parts.scheme) or found.get("all")
