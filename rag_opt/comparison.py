@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -22,29 +23,73 @@ Finished = tuple[Findings, optuna.Study]
 
 
 def compared(studies: Sequence[Finished], folders: Sequence[Path], console: Console | None = None) -> Path:
-    """Write comparison.html and comparison.md into the folder that all have in common; gives the page's path."""
+    """Write comparison.html and comparison.md into the folder that all have in common; gives the page's path.
+
+    Only studies of the same metric on the same questions share a table, an order and a figure.
+    """
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    content = rows(studies)
-    told = "Scores on the questions never searched, with 95 % intervals; the best first."
+    groups = comparable(studies)
+    tables = [(_title(group, groups), rows(group)) for group in groups]
+    told = verdict(studies)
     if console is not None:
-        console.print(summary.as_table("studies, by their recommended configuration on unseen questions", content))
-    plots = [plot for plot in (_scores(studies), _regret(studies)) if plot is not None]
-    text = page.rendered(
+        for title, content in tables:
+            console.print(summary.as_table(title, content))
+        console.print(told, markup=False)
+    (place / FILE).write_text(_page(studies, groups, tables, told), "utf-8")
+    lines = [f"# {len(studies)} studies compared", "", told, ""]
+    for title, content in tables:
+        lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *summary.pipes(content), ""]
+    (place / "comparison.md").write_text("\n".join(lines), "utf-8")
+    return place / FILE
+
+
+def comparable(studies: Sequence[Finished]) -> list[list[Finished]]:
+    """The studies whose scores can be compared: of the same first metric, on the same questions and documents."""
+    groups: dict[tuple[str, str], list[Finished]] = {}
+    for pair in studies:
+        groups.setdefault((pair[0].targets[0], pair[0].fingerprints.get("dataset", "")), []).append(pair)
+    return list(groups.values())
+
+
+def _title(group: Sequence[Finished], groups: Sequence[Sequence[Finished]]) -> str:
+    """What a table is called; where another has the same metric the collection's size tells them apart."""
+    first = group[0][0]
+    metric = first.targets[0]
+    if len(groups) == 1:
+        return "studies, by their recommended configuration on unseen questions"
+    twice = sum(each[0][0].targets[0] == metric for each in groups) > 1
+    told = f", {first.documents:,} documents, {first.test:,} questions kept to confirm" if twice else ""
+    return f"studies of {metric}{told}"
+
+
+def _page(
+    studies: Sequence[Finished], groups: Sequence[Sequence[Finished]], tables: Sequence[tuple[str, Rows]], told: str
+) -> str:
+    drawn = [
+        replace(
+            plot, name=f"{plot.name}{number or ''}", title=plot.title if len(groups) == 1 else f"{plot.title}: {title}"
+        )
+        for number, (group, (title, _)) in enumerate(zip(groups, tables, strict=True))
+        for plot in (_scores(group), _regret(group))
+        if plot is not None
+    ]
+    about = "Scores on the questions never searched, with 95 % intervals; the best first."
+    sections = [
+        page.Section(f"studies{number or ''}", "Studies" if len(groups) == 1 else title, about, *content)
+        for number, (title, content) in enumerate(tables)
+    ]
+    return page.rendered(
         title=f"{len(studies)} studies compared",
-        verdict=verdict(studies),
+        verdict=told,
         why="",
         command="",
-        first=plots[:1],
-        plots=plots[1:],
-        tables=[page.Section("studies", "Studies", told, *content)],
+        first=drawn[:1],
+        plots=drawn[1:],
+        tables=sections,
         losses=(),
         lines=[],
         texts={findings.name: findings.commands.get("replay", "") for findings, _ in studies},
     )
-    (place / FILE).write_text(text, "utf-8")
-    lines = [f"# {len(studies)} studies compared", "", verdict(studies), "", *summary.pipes(content), ""]
-    (place / "comparison.md").write_text("\n".join(lines), "utf-8")
-    return place / FILE
 
 
 def label(findings: Findings) -> str:
@@ -53,14 +98,21 @@ def label(findings: Findings) -> str:
 
 
 def verdict(studies: Sequence[Finished]) -> str:
-    """The best on unseen questions, and whether the others' intervals reach it."""
+    """The best on unseen questions, and whether the others' intervals reach it; of each group that can be compared."""
+    groups = comparable(studies)
+    if len(groups) == 1:
+        return _best_of(studies)
+    if len({group[0][0].targets[0] for group in groups}) > 1:
+        told = "These studies optimise different metrics: their scores are not comparable."
+    else:
+        told = "These studies ask different questions or search other documents: their scores are not comparable."
+    return " ".join([told, *(_best_of(group) for group in groups if len(group) > 1)])
+
+
+def _best_of(studies: Sequence[Finished]) -> str:
     order = _ordered(studies)
     if not order:
         return "None of these studies has confirmed a configuration."
-    if len({findings.targets[0] for findings, _ in order}) > 1:
-        return "These studies optimise different metrics: their scores are not comparable."
-    if len({findings.fingerprints.get("dataset") for findings, _ in order}) > 1:
-        return "These studies ask different questions or search other documents: their scores are not comparable."
     first = order[0][0]
     best = first.confirmation.chosen if first.confirmation else None
     assert best is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from rag_opt.comparison import compared
 from rag_opt.errors import StudyError
 from rag_opt.figures import OWN
 from rag_opt.study import Outcome, run
+from rag_opt.terminal import console
 from tests.integration import commands
 
 pytestmark = pytest.mark.integration
@@ -166,3 +168,31 @@ def test_studies_of_other_questions_are_not_compared(animals, tmp_path) -> None:
     ]
     page = compared([report.finished(folder) for folder in folders], folders)
     assert "scores are not comparable" in page.read_text()
+    assert (tmp_path / "studies" / "comparison.md").read_text().count(
+        "## studies of nDCG@10, 6 documents, 3 quest"
+    ) == 2
+
+
+def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp_path) -> None:
+    metrics = {"a": "P@10", "b": "nDCG@10", "c": "P@10"}
+    words = ["retriever=bm25", "generator=none", "n_trials=1"]
+    folders = [
+        start(animals, tmp_path, f"name={name}", f"objective.metrics=[{metric}]", *words).folder
+        for name, metric in metrics.items()
+    ]
+    screen = console(io.StringIO())
+    page = compared([report.finished(folder) for folder in folders], folders, screen)
+    told = (tmp_path / "studies" / "comparison.md").read_text()
+    first, second = told.split("## ")[1:]
+    assert first.startswith("studies of P@10\n")
+    assert "| a |" in first
+    assert "| c |" in first
+    assert "nDCG@10" not in first
+    assert second.startswith("studies of nDCG@10\n")
+    assert "| b |" in second
+    assert "P@10" not in second
+    assert "different metrics: their scores are not comparable. a found the best on unseen questions: P@10" in told
+    shown = screen.file.getvalue()
+    assert "These studies optimise different metrics: their scores are not comparable." in shown
+    assert [shown.count(f"studies of {metric}") for metric in ("P@10", "nDCG@10")] == [1, 1]
+    assert {f'id="{name}"' in page.read_text() for name in ("studies", "studies1", "scores1", "regret1")} == {True}
