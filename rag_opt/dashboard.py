@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import html
-import os
 import socket
 import subprocess
 import sys
@@ -18,27 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
-from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.own_pages import HOST, PATH, READING, refusal
 from rag_opt.terminal import complain
 
-HOST = "127.0.0.1"
-NAMES = (HOST, "localhost")
-READING = ("GET", "HEAD")
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
 App = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-MLFLOW = """
-import ctypes, runpy, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)   # it ends with whoever started it
-sys.argv = ["mlflow", "server", *sys.argv[1:]]
-runpy.run_module("mlflow", run_name="__main__")
-"""
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}</title><style>body{{font:16px/1.6 system-ui,sans-serif;max-width:40em;margin:4em auto;padding:0 1em}}
@@ -47,40 +35,32 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 
 
 def guarded(app: App, port: int, *, writable: bool) -> App:
-    """The app for requests that come from its own pages: a foreign Host or Origin, or a change, is answered with 403.
-
-    A page of another site that has its name point here sends its own Host; one that asks from afar sends its Origin.
-    """
-    own = {f"{name}:{port}" for name in NAMES}
+    """The app for requests that come from its own pages; others, and changes, are answered with 403."""
 
     def answered(environ: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         def hardened(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             kept = [each for each in headers if not each[0].lower().startswith("access-control-")]
             return start(status, [*kept, *HARDENED], *rest)
 
-        refusal = _refusal(environ, own, writable)
-        if refusal is None:
+        status, why = _refusal(environ, port, writable)
+        if not why:
             return app(environ, hardened)
-        hardened("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"{refusal}\n".encode()]
+        hardened(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{why}\n".encode()]
 
     return answered
 
 
-def _refusal(environ: Mapping[str, Any], own: set[str], writable: bool) -> str | None:
-    """Why a request is refused; None for one that is not."""
-    if environ.get("HTTP_HOST", "").lower() not in own:
-        return f"this answers to {' and '.join(sorted(own))} only"
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and (urlsplit(origin).scheme != "http" or urlsplit(origin).netloc.lower() not in own):
-        return "this answers to its own pages only"
-    if environ.get("HTTP_SEC_FETCH_SITE") == "cross-site" and environ.get("HTTP_SEC_FETCH_MODE") != "navigate":
-        return "this answers to its own pages only"
-    if environ["REQUEST_METHOD"] in READING:
-        return None
-    if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") != "same-origin":
-        return "changes come from its own pages only"
-    return None if writable else "read-only: start it with --writable to change studies"
+def _refusal(environ: Mapping[str, Any], port: int, writable: bool) -> tuple[str, str]:
+    """The status and the reason with which a request is refused; "", "" for one that is not."""
+    headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
+    if why := refusal(environ["REQUEST_METHOD"], headers, port):
+        return "403 Forbidden", why
+    if not PATH.fullmatch(environ.get("PATH_INFO", "") or "/"):
+        return "400 Bad Request", "there is no such path"
+    if environ["REQUEST_METHOD"] not in READING and not writable:
+        return "403 Forbidden", "read-only: start it with --writable to change studies"
+    return "", ""
 
 
 def with_pages(app: App, pages: Mapping[str, Callable[[], bytes]]) -> App:
@@ -161,13 +141,10 @@ def mlflow_beside(database: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    where = ["--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{database}"]
     process = subprocess.Popen(  # noqa: S603 (our own arguments)
-        [sys.executable, "-c", MLFLOW, *where],
+        [sys.executable, "-m", "rag_opt.mlflow_server", str(database), str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Its own jobs are of no use here, and are seven processes.
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
     try:
         yield f"http://{HOST}:{port}"

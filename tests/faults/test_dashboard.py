@@ -70,6 +70,11 @@ def test_only_its_own_pages_may_read_and_nobody_may_write(study: Path, figure: F
             "null",
             f"https://127.0.0.1:{port}",
             f"http://127.0.0.1:{port + 1}",
+            "http://localhost:3000",
+            "http://127.0.0.1:3000",
+            "http://localhost",
+            f"http://[::1]:{port}",
+            f"http://127.0.0.1:{port}@evil.example",
             "file://",
         )
         assert {asked(port, "GET", STUDY, Origin=origin)[0] for origin in origins} == {403}
@@ -89,6 +94,20 @@ def test_only_its_own_pages_may_read_and_nobody_may_write(study: Path, figure: F
     )
 
 
+ODD = (
+    *("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/static/%2e%2e/%2e%2e/app.py", "/static/..%2f..%2fapp.py"),
+    *("/static/%00", "/static/bundle.js%00", "/dashboard/%00", "/%00", "/static/a%0d%0ab", "/static/%5c..%5capp.py"),
+    *("/static/%ff", "/%ff", "/%c0%ae%c0%ae/", "/static/%ed%a0%80", "/static//etc/passwd", "/static/%F0%9F%98%80"),
+    *("/csv/99999999999999999999", "/api/studies/99999999999999999999", f"/static/{'a' * 5000}", "/artifacts/1/%2e%2e"),
+)
+
+
+def test_a_path_that_no_page_has_is_the_askers_mistake(study: Path) -> None:
+    with served(study, "--no-mlflow") as port:
+        found = {(method, path): asked(port, method, path)[0] for path in ODD for method in ("GET", "HEAD")}
+    assert {case: status for case, status in found.items() if not 400 <= status < 500} == {}
+
+
 def test_changes_are_for_those_who_ask_for_them_and_for_its_own_pages(study: Path) -> None:
     with served(study, "--writable", "--no-mlflow") as port:
         version = json.loads(asked(port, "GET", STUDY)[1])["note"]["version"]
@@ -100,6 +119,26 @@ def test_changes_are_for_those_who_ask_for_them_and_for_its_own_pages(study: Pat
             answer = connection.getresponse()
             answer.read()
             assert answer.status == status
+
+
+EXPERIMENT = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=rag_opt"
+ORIGINS = ("http://localhost:3000", "http://127.0.0.1:3000", "http://localhost", "http://evil.example", "null")
+FETCHES: tuple[dict[str, str], ...] = (
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+)
+
+
+def written(port: int, tag: str, experiment: str, **headers: str) -> int:
+    """The status with which MLflow answers to a tag for an experiment."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    body = json.dumps({"experiment_id": experiment, "key": tag, "value": "x"})
+    sent = {"Content-Type": "application/json", **headers}
+    connection.request("POST", "/api/2.0/mlflow/experiments/set-experiment-tag", body=body, headers=sent)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def test_all_that_it_starts_listens_on_this_machine_only(study: Path, figure: Figure) -> None:
@@ -117,9 +156,23 @@ def test_all_that_it_starts_listens_on_this_machine_only(study: Path, figure: Fi
             if connection.status == psutil.CONN_LISTEN and process.is_running()
         }
         assert listening == {"127.0.0.1"}
-        assert asked(mlflow, "GET", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=rag_opt")[0] == 200
+        assert asked(mlflow, "GET", EXPERIMENT)[0] == 200
+        experiment = json.loads(asked(mlflow, "GET", EXPERIMENT)[1])["experiment"]["experiment_id"]
         assert asked(mlflow, "GET", "/", Host="evil.example")[0] == 403
-    figure("dashboard", "optuna-dashboard and MLflow listen on 127.0.0.1 only; MLflow refuses a foreign Host, too")
+        foreign = [
+            written(mlflow, f"tag{place}", experiment, **headers)
+            for place, headers in enumerate([{"Origin": origin} for origin in ORIGINS] + [*FETCHES])
+        ]
+        assert set(foreign) == {403}
+        assert {asked(mlflow, "GET", EXPERIMENT, Origin=origin)[0] for origin in ORIGINS} == {403}
+        assert {asked(mlflow, "OPTIONS", EXPERIMENT, Origin=origin)[0] for origin in ORIGINS} == {403}
+        assert written(mlflow, "own", experiment, Origin=f"http://127.0.0.1:{mlflow}") == 200
+        assert written(mlflow, "program", experiment) == 200
+        tags = {tag["key"] for tag in json.loads(asked(mlflow, "GET", EXPERIMENT)[1])["experiment"]["tags"]}
+        assert {tag for tag in tags if not tag.startswith("mlflow.")} == {"own", "program"}
+        assert "<title>MLflow" in asked(mlflow, "GET", "/", Sec_Fetch_Site="same-site", Sec_Fetch_Mode="navigate")[1]
+    told = f"MLflow refuses a foreign Host and {len(foreign)} writes of pages that are not its own, this machine's too"
+    figure("dashboard", f"optuna-dashboard and MLflow listen on 127.0.0.1 only; {told}")
 
 
 def test_nothing_that_it_started_outlives_it(study: Path) -> None:
