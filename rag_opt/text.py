@@ -17,6 +17,9 @@ import regex
 
 Span = tuple[int, int]
 
+READING = 2
+"""The version of these rules: part of the key of whatever is cut or counted by them."""
+
 AUTO = "auto"
 DOTLESS = ("turkish", "azerbaijani")
 """Languages in which I is the capital of ı, and İ of i."""
@@ -39,6 +42,7 @@ UNSPACED = regex.compile(_UNSPACED, regex.V1)
 WORD = regex.compile(rf"{_LETTER}+", regex.V1)
 PART = regex.compile(rf"{_UNSPACED}+|{_SPACED}+", regex.V1)
 CLUSTER = regex.compile(_CLUSTER, regex.V1)
+ALPHANUMERIC = regex.compile(rf"[{_LETTER}--_]+", regex.V1)
 TOKEN = regex.compile(rf"{_CLUSTER}|[{_SPACED}\u00ad]+|[^\w\p{{N}}\s]", regex.V1)
 UNIT = regex.compile(rf"[\p{{Ps}}\p{{Pi}}]*{_CLUSTER}[\p{{Pe}}\p{{Pf}}\p{{Po}}]*|[\S--{_UNSPACED}]+", regex.V1)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
@@ -105,8 +109,16 @@ def _searched(run: str, least: int) -> Iterator[str]:
 
 
 def apart(text: str) -> str:
-    """The text with a space around each character of a script without spaces: its characters are its words."""
-    return text if text.isascii() else CLUSTER.sub(lambda found: f" {found[0]} ", text)
+    """The text in NFC with a space around each character of a script without spaces: there they are the words."""
+    if text.isascii():
+        return text
+    spaced: str = CLUSTER.sub(lambda found: f" {found[0]} ", unicodedata.normalize("NFC", text))
+    return spaced
+
+
+def alphanumeric(text: str) -> list[str]:
+    """The folded runs of letters and numbers, in scripts without spaces the characters."""
+    return [run for run in ALPHANUMERIC.findall(apart(folded(text))) if run]
 
 
 def valid(text: str) -> str:
@@ -114,7 +126,7 @@ def valid(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def tokens(text: str) -> list[Span]:
+def token_spans(text: str) -> list[Span]:
     """The spans of words, of characters in scripts without spaces, and of punctuation marks."""
     pattern = ASCII_TOKEN if text.isascii() else TOKEN
     return [found.span() for found in pattern.finditer(text)]

@@ -25,7 +25,7 @@ from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, Rankings, Record, Searches
 from rag_opt.store import Store
-from rag_opt.text import AUTO
+from rag_opt.text import AUTO, READING
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
 STRANGE = 0.05
@@ -182,7 +182,7 @@ def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
 
 
 def _counts_key(chunks: Chunks, reading: Reading) -> str:
-    return key_of("bm25 counts", chunks.key, vars(reading))
+    return key_of("bm25 counts", READING, chunks.key, vars(reading))
 
 
 def counted(texts: list[str], reading: Reading) -> Counts:

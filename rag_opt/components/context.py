@@ -9,11 +9,10 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.sentences import sentences_of
-from rag_opt.components.spans import Span
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Documents, Rankings
-from rag_opt.text import count_tokens
+from rag_opt.text import Span, count_tokens
 
 ORDERS = ("score", "document", "ends")
 

@@ -19,7 +19,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.progress import track
 from rag_opt.records import Floats
-from rag_opt.text import words
+from rag_opt.text import READING, Span, token_spans, words
 
 ENCODING = "sentence-transformers, batches of equal length"
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -43,6 +43,15 @@ class Encoder(Part):
         """float32 [texts, dimensions], each row of length 1 (0 where a text has no known token)."""
         raise NotImplementedError
 
+    @property
+    def vocabulary(self) -> str:
+        """The content key of what cuts texts into tokens."""
+        return self.fingerprint
+
+    def tokens(self, text: str) -> list[Span]:
+        """The spans of the text's tokens, as far as the encoder reads them as they stand there."""
+        return token_spans(text)
+
 
 class SentenceTransformerEncoder(Encoder):
     """A sentence-transformers model, on the GPU where there is one.
@@ -65,6 +74,16 @@ class SentenceTransformerEncoder(Encoder):
     @property
     def fingerprint(self) -> str:
         return key_of(ENCODING, self.model, weights(self.model), self.revision, self.dtype, device())
+
+    @property
+    def vocabulary(self) -> str:
+        return key_of("tokens", self.model, weights(self.model), self.revision)
+
+    def tokens(self, text: str) -> list[Span]:
+        tokenizer = self._model.tokenizer
+        require(bool(getattr(tokenizer, "is_fast", False)), f"{self.name}: its tokenizer does not say where tokens lie")
+        found = tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False)
+        return [tuple(span) for span in found["offset_mapping"]]
 
     @property
     def dtype(self) -> str:
@@ -130,12 +149,18 @@ class Static(Encoder):
         self.name = "static"
 
     def encode(self, texts: list[str]) -> Floats:
+        vectors = self._model.encode(texts, use_multiprocessing=False)
+        return unit(np.asarray(vectors, np.float32).reshape(len(texts), -1))
+
+    def tokens(self, text: str) -> list[Span]:
+        return list(self._model.tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    @property
+    def _model(self) -> Any:
         from model2vec import StaticModel
 
         folder = self.store.folder("models", self.fingerprint, self._distil)
-        model = self.store.live("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
-        vectors = np.asarray(model.encode(texts, use_multiprocessing=False), np.float32).reshape(len(texts), -1)
-        return unit(vectors)
+        return self.store.live("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
 
     def _distil(self, folder: Path) -> None:
         from model2vec.distill import distill
@@ -154,6 +179,10 @@ class Hashing(Encoder):
         require_whole("dimensions", dimensions)
         self.dimensions = dimensions
         self.name = "hashing"
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(super().fingerprint, READING)
 
     def encode(self, texts: list[str]) -> Floats:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)

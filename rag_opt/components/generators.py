@@ -16,7 +16,7 @@ from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Answers, Chunks, Ints, Queries, Rankings, total_tokens
 from rag_opt.store import Store
-from rag_opt.text import TOKEN, count_tokens, sentences, words
+from rag_opt.text import count_tokens, sentences, token_spans, words
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,5 @@ def within(parts: Iterable[Sentence], max_tokens: int) -> str:
             chosen.append(part.text)
             room -= part.tokens
         elif not chosen:
-            ends = [found.end() for found in TOKEN.finditer(part.text)]
-            return part.text[: ends[max_tokens - 1]]
+            return part.text[: token_spans(part.text)[max_tokens - 1][1]]
     return " ".join(chosen)

@@ -1,4 +1,7 @@
-"""Sentence boundaries by Punkt, trained on the corpus itself (Kiss and Strunk 2006), so nothing is downloaded."""
+"""Sentence boundaries by Punkt, trained on the corpus itself (Kiss and Strunk 2006), so nothing is downloaded.
+
+Punkt knows . ! and ?; the full stops of other scripts end a sentence, too.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from rag_opt.artifacts import Columns
-from rag_opt.components.spans import BLANK_LINE, Span, between
+from rag_opt.components.spans import BLANK_LINE, between, trimmed
 from rag_opt.keys import key_of
 from rag_opt.records import Documents
 from rag_opt.store import Store
+from rag_opt.text import READING, Span, full_stops
 
 TRAINING_CHARACTERS = 5_000_000
 """Enough for stable abbreviations; training on more only takes longer."""
@@ -23,7 +27,7 @@ def sentences_of(documents: Documents, store: Store) -> list[list[Span]]:
 
 
 def _lists(documents: Documents, store: Store) -> list[list[Span]]:
-    table = store.table("sentences", key_of("punkt", documents.key), lambda: _columns(documents)).columns
+    table = store.table("sentences", key_of("punkt", READING, documents.key), lambda: _columns(documents)).columns
     spans: list[list[Span]] = [[] for _ in documents.items]
     for row, start, end in zip(*(table[name].tolist() for name in ("rows", "starts", "ends")), strict=True):
         spans[row].append((start, end))
@@ -33,7 +37,7 @@ def _lists(documents: Documents, store: Store) -> list[list[Span]]:
 def sentences_in(texts: list[str], documents: Documents, store: Store) -> list[list[str]]:
     """The sentences of each text, as the documents' own language and abbreviations have it; [] of an empty text."""
     punkt = store.live("punkt", documents.key, lambda: _trained(documents))
-    return [[part for part in punkt.tokenize(text.strip()) if part.strip()] for text in texts]
+    return [[text[start:end] for start, end in _cut(punkt, text, trimmed(text, (0, len(text))))] for text in texts]
 
 
 def _columns(documents: Documents) -> Columns:
@@ -60,5 +64,13 @@ def _sentences(documents: Documents) -> Iterator[tuple[int, int, int]]:
     tokenizer = _trained(documents)
     for row, document in enumerate(documents.items):
         for start, end in between(document.text, (0, len(document.text)), BLANK_LINE):
-            for first, last in tokenizer.span_tokenize(document.text[start:end]):
-                yield row, start + first, start + last
+            yield from ((row, *span) for span in _cut(tokenizer, document.text, (start, end)))
+
+
+def _cut(punkt: Any, text: str, span: Span) -> Iterator[Span]:
+    """The sentences of a span by Punkt, which knows . ! and ?, and by the full stops of other scripts."""
+    for first, last in punkt.span_tokenize(text[span[0] : span[1]]):
+        for part in full_stops(text, (span[0] + first, span[0] + last)):
+            start, end = trimmed(text, part)
+            if start < end:
+                yield start, end

@@ -11,34 +11,69 @@ from rag_opt.artifacts import Columns
 from rag_opt.components.encoders import Encoder
 from rag_opt.components.sentences import sentences_of
 from rag_opt.components.shelf import embedded
-from rag_opt.components.spans import Span, at_breaks, by_sentence, recursive, trimmed, windows, words
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
+from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Documents
+from rag_opt.text import READING, Span
 
-
-def _check(chunk_size: int, overlap: int = 0) -> None:
-    require_whole("chunk_size", chunk_size)
-    require_whole("overlap", overlap, 0)
-    require(0 <= overlap < chunk_size, f"overlap must be from 0 to chunk_size - 1 = {chunk_size - 1}, not {overlap}")
+UNITS = ("words", "characters", "tokens")
 
 
 class Splitter(Stage):
     """Common to all splitters: spans are computed once and kept as three columns of numbers."""
 
     def _chunks(self, documents: Documents, spans: Callable[[int, str], list[Span]]) -> Chunks:
-        key = key_of(self.fingerprint, documents.key)
+        key = key_of(self.fingerprint, READING, documents.key)
         table = self.store.table("chunks", key, lambda: _columns(documents, spans))
         columns = table.columns
         return Chunks(documents, columns["rows"], columns["starts"], columns["ends"], key, table.seconds)
 
 
-class OverlappingSplitter(Splitter):
-    """Common to those whose chunks have up to `chunk_size` words and may repeat up to `overlap` of the one before."""
+class SizedSplitter(Splitter):
+    """Common to those whose chunks have up to `chunk_size` units and may repeat up to `overlap` of the one before.
 
-    def __init__(self, chunk_size: int, overlap: int) -> None:
-        _check(chunk_size, overlap)
+    Units are words (in scripts without spaces: characters), characters, or the tokens of `encoder`.
+    """
+
+    chunk_size: int
+    unit: str
+    encoder: Encoder | None
+
+    def _size(self, chunk_size: int, overlap: int, unit: str, encoder: Encoder | None) -> None:
+        require_whole("chunk_size", chunk_size)
+        require_whole("overlap", overlap, 0)
+        most = chunk_size - 1
+        require(0 <= overlap <= most, f"overlap must be from 0 to chunk_size - 1 = {most}, not {overlap}")
+        require(unit in UNITS, f"unit must be one of {', '.join(UNITS)}, not {unit}")
+        require(
+            unit != "tokens" or encoder is not None, "unit: tokens are an embedder's; give the splitter its encoder"
+        )
         self.chunk_size = chunk_size
+        self.unit = unit
+        self.encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        values = {name: identity(getattr(self, name)) for name in parameter_names(type(self)) if name != "encoder"}
+        return key_of("splitter", type(self).__name__, values, self._of_encoder)
+
+    @property
+    def _of_encoder(self) -> str | None:
+        """What the chunks owe to the encoder: other embedders cut alike, unless their tokens are counted."""
+        return self.encoder.vocabulary if self.unit == "tokens" and self.encoder is not None else None
+
+    def _ruler(self, text: str) -> Ruler:
+        if self.unit == "tokens" and self.encoder is not None:
+            return Ruler.of_tokens(text, self.encoder.tokens(text))
+        return Ruler.of_characters(text) if self.unit == "characters" else Ruler.of_words(text)
+
+
+class OverlappingSplitter(SizedSplitter):
+    """A sized splitter whose chunks may overlap."""
+
+    def __init__(self, chunk_size: int, overlap: int, unit: str = "words", encoder: Encoder | None = None) -> None:
+        self._size(chunk_size, overlap, unit, encoder)
         self.overlap = overlap
 
 
@@ -58,75 +93,81 @@ class NoSplitter(Splitter):
 
 
 @component
-class WordSplitter(Splitter):
-    """Chunks of `chunk_size` words, side by side."""
+class WordSplitter(SizedSplitter):
+    """Chunks of `chunk_size`, side by side, cut between words."""
 
-    def __init__(self, chunk_size: int) -> None:
-        _check(chunk_size)
-        self.chunk_size = chunk_size
-
-    @component.output_types(chunks=Chunks)
-    def run(self, documents: Documents) -> dict[str, Chunks]:
-        return {
-            "chunks": self._chunks(documents, lambda _, text: windows(words(text, (0, len(text))), self.chunk_size))
-        }
-
-
-@component
-class SlidingWindowSplitter(OverlappingSplitter):
-    """Chunks of `chunk_size` words; each repeats the last `overlap` words of the one before."""
+    def __init__(self, chunk_size: int, unit: str = "words", encoder: Encoder | None = None) -> None:
+        self._size(chunk_size, 0, unit, encoder)
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(_: int, text: str) -> list[Span]:
-            return windows(words(text, (0, len(text))), self.chunk_size, self.overlap)
+            return windows(self._ruler(text), (0, len(text)), self.chunk_size)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+
+@component
+class SlidingWindowSplitter(OverlappingSplitter):
+    """Chunks of `chunk_size`, cut between words; each repeats the last words of the one before, up to `overlap`."""
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(_: int, text: str) -> list[Span]:
+            return windows(self._ruler(text), (0, len(text)), self.chunk_size, self.overlap)
 
         return {"chunks": self._chunks(documents, spans)}
 
 
 @component
 class SentenceSplitter(OverlappingSplitter):
-    """Whole sentences up to `chunk_size` words; each chunk repeats last sentences of up to `overlap` words."""
+    """Whole sentences up to `chunk_size`; each chunk repeats the last sentences of the one before, up to `overlap`."""
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
-            return by_sentence(text, sentences_of(documents, self.store)[row], self.chunk_size, self.overlap)
+            sentences = sentences_of(documents, self.store)[row]
+            return by_sentence(self._ruler(text), sentences, self.chunk_size, self.overlap)
 
         return {"chunks": self._chunks(documents, spans)}
 
 
 @component
 class RecursiveSplitter(OverlappingSplitter):
-    """Paragraphs of up to `chunk_size` words, else their lines, sentences or words; small neighbours are joined."""
+    """Paragraphs of up to `chunk_size`, else their lines, sentences or words; small neighbours are joined."""
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
-            return recursive(text, sentences_of(documents, self.store)[row], self.chunk_size, self.overlap)
+            sentences = sentences_of(documents, self.store)[row]
+            return recursive(self._ruler(text), sentences, self.chunk_size, self.overlap)
 
         return {"chunks": self._chunks(documents, spans)}
 
 
 @component
-class SemanticSplitter(Splitter):
-    """Sentences up to `chunk_size` words, cut where the text changes its subject.
+class SemanticSplitter(SizedSplitter):
+    """Sentences up to `chunk_size`, cut where the text changes its subject.
 
     A cut stands between neighbouring sentences whose cosine similarity is among the lowest `cut_share` of the corpus.
     """
 
-    def __init__(self, chunk_size: int, cut_share: float, encoder: Encoder) -> None:
-        _check(chunk_size)
+    encoder: Encoder
+
+    def __init__(self, chunk_size: int, cut_share: float, encoder: Encoder, unit: str = "words") -> None:
+        self._size(chunk_size, 0, unit, encoder)
         require(0.0 <= cut_share <= 1.0, f"cut_share must be from 0 to 1, not {cut_share}")
-        self.chunk_size = chunk_size
         self.cut_share = cut_share
-        self.encoder = encoder
+
+    @property
+    def _of_encoder(self) -> str:
+        return self.encoder.fingerprint
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
             breaks = self.store.live("breaks", key_of(self.fingerprint, documents.key), lambda: self._breaks(documents))
-            return at_breaks(text, sentences_of(documents, self.store)[row], breaks[row], self.chunk_size)
+            return at_breaks(self._ruler(text), sentences_of(documents, self.store)[row], breaks[row], self.chunk_size)
 
         return {"chunks": self._chunks(documents, spans)}
 

@@ -1,24 +1,27 @@
 """Answers against reference answers: each metric takes the best over a query's references.
 
 An empty answer scores 0 (unless a reference is empty once normalised, which then matches). A query without references
-can't be measured: nan. Values run from 0 to 1.
+can't be measured: nan. Values run from 0 to 1. Words are those of any script; where there are no spaces, characters
+are words, as MLQA and DRCD have it (Lewis et al. 2020; Shao et al. 2018).
 """
 
 from __future__ import annotations
 
-import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+import regex
 
 from rag_opt.records import Scores
+from rag_opt.text import alphanumeric, apart, folded
 
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = regex.compile(r"\b(a|an|the)\b")
+PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")
 
 Pairwise = Callable[[str, str], float]
 
@@ -27,8 +30,9 @@ REMEMBERED = 50_000
 
 
 def normalised(text: str) -> list[str]:
-    """Lower case, no punctuation, no articles: the words that SQuAD compares (Rajpurkar et al. 2016)."""
-    return ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split()
+    """No case, no punctuation, no articles: the words that SQuAD compares (Rajpurkar et al. 2016)."""
+    found: list[str] = apart(ARTICLES.sub(" ", PUNCTUATION.sub("", folded(text)))).split()
+    return found
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -58,20 +62,29 @@ def rouge_l(answer: str, reference: str) -> float:
 @cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
 
-    tokenizer = DefaultTokenizer(use_stemmer=True)
-    # Most of its time goes into stemming the same words and reading the same references.
-    tokenizer.tokenize = lru_cache(REMEMBERED)(tokenizer.tokenize)
-    tokenizer._stemmer.stem = lru_cache(REMEMBERED)(tokenizer._stemmer.stem)
-    return RougeScorer(["rouge1", "rougeL"], tokenizer=tokenizer)
+    return RougeScorer(["rouge1", "rougeL"], tokenizer=_Stems())
+
+
+class _Stems:
+    """rouge-score's own reading of English, Porter's stems of words of more than three letters, in any script."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        # Most of its time goes into stemming the same words and reading the same references.
+        self.tokenize = lru_cache(REMEMBERED)(self._tokenize)
+        self._stem = lru_cache(REMEMBERED)(PorterStemmer().stem)
+
+    def _tokenize(self, text: str) -> list[str]:
+        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in alphanumeric(text)]
 
 
 def bleu(answer: str, reference: str) -> float:
     """Sentence BLEU-4 with exponential smoothing (Papineni et al. 2002; Chen and Cherry 2014, method 3), by nltk."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-    given, wanted = answer.split(), reference.split()
+    given, wanted = apart(answer).split(), apart(reference).split()
     if not given or not wanted:
         return float(given == wanted)
     order = min(4, len(given))
@@ -82,7 +95,8 @@ def chrf(answer: str, reference: str) -> float:
     """chrF2: F2 of character n-grams up to 6, spaces left out (Popović 2015, 2016), by sacrebleu."""
     if not answer.strip() or not reference.strip():
         return float(answer.strip() == reference.strip())
-    return float(_chrf().sentence_score(answer, [reference]).score) / 100
+    given, wanted = (unicodedata.normalize("NFC", text) for text in (answer, reference))
+    return float(_chrf().sentence_score(given, [wanted]).score) / 100
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections import Counter
 
@@ -208,3 +209,34 @@ def test_questions_that_share_no_word_are_counted_and_told_once(capsys: pytest.C
     assert line in store.said
     searched(["apples are red"], ["apples"], known := Store())
     assert not any("share no word" in each for each in known.said)
+
+
+def test_full_stops_of_every_script_end_a_sentence() -> None:
+    given_text = "水獭吃鱼。「它在哪？」在河边！\u200bهل هذا جمل؟ نعم. क्या? हाँ। नहीं॥ πΝαι. 3．14です．次"
+    assert text.sentences(given_text) == [
+        "水獭吃鱼。",
+        "「它在哪？」",
+        "在河边！",
+        "\u200bهل هذا جمل؟",
+        "نعم.",
+        "क्या?",
+        "हाँ।",
+        "नहीं॥",
+        "πΝαι.",
+        "3．14です．",
+        "次",
+    ]
+
+
+@given(ascii_texts)
+def test_tokens_of_ascii_are_words_and_marks(given_text: str) -> None:
+    assert text.count_tokens(given_text) == len(re.findall(r"\w+|[^\w\s]", given_text))
+    assert [given_text[start:end] for start, end in text.token_spans(given_text)] == re.findall(
+        r"\w+|[^\w\s]", given_text
+    )
+
+
+def test_tokens_are_characters_where_there_are_no_spaces() -> None:
+    assert text.count_tokens("水獭住在河边，吃Python 3。") == 11
+    assert text.count_tokens("แม่น้ำ") == 3
+    assert text.count_tokens("दिल्ली में") == text.count_tokens("new york") == 2
