@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from rag_opt.errors import StorageError
 from rag_opt.progress import say
+from rag_opt.stopping import Patience
 
 PATIENCE = 90.0
 """Seconds that a database may be locked, restarting or out of reach."""
@@ -93,11 +94,12 @@ def patient(call: Callable[P, T], seconds: float | None = None) -> Callable[P, T
     @wraps(call)
     def again(*args: P.args, **kwargs: P.kwargs) -> T:
         limit = PATIENCE if seconds is None else seconds
-        start, wait, said = time.monotonic(), 0.05, False
+        start, wait, said, stop = time.monotonic(), 0.05, False, Patience()
         while True:
             try:
                 return call(*args, **kwargs)
             except Exception as error:
+                stop.check()
                 waited = time.monotonic() - start
                 if not passing(error) or waited > limit:
                     raise

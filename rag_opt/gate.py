@@ -14,18 +14,19 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
 import sqlalchemy
 from filelock import FileLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from rag_opt.databases import engine_url, patient, sqlite_path
+from rag_opt.databases import engine_url, hidden, patient, sqlite_path
 from rag_opt.errors import LostError, StorageError
 from rag_opt.leases import abandoned
+from rag_opt.waiting import Wait, alone, taken
 
 GRACE = 5.0
 """Seconds after which a PostgreSQL session that is not there counts as ended: a server that restarts ends them all, and
@@ -39,6 +40,14 @@ KEEPALIVE = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keep
 
 TRIALS, MIRROR = "trials", "mlflow"
 """What one process does at a time: giving out trials, and making the mirror true."""
+
+DOES = {TRIALS: "is giving out a trial of this study", MIRROR: "is repairing this study in MLflow"}
+
+LOCK_TIMEOUT = 500
+"""Milliseconds of one step of a wait for PostgreSQL: each begins at the end of the queue."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""What PostgreSQL says when a lock was not had within lock_timeout."""
 
 CREATION = 0x7261675F
 """The first part of the advisory lock under which tables and studies are made."""
@@ -100,7 +109,7 @@ class FileGate(Gate):
         if not self._folder.is_dir():
             # To lock would be to make it again.
             raise LostError(f"{self._folder}: was removed, or moved, while the study ran")
-        with FileLock(self._folder / f"{at}.lock", poll_interval=0.005):
+        with alone(FileLock(self._folder / f"{at}.lock", poll_interval=0.005), DOES[at]):
             yield
 
     def kept(self) -> bool:
@@ -134,7 +143,7 @@ class PostgresGate(Gate):
 
     @contextmanager
     def alone(self, at: str = TRIALS) -> Iterator[None]:
-        with _held(self._engine, self._space, _number(at)) as self._turn:
+        with _held(self._engine, self._space, _number(at), DOES[at]) as self._turn:
             yield
 
     def kept(self) -> bool:
@@ -204,7 +213,7 @@ def creating(url: str) -> Iterator[None]:
         try:
             _folder(path).mkdir(parents=True, exist_ok=True)
             lock = FileLock(_folder(path) / "creating.lock")
-            lock.acquire()
+            taken(lock, f"opens {path}")
         except OSError as error:
             raise StorageError(
                 f"{path.parent}: can't be written: {error.strerror}; choose another place with studies_dir="
@@ -215,24 +224,19 @@ def creating(url: str) -> Iterator[None]:
             lock.release()
         return
     engine = _session_engine(url)
-    with _held(engine, CREATION, 0):
+    with _held(engine, CREATION, 0, f"makes tables in {hidden(url)}"):
         yield
     engine.dispose()
 
 
 @contextmanager
-def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[sqlalchemy.Connection]:
-    """An advisory lock, in a session of its own so that it ends with it; gives the session."""
-    lock = sqlalchemy.text("select pg_advisory_lock(:a, :b)")
-    values = dict(zip("ab", names, strict=True))
+def _held(engine: sqlalchemy.Engine, first: int, second: int, does: str) -> Iterator[sqlalchemy.Connection]:
+    """An advisory lock, in a session of its own so that it ends with it; gives the session.
 
-    @patient
-    def taken() -> sqlalchemy.Connection:
-        connection = engine.connect()
-        connection.execute(lock, values)
-        return connection
-
-    connection = taken()
+    Whoever has it before `does` something.
+    """
+    values = {"a": first, "b": second}
+    connection = patient(_locked)(engine, values, Wait(does, lambda: _holder(engine, values)))
     try:
         yield connection
     finally:
@@ -241,12 +245,41 @@ def _held(engine: sqlalchemy.Engine, *names: int) -> Iterator[sqlalchemy.Connect
             connection.close()
 
 
+def _locked(engine: sqlalchemy.Engine, values: Mapping[str, int], wait: Wait) -> sqlalchemy.Connection:
+    connection = engine.connect()
+    connection.execute(sqlalchemy.text(f"set lock_timeout = {LOCK_TIMEOUT}"))
+    while True:
+        try:
+            connection.execute(sqlalchemy.text("select pg_advisory_lock(:a, :b)"), dict(values))
+            return connection
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+                raise
+        wait.step()
+
+
+def _holder(engine: sqlalchemy.Engine, values: Mapping[str, int]) -> str:
+    """Whose session has an advisory lock."""
+    wanted = sqlalchemy.text(
+        "select application_name || ', connected ' || date_trunc('second', backend_start) "
+        "from pg_locks join pg_stat_activity using (pid) where locktype = 'advisory' and granted and objsubid = 2 "
+        "and pg_locks.database = (select oid from pg_database where datname = current_database()) "
+        "and classid = cast(:a as bigint)::oid and objid = cast(:b as bigint)::oid"
+    )
+    with suppress(SQLAlchemyError), engine.connect() as connection:
+        unsigned = {name: number & 0xFFFFFFFF for name, number in values.items()}
+        if found := connection.execute(wanted, unsigned).scalar():
+            return str(found)
+    return "another process"
+
+
 def _session_engine(url: str) -> sqlalchemy.Engine:
+    application = f"process {os.getpid()} on {socket.gethostname()}"[:63]
     return sqlalchemy.create_engine(
         engine_url(url),
         poolclass=sqlalchemy.pool.NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args={"options": KEEPALIVE, "connect_timeout": 10},
+        connect_args={"options": KEEPALIVE, "connect_timeout": 10, "application_name": application},
     )
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from rag_opt.artifacts import MANIFEST, TEMPORARY, remove, size_of
 from rag_opt.leases import oldest_lease, unless_busy
+from rag_opt.waiting import alone
 
 USAGE = "usage.json"
 NEVER = ("paces",)
@@ -130,7 +131,7 @@ def usage_of(root: Path) -> Usage:
 
 def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) -> None:
     """Add look-ups to those of all processes."""
-    with FileLock(root / f"{USAGE}.lock"):
+    with alone(FileLock(root / f"{USAGE}.lock"), f"is writing {root / USAGE}"):
         usage = usage_of(root)
         for name, counts in (("hits", hits), ("misses", misses)):
             for stage, count in counts.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rag_opt.progress import say
+from rag_opt.waiting import alone
 
 LOCKS = ".locks"
 LEASES = ".leases"
@@ -22,23 +22,13 @@ STRIPES = 64
 stage only waits for stages before it."""
 
 POLL = 0.02
-PATIENCE = 3.0
-"""Seconds of waiting for another process after which that is said."""
 
 
 @contextmanager
 def held(root: Path, stage: str, key: str) -> Iterator[None]:
     """Alone at work on this artifact, among all processes."""
-    lock = _lock(root, stage, key)
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        say(f"waiting for another process, which is making {stage}")
-        lock.acquire()
-    try:
+    with alone(_lock(root, stage, key), f"is making {stage}"):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -92,7 +82,7 @@ class Claims:
         """
         claim = FileLock(_made(self.folder) / f"{os.getpid()}-{secrets.token_hex(4)}.claim")
         note = Path(claim.lock_file).with_suffix(".json")
-        with FileLock(self.folder / "claims.lock", poll_interval=POLL):
+        with alone(FileLock(self.folder / "claims.lock", poll_interval=POLL), "is choosing what to compute"):
             taken = self._taken()
             mine = [name for name in wanted() if name not in taken][:limit]
             claim.acquire()

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from rag_opt.errors import StoreError
 from rag_opt.progress import say
+from rag_opt.waiting import STEP, alone, unlocked
 
 FILE = "replies.db"
 TABLES = """
@@ -111,16 +112,21 @@ class Replies:
         """The rows of a statement; a file that turns out to be damaged is put aside first."""
         with self._guard:
             try:
-                with self._base:
-                    return self._base.execute(statement, values).fetchall()
+                return self._done(statement, values)
             except sqlite3.OperationalError as error:
                 raise StoreError(f"store.path: {self._path} can't be read or written: {error}") from error
             except sqlite3.DatabaseError:
                 self._base.close()
                 self._put_aside()
                 self._base = self._opened()
-                with self._base:
-                    return self._base.execute(statement, values).fetchall()
+                return self._done(statement, values)
+
+    def _done(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        def tried() -> list[Any]:
+            with self._base:
+                return self._base.execute(statement, values).fetchall()
+
+        return unlocked(self._path, tried, BUSY)
 
     @contextmanager
     def alone(self, key: str) -> Iterator[None]:
@@ -131,7 +137,7 @@ class Replies:
             return
         (self.root / ".locks").mkdir(parents=True, exist_ok=True)
         path = self.root / ".locks" / f"reply-{key}.lock"
-        with FileLock(path):
+        with alone(FileLock(path), "is asking a model the same"):
             try:
                 yield
             finally:
@@ -147,12 +153,16 @@ class Replies:
             return _tables(sqlite3.connect(":memory:", check_same_thread=False))
         self.root.mkdir(parents=True, exist_ok=True)
         try:
-            return _tables(sqlite3.connect(self._path, timeout=BUSY, check_same_thread=False))
+            return self._connected()
         except sqlite3.OperationalError as error:
             raise StoreError(f"store.path: {self._path} can't be opened: {error}") from error
         except sqlite3.DatabaseError:
             self._put_aside()
-            return _tables(sqlite3.connect(self._path, timeout=BUSY, check_same_thread=False))
+            return self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        base = sqlite3.connect(self._path, timeout=STEP, check_same_thread=False)
+        return unlocked(self._path, lambda: _tables(base), BUSY)
 
     def _put_aside(self) -> None:
         aside = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")

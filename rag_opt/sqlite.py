@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.errors import StorageError
+from rag_opt.waiting import STEP, unlocked
 
 BUSY_SECONDS = 90
 
@@ -20,33 +21,33 @@ def check_sqlite(path: Path) -> None:
     if path.exists() and path.stat().st_size == 0:
         raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-            found = connection.execute("PRAGMA quick_check").fetchone()[0]
+        with closing(sqlite3.connect(path, timeout=STEP)) as connection:
+
+            def ask(statement: str) -> list[Any]:
+                return unlocked(path, lambda: connection.execute(statement).fetchall(), BUSY_SECONDS)
+
+            found = ask("PRAGMA quick_check")[0][0]
             if found != "ok":
                 raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {row[0] for row in ask("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and "studies" not in tables:
                 raise StorageError(f"{path}: this database is no Optuna study; choose another name=<study name>")
-            connection.execute("PRAGMA journal_mode=WAL")
+            ask("PRAGMA journal_mode=WAL")
             # A file that can't be written says so here, not in the first trial.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
-            connection.execute("ROLLBACK")
+            ask("BEGIN IMMEDIATE")
+            ask("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
+            ask("ROLLBACK")
     except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            raise StorageError(
-                f"{path}: another program holds its lock for {BUSY_SECONDS} s already; end that, then try again"
-            ) from error
         raise StorageError(
             f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
         ) from error
 
 
 def engine_options(is_sqlite: bool) -> dict[str, Any]:
-    return {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
+    return {"connect_args": {"timeout": STEP}} if is_sqlite else {"pool_pre_ping": True}
 
 
-def begin_at_once(engine: sqlalchemy.Engine) -> None:
+def begin_at_once(engine: sqlalchemy.Engine, path: Path) -> None:
     """Take SQLite's write lock when a transaction begins: taking it later is what makes writers fail."""
 
     @sqlalchemy.event.listens_for(engine, "connect")
@@ -55,7 +56,12 @@ def begin_at_once(engine: sqlalchemy.Engine) -> None:
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        raw: Any = connection.connection.driver_connection
+        try:
+            unlocked(path, lambda: raw.execute("BEGIN IMMEDIATE"), BUSY_SECONDS)
+        except sqlite3.Error:
+            # What else is wrong is raised as SQLAlchemy raises it.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     # Connections made so far don't know of this.
     engine.dispose()

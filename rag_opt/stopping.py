@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
@@ -18,6 +19,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM."""
 
 
+LAST_WAIT = 1.0
+"""Seconds that a process which is to stop still waits for others, to give its trial back."""
+
+
 class Stopping:
     """Within it, signals stop the study; `gentle` says whether a first Ctrl-C may wait for the end of a batch."""
 
@@ -25,10 +30,11 @@ class Stopping:
         self.always = always
         self.asked = False
         self.gentle = False
-        self._raised: KeyboardInterrupt | None = None
+        self.raised: KeyboardInterrupt | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        _open.append(self)
         if threading.current_thread() is threading.main_thread():
             # Who starts a command in a shell's background has it ignore Ctrl-C; a worker is told by us, not by a key.
             if self.always or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -37,13 +43,14 @@ class Stopping:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _open.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when Ctrl-C was pressed, and again what a signal raised where Python ignores it."""
-        if self._raised is not None:
-            raise self._raised
+        if self.raised is not None:
+            raise self.raised
         if self.asked:
             raise KeyboardInterrupt
 
@@ -58,5 +65,30 @@ class Stopping:
 
     def _stop(self, error: KeyboardInterrupt) -> None:
         # Raised within a destructor or a callback of C code it is lost: `check` raises it again.
-        self._raised = error
+        self.raised = error
         raise error
+
+
+class Patience:
+    """A wait's, which begins now: it ends when a stop is asked for. One that begins later is short."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._asked_before = asked() is not None
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt when the wait is over."""
+        stop = asked()
+        if stop is not None and not (self._asked_before and time.monotonic() - self._start < LAST_WAIT):
+            raise stop
+
+
+def asked() -> KeyboardInterrupt | None:
+    """What ends the study of this process, once that was asked for."""
+    for stopping in _open:
+        if stopping.raised is not None or stopping.asked:
+            return stopping.raised or KeyboardInterrupt()
+    return None
+
+
+_open: list[Stopping] = []

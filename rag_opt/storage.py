@@ -25,6 +25,7 @@ from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.lost import Guard
 from rag_opt.progress import say
 from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
+from rag_opt.waiting import taken
 
 FINGERPRINTS = "rag_opt:fingerprints"
 SNAPSHOT = "rag_opt:sampler_state"
@@ -63,7 +64,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / "study.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        taken(lock, f"writes the report of {folder}")
     except OSError as error:
         raise StudyError(
             f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir="
@@ -129,7 +130,7 @@ def _storage(url: str, database: Path | None) -> PatientStorage:
     if database is not None:
         storage.guard = Guard(database)
         storage.guard.watch(storage.engine)
-        begin_at_once(storage.engine)
+        begin_at_once(storage.engine, database)
     return storage
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, quoted
-from rag_opt.errors import LostError, RagOptError, StudyError
+from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.hiding import hide
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.terminal import complain
@@ -102,8 +102,8 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
             return _finished(plan, study, gate, screen, tracker)
         except BaseException as error:
             if tracker:
-                # Runs can't be compared with the trials of a file that is lost.
-                with suppress(LostError), gate.alone(MIRROR):
+                # A file that is lost can't be read, nor one that others keep from a process which is to end.
+                with suppress(StorageError, KeyboardInterrupt), gate.alone(MIRROR):
                     tracker.reconcile(study, gate)
                 tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
             raise

@@ -33,6 +33,7 @@ from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
 from rag_opt.settings import trial_folder
 from rag_opt.storage import ledger_of
+from rag_opt.waiting import alone
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
@@ -291,7 +292,7 @@ def _made_by_one(uri: str) -> Iterator[None]:
         return
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with alone(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
         yield
 
 
