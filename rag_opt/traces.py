@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from mlflow import MlflowClient
@@ -20,6 +21,7 @@ from mlflow.entities import SpanType
 from rag_opt.components.request import Request
 from rag_opt.evaluate import Questions
 from rag_opt.pipelines import Part, Products, RagPipeline, Step
+from rag_opt.progress import say
 from rag_opt.records import Answers, Queries, Query, Rankings, Searches
 from rag_opt.replies import Reply
 from rag_opt.store import Store
@@ -40,6 +42,9 @@ ENVIRONMENT = {
 }
 
 
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
 @dataclass(frozen=True)
 class Tracer:
     """Writes traces into one experiment of a tracking server or file."""
@@ -54,6 +59,7 @@ class Tracer:
 
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        prepare_export()
         mlflow.set_tracking_uri(client.tracking_uri)
         return cls(client, experiment_id)
 
@@ -133,6 +139,26 @@ class Tracer:
         )
         end = begin + max(1, int(1e9 * reply.seconds))
         self.client.end_span(trace, span.span_id, outputs={"content": reply.text}, end_time_ns=end)
+
+
+def prepare_export() -> None:
+    """See that traces are exported as the environment asks for; where they can't be, MLflow keeps them all the same.
+
+    One exporter that can't be made would lose them altogether.
+    """
+    from mlflow.tracing.utils.otlp import get_otlp_exporter, should_use_otlp_exporter
+
+    if not should_use_otlp_exporter():
+        return
+    if not any(name in os.environ for name in PROTOCOLS):
+        # MLflow takes gRPC for the default, whether there is anything here that speaks it or not.
+        os.environ[PROTOCOLS[0]] = "grpc" if find_spec("opentelemetry.exporter.otlp.proto.grpc") else "http/protobuf"
+    try:
+        get_otlp_exporter().shutdown()
+    except Exception as error:
+        # A protocol that is none, a package that is lacking, an address that can't be one.
+        os.environ["MLFLOW_ENABLE_OTLP_EXPORTER"] = "false"
+        say(f"traces are kept in MLflow, but not exported: {error}"[:300])
 
 
 STAGE_OF = {SpanType.PARSER: "query", SpanType.RERANKER: "reranker", SpanType.LLM: "generator"}

@@ -12,8 +12,31 @@ Prompt = Mapping[str, str]
 
 Messages = tuple[tuple[str, str], ...]
 FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
-TAGS = ("question", "documents", "document", "answer", "reference", "existing")
-TAG = re.compile(rf"<(?=/?(?:{'|'.join(TAGS)})\b)", re.IGNORECASE)
+TAGS = ("question", "documents", "document", "answer", "reference", "existing", "think", "thinking")
+UNSEEN = (
+    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\ufe00-\ufe0f\ufeff]*"
+)
+"""Space and what has no shape, which a model reads over."""
+
+WIDE = 0xFEE0
+"""How far the full-width form of a character of ASCII stands from it."""
+
+
+def _spelt(name: str) -> str:
+    """The pattern of a tag's name in either width, with unseen characters between its letters; case is ignored."""
+    return UNSEEN.join(f"[{letter}{chr(ord(letter) + WIDE)}]" for letter in name)
+
+
+_NAME = rf"(?:{'|'.join(map(_spelt, TAGS))})(?![^\W_])"
+_BRACKET = "(?:[<\uff1c\ufe64\u2039\u3008\u27e8]|&lt;|&#0*60;|&#x0*3c;)"
+_SLASH = r"[/\\\uff0f\u2044\u2215]"
+_MARK = r"(?:\|[\w ]{1,40}\||\uff5c[\w\u2581 ]{1,40}\uff5c)>"
+TAG = re.compile(
+    rf"{_BRACKET}(?={_NAME}|(?:{UNSEEN}{_SLASH})+{UNSEEN}{_NAME}|{UNSEEN}{_NAME}[^<>\uff1c\uff1e]{{0,80}}[>\uff1e]|{_MARK})",
+    re.IGNORECASE,
+)
+"""The bracket of what could open or close a tag of ours however it is spelt, or of a chat template's own <|im_end|>."""
 
 
 def check(prompt: Prompt, fields: Mapping[str, Iterable[str]]) -> None:

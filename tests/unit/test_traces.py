@@ -1,0 +1,90 @@
+"""Traces that are exported: by the protocol that the environment names, and kept in MLflow whatever comes of that."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rag_opt.traces import ENVIRONMENT, PROTOCOLS, Tracer
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+SET = (ENDPOINT, *PROTOCOLS, *ENVIRONMENT, "MLFLOW_ENABLE_OTLP_EXPORTER")
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[str]]]:
+    """An address that takes traces by HTTP, and the content types of those it got."""
+    got: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            got.append(str(self.headers["Content-Type"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/traces", got
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def tracing(monkeypatch) -> Iterator[None]:
+    """An environment without a word about traces, and MLflow's tracing made anew in it, and again afterwards."""
+    from mlflow.tracing.provider import reset
+
+    for name in SET:
+        monkeypatch.setenv(name, "")
+        del os.environ[name]
+    reset()
+    yield
+    reset()
+
+
+def traced(folder: Path) -> int:
+    """How many traces MLflow has after one was written."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    tracer = Tracer.opened(client, client.create_experiment("traces"))
+    root = client.start_trace(name="question", inputs={"question": "Who?"}, experiment_id=tracer.experiment_id)
+    client.end_trace(root.trace_id, outputs={"answer": "Ada"})
+    tracer.flush()
+    return len(client.search_traces(locations=[tracer.experiment_id]))
+
+
+def test_traces_by_http_arrive_and_are_kept(tmp_path: Path, tracing: None, collector, monkeypatch, said) -> None:
+    url, got = collector
+    monkeypatch.setenv(ENDPOINT, url)
+    monkeypatch.setenv(PROTOCOLS[0], "http/protobuf")
+    assert traced(tmp_path) == 1
+    from mlflow.tracing.provider import provider
+
+    provider.get().force_flush()
+    assert got == ["application/x-protobuf"]
+    assert said() == []
+
+
+@pytest.mark.parametrize(("protocol", "told"), [("http/json", "Unsupported OTLP protocol"), ("http/protobuf", "HTTP")])
+def test_traces_that_can_not_be_exported_are_kept_and_that_is_said(
+    tmp_path: Path, tracing: None, monkeypatch, said, protocol: str, told: str
+) -> None:
+    import sys
+
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9/v1/traces")
+    monkeypatch.setenv(PROTOCOLS[1], protocol)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    assert traced(tmp_path) == 1
+    (line,) = said()
+    assert line.startswith("traces are kept in MLflow, but not exported: ")
+    assert told in line
