@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rag_opt import environment
+from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StorageError, StudyError
 
 TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
@@ -51,6 +52,7 @@ def _copied(path: Path, target: Path) -> int:
         return int(copy.execute(TRIALS).fetchone()[0])
 
 
+@piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.backup", description=__doc__)

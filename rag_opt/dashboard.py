@@ -20,6 +20,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rag_opt import environment
+from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.own_pages import HOST, PATH, READING, refusal
 from rag_opt.terminal import complain
@@ -155,6 +156,7 @@ def mlflow_beside(database: Path) -> Iterator[str]:
         process.kill()
 
 
+@piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.dashboard", description=__doc__)

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rag_opt.endings import piped
+
 QUIET = {
     "HAYSTACK_TELEMETRY_ENABLED": "False",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -59,10 +61,10 @@ def no_collection() -> Iterator[None]:
 
 def leave() -> None:
     """End the process at once, what was registered for its end done: freeing every object first takes two seconds."""
-    atexit._run_exitfuncs()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with piped():
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        sys.stderr.flush()
     os._exit(0)
 
 

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rag_opt import environment
+from rag_opt.endings import INTERRUPTED, piped
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.terminal import complain, console
 
 SAMPLERS = "random,greedy,tpe,gp,rag"
-INTERRUPTED = 130
 NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
 
 
+@piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     form = argparse.RawDescriptionHelpFormatter

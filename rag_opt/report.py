@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt import environment
+from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.terminal import complain, console
 
@@ -136,6 +137,7 @@ def reported(folder: Path, storage: str | None = None) -> Path:
     return folder / PAGE
 
 
+@piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.report", description=__doc__)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
 from rag_opt.config import checked, parse
+from rag_opt.endings import ReaderGone, piped, status_of
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.settings import settings_of
-from rag_opt.stopping import Terminated
 from rag_opt.terminal import complain
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 class Refused(SystemExit):
@@ -31,8 +30,13 @@ class Refused(SystemExit):
 def run_hydra(task: Callable[[], Any]) -> None:
     """Check the command line, run the Hydra main function, and end with its status.
 
-    0, 2 (refused), 130 or 143 (stopped by Ctrl-C or SIGTERM).
+    0, 2 (refused), 130, 143 or 129 (stopped by Ctrl-C, SIGTERM or SIGHUP), 141 (nobody reads what it says).
     """
+    with piped():
+        _run(task)
+
+
+def _run(task: Callable[[], Any]) -> None:
     args = get_args_parser().parse_args()
     try:
         _check_options(args)
@@ -46,9 +50,13 @@ def run_hydra(task: Callable[[], Any]) -> None:
         sys.exit(_said(refused.error))
     except RagOptError as error:
         sys.exit(_said(error))
+    except ReaderGone:
+        raise
     except KeyboardInterrupt as stop:
-        print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
-        sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+        # The terminal may be gone.
+        with suppress(OSError):
+            print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
+        sys.exit(status_of(stop))
 
 
 def _check_options(args: Any) -> None:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM, as a study takes them.
+"""Ctrl-C, SIGTERM and SIGHUP, as a study takes them.
 
-Ctrl-C once lets a trial finish the batch of questions that it is at, twice stops it now; SIGTERM stops it now. The
-trial's place is given back, so that the same command goes on.
+Ctrl-C once lets a trial finish the batch of questions that it is at, twice stops it now; SIGTERM and SIGHUP stop it
+now. The trial's place is given back, so that the same command goes on.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ import time
 from types import FrameType
 from typing import Any, Self
 
+from rag_opt.endings import HungUp, Terminated, silence
 from rag_opt.progress import say
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM."""
-
 
 LAST_WAIT = 1.0
 """Seconds that a process which is to stop still waits for others, to give its trial back."""
@@ -40,6 +36,10 @@ class Stopping:
             if self.always or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupted)
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminated)
+            # Ignored under nohup, and unknown to Windows.
+            hangup = getattr(signal, "SIGHUP", None)
+            if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+                self._before[hangup] = signal.signal(hangup, self._hung_up)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,6 +62,10 @@ class Stopping:
 
     def _terminated(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
         self._stop(Terminated())
+
+    def _hung_up(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
+        silence()
+        self._stop(HungUp())
 
     def _stop(self, error: KeyboardInterrupt) -> None:
         # Raised within a destructor or a callback of C code it is lost: `check` raises it again.

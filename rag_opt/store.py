@@ -44,6 +44,7 @@ from rag_opt.artifacts import (
     write_folder,
     write_table,
 )
+from rag_opt.endings import piped
 from rag_opt.errors import StoreError
 from rag_opt.inventory import Artifact, add_usage, artifacts, evicted, readable, usage_of
 from rag_opt.leases import Lease, held
@@ -293,6 +294,7 @@ def shown(root: Path) -> Grid:
     return grid
 
 
+@piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: show what is kept, or prune it."""
     parser = argparse.ArgumentParser(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
+from rag_opt.endings import ReaderGone, silence
 from rag_opt.hiding import hide
 
 if TYPE_CHECKING:
@@ -62,5 +63,10 @@ def console(file: TextIO | None = None) -> Console:
             for segment in super().render(renderable, options):
                 text, style, control = segment
                 yield segment if control else Segment(visible(text), style)
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            silence()
+            raise ReaderGone
 
     return Careful(file=file or sys.stdout, highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rag_opt import enough
 from rag_opt.databases import sqlite_path
+from rag_opt.endings import Terminated
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.launchers import REFUSED, End, cores
 from rag_opt.places import measured
@@ -21,7 +22,6 @@ from rag_opt.processes import crew_of
 from rag_opt.progress import Line
 from rag_opt.session import AtWork
 from rag_opt.spending import Spending
-from rag_opt.stopping import Terminated
 from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Moment
 from rag_opt.telling import best, told
 from rag_opt.trust import build, plain

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from rag_opt.endings import Terminated
 from rag_opt.errors import StorageError
 from rag_opt.gate import DOES, TRIALS, gate_of
-from rag_opt.stopping import Stopping, Terminated
+from rag_opt.stopping import Stopping
 from rag_opt.study import run
 from rag_opt.waiting import holder, taken
 from tests.faults.conftest import Figure

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
-from rag_opt.stopping import Stopping, Terminated
+from rag_opt.endings import HungUp, ReaderGone, Terminated, piped
+from rag_opt.shell import run_hydra
+from rag_opt.stopping import Stopping
 
 
 class Loud:
@@ -22,3 +25,43 @@ def test_a_signal_that_arrives_where_exceptions_are_ignored_is_not_lost() -> Non
         del loud
         with pytest.raises(Terminated):
             stopping.check()
+
+
+def test_a_hangup_stops_as_sigterm_does_and_is_ignored_under_nohup() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Stopping(), pytest.raises(HungUp):
+            os.kill(os.getpid(), signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with Stopping() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            stopping.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [(KeyboardInterrupt(), 130), (Terminated(), 143), (HungUp(), 129), (ReaderGone(), 141), (BrokenPipeError(), 141)],
+)
+def test_the_exit_status_is_the_signals(monkeypatch, capsys, stop: BaseException, status: int) -> None:
+    def task() -> None:
+        raise stop
+
+    monkeypatch.setattr(sys, "argv", ["study"])
+    with pytest.raises(SystemExit) as caught:
+        run_hydra(task)
+    assert caught.value.code == status
+    assert ("nothing is lost" in capsys.readouterr().err) == (status != 141)
+
+
+def test_what_no_one_reads_ends_a_command(monkeypatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as caught, piped():
+            print("lost")
+        assert caught.value.code == 141
+        print("nowhere, without an error", flush=True)

@@ -1,0 +1,67 @@
+"""What ends a command from outside, each with the exit status that a shell expects of it (128 and the signal)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+INTERRUPTED = 130
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+    status = 143
+
+
+class HungUp(Terminated):
+    """SIGHUP: the terminal is gone."""
+
+    status = 129
+
+
+class ReaderGone(Terminated):
+    """Whoever read what is written has enough, as `head` has: SIGPIPE."""
+
+    status = 141
+
+
+def status_of(stop: KeyboardInterrupt) -> int:
+    """The exit status; Ctrl-C's where it is none of ours."""
+    return stop.status if isinstance(stop, Terminated) else INTERRUPTED
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """Within it a reader that goes away ends the command without a word."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, ReaderGone):
+        silence()
+        sys.exit(ReaderGone.status)
+
+
+def silence() -> None:
+    """What is still written, also when Python ends, goes nowhere where its reader or its terminal is gone."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if _gone(stream):
+                # What it holds it would write again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _gone(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    except OSError as error:
+        return error.errno == errno.EIO
+    # A terminal that was hung up is a device still, but a terminal no more.
+    return os.fstat(stream.fileno()).st_rdev not in (0, Path(os.devnull).stat().st_rdev) and not stream.isatty()

@@ -1,0 +1,65 @@
+"""A closed pipe and a terminal that is gone end a study as SIGTERM does: its trial is given back, no traceback."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from rag_opt.storage import INTERRUPTED
+from tests.faults.conftest import Figure
+from tests.faults.test_copies import file_of
+from tests.integration.commands import command
+
+
+@contextmanager
+def by_pipe(words: list[str]) -> Iterator[tuple[subprocess.Popen, int]]:
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    yield process, os.dup(process.stdout.fileno())
+    process.stdout.close()
+
+
+@contextmanager
+def on_a_terminal(words: list[str]) -> Iterator[tuple[subprocess.Popen, int]]:
+    ours, theirs = os.openpty()
+
+    def terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    # Not "dumb": a live line is drawn.
+    process = subprocess.Popen(
+        command(*words),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        env=os.environ | {"TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=terminal,
+    )
+    os.close(theirs)
+    yield process, ours
+
+
+@pytest.mark.parametrize(("opened", "status"), [(by_pipe, 141), (on_a_terminal, 129)], ids=["pipe", "terminal"])
+def test_a_reader_that_goes_away_ends_a_study(words, opened, status: int, figure: Figure) -> None:
+    with opened([*words, "n_trials=3000"]) as (process, end):
+        told = b""
+        # On a terminal a bar stands in front of the trial that it is at.
+        while b"trial 3" not in told:
+            told += os.read(end, 4096)
+        os.close(end)
+        if status == 141:
+            process.stdout.close()
+        assert process.wait(60) == status
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{file_of(words)}")
+    assert study.get_trials(states=(TrialState.RUNNING,)) == []
+    last = study.trials[-1]
+    assert last.state == TrialState.COMPLETE or INTERRUPTED in last.user_attrs
+    assert not [t for t in study.get_trials(states=(TrialState.FAIL,)) if INTERRUPTED not in t.user_attrs]
+    assert len(study.trials) < 3000
+    figure("a command that is ended gives its trial back", f"exit status {status}, 0 RUNNING, 0 failed trials")
