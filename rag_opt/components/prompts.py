@@ -31,7 +31,7 @@ def _spelt(name: str) -> str:
 _NAME = rf"(?:{'|'.join(map(_spelt, TAGS))})(?![^\W_])"
 _BRACKET = "(?:[<\uff1c\ufe64\u2039\u3008\u27e8]|&lt;|&#0*60;|&#x0*3c;)"
 _SLASH = r"[/\\\uff0f\u2044\u2215]"
-_MARK = r"(?:\|[\w ]{1,40}\||\uff5c[\w\u2581 ]{1,40}\uff5c)>"
+_MARK = r"(?:\|\w{1,40}\||\uff5c[\w\u2581]{1,40}\uff5c)>"
 TAG = re.compile(
     rf"{_BRACKET}(?={_NAME}|(?:{UNSEEN}{_SLASH})+{UNSEEN}{_NAME}|{UNSEEN}{_NAME}[^<>\uff1c\uff1e]{{0,80}}[>\uff1e]|{_MARK})",
     re.IGNORECASE,
