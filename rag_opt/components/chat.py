@@ -13,7 +13,7 @@ from rag_opt.components.ranking import say_once
 from rag_opt.components.request import (
     TOKENS_A_WORD,
     Request,
-    least_tokens,
+    cut_short,
     tokens_of,
     told_short,
     told_size,
@@ -154,7 +154,7 @@ class Chat(Part):
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)
-        if reply.tokens_in < least_tokens(request):
+        if cut_short(request, reply.tokens_in):
             say_once(self.store, f"{stage}: {told_short(request, reply.tokens_in)}")
         return reply if reply.text is None else replace(reply, text=valid(reply.text))
 

@@ -17,6 +17,9 @@ TOKENS_A_WORD = 1.3
 MESSAGE_TOKENS = 4
 """What a message costs beside its text."""
 
+SMALLEST_WINDOW = 64
+"""Tokens that every model reads."""
+
 REPEATED = re.compile(r"(\S)\1+|\s+")
 LONGEST_TOKEN = 12
 """Characters of a text, runs of the same one counted once, of which every tokenizer makes a token or more."""
@@ -91,6 +94,11 @@ def least_tokens(request: Request) -> int:
     texts = [text for _, text in request.messages]
     letters = sum(len(REPEATED.sub(" ", text)) for text in texts)
     return max(sum(len(text.split()) for text in texts) // 2, letters // LONGEST_TOKEN)
+
+
+def cut_short(request: Request, read: int) -> bool:
+    """Whether a model has read fewer tokens than the request can have: its beginning, or its end, was cut off."""
+    return SMALLEST_WINDOW <= least_tokens(request) > read
 
 
 def told_size(request: Request) -> str:

@@ -240,7 +240,8 @@ def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
             shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
             # The same for all batches, so that failures in a row are counted.
             asked = seen.memory.setdefault("judges", judges.on(seen.store))
-            seen.judging[aspect] = asked.verdicts(aspect, shown)
+            earlier = seen.memory.setdefault(f"grades: {aspect}", [])
+            seen.judging[aspect] = asked.telling(aspect, asked.verdicts(aspect, shown), earlier)
         found = seen.judging[aspect]
         return found.spread if spread else found.grades
 

@@ -2,7 +2,8 @@
 
 A verdict that can't be read is asked for again, then missing. Verdicts are kept by the judge, its prompt and what it
 was shown, so the same thing is judged once. With `repeats` the judge is asked so many times, each with another seed:
-the mean is the grade, the spread is the judge's own noise.
+the mean is the grade, the spread is the judge's own noise. A judge that gives every answer the same grade is shown a
+right and a wrong one: if it can't tell these apart, its grades measure nothing and are missing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
+from rag_opt.components.ranking import say_once
 from rag_opt.components.request import Request, Sampling, check_model
 from rag_opt.components.spoken import whole_number
 from rag_opt.components.talks import Talk
@@ -47,6 +49,15 @@ class Shown:
     references: tuple[str, ...]
     answer: str | None
     documents: Sequence[str]
+
+
+SAME = 10
+"""Equal grades, and no other, after which a judge is put to the test."""
+
+QUESTION, RIGHT, WRONG = "What is the capital of France?", "Paris is the capital of France.", "Bananas are yellow."
+TEST = tuple(Shown(QUESTION, (RIGHT,), said, (RIGHT,)) for said in (RIGHT, WRONG))
+READING_TEST = tuple(Shown(QUESTION, (RIGHT,), RIGHT, (said,)) for said in (RIGHT, WRONG))
+"""The same for a judge of documents."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,27 @@ class Judges:
         means = [np.mean(found) if found else np.nan for found in talks.results]
         spread = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in talks.results]
         return Verdicts(np.array(means, np.float64), np.array(spread, np.float64), talks.usage)
+
+    def telling(self, aspect: str, found: Verdicts, earlier: list[float]) -> Verdicts:
+        """The verdicts, unmeasured where the judge has given nothing but one grade and would give it to anything.
+
+        `earlier` are the grades of this evaluation so far, to which these are added.
+        """
+        earlier += [float(grade) for grade in found.grades if not np.isnan(grade)]
+        store = self.chat.store
+        if len(earlier) < SAME or len({*earlier}) > 1 or store.rehearsal is not None:
+            return found
+        right, wrong = self.verdicts(aspect, TEST if "answer" in FIELDS[aspect] else READING_TEST).grades
+        if not wrong >= right:
+            return found
+        why = (
+            f"{self.model} gives {earlier[0]:g} to whatever it is shown, also {right:g} to a right and {wrong:g} to a "
+            "wrong one, so its grades measure nothing; choose another judge.model, or another objective"
+        )
+        store.troubles[f"judge {aspect}"] = why
+        say_once(store, f"judge {aspect}: {why}")
+        nothing = np.full(len(found.grades), np.nan)
+        return replace(found, grades=nothing, spread=nothing)
 
     def _grades(self, talk: Talk, aspect: str, shown: Shown) -> list[int]:
         """One grade a repeat; [] unless all could be had."""

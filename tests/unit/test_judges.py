@@ -18,7 +18,7 @@ from rag_opt.components.talks import ATTEMPTS
 from rag_opt.errors import ComponentError
 from rag_opt.metrics import own
 from rag_opt.metrics.adapters import by_evaluator, by_scorer, number_of
-from rag_opt.metrics.judges import FIELDS, Judges, Shown, graded
+from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, graded
 from rag_opt.metrics.own import Case
 from rag_opt.store import Store
 from tests.unit.hostile import HOSTILE
@@ -250,6 +250,56 @@ def test_a_grade_depends_on_model_prompt_and_repeats() -> None:
     assert version() == version()
     assert len({version(), *changed}) == 5
     assert version("faithfulness") == version("faithfulness", prompts=other)
+
+
+# ---- judges that measure nothing
+
+
+def by_rule(grade: Callable[[str], int]) -> Scripted:
+    """A judge that grades by what it is shown."""
+    return Scripted(lambda request: verdict(grade(text_of(request))))
+
+
+@pytest.mark.parametrize("aspect", EVERY)
+def test_a_judge_that_gives_one_grade_to_everything_measures_nothing(store: Store, said, aspect: str) -> None:
+    chat = by_rule(lambda _: 1)
+    mine = judges(chat, store)
+    given, earlier = [shown(question=str(number)) for number in range(SAME // 2)], []
+    first = mine.telling(aspect, mine.verdicts(aspect, given), earlier)
+    assert same(first.grades, [1] * (SAME // 2))
+    for _ in range(2):
+        found = mine.telling(aspect, mine.verdicts(aspect, given), earlier)
+        assert same(found.grades, [math.nan] * (SAME // 2))
+    (line,) = said()
+    assert line.startswith(
+        f"judge {aspect}: model gives 1 to whatever it is shown, also 1 to a right and 1 to a wrong one"
+    )
+    assert "measure nothing" in store.troubles[f"judge {aspect}"]
+    assert len(chat.requests) == SAME // 2 + 2
+
+
+@pytest.mark.parametrize("aspect", EVERY)
+def test_answers_that_are_all_right_keep_their_grade(store: Store, said, aspect: str) -> None:
+    mine = judges(by_rule(lambda text: 1 if "Bananas" in text else 5), store)
+    given = [shown(question=str(number)) for number in range(SAME)]
+    assert same(mine.telling(aspect, mine.verdicts(aspect, given), []).grades, [5] * SAME)
+    assert said() == []
+
+
+def test_a_judge_whose_grades_vary_is_not_put_to_the_test(store: Store) -> None:
+    chat = by_rule(lambda text: 1 + ("7" in text))
+    mine = judges(chat, store)
+    given = [shown(question=str(number)) for number in range(2 * SAME)]
+    found = mine.telling("correctness", mine.verdicts("correctness", given), [])
+    assert same(found.grades, [1 + ("7" in str(number)) for number in range(2 * SAME)])
+    assert len(chat.requests) == 2 * SAME
+
+
+def test_a_judge_whose_test_brings_no_verdict_keeps_its_grades(store: Store) -> None:
+    chat = Scripted(lambda request: "no" if "France" in text_of(request) else verdict(2))
+    mine = judges(chat, store)
+    given = [shown(question=str(number)) for number in range(SAME)]
+    assert same(mine.telling("correctness", mine.verdicts("correctness", given), []).grades, [2] * SAME)
 
 
 # ---- hostile texts
