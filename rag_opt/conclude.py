@@ -26,6 +26,7 @@ from rag_opt.records import Dataset, Evaluation
 from rag_opt.recovery import lost
 from rag_opt.search_space import values_of, words
 from rag_opt.session import measured_config, replay_command
+from rag_opt.storage import INTERRUPTED
 from rag_opt.trust import plain
 
 TIMED = 3
@@ -68,7 +69,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         losses=_losses(plan, [evaluations[number] for number in pair]),
         commands=_commands(plan, given if front else None, bool(enough.line(study.user_attrs))),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
-        reason=next((str(trial.user_attrs["reason"]) for trial in trials if "reason" in trial.user_attrs), ""),
+        reason=_reason(trials),
         mermaid=plan.dev.pipeline(given).mermaid(),
         config=measured_config([*plan.dev.base, *given]),
         fingerprints=plan.fingerprints,
@@ -77,6 +78,12 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         paid=_paid(plan),
         noise=_noise(plan, [evaluations[number] for number in pair]),
     )
+
+
+def _reason(trials: Sequence[FrozenTrial]) -> str:
+    """Why the first trial failed that failed by itself; "" where none did."""
+    own = (trial for trial in trials if "reason" in trial.user_attrs and INTERRUPTED not in trial.user_attrs)
+    return next((str(trial.user_attrs["reason"]) for trial in own), "")
 
 
 def words_of(study: optuna.Study, number: int) -> list[str]:

@@ -10,7 +10,8 @@ RagOptError
 └── StudyError          a study that can't be opened
     ├── StorageError        its file or database
     │   └── LostError           its file was removed, moved or replaced while it was in use
-    └── DriftError          it was made with another dataset, space, objective or pipeline
+    ├── DriftError          it was made with another dataset, space, objective or pipeline
+    └── OutageError         what surrounds it fails for every configuration: disk, memory, network, a service
 
 A message is one to four lines: what happened, where, what was given, what to do.
 """
@@ -63,6 +64,10 @@ class LostError(StorageError):
 
 class DriftError(StudyError):
     """A study whose dataset, space, objective or pipeline is not the one it was made with."""
+
+
+class OutageError(StudyError):
+    """A study around which a disk, a service or something else fails for every configuration."""
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:

@@ -207,11 +207,15 @@ def _served(parts: Sequence[Observed]) -> dict[str, float]:
     return {stage: 1.0 - lost / max(1, asked) for stage, (asked, lost) in found.items()}
 
 
+class UncoveredError(ValueError):
+    """Too few questions were measured, or served by a stage: calls to a model may have failed for the others."""
+
+
 def check_served(evaluation: Evaluation, least: float) -> None:
-    """Raise ValueError where a stage did less than this share of its work: it is not what the configuration says."""
+    """Raise UncoveredError where a stage did less than this share of its work: its configuration was not measured."""
     for stage, share in evaluation.served.items():
         if share < least:
-            raise ValueError(
+            raise UncoveredError(
                 f"{stage} got {share:.0%} of what it asked its model for and went on without the rest, "
                 f"evaluation.coverage asks for {least:.0%}"
             )

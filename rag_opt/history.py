@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, Trials
+from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, OUTAGE, Trials
 
 BASELINE = "baseline"
 SEED = "seed"
@@ -146,7 +146,7 @@ def origins(study: optuna.Study) -> dict[str, int]:
 
 
 def counts_of(study: Trials) -> dict[str, int]:
-    """How many trials are complete, pruned, failed, repeated, interrupted and given up."""
+    """How many trials are complete, pruned, failed, repeated, interrupted, lost to an outage and given up."""
     trials = study.get_trials(deepcopy=False)
     apart = {REPEATS, INTERRUPTED, GIVEN_UP}
     states = Counter(trial.state for trial in trials if not apart & set(trial.user_attrs))
@@ -155,7 +155,8 @@ def counts_of(study: Trials) -> dict[str, int]:
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
         "repeated": repeats(study),
-        "interrupted": sum(INTERRUPTED in trial.user_attrs for trial in trials),
+        "interrupted": sum(INTERRUPTED in trial.user_attrs and OUTAGE not in trial.user_attrs for trial in trials),
+        "lost": sum(OUTAGE in trial.user_attrs for trial in trials),
         "given up": sum(GIVEN_UP in trial.user_attrs for trial in trials),
     }
 

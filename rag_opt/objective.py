@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 
 from rag_opt.config import prompt_of
 from rag_opt.errors import ConfigError, MetricError
+from rag_opt.evaluate import UncoveredError
 from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, Metric, judged, metric, own_metric, unmet
 from rag_opt.metrics.judges import FIELDS, Judges
-from rag_opt.records import Dataset
+from rag_opt.records import Dataset, Evaluation
 from rag_opt.trust import build, plain
 
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")
@@ -67,6 +68,21 @@ class Objective:
         """By target 1 where more is better, -1 where less is."""
         pairs = zip(self.names, self.directions, strict=True)
         return {name: 1.0 if direction == MAXIMIZE else -1.0 for name, direction in pairs}
+
+    def values(self, found: Evaluation) -> list[float]:
+        """The targets' means; raises UncoveredError where one speaks for too few questions, ValueError for inf."""
+        for name in (*self.names, *(constraint.metric for constraint in self.constraints)):
+            if found.coverage[name] < self.coverage:
+                raise UncoveredError(
+                    f"{name} could be measured for {found.coverage[name]:.0%} of its questions, evaluation.coverage "
+                    f"asks for {self.coverage:.0%}"
+                )
+        for name in self.names:
+            if not math.isfinite(found.means[name]):
+                raise ValueError(
+                    f"{name} is {found.means[name]}: it could not be measured for any question, or is infinite"
+                )
+        return [float(found.means[name]) for name in self.names]
 
     @property
     def fingerprint(self) -> str:

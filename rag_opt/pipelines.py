@@ -139,7 +139,8 @@ def _ran(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[st
         return dict(pipeline.run(inputs, include_outputs_from=names))
     except PipelineRuntimeError as error:
         if isinstance(error.__cause__, RagOptError | BudgetSpentError):
-            raise error.__cause__ from None
+            # What was behind it says whose failure it is.
+            raise error.__cause__ from error.__cause__.__cause__
         raise
 
 

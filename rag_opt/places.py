@@ -7,6 +7,7 @@ configuration where it was drawn already.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rag_opt import history
+from rag_opt import failures, history
 from rag_opt.gate import Gate, Life
 from rag_opt.history import BASELINE, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
@@ -24,15 +25,13 @@ from rag_opt.storage import (
     EARLIER_DEATHS,
     INTERRUPTED,
     ORIGIN,
+    RETRIES,
     Moment,
     drawn,
     interrupt,
     places_taken,
     snapshot_sampler,
 )
-
-RETRIES = "retries"
-"""User attribute: the number of the trial whose process ended before it, of the same configuration."""
 
 SEED_NUMBER = "seed"
 """User attribute: which of the configurations to begin with it is."""
@@ -49,7 +48,12 @@ class Places:
     study: optuna.Study
     gate: Gate
     crew: Crew
+    since: int = 0
+    """The first number that a trial of this session may have."""
     _doubtful: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.since = len(self.study.get_trials(deepcopy=False))
 
     def swept(self) -> Moment:
         """The trials as they are, those of dead processes ended."""
@@ -78,23 +82,33 @@ class Places:
         lone = bool(busy) and busy <= self._doubtful
         return measured(now) + len(busy) < self.plan.settings.n_trials and not lone
 
-    def asked(self, now: Moment) -> Trial:
-        """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw."""
-        place = places_taken(now) + len(running(now)) + history.counts_of(now)["given up"]
+    def asked(self, now: Moment, *, last: bool = False) -> Trial:
+        """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw.
+
+        `last`: there is nothing left to draw.
+        """
+        later = self._later(now, last=last)
+        place = places_taken(now) + len(running(now)) + history.counts_of(now)["given up"] + len(later)
         # A sampler that has fallen for one configuration would propose it for ever.
         own = history.latest_repeats(now) < RANDOM_AFTER
         config = self.plan.config
         self.study.sampler = sampler_of(config, place) if own else RandomSampler(seed_of(config, place))
         snapshot_sampler(self.study)
         if not _enqueued(now):
-            self._enqueue(now)
+            self._enqueue(now, later)
         trial = self.study.ask()
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
         trial.set_user_attr(PROCESS, about)
         return trial
 
-    def _enqueue(self, now: Moment) -> None:
-        again, number = ended(now), _missing_seed(now)
+    def _later(self, now: Moment, *, last: bool) -> set[int]:
+        """The trials that are to be tried again after another one; none where only their places are left."""
+        found = {trial.number for trial in failures.postponed(now, self.since)}
+        left = self.plan.settings.n_trials - measured(now) - len(running(now))
+        return set() if last or left <= len(found) else found
+
+    def _enqueue(self, now: Moment, later: AbstractSet[int]) -> None:
+        again, number = ended(now, later), _missing_seed(now, later)
         if again is not None:
             kept = (ORIGIN, SEED_NUMBER)
             about = {key: again.user_attrs[key] for key in kept if key in again.user_attrs}
@@ -125,14 +139,10 @@ def _enqueued(now: Moment) -> bool:
     return bool(now.get_trials(states=(TrialState.WAITING,)))
 
 
-def ended(now: Moment) -> FrozenTrial | None:
-    """The first trial whose process ended when it was known what it measures, and that was not tried again; or None."""
-    trials = now.get_trials()
-    again = {trial.user_attrs.get(RETRIES) for trial in trials}
-    for trial in trials:
-        if INTERRUPTED in trial.user_attrs and _given(trial) and trial.number not in again:
-            return trial
-    return None
+def ended(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
+    """The first trial that is to be tried again, less those that are to be so `later`; None without one."""
+    ready = (trial for trial in failures.to_repeat(now) if trial.number not in later)
+    return next((trial for trial in ready if _given(trial)), None)
 
 
 def _given(trial: FrozenTrial) -> Mapping[str, Any]:
@@ -141,9 +151,9 @@ def _given(trial: FrozenTrial) -> Mapping[str, Any]:
     return trial.params if drawn(trial) else fixed
 
 
-def _missing_seed(now: Moment) -> int:
-    """The first of the seeds that no trial stands for."""
-    begun = [trial for trial in now.get_trials() if INTERRUPTED not in trial.user_attrs]
+def _missing_seed(now: Moment, later: AbstractSet[int]) -> int:
+    """The first of the seeds that no trial stands for, not even one that is tried again later."""
+    begun = [trial for trial in now.get_trials() if INTERRUPTED not in trial.user_attrs or trial.number in later]
     numbers = {trial.user_attrs[SEED_NUMBER] for trial in begun if SEED_NUMBER in trial.user_attrs}
     # Studies of earlier versions did not number them.
     unnamed = sum(

@@ -18,10 +18,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
-from rag_opt import archive, enough, history, scorebook, timings
+from rag_opt import archive, enough, failures, history, scorebook, timings
 from rag_opt.config import quoted, stages
 from rag_opt.errors import StorageError
-from rag_opt.evaluate import Progress, check_served
+from rag_opt.evaluate import Progress, UncoveredError, check_served
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
@@ -43,6 +43,7 @@ from rag_opt.storage import (
     DATABASE_ERRORS,
     EXHAUSTED,
     ORIGIN,
+    OUTAGE,
     Moment,
     check_fingerprints,
     close,
@@ -59,20 +60,8 @@ from rag_opt.storage import (
 from rag_opt.telling import best, told
 
 SEARCH_ONLY = (
-    *(
-        "n_trials",
-        "n_workers",
-        "launcher",
-        "retries",
-        "timeout",
-        "threads",
-        "split",
-        "seeds",
-        "confirmation",
-        "budget",
-        "forecast",
-        "question",
-    ),
+    *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
+    *("budget", "forecast", "preflight", "question"),
     *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
@@ -152,6 +141,7 @@ class Session(AtWork):
                         line.describe(f"trial {claim.trial.number}{best(self._now)}")
                         self._run(claim, line.describe)
                         self._ended(claim.trial, line)
+                        self._pause(claim.trial)
                     elif claim is Turn.WAIT:
                         time.sleep(POLL)
         except KeyboardInterrupt:
@@ -169,9 +159,10 @@ class Session(AtWork):
             self._now = self.places.swept()
             if self._over():
                 return Turn.OVER
+            failures.check(self._now, self.places.since)
             if not self.places.free(self._now) or (self._exhausted() and not waiting(self._now)):
                 return Turn.WAIT
-            trial = self.places.asked(self._now)
+            trial = self.places.asked(self._now, last=self._exhausted())
             if not self.gate.kept():
                 # The server was restarted meanwhile, so others may have taken the same place.
                 interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
@@ -220,6 +211,17 @@ class Session(AtWork):
         left = self.plan.settings.n_trials - measured(self._now)
         line.advance(told(self.plan, self._now, finished, self.spending.outlook(left)), left, measured(self._now))
 
+    def _pause(self, trial: Trial) -> None:
+        """Give what has failed around this trial a moment to come back."""
+        cause = failures.outage_of(self._now.get_trials()[trial.number])
+        row = failures.in_a_row(self._now, self.places.since)
+        if cause is None or not cause.certain or len(row) >= failures.ALIKE:
+            return
+        until = time.monotonic() + failures.PAUSES[min(len(row), len(failures.PAUSES)) - 1]
+        while time.monotonic() < until:
+            self.stopping.check()
+            time.sleep(min(POLL, max(0.0, until - time.monotonic())))
+
     def _say_why(self) -> None:
         if self.spending.purse.empty:
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
@@ -242,10 +244,15 @@ class Session(AtWork):
             self._note(trial, given)
             self._rivals = history.front_of(self._now)[:RIVALS] if self.race else ()
             before = self.spending.paid()
-            evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
-        except optuna.TrialPruned:
-            self._keep_partial(trial, seen[-1])
-            self._tell(trial, TrialState.PRUNED)
+            try:
+                evaluation = self.plan.dev.measured(given, partial(self._batch, trial, seen, describe))
+            except optuna.TrialPruned:
+                self._keep_partial(trial, seen[-1])
+                values = None
+            else:
+                self._keep(trial, evaluation, before)
+                check_served(evaluation, self.plan.objective.coverage)
+                values = self.plan.objective.values(evaluation)
         except (KeyboardInterrupt, StorageError, StorageInternalError, UpdateFinishedTrialError):
             raise
         except BaseException as error:
@@ -256,27 +263,19 @@ class Session(AtWork):
             else:
                 self._fail(trial, error)
         else:
-            self._keep(trial, evaluation, before)
-            self._finish(trial, evaluation)
-
-    def _finish(self, trial: Trial, evaluation: Evaluation) -> None:
-        """Tell the values, or why they can't stand for the configuration."""
-        try:
-            check_served(evaluation, self.plan.objective.coverage)
-            results = [self._checked(name, evaluation) for name in self.plan.objective.names]
-            for constraint in self.plan.objective.constraints:
-                self._covered(constraint.metric, evaluation)
-        except ValueError as error:
-            self._fail(trial, error)
-        else:
-            self._tell(trial, TrialState.COMPLETE, results)
+            self._tell(trial, TrialState.PRUNED if values is None else TrialState.COMPLETE, values)
 
     def _fail(self, trial: Trial, error: BaseException) -> None:
-        causes = "".join(
-            f"; {stage}: {why}" for stage, why in self.plan.dev.store.troubles.items() if why not in str(error)
-        )
-        trial.set_user_attr("reason", hide(f"{type(error).__name__}: {error}{causes}")[:2000])
-        self._tell(trial, TrialState.FAIL)
+        """The trial ended with its reason; where that lies outside of it, it will be tried again."""
+        troubles, now = self.plan.dev.store.troubles, Moment(self.study)
+        unanswered = troubles if isinstance(error, UncoveredError) else {}
+        cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
+        if cause is None or failures.by_itself(now, trial.number, cause, self.places.since):
+            trial.set_user_attr("reason", reason)
+            self._tell(trial, TrialState.FAIL)
+        else:
+            told = {"reason": f"{cause.told}: {reason}", OUTAGE: cause.name}
+            interrupt(self.study, now.get_trials()[trial.number], told=told)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
         """Tell the sampler what is known of this configuration, if it was measured before."""
@@ -378,21 +377,6 @@ class Session(AtWork):
     def _constrain(self, trial: Trial, means: Mapping[str, float]) -> None:
         for constraint in self.plan.objective.constraints:
             trial.set_constraint(constraint.text, constraint.violation(means))
-
-    def _checked(self, name: str, evaluation: Evaluation) -> float:
-        """The mean as a plain finite float; raises ValueError where it is not one, or speaks for too few questions."""
-        self._covered(name, evaluation)
-        value = evaluation.means[name]
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is {value}: it could not be measured for any question, or is infinite")
-        return float(value)
-
-    def _covered(self, name: str, evaluation: Evaluation) -> None:
-        share, least = evaluation.coverage[name], self.plan.objective.coverage
-        if share < least:
-            raise ValueError(
-                f"{name} could be measured for {share:.0%} of its questions, evaluation.coverage asks for {least:.0%}"
-            )
 
     def _exhausted(self) -> bool:
         """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""

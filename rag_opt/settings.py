@@ -46,6 +46,7 @@ class Settings:
     budget_tokens: float | None
     budget_seconds: float | None
     forecast: bool
+    preflight: bool
     traces: str
     stopping: Stop | None
 
@@ -55,8 +56,9 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
-    if not isinstance(plain(config.forecast), bool):
-        raise ConfigError(f"forecast={plain(config.forecast)}: true or false is expected")
+    for key in ("forecast", "preflight"):
+        if not isinstance(plain(config[key]), bool):
+            raise ConfigError(f"{key}={plain(config[key])}: true or false is expected")
     whole = str(plain(config.name))
     parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
@@ -83,6 +85,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
         budget_tokens=_limit("budget.tokens", config.budget.tokens),
         budget_seconds=_limit("budget.minutes", config.budget.minutes, 60.0),
         forecast=bool(plain(config.forecast)),
+        preflight=bool(plain(config.preflight)),
         traces=_traces(config.tracking),
         stopping=_stop(config.stopping),
     )

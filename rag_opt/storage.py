@@ -32,6 +32,12 @@ SNAPSHOT = "rag_opt:sampler_state"
 INTERRUPTED = "interrupted"
 """User attribute of a trial whose process died; its place is taken by another trial."""
 
+OUTAGE = "outage"
+"""User attribute of an interrupted trial: which failure of what surrounds the study has ended it (failures.py)."""
+
+RETRIES = "retries"
+"""User attribute: the number of the trial that was ended before it, of the same configuration."""
+
 ORIGIN = "origin"
 """User attribute: how a trial's parameters were drawn (history.py)."""
 
@@ -260,19 +266,22 @@ def places_taken(study: Trials) -> int:
     return sum(INTERRUPTED not in trial.user_attrs and GIVEN_UP not in trial.user_attrs for trial in finished)
 
 
-def interrupt(study: optuna.Study, trial: FrozenTrial, retries: int | None = None) -> None:
+def interrupt(
+    study: optuna.Study, trial: FrozenTrial, retries: int | None = None, told: Mapping[str, str] | None = None
+) -> None:
     """End a trial whose place is to be taken again; one that has ended meanwhile stays as it is.
 
-    With `retries` its process died: after so many repeated deaths over a configuration that is given up.
+    With `retries` its process died: after so many repeated deaths over a configuration that is given up. `told`:
+    attributes that say why it is ended.
     """
     deaths = int(trial.user_attrs.get(EARLIER_DEATHS, 0)) + (retries is not None)
     given_up = retries is not None and deaths > retries
     reason = "its process was stopped" if retries is None else "its process died"
     if given_up:
         reason = f"given up: its process died {deaths} times over this configuration (retries={retries})"
-    told = {"reason": reason, DEATHS: deaths, GIVEN_UP if given_up else INTERRUPTED: True}
+    about = {"reason": reason, DEATHS: deaths, GIVEN_UP if given_up else INTERRUPTED: True, **(told or {})}
     with suppress(UpdateFinishedTrialError):
-        for key, value in told.items():
+        for key, value in about.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         # Not told to the sampler: one that stops the study by itself may do so only where a trial was measured.
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

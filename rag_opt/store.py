@@ -77,7 +77,7 @@ class Store:
         self.purse: Purse | None = None
         self.rehearsal: Rehearsal | None = None
         self.listening: list[Any] | None = None
-        self.troubles: dict[str, str] = {}
+        self.troubles: dict[str, str | Exception] = {}
         self.said: set[str] = set()
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()

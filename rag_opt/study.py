@@ -122,6 +122,7 @@ def _written(plan: Plan) -> Iterator[None]:
 
 def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> None:
     """Say what is there already, and what the rest will cost."""
+    from rag_opt import failures
     from rag_opt.forecast import forecast
     from rag_opt.gate import Life
     from rag_opt.places import running
@@ -130,11 +131,13 @@ def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> Non
 
     settings, now = plan.settings, Moment(study)
     alive = [trial for trial in running(now) if gate.life(worker_of(trial)) is Life.ALIVE]
+    lost = [trial for trial in failures.to_repeat(now) if failures.outage_of(trial) is not None]
     dead = len(running(now)) - len(alive)
-    if running(now) or places_taken(now):
+    if running(now) or places_taken(now) or lost:
         repeated = f"; {dead} interrupted, to be repeated" if dead else ""
+        again = f"; {len(lost)} lost to what surrounds the study, to be tried again" if lost else ""
         others = f"; {len(alive)} under way in other processes" if alive else ""
-        screen.say(f"resumed: {places_taken(now)} of {settings.n_trials} trials are done{repeated}{others}")
+        screen.say(f"resumed: {places_taken(now)} of {settings.n_trials} trials are done{repeated}{again}{others}")
     if places_taken(now) < settings.n_trials:
         for line in forecast(plan, study).lines(settings.budget_tokens, settings.budget_usd):
             screen.say(line)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt import enough, history
+from rag_opt import enough, failures, history
 from rag_opt.confirm import Arm, number
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
@@ -29,7 +29,14 @@ Rows = tuple[list[str], list[list[str]]]
 
 
 def conclusion(findings: Findings, study: optuna.Study) -> str:
-    """The result in a sentence, or two."""
+    """The result in a sentence, or two, and how many trials failed."""
+    counts = history.counts_of(study)
+    tried = counts["complete"] + counts["pruned"] + counts["failed"]
+    failed = f"; {counts['failed']} of {tried} trials failed" if counts["failed"] else ""
+    return f"{_conclusion(findings, study)}{failed}"
+
+
+def _conclusion(findings: Findings, study: optuna.Study) -> str:
     front = history.front_of(study)
     if not front:
         complete = history.finished(study, TrialState.COMPLETE)
@@ -228,6 +235,7 @@ def told(findings: Findings, study: optuna.Study) -> list[str]:
         paid_line(findings),
         spared_line(findings, study),
         enough.line(study.user_attrs),
+        *failures.grouped(study),
         *given_up_lines(study),
         latency_line(findings),
         noise_line(findings),

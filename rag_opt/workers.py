@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag_opt import enough
+from rag_opt import enough, failures
 from rag_opt.databases import sqlite_path
 from rag_opt.endings import Terminated
 from rag_opt.errors import ConfigError, StudyError
@@ -59,6 +59,7 @@ class Workers(AtWork):
     launcher: Any = field(init=False)
     start: float = field(default_factory=time.monotonic)
     _deaths: int = 0
+    _since: int = 0
     _seen: set[int] = field(default_factory=set)
     _ends: dict[int, End] = field(default_factory=dict)
     _begun: set[int] = field(default_factory=set)
@@ -69,6 +70,7 @@ class Workers(AtWork):
     def run(self) -> None:
         """Trials by n_workers processes until there are no more; raises StudyError when they only die."""
         now = Moment(self.study)
+        self._since = len(now.get_trials())
         self._seen = {trial.number for trial in now.get_trials(states=FINISHED)}
         count = self.plan.settings.n_workers
         try:
@@ -98,6 +100,7 @@ class Workers(AtWork):
             if end.status == 0:
                 self._ends[worker] = end
             elif end.status == REFUSED:
+                failures.check(Moment(self.study), self._since)
                 raise StudyError(f"worker {worker} was refused: {_last_line(end)}")
             else:
                 self._died(worker, end)

@@ -67,11 +67,12 @@ class Chat(Part):
     _failed = 0
     _unread = 0
     _given_up = ""
+    _why: CallError | None = None
 
     def fresh(self) -> Self:
         """The same, with no memory of calls that failed."""
         found = copy(self)
-        found._failed, found._unread, found._given_up = 0, 0, ""
+        found._failed, found._unread, found._given_up, found._why = 0, 0, "", None
         return found
 
     def called(self, request: Request) -> Reply:
@@ -137,7 +138,7 @@ class Chat(Part):
 
     def _asked(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
-            raise ComponentError(self._given_up)
+            raise ComponentError(self._given_up) from self._why
         if self.store.purse is not None:
             self.store.purse.check()
         try:
@@ -145,10 +146,11 @@ class Chat(Part):
             reply = self.called(request) if show is None else self._shown(request, show)
         except CallError as error:
             self._failed += 1
-            self.store.troubles[stage] = str(error)
+            self.store.troubles[stage] = error
             if error.fatal or self._failed >= GIVE_UP_AFTER:
                 times = "" if error.fatal else f" {self._failed} calls in a row failed:"
                 self._given_up = f"{stage}: {request.model} can't be asked:{times} {error}"
+                self._why = error
                 raise ComponentError(self._given_up) from error
             say_once(self.store, f"{stage}: a call to {request.model} failed: {error}")
             return Reply(None, reason=str(error))

@@ -26,7 +26,11 @@ LARGEST = 2_000_000
 
 
 class FetchError(Exception):
-    """A page that may not be fetched, or could not be."""
+    """A page that may not be fetched, or could not be; `status_code` is what a server answered instead, if it did."""
+
+    def __init__(self, reason: str, status_code: int | None = None) -> None:
+        super().__init__(reason)
+        self.status_code = status_code
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class SearchService(Part):
         response = FORMS[self.form](self.url, query, count, os.environ.get(self.key or "", "").strip())
         host = urlsplit(self.url).hostname
         if response.status != 200:
-            raise FetchError(f"{host} answered with status {response.status}")
+            raise FetchError(f"{host} answered with status {response.status}", response.status)
         try:
             whole = json.loads(response.body)
         except (ValueError, RecursionError) as error:
@@ -156,7 +156,7 @@ class WebRetriever(Stage):
         if len(failed) > LOST * len(found):
             raise ComponentError(
                 f"web: the search service failed for {len(failed)} of {len(found)} questions: {failed[0]}"
-            )
+            ) from failed[0]
         if failed:
             say_once(self.store, f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]

@@ -74,7 +74,7 @@ FAULTS: dict[str, Any] = {
     "generator_exit": raising(GeneratorExit()),
     "cancelled": raising(asyncio.CancelledError()),
     "stop_iteration": raising(StopIteration()),
-    "os_error": raising(OSError(28, "No space left on device")),
+    "os_error": raising(OSError(13, "Permission denied")),
     "broken_pipe": raising(BrokenPipeError()),
     "unicode": lambda: b"\xff".decode("utf-8"),
     "assertion": raising(AssertionError()),

@@ -15,6 +15,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt import failures
+from rag_opt.errors import OutageError
 from rag_opt.study import Outcome, run
 from tests.services import counts, fault, reset
 from tests.services.openai_server import FAULTS
@@ -66,6 +68,12 @@ CAUSES = {
     "empty_choices": "no choices",
 }
 """Faults with which no call succeeds, and what a reason says of them."""
+
+OUTSIDE = (
+    *("rate_limit", "rate_limit_long", "server_error", "unauthorized", "bad_gateway"),
+    *("hang", "slow_first_token", "cut_stream", "reset"),
+)
+"""Those of them that are the server's failure, whatever it is asked: they stop the study and count for nothing."""
 
 UNREADABLE = ("null_content", "refusal", "empty_text", "garbage_json_content", "out_of_range", "length")
 """Faults that leave a stage without what it asked for: its trial is not what the configuration says, so it fails."""
@@ -125,7 +133,8 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def model(endpoint: str) -> Iterator[str]:
+def model(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(failures, "PAUSES", (0.0, 0.0))
     reset(endpoint)
     yield endpoint
     fault(endpoint, "none")
@@ -139,6 +148,7 @@ def studied(animals: list[str], folder: Path, url: str, stage: str, *more: str) 
         "llm.key=null",
         "llm.timeout=1",
         "llm.tries=2",
+        "preflight=false",
         "retriever=dense",
         "objective.report=[]",
         *STAGES[stage],
@@ -151,10 +161,13 @@ def studied(animals: list[str], folder: Path, url: str, stage: str, *more: str) 
         f"studies_dir={folder}/studies",
     ]
     start = time.monotonic()
-    outcome = run([*words, *more])
+    try:
+        outcome = run([*words, *more])
+    except OutageError as error:
+        outcome = Outcome("animals", folder, error=str(error))
     assert time.monotonic() - start < ENDS
     trials = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/studies/animals/study.db").trials
-    assert len(trials) == TRIALS
+    assert len(trials) == (failures.ALIKE if any("outage" in trial.user_attrs for trial in trials) else TRIALS)
     assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in trials)
     return outcome, trials
 
@@ -179,10 +192,12 @@ def test_a_study_ends_whatever_its_model_does(animals, tmp_path: Path, model: st
         assert re.search(cause, reason)
     failed = len(reasons(trials))
     fine = name == "no_usage" or (name == "length" and stage in IN_WORDS)
-    assert failed == (0 if fine else TRIALS)
-    assert bool(outcome.error) == (failed == TRIALS)
+    assert failed == (0 if fine else len(trials))
+    assert [("outage" in trial.user_attrs) for trial in trials] == [name in OUTSIDE] * len(trials)
+    assert bool(outcome.error) == (failed == len(trials))
     if outcome.error:
-        assert reasons(trials)[0] in outcome.error
+        told = reasons(trials)[-1 if name in OUTSIDE else 0]
+        assert told.partition(": ")[2] in outcome.error
 
 
 @pytest.mark.parametrize(("name", "stage"), HEALED)
@@ -217,7 +232,7 @@ def test_a_key_that_the_server_repeats_is_nowhere(
     fault(model, "unauthorized")
     outcome, trials = studied(animals, tmp_path, model, stage, "llm.key=RAG_OPT_TEST_KEY")
     assert counts(model)["authorization_seen"]
-    assert len(reasons(trials)) == TRIALS
+    assert len(reasons(trials)) == failures.ALIKE
     assert all("HTTP 401" in reason and "Bearer •••" in reason for reason in reasons(trials))
     told = capfd.readouterr()
     for text in (outcome.error, told.out, told.err, *(str(trial.user_attrs) for trial in trials)):
