@@ -16,17 +16,21 @@ from rag_opt import history, page, summary
 from rag_opt.figures import BLUE, Plot, dressed, errors
 from rag_opt.findings import Findings
 from rag_opt.progress import clock
+from rag_opt.storage import Trials
 from rag_opt.summary import Rows
 
 FILE = "comparison.html"
-Finished = tuple[Findings, optuna.Study]
+Finished = tuple[Findings, Trials]
 
 
-def compared(studies: Sequence[Finished], folders: Sequence[Path], console: Console | None = None) -> Path:
+def compared(
+    found: Sequence[tuple[Findings, optuna.Study]], folders: Sequence[Path], console: Console | None = None
+) -> Path:
     """Write comparison.html and comparison.md into the folder that all have in common; gives the page's path.
 
     Only studies of the same metric on the same questions share a table, an order and a figure.
     """
+    studies = [(findings, findings.moment(study)) for findings, study in found]
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     groups = comparable(studies)
     tables = [(_title(group, groups), rows(group)) for group in groups]
@@ -151,7 +155,7 @@ def rows(studies: Sequence[Finished]) -> Rows:
     return header, [_row(findings, study) for findings, study in [*order, *rest]]
 
 
-def _row(findings: Findings, study: optuna.Study) -> list[str]:
+def _row(findings: Findings, study: Trials) -> list[str]:
     counts, spent = sum(history.counts_of(study).values()), clock(history.seconds_of(study))
     found = findings.confirmation
     if found is None:
@@ -211,7 +215,7 @@ def _regret(studies: Sequence[Finished]) -> Plot | None:
     return Plot("regret", "Regret", told, dressed(figure))
 
 
-def _best_so_far(findings: Findings, study: optuna.Study) -> list[float]:
+def _best_so_far(findings: Findings, study: Trials) -> list[float]:
     sign = next(iter(findings.signs.values()))
     best, curve = float("-inf"), []
     for trial in history.finished(study, TrialState.COMPLETE):

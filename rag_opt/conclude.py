@@ -26,7 +26,7 @@ from rag_opt.records import Dataset, Evaluation
 from rag_opt.recovery import lost
 from rag_opt.search_space import values_of, words
 from rag_opt.session import measured_config, replay_command
-from rag_opt.storage import INTERRUPTED
+from rag_opt.storage import INTERRUPTED, Moment, Trials
 from rag_opt.trust import plain
 
 TIMED = 3
@@ -44,30 +44,32 @@ SHOWN = 5
 
 def concluded(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
-    confirmation, evaluations = _confirmation(plan, study)
-    front = history.front_of(study)
+    now = Moment(study)
+    confirmation, evaluations = _confirmation(plan, study, now)
+    front = history.front_of(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
-    given = words_of(study, chosen) if chosen is not None else words(plan.baseline)
-    baseline = history.baseline_of(study)
+    given = words_of(now, chosen) if chosen is not None else words(plan.baseline)
+    baseline = history.baseline_of(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
     hits, misses = sum(plan.dev.store.hits.values()), sum(plan.dev.store.misses.values())
-    trials = study.get_trials(deepcopy=False)
+    trials = now.get_trials()
     return Findings(
         name=plan.settings.name,
         url=hidden(plan.storage_url),
         signs=plan.objective.signs,
         cost=plan.objective.cost.name,
         trials=len(trials),
+        unfinished=now.unfinished,
         best=front[0].values[0] if front else None,
         documents=len(plan.dataset.documents),
         dev=plan.dev.questions.count,
         test=plan.test.questions.count,
         confirmation=confirmation,
-        latencies=_latencies(plan, study, chosen),
-        stages={_name(study, number): plan.test.stages(words_of(study, number)) for number in dict.fromkeys(pair)},
-        looks=_looks(study),
+        latencies=_latencies(plan, now, chosen),
+        stages={_name(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
+        looks=_looks(study, len(trials)),
         losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, given if front else None, bool(enough.line(study.user_attrs))),
+        commands=_commands(plan, given if front else None, bool(enough.line(now.user_attrs))),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
         reason=_reason(trials),
         mermaid=plan.dev.pipeline(given).mermaid(),
@@ -86,27 +88,27 @@ def _reason(trials: Sequence[FrozenTrial]) -> str:
     return next((str(trial.user_attrs["reason"]) for trial in own), "")
 
 
-def words_of(study: optuna.Study, number: int) -> list[str]:
+def words_of(study: Trials, number: int) -> list[str]:
     """The overrides of a trial."""
     return words(values_of(study.get_trials(deepcopy=False)[number].params))
 
 
-def _name(study: optuna.Study, number: int) -> str:
+def _name(study: Trials, number: int) -> str:
     baseline = history.baseline_of(study)
     return "baseline" if baseline is not None and baseline.number == number else f"trial {number}"
 
 
-def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None, dict[int, Evaluation]]:
+def _confirmation(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Confirmation | None, dict[int, Evaluation]]:
     """The confirmation (None without a complete trial), and the evaluations on the test questions by trial."""
     if plan.dev.store.purse is not None:
         plan.dev.store.purse.open_reserve()
     target = plan.objective.names[0]
     sign = plan.objective.signs[target]
-    candidates = list(_candidates(plan, study, history.candidates(study)))
+    candidates = list(_candidates(plan, study, history.candidates(now)))
     if not candidates:
         return None, {}
     selection = selected(candidates, sign, plan.settings.ties, plan.dev.questions.groups)
-    baseline = history.baseline_of(study)
+    baseline = history.baseline_of(now)
     roles = _roles(selection, baseline.number if baseline else None)
     evaluations: dict[int, Evaluation] = {}
     with track(
@@ -115,15 +117,15 @@ def _confirmation(plan: Plan, study: optuna.Study) -> tuple[Confirmation | None,
         # Where the budget ends early, what matters most is known.
         for number in sorted(roles, key=lambda each: (each != selection.recommended, roles[each] != BASELINE)):
             try:
-                evaluations[number] = plan.test.measured(words_of(study, number))
+                evaluations[number] = plan.test.measured(words_of(now, number))
             except Exception as error:
                 # The budget is spent: a configuration that fails now must not cost the others their report.
-                say(f"{_name(study, number)} could not be confirmed: {type(error).__name__}: {error}"[:300])
+                say(f"{_name(now, number)} could not be confirmed: {type(error).__name__}: {error}"[:300])
             done(1)
     if selection.recommended not in evaluations:
         return None, {}
     measured = [
-        _measured(plan, study, role, number, evaluations[number])
+        _measured(plan, now, role, number, evaluations[number])
         for number, role in roles.items()
         if number in evaluations
     ]
@@ -142,9 +144,9 @@ def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) 
         yield Candidate(trial.number, scores[names[0]], _cost(plan, trial))
 
 
-def _looks(study: optuna.Study) -> int:
+def _looks(study: optuna.Study, trials: int) -> int:
     """How often this study's unseen questions have been looked at: once for each number of trials."""
-    sizes = {*study.user_attrs.get(LOOKS, []), len(study.get_trials(deepcopy=False))}
+    sizes = {*study.user_attrs.get(LOOKS, []), trials}
     study.set_user_attr(LOOKS, sorted(sizes))
     return len(sizes)
 
@@ -161,7 +163,7 @@ def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
     return roles if baseline is None else {**roles, baseline: BASELINE}
 
 
-def _measured(plan: Plan, study: optuna.Study, role: str, number: int, found: Evaluation) -> Measured:
+def _measured(plan: Plan, study: Trials, role: str, number: int, found: Evaluation) -> Measured:
     target, trial = plan.objective.names[0], study.get_trials(deepcopy=False)[number]
     given = tuple(words_of(study, number))
     return Measured(
@@ -169,7 +171,7 @@ def _measured(plan: Plan, study: optuna.Study, role: str, number: int, found: Ev
     )
 
 
-def _latencies(plan: Plan, study: optuna.Study, chosen: int | None) -> dict[str, Latency]:
+def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:
     """By name (trial N, baseline) what a question costs; a pipeline that pays for questions is not timed."""
     baseline = history.baseline_of(study)
     numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.front_of(study)[:TIMED])]

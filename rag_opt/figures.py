@@ -20,6 +20,7 @@ from rag_opt.confirm import Arm
 from rag_opt.findings import Findings
 from rag_opt.progress import say
 from rag_opt.search_space import values_of
+from rag_opt.storage import Trials
 from rag_opt.summary import described
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#D55E00", "#009E73", "#8a8a8a", "#CC3311"
@@ -50,9 +51,9 @@ class Plot:
 Maker = Callable[[Findings, optuna.Study], go.Figure | None]
 
 
-def plots(findings: Findings, study: optuna.Study) -> list[Plot]:
+def plots(findings: Findings, trials: Trials) -> list[Plot]:
     """All figures that can be drawn, in the order in which a reader wants them."""
-    made, study = [], history.without_repeats(study)
+    made, study = [], history.without_repeats(trials)
     for name, (title, told, maker) in MAKERS.items():
         figure = drawn(maker, findings, study)
         if figure is not None:

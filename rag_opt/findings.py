@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from rag_opt.confirm import Confirmation
 from rag_opt.errors import StudyError
 from rag_opt.latency import Latency
+from rag_opt.storage import Moment
 
 FILE = "findings.json"
 
@@ -34,7 +37,8 @@ class Findings:
     `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
     calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
-    and its "share" of the variance of the recommended one's difference ({} where it was not measured).
+    and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
+    the trials that other processes were at.
     """
 
     name: str
@@ -59,12 +63,17 @@ class Findings:
     space: str
     differences: tuple[float, ...] = ()
     looks: int = 1
+    unfinished: tuple[int, ...] = ()
     paid: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str, ...]:
         return tuple(self.signs)
+
+    def moment(self, study: optuna.Study) -> Moment:
+        """The study as it was when this was found: others may have added to it since."""
+        return Moment(study, self.trials, self.unfinished)
 
     def write(self, folder: Path) -> None:
         """Keep the findings in the study's folder."""
@@ -81,8 +90,14 @@ class Findings:
             confirmation = node["confirmation"] and Confirmation.restored(node["confirmation"])
             latencies = {name: Latency(**each) for name, each in node["latencies"].items()}
             losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
-            changed = {"confirmation": confirmation, "latencies": latencies, "losses": losses}
-            return cls(**{**node, **changed, "name": str(node["name"]), "differences": tuple(node["differences"])})
+            changed = {
+                "confirmation": confirmation,
+                "latencies": latencies,
+                "losses": losses,
+                "name": str(node["name"]),
+            }
+            lists = {key: tuple(node.get(key, ())) for key in ("differences", "unfinished")}
+            return cls(**{**node, **changed, **lists})
         except FileNotFoundError as error:
             raise StudyError(
                 f"{folder}: no finished study: there is no {FILE} in it. A study writes it at its end; "

@@ -107,7 +107,7 @@ def _identity(values: Mapping[str, Value]) -> str:
     return repr(sorted(values.items()))
 
 
-def without_repeats(study: optuna.Study) -> optuna.Study:
+def without_repeats(study: Trials) -> optuna.Study:
     """The study in memory, each configuration once: repeats would count for more than they say."""
     copy = optuna.create_study(directions=study.directions)
     copy.add_trials(finished(study, *FINISHED))
@@ -137,7 +137,7 @@ def drawn(sampler: Any, trial: optuna.Trial) -> str:
     return MODEL if together >= set(trial.params) else MIXED
 
 
-def origins(study: optuna.Study) -> dict[str, int]:
+def origins(study: Trials) -> dict[str, int]:
     """How many trials were drawn in which way, the repeats among them counted apart."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     counted = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
@@ -177,7 +177,7 @@ def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
     return Spent(share * sum(stage["calls"] for stage in stages), share * tokens, share * dollars, share * seconds)
 
 
-def paid_share(study: optuna.Study) -> dict[str, float]:
+def paid_share(study: Trials) -> dict[str, float]:
     """By stage the share of the calls of the later half of the complete trials that had to be paid for.
 
     {} before four are complete: the first trials repeat little of what others have asked.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -14,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from rag_opt import summary
 from rag_opt.figures import Plot
 from rag_opt.findings import Findings
+from rag_opt.storage import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -29,7 +29,7 @@ class Section:
     rows: list[list[str]]
 
 
-def html(findings: Findings, study: optuna.Study, drawn: Sequence[Plot]) -> str:
+def html(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> str:
     """The page of a study with these figures."""
     first = [plot for plot in drawn if plot.name == "intervals"]
     about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm"
@@ -74,7 +74,7 @@ def _drawn(plot: Plot) -> Markup:
     return Markup(frame).format(plot.title, plot.told, kind, plot.name, plot.name, Markup(data))  # noqa: S704
 
 
-def _tables(findings: Findings, study: optuna.Study) -> list[Section]:
+def _tables(findings: Findings, study: Trials) -> list[Section]:
     unseen = "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."

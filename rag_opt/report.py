@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import optuna
 
     from rag_opt.findings import Findings
+    from rag_opt.storage import Trials
 
 
 def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
@@ -39,11 +40,12 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     from rag_opt.figures import plots
 
     findings.write(folder)
-    drawn = plots(findings, study)
+    now = findings.moment(study)
+    drawn = plots(findings, now)
     texts = {
-        "report.md": summary.markdown(findings, study),
-        "best.yaml": summary.best_yaml(findings, study),
-        PAGE: page.html(findings, study, drawn),
+        "report.md": summary.markdown(findings, now),
+        "best.yaml": summary.best_yaml(findings, now),
+        PAGE: page.html(findings, now, drawn),
     }
     for name, text in texts.items():
         if text:
@@ -53,7 +55,7 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     return figures
 
 
-def metrics(findings: Findings, study: optuna.Study) -> dict[str, float]:
+def metrics(findings: Findings, study: Trials) -> dict[str, float]:
     """The findings as numbers for the tracking server: test scores, dev score, latencies."""
     found = findings.confirmation
     values: dict[str, float] = {}
@@ -155,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(given: Any) -> None:
     with environment.no_collection():
         from rag_opt import comparison, summary
+        from rag_opt.storage import places_taken
 
         environment.quiet_optuna()
     screen = console()
@@ -162,7 +165,10 @@ def _run(given: Any) -> None:
         page = comparison.compared([finished(folder, given.storage) for folder in given.studies], given.studies, screen)
     else:
         findings, study = finished(given.studies[0], given.storage)
-        summary.printed(findings, study, screen)
+        now = findings.moment(study)
+        summary.printed(findings, now, screen)
+        if added := places_taken(study) - places_taken(now):
+            screen.print(f"{added} trials were finished since; the study's command makes the result anew", markup=False)
         written(findings, study, given.studies[0])
         page = given.studies[0] / PAGE
     screen.print(f"\n{'open:':<10} {page}", markup=False)

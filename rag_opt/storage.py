@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from copy import copy
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -242,16 +243,33 @@ def ledger_of(study: optuna.Study) -> str:
 
 
 class Moment:
-    """A study's trials as they are now, to be asked many things without going to the storage for each."""
+    """A study as it is now, to be asked many things without going to the storage for each, and to stay as it is.
 
-    def __init__(self, study: optuna.Study) -> None:
+    Or as it was when it had so many trials, of which these were unfinished.
+    """
+
+    def __init__(self, study: optuna.Study, trials: int | None = None, unfinished: Container[int] = ()) -> None:
         self.directions = study.directions
-        self._trials = study.get_trials(deepcopy=False)
+        self.user_attrs = study.user_attrs
+        now = study.get_trials(deepcopy=False)[:trials]
+        self._trials = [_begun(trial) if trial.number in unfinished else trial for trial in now]
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """The trials that are waiting or under way."""
+        return tuple(trial.number for trial in self._trials if not trial.state.is_finished())
 
     def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """As a study's; never copied."""
         del deepcopy
         return [trial for trial in self._trials if states is None or trial.state in states]
+
+
+def _begun(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without how it ended."""
+    begun = copy(trial)
+    begun.state, begun.values, begun.user_attrs = TrialState.RUNNING, None, {}
+    return begun
 
 
 Trials = optuna.Study | Moment

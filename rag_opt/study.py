@@ -179,14 +179,15 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
         if tracker:
             _traced(plan, study, tracker, findings)
         figures = report.written(findings, study, plan.settings.folder)
-    summary.printed(findings, study, screen.console)
+    now = findings.moment(study)
+    summary.printed(findings, now, screen.console)
     screen.say(f"{'open:':<10} {plan.settings.folder / report.PAGE}")
     if tracker:
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
-        tracker.close("FINISHED", texts, report.metrics(findings, study), files)
-    return findings, "" if "replay" in findings.commands else summary.conclusion(findings, study)
+        tracker.close("FINISHED", texts, report.metrics(findings, now), files)
+    return findings, "" if "replay" in findings.commands else summary.conclusion(findings, now)
 
 
 def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -> None:
@@ -201,8 +202,9 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
     from rag_opt.traces import Tracer
 
     confirmed = [arm.trial for arm in findings.confirmation.arms] if findings.confirmation else []
+    candidates = history.candidates(findings.moment(study)) if which == "all" else []
     wanted = [(number, plan.test, "test") for number in confirmed]
-    wanted += [(trial.number, plan.dev, "dev") for trial in history.candidates(study)] if which == "all" else []
+    wanted += [(trial.number, plan.dev, "dev") for trial in candidates]
     try:
         tracer = Tracer.opened(tracker.client, tracker.experiment_id)
         with track("traces", sum(bench.questions.count for _, bench, _ in wanted)) as advance:

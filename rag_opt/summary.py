@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -14,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import enough, failures, history
-from rag_opt.confirm import Arm, number
+from rag_opt.confirm import Arm, Confirmation, number
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import GIVEN_UP, ORIGIN
+from rag_opt.storage import GIVEN_UP, ORIGIN, Trials
 from rag_opt.terminal import inline
 
 TOP = 10
@@ -28,7 +27,7 @@ Rows = tuple[list[str], list[list[str]]]
 """A table's header and its rows."""
 
 
-def conclusion(findings: Findings, study: optuna.Study) -> str:
+def conclusion(findings: Findings, study: Trials) -> str:
     """The result in a sentence, or two, and how many trials failed."""
     counts = history.counts_of(study)
     tried = counts["complete"] + counts["pruned"] + counts["failed"]
@@ -36,7 +35,7 @@ def conclusion(findings: Findings, study: optuna.Study) -> str:
     return f"{_conclusion(findings, study)}{failed}"
 
 
-def _conclusion(findings: Findings, study: optuna.Study) -> str:
+def _conclusion(findings: Findings, study: Trials) -> str:
     front = history.front_of(study)
     if not front:
         complete = history.finished(study, TrialState.COMPLETE)
@@ -57,7 +56,7 @@ def recommendation(findings: Findings) -> str:
     return f"Recommended: {findings.confirmation.why()}" if findings.confirmation else ""
 
 
-def top_trials(study: optuna.Study, findings: Findings) -> Rows:
+def top_trials(study: Trials, findings: Findings) -> Rows:
     """The top trials that keep the constraints (all, where none does) and the baseline, values on the dev questions."""
     complete = history.candidates(study) or history.ranked(study, history.finished(study, TrialState.COMPLETE))
     marks = _marks(findings, study)
@@ -65,7 +64,7 @@ def top_trials(study: optuna.Study, findings: Findings) -> Rows:
     return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in shown]
 
 
-def beginnings(study: optuna.Study, findings: Findings) -> Rows:
+def beginnings(study: Trials, findings: Findings) -> Rows:
     """The baseline and the seeds, best first, values on the dev questions."""
     complete = history.ranked(study, history.finished(study, TrialState.COMPLETE))
     begun = [trial for trial in complete if trial.user_attrs.get(ORIGIN) in (BASELINE, history.SEED)]
@@ -73,7 +72,7 @@ def beginnings(study: optuna.Study, findings: Findings) -> Rows:
     return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in begun]
 
 
-def _marks(findings: Findings, study: optuna.Study) -> dict[int, list[str]]:
+def _marks(findings: Findings, study: Trials) -> dict[int, list[str]]:
     marks: dict[int, list[str]] = {trial.number: ["best"] for trial in history.front_of(study)}
     if findings.confirmation:
         marks.setdefault(findings.confirmation.recommended, []).append("recommended")
@@ -113,11 +112,12 @@ def finalists(findings: Findings) -> Rows:
         findings.cost,
     ]
     found = findings.confirmation
-    return header, [_finalist(arm, found.recommended) for arm in found.arms] if found else []
+    return header, [_finalist(arm, found) for arm in found.arms] if found else []
 
 
-def _finalist(arm: Arm, recommended: int) -> list[str]:
-    role = f"{arm.role}, recommended" if arm.trial == recommended else arm.role
+def _finalist(arm: Arm, found: Confirmation) -> list[str]:
+    also = {"best": arm.trial == found.best, arm.role: True, "recommended": arm.trial == found.recommended}
+    role = ", ".join(name for name, holds in also.items() if holds)
     test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]" + (f" ({arm.coverage:.0%})" if arm.coverage < 1 else "")
     if arm.role == BASELINE or arm.difference != arm.difference:
         return [str(arm.trial), role, f"{arm.dev:.4f}", test, "", "", "", number(arm.cost)]
@@ -126,7 +126,7 @@ def _finalist(arm: Arm, recommended: int) -> list[str]:
     return [str(arm.trial), role, f"{arm.dev:.4f}", test, apart, f"{arm.adjusted:.3f}", outcome, number(arm.cost)]
 
 
-def costs(findings: Findings, study: optuna.Study) -> Rows:
+def costs(findings: Findings, study: Trials) -> Rows:
     """What calls to models cost a question, stage by stage: the recommended configuration and the baseline.
 
     Stored replies count like paid ones; the judges' calls are no part of the pipeline. Broken are, of all questions,
@@ -182,7 +182,7 @@ def _narrow(findings: Findings) -> Rows:
     return [header[place] for place in chosen], short
 
 
-def cost_line(findings: Findings, study: optuna.Study) -> str:
+def cost_line(findings: Findings, study: Trials) -> str:
     """Trials by their end and by how they were drawn, and the time they took."""
     counts = history.counts_of(study)
     broken = sum(not history.feasible(trial) for trial in history.finished(study, TrialState.COMPLETE))
@@ -193,7 +193,7 @@ def cost_line(findings: Findings, study: optuna.Study) -> str:
     return f"{sum(counts.values())} trials ({ends}; drawn: {ways}) in {spent} of measuring; {findings.store}"
 
 
-def spared_line(findings: Findings, study: optuna.Study) -> str:
+def spared_line(findings: Findings, study: Trials) -> str:
     """What stopping trials early has spared; "" where nothing was stopped."""
     pruned = history.finished(study, TrialState.PRUNED)
     if not pruned:
@@ -202,7 +202,7 @@ def spared_line(findings: Findings, study: optuna.Study) -> str:
     return f"{len(pruned)} trials were stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
-def given_up_lines(study: optuna.Study) -> list[str]:
+def given_up_lines(study: Trials) -> list[str]:
     """The configurations over which processes died too often, and why each was given up."""
     given_up = [trial for trial in study.get_trials(deepcopy=False) if GIVEN_UP in trial.user_attrs]
     told = [f"trial {trial.number} was {trial.user_attrs.get('reason', GIVEN_UP)}" for trial in given_up]
@@ -228,7 +228,7 @@ def latency_line(findings: Findings) -> str:
     return f"one question at a time, nothing cached ({asked} timed): {parts}"
 
 
-def told(findings: Findings, study: optuna.Study) -> list[str]:
+def told(findings: Findings, study: Trials) -> list[str]:
     """The lines about how the result was made."""
     lines = (
         cost_line(findings, study),
@@ -244,7 +244,7 @@ def told(findings: Findings, study: optuna.Study) -> list[str]:
     return [line for line in lines if line]
 
 
-def printed(findings: Findings, study: optuna.Study, console: Console) -> None:
+def printed(findings: Findings, study: Trials, console: Console) -> None:
     """The summary on a terminal."""
     console.print()
     title = f"{findings.name}: top trials (scores on the {findings.dev} questions that were searched)"
@@ -281,7 +281,7 @@ def as_table(title: str, content: Rows) -> Table:
     return table
 
 
-def markdown(findings: Findings, study: optuna.Study) -> str:
+def markdown(findings: Findings, study: Trials) -> str:
     """The summary as report.md."""
     lines = [f"# {findings.name}", "", f"**{conclusion(findings, study)}**", ""]
     lines += [recommendation(findings), ""] if findings.confirmation else []
@@ -312,7 +312,7 @@ def pipes(content: Rows) -> list[str]:
     return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
 
 
-def best_yaml(findings: Findings, study: optuna.Study) -> str:
+def best_yaml(findings: Findings, study: Trials) -> str:
     """The recommended configuration with its scores and the command that replays it; "" without a complete trial."""
     if "replay" not in findings.commands:
         return ""
