@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +15,10 @@ from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records import Answers, Queries, Query
 from rag_opt.shell import Refused, run_hydra, search_path
-from rag_opt.terminal import inline, shown
+from rag_opt.terminal import begin, inline, shown
+
+if TYPE_CHECKING:
+    from rag_opt.progress import Screen
 
 SHOWN = 5
 """Sources that are named."""
@@ -40,10 +45,10 @@ def asked(overrides: Sequence[str]) -> str:
     with Screen():
         documents = documents_of(loaded(config))
         index = pipeline.index(documents)
-    for part in pipeline.parts:
-        if isinstance(part.component, Synthesis):
-            part.component.show = lambda piece: print(shown(piece), end="", flush=True)
-    with Screen():
+    with Screen() as screen:
+        for part in pipeline.parts:
+            if isinstance(part.component, Synthesis):
+                part.component.show = partial(_streamed, screen)
         found = pipeline.ask(Queries.of((Query("question", question.strip()),)), documents, index)
     answer = _told(found.get("answers"), streams=any(isinstance(part.component, Synthesis) for part in pipeline.parts))
     chunks = found["context"].chunks
@@ -52,6 +57,12 @@ def asked(overrides: Sequence[str]) -> str:
         print(inline(f"  {chunks.document_ids[row]} ({score:.3f}): {text}"))
     store.settle()
     return answer
+
+
+def _streamed(screen: Screen, piece: str) -> None:
+    """Print a piece of the answer; a bar would wipe away the line that it stands in."""
+    screen.rest()
+    print(shown(piece), end="", flush=True)
 
 
 def _told(answers: Answers | None, *, streams: bool) -> str:
@@ -73,6 +84,7 @@ def job(_: DictConfig) -> None:
 
 def main() -> None:
     """The command line."""
+    begin("rag_opt.ask: reading the configuration and loading models, which takes some seconds")
     run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(job))
 
 

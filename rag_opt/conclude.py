@@ -111,9 +111,8 @@ def _confirmation(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Confirm
     baseline = history.baseline_of(now)
     roles = _roles(selection, baseline.number if baseline else None)
     evaluations: dict[int, Evaluation] = {}
-    with track(
-        f"confirming {len(roles)} configurations on {plan.test.questions.count} unseen questions", len(roles)
-    ) as done:
+    say(f"confirming {len(roles)} configurations on {plan.test.questions.count} questions never searched …")
+    with track("confirming", len(roles)) as done:
         # Where the budget ends early, what matters most is known.
         for number in sorted(roles, key=lambda each: (each != selection.recommended, roles[each] != BASELINE)):
             try:
@@ -176,7 +175,9 @@ def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Laten
     baseline = history.baseline_of(study)
     numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.front_of(study)[:TIMED])]
     found = {}
-    for number in dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]):
+    wanted = list(dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]))
+    say(f"timing {len(wanted)} configurations, one question at a time, then drawing the report …")
+    for number in wanted:
         name = _name(study, number)
         try:
             latency = plan.test.timed(words_of(study, number))

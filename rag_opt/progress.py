@@ -12,9 +12,13 @@ from contextlib import contextmanager
 from typing import Self, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from rag_opt.terminal import console, inline
+
+LAST = 10
+"""Trials whose pace says how long the others will take: later ones find more in the store."""
 
 PLAIN_EVERY = 15.0
 """Seconds between plain lines about the same work."""
@@ -38,23 +42,35 @@ class Remaining(TimeRemainingColumn):
 
 
 class Screen:
-    """One place for all that is shown during a run; `say` prints a line above what is live."""
+    """One place for all that is shown during a run, on standard error; `say` prints a line above what is live.
+
+    Live is a terminal that can move its cursor: one that calls itself dumb is spoken to as a pipe is.
+    """
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.console = console(file or sys.stderr)
-        self.live = self.console.is_terminal
+        self.live = self.console.is_interactive
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(24),
+            BarColumn(max(4, min(24, (self.console.width - 44) // 2))),
             MofNCompleteColumn(),
             Speed(),
-            Remaining(compact=True),
+            Remaining(compact=True, table_column=Column(no_wrap=True)),
         )
-        self.progress = Progress(*columns, console=self.console, transient=True)
+        # What goes to a file stays out of the bar's way by itself.
+        shared = sys.stdout.isatty()
+        self.progress = Progress(*columns, console=self.console, transient=True, redirect_stdout=shared)
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, style: str | None = None) -> None:
         """One line, at once, markup left alone."""
-        self.console.print(inline(line), markup=False)
+        # On a terminal lines end between words; elsewhere whoever reads them breaks them.
+        self.console.print(inline(line), markup=False, style=style, soft_wrap=not self.live)
+
+    def rest(self) -> None:
+        """Take away what is live, for good: what follows is a result, on standard output."""
+        if self.live:
+            self.progress.stop()
+            self.live = False
 
     def __enter__(self) -> Self:
         _open.append(self)
@@ -64,8 +80,7 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         _open.remove(self)
-        if self.live:
-            self.progress.stop()
+        self.rest()
 
     @contextmanager
     def trials(self, total: int, done: int) -> Iterator[Line]:
@@ -90,30 +105,35 @@ class Screen:
 
 
 class Line:
-    """The study's own line: `describe` changes it, `advance` counts a trial (and tells it where nothing is live)."""
+    """The study's own line: `describe` changes it, `advance` tells a trial above it and counts it."""
 
     def __init__(self, screen: Screen, total: int, done: int) -> None:
         self.screen = screen
         self._spans: list[float] = []
+        self._done = done
         self._last = time.monotonic()
         self._task = screen.progress.add_task("", total=total, completed=done, left="")
 
     def describe(self, text: str) -> None:
         self.screen.progress.update(self._task, description=text)
 
-    def advance(self, told: str, remaining: int, done: int) -> None:
+    def advance(self, told: str, remaining: int, done: int, *, after: float = 0.0, failed: bool = False) -> None:
+        """Tell of a trial; `after`: seconds that will pass after the last one."""
         now = time.monotonic()
-        self._spans.append(now - self._last)
-        self._last = now
-        left = self._left(remaining)
+        # A repeated trial takes no place: its time is the next one's.
+        for _ in range(done - self._done):
+            self._spans.append((now - self._last) / (done - self._done))
+        if done > self._done:
+            self._last, self._done = now, done
+        left = self._left(remaining, after)
         self.screen.progress.update(self._task, completed=done, left=left)
-        if not self.screen.live:
-            self.screen.say(f"{told} · {left}" if left else told)
+        line = told if self.screen.live or not left else f"{told} · {left}"
+        self.screen.say(line, "red" if failed else None)
 
-    def _left(self, remaining: int) -> str:
+    def _left(self, remaining: int, after: float) -> str:
         # The first trial computes what the others find in the store: it says nothing about them.
-        later = sorted(self._spans[1:])
-        return f"{clock(later[len(later) // 2] * remaining)} left" if later else ""
+        later = self._spans[1:][-LAST:]
+        return f"{clock(sum(later) / len(later) * max(0, remaining) + after)} left" if later else ""
 
 
 class _PlainTask:

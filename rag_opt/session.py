@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
-from rag_opt import archive, enough, failures, history, scorebook, timings
+from rag_opt import archive, enough, failures, history, outlook, scorebook, timings
 from rag_opt.config import quoted, stages
 from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress, UncoveredError, check_served
@@ -57,7 +57,7 @@ from rag_opt.storage import (
     stoppable,
     stopped,
 )
-from rag_opt.telling import best, told
+from rag_opt.telling import told
 
 SEARCH_ONLY = (
     *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
@@ -138,7 +138,7 @@ class Session(AtWork):
             with self.screen.trials(total, measured(self._now)) as line:
                 while (claim := self._claimed(line)) is not Turn.OVER:
                     if isinstance(claim, Claim):
-                        line.describe(f"trial {claim.trial.number}{best(self._now)}")
+                        line.describe(f"trial {claim.trial.number}")
                         self._run(claim, line.describe)
                         self._ended(claim.trial, line)
                         self._pause(claim.trial)
@@ -209,7 +209,13 @@ class Session(AtWork):
         for callback in self.callbacks:
             callback(self.study, finished)
         left = self.plan.settings.n_trials - measured(self._now)
-        line.advance(told(self.plan, self._now, finished, self.spending.outlook(left)), left, measured(self._now))
+        line.advance(
+            told(self.plan, self._now, finished, self.spending.outlook(left)),
+            left,
+            measured(self._now),
+            after=outlook.seconds(self.plan, self._now),
+            failed=finished.state == TrialState.FAIL and REPEATS not in finished.user_attrs,
+        )
 
     def _pause(self, trial: Trial) -> None:
         """Give what has failed around this trial a moment to come back."""
@@ -310,7 +316,7 @@ class Session(AtWork):
             self.spending.purse.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
-        describe(f"trial {trial.number}{best(self._now)} · running {running:.4f}")
+        describe(f"trial {trial.number} · {running:.4f}")
         self._report(trial, progress, name)
         over = progress.batch == len(self.plan.dev.questions.batches)
         single = len(self.study.directions) == 1 and not math.isnan(running)

@@ -10,20 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from rag_opt import environment
-from rag_opt.config import FOLDER, NAME, quoted
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.hiding import hide
-from rag_opt.shell import Refused, run_hydra, search_path
-from rag_opt.terminal import complain
-from rag_opt.trust import plain
+from rag_opt.terminal import begin, complain, console
 
 if TYPE_CHECKING:
     import optuna
+    from omegaconf import DictConfig
 
     from rag_opt.findings import Findings
     from rag_opt.gate import Gate
@@ -47,25 +41,34 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
 
     with Screen() as screen:
         with environment.no_collection():
-            from rag_opt.conclude import typed
-            from rag_opt.forecast import forecast
             from rag_opt.plan import planned
 
             environment.quiet_optuna()
             plan = planned(overrides, variant)
         screen.say(_greeting(plan))
         if plan.settings.forecast:
-            told = forecast(plan)
-            screen.console.print(told.table())
-            for line in told.lines(plan.settings.budget_tokens, plan.settings.budget_usd)[1:]:
-                screen.say(line)
-            screen.say(f"run it: python -m rag_opt.study {quoted(typed(plan, 'forecast'))}")
+            _forecast(plan, screen)
             return Outcome(plan.settings.name, plan.settings.folder)
         try:
             findings, error = _worked(plan, screen)
         finally:
             plan.dev.store.settle()
     return Outcome(plan.settings.name, plan.settings.folder, findings, error)
+
+
+def _forecast(plan: Plan, screen: Screen) -> None:
+    from rag_opt.conclude import typed
+    from rag_opt.config import quoted
+    from rag_opt.forecast import forecast
+    from rag_opt.terminal import inline
+
+    told = forecast(plan)
+    screen.rest()
+    output = console()
+    output.print(told.table())
+    lines = told.lines(plan.settings.budget_tokens, plan.settings.budget_usd)[1:]
+    for line in [*lines, f"run it: python -m rag_opt.study {quoted(typed(plan, 'forecast'))}"]:
+        output.print(inline(line), markup=False)
 
 
 def _greeting(plan: Plan) -> str:
@@ -144,6 +147,8 @@ def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> Non
 
 
 def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
+    from rag_opt.trust import plain
+
     node = plain(plan.config.tracking)
     if not node["enabled"]:
         return None
@@ -179,9 +184,10 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
         if tracker:
             _traced(plan, study, tracker, findings)
         figures = report.written(findings, study, plan.settings.folder)
-    now = findings.moment(study)
-    summary.printed(findings, now, screen.console)
-    screen.say(f"{'open:':<10} {plan.settings.folder / report.PAGE}")
+    screen.rest()
+    output, now = console(), findings.moment(study)
+    summary.printed(findings, now, output)
+    output.print(f"{'open:':<10} {plan.settings.folder / report.PAGE}", markup=False)
     if tracker:
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
@@ -220,6 +226,10 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
 
 def job(config: DictConfig) -> Outcome:
     """One Hydra job; in a multirun a refused study is told and the others go on."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from rag_opt.shell import Refused, search_path
+
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN"
     overrides = [*search_path(hydra_config), *hydra_config.overrides.task]
@@ -238,6 +248,12 @@ def job(config: DictConfig) -> Outcome:
 
 def main() -> None:
     """The command line."""
+    begin("rag_opt.study: reading the configuration and loading PyTorch, Haystack and MLflow, which takes some seconds")
+    import hydra
+
+    from rag_opt.config import FOLDER, NAME
+    from rag_opt.shell import run_hydra
+
     run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(job))
 
 

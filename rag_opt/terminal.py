@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls (C0 but tab and newline, C1), line separators, overrides of the writing direction, lone surrogates."""
 
+ABOUT = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+"""Options of a command that only tells about itself."""
+
 BREAK = re.compile(r"[\t\n]")
 
 
@@ -45,6 +48,12 @@ def complain(error: BaseException | str, before: str = "error: ") -> None:
     """Say on standard error what is wrong; further lines are indented, so that no text can pass for a line of ours."""
     lines = shown(f"{before}{error}").splitlines()
     print("\n".join([*lines[:1], *(f"  {line.strip()}" for line in lines[1:])]), file=sys.stderr)
+
+
+def begin(line: str) -> None:
+    """Say a first line on standard error, before anything heavy is imported; not where only help is asked for."""
+    if not ABOUT & {word.partition("=")[0] for word in sys.argv[1:]}:
+        print(line, file=sys.stderr, flush=True)
 
 
 def first_of(names: Iterable[str], count: int = 5) -> str:

@@ -28,6 +28,7 @@ from rag_opt.records import Dataset, Evaluation
 from rag_opt.settings import folder_of, settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import GIGABYTE, Store
+from rag_opt.terminal import console
 from rag_opt.trust import build, plain
 
 SPLITS = ("dev", "test")
@@ -100,7 +101,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
     settings, objective, store = settings_of(config), objective_of(config), store_of(config)
     pipeline = built(overrides, store)
-    with Screen() as screen:
+    with Screen():
         dataset = loaded(config)
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
@@ -114,7 +115,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     for name, value in evaluation.means.items():
         measured = int((~np.isnan(evaluation.per_query[name])).sum())
         table.add_row(Text(name), f"{value:.6g}", str(measured))
-    screen.console.print(table)
+    console().print(table)
     return evaluation
 
 

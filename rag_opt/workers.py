@@ -11,10 +11,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag_opt import enough, failures
+from optuna.trial import TrialState
+
+from rag_opt import enough, failures, outlook
 from rag_opt.databases import sqlite_path
 from rag_opt.endings import Terminated
 from rag_opt.errors import ConfigError, StudyError
+from rag_opt.history import REPEATS
 from rag_opt.launchers import REFUSED, End, cores
 from rag_opt.places import measured
 from rag_opt.plan import Plan
@@ -23,7 +26,7 @@ from rag_opt.progress import Line
 from rag_opt.session import AtWork
 from rag_opt.spending import Spending
 from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Moment
-from rag_opt.telling import best, told
+from rag_opt.telling import told
 from rag_opt.trust import build, plain
 
 POLL = 0.25
@@ -132,13 +135,16 @@ class Workers(AtWork):
         """Say what has finished since, and mirror it."""
         now = Moment(self.study)
         new = [trial for trial in now.get_trials(states=FINISHED) if trial.number not in self._seen]
-        line.describe(f"{self.plan.settings.n_workers} workers{best(now)}")
+        line.describe(f"{self.plan.settings.n_workers} workers")
         for trial in new:
             self._seen.add(trial.number)
             if not {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs):
                 self._deaths = 0
             left = self.plan.settings.n_trials - measured(now)
-            line.advance(told(self.plan, now, trial), left, measured(now))
+            failed = trial.state == TrialState.FAIL and REPEATS not in trial.user_attrs
+            line.advance(
+                told(self.plan, now, trial), left, measured(now), after=outlook.seconds(self.plan, now), failed=failed
+            )
             if crew_of(trial).name == self.gate.me:
                 for callback in self.callbacks:
                     callback(self.study, trial)

@@ -377,7 +377,7 @@ def test_an_option_that_leaves_the_checked_configuration_is_refused(tmp_path, op
     value = {"--config-path": str(tmp_path), "--config-name": "evil"}.get(option, str(tmp_path / "evil.pickle"))
     found = finished(tmp_path, option, value, store=tmp_path / "store")
     assert found.returncode == 2, found.stderr
-    assert found.stderr.startswith(f"error: {option}=")
+    assert f"\nerror: {option}=" in found.stderr
     assert not (tmp_path / "made").exists()
 
 

@@ -83,7 +83,7 @@ def test_a_study_its_report_a_replay_and_a_question_stay_on_the_machine(
     traced = ["n_trials=2", "tracking.traces=finalists", "retriever=hybrid"]
     study = python(watched, tmp_path, "-m", "rag_opt.study", *given, *traced)
     assert study.returncode == 0, study.stderr
-    assert "open:" in study.stderr
+    assert "open:" in study.stdout
     after = python(watched, tmp_path, "-c", AFTER, *given, "question='Which animals purr?'")
     assert after.returncode == 0, after.stderr
     assert "open:" in after.stdout

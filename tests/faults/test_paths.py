@@ -297,7 +297,7 @@ def test_the_command_refuses_a_name_with_2(animals, tmp_path, name: str) -> None
     work.mkdir()
     found = finished(work, *animals, f"name={quoted(name)}", store=tmp_path / "work" / "store")
     assert found.returncode == 2
-    assert found.stderr.startswith("error: name=")
+    assert "\nerror: name=" in found.stderr
     assert set(below(tmp_path)) == {"work"}
 
 

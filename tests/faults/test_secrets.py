@@ -299,7 +299,7 @@ def test_a_multirun_in_a_process_of_its_own_leaves_no_canary(animals, postgres, 
         capture_output=True,
         text=True,
     )
-    assert done.stderr.count("open:") == 2, done.stderr
+    assert done.stdout.count("open:") == 2, done.stderr
     assert (tmp_path / "studies" / "animals" / "multirun.yaml").is_file()
     (tmp_path / "told").write_text(done.stdout + done.stderr, "utf-8")
     for name in ("hub", "storage", "tracking"):

@@ -47,8 +47,8 @@ def test_the_quickstart_runs_offline_and_reports(tmp_path: Path) -> None:
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "network.log").exists(), (tmp_path / "network.log").read_text()
-    assert "25 trials" in done.stderr
-    assert "questions the search never saw" in done.stderr
+    assert "25 trials" in done.stdout
+    assert "questions the search never saw" in done.stdout
     assert (tmp_path / "studies/quickstart/best.yaml").is_file()
     found = trials(tmp_path, "quickstart")
     assert len(found) == 25
@@ -106,12 +106,12 @@ def test_mlflow_is_whole_after_a_kill(tmp_path, msmarco, shared_store) -> None:
 def test_a_real_msmarco_study_and_the_replay_of_its_best_command(tmp_path, msmarco, shared_store) -> None:
     done = finished(tmp_path, *msmarco, store=shared_store)
     assert done.returncode == 0, done.stderr
-    replay = next(line for line in done.stderr.splitlines() if line.startswith("replay:"))
+    replay = next(line for line in done.stdout.splitlines() if line.startswith("replay:"))
     words = shlex.split(replay)[4:]
     again = finished(tmp_path, *words, module="rag_opt.trial", store=shared_store)
     assert again.returncode == 0, again.stderr
     best = max(values[0] for _, values, state in trials(tmp_path, "msmarco") if state.name == "COMPLETE")
-    line = next(line for line in again.stderr.splitlines() if "nDCG@10" in line)
+    line = next(line for line in again.stdout.splitlines() if "nDCG@10" in line)
     assert f"{best:.6g}" in line
     saved = yaml.safe_load((tmp_path / "studies/msmarco/best.yaml").read_text())
     assert saved["retriever"]["depth"] == 100
@@ -125,7 +125,7 @@ def test_a_multirun_keeps_its_studies_apart_and_compares_them(tmp_path, animals)
     assert folders == [f"sampler={s},seed={i}" for s in ("random", "tpe") for i in (0, 1)]
     assert "studies, by their recommended configuration" in done.stdout
     assert sorted(len(trials(tmp_path, f"animals/{folder}")) for folder in folders) == [5, 5, 5, 5]
-    again = next(line for line in done.stderr.splitlines() if line.startswith("continue:"))
+    again = next(line for line in done.stdout.splitlines() if line.startswith("continue:"))
     resumed = finished(tmp_path, *shlex.split(again)[4:])
     assert "resumed: 5 of 10" in resumed.stderr
     seeds = [trials(tmp_path, f"animals/sampler=random,seed={i}")[4][0] for i in (0, 1)]
@@ -136,7 +136,7 @@ def test_a_refused_study_of_a_multirun_does_not_stop_the_others(tmp_path, animal
     done = finished(tmp_path, "-m", *animals, "n_trials=2", "retriever.depth=0,6", "tracking=none")
     assert done.returncode == 2
     assert "depth must be a whole number" in done.stderr
-    assert "2 trials" in done.stderr
+    assert "2 trials" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_ones_own_configuration_folder_is_used_by_study_and_replay(tmp_path, ani
         tmp_path, "--config-dir", str(tmp_path / "mine"), *animals, "sampler=halton", "n_trials=5", "tracking=none"
     )
     assert done.returncode == 0, done.stderr
-    replay = shlex.split(next(line for line in done.stderr.splitlines() if line.startswith("replay:")))[4:]
+    replay = shlex.split(next(line for line in done.stdout.splitlines() if line.startswith("replay:")))[4:]
     assert finished(tmp_path, *replay, module="rag_opt.trial").returncode == 0
 
 

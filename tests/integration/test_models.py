@@ -95,7 +95,7 @@ def test_forecast_true_runs_nothing(tmp_path: Path, services: list[str], endpoin
     assert not outcome.error
     assert counts(endpoint)["chat"] == 0
     assert not (tmp_path / "studies" / "models").exists()
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().out
     assert "generator" in printed
     (command,) = re.findall(r"^run it: (.*)$", printed, re.MULTILINE)
     assert command.startswith("python -m rag_opt.study ")

@@ -1,0 +1,29 @@
+"""What comes after the last trial, and about how long it takes."""
+
+from __future__ import annotations
+
+from rag_opt import history
+from rag_opt.latency import MOST
+from rag_opt.plan import Plan
+from rag_opt.storage import Moment
+
+REPORT = 5.0
+"""Seconds for figures, the page, and MLflow's copy of them."""
+
+ALONE = 3.0
+"""A question that is asked by itself takes so many times what it takes among others (0.01 s of it are no model's)."""
+
+
+def seconds(plan: Plan, now: Moment) -> float:
+    """About how long confirming, timing and reporting will take, judged by the best trial; 0.0 before there is one."""
+    best = history.candidates(now)[:1]
+    if not best:
+        return 0.0
+    spent = best[0].user_attrs.get("seconds", {})
+    dev, test = plan.dev.questions.count, plan.test.questions.count
+    question = float(spent.get("query", 0.0))
+    finalists = 2 + plan.settings.ties
+    confirming = finalists * test * (question + float(spent.get("evaluation", 0.0)) / max(1, dev))
+    # The recommended, the best and the baseline are asked twice each: once to warm up.
+    timing = 3 * 2 * min(MOST, test) * (ALONE * question + 0.01)
+    return confirming + timing + REPORT
