@@ -140,7 +140,8 @@ def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) 
         if not scores:
             # Which one is best must not depend on what happens to be there.
             raise StudyError(lost(folder, trial.number))
-        yield Candidate(trial.number, scores[names[0]], _cost(plan, trial))
+        handed = scores.get(plan.objective.handed or "")
+        yield Candidate(trial.number, scores[names[0]], _cost(plan, trial), handed)
 
 
 def _looks(study: optuna.Study, trials: int) -> int:

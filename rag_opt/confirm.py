@@ -23,11 +23,15 @@ MANY = 10_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished trial with its scores of the first objective, question by question, and its mean cost."""
+    """A finished trial with its scores of the first objective, question by question, and its mean cost.
+
+    `handed` are the same scores of what is handed on alone, where the objective measures a ranking.
+    """
 
     number: int
     scores: Scores
     cost: float
+    handed: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,12 @@ class Selection:
 def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: Ints | None = None) -> Selection:
     """What dev selects of candidates given best first; `ties` of the tied ones go along, the best of them first.
 
-    The one-standard-error rule decides who is tied (`paired.tied`); questions of one of the `groups` count as one.
-    Equal costs: the better one. Candidates must not be empty.
+    The one-standard-error rule decides who is tied (`paired.tied`), by what is handed on, too: handing on less is
+    cheaper, and leaves a ranking as good as it is. Questions of one of the `groups` count as one. Equal costs: the
+    better one. Candidates must not be empty.
     """
     best = candidates[0]
-    level = [other for other in candidates if other is best or paired.tied(best.scores, other.scores, sign, groups)]
+    level = [other for other in candidates if other is best or _level(best, other, sign, groups)]
     recommended = min(level, key=lambda each: each.cost)
     chosen = [best, recommended]
     for each in level:
@@ -56,6 +61,15 @@ def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: In
             chosen.append(each)
     others = tuple(each.number for each in chosen[2 : 2 + ties])
     return Selection(best.number, others, recommended.number, len(level) - 1)
+
+
+def _level(best: Candidate, other: Candidate, sign: float, groups: Ints | None) -> bool:
+    pairs = [(best.scores, other.scores)]
+    if best.handed is not None:
+        if other.handed is None:
+            return False
+        pairs.append((best.handed, other.handed))
+    return all(paired.tied(ours, theirs, sign, groups) for ours, theirs in pairs)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rag_opt.components.encoders import MiniLM
 from rag_opt.components.generators import context_tokens
+from rag_opt.components.ranking import say_once
 from rag_opt.components.sentences import sentences_in
 from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
@@ -88,6 +89,7 @@ def evaluated(
 
     `report` is told after every batch; what it raises ends the evaluation.
     """
+    store.reach = max((metric.reach for metric in metrics), default=0)
     measuring = Measuring(pipeline, questions, tuple(metrics), store, pipeline.index(questions.documents), latency)
     start = time.perf_counter()
     parts: list[Observed] = []
@@ -142,12 +144,14 @@ class Measuring:
     def _observed(self, queries: Queries) -> Observed:
         documents, store = self.questions.documents, self.store
         found = self.pipeline.ask(queries, documents, self.index)
-        ranking, context, answers = found["ranking"], found["context"], found.get("answers")
+        context, answers = found["context"], found.get("answers")
+        rankings = document_rankings(found["rankings"], store.reach)
+        self._say_short(found["rankings"][-1], rankings)
         last = context if answers is None else answers
         return Observed(
             queries=queries.items,
             qrels=self.questions.dataset.qrels,
-            rankings=[list(ids) for ids in document_rankings(ranking)],
+            rankings=rankings,
             context=context,
             answers=None if answers is None else answers.texts,
             tokens=context_tokens(context, queries, store) + total_tokens(context.usage, len(queries.items))
@@ -165,6 +169,19 @@ class Measuring:
                 each.size() for each in self.index.values() if callable(getattr(each, "size", None))
             ),
         )
+
+    def _say_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
+        """Say where a retriever of someone's own, or the web, ranks fewer documents than metrics read."""
+        deep = retrieved.rows.shape[1]
+        reach = min(self.store.reach, len(self.questions.documents.items))
+        full = retrieved.rows[:, -1] >= 0 if deep and retrieved.rest is None else np.zeros(len(rankings), bool)
+        short = sum(1 for at_end, ranking in zip(full, rankings, strict=True) if at_end and len(ranking) < reach)
+        if short:
+            say_once(
+                self.store,
+                f"{short} of {len(rankings)} questions are measured on fewer than {reach} documents: the retriever "
+                f"ranks only {deep} chunks; have it rank more",
+            )
 
 
 def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
@@ -221,11 +238,22 @@ def check_served(evaluation: Evaluation, least: float) -> None:
             )
 
 
-def document_rankings(ranking: Rankings) -> Iterator[tuple[str, ...]]:
-    """Per query the documents of its chunks, each where its best chunk stands."""
-    ids = ranking.chunks.document_ids
-    for query in range(len(ranking.rows)):
-        yield tuple(dict.fromkeys(ids[row] for row, _ in ranking.hits(query)))
+def document_rankings(rankings: Sequence[Rankings], reach: int) -> list[list[str]]:
+    """Per query its documents, each where its best chunk stands: those handed on, then the others up to `reach` in all.
+
+    The first ranking is the final one; what it lacks follows in the order of the one that it was made of, and so on.
+    """
+    ids = rankings[0].chunks.document_ids
+    found = [dict.fromkeys(ids[chunk] for chunk in row if chunk >= 0) for row in rankings[0].rows.tolist()]
+    for ranking in rankings:
+        ids = ranking.chunks.document_ids
+        for row, known in zip(ranking.whole.tolist(), found, strict=True):
+            for chunk in row:
+                if len(known) >= reach:
+                    break
+                if chunk >= 0:
+                    known[ids[chunk]] = None
+    return [list(known) for known in found]
 
 
 def mean(values: Scores) -> float:

@@ -14,7 +14,18 @@ from rag_opt.config import prompt_of
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.evaluate import UncoveredError
 from rag_opt.keys import key_of
-from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, Metric, judged, metric, own_metric, unmet
+from rag_opt.metrics.catalogue import (
+    HANDED,
+    JUDGE,
+    MAXIMIZE,
+    MINIMIZE,
+    RANKS,
+    Metric,
+    judged,
+    metric,
+    own_metric,
+    unmet,
+)
 from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.trust import build, plain
@@ -85,11 +96,27 @@ class Objective:
         return [float(found.means[name]) for name in self.names]
 
     @property
+    def handed(self) -> str | None:
+        """The first target on what is handed on; None where it does not measure a ranking."""
+        return handed_of(self.targets[0])
+
+    @property
+    def deciding(self) -> tuple[Metric, ...]:
+        """The targets, and what is constrained."""
+        bound = {constraint.metric for constraint in self.constraints}
+        return tuple(each for each in self.metrics if each in self.targets or each.name in bound)
+
+    @property
     def fingerprint(self) -> str:
         whole = ["objective", self.names, self.directions]
         versions = {m.name: m.version for m in self.metrics if m.version}
         held = [(c.metric, c.sign, c.bound) for c in self.constraints]
         return key_of(*whole, *([versions] if versions else []), *([held] if held else []))
+
+
+def handed_of(target: Metric) -> str | None:
+    """The name of a ranking's measure on what is handed on; None for any other metric."""
+    return f"{HANDED}{target.name}" if target.reads == RANKS else None
 
 
 def objective_of(config: DictConfig) -> Objective:
@@ -103,6 +130,9 @@ def objective_of(config: DictConfig) -> Objective:
     wanted = dict.fromkeys([*names, *extra, *own, *(constraint.metric for constraint in constraints), str(cost)])
     known = own | _judged(config, wanted)
     found = {name: known.get(name) or metric(name) for name in {**wanted, **known}}
+    if (handed := handed_of(found[names[0]])) is not None:
+        # It decides among the tied ones.
+        found.setdefault(handed, metric(handed))
     if found[cost].direction != MINIMIZE:
         raise ConfigError(f"confirmation.cost={cost}: a metric of which less is better is expected, such as tokens")
     targets = tuple(found[name] for name in names)

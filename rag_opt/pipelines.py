@@ -71,6 +71,10 @@ class RagPipeline:
     def has_generator(self) -> bool:
         return "answers" in self.results
 
+    def leading_to(self, names: Iterable[str]) -> set[str]:
+        """These parts, and all whose products reach them."""
+        return leading_to(self.parts, names)
+
     @property
     def pays_per_query(self) -> bool:
         """Whether a query costs so much that a trial should be stopped as early as it can be."""
@@ -85,14 +89,19 @@ class RagPipeline:
         return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
 
     def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
-        """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator."""
+        """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator.
+
+        "rankings" are all that led to the final one, which is the first of them: what a reranker was not given, or
+        left out, stands in an earlier one.
+        """
+        ranking = [part.name for part in self.parts if "ranking" in outputs(part.component)]
         out = _ran(
             self.querying,
             self._inputs(set(self.querying.graph.nodes), _given(queries, documents, index)),
-            set(self.results.values()),
+            {*self.results.values(), *ranking},
         )
         found = {socket: out[part][socket] for socket, part in self.results.items()}
-        return {"context": found["ranking"], **found}
+        return {"context": found["ranking"], **found, "rankings": [out[part]["ranking"] for part in reversed(ranking)]}
 
     def stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
         """Seconds by part: what indexing took in all, and what asking takes per query, whenever that was done."""
@@ -240,12 +249,18 @@ def _results(parts: Iterable[Part]) -> dict[str, str]:
     return {socket: part.name for part in parts for socket in RESULTS if socket in outputs(part.component)}
 
 
-def _needed(parts: list[Part]) -> list[Part]:
-    """The parts that the results depend on, in order."""
-    wanted = set(_results(parts).values())
+def leading_to(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
+    """The parts of these names, and all whose products reach them; `parts` in their order."""
+    wanted = set(names)
     for part in reversed(parts):
         if part.name in wanted:
             wanted |= {sender for sender, _ in part.inputs.values() if sender}
+    return wanted
+
+
+def _needed(parts: list[Part]) -> list[Part]:
+    """The parts that the results depend on, in order."""
+    wanted = leading_to(parts, _results(parts).values())
     for part in parts:
         if part.name not in wanted and getattr(part.component, "must_serve", False):
             raise ComponentError(

@@ -22,7 +22,9 @@ from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
 from rag_opt.hiding import hide, know
+from rag_opt.idle import stirring
 from rag_opt.keys import key_of
+from rag_opt.metrics.catalogue import RANKS
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
@@ -40,6 +42,9 @@ from rag_opt.trust import build, check_secrets, plain
 
 Values = dict[str, Value]
 PER_TRIAL = "per_trial"
+
+RANKED = "whatever is handed on"
+"""How rankings are measured; before, what was handed on was all that was measured."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,6 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     objective = objective_of(config)
     store = store_of(config)
     space = searched(config, overrides)
-    check_search(config, space)
     if settings.stopping is not None and len(objective.names) > 1:
         raise ConfigError(
             f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
@@ -98,7 +102,9 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         )
     pipeline = built(overrides, store)
     check_space(space, overrides, store)
-    seeds = beginnings(config, space, overrides)
+    space, idle = stirring(space, overrides, store, objective.deciding, default_values(space, overrides))
+    check_search(config, space)
+    seeds = beginnings(config, space, overrides, idle)
     dataset = loaded(config)
     metrics = measurable(objective, dataset, _has_generator(pipeline, space))
     parts = split(dataset, settings.test_share, settings.split_seed)
@@ -248,8 +254,13 @@ def _check_pinned(space: SearchSpace, pinned: Sequence[str], chosen: Mapping[str
                 )
 
 
-def beginnings(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
-    """The configurations to begin with: the baseline, then those of `seeds` that the space can express."""
+def beginnings(
+    config: DictConfig, space: SearchSpace, overrides: Sequence[str], idle: Sequence[str] = ()
+) -> list[Values]:
+    """The configurations to begin with: the baseline, then those of `seeds` that the space can express.
+
+    What a seed says of an `idle` parameter, which is not searched, is left out.
+    """
     standing = default_values(space, overrides)
     baseline = space.active(standing)
     if wrong := space.outside(baseline):
@@ -257,7 +268,7 @@ def beginnings(config: DictConfig, space: SearchSpace, overrides: Sequence[str])
             f"search_space: the configuration's own {wrong.name}={standing.get(wrong.name)} is not in {wrong.text}; "
             f"trial 0 measures it, so add it to the space, or set {wrong.name}=<a value> to leave it out of the search"
         )
-    return _distinct([baseline, *_seeds(config, space, overrides)])
+    return _distinct([baseline, *_seeds(config, space, overrides, idle)])
 
 
 def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
@@ -279,13 +290,13 @@ def _has(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and last in node
 
 
-def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str]) -> list[Values]:
+def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str], idle: Sequence[str]) -> list[Values]:
     found = []
     for row in plain(config.seeds):
         if not isinstance(row, list) or not all(isinstance(word, str) for word in row):
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
         # What the command line sets is no parameter any more, so such a seed is skipped too.
-        if {override.key_or_group for override in parse(row)} <= {p.name for p in space.parameters}:
+        if {override.key_or_group for override in parse(row)} <= {*idle, *(p.name for p in space.parameters)}:
             values = space.active(default_values(space, [*overrides, *row]))
             if space.outside(values) is None:
                 found.append(values)
@@ -359,4 +370,5 @@ def _prints(
         "search space": space.fingerprint,
         "objective": key_of(objective.fingerprint, order),
         "pipeline": fingerprint(config),
+        **({"measuring of ranks": RANKED} if any(each.reads == RANKS for each in objective.metrics) else {}),
     }

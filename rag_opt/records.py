@@ -249,9 +249,10 @@ class QueryVectors(Record):
 
 @dataclass(frozen=True, eq=False)
 class Rankings(Record):
-    """Per query the rows of the chunks found, best first, with their scores (greater is better).
+    """Per query the rows of the chunks that are handed on, best first, with their scores (greater is better).
 
-    `rows` and `scores` are [queries, depth]; a query with fewer hits ends in row -1, score -inf.
+    `rows` and `scores` are [queries, chunks]; a query with fewer hits ends in row -1, score -inf. `rest` are the rows
+    that are ranked behind them, [queries, any], -1 where there is none: they are measured, and read by no stage.
     `costs` is what one query has cost so far, every stage before included; `usage` the same of calls to models.
     """
 
@@ -261,11 +262,17 @@ class Rankings(Record):
     key: str
     costs: Costs = field(default_factory=dict)
     usage: Usages = field(default_factory=dict)
+    rest: Ints | None = None
+
+    @property
+    def whole(self) -> Ints:
+        """All that is ranked, what is handed on and the rest: [queries, any], -1 where there is none."""
+        return self.rows if self.rest is None else np.concatenate([self.rows, self.rest], axis=1)
 
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
-        key = key_of(self.key, rows.tolist())
-        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage)
+        key, rest = key_of(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
+        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest)
 
     def because(self, *causes: Searches | Rankings) -> Rankings:
         """The same, with what these have cost before."""

@@ -21,7 +21,7 @@ def parsed(rows: Mapping[str, Any]) -> SearchSpace:
     if not rows:
         raise SearchSpaceError("search_space: there is nothing to search; choose search_space=retrieval or list keys")
     parameters = [_parameter(str(name), row) for name, row in rows.items()]
-    space = SearchSpace(tuple(_ordered(parameters)))
+    space = SearchSpace(tuple(ordered(parameters)))
     for parameter in space.parameters:
         _check_below(parameter, space)
     return space
@@ -101,7 +101,7 @@ def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistributi
     return FloatDistribution(float(start), float(last), step=float(step))
 
 
-def _ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
+def ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
     """Parents first, otherwise in the file's order; raises SearchSpaceError at a circle or an unknown parent."""
     waiting = {p.name: p for p in parameters}
     names = set(waiting)

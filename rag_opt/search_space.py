@@ -157,6 +157,18 @@ class SearchSpace:
                 missing -= {target for target in missing if target <= chosen.items()}
                 yield chosen
 
+    def showing(self, wanted: Assignment) -> dict[str, Value] | None:
+        """An assignment with these values; None where the space has none."""
+        return self._realised(frozenset(wanted.items()), set())
+
+    def telling(self, parameter: Parameter) -> list[Value]:
+        """The parameter's choices or ends, and what conditions of others name of it."""
+        return self._telling(parameter, parameter.limited({}))
+
+    def ancestors(self, name: str) -> set[str]:
+        """The names of all parameters on which this one's existence depends; none for one that is not there."""
+        return {each for p in self.parameters if p.name == name for each in self._ancestors(p)}
+
     def _targets(self) -> set[frozenset[tuple[str, Value]]]:
         items = [(p.name, value) for p in self.parameters for value in self._telling(p, p.distribution)]
         pairs = {frozenset((a, b)) for a, b in combinations(items, 2) if a[0] != b[0] and _group(a) == _group(b)}

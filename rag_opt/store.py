@@ -66,14 +66,16 @@ class Store:
     `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
     to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
     `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
-    that at once; `purse` is what it may spend on calls to models, `rehearsal` counts calls in place of making them,
-    `listening` gathers (stage, request, reply), `troubles` by stage why a call last failed.
+    that at once, `reach` how many documents a ranking is measured on; `purse` is what it may spend on calls to models,
+    `rehearsal` counts calls in place of making them, `listening` gathers (stage, request, reply), `troubles` by stage
+    why a call last failed.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
         self.limit = limit
         self.deepest = 0
+        self.reach = 0
         self.purse: Purse | None = None
         self.rehearsal: Rehearsal | None = None
         self.listening: list[Any] | None = None

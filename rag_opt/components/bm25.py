@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from rag_opt.components.feedback import Feedback, by_chunk
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, best, ranked, say_once
+from rag_opt.components.ranking import Pair, Search, best, ranked, say_once
 from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Queries, Rankings, Record, Searches
+from rag_opt.records import Chunks, Ints, Queries, Rankings, Record, Searches
 from rag_opt.store import Store
 from rag_opt.text import AUTO, READING
 
@@ -143,16 +143,16 @@ class BM25Retriever(Stage):
         return {"bm25_ranking": of_variants(found, self.depth).because(bm25_queries)}
 
     def _found(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
-        def prepare(whole: Queries, depth: int) -> Callable[[], list[Pair]]:
+        def prepare(whole: Queries) -> Search:
             model = index.model()
             asked = [counted_words(each) for each in tokenized(whole.texts, index.reading)]
             if feedback is None or model is None:
-                return lambda: _searched(model, asked, depth)
+                return lambda rows, depth: _searched(model, [asked[row] for row in rows], depth)
             vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
 
-            def searched() -> list[Pair]:
-                first = _searched(model, asked, feedback.documents)
-                grown = zip(asked, first, strict=True)
+            def searched(rows: Ints, depth: int) -> list[Pair]:
+                mine = [asked[row] for row in rows]
+                grown = zip(mine, _searched(model, mine, feedback.documents), strict=True)
                 return _searched(model, [feedback.grown(own, hits, *vectors) for own, hits in grown], depth)
 
             return searched

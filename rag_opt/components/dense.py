@@ -15,7 +15,7 @@ from haystack import component
 
 from rag_opt.artifacts import size_of
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, best, ranked
+from rag_opt.components.ranking import Pair, Search, best, ranked
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Floats, Queries, QueryVectors, Rankings, Record, Vectors
@@ -100,13 +100,13 @@ class DenseRetriever(Stage):
         return {"dense_ranking": of_variants(found, self.depth).because(query_vectors.searches)}
 
     def _found(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
-        def prepare(_: Queries, depth: int) -> Callable[[], list[Pair]]:
+        def prepare(_: Queries) -> Search:
             if vector_index.collection is None:
-                return lambda: _exact(vector_index, vectors.values, depth)
+                return lambda rows, depth: _exact(vector_index, vectors.values[rows], depth)
             collection = vector_index.collection()
             if collection.count() != len(vector_index.chunks):
                 raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
-            return lambda: _approximate(collection, vectors.values, depth)
+            return lambda rows, depth: _approximate(collection, vectors.values[rows], depth)
 
         key = key_of("dense", vector_index.key, vectors.key)
         costs = {vectors.key: vectors.seconds}

@@ -11,7 +11,7 @@ from haystack import component
 from rag_opt.components.ranking import Pair, say_once
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Queries, Rankings, Scores
+from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings, Scores
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")
@@ -27,15 +27,17 @@ BELOW = 1e-6
 
 @component
 class Fusion(Stage):
-    """The `top_k` best chunks of one, two or three rankings: BM25's, dense, web pages.
+    """One, two or three rankings as one: BM25's, dense, web pages. Its `top_k` best chunks are handed on.
 
-    One ranking is only cut. Several are joined by
+    One ranking stays as it is. Several are joined by
 
     - weighted: (1 - hybrid_weight) x BM25 + hybrid_weight x dense, each ranking's scores scaled per query first, since
       raw BM25 and cosine scores can't be added; a chunk that a ranking lacks stands just below that ranking's last hit
       (Bruch et al. 2023, arXiv 2210.11934). The web has `web_weight`, and the others what it leaves;
     - rrf: the sum of 1 / (rrf_k + rank), which asks nothing of the scores and uses no weight (Cormack et al. 2009).
     """
+
+    handing = ("top_k",)
 
     def __init__(
         self,
@@ -76,13 +78,13 @@ class Fusion(Stage):
         depth = max(ranking.rows.shape[1] for ranking in given)
         if self.top_k > depth:
             say_once(self.store, f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
-        columns = first.rows[:, : self.top_k], first.scores[:, : self.top_k]
+        rows, scores = first.rows, first.scores
         if len(given) > 1:
             shares = [self._shares(ranking, weight) for ranking, weight in zip(given, weights, strict=True)]
-            columns = joined(given, shares, self.top_k)
+            rows, scores = joined(given, shares)
         key = key_of(self.fingerprint, [ranking.key for ranking in given])
         costs = {key: (time.perf_counter() - start) / max(1, len(first.rows))}
-        return {"ranking": Rankings(first.chunks, *columns, key, costs).because(*given)}
+        return {"ranking": cut(given, rows, scores, self.top_k, key, costs).because(*given)}
 
     def _weights(self, bm25: bool, dense: bool, web: bool) -> list[float]:
         """By ranking that there is its weight."""
@@ -114,8 +116,8 @@ class Fusion(Stage):
         return weight * scaled, weight * lacking
 
 
-def joined(rankings: Sequence[Rankings], shares: Sequence[Shares], top_k: int) -> Pair:
-    """Rows and scores, [queries, top_k], of all queries at once: a chunk's score is the sum of its shares."""
+def joined(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pair:
+    """Rows and scores of all queries' chunks, [queries, any], best first: a chunk's score is the sum of its shares."""
     rows = np.concatenate([ranking.rows for ranking in rankings], axis=1)
     share = np.concatenate([each for each, _ in shares], axis=1)
     owner = np.concatenate([np.full(ranking.rows.shape[1], place) for place, ranking in enumerate(rankings)])
@@ -136,7 +138,7 @@ def joined(rankings: Sequence[Rankings], shares: Sequence[Shares], top_k: int) -
     total = sum(found[1:], found[0])
     total[repeated | (rows < 0)] = -np.inf
     # Equal scores by chunk: the columns are in that order, and the sort is stable.
-    chosen = np.argsort(-total, axis=1, kind="stable")[:, : min(top_k, len(rankings[-1].chunks))]
+    chosen = np.argsort(-total, axis=1, kind="stable")[:, : len(rankings[-1].chunks)]
     scores = np.take_along_axis(total, chosen, axis=1).astype(np.float32)
     best = np.take_along_axis(rows, chosen, axis=1)
     return np.where(np.isfinite(scores), best, -1).astype(np.int32), scores
@@ -153,9 +155,22 @@ def of_variants(rankings: Sequence[Rankings], depth: int) -> Rankings:
     first = rankings[0]
     if len(rankings) == 1:
         return first
-    columns = joined(rankings, [reciprocal(each, VARIANTS_K) for each in rankings], depth)
+    rows, scores = joined(rankings, [reciprocal(each, VARIANTS_K) for each in rankings])
     key = key_of("variants", [each.key for each in rankings], depth)
-    return Rankings(first.chunks, *columns, key).because(*rankings)
+    return cut(rankings, rows, scores, depth, key, {}).because(*rankings)
+
+
+def cut(rankings: Sequence[Rankings], rows: Ints, scores: Floats, count: int, key: str, costs: Costs) -> Rankings:
+    """What these rankings were joined to, of which the first `count` are handed on.
+
+    What each of them ranks behind its hits follows the others, one of each in turn.
+    """
+    rests = [each.rest for each in rankings if each.rest is not None]
+    width = max((rest.shape[1] for rest in rests), default=0)
+    filled = [np.pad(rest, ((0, 0), (0, width - rest.shape[1])), constant_values=-1) for rest in rests]
+    behind = np.stack(filled, axis=2).reshape(len(rows), -1) if filled else rows[:, :0]
+    rest = np.concatenate([rows[:, count:], behind], axis=1)
+    return Rankings(rankings[-1].chunks, rows[:, :count], scores[:, :count], key, costs, rest=rest)
 
 
 @component

@@ -10,7 +10,7 @@ from haystack import component
 
 from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
-from rag_opt.components.ranking import by_place, stacked
+from rag_opt.components.ranking import by_place, kept, stacked
 from rag_opt.components.request import Request, Sampling, check_model
 from rag_opt.components.spoken import whole_number
 from rag_opt.components.stage import Stage, require, require_whole
@@ -39,6 +39,7 @@ class LLMReranker(Stage):
     """Common to both: a query's chunks in a new order; scores are 1 / rank, since orders have no others."""
 
     pays_per_query = True
+    handing = ("keep",)
 
     chat: Chat
     keep: int | None
@@ -49,16 +50,14 @@ class LLMReranker(Stage):
         def work(talk: Talk, row: int) -> Ints:
             found = ranking.rows[row][ranking.rows[row] >= 0]
             places = order(talk, queries.texts[row], ranking.texts_of(row)) if len(found) else []
-            return np.array(found[places], np.int32)[: self.keep]
+            return np.array(found[places], np.int32)
 
         talks = self.chat.each("reranker", work, range(len(queries.items)))
-        width = ranking.rows.shape[1] if self.keep is None else min(self.keep, ranking.rows.shape[1])
-        columns = stacked(map(by_place, talks.results), width)
+        rows, scores, rest = kept(stacked(map(by_place, talks.results), ranking.rows.shape[1]), self.keep)
         # What calls gave is in the key: one that failed now may not fail the next time.
-        key = key_of(self.fingerprint, queries.key, ranking.key, columns["rows"].tolist())
+        key = key_of(self.fingerprint, queries.key, ranking.key, rows.tolist())
         cost, usage = {key: talks.seconds}, {key: talks.usage}
-        found = Rankings(ranking.chunks, columns["rows"], columns["scores"], key, cost, usage)
-        return found.because(ranking)
+        return Rankings(ranking.chunks, rows, scores, key, cost, usage, rest).because(ranking)
 
 
 @component

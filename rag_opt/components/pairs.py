@@ -11,7 +11,7 @@ from haystack import component
 
 from rag_opt.components.encoders import SentenceTransformerEncoder, quiet_transformers
 from rag_opt.components.pace import device
-from rag_opt.components.ranking import stacked
+from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.shelf import scored
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.environment import no_collection
@@ -41,7 +41,9 @@ class PairScorer(Part):
 
 @component
 class PairReranker(Stage):
-    """A ranking in the order of a scorer's scores; `keep` chunks remain (None: all)."""
+    """A ranking in the order of a scorer's scores; `keep` chunks are handed on (None: all)."""
+
+    handing = ("keep",)
 
     def __init__(self, scorer: PairScorer, keep: int | None = None) -> None:
         if keep is not None:
@@ -62,13 +64,12 @@ class PairReranker(Stage):
         scores, seconds = scored(self.scorer, pairs, self.store)
         ends = np.cumsum([len(rows) for rows in hits])
         found = []
-        for rows, each in zip(hits, np.split(scores, ends[:-1]) if hits else [], strict=True):
-            order = np.argsort(-each, kind="stable")[: self.keep]
-            found.append((np.array(rows, np.int32)[order], each[order]))
-        width = ranking.rows.shape[1] if self.keep is None else min(self.keep, ranking.rows.shape[1])
-        columns = stacked(found, width)
+        for mine, each in zip(hits, np.split(scores, ends[:-1]) if hits else [], strict=True):
+            order = np.argsort(-each, kind="stable")
+            found.append((np.array(mine, np.int32)[order], each[order]))
+        rows, scores, rest = kept(stacked(found, ranking.rows.shape[1]), self.keep)
         cost = {key: seconds / max(1, len(queries.items))}
-        return {"ranking": Rankings(ranking.chunks, columns["rows"], columns["scores"], key, cost).because(ranking)}
+        return {"ranking": Rankings(ranking.chunks, rows, scores, key, cost, rest=rest).because(ranking)}
 
 
 class MaxSim(PairScorer):

@@ -16,6 +16,12 @@ from rag_opt.store import Store
 
 Pair = tuple[Ints, Floats]
 
+Search = Callable[[Ints, int], list[Pair]]
+"""search(rows of the set of queries, depth) → for each the chunks found, best first."""
+
+AT_ONCE = 64
+"""Queries that are ranked to the corpus' end at once."""
+
 
 def best(scores: NDArray[np.floating], depth: int) -> Pair:
     """The rows of the `depth` greatest finite scores and the scores, best first, equal scores by row."""
@@ -40,6 +46,12 @@ def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
     return {"rows": rows, "scores": scores}
 
 
+def kept(columns: Columns, keep: int | None) -> tuple[Ints, Floats, Ints]:
+    """The rows and scores of the first `keep` columns, which are handed on (None: all), and the rows of the others."""
+    rows, scores = columns["rows"], columns["scores"]
+    return rows[:, :keep], scores[:, :keep], rows[:, rows.shape[1] if keep is None else keep :]
+
+
 def by_place(rows: Ints) -> Pair:
     """Rows, best first, with 1 / rank for scores: of an order that has no others."""
     return rows, (1 / np.arange(1, len(rows) + 1)).astype(np.float32)
@@ -51,17 +63,17 @@ def ranked(
     queries: Queries,
     chunks: Chunks,
     depth: int,
-    prepare: Callable[[Queries, int], Callable[[], list[Pair]]],
+    prepare: Callable[[Queries], Search],
     costs: Costs | None = None,
     *,
     exact: bool = True,
 ) -> Rankings:
     """The batch's rankings, computed for the whole set of queries once and kept.
 
-    `prepare(queries, depth)` makes ready what is there before a question comes and gives the search itself, which is
-    timed. `depth` is clipped to the number of chunks, which is said once. Where a
-    shorter ranking is the beginning of a deeper one (`exact`), the deepest that the study will ask for is computed.
-    `costs` is what a query has cost before.
+    `prepare(queries)` makes ready what is there before a question comes and gives the search itself, which is timed.
+    `depth` is clipped to the number of chunks, which is said once. Where a shorter ranking is the beginning of a deeper
+    one (`exact`), the deepest that the study will ask for is computed. `costs` is what a query has cost before.
+    What is ranked behind `depth` is the rankings' `rest`: as far as `store.reach` asks for, a chunk a document.
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
@@ -69,18 +81,79 @@ def ranked(
     made = min(max(depth, store.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
     full_key = key_of(key, whole.key, made)
-    columns = store.table("rankings", full_key, lambda: _timed(prepare(whole, made), made)).columns
+    columns = store.table("rankings", full_key, lambda: _timed(prepare(whole), len(whole.items), made)).columns
     rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
     spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
-    rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent)
+    further = _further(store, full_key, columns["rows"], chunks, lambda: prepare(whole))
+    rest = np.concatenate([columns["rows"][:, clipped:], further], axis=1)
+    rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent, rest=rest)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
 
 
-def _timed(search: Callable[[], list[Pair]], depth: int) -> Columns:
+def _timed(search: Search, count: int, depth: int) -> Columns:
     start = time.perf_counter()
-    pairs = search()
+    pairs = search(np.arange(count, dtype=np.int32), depth)
     seconds = time.perf_counter() - start
     return {**stacked(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
+
+
+def _further(store: Store, key: str, rows: Ints, chunks: Chunks, ready: Callable[[], Search]) -> Ints:
+    """The best chunk of each further document, [queries, any], where a full ranking holds fewer than `store.reach`.
+
+    It is made to be measured: what it takes is no cost of the pipeline's.
+    """
+    reach = min(store.reach, len(chunks.documents.items))
+    deep = rows.shape[1]
+    if deep >= len(chunks) or not deep:
+        return np.zeros((len(rows), 0), np.int32)
+    full = np.flatnonzero(rows[:, -1] >= 0)
+    short = full[_distinct(chunks.document_rows[rows[full]]) < reach].astype(np.int32)
+    if not len(short):
+        return np.zeros((len(rows), 0), np.int32)
+
+    def made() -> Columns:
+        search, found = ready(), [np.zeros(0, np.int32)] * len(rows)
+        for start in range(0, len(short), AT_ONCE):
+            block = short[start : start + AT_ONCE]
+            for row, hits in zip(block.tolist(), _deepened(search, block, rows, chunks, reach), strict=True):
+                found[row] = hits
+        return {"rows": stacked(map(by_place, found), max(1, *map(len, found)))["rows"]}
+
+    further: Ints = store.table("further documents", key_of(key, reach), made).columns["rows"]
+    return further
+
+
+def _deepened(search: Search, block: Ints, rows: Ints, chunks: Chunks, reach: int) -> list[Ints]:
+    """For each of these queries the first chunks of documents that its ranking lacks, up to `reach` with those it has.
+
+    Each search goes four times as deep as the one before, until all have enough or the corpus ends.
+    """
+    depth = rows.shape[1]
+    known = [np.unique(chunks.document_rows[rows[row]]) for row in block]
+    while True:
+        depth = min(4 * depth, len(chunks))
+        pairs = search(block, depth)
+        found = [_firsts(hits, chunks, mine)[: reach - len(mine)] for (hits, _), mine in zip(pairs, known, strict=True)]
+        enough = [
+            len(hits) < depth or len(more) + len(mine) >= reach
+            for (hits, _), more, mine in zip(pairs, found, known, strict=True)
+        ]
+        if depth == len(chunks) or all(enough):
+            return found
+
+
+def _firsts(hits: Ints, chunks: Chunks, known: Ints) -> Ints:
+    """The first hit in each document that is not among the known ones, in their order."""
+    documents = chunks.document_rows[hits]
+    places = np.sort(np.unique(documents, return_index=True)[1])
+    return hits[places[~np.isin(documents[places], known)]]
+
+
+def _distinct(values: Ints) -> Ints:
+    """How many distinct values each row has."""
+    ordered = np.sort(values, axis=1)
+    counts: Ints = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int32)
+    return counts
 
 
 def say_once(store: Store, line: str) -> None:

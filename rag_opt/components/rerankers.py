@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rag_opt.artifacts import Columns
 from rag_opt.components.encoders import Encoder
-from rag_opt.components.ranking import Pair, stacked
+from rag_opt.components.ranking import Pair, kept, stacked
 from rag_opt.components.shelf import looked_up
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
@@ -20,9 +20,11 @@ class MMR(Stage):
     """Maximal marginal relevance (Carbonell and Goldstein 1998): relevant, and unlike what was chosen before.
 
     Each step takes the chunk of greatest (1 - diversity) x similarity to the query - diversity x greatest similarity
-    to a chosen chunk; similarities are cosines. `keep` chunks remain (None: all). `encoder` embeds what has no vector
-    yet: pages of the web.
+    to a chosen chunk; similarities are cosines. `keep` chunks are handed on (None: all). `encoder` embeds what has no
+    vector yet: pages of the web.
     """
+
+    handing = ("keep",)
 
     def __init__(self, diversity: float, encoder: Encoder, keep: int | None = None) -> None:
         require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
@@ -44,24 +46,25 @@ class MMR(Stage):
             if more := ranking.chunks.contents[len(known) :]:
                 known = np.concatenate([known, looked_up(self.encoder, more, self.store)])
             pairs = [self._reordered(ranking.rows[i], asked[i], known) for i in range(len(asked))]
-            return stacked(pairs, min(self.keep or width, width))
+            return stacked(pairs, width)
 
         first, asked_as = query_vectors.vectors[0], query_vectors.queries[0]
-        key = key_of(self.fingerprint, ranking.key, first.key, asked_as.key, vectors.key)
-        table = self.store.table("reranked", key, columns)
-        costs = {first.key: first.seconds, key: table.seconds / max(1, len(asked))}
-        found = Rankings(ranking.chunks, table.columns["rows"], table.columns["scores"], key, costs)
-        return {"ranking": found.because(ranking)}
+        # The order is the same whatever is kept of it.
+        order = key_of(MMR(self.diversity, self.encoder).fingerprint, ranking.key, first.key, asked_as.key, vectors.key)
+        table = self.store.table("reranked", order, columns)
+        costs = {first.key: first.seconds, order: table.seconds / max(1, len(asked))}
+        rows, scores, rest = kept(table.columns, self.keep)
+        key = key_of(order, self.keep)
+        return {"ranking": Rankings(ranking.chunks, rows, scores, key, costs, rest=rest).because(ranking)}
 
     def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
         rows = rows[rows >= 0]
-        keep = len(rows) if self.keep is None else min(self.keep, len(rows))
         mine = vectors[rows]
         relevance, likeness = mine @ query, mine @ mine.T
         nearest = np.zeros(len(rows), np.float32)
         free = np.ones(len(rows), bool)
         order, scores = [], []
-        for _ in range(keep):
+        for _ in range(len(rows)):
             gain = (1 - self.diversity) * relevance - self.diversity * nearest
             choice = int(np.argmax(np.where(free, gain, -np.inf)))
             order.append(choice)

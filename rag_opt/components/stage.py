@@ -27,6 +27,9 @@ class Stage:
     Queries then come in batches, otherwise all at once.
     """
 
+    handing: tuple[str, ...] = ()
+    """The constructor's parameters that say how much of a ranking is handed on, and change no place in it."""
+
     must_serve = False
     """Whether the component is there for another one only: a pipeline in which none takes what it gives is refused."""
 

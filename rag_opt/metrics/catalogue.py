@@ -26,15 +26,22 @@ JUDGE = "judge."
 SPREAD = ".spread"
 """How the name of a judge's own noise ends."""
 
+HANDED = "context."
+"""How the name of a ranking's measure begins that is taken on what is handed on alone: context.R@10, context.SetR."""
+
+RANKS, READS, ALL = "ranking", "context", "all"
+"""What a metric depends on: the ranking whatever is handed on, what is handed on to a reader, or whatever runs."""
+
 
 @dataclass(frozen=True)
 class Observed:
     """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it.
 
-    `rankings` are documents, `context` the chunks that are read; an answer is None where the answerer failed. `encode`
-    gives unit vectors of texts, `split` their sentences; `latency` is (p50, p95) in seconds where it was timed, `usage`
-    by stage what calls to models cost, `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect,
-    `memory` what is the same for all batches of an evaluation.
+    `rankings` are documents, as many as the metrics read and at least those that are handed on; `context` the chunks
+    that are handed on. An answer is None where the answerer failed. `encode` gives unit vectors of texts, `split` their
+    sentences; `latency` is (p50, p95) in seconds where it was timed, `usage` by stage what calls to models cost,
+    `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect, `memory` what is the same for all
+    batches of an evaluation.
     """
 
     queries: Sequence[Query]
@@ -80,17 +87,37 @@ class Observed:
         return np.where([answer is None for answer in answers], np.nan, values)
 
     @cached_property
+    def handed(self) -> list[list[str]]:
+        """Per query the documents that are handed on, in the ranking's order."""
+        ids, rows = self.context.chunks.document_ids, self.context.rows.tolist()
+        found = []
+        for ranking, mine in zip(self.rankings, rows, strict=True):
+            read = dict.fromkeys(ids[row] for row in mine if row >= 0)
+            # A context component may add documents that were never ranked.
+            found.append(list(dict.fromkeys([*(each for each in ranking if each in read), *read])))
+        return found
+
+    @cached_property
     def ranked(self) -> dict[str, Scores]:
         """The values of all ranking metrics, measured in one go."""
         names = [name for name in self.metrics if retrieval.measure(name) is not None]
         return retrieval.per_query(names, self.qrels, [query.id for query in self.queries], self.rankings)
+
+    @cached_property
+    def handed_on(self) -> dict[str, Scores]:
+        """The values of all metrics `context.<measure>`."""
+        names = [name.removeprefix(HANDED) for name in self.metrics if name.startswith(HANDED)]
+        ids = [query.id for query in self.queries]
+        found = retrieval.per_query(names, self.qrels, ids, self.handed, whole=True)
+        return {f"{HANDED}{name}": values for name, values in found.items()}
 
 
 @dataclass(frozen=True)
 class Metric:
     """One metric: `values(observed)` gives a float64 per query, nan where it can't be measured.
 
-    One that `pays` calls models, so queries come in batches, and pruning a trial spares some.
+    One that `pays` calls models, so queries come in batches, and pruning a trial spares some. `reads` is what it
+    depends on: RANKS, READS, ALL. One of a ranking reads its first `reach` documents.
     """
 
     name: str
@@ -99,6 +126,8 @@ class Metric:
     values: Callable[[Observed], Scores]
     version: str = ""
     pays: bool = False
+    reads: str = ALL
+    reach: int = 0
 
     def applies(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
         """Per query whether the dataset has what this metric needs; where it has and the value is nan: unmeasured."""
@@ -128,15 +157,25 @@ def _similarity(observed: Observed) -> Scores:
     return observed.answered(answer.similarity(observed.encode, observed.said, _references(observed)))
 
 
-def _ranked(name: str) -> Metric:
-    return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.ranked[name])
+def _ranked(name: str, measure: Any) -> Metric:
+    if retrieval.of_sets(measure):
+        raise MetricError(
+            f"objective: {name} asks what is there, and a ranking goes on to its end: write {HANDED}{name}, "
+            "which measures what is handed on"
+        )
+    reach = retrieval.reach(measure)
+    return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.ranked[name], reads=RANKS, reach=reach)
+
+
+def _handed(name: str) -> Metric:
+    return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.handed_on[name], reads=READS)
 
 
 def _evidence(name: str, measure: str, k: int) -> Metric:
     def values(observed: Observed) -> Scores:
         return evidence.per_query(measure, k, observed.spans, [query.evidence for query in observed.queries])
 
-    return Metric(name, MAXIMIZE, "evidence", values)
+    return Metric(name, MAXIMIZE, "evidence", values, reads=READS)
 
 
 def _grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -> Metric:
@@ -184,7 +223,9 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
     "faithfulness": _grounded(
         "faithfulness", lambda seen, said: context.faithfulness(seen.encode, seen.split, said, seen.contexts)
     ),
-    "diversity": Metric("diversity", MAXIMIZE, "", lambda seen: context.diversity(seen.encode, seen.contexts)),
+    "diversity": Metric(
+        "diversity", MAXIMIZE, "", lambda seen: context.diversity(seen.encode, seen.contexts), reads=READS
+    ),
     # What a reader is given (the question and the chunks, in words and marks; a model's own count where one reads), and
     # what the calls before it read and wrote.
     "tokens": Metric("tokens", MINIMIZE, "", _tokens),
@@ -205,10 +246,13 @@ def metric(name: str) -> Metric:
         return OTHERS[name]
     if (found := evidence.parsed(name)) is not None:
         return _evidence(name, *found)
-    if retrieval.measure(name) is not None:
-        return _ranked(name)
+    if (measure := retrieval.measure(name)) is not None:
+        return _ranked(name, measure)
+    if name.startswith(HANDED) and retrieval.measure(name.removeprefix(HANDED)) is not None:
+        return _handed(name)
     judges = [f"{JUDGE}{aspect}" for aspect in FIELDS]
-    known = [*retrieval.MEASURES, *judges, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
+    handed = [f"{HANDED}{measure}" for measure in (*retrieval.MEASURES, "SetR", "SetP")]
+    known = [*retrieval.MEASURES, *handed, *judges, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
     raise MetricError(f"objective: '{name}' is no metric; {nearest(name, known)} (also any measure of ir_measures)")
 
 
@@ -253,7 +297,7 @@ def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
 def cases(seen: Observed) -> list[own.Case]:
     """What a user's function is given, one case a query."""
     answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
-    rows = zip(seen.queries, answers, seen.contexts, seen.rankings, strict=True)
+    rows = zip(seen.queries, answers, seen.contexts, seen.handed, strict=True)
     return [
         own.Case(query.text, said, query.answers, tuple(texts), tuple(ids), dict(seen.qrels.get(query.id, {})))
         for query, said, texts, ids in rows

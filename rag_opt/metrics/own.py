@@ -26,8 +26,8 @@ NEEDS = ("", "qrels", "answers", "evidence", "generator")
 class Case:
     """One question with what the pipeline made of it: what a metric's function is given.
 
-    `answer` is None without a generator; `contexts` are the retrieved chunks' texts, `documents` their documents' ids,
-    best first; `references` and `relevant` (document id → grade) are the dataset's.
+    `answer` is None without a generator; `contexts` are the texts of the chunks that are handed on, `documents` their
+    documents' ids, best first; `references` and `relevant` (document id → grade) are the dataset's.
     """
 
     question: str

@@ -1,6 +1,7 @@
 """Rankings of documents against qrels, by ir_measures (MacAvaney et al. 2022): nDCG@10, RR@10, R@100, P(rel=2)@5.
 
 A document stands where its best chunk stands. A query with nothing retrieved scores the measure's declared default (0).
+A measure without a cutoff reads the first UNCUT documents, for every configuration alike.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from rag_opt.records import Qrels, Scores
 
 MEASURES = ("nDCG@10", "RR@10", "R@10", "P@10", "AP@10")
 """Those that are measured by default; every measure of ir_measures that needs no other program is known."""
+
+UNCUT = 100
+"""Documents that a measure without a cutoff reads (AP, RR), or one that leaves out unjudged ones."""
+
+OF_SETS = ("SetP", "SetR", "SetF", "SetAP", "NumRet")
+"""Measures that ask which documents are there, not in which order: of a ranking they say nothing."""
 
 
 @cache
@@ -34,12 +41,34 @@ def measure(name: str) -> ir_measures.Measure | None:
     return found
 
 
+def of_sets(found: ir_measures.Measure) -> bool:
+    """Whether the order of the documents has no influence on this measure."""
+    return found.NAME in OF_SETS
+
+
+def reach(found: ir_measures.Measure) -> int:
+    """How many documents of a ranking this measure reads."""
+    cutoff = int(found.params.get("cutoff", 0))
+    return cutoff if _cuts(found) else max(cutoff, UNCUT)
+
+
+def _cuts(found: ir_measures.Measure) -> bool:
+    """Whether the measure itself reads no further than its cutoff."""
+    return "cutoff" in found.params and not found.params.get("judged_only")
+
+
 def per_query(
-    names: Sequence[str], qrels: Qrels, query_ids: Sequence[str], rankings: Sequence[Sequence[str]]
+    names: Sequence[str],
+    qrels: Qrels,
+    query_ids: Sequence[str],
+    rankings: Sequence[Sequence[str]],
+    *,
+    whole: bool = False,
 ) -> dict[str, Scores]:
     """By metric one value a query, float64; nan for a query without a relevant document.
 
-    `rankings` are document ids, best first, each document once. Raises MetricError at an unknown metric.
+    `rankings` are document ids, best first, each document once; a measure without a cutoff reads the first UNCUT of
+    them, or all (`whole`). Raises MetricError at an unknown metric.
     """
     chosen = {}
     for name in names:
@@ -47,9 +76,16 @@ def per_query(
             raise MetricError(f"'{name}' is not a measure of ir_measures")
         chosen[name] = found
     judged = {q: dict(qrels[q]) for q in query_ids if any(grade > 0 for grade in qrels.get(q, {}).values())}
-    run = {q: {doc: -float(rank) for rank, doc in enumerate(docs)} for q, docs in zip(query_ids, rankings, strict=True)}
-    rows = ir_measures.iter_calc(list(set(chosen.values())), judged, run) if judged and names else ()
-    values = {(row.query_id, row.measure): row.value for row in rows}
+    groups: dict[int | None, set[ir_measures.Measure]] = {}
+    for found in chosen.values():
+        groups.setdefault(None if whole or _cuts(found) else reach(found), set()).add(found)
+    values: dict[tuple[str, ir_measures.Measure], float] = {}
+    for deep, measures in groups.items() if judged else ():
+        run = {
+            query: {document: -float(rank) for rank, document in enumerate(documents[:deep])}
+            for query, documents in zip(query_ids, rankings, strict=True)
+        }
+        values |= {(row.query_id, row.measure): row.value for row in ir_measures.iter_calc(list(measures), judged, run)}
     return {
         name: np.array([values.get((q, found), np.nan) for q in query_ids], np.float64)
         for name, found in chosen.items()

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
+import yaml
 
-from rag_opt.errors import ComponentError, ConfigError, DatasetError, MetricError, RagOptError, SearchSpaceError
+from rag_opt.errors import (
+    ComponentError,
+    ConfigError,
+    DatasetError,
+    DriftError,
+    MetricError,
+    RagOptError,
+    SearchSpaceError,
+)
 from rag_opt.plan import Plan, planned
+from rag_opt.progress import Screen
 from rag_opt.study import run
 from tests.conftest import QUESTIONS, own_space, write_jsonl
 
@@ -23,7 +34,6 @@ def names(found: Plan) -> list[str]:
 def test_the_baseline_is_what_the_command_line_describes(animals, tmp_path) -> None:
     found = plan(animals, tmp_path)
     assert found.baseline["retriever"] == "hybrid"
-    assert found.baseline["retriever.top_k"] == 10
     assert found.baseline["retriever.hybrid_weight"] == 0.5
     assert [seed["retriever"] for seed in found.seeds] == ["hybrid", "bm25", "dense", "hybrid"]
     assert found.seeds[3]["retriever.fusion"] == "rrf"
@@ -58,12 +68,130 @@ def test_fingerprints_see_what_changes_a_score(animals, tmp_path) -> None:
         "seed=1": {"objective"},
         "evaluation.batches=3": {"objective"},
         "generator=none": {"pipeline"},
-        "retriever.top_k=5": {"pipeline", "search space", "choices"},
+        "retriever.top_k=5": {"pipeline", "choices"},
+        "retriever.b=0.5 retriever=bm25": {"pipeline", "search space", "choices"},
         "n_trials=99": set(),
         "sampler=gp": set(),
     }.items():
         now = plan(animals, tmp_path, *override.split()).fingerprints
         assert {name for name in base if now[name] != base[name]} == changed, override
+
+
+RANKERS = {
+    "reranker": "choice(none, mmr)",
+    "retriever": "choice(bm25, dense, hybrid)",
+    "retriever.top_k": "range(3, 21)",
+}
+KEEPS = {**RANKERS, "reranker.keep": {"values": "range(1, 4)", "when": {"reranker": "mmr"}}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "kept", "said"),
+    [
+        (None, [], {}, "not searched: retriever.top_k, since nDCG@10 can't depend on it; to search it add a metric of"),
+        (None, ["objective.metrics=[R@5,context.R@5]"], {"retriever.top_k": {}}, ""),
+        (None, ["objective.constraints=['tokens <= 900']"], {"retriever.top_k": {}}, ""),
+        (None, ["objective.metrics=[F1]"], {"retriever.top_k": {}}, ""),
+        (None, ["reranker=mmr"], {"retriever.top_k": {}}, ""),
+        (
+            KEEPS,
+            [],
+            {"retriever.top_k": {"reranker": ("mmr",)}},
+            "retriever.top_k is searched with reranker=mmr alone: otherwise nDCG@10 can't depend on it",
+        ),
+        (KEEPS, [], {"retriever.top_k": {"reranker": ("mmr",)}}, "not searched: reranker.keep, since nDCG@10"),
+        (
+            KEEPS,
+            [
+                "objective=quality_cost",
+                "objective.metrics=[context.R@5,evidence_recall@5]",
+                "objective.directions=null",
+            ],
+            {"retriever.top_k": {}, "reranker.keep": {"reranker": ("mmr",)}},
+            "",
+        ),
+        (
+            {
+                "retriever": "choice(bm25, dense, hybrid)",
+                "generator.max_tokens": "range(16, 65, 16)",
+                "context": "none,assembled",
+            },
+            [],
+            {},
+            "since nDCG@10 can't depend on them; to search them add a metric of what is handed on to objective.metrics or",
+        ),
+        (
+            {"embedder": "choice(minilm, static)", "retriever": "choice(bm25, dense, hybrid)"},
+            [],
+            {"embedder": {}},
+            "",
+        ),
+        (
+            {
+                "splitter.overlap": {"values": "range(0, 61, 20)", "below": "splitter.chunk_size"},
+                "splitter.chunk_size": "choice(50, 100)",
+            },
+            ["splitter=sentence"],
+            {"splitter.overlap": {}},
+            "",
+        ),
+    ],
+)
+def test_what_can_not_move_the_objective_is_not_searched_and_that_is_said(
+    animals, tmp_path, capsys, rows, words: list[str], kept: dict, said: str
+) -> None:
+    pinned = [f"{name}=" for name in ("splitter", "embedder") if name in str((rows, words))]
+    base = [word for word in animals if not word.startswith(tuple(pinned))]
+    space = [] if rows is None else own_space(tmp_path, rows)
+    evidence = [{**row, "evidence": [{"doc_id": "cats", "start": 0, "end": 4}]} for row in QUESTIONS]
+    questions = write_jsonl(tmp_path / "q.jsonl", evidence)
+    with Screen():
+        found = plan(base, tmp_path, f"dataset.questions={questions}", *space, *words).space
+    searched = {p.name: dict(p.when) for p in found.parameters}
+    looked = ("retriever.top_k", "reranker.keep", "generator.max_tokens", "context", "embedder", "splitter.overlap")
+    assert {name: when for name, when in searched.items() if name in looked and name in kept} == kept
+    assert not {*looked} & {*searched} - {*kept, "embedder"}
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_top_k_of_ones_own_retriever_that_ranks_no_further_is_searched(animals, tmp_path) -> None:
+    conf = tmp_path / "conf" / "retriever"
+    conf.mkdir(parents=True)
+    own = {
+        "top_k": 4,
+        "components": {"fusion": {"_target_": "tests.unit.ranking_parts.Limited", "top_k": "${retriever.top_k}"}},
+    }
+    (conf / "mine.yaml").write_text(yaml.safe_dump({"defaults": ["bm25", "_self_"], **own}), "utf-8")
+    space = own_space(tmp_path, {"retriever.top_k": "range(2, 5)"})
+    found = plan(animals, tmp_path, *space, "retriever=mine", "trusted_modules=[tests]")
+    assert names(found) == ["retriever.top_k"]
+
+
+def test_a_space_that_can_not_move_the_objective_is_refused_with_advice(animals, tmp_path) -> None:
+    space = own_space(tmp_path, {"retriever.top_k": "range(3, 21)", "generator.max_tokens": "range(16, 65, 16)"})
+    message = "nothing to search: generator.max_tokens, retriever.top_k, since RR@10 can't.*context.nDCG@10, tokens, F1"
+    with pytest.raises(SearchSpaceError, match=message):
+        plan(animals, tmp_path, *space, "objective.metrics=[RR@10]")
+
+
+def test_a_seed_that_says_what_is_not_searched_is_measured_without_that(animals, tmp_path) -> None:
+    found = plan(animals, tmp_path, "seeds=[['retriever=bm25','retriever.top_k=5']]")
+    assert [seed["retriever"] for seed in found.seeds] == ["hybrid", "bm25"]
+
+
+def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_path) -> None:
+    from rag_opt.storage import FINGERPRINTS, check_fingerprints
+
+    now = plan(animals, tmp_path).fingerprints
+    study = optuna.create_study()
+    study.set_user_attr(FINGERPRINTS, {name: value for name, value in now.items() if name != "measuring of ranks"})
+    with pytest.raises(
+        DriftError, match="(?s)another measuring of ranks.*then unknown, now whatever is handed on"
+    ) as caught:
+        check_fingerprints(study, now, tmp_path)
+    assert "name=<new name>" in str(caught.value)
+    words = ["objective.metrics=[F1]", "objective.report=[]"]
+    assert "measuring of ranks" not in plan(animals, tmp_path, *words).fingerprints
 
 
 def without_splitter(animals: list[str]) -> list[str]:
@@ -72,7 +200,7 @@ def without_splitter(animals: list[str]) -> list[str]:
 
 BAD_SPACES = {
     "unknown key": ({"retriever.topk": "range(1, 4)"}, "'retriever.topk' is not a key"),
-    "unknown group": ({"retriver": "choice(bm25, dense)"}, "'retriver' is not a key"),
+    "unknown group": ({"retriver": "choice(bm25, dense, hybrid)"}, "'retriver' is not a key"),
     "unknown choice": ({"retriever": "choice(bm25, elastic, hybrid)"}, "retriever=elastic: there is no such choice"),
     "missing when": (
         {"retriever": "choice(bm25, hybrid)", "retriever.hybrid_weight": "interval(0, 1)"},
@@ -89,7 +217,7 @@ BAD_SPACES = {
         },
         "overlap must be from 0 to chunk_size - 1 = 49, not 60",
     ),
-    "a baseline outside": ({"retriever.top_k": "range(1, 5)"}, "own retriever.top_k=10 is not in range"),
+    "a baseline outside": ({"retriever.rrf_k": "range(1, 5)"}, "own retriever.rrf_k=60 is not in range"),
     "nothing": ({}, "nothing to search"),
 }
 
@@ -167,7 +295,7 @@ def test_what_can_not_work_is_refused_and_nothing_is_written(animals, tmp_path, 
 
 def test_a_null_default_is_a_value(animals, tmp_path) -> None:
     space = own_space(tmp_path, {"reranker.keep": "null,5", "retriever.top_k": "range(5, 11)"})
-    words = ["reranker=mmr", "retriever=dense", *space]
+    words = ["reranker=mmr", "retriever=dense", "objective=quality_cost", *space]
     assert plan(animals, tmp_path, *words).baseline["reranker.keep"] is None
 
 

@@ -72,7 +72,7 @@ def test_optuna_dashboard_serves_the_study_with_values_and_notes(tmp_path: Path,
         assert study["study_name"] == "animals"
         assert len(detail["trials"]) == 5
         first = detail["trials"][0]
-        assert {param["name"] for param in first["params"]} >= {"retriever", "retriever.top_k"}
+        assert {param["name"] for param in first["params"]} >= {"retriever", "retriever.k1"}
         assert len(first["intermediate_values"]) == 7
         assert "python -m rag_opt.trial" in first["note"]["body"]
     finally:

@@ -127,7 +127,8 @@ def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> N
     [
         ("dataset.test_share=0.5", "dataset"),
         ("objective=recall", "objective"),
-        ("retriever.top_k=5", "search space and pipeline"),
+        ("retriever=bm25", "search space and pipeline"),
+        ("retriever.top_k=5", "pipeline"),
         ("generator=none", "pipeline"),
     ],
 )
@@ -212,15 +213,16 @@ def test_several_objectives_give_a_front(animals, tmp_path) -> None:
     report = (tmp_path / "studies/animals/report.md").read_text()
     assert "Pareto front" in report
     front = sorted(study.best_trials, key=lambda trial: -trial.values[0])
-    assert f"trial {front[0].number}: nDCG@10" in (tmp_path / "studies/animals/best.yaml").read_text()
+    assert f"trial {front[0].number}: context.nDCG@10" in (tmp_path / "studies/animals/best.yaml").read_text()
 
 
 def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 12)"})
-    start(animals, tmp_path, "sampler=brute_force", *space, "n_trials=50")
+    words = ["sampler=brute_force", *space, "objective.metrics=[context.nDCG@10]", "n_trials=50"]
+    start(animals, tmp_path, *words)
     tried = [(t.params["retriever"], t.params["retriever.top_k"]) for t in study_of(tmp_path).trials]
     assert len(tried) == len(set(tried)) == 9
-    start(animals, tmp_path, "sampler=brute_force", *space, "n_trials=50")
+    start(animals, tmp_path, *words)
     assert len(study_of(tmp_path).trials) == 9
 
 

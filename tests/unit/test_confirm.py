@@ -123,6 +123,19 @@ def test_of_the_tied_the_cheapest_is_recommended() -> None:
     assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
 
 
+def test_handing_on_less_makes_none_cheaper_that_hands_on_worse() -> None:
+    """Equal rankings: by tokens alone the one that hands on three chunks would win over ten, and ten over sixteen."""
+    ranks, handed = np.array([0.5, 0.7, 0.9, 0.7]), np.array([0.5, 0.7, 0.9, 0.6])
+    sixteen = Candidate(1, ranks, 1600.0, handed)
+    ten = Candidate(2, ranks, 1000.0, handed)
+    three = Candidate(3, ranks, 300.0, handed - np.array([0.3, 0.2, 0.4, 0.3]))
+    unknown = Candidate(4, ranks, 10.0)
+    selection = selected([sixteen, ten, three, unknown], 1.0, 3)
+    assert (selection.recommended, selection.tied, selection.all_tied) == (2, (), 1)
+    level = Candidate(5, ranks, 500.0, handed - np.array([0.1, -0.1, 0.1, 0.0]))
+    assert selected([sixteen, ten, three, level], 1.0, 3).recommended == 5
+
+
 def test_where_the_best_could_not_be_confirmed_nothing_else_is_called_the_best() -> None:
     best = np.array([0.5, 0.7, 0.9, 0.7])
     level = best - np.array([0.1, -0.1, 0.1, 0.1])

@@ -1,0 +1,151 @@
+"""Parameters of a space on which nothing depends that is optimised or constrained: they are not searched.
+
+What a parameter changes is seen in the configuration (which components, which of their parameters), what a metric
+depends on in the pipeline: a ranking's measure on all that leads to the ranking, but not on how much is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+
+from rag_opt.config import STAGES, choices, stages
+from rag_opt.errors import SearchSpaceError
+from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
+from rag_opt.pipelines import RagPipeline, built, outputs
+from rag_opt.progress import say
+from rag_opt.search_grammar import ordered
+from rag_opt.search_space import Assignment, Parameter, SearchSpace, Value, words
+from rag_opt.store import Store
+
+RERANKER = "reranker"
+"""The group whose choice decides whether a ranking depends on how much is handed on to it."""
+
+Place = tuple[str, str | None]
+"""A component and one of its parameters; None: the component itself."""
+
+
+def stirring(
+    space: SearchSpace, overrides: Sequence[str], store: Store, metrics: Sequence[Metric], standing: Assignment
+) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The space less what can't move any of these metrics, and the names of that, which are said.
+
+    What moves them only behind some rerankers exists only there. `standing` are the configuration's own values. Raises
+    SearchSpaceError when nothing is left.
+    """
+    if any(metric.reads == ALL for metric in metrics):
+        return space, ()
+    look = Look(space, tuple(overrides), store, {metric.reads for metric in metrics})
+    found = {parameter.name: look.bound(parameter) for parameter in space.parameters}
+    idle = tuple(name for name, bound in found.items() if bound is None)
+    measured = ", ".join(metric.name for metric in metrics)
+    if len(idle) == len(found):
+        raise SearchSpaceError(f"search_space: there is nothing to search: {_told(idle, measured)}")
+    if idle:
+        say(f"not searched: {_told(idle, measured)}")
+    kept = space.without(idle, {name: standing.get(name) for name in idle}).parameters
+    limited = [_limited(parameter, found[parameter.name], space) for parameter in kept]
+    for parameter, before in zip(limited, kept, strict=True):
+        if parameter.when != before.when:
+            behind = " or ".join(map(str, parameter.when[RERANKER]))
+            say(f"{parameter.name} is searched with {RERANKER}={behind} alone: otherwise {measured} can't depend on it")
+    return SearchSpace(tuple(ordered(limited))), idle
+
+
+def _told(idle: Sequence[str], measured: str) -> str:
+    them = "it" if len(idle) == 1 else "them"
+    answers = ", F1" if any(name.partition(".")[0] == "generator" for name in idle) else ""
+    return (
+        f"{', '.join(idle)}, since {measured} can't depend on {them}; to search {them} add a metric of what is handed "
+        f"on to objective.metrics or objective.constraints, such as {HANDED}nDCG@10, tokens{answers}"
+    )
+
+
+def _limited(parameter: Parameter, bound: Mapping[str, tuple[Value, ...]] | None, space: SearchSpace) -> Parameter:
+    """The parameter with these conditions more, unless the parents would depend on it."""
+    if not bound or parameter.name in space.ancestors(RERANKER):
+        return parameter
+    return replace(parameter, when={**parameter.when, **bound})
+
+
+def depends(reads: str, pipeline: RagPipeline, place: Place) -> bool:
+    """Whether what a metric reads (RANKS, READS, ALL) can change with this component's parameter in this pipeline."""
+    name, changed = place
+    part = next((each for each in pipeline.parts if each.name == name), None)
+    if part is None or reads == ALL:
+        return part is not None
+    ranking = [each.name for each in pipeline.parts if "ranking" in outputs(each.component)]
+    if reads != RANKS:
+        return name in pipeline.leading_to([pipeline.results.get("context", ranking[-1])])
+    if changed in getattr(part.component, "handing", ()):
+        # What it hands on is put in order anew by what takes it.
+        return any(name in pipeline.leading_to([other]) for other in ranking if other != name)
+    return name in pipeline.leading_to(ranking)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A space, and what the metrics of its study read."""
+
+    space: SearchSpace
+    base: tuple[str, ...]
+    store: Store
+    reads: set[str]
+
+    def bound(self, parameter: Parameter) -> Mapping[str, tuple[Value, ...]] | None:
+        """Under which rerankers the parameter moves anything: {} under all, None under none."""
+        if len(self.space.telling(parameter)) < 2:
+            return {}
+        reranker = next((each for each in self.space.parameters if each.name == RERANKER), None)
+        if reranker is None or reranker is parameter or not isinstance(reranker.distribution, CategoricalDistribution):
+            return {} if self._moves(parameter, {}) else None
+        values = reranker.distribution.choices
+        moved = tuple(value for value in values if self._moves(parameter, {RERANKER: value}))
+        if not moved:
+            return {} if self._moves(parameter, {}) else None
+        # Where the space has no reranker to choose, there is the one that stands in the configuration.
+        always = bool(reranker.when) and choices(self.base)[RERANKER] in moved
+        return {} if always or len(moved) == len(values) else {RERANKER: moved}
+
+    def _moves(self, parameter: Parameter, given: Assignment) -> bool:
+        """Whether anything that is read can change with the parameter where the space has what is given."""
+        return any(self._differs(parameter, known) for known in self._contexts(parameter, given))
+
+    def _contexts(self, parameter: Parameter, given: Assignment) -> Iterator[dict[str, Value]]:
+        """What is given, then with each choice of each other stage, and with each end of what limits the parameter."""
+        yield dict(given)
+        for other in self.space.parameters:
+            if other is not parameter and other.name not in given and other.name in (*STAGES, parameter.below):
+                for value in self.space.telling(other):
+                    yield {**given, other.name: value}
+
+    def _differs(self, parameter: Parameter, known: Assignment) -> bool:
+        showing = (self.space.showing({**known, parameter.name: value}) for value in self.space.telling(parameter))
+        lists = [[*self.base, *words(values)] for values in showing if values is not None]
+        return any(self._apart(lists[0], other) for other in lists[1:])
+
+    def _apart(self, one: Sequence[str], other: Sequence[str]) -> bool:
+        places = set(differing(one, other))
+        pipelines = [built(each, self.store) for each in (one, other)] if places else []
+        return any(depends(reads, each, place) for each in pipelines for place in places for reads in self.reads)
+
+
+def differing(one: Sequence[str], other: Sequence[str]) -> Iterator[Place]:
+    """The components' parameters in which two configurations differ."""
+    ours, theirs = stages(one), stages(other)
+    for stage in STAGES:
+        mine, others = ours[stage]["components"], theirs[stage]["components"]
+        for name in _union(mine, others):
+            if name not in mine or name not in others:
+                yield name, None
+                continue
+            for key in _union(mine[name], others[name]):
+                if mine[name].get(key, KeyError) != others[name].get(key, KeyError):
+                    yield name, key
+
+
+def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[str]:
+    return dict.fromkeys([*one, *other])

@@ -1,0 +1,48 @@
+"""A retriever and a reranker as people write them: they know nothing of what is ranked behind what is handed on."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from haystack import component
+
+from rag_opt.components.stage import Stage
+from rag_opt.records import Rankings
+
+
+@component
+class Shallow(Stage):
+    """The two best chunks by BM25, and nothing behind them."""
+
+    @component.output_types(ranking=Rankings)
+    def run(self, bm25_ranking: Rankings) -> dict[str, Rankings]:
+        rows, scores = bm25_ranking.rows[:, :2], bm25_ranking.scores[:, :2]
+        return {"ranking": Rankings(bm25_ranking.chunks, rows, scores, f"shallow {bm25_ranking.key}")}
+
+
+@component
+class Limited(Stage):
+    """As many of the best chunks by BM25 as it is told, and nothing behind them."""
+
+    def __init__(self, top_k: int) -> None:
+        self.top_k = top_k
+
+    @component.output_types(ranking=Rankings)
+    def run(self, bm25_ranking: Rankings) -> dict[str, Rankings]:
+        rows, scores = bm25_ranking.rows[:, : self.top_k], bm25_ranking.scores[:, : self.top_k]
+        return {"ranking": Rankings(bm25_ranking.chunks, rows, scores, f"{self.top_k} {bm25_ranking.key}")}
+
+
+@component
+class Backwards(Stage):
+    """The last three of the chunks that it is given, the last one first."""
+
+    seen: ClassVar[list[int]] = []
+
+    @component.output_types(ranking=Rankings)
+    def run(self, ranking: Rankings) -> dict[str, Rankings]:
+        self.seen.append(ranking.rows.shape[1])
+        rows = np.ascontiguousarray(ranking.rows[:, ::-1][:, :3])
+        scores = np.tile(np.array([3, 2, 1], np.float32), (len(rows), 1))
+        return {"ranking": Rankings(ranking.chunks, rows, scores, f"backwards {ranking.key}")}
