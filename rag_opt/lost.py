@@ -30,12 +30,12 @@ class Guard:
         self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=SETTLED)
         # What is opened on first use, the log, can be opened now, and no more when its name is gone.
         self._file.execute("SELECT 1 FROM sqlite_master").fetchall()
-        self._known = _identity(self.path)
+        self._known = identity(self.path)
 
     @property
     def lost(self) -> bool:
         """Whether the file that was opened has its name no more."""
-        return _identity(self.path) != self._known
+        return identity(self.path) != self._known
 
     def check(self) -> None:
         """Raise LostError when it has its name no more."""
@@ -99,13 +99,13 @@ class Guard:
         """Where the lost file lies now, if it was moved; known where the system tells names of open files (Linux)."""
         with suppress(OSError):
             for place in Path("/proc/self/fd").iterdir():
-                if _identity(place) == self._known:
+                if identity(place) == self._known:
                     found = place.readlink()
-                    return found if _identity(found) == self._known else None
+                    return found if identity(found) == self._known else None
         return None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """The file that has this name; None for none."""
     try:
         about = path.stat()

@@ -168,6 +168,17 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     return tracker
 
 
+def _repaired(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
+    """The tracker, its runs those of the trials; another one where its database has vanished meanwhile."""
+    from rag_opt.mlflow_file import reopen
+
+    if tracker.database.gone:
+        reopen(str(plain(plan.config.tracking)["uri"]))
+        return _tracker(plan, study, gate) or tracker
+    tracker.reconcile(study, gate)
+    return tracker
+
+
 def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
     from rag_opt import report, scorebook, summary
     from rag_opt.conclude import concluded
@@ -179,7 +190,7 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
         scorebook.restored(study, plan.settings.folder, range(len(study.get_trials(deepcopy=False))))
         if tracker:
             with gate.alone(MIRROR):
-                tracker.reconcile(study, gate)
+                tracker = _repaired(plan, study, gate, tracker)
         findings = concluded(plan, study)
         if tracker:
             _traced(plan, study, tracker, findings)

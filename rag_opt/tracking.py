@@ -27,6 +27,7 @@ from rag_opt.config import prompt_of
 from rag_opt.errors import LostError
 from rag_opt.gate import Gate
 from rag_opt.hiding import hide
+from rag_opt.mlflow_file import Watched, file_of, hush, settled
 from rag_opt.processes import crew_of
 from rag_opt.progress import say
 from rag_opt.records import Dataset
@@ -54,6 +55,7 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
     @wraps(call)
     def safe(mirror: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            mirror.check()
             call(mirror, *args, **kwargs)
         except LostError:
             # Not the mirror is gone, but what it mirrors.
@@ -62,15 +64,27 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
             # Whatever the tracking server, its client or the disk may raise.
             mirror.failures += 1
             if mirror.failures == 1:
-                say(f"MLflow can't be written ({_short(error)}); the study goes on, the next resume repairs MLflow")
+                say(f"MLflow can't be written ({_short(error)}); {mirror.repair}")
 
     return safe
 
 
 class Mirror:
-    """What counts the failures of a tracking client."""
+    """What counts the failures of a tracking client; `database` is its file, where it has one."""
 
     failures = 0
+    database = Watched(None)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError when the file is gone: MLflow would try each statement in vain, or write nowhere."""
+        if self.database.gone:
+            raise FileNotFoundError(f"{self.database.path} was removed or replaced")
+
+    @property
+    def repair(self) -> str:
+        """What becomes of the study, and when what MLflow lacks will be there."""
+        repaired = "and makes it anew at its end" if self.database.gone else "and the next resume repairs MLflow"
+        return f"the study goes on, {repaired}"
 
 
 @dataclass
@@ -87,6 +101,7 @@ class MLflowCallback(Mirror):
     targets: tuple[str, ...]
     fetch: Callable[[int], None] = lambda _: None
     parent_id: str = ""
+    database: Watched = field(default_factory=lambda: Watched(None))
     prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @guarded
@@ -272,25 +287,29 @@ def connected(
     uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]
 ) -> MLflowCallback | None:
     """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
+    hush()
     try:
         with _made_by_one(uri):
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
             place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
             known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+            path = file_of(uri)
+            if found and place and path and (line := settled(path, experiment, found.artifact_location, place)):
+                say(line)
     except Exception as error:  # as in `guarded`
         say(f"MLflow can't be opened ({_short(error)}); the study runs without it, the next resume repairs MLflow")
         return None
-    return MLflowCallback(client, known, folder, targets)
+    return MLflowCallback(client, known, folder, targets, database=Watched(path))
 
 
 @contextmanager
 def _made_by_one(uri: str) -> Iterator[None]:
     """Of several processes of this machine one makes the tables of a file; a server makes its own."""
-    if not uri.startswith("sqlite:///"):
+    path = file_of(uri)
+    if path is None:
         yield
         return
-    path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
         yield
