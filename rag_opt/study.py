@@ -171,6 +171,7 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
 def _repaired(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
     """The tracker, its runs those of the trials; another one where its database has vanished meanwhile."""
     from rag_opt.mlflow_file import reopen
+    from rag_opt.trust import plain
 
     if tracker.database.gone:
         reopen(str(plain(plan.config.tracking)["uri"]))
