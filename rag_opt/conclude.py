@@ -166,9 +166,8 @@ def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
 def _measured(plan: Plan, study: Trials, role: str, number: int, found: Evaluation) -> Measured:
     target, trial = plan.objective.names[0], study.get_trials(deepcopy=False)[number]
     given = tuple(words_of(study, number))
-    return Measured(
-        role, number, given, trial.values[0], _cost(plan, trial), found.per_query[target], found.coverage[target]
-    )
+    covered = min([found.coverage[target], *found.served.values()])
+    return Measured(role, number, given, trial.values[0], _cost(plan, trial), found.per_query[target], covered)
 
 
 def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:

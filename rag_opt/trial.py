@@ -108,6 +108,9 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         questions = Questions.of(part, settings.batches, settings.seed)
         evaluation = Bench(tuple(overrides), questions, metrics, store).measured(())
         store.settle()
+    for stage, share in evaluation.served.items():
+        if share < 1:
+            say(f"{stage} got {share:.0%} of what it asked its model for, and went on without the rest")
     table = Table(title=f"{dataset.name}: {len(evaluation.query_ids)} {config.split} questions", title_justify="left")
     table.add_column("metric")
     table.add_column("mean", justify="right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -35,6 +36,9 @@ GIVE_UP_AFTER = 5
 
 UNREADABLE = 10
 """Requests in a row of which nothing could be read, each asked for again, after which a stage is given up."""
+
+NUMBERS = re.compile(r"\d[\d.,]*")
+"""What may differ between two failed calls that have the same cause."""
 
 LONG = 100_000
 """Characters of a prompt that are said where nothing is known of how much the model reads."""
@@ -152,7 +156,8 @@ class Chat(Part):
                 self._given_up = f"{stage}: {request.model} can't be asked:{times} {error}"
                 self._why = error
                 raise ComponentError(self._given_up) from error
-            say_once(self.store, f"{stage}: a call to {request.model} failed: {error}")
+            line = f"{stage}: a call to {request.model} failed: {error}"
+            self._say_first(NUMBERS.sub("#", line), line)
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)

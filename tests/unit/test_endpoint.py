@@ -610,6 +610,35 @@ def test_a_broken_folder_is_an_error_of_the_component(
         ask(local, str(copy))
 
 
+def test_a_model_that_can_choose_thinks_only_where_it_is_given_room(
+    tiny_models: dict[str, str], tmp_path: Path
+) -> None:
+    """As Qwen3's: without a word about it, or with one, its template lets it think."""
+    copy = folder_like(tiny_models["tiny_llm"], tmp_path)
+    template = (copy / "chat_template.jinja").read_text()
+    quiet = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    (copy / "chat_template.jinja").write_text(template + quiet)
+    found = {}
+    for thinking in (0, 8):
+        made = LocalChat(None, "float32", thinking=thinking)
+        made.use(Store())
+        found[thinking] = ask(made, str(copy), max_tokens=4)
+    assert found[0].tokens_in > found[8].tokens_in
+    assert found[0].tokens_out <= 4 < found[8].tokens_out <= 12
+
+
+def test_a_prompt_that_the_model_was_not_made_for_is_not_read(local: LocalChat, tiny_models: dict[str, str]) -> None:
+    with pytest.raises(CallError, match=r"do not fit the model's 4,096"):
+        ask(local, tiny_models["tiny_llm"], "the cat " * 5000)
+
+
+def test_room_that_is_none_is_refused() -> None:
+    for name, value in (("thinking", -1), ("thinking", 0.5), ("window", 0)):
+        for make in (lambda **given: LocalChat(None, "float32", **given), lambda **given: chat("http://x/v1", **given)):
+            with pytest.raises(ValueError, match=rf"llm\.{name}"):
+                make(**{name: value})
+
+
 def test_a_wrong_precision_is_refused() -> None:
     with pytest.raises(ValueError, match=r"llm\.dtype"):
         LocalChat(None, "float8")
