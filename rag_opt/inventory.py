@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock
+from rich.table import Table as Grid
+from rich.text import Text
 
 from rag_opt.artifacts import MANIFEST, TEMPORARY, remove, size_of
 from rag_opt.leases import oldest_lease, unless_busy
@@ -148,3 +151,25 @@ def readable(size: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def told(found: Sequence[Artifact]) -> str:
+    """How many artifacts these are, and their size, in words."""
+    return f"{len(found):,} artifacts ({readable(sum(artifact.bytes for artifact in found))})"
+
+
+def shown(root: Path) -> Grid:
+    """What is kept, stage by stage."""
+    grid = Grid(title=f"{root}: what is kept", title_justify="left")
+    grid.add_column("stage")
+    for name in ("entries", "size", "hits", "misses", "last used"):
+        grid.add_column(name, justify="right")
+    kept, usage = artifacts(root), usage_of(root)
+    for stage in sorted({artifact.stage for artifact in kept} | set(usage)):
+        here = [artifact for artifact in kept if artifact.stage == stage]
+        looked = usage.get(stage, {"hits": 0, "misses": 0})
+        when = f"{datetime.fromtimestamp(here[-1].used).astimezone():%Y-%m-%d %H:%M}" if here else "in memory only"
+        size = readable(sum(artifact.bytes for artifact in here))
+        grid.add_row(Text(stage), f"{len(here):,}", size, f"{looked['hits']:,}", f"{looked['misses']:,}", when)
+    grid.caption = f"{told(kept)} in all"
+    return grid

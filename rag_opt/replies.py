@@ -82,6 +82,11 @@ class Replies:
             self._run("insert or replace into unread values (?, ?)", (key, reply.reason))
         self._run("insert or replace into replies values (?, ?, ?, ?, ?)", row)
 
+    def forget(self) -> int:
+        """Remove the replies that could not be read, so that they are asked for again; gives how many there were."""
+        self._run("delete from replies where key in (select key from unread)")
+        return len(self._run("delete from unread returning key"))
+
     def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
         """Enter what a call has cost; dollars that are not known count as none.
 

@@ -23,13 +23,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-
-from rich.table import Table as Grid
-from rich.text import Text
 
 from rag_opt.artifacts import (
     MANIFEST,
@@ -46,7 +42,7 @@ from rag_opt.artifacts import (
 )
 from rag_opt.endings import piped
 from rag_opt.errors import StoreError
-from rag_opt.inventory import Artifact, add_usage, artifacts, evicted, readable, usage_of
+from rag_opt.inventory import add_usage, evicted, shown, told
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
 from rag_opt.replies import Purse, Rehearsal, Replies
@@ -167,7 +163,7 @@ class Store:
         """Bring the folder below its limit, as far as no process uses what is in it."""
         self._written = 0
         if self.root is not None and self.limit is not None and (removed := evicted(self.root, self.limit)):
-            say(f"store: above its limit, so {_told(removed)} not used for longest were removed")
+            say(f"store: above its limit, so {told(removed)} not used for longest were removed")
 
     def settle(self) -> None:
         """Add this process's look-ups to those of all, so that `python -m rag_opt.store` can show them."""
@@ -275,34 +271,13 @@ def guarded(path: Path) -> Iterator[None]:
         raise StoreError(f"store.path: {path} can't be read or written: {error.strerror or error}") from error
 
 
-def _told(removed: Sequence[Artifact]) -> str:
-    return f"{len(removed):,} artifacts ({readable(sum(artifact.bytes for artifact in removed))})"
-
-
-def shown(root: Path) -> Grid:
-    """What is kept, stage by stage."""
-    grid = Grid(title=f"{root}: what is kept", title_justify="left")
-    grid.add_column("stage")
-    for name in ("entries", "size", "hits", "misses", "last used"):
-        grid.add_column(name, justify="right")
-    kept, usage = artifacts(root), usage_of(root)
-    for stage in sorted({artifact.stage for artifact in kept} | set(usage)):
-        here = [artifact for artifact in kept if artifact.stage == stage]
-        looked = usage.get(stage, {"hits": 0, "misses": 0})
-        when = f"{datetime.fromtimestamp(here[-1].used).astimezone():%Y-%m-%d %H:%M}" if here else "in memory only"
-        size = readable(sum(artifact.bytes for artifact in here))
-        grid.add_row(Text(stage), f"{len(here):,}", size, f"{looked['hits']:,}", f"{looked['misses']:,}", when)
-    grid.caption = f"{_told(kept)} in all"
-    return grid
-
-
 @piped()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: show what is kept, or prune it."""
+    """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
     parser = argparse.ArgumentParser(
         prog="python -m rag_opt.store", description="What was computed and kept for later studies, by stage."
     )
-    parser.add_argument("action", nargs="?", choices=("show", "prune"), default="show")
+    parser.add_argument("action", nargs="?", choices=("show", "prune", "forget"), default="show")
     parser.add_argument("--path", type=Path, default=Path(os.environ.get("RAG_OPT_STORE", "studies/.store")))
     parser.add_argument("--limit-gb", type=float, default=None, help="prune: keep at most so much, the last used")
     parser.add_argument("--unused-days", type=float, default=None, help="prune: remove what was not used for so long")
@@ -316,8 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         limit = float("inf") if given.limit_gb is None else given.limit_gb * GIGABYTE
         since = float("-inf") if given.unused_days is None else time.time() - given.unused_days * DAY
         screen.print(
-            f"removed: {_told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
+            f"removed: {told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
         )
+    if given.action == "forget":
+        screen.print(f"{Replies(given.path).forget():,} replies that could not be read are asked for again")
     screen.print(shown(given.path))
     if given.action == "show":
         advice = f"remove what was not used for longest: python -m rag_opt.store prune --path {given.path} --limit-gb 1"

@@ -183,12 +183,15 @@ class Chat(Part):
             )
 
     def gives_nothing(self, stage: str, model: str, why: str) -> None:
-        """Take note that a request brought nothing that can be read; raises ComponentError after too many in a row."""
+        """Take note that nothing of a request could be read; raises ComponentError after too many in a row."""
         self.store.troubles[stage] = why
         self._unread += 1
         self._say_first(f"unreadable {stage}", f"{stage}: {model}: {why}; it goes on without")
         if self._unread >= UNREADABLE:
-            self._given_up = f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}"
+            self._given_up = (
+                f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}; once that "
+                "is mended, have it asked again: python -m rag_opt.store forget"
+            )
             raise ComponentError(self._given_up)
 
     def _say_first(self, what: str, line: str) -> None:

@@ -16,7 +16,7 @@ from rag_opt.components.chat import GIVE_UP_AFTER, UNREADABLE, CallError
 from rag_opt.components.request import Request, Sampling, tokens_of
 from rag_opt.errors import ComponentError
 from rag_opt.replies import FILE, BudgetSpentError, Purse, Rehearsal, Replies, Reply, Spent
-from rag_opt.store import Store
+from rag_opt.store import Store, main
 from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
@@ -139,6 +139,18 @@ def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(any_store:
     assert any_store.replies.paid("study").calls == len(chat.requests) == 3
     kept = any_store.replies._run("select text, reason from replies join unread using (key)")
     assert kept == [(text, "a reply that can't be read") for text in ("no", "none", "{}")]
+
+
+def test_what_could_not_be_read_can_be_asked_for_again(tmp_path: Path, capsys) -> None:
+    chat = on(Store(tmp_path), saying("fine", "no", "no", "no", '{"score": 3}'))
+    asked = request("a", schema={"required": ["score"]})
+    score = lambda: chat.each("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])  # noqa: E731
+    assert chat.reply(request("b"), "stage").text == "fine"
+    assert score().results == [None]
+    main(["forget", "--path", str(tmp_path)])
+    assert "3 replies that could not be read are asked for again" in capsys.readouterr().out
+    assert score().results == [3]
+    assert chat.reply(request("b"), "stage").text == "fine", "what could be read stays"
 
 
 def test_what_was_unreadable_is_read_once_it_can_be(any_store: Store) -> None:
