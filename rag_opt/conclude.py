@@ -44,6 +44,7 @@ SHOWN = 5
 
 def concluded(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
+    plan.test.store.notes.clear()
     now = Moment(study)
     confirmation, evaluations = _confirmation(plan, study, now)
     front = history.front_of(now)
@@ -79,6 +80,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         differences=_differences(plan, [evaluations[number] for number in pair]),
         paid=_paid(plan),
         noise=_noise(plan, [evaluations[number] for number in pair]),
+        notes=tuple(plan.test.store.notes),
     )
 
 

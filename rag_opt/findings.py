@@ -38,7 +38,7 @@ class Findings:
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
     calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
     and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
-    the trials that other processes were at.
+    the trials that other processes were at; `notes` what the finalists' stages said that bears on their scores.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Findings:
     unfinished: tuple[int, ...] = ()
     paid: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ class Findings:
                 "losses": losses,
                 "name": str(node["name"]),
             }
-            lists = {key: tuple(node.get(key, ())) for key in ("differences", "unfinished")}
+            lists = {key: tuple(node.get(key, ())) for key in ("differences", "unfinished", "notes")}
             return cls(**{**node, **changed, **lists})
         except FileNotFoundError as error:
             raise StudyError(

@@ -64,7 +64,7 @@ class Store:
     `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
     that at once, `reach` how many documents a ranking is measured on; `purse` is what it may spend on calls to models,
     `rehearsal` counts calls in place of making them, `listening` gathers (stage, request, reply), `troubles` by stage
-    why a call last failed.
+    why a call last failed, `notes` what bears on the results.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
@@ -77,6 +77,7 @@ class Store:
         self.listening: list[Any] | None = None
         self.troubles: dict[str, str | Exception] = {}
         self.said: set[str] = set()
+        self.notes: dict[str, None] = {}
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
         # Calls to models come from several threads.

@@ -240,6 +240,7 @@ def told(findings: Findings, study: Trials) -> list[str]:
         latency_line(findings),
         noise_line(findings),
         looks_line(findings),
+        *findings.notes,
     )
     return [line for line in lines if line]
 

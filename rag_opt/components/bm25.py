@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rag_opt.components.feedback import Feedback, by_chunk
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, Search, best, ranked, say_once
+from rag_opt.components.ranking import Pair, Search, best, note, ranked
 from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.keys import key_of
@@ -166,7 +166,7 @@ class BM25Retriever(Stage):
         """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
         lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
         if lost > STRANGE * total:
-            say_once(self.store, f"BM25: {lost} of {total} questions share no word with any chunk")
+            note(self.store, f"BM25: {lost} of {total} questions share no word with any chunk")
 
 
 def counted_words(found: list[str]) -> dict[str, float]:

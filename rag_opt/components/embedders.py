@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import Encoder, unit
+from rag_opt.components.encoder import Encoder, unit
 from rag_opt.components.shelf import embedded
 from rag_opt.components.stage import Stage
+from rag_opt.components.window import say_cut
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, QueryVectors, Searches, Vectors
 
@@ -21,8 +22,10 @@ class ChunkEmbedder(Stage):
 
     @component.output_types(vectors=Vectors)
     def run(self, chunks: Chunks) -> dict[str, Vectors]:
-        key = key_of(self.encoder.fingerprint, chunks.key)
-        return {"vectors": self.store.live("vectors", key, lambda: embedded(self.encoder, chunks.contents, self.store))}
+        encoder = self.encoder.for_documents
+        say_cut(encoder, chunks, self.store)
+        key = key_of(encoder.fingerprint, chunks.key)
+        return {"vectors": self.store.live("vectors", key, lambda: embedded(encoder, chunks.contents, self.store))}
 
 
 @component
@@ -48,7 +51,7 @@ class QueryEmbedder(Stage):
         return {"query_vectors": QueryVectors(dense_queries, (whole,), (averaged,))}
 
     def _vectors(self, queries: Queries) -> Vectors:
-        texts = queries.whole.texts
-        key = key_of(self.encoder.fingerprint, queries.whole.key)
-        found = self.store.live("query vectors", key, lambda: embedded(self.encoder, texts, self.store))
+        texts, encoder = queries.whole.texts, self.encoder.for_queries
+        key = key_of(encoder.fingerprint, queries.whole.key)
+        found = self.store.live("query vectors", key, lambda: embedded(encoder, texts, self.store))
         return Vectors(found.values, found.key, found.seconds / max(1, len(texts)))

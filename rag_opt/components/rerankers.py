@@ -7,7 +7,7 @@ from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.artifacts import Columns
-from rag_opt.components.encoders import Encoder
+from rag_opt.components.encoder import Encoder
 from rag_opt.components.ranking import Pair, kept, stacked
 from rag_opt.components.shelf import looked_up
 from rag_opt.components.stage import Stage, require, require_whole
@@ -44,7 +44,7 @@ class MMR(Stage):
         def columns() -> Columns:
             known = vectors.values
             if more := ranking.chunks.contents[len(known) :]:
-                known = np.concatenate([known, looked_up(self.encoder, more, self.store)])
+                known = np.concatenate([known, looked_up(self.encoder.for_documents, more, self.store)])
             pairs = [self._reordered(ranking.rows[i], asked[i], known) for i in range(len(asked))]
             return stacked(pairs, width)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_opt.artifacts import DamagedError, Table, read_table, size_of, touch, write_table
-from rag_opt.components.encoders import Encoder
+from rag_opt.components.encoder import Encoder
 from rag_opt.keys import key_of
 from rag_opt.leases import POLL, Claims
 from rag_opt.progress import track

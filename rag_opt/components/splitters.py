@@ -8,7 +8,7 @@ import numpy as np
 from haystack import component
 
 from rag_opt.artifacts import Columns
-from rag_opt.components.encoders import Encoder
+from rag_opt.components.encoder import Encoder
 from rag_opt.components.sentences import sentences_of
 from rag_opt.components.shelf import embedded
 from rag_opt.components.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows

@@ -16,6 +16,7 @@ from rag_opt import report
 from rag_opt.comparison import compared
 from rag_opt.errors import StudyError
 from rag_opt.figures import OWN
+from rag_opt.findings import Findings
 from rag_opt.study import Outcome, run
 from rag_opt.terminal import console
 from tests.integration import commands
@@ -196,3 +197,16 @@ def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp
     assert "These studies optimise different metrics: their scores are not comparable." in shown
     assert [shown.count(f"studies of {metric}") for metric in ("P@10", "nDCG@10")] == [1, 1]
     assert {f'id="{name}"' in page.read_text() for name in ("studies", "studies1", "scores1", "regret1")} == {True}
+
+
+def test_what_bears_on_the_finalists_scores_is_in_the_report(animals, tmp_path: Path) -> None:
+    questions = tmp_path / "strange.jsonl"
+    rows = [{"id": f"q{i}", "question": f"жираф{i}", "relevant": ["cats"]} for i in range(20)]
+    questions.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    folder = start(
+        animals, tmp_path, f"dataset.questions={questions}", "retriever=bm25", "generator=none", "n_trials=2"
+    ).folder
+    line = "BM25: 6 of 6 questions share no word with any chunk"
+    assert line in (folder / "report.md").read_text("utf-8")
+    assert line in Findings.read(folder).notes
+    assert line in (folder / "report.html").read_text("utf-8")

