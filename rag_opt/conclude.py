@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import optuna
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from rag_opt import enough, history, paired, scorebook
+from rag_opt import enough, history, paired
 from rag_opt.config import quoted
-from rag_opt.confirm import BASELINE, BEST, TIED, Candidate, Confirmation, Measured, Selection, confirmed, selected
 from rag_opt.databases import hidden
-from rag_opt.errors import StudyError
+from rag_opt.finalists import confirmations, name_of, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
 from rag_opt.latency import Latency
 from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.plan import Plan
-from rag_opt.progress import say, track
+from rag_opt.progress import say
 from rag_opt.records import Dataset, Evaluation
-from rag_opt.recovery import lost
-from rag_opt.search_space import values_of, words
+from rag_opt.search_space import words
 from rag_opt.session import measured_config, replay_command
 from rag_opt.storage import INTERRUPTED, Moment, Trials
 from rag_opt.trust import plain
@@ -46,7 +43,8 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
     plan.test.store.notes.clear()
     now = Moment(study)
-    confirmation, evaluations = _confirmation(plan, study, now)
+    found, evaluations = confirmations(plan, study, now)
+    confirmation = found[0] if found else None
     front = history.front_of(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
     given = words_of(now, chosen) if chosen is not None else words(plan.baseline)
@@ -66,8 +64,9 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         dev=plan.dev.questions.count,
         test=plan.test.questions.count,
         confirmation=confirmation,
+        others=found[1:],
         latencies=_latencies(plan, now, chosen),
-        stages={_name(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
+        stages={name_of(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
         looks=_looks(study, len(trials)),
         losses=_losses(plan, [evaluations[number] for number in pair]),
         commands=_commands(plan, given if front else None, bool(enough.line(now.user_attrs))),
@@ -90,86 +89,11 @@ def _reason(trials: Sequence[FrozenTrial]) -> str:
     return next((str(trial.user_attrs["reason"]) for trial in own), "")
 
 
-def words_of(study: Trials, number: int) -> list[str]:
-    """The overrides of a trial."""
-    return words(values_of(study.get_trials(deepcopy=False)[number].params))
-
-
-def _name(study: Trials, number: int) -> str:
-    baseline = history.baseline_of(study)
-    return "baseline" if baseline is not None and baseline.number == number else f"trial {number}"
-
-
-def _confirmation(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Confirmation | None, dict[int, Evaluation]]:
-    """The confirmation (None without a complete trial), and the evaluations on the test questions by trial."""
-    if plan.dev.store.purse is not None:
-        plan.dev.store.purse.open_reserve()
-    target = plan.objective.names[0]
-    sign = plan.objective.signs[target]
-    candidates = list(_candidates(plan, study, history.candidates(now)))
-    if not candidates:
-        return None, {}
-    selection = selected(candidates, sign, plan.settings.ties, plan.dev.questions.groups)
-    baseline = history.baseline_of(now)
-    roles = _roles(selection, baseline.number if baseline else None)
-    evaluations: dict[int, Evaluation] = {}
-    say(f"confirming {len(roles)} configurations on {plan.test.questions.count} questions never searched …")
-    with track("confirming", len(roles)) as done:
-        # Where the budget ends early, what matters most is known.
-        for number in sorted(roles, key=lambda each: (each != selection.recommended, roles[each] != BASELINE)):
-            try:
-                evaluations[number] = plan.test.measured(words_of(now, number))
-            except Exception as error:
-                # The budget is spent: a configuration that fails now must not cost the others their report.
-                say(f"{_name(now, number)} could not be confirmed: {type(error).__name__}: {error}"[:300])
-            done(1)
-    if selection.recommended not in evaluations:
-        return None, {}
-    measured = [
-        _measured(plan, now, role, number, evaluations[number])
-        for number, role in roles.items()
-        if number in evaluations
-    ]
-    groups = plan.test.questions.groups
-    found = confirmed(target, sign, plan.objective.cost.name, selection, measured, plan.settings.seed, groups=groups)
-    return replace(found, baseline_kept=baseline is None or history.feasible(baseline)), evaluations
-
-
-def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
-    names, folder = plan.objective.names, plan.settings.folder
-    for trial in trials:
-        scores = scorebook.read(study, folder, trial, names)
-        if not scores:
-            # Which one is best must not depend on what happens to be there.
-            raise StudyError(lost(folder, trial.number))
-        handed = scores.get(plan.objective.handed or "")
-        yield Candidate(trial.number, scores[names[0]], _cost(plan, trial), handed)
-
-
 def _looks(study: optuna.Study, trials: int) -> int:
     """How often this study's unseen questions have been looked at: once for each number of trials."""
     sizes = {*study.user_attrs.get(LOOKS, []), trials}
     study.set_user_attr(LOOKS, sorted(sizes))
     return len(sizes)
-
-
-def _cost(plan: Plan, trial: FrozenTrial) -> float:
-    """The trial's mean cost; inf where it was not measured, as with a changed cost: never cheapest."""
-    return float(trial.user_attrs.get("metrics", {}).get(plan.objective.cost.name, math.inf))
-
-
-def _roles(selection: Selection, baseline: int | None) -> dict[int, str]:
-    """The trials to confirm, the best first, by their role."""
-    roles = {selection.best: BEST, selection.recommended: TIED, **dict.fromkeys(selection.tied, TIED)}
-    roles[selection.best] = BEST
-    return roles if baseline is None else {**roles, baseline: BASELINE}
-
-
-def _measured(plan: Plan, study: Trials, role: str, number: int, found: Evaluation) -> Measured:
-    target, trial = plan.objective.names[0], study.get_trials(deepcopy=False)[number]
-    given = tuple(words_of(study, number))
-    covered = min([found.coverage[target], *found.served.values()])
-    return Measured(role, number, given, trial.values[0], _cost(plan, trial), found.per_query[target], covered)
 
 
 def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:
@@ -180,7 +104,7 @@ def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Laten
     wanted = list(dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]))
     say(f"timing {len(wanted)} configurations, one question at a time, then drawing the report …")
     for number in wanted:
-        name = _name(study, number)
+        name = name_of(study, number)
         try:
             latency = plan.test.timed(words_of(study, number))
         except Exception as error:

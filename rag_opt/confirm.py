@@ -17,6 +17,12 @@ from rag_opt import paired
 from rag_opt.records import Ints, Scores
 
 BEST, TIED, BASELINE = "best", "tied", "baseline"
+UNTESTED: Mapping[str, Any] = {
+    **dict.fromkeys(("low", "high", "difference_low", "difference_high", "p"), math.nan),
+    "needed": None,
+}
+"""What is not known of a metric that has one value for all questions."""
+
 MANY = 10_000
 """More questions than this are told as such."""
 
@@ -77,7 +83,8 @@ class Arm:
     """A configuration on the test questions, and against the baseline (difference in the metric's own unit).
 
     `p` is the paired randomisation test's, `adjusted` for there being several comparisons; `needed` are the questions
-    that would show this difference. For the baseline itself the comparison is nan.
+    that would show this difference. For the baseline itself the comparison is nan. `marks` say where it lies on the
+    front of several objectives.
     """
 
     role: str
@@ -96,6 +103,7 @@ class Arm:
     adjusted: float = math.nan
     outcome: tuple[int, int, int] = (0, 0, 0)
     needed: int | None = None
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,9 @@ class Confirmation:
         return f"{self.metric}: {self._difference(arm, where)}{apart}"
 
     def _difference(self, arm: Arm, where: str) -> str:
-        span = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+        span = f"{signed(arm.difference)} [{signed(arm.difference_low)}, {signed(arm.difference_high)}]"
+        if math.isnan(arm.p):
+            return f"{signed(arm.difference)} against the baseline (one measurement for all questions: no interval)"
         if arm.difference_low == arm.difference_high == 0.0:
             return f"no difference from the baseline {where}"
         if self.shown:
@@ -189,7 +199,8 @@ class Confirmation:
     @classmethod
     def restored(cls, node: Mapping[str, Any]) -> Confirmation:
         """The confirmation of such containers."""
-        arms = (Arm(**{**arm, "words": tuple(arm["words"]), "outcome": tuple(arm["outcome"])}) for arm in node["arms"])
+        lists = ("words", "outcome", "marks")
+        arms = (Arm(**{**arm, **{key: tuple(arm[key]) for key in lists if key in arm}}) for arm in node["arms"])
         return cls(**{**node, "arms": tuple(arms)})
 
 
@@ -202,6 +213,16 @@ def _needed(count: int | None) -> str:
 def rounded(count: int) -> int:
     """The count to two digits: an estimate is no more exact."""
     return int(float(f"{count:.1e}"))
+
+
+def scored(value: float) -> str:
+    """A score for people: four digits, those of a count none."""
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def signed(value: float) -> str:
+    """A difference of scores for people."""
+    return f"{value:+.4f}" if abs(value) < 10 else f"{value:+,.{1 if abs(value) < 1000 else 0}f}"
 
 
 def number(value: float) -> str:
@@ -220,6 +241,7 @@ class Measured:
     cost: float
     scores: Scores
     coverage: float = 1.0
+    marks: tuple[str, ...] = ()
 
 
 def confirmed(
@@ -231,13 +253,17 @@ def confirmed(
     seed: int,
     resamples: int = paired.RESAMPLES,
     groups: Ints | None = None,
+    *,
+    once: bool = False,
 ) -> Confirmation:
     """What the test questions say of these configurations, each against the one whose role is the baseline.
 
-    Questions of one of the `groups` repeat each other: they count as one.
+    Questions of one of the `groups` repeat each other: they count as one. A metric that is measured `once` for all
+    questions gets differences, and neither intervals nor tests.
     """
     baseline = next((each for each in measured if each.role == BASELINE), None)
     arms = [_arm(each, baseline, seed, resamples, groups) for each in measured]
+    arms = [replace(arm, **UNTESTED) for arm in arms] if once else arms
     corrected = _corrected({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
     final = tuple(
         replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_better(arm.outcome, sign)) for arm in arms
@@ -245,6 +271,25 @@ def confirmed(
     count = len(paired.per_group(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
     return replace(found, best=selection.best, asked=len(measured[0].scores))
+
+
+def together(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:
+    """The confirmations of several objectives, their p values adjusted for all comparisons of all objectives, by Holm.
+
+    None comes first: a recommended one that is no better in one objective may be so in another. One stays as it is.
+    """
+    if len(found) < 2:
+        return tuple(found)
+    keys = [(place, arm) for place, each in enumerate(found) for arm in each.arms if not math.isnan(arm.p)]
+    adjusted = {
+        (place, arm.trial): p for (place, arm), p in zip(keys, paired.holm([arm.p for _, arm in keys]), strict=True)
+    }
+    return tuple(
+        replace(
+            each, arms=tuple(replace(arm, adjusted=adjusted.get((place, arm.trial), math.nan)) for arm in each.arms)
+        )
+        for place, each in enumerate(found)
+    )
 
 
 def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
@@ -269,7 +314,7 @@ def _arm(one: Measured, baseline: Measured | None, seed: int, resamples: int, gr
     own, own_groups = _known(one.scores, groups)
     low, high = paired.interval(own, seed, resamples, own_groups)
     test = float(own.mean()) if len(own) else math.nan
-    arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage)
+    arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage, marks=one.marks)
     if baseline is None or one is baseline:
         return arm
     apart, pairs = _known(one.scores - baseline.scores, groups)

@@ -38,7 +38,8 @@ class Findings:
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
     calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
     and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
-    the trials that other processes were at; `notes` what the finalists' stages said that bears on their scores.
+    the trials that other processes were at; `others` the confirmations of the objectives after the first; `notes` what
+    the finalists' stages said that bears on their scores.
     """
 
     name: str
@@ -67,6 +68,12 @@ class Findings:
     paid: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    others: tuple[Confirmation, ...] = ()
+
+    @property
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """What the unseen questions show, one an objective; () without a confirmation."""
+        return () if self.confirmation is None else (self.confirmation, *self.others)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -93,6 +100,7 @@ class Findings:
             losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
             changed = {
                 "confirmation": confirmation,
+                "others": tuple(Confirmation.restored(each) for each in node.get("others", ())),
                 "latencies": latencies,
                 "losses": losses,
                 "name": str(node["name"]),

@@ -44,6 +44,11 @@ def candidates(study: Trials) -> list[FrozenTrial]:
     return ranked(study, [trial for trial in finished(study, TrialState.COMPLETE) if feasible(trial)])
 
 
+def sign_of(direction: StudyDirection) -> float:
+    """1 where more is better, -1 where less is."""
+    return 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+
+
 def ranked(study: Trials, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Complete trials by their first objective, best first, then by number."""
     sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
@@ -80,6 +85,20 @@ def knee_of(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
     ends = [(min(column), max(column)) for column in zip(*goods, strict=True)]
     scaled = [sum((v - low) / ((high - low) or 1.0) for v, (low, high) in zip(row, ends, strict=True)) for row in goods]
     return front[max(range(len(front)), key=lambda place: scaled[place])]
+
+
+def marks_of(study: Trials, targets: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    """By trial its place on the front of several objectives: best in which, its knee; {} for one objective."""
+    front = front_of(study)
+    if len(study.directions) == 1 or not front:
+        return {}
+    found: dict[int, tuple[str, ...]] = {}
+    for place, (name, direction) in enumerate(zip(targets, study.directions, strict=True)):
+        sign = sign_of(direction)
+        end = max(front, key=lambda trial: sign * trial.values[place])
+        found[end.number] = (*found.get(end.number, ()), f"best {name}")
+    knee = knee_of(study, front)
+    return found if knee is None else {**found, knee.number: (*found.get(knee.number, ()), "knee")}
 
 
 def baseline_of(study: Trials) -> FrozenTrial | None:

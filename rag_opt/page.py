@@ -80,7 +80,15 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
     begun = "The configurations that the study began with, by their score on the questions that were searched."
     asked = "What calls to models cost a question on average; stored replies count like paid ones."
     sections = [
-        Section("finalists", "Finalists", unseen, *summary.finalists(findings)),
+        *(
+            Section(
+                f"finalists{place or ''}",
+                f"Finalists: {each.metric}" if findings.others else "Finalists",
+                unseen,
+                *summary.finalists(findings, place),
+            )
+            for place, each in enumerate(findings.confirmations)
+        ),
         Section("costs", "Calls to models", asked, *summary.costs(findings, study)),
         Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),
         Section("seeds", "Where it began", begun, *summary.beginnings(study, findings)),

@@ -211,7 +211,7 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
 def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -> None:
     """The questions of the finalists, or of all complete trials, as traces."""
     from rag_opt import history
-    from rag_opt.conclude import words_of
+    from rag_opt.finalists import words_of
     from rag_opt.progress import say, track
 
     which = plan.settings.traces

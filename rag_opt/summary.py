@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import enough, failures, history
-from rag_opt.confirm import Arm, Confirmation, number
+from rag_opt.confirm import Arm, Confirmation, number, scored, signed
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
@@ -42,7 +43,7 @@ def _conclusion(findings: Findings, study: Trials) -> str:
         if complete:
             return f"None of {len(complete)} complete trials keeps the constraints; loosen them, or search more"
         return f"No trial was completed. The first failed with: {findings.reason}"
-    confirmed = findings.confirmation.sentence() if findings.confirmation else ""
+    confirmed = ". ".join(_sentences(findings))
     if len(findings.targets) == 1:
         return confirmed or "The best configuration could not be measured on the unseen questions: nothing is confirmed"
     numbers = ", ".join(str(trial.number) for trial in front)
@@ -51,9 +52,19 @@ def _conclusion(findings: Findings, study: Trials) -> str:
     return f"{best}; its knee is trial {knee.number}. {confirmed}" if knee else f"{best}. {confirmed}"
 
 
+def _sentences(findings: Findings) -> list[str]:
+    """What the unseen questions show of the recommended configuration, objective by objective."""
+    found = findings.confirmations
+    stays = bool(found) and found[0].chosen.role == BASELINE
+    return [each.sentence() for each in (found[:1] if stays else found)]
+
+
 def recommendation(findings: Findings) -> str:
     """Which configuration, and why; "" without a confirmation."""
-    return f"Recommended: {findings.confirmation.why()}" if findings.confirmation else ""
+    if findings.confirmation is None:
+        return ""
+    of = f" (of the front's, by {findings.targets[0]})" if findings.others else ""
+    return f"Recommended: {findings.confirmation.why()}{of}"
 
 
 def top_trials(study: Trials, findings: Findings) -> Rows:
@@ -73,7 +84,8 @@ def beginnings(study: Trials, findings: Findings) -> Rows:
 
 
 def _marks(findings: Findings, study: Trials) -> dict[int, list[str]]:
-    marks: dict[int, list[str]] = {trial.number: ["best"] for trial in history.front_of(study)}
+    places = history.marks_of(study, findings.targets)
+    marks = {t.number: [*places.get(t.number, ()), "front"] if places else ["best"] for t in history.front_of(study)}
     if findings.confirmation:
         marks.setdefault(findings.confirmation.recommended, []).append("recommended")
     for trial in history.finished(study, TrialState.COMPLETE):
@@ -86,8 +98,7 @@ def _row(trial: FrozenTrial, marks: Mapping[int, list[str]]) -> list[str]:
     words = [*marks.get(trial.number, ())]
     words += ["seed"] if trial.user_attrs.get(ORIGIN) == history.SEED else []
     words += [] if history.feasible(trial) else ["beyond a constraint"]
-    values = [f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}" for value in trial.values]
-    return [str(trial.number), *values, described(values_of(trial.params)), ", ".join(words)]
+    return [str(trial.number), *map(scored, trial.values), described(values_of(trial.params)), ", ".join(words)]
 
 
 def described(params: Mapping[str, Any]) -> str:
@@ -99,8 +110,8 @@ def described(params: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def finalists(findings: Findings) -> Rows:
-    """The configurations that were measured on the test questions, against the baseline."""
+def finalists(findings: Findings, place: int = 0) -> Rows:
+    """The configurations that were measured on the test questions, against the baseline, by one of the objectives."""
     header = [
         "trial",
         "role",
@@ -111,19 +122,36 @@ def finalists(findings: Findings) -> Rows:
         "won / lost / tied",
         findings.cost,
     ]
-    found = findings.confirmation
-    return header, [_finalist(arm, found) for arm in found.arms] if found else []
+    found = findings.confirmations[place : place + 1]
+    return header, [_finalist(arm, each) for each in found for arm in each.arms]
 
 
 def _finalist(arm: Arm, found: Confirmation) -> list[str]:
-    also = {"best": arm.trial == found.best, arm.role: True, "recommended": arm.trial == found.recommended}
-    role = ", ".join(name for name, holds in also.items() if holds)
-    test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]" + (f" ({arm.coverage:.0%})" if arm.coverage < 1 else "")
+    best = ["best"] if arm.trial == found.best and not arm.marks else []
+    also = ["recommended"] if arm.trial == found.recommended else []
+    role = ", ".join(
+        dict.fromkeys([*best, *(arm.marks or [arm.role]), *([BASELINE] if arm.role == BASELINE else []), *also])
+    )
+    test = _spanned(scored, arm.test, arm.low, arm.high) + (f" ({arm.coverage:.0%})" if arm.coverage < 1 else "")
     if arm.role == BASELINE or arm.difference != arm.difference:
-        return [str(arm.trial), role, f"{arm.dev:.4f}", test, "", "", "", number(arm.cost)]
-    apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+        return [str(arm.trial), role, scored(arm.dev), test, "", "", "", number(arm.cost)]
+    apart = _spanned(signed, arm.difference, arm.difference_low, arm.difference_high)
     outcome = " / ".join(map(str, arm.outcome))
-    return [str(arm.trial), role, f"{arm.dev:.4f}", test, apart, f"{arm.adjusted:.3f}", outcome, number(arm.cost)]
+    return [
+        str(arm.trial),
+        role,
+        scored(arm.dev),
+        test,
+        apart,
+        "" if math.isnan(arm.adjusted) else f"{arm.adjusted:.3f}",
+        outcome,
+        number(arm.cost),
+    ]
+
+
+def _spanned(told: Callable[[float], str], value: float, low: float, high: float) -> str:
+    """A value with its interval, where there is one."""
+    return told(value) if math.isnan(low) else f"{told(value)} [{told(low)}, {told(high)}]"
 
 
 def costs(findings: Findings, study: Trials) -> Rows:
@@ -174,9 +202,9 @@ def noise_line(findings: Findings) -> str:
     )
 
 
-def _narrow(findings: Findings) -> Rows:
-    """The finalists, for a terminal of 80 columns."""
-    header, rows = finalists(findings)
+def _narrow(findings: Findings, place: int) -> Rows:
+    """The finalists by one of the objectives, for a terminal of 80 columns."""
+    header, rows = finalists(findings, place)
     chosen = [0, 1, 3, 4, 5]
     short = [[FOUR_DIGITS.sub(lambda found: f"{float(found[0]):.3f}", row[place]) for place in chosen] for row in rows]
     return [header[place] for place in chosen], short
@@ -251,8 +279,10 @@ def printed(findings: Findings, study: Trials, console: Console) -> None:
     title = f"{findings.name}: top trials (scores on the {findings.dev} questions that were searched)"
     console.print(as_table(title, top_trials(study, findings)))
     if findings.confirmation:
-        title = f"finalists on the {findings.test} questions never searched, with 95 % intervals"
-        console.print(as_table(title, _narrow(findings)))
+        for place, each in enumerate(findings.confirmations):
+            name = f", {each.metric}" if findings.others else ""
+            title = f"finalists on the {findings.test} questions never searched, with 95 % intervals{name}"
+            console.print(as_table(title, _narrow(findings, place)))
     if costs(findings, study)[1]:
         console.print(as_table("calls to models, a question", costs(findings, study)))
     for line in told(findings, study):
@@ -289,8 +319,9 @@ def markdown(findings: Findings, study: Trials) -> str:
     if "replay" in findings.commands:
         lines += ["```sh", findings.commands["replay"], "```", ""]
     if findings.confirmation:
-        lines += [f"## {findings.targets[0]} on the {findings.test} questions never searched", ""]
-        lines += [*pipes(finalists(findings)), ""]
+        for place, each in enumerate(findings.confirmations):
+            lines += [f"## {each.metric} on the {findings.test} questions never searched", ""]
+            lines += [*pipes(finalists(findings, place)), ""]
         lines += [
             "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
             "",

@@ -240,6 +240,10 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
 }
 
 
+MEASURED_ONCE = ("latency", *TIMED, "index_size")
+"""Metrics with one value for all questions: nothing between questions says how sure it is."""
+
+
 def metric(name: str) -> Metric:
     """The metric of this name; raises MetricError with the nearest one."""
     if name in OTHERS:

@@ -1,0 +1,82 @@
+"""Studies of several objectives: what is recommended no trial dominates, and every objective is confirmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from rag_opt import archive, history, report, scorebook
+from rag_opt.findings import Findings
+from rag_opt.study import run
+
+pytestmark = pytest.mark.integration
+
+
+def loaded(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/studies/animals/study.db")
+
+
+@pytest.fixture
+def words(animals, tmp_path) -> list[str]:
+    base = [*animals, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "tracking=none"]
+    return [*base, "objective.metrics=[nDCG@10, latency]", "objective.report=[tokens]", "pruner=none", "n_trials=6"]
+
+
+def plant(study: optuna.Study, folder: Path, values: list[float], tokens: float) -> int:
+    """A trial with these values and its scores, as another process would leave it; its number."""
+    like = study.get_trials(states=(TrialState.COMPLETE,))[0]
+    book = scorebook.stored(study, like.number)
+    attrs = {"metrics": {"nDCG@10": values[0], "latency": values[1], "tokens": tokens}, "origin": "random"}
+    study.add_trial(create_trial(values=values, params=like.params, distributions=like.distributions, user_attrs=attrs))
+    number = len(study.trials) - 1
+    columns = {name: [value] * len(book.ids) for name, value in attrs["metrics"].items()}
+    archive.put(study, number, {scorebook.FILE: scorebook._table(book.ids, columns)})
+    return number
+
+
+def test_what_is_recommended_is_dominated_by_no_other_trial(words, tmp_path) -> None:
+    """Two are tied in the first objective: the cheaper one in tokens is worse in both, and is not recommended."""
+    run(words)
+    study, folder = loaded(tmp_path), tmp_path / "studies/animals"
+    # Worse than what is there in latency, so that the front is these three and what was measured.
+    better = plant(study, folder, [1.71, 1e-9], 900.0)
+    worse = plant(study, folder, [1.62, 2e-9], 10.0)
+    twin = plant(study, folder, [1.71, 1e-9], 800.0)
+    findings = run(words).findings
+    found = findings.confirmation
+    front = {trial.number for trial in history.front_of(study)}
+    assert front == {better, twin}
+    assert found.recommended == twin
+    assert found.best == better
+    assert worse not in {arm.trial for arm in found.arms}
+    told = report.FILES[0]
+    text = (folder / told).read_text("utf-8")
+    top = [line for line in text.partition("## Top trials")[2].splitlines() if line.startswith(f"| {better} ")]
+    assert "best nDCG@10, best latency, front" in top[0]
+    for each in findings.confirmations:
+        assert {arm.trial for arm in each.arms} == {better, twin, 0}
+
+
+def test_ends_and_knee_of_the_front_are_confirmed_on_every_objective(words, tmp_path) -> None:
+    run(words)
+    study, folder = loaded(tmp_path), tmp_path / "studies/animals"
+    good = plant(study, folder, [3.0, 3e-9], 900.0)
+    knee = plant(study, folder, [2.9, 1e-9], 900.0)
+    fast = plant(study, folder, [0.1, 5e-10], 900.0)
+    findings = run(words).findings
+    assert [each.metric for each in findings.confirmations] == ["nDCG@10", "latency"]
+    for each in findings.confirmations:
+        assert each.arm(good).marks == ("best nDCG@10",)
+        assert each.arm(knee).marks == ("knee",)
+        assert each.arm(fast).marks == ("best latency",)
+    text = (folder / "report.md").read_text("utf-8")
+    assert "## nDCG@10 on the 3 questions never searched" in text
+    assert "## latency on the 3 questions never searched" in text
+    assert f"its knee is trial {knee}" in text
+    assert "latency: " in text.splitlines()[2]
+    assert Findings.read(folder).confirmations[1].arm(knee).marks == ("knee",)
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Finalists: latency" in page
