@@ -33,7 +33,8 @@ STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "co
 """The groups that a pipeline is made of, in the order of the data flow."""
 
 UNTOLD = ("prices", "timeout", "tries", "at_once")
-"""Keys that change neither what a model is asked nor what it says."""
+"""Keys that change neither what a model is asked nor what it says; of a chat also how much it reads, and the names of
+what is sent."""
 
 BUILT = ("dataset", "sampler", "pruner")
 """The groups whose file names one class or function to build."""
@@ -394,8 +395,14 @@ def fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
 
 def _telling(node: Any) -> Any:
     if isinstance(node, Mapping):
-        return {key: _telling(value) for key, value in node.items() if key not in UNTOLD}
+        told = {key: _telling(value) for key, value in node.items() if key not in UNTOLD}
+        return {**told, "chat": _chat(told["chat"])} if isinstance(told.get("chat"), Mapping) else told
     return [_telling(value) for value in node] if isinstance(node, list) else node
+
+
+def _chat(node: Mapping[str, Any]) -> dict[str, Any]:
+    unsaid = ("parameters", "window", *(() if node.get("thinking") else ("thinking",)))
+    return {key: value for key, value in node.items() if key not in unsaid}
 
 
 def prompt_of(name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from rag_opt.components.completions import Completion, Gathered, NoCompletionErr
 from rag_opt.components.hosts import is_loopback, proxy_of
 from rag_opt.components.parameters import Accepted, check_parameters, wanted
 from rag_opt.components.ranking import say_once
-from rag_opt.components.request import TOKENS_A_WORD, Request, tokens_of
+from rag_opt.components.request import TOKENS_A_WORD, Request, tokens_of, without_system
 from rag_opt.components.stage import require, require_whole
 from rag_opt.hiding import hide, know_variable
 from rag_opt.keys import key_of
@@ -147,11 +147,12 @@ class OpenAIChat(Chat):
     def _completion(self, request: Request, sent: Mapping[str, Any], show: Callable[[str], None] | None) -> Completion:
         from openai import APIStatusError, OpenAIError
 
+        messages = request.messages if "system" in sent else without_system(request.messages)
         # As a part of the body: the client's own way to ask for JSON raises where that was cut off, though it is paid.
         asked: dict[str, Any] = {
             "model": request.model,
-            "messages": [{"role": role, "content": text} for role, text in request.messages],
-            "extra_body": dict(sent),
+            "messages": [{"role": role, "content": text} for role, text in messages],
+            "extra_body": {name: value for name, value in sent.items() if name != "system"},
         }
         try:
             completions = self._client().chat.completions

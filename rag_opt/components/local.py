@@ -9,7 +9,7 @@ from typing import Any
 from rag_opt import __version__
 from rag_opt.components.chat import CallError, Chat, check_room
 from rag_opt.components.pace import device
-from rag_opt.components.request import Request
+from rag_opt.components.request import Messages, Request, without_system
 from rag_opt.components.stage import require
 from rag_opt.components.weights import quiet_transformers, weights
 from rag_opt.environment import no_collection
@@ -60,12 +60,9 @@ class LocalChat(Chat):
         with TURN:
             tokenizer, model = self.store.live("language model", key, lambda: self._loaded(request.model), keep=1)
             start = time.perf_counter()
-            said = [{"role": role, "content": text} for role, text in request.messages]
             chooses = {"enable_thinking": self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
             try:
-                read = tokenizer.apply_chat_template(
-                    said, add_generation_prompt=True, return_tensors="pt", return_dict=True, **chooses
-                )
+                read = _templated(tokenizer, request.messages, chooses)
             except Exception as error:
                 # A template is a program of the model's makers.
                 raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
@@ -111,6 +108,23 @@ class LocalChat(Chat):
             tokenizer.pad_token = tokenizer.eos_token
         placed: Any = model
         return tokenizer, placed.to(device()).eval()
+
+
+def _templated(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> Any:
+    """The tokens of messages; some templates, such as Gemma 2's, raise an error for a system's."""
+
+    def tokens(messages: Messages) -> Any:
+        said = [{"role": role, "content": text} for role, text in messages]
+        return tokenizer.apply_chat_template(
+            said, add_generation_prompt=True, return_tensors="pt", return_dict=True, **chooses
+        )
+
+    try:
+        return tokens(messages)
+    except Exception:
+        if (merged := without_system(messages)) == messages:
+            raise
+        return tokens(merged)
 
 
 def _options(request: Request, thinking: int) -> dict[str, Any]:

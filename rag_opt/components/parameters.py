@@ -20,6 +20,7 @@ AS_THEY_ARE: Mapping[str, str | None] = {
     "max_tokens": "max_tokens",
     "response_format": SCHEMA,
     "stream_options": "stream_options",
+    "system": "system",
 }
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "max_tokens": ("max_completion_tokens", "max_tokens"),
@@ -33,9 +34,13 @@ WORDS: Mapping[str, str] = {
     "temperature": "temperature",
     "stream_options": "stream_?options|include_usage",
     "response_format": r"(?:response|output)[_ ]?format|json_schema|json_object|structured outputs?|guided_json",
+    "system": r"system[ _]?(?:role|message|prompt|instruction)s?|(?<=['\"`])system(?=['\"`])|messages\[0\]\.role",
     "max_tokens": "max_?(?:completion_?)?tokens",
 }
 """How errors name each, whatever the case; of several that are named the first here is given up."""
+
+LEFT_OUT = {"response_format": "only the prompt asks for JSON", "system": "what it says stands before the question"}
+"""What it means that something is not sent."""
 
 UNKNOWN = re.compile(
     r"(?i)unsupported|not (?:currently |yet )?(?:be )?support|n[o']t support|unrecogni[sz]ed|unknown|unexpected|"
@@ -77,6 +82,8 @@ def wanted(request: Request, thinking: int, *, stream: bool) -> dict[str, Any]:
     }
     if request.schema is not None:
         found["response_format"] = {"name": "reply", "strict": True, "schema": dict(request.schema)}
+    if any(role == "system" for role, _ in request.messages):
+        found["system"] = True
     return {**found, **({"stream_options": {"include_usage": True}} if stream else {})}
 
 
@@ -122,7 +129,7 @@ class Accepted:
             self.tried.add((name, was))
             left = (to for to in OTHERS.get(name, ()) if (name, to) not in self.tried)
             to = self.names[name] = next(left, None)
-        left_out = "only the prompt asks for JSON" if name == "response_format" else "no value of it makes a difference"
+        left_out = LEFT_OUT.get(name, "no value of it makes a difference")
         then = f"it is sent as {to}" if to else f"it is left out, {left_out}"
         what = name if was == name else f"{name} ({was})"
         return f"takes no {what}: {then}; llm.parameters.{name}={to or 'null'} spares finding out"

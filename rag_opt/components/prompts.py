@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from rag_opt.components.request import Messages
 from rag_opt.components.stage import require
 
 Prompt = Mapping[str, str]
 """The parts of a prompt's file by name: system, user, …"""
 
-Messages = tuple[tuple[str, str], ...]
 FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 TAGS = ("question", "documents", "document", "answer", "reference", "existing", "think", "thinking")
 UNSEEN = (

@@ -25,6 +25,10 @@ LONGEST_TOKEN = 12
 """Characters of a text, runs of the same one counted once, of which every tokenizer makes a token or more."""
 
 
+Messages = tuple[tuple[str, str], ...]
+"""(role, text), one after the other."""
+
+
 def check_model(model: Any) -> None:
     """Raise ValueError unless a model is named."""
     require(
@@ -57,7 +61,7 @@ class Request:
     """
 
     model: str
-    messages: tuple[tuple[str, str], ...]
+    messages: Messages
     sampling: Sampling
     schema: Mapping[str, Any] | None = None
     attempt: int = 0
@@ -67,6 +71,16 @@ class Request:
     def characters(self) -> int:
         """How long its messages are."""
         return sum(len(text) for _, text in self.messages)
+
+
+def without_system(messages: Messages) -> Messages:
+    """The messages with what the system says before what the user does: some models take no system's."""
+    system = "\n\n".join(text for role, text in messages if role == "system")
+    others = [(role, text) for role, text in messages if role != "system"]
+    if not system or not others:
+        return messages
+    (role, text), *rest = others
+    return ((role, f"{system}\n\n{text}"), *rest)
 
 
 def again(request: Request, attempt: int) -> Request:

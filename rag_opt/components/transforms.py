@@ -9,8 +9,8 @@ from typing import Any
 from haystack import component
 
 from rag_opt.components.chat import Chat
-from rag_opt.components.prompts import Messages, Prompt, check, messages
-from rag_opt.components.request import Request, Sampling, check_model
+from rag_opt.components.prompts import Prompt, check, messages
+from rag_opt.components.request import Messages, Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.components.talks import Talk, Talks
 from rag_opt.keys import key_of

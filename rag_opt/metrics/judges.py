@@ -35,8 +35,8 @@ FIELDS = {
 
 SCHEMA = {
     "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": WORST, "maximum": BEST}, "reason": {"type": "string"}},
-    "required": ["score", "reason"],
+    "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "minimum": WORST, "maximum": BEST}},
+    "required": ["reason", "score"],
     "additionalProperties": False,
 }
 

@@ -70,10 +70,13 @@ ONLY_THE_DEFAULT = Failure(
 EXTRA = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
 
 
-def refusal(mode: str, request: Json) -> tuple[int, Any] | None:  # noqa: PLR0911 (one a kind of server)
+def refusal(mode: str, request: Json) -> tuple[int, Any] | None:  # noqa: C901, PLR0911 (one a kind of server)
     """Status and body with which a server of this kind refuses a request; None where it takes it."""
     form = (request.get("response_format") or {}).get("type")
     match mode:
+        case "o1_mini" if request["messages"][0]["role"] == "system":
+            told = "Unsupported value: 'messages[0].role' does not support 'system' with this model."
+            return openai_error(Failure(400, "unsupported_value", told), "messages[0].role")
         case "o_series" | "gpt5" if "max_tokens" in request:
             return openai_error(NO_MAX_TOKENS, "max_tokens")
         case "o_series" | "gpt5" if request.get("temperature", 1) != 1:
@@ -107,7 +110,7 @@ def openai_error(failure: Failure, param: str | None = None) -> tuple[int, Any]:
     return failure.status, {"error": error}
 
 
-REFUSALS = ("o_series", "gpt5", "mistral", "deepseek", "old_vllm", "old_llama_cpp", "tgi", "gemini")
+REFUSALS = ("o1_mini", "o_series", "gpt5", "mistral", "deepseek", "old_vllm", "old_llama_cpp", "tgi", "gemini")
 DRESSES = ("think", "think_unopened", "reasoning", "parts", "no_finish", "fenced")
 MODES = (*REFUSALS, *DRESSES)
 """How servers differ that work well: none of these is a fault."""

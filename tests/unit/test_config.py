@@ -201,3 +201,11 @@ def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
     found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "sampler=tpe,seed=0")
     assert found.folder == tmp_path / "quickstart" / "sampler=tpe,seed=0"
     assert found.name == "quickstart/sampler=tpe,seed=0"
+
+
+def test_how_a_model_is_asked_is_part_of_a_pipeline_only_where_it_changes_what_is_said() -> None:
+    asked = ["generator=openai", "llm.key=null"]
+    same = ["llm.window=8000", "llm.parameters.seed=null", "llm.thinking=0", "llm.tries=2", "llm.timeout=5"]
+    of = lambda *words: config.fingerprint(config.composed([*asked, *words]))  # noqa: E731
+    assert {of(word) for word in same} == {of()}
+    assert len({of(), of("llm.thinking=100"), of("llm.base_url=http://localhost/v1"), of("llm.model=m")}) == 4

@@ -627,6 +627,18 @@ def test_a_model_that_can_choose_thinks_only_where_it_is_given_room(
     assert found[0].tokens_out <= 4 < found[8].tokens_out <= 12
 
 
+def test_a_template_without_a_system_is_told_all_by_the_user(tiny_models: dict[str, str], tmp_path: Path) -> None:
+    copy = folder_like(tiny_models["tiny_llm"], tmp_path)
+    template = (copy / "chat_template.jinja").read_text()
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    (copy / "chat_template.jinja").write_text(refuses + template)
+    made = LocalChat(None, "float32")
+    made.use(Store())
+    said = (("system", "the king"), ("user", "the cat"))
+    found = made.called(Request(str(copy), said, Sampling(max_tokens=4)))
+    assert found.tokens_in == ask(made, str(copy), "the king\n\nthe cat").tokens_in
+
+
 def test_a_prompt_that_the_model_was_not_made_for_is_not_read(local: LocalChat, tiny_models: dict[str, str]) -> None:
     with pytest.raises(CallError, match=r"do not fit the model's 4,096"):
         ask(local, tiny_models["tiny_llm"], "the cat " * 5000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ SCHEMA = {
 }
 JUDGED = '<question>Who?</question><answer>Ada</answer><reference>Ada</reference> As JSON: {"score": …, "reason": …}'
 LEARNT = {
+    "o1_mini": {"system": None},
     "o_series": {"max_tokens": "max_completion_tokens", "temperature": None},
     "gpt5": {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None},
     "mistral": {"seed": None},
@@ -51,7 +53,7 @@ def server(endpoint: str) -> Iterator[str]:
 
 
 def judged() -> Request:
-    return request(JUDGED, schema=SCHEMA)
+    return replace(request(JUDGED, schema=SCHEMA), messages=(("system", "You grade."), ("user", JUDGED)))
 
 
 @pytest.mark.parametrize("mode", REFUSALS)
@@ -145,7 +147,9 @@ def test_other_errors_refuse_nothing(status: int, message: str) -> None:
         ({"error": {"message": "Argument not supported on this model: maxTokens"}}, "max_tokens"),
         ({"error": {"message": "This model does not support response format `json_schema`."}}, "response_format"),
         ({"error": {"message": "`temperature` and `top_p` cannot both be specified for this model."}}, "top_p"),
-        ({"error": {"message": "Unsupported value", "param": "messages[0].role"}}, None),
+        ({"error": {"message": "Unsupported value", "param": "messages[0].role"}}, "system"),
+        ({"message": "System role not supported"}, "system"),
+        ({"error": {"message": "Unsupported file system", "param": "messages"}}, None),
         ({"error": {"message": "Unknown parameter: 'temperature'", "param": "temperature"}}, "temperature"),
         ("unexpected keyword seed", "seed"),
         (["x"], None),
