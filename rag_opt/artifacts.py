@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from rag_opt.sharing import new_name
 
 TEMPORARY = ".new-"
 """How the names of unfinished files and folders begin."""
@@ -51,8 +52,8 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
     metadata = {"rag_opt": json.dumps({"seconds": seconds})}
     table = pa.table(arrays).replace_schema_metadata(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=TEMPORARY, delete=False) as file:
-        temporary = Path(file.name)
+    temporary = new_name(path.parent, TEMPORARY)
+    with temporary.open("xb") as file:
         try:
             with pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
@@ -66,7 +67,6 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    temporary.chmod(0o644)
     touch(temporary)
     temporary.replace(path)
 
@@ -93,7 +93,8 @@ def read_table(path: Path) -> Table:
 def write_folder(target: Path, make: Callable[[Path], None]) -> None:
     """Have `make` fill an empty folder, and put it in place in one step; raises what `make` raises, or OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
+    temporary = new_name(target.parent, TEMPORARY)
+    temporary.mkdir()
     try:
         start = time.perf_counter()
         make(temporary)
@@ -105,7 +106,6 @@ def write_folder(target: Path, make: Callable[[Path], None]) -> None:
                     os.fsync(file.fileno())
         (temporary / MANIFEST).write_text(json.dumps({"seconds": seconds, "sha256": files}), "utf-8")
         touch(temporary / MANIFEST)
-        temporary.chmod(0o755)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,7 +131,11 @@ def touch(path: Path) -> None:
     # By the clock that leases are stamped with: the file system's own may lag by some milliseconds.
     now = time.time_ns()
     with suppress(PermissionError):
-        os.utime(path, ns=(now, now))
+        try:
+            os.utime(path, ns=(now, now))
+        except PermissionError:
+            # Another's file that a group may write takes no moment but this one.
+            os.utime(path)
 
 
 def size_of(path: Path) -> int:
@@ -147,7 +151,8 @@ def remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    aside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    aside = new_name(path.parent, TEMPORARY)
+    aside.mkdir()
     path.rename(aside / path.name)
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from rag_opt import environment
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StorageError, StudyError
+from rag_opt.sharing import make_file
 
 TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
 
@@ -45,6 +46,7 @@ def backed_up(folder: Path, target: Path, storage: str | None = None) -> int:
 
 
 def _copied(path: Path, target: Path) -> int:
+    make_file(target)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
         source.backup(copy)
         # One file, without a log beside it.

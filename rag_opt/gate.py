@@ -26,6 +26,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from rag_opt.databases import engine_url, hidden, patient, sqlite_path
 from rag_opt.errors import LostError, StorageError
 from rag_opt.leases import abandoned
+from rag_opt.sharing import whose
 from rag_opt.waiting import Wait, alone, taken
 
 GRACE = 5.0
@@ -210,13 +211,15 @@ def creating(url: str) -> Iterator[None]:
     """Nobody else makes or upgrades this database's tables meanwhile; raises StorageError where that can't be had."""
     path = sqlite_path(url)
     if path is not None:
+        locks = [_folder(path) / "creating.lock"]
         try:
             _folder(path).mkdir(parents=True, exist_ok=True)
-            lock = FileLock(_folder(path) / "creating.lock")
+            lock = FileLock(locks[0])
             taken(lock, f"opens {path}")
         except OSError as error:
             raise StorageError(
-                f"{path.parent}: can't be written: {error.strerror}; choose another place with studies_dir="
+                f"{path.parent}: can't be written: {error.strerror}{whose(path.parent, _folder(path), *locks)}; "
+                "or choose another place with studies_dir="
             ) from error
         try:
             yield

@@ -17,6 +17,7 @@ from pathlib import Path
 import sqlalchemy
 
 from rag_opt.errors import LostError
+from rag_opt.sharing import make_file
 
 SETTLED = 0.5
 """Seconds in which `rm -rf` comes to its end: nothing is written into a folder that is being removed."""
@@ -76,6 +77,7 @@ class Guard:
             name = self.path.name if within else f"{self.path.parent.name}.{self.path.name}"
             new = folder / f"{name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             try:
+                make_file(new)
                 with closing(sqlite3.connect(new)) as copy:
                     self._file.backup(copy)
                     copy.execute("PRAGMA journal_mode=DELETE")

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from rag_opt.errors import StoreError
 from rag_opt.progress import say
+from rag_opt.sharing import make_file, whose
 from rag_opt.waiting import STEP, alone, unlocked
 
 FILE = "replies.db"
@@ -119,7 +120,9 @@ class Replies:
             try:
                 return self._done(statement, values)
             except sqlite3.OperationalError as error:
-                raise StoreError(f"store.path: {self._path} can't be read or written: {error}") from error
+                raise StoreError(
+                    f"store.path: {self._path} can't be read or written: {error}{whose(self._path)}"
+                ) from error
             except sqlite3.DatabaseError:
                 self._base.close()
                 self._put_aside()
@@ -160,12 +163,13 @@ class Replies:
         try:
             return self._connected()
         except sqlite3.OperationalError as error:
-            raise StoreError(f"store.path: {self._path} can't be opened: {error}") from error
+            raise StoreError(f"store.path: {self._path} can't be opened: {error}{whose(self._path)}") from error
         except sqlite3.DatabaseError:
             self._put_aside()
             return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
+        make_file(self._path)
         base = sqlite3.connect(self._path, timeout=STEP, check_same_thread=False)
         return unlocked(self._path, lambda: _tables(base), BUSY)
 

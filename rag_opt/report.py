@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rag_opt import environment
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.sharing import whose
 from rag_opt.terminal import complain, console
 
 PAGE = "report.html"
@@ -104,6 +105,11 @@ def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna
     from rag_opt.storage import opened
 
     findings = Findings.read(folder)
+    if foreign := whose(folder, *(folder / name for name in (*FILES, "study.db"))):
+        raise StudyError(
+            f"{folder}: a report is written into it, which you may not do{foreign}; "
+            f"or make one in a copy: cp -r {folder} <a folder of yours>"
+        )
     database = folder / "study.db"
     url = f"sqlite:///{database.as_posix()}" if database.is_file() else (storage or findings.url)
     path = sqlite_path(url)

@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.errors import StorageError
+from rag_opt.sharing import make_file, whose
 from rag_opt.waiting import STEP, unlocked
 
 BUSY_SECONDS = 90
@@ -21,6 +22,7 @@ def check_sqlite(path: Path) -> None:
     if path.exists() and path.stat().st_size == 0:
         raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
     try:
+        make_file(path)
         with closing(sqlite3.connect(path, timeout=STEP)) as connection:
 
             def ask(statement: str) -> list[Any]:
@@ -37,9 +39,11 @@ def check_sqlite(path: Path) -> None:
             ask("BEGIN IMMEDIATE")
             ask("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
             ask("ROLLBACK")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
+        foreign = whose(path, *(path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm")), path.parent)
+        advice = f"{foreign}; or" if foreign else "; move it away, or"
         raise StorageError(
-            f"{path}: can't be used as a study file ({error}); move it away, or choose another name=<study name>"
+            f"{path}: can't be used as a study file ({error}){advice} choose another name=<study name>"
         ) from error
 
 

@@ -25,6 +25,7 @@ from rag_opt.errors import DriftError, StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.lost import Guard
 from rag_opt.progress import say
+from rag_opt.sharing import make_file, whose
 from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
 from rag_opt.waiting import taken
 
@@ -74,7 +75,8 @@ def locked(folder: Path) -> Iterator[None]:
         taken(lock, f"writes the report of {folder}")
     except OSError as error:
         raise StudyError(
-            f"{folder}: can't be written: {error.strerror}; choose another place with studies_dir="
+            f"{folder}: can't be written: {error.strerror}{whose(folder, Path(lock.lock_file))}; "
+            "or choose another place with studies_dir="
         ) from error
     try:
         yield
@@ -166,6 +168,7 @@ def _upgrade(storage: RDBStorage, database: Path | None) -> None:
             "(pg_dump), then run: optuna storage upgrade --storage <the URL>"
         )
     copy = database.with_name(f"{database.name}.backup-{found}")
+    make_file(copy)
     with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(copy)) as new:
         old.backup(new)
     storage.upgrade()

@@ -46,6 +46,7 @@ from rag_opt.inventory import add_usage, evicted, shown, told
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
 from rag_opt.replies import Purse, Rehearsal, Replies
+from rag_opt.sharing import whose
 from rag_opt.terminal import console
 
 T = TypeVar("T")
@@ -269,7 +270,9 @@ def guarded(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"store.path: {path} can't be read or written: {error.strerror or error}") from error
+        raise StoreError(
+            f"store.path: {path} can't be read or written: {error.strerror or error}{whose(path)}"
+        ) from error
 
 
 @piped()

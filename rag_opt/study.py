@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rag_opt import environment
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.hiding import hide
+from rag_opt.sharing import whose
 from rag_opt.terminal import begin, complain, console
 
 if TYPE_CHECKING:
@@ -118,8 +119,9 @@ def _written(plan: Plan) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        foreign = whose(plan.settings.folder, *([Path(str(error.filename))] if error.filename else []))
         raise StudyError(
-            f"{plan.settings.folder}: can't be written: {error}; the same command goes on from here"
+            f"{plan.settings.folder}: can't be written: {error}{foreign}; the same command goes on from here"
         ) from error
 
 

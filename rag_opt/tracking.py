@@ -33,6 +33,7 @@ from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.search_space import values_of
 from rag_opt.settings import trial_folder
+from rag_opt.sharing import make_file, whose
 from rag_opt.storage import ledger_of
 from rag_opt.waiting import alone
 
@@ -64,7 +65,8 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
             # Whatever the tracking server, its client or the disk may raise.
             mirror.failures += 1
             if mirror.failures == 1:
-                say(f"MLflow can't be written ({_short(error)}); {mirror.repair}")
+                foreign = whose(mirror.database.path) if mirror.database.path else ""
+                say(f"MLflow can't be written ({_short(error)}{foreign}); {mirror.repair}")
 
     return safe
 
@@ -298,7 +300,8 @@ def connected(
             if found and place and path and (line := settled(path, experiment, found.artifact_location, place)):
                 say(line)
     except Exception as error:  # as in `guarded`
-        say(f"MLflow can't be opened ({_short(error)}); the study runs without it, the next resume repairs MLflow")
+        why = _short(error) + (whose(path) if (path := file_of(uri)) else "")
+        say(f"MLflow can't be opened ({why}); the study runs without it, the next resume repairs MLflow")
         return None
     return MLflowCallback(client, known, folder, targets, database=Watched(path))
 
@@ -311,6 +314,7 @@ def _made_by_one(uri: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_file(path)
     with alone(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
         yield
 

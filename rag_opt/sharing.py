@@ -1,0 +1,43 @@
+"""Folders in which several people work: files are made as the umask says, and messages say whose a file is."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_file(path: Path) -> None:
+    """An empty file as the umask says, where there is none: SQLite makes one that only its owner may write."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def new_name(folder: Path, prefix: str) -> Path:
+    """A name that nothing in the folder has; tempfile's files and folders are for their owner alone."""
+    return folder / f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def whose(*paths: Path) -> str:
+    """Who has to be asked where one of these may not be written, as the end of a sentence; "" where all may be.
+
+    Of one that is not there its folder counts.
+    """
+    for path in paths:
+        there = next((each for each in (path, *path.absolute().parents) if each.exists()), None)
+        if there is not None and not os.access(there, os.W_OK):
+            about = there.stat()
+            mode = f"{_name(about.st_uid)} ({stat.filemode(about.st_mode)})"
+            return f"; {there} belongs to {mode}: ask for the right to write it, chmod -R g+w for a group's"
+    return ""
+
+
+def _name(user: int) -> str:
+    """The user's name, the number where it has none."""
+    with suppress(ImportError, KeyError):
+        import pwd
+
+        return pwd.getpwuid(user).pw_name
+    return f"user {user}"
