@@ -98,14 +98,25 @@ class OpenAIChat(Chat):
         return self._answered(request, show)
 
     def _answered(self, request: Request, show: Callable[[str], None] | None) -> Reply:
-        start = time.perf_counter()
+        start, shown = time.perf_counter(), False
+
+        def showing(piece: str) -> None:
+            nonlocal shown
+            shown = shown or bool(piece)
+            assert show is not None
+            show(piece)
+
         for left in reversed(range(MALFORMED)):
+            # Some servers know no streams: what never was one is asked for whole in the end.
+            whole = show is None or (not left and not shown)
             try:
-                found = self._accepted(request, show)
+                found = self._accepted(request, None if whole else showing)
             except MalformedError:
                 if not left:
                     raise
                 continue
+            if show is not None and not shown:
+                show(found.text or "")
             # A server that says nothing of tokens must not make a budget endless.
             read = found.read or tokens_of(request)
             wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
@@ -160,7 +171,7 @@ class OpenAIChat(Chat):
                 return completion(completions.with_raw_response.create(**asked).http_response.json())
             gathered = Gathered()
             for chunk in completions.create(**asked, stream=True):
-                show(gathered.add(chunk.to_dict()))
+                show(gathered.add(chunk.to_dict(warnings=False)))
             return gathered.whole
         except APIStatusError:
             raise

@@ -112,26 +112,27 @@ def openai_error(failure: Failure, param: str | None = None) -> tuple[int, Any]:
 
 REFUSALS = ("o1_mini", "o_series", "gpt5", "mistral", "deepseek", "old_vllm", "old_llama_cpp", "tgi", "gemini")
 DRESSES = ("think", "think_unopened", "reasoning", "parts", "no_finish", "fenced")
-MODES = (*REFUSALS, *DRESSES)
+MODES = (*REFUSALS, *DRESSES, "unstreamed")
 """How servers differ that work well: none of these is a fault."""
 
 
+WORDS_AROUND = {
+    "think": '<think>\nI weigh {{this}} and "score".\n</think>\n\n{}',
+    "think_unopened": "It must be {{that}}.\n</think>\n\n{}",
+    "fenced": "Here {{as asked}}:\n```json\n{}\n```\nI hope {{this}} helps.",
+}
+
+
 def dressed(mode: str, message: Json, choice: Json) -> None:
-    """Write a choice as a server of this kind does."""
+    """Write a choice, or a piece of one, as a server of this kind does."""
     match mode:
-        case "think":
-            message["content"] = f'<think>\nI weigh {{this}} and "score".\n</think>\n\n{message["content"]}'
-        case "think_unopened":
-            message["content"] = f"It must be {{that}}.\n</think>\n\n{message['content']}"
         case "reasoning":
             message["reasoning_content"] = "It must be that."
-        case "parts":
+        case "parts" if message.get("content"):
             thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
             message["content"] = [thought, {"type": "text", "text": message["content"]}]
         case "no_finish":
             choice["finish_reason"] = None
-        case "fenced":
-            message["content"] = f"Here {{as asked}}:\n```json\n{message['content']}\n```\nI hope {{this}} helps."
 
 
 ERROR_BODY = {"error": {"message": "The upstream provider failed.", "type": "server_error", "code": "upstream"}}
@@ -172,7 +173,8 @@ def complete(request: Json, fault: str) -> Completion:
     if fault == "old_vllm" and "As JSON" in model.last_user_text(request):
         # What its model is told by the prompt alone.
         request = {**request, "response_format": {"type": "json_object"}}
-    parts = model.pieces(model.reply(request, out_of_range=fault == "out_of_range"))
+    said = model.reply(request, out_of_range=fault == "out_of_range")
+    parts = model.pieces(WORDS_AROUND[fault].format(said) if fault in WORDS_AROUND else said)
     limit = request.get("max_completion_tokens") or request.get("max_tokens") or len(parts)
     if fault == "length":
         limit = min(limit, max(len(parts) // 2, 1))
@@ -270,7 +272,8 @@ class OpenAIHandler(ServiceHandler):
             self.drop()
         elif fault != "hang" or self.wait(HANG_SECONDS):
             done = complete(request, fault)
-            (self._stream if request.get("stream") else self._send_whole)(request, done, fault)
+            stream = request.get("stream") and fault != "unstreamed"
+            (self._stream if stream else self._send_whole)(request, done, fault)
 
     def _fail(self, failure: Failure) -> None:
         message = failure.message.replace("{key}", self.headers.get("Authorization", ""))
@@ -326,6 +329,7 @@ class OpenAIHandler(ServiceHandler):
             if position and not self.wait(self._token_seconds()):
                 return False
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+            dressed(fault, delta, choice)
             self.send_chunk(event({**start, "choices": [choice]}))
         self.close_connection = fault == "cut_stream"
         return fault != "cut_stream"

@@ -98,6 +98,8 @@ def test_however_an_answer_is_dressed_it_is_read(server: str, mode: str, stream:
     if mode != "fenced":
         found = made.reply(request("one two three"), "generator", shown.append if stream else None)
         assert found.text == "three two one"
+        if stream and mode != "think_unopened":  # whose stream shows what turns out to be thinking at its end alone
+            assert "".join(shown) == "three two one"
     talks = made.each("judge", lambda talk, one: talk.ask_json(one, lambda found: found["score"]), [judged()])
     assert talks.results == [5]
     assert talks.usage.broken.tolist() == [0]
@@ -217,3 +219,10 @@ def test_room_to_think_is_added_to_max_tokens_and_makes_other_replies(server: st
     from rag_opt.components.parameters import wanted
 
     assert wanted(request("a"), 1000, stream=False)["max_tokens"] == 1256
+
+
+def test_a_server_that_knows_no_streams_is_asked_for_the_whole(server: str) -> None:
+    fault(server, "unstreamed")
+    shown: list[str] = []
+    assert chat(server).streamed(request("one two"), shown.append).text == "".join(shown) == "two one"
+    assert counts(server)["chat"] == 3
