@@ -15,11 +15,12 @@ from optuna.distributions import CategoricalDistribution
 from rag_opt.config import STAGES, choices, stages
 from rag_opt.errors import SearchSpaceError
 from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
-from rag_opt.pipelines import RagPipeline, built, outputs
+from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
 from rag_opt.search_grammar import ordered
 from rag_opt.search_space import Assignment, Parameter, SearchSpace, Value, words
 from rag_opt.store import Store
+from rag_opt.wiring import outputs
 
 RERANKER = "reranker"
 """The group whose choice decides whether a ranking depends on how much is handed on to it."""

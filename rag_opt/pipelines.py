@@ -1,10 +1,7 @@
 """A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
 
-Wiring follows one rule: an input is connected to the last earlier component whose output has its name. Each stage's
-file under conf/ lists its components; the stages follow each other as the data flows: splitter, query, embedder,
-index, retriever, reranker, context, generator.
-What the result does not need is not built, so BM25 alone never embeds. What is read is what was ranked, unless a
-component of stage `context` gives something else.
+Each stage's file under conf/ lists its components; the stages follow each other as the data flows: splitter, query,
+embedder, index, retriever, reranker, context, generator. How they are connected says wiring.py.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haystack import Pipeline
-from haystack.core.errors import PipelineRuntimeError
+from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
 from rag_opt.components.stage import Stage
 from rag_opt.config import composed, stages
@@ -23,14 +20,7 @@ from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
 from rag_opt.replies import BudgetSpentError
 from rag_opt.store import Store
 from rag_opt.trust import build, plain
-
-SEARCHES = ("bm25_queries", "dense_queries", "web_queries")
-"""What each retriever searches for: the queries, where stage `query` makes nothing else of them."""
-
-GIVEN = ("documents", "queries", *SEARCHES)
-"""The sockets that are fed from outside."""
-
-RESULTS = ("ranking", "context", "answers")
+from rag_opt.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
 
 PARTS = ("encoder", "chat", "scorer", "service")
 """Parameters of our components that are objects themselves."""
@@ -38,15 +28,6 @@ PARTS = ("encoder", "chat", "scorer", "service")
 
 Products = Mapping[tuple[str | None, str], Any]
 """Values by where they come from: (part, socket), part None for what is given from outside."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A named component and where each of its inputs comes from: (part, socket), part None for what is given."""
-
-    name: str
-    component: Any
-    inputs: Mapping[str, tuple[str | None, str]]
 
 
 @dataclass(frozen=True)
@@ -168,26 +149,28 @@ def _costs(product: Any) -> Costs:
 def built(overrides: Sequence[str], store: Store) -> RagPipeline:
     """The pipelines of the configuration of these overrides, their products kept in the store.
 
-    Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source.
+    Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source, or a
+    component serves nothing.
     """
-    parts = _needed(_wired(_components(overrides)))
+    parts = needed(wired(_components(overrides)))
     for part in parts:
         if isinstance(part.component, Stage):
             part.component.use(store)
     asked = _asked(parts)
     indexing = _pipeline([part for part in parts if part.name not in asked])
     querying = _pipeline([part for part in parts if part.name in asked])
-    return RagPipeline(indexing, querying, tuple(parts), _results(parts))
+    return RagPipeline(indexing, querying, tuple(parts), results_of(parts))
 
 
-def _components(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _components(overrides: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """(stage, name, component), as data flows."""
     trusted = plain(composed(overrides).trusted_modules)
-    for stage in stages(overrides).values():
+    for name_of_stage, stage in stages(overrides).items():
         nodes = stage["components"]
         components = {name: build(node, trusted) for name, node in nodes.items()}
         for name, component in components.items():
             _check_component(name, component)
-        yield from _ordered(components)
+        yield from ((name_of_stage, name, component) for name, component in ordered(components))
 
 
 def _check_component(name: str, component: Any) -> None:
@@ -200,76 +183,6 @@ def _check_component(name: str, component: Any) -> None:
             raise ComponentError(f"{name}: its {part} is {given!r}: a _target_ with its parameters is expected"[:300])
 
 
-def _ordered(components: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The components of one stage, givers before takers, whatever order their files list them in."""
-    waiting = dict(components)
-    while waiting:
-        free = [
-            name
-            for name in waiting
-            if not any(outputs(waiting[other]) & set(inputs(waiting[name])) for other in waiting if other != name)
-        ]
-        if not free:
-            raise ComponentError(f"{', '.join(waiting)}: each of these components waits for another")
-        yield free[0], waiting.pop(free[0])
-
-
-def inputs(component: Any) -> dict[str, bool]:
-    """A component's input sockets, and whether each must be connected."""
-    return {name: socket.is_mandatory for name, socket in component.__haystack_input__._sockets_dict.items()}
-
-
-def outputs(component: Any) -> set[str]:
-    """A component's output sockets."""
-    return set(component.__haystack_output__._sockets_dict)
-
-
-def _wired(components: Iterable[tuple[str, Any]]) -> list[Part]:
-    sources: dict[str, tuple[str | None, str]] = {socket: (None, socket) for socket in GIVEN}
-    parts: list[Part] = []
-    for name, component in components:
-        wanted = inputs(component)
-        missing = [socket for socket, mandatory in wanted.items() if mandatory and socket not in sources]
-        if missing:
-            raise ComponentError(
-                f"{name}: nothing before it gives '{missing[0]}' (there is: {', '.join(sources)}); "
-                "choose another component, or one for an earlier stage that gives it"
-            )
-        parts.append(Part(name, component, {socket: sources[socket] for socket in wanted if socket in sources}))
-        given = outputs(component)
-        sources |= {socket: (name, socket) for socket in given}
-        if "ranking" in given:
-            sources["context"] = (name, "ranking")
-    if "ranking" not in sources:
-        raise ComponentError("retriever: no component gives a 'ranking'")
-    return parts
-
-
-def _results(parts: Iterable[Part]) -> dict[str, str]:
-    return {socket: part.name for part in parts for socket in RESULTS if socket in outputs(part.component)}
-
-
-def leading_to(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
-    """The parts of these names, and all whose products reach them; `parts` in their order."""
-    wanted = set(names)
-    for part in reversed(parts):
-        if part.name in wanted:
-            wanted |= {sender for sender, _ in part.inputs.values() if sender}
-    return wanted
-
-
-def _needed(parts: list[Part]) -> list[Part]:
-    """The parts that the results depend on, in order."""
-    wanted = leading_to(parts, _results(parts).values())
-    for part in parts:
-        if part.name not in wanted and getattr(part.component, "must_serve", False):
-            raise ComponentError(
-                f"{part.name}: it gives {', '.join(sorted(outputs(part.component)))}, which nothing here takes; choose "
-                "query=none, or a retriever that searches for it"
-            )
-    return [part for part in parts if part.name in wanted]
-
-
 def _asked(parts: Iterable[Part]) -> set[str]:
     """The names of the parts that depend on the queries."""
     found: set[str] = set()
@@ -280,6 +193,15 @@ def _asked(parts: Iterable[Part]) -> set[str]:
     return found
 
 
+def _connect(pipeline: Pipeline, giver: str, taker: str) -> None:
+    try:
+        pipeline.connect(giver, taker)
+    except PipelineConnectError as error:
+        raise ComponentError(
+            f"{taker}: {' '.join(str(error).split())}; declare what it takes, or leave it Any"
+        ) from error
+
+
 def _pipeline(parts: list[Part]) -> Pipeline:
     pipeline = Pipeline()
     for part in parts:
@@ -288,5 +210,5 @@ def _pipeline(parts: list[Part]) -> Pipeline:
     for part in parts:
         for socket, (sender, output) in part.inputs.items():
             if sender in names:
-                pipeline.connect(f"{sender}.{output}", f"{part.name}.{socket}")
+                _connect(pipeline, f"{sender}.{output}", f"{part.name}.{socket}")
     return pipeline

@@ -20,11 +20,12 @@ from mlflow.entities import SpanType
 
 from rag_opt.components.request import Request
 from rag_opt.evaluate import Questions
-from rag_opt.pipelines import Part, Products, RagPipeline, Step
+from rag_opt.pipelines import Products, RagPipeline, Step
 from rag_opt.progress import say
 from rag_opt.records import Answers, Queries, Query, Rankings, Searches
 from rag_opt.replies import Reply
 from rag_opt.store import Store
+from rag_opt.wiring import Part
 
 SHOWN = 10
 """Documents of a ranking that a span shows."""

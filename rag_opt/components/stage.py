@@ -30,9 +30,6 @@ class Stage:
     handing: tuple[str, ...] = ()
     """The constructor's parameters that say how much of a ranking is handed on, and change no place in it."""
 
-    must_serve = False
-    """Whether the component is there for another one only: a pipeline in which none takes what it gives is refused."""
-
     def use(self, store: Store) -> None:
         """Keep products in this store from now on, nested parts' too."""
         self.store = store

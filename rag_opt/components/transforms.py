@@ -21,7 +21,6 @@ from rag_opt.text import valid, words
 class Transformation(Stage):
     """Common to all: one text, or several, a query. Where a call fails the question itself is searched for."""
 
-    must_serve = True
     pays_per_query = True
 
     chat: Chat

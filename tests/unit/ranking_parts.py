@@ -1,8 +1,8 @@
-"""A retriever and a reranker as people write them: they know nothing of what is ranked behind what is handed on."""
+"""Components as people write them: they know nothing of what is ranked behind what is handed on, and misspell."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from haystack import component
@@ -46,3 +46,48 @@ class Backwards(Stage):
         rows = np.ascontiguousarray(ranking.rows[:, ::-1][:, :3])
         scores = np.tile(np.array([3, 2, 1], np.float32), (len(rows), 1))
         return {"ranking": Rankings(ranking.chunks, rows, scores, f"backwards {ranking.key}")}
+
+
+# ---- with a mistake each
+
+
+@component
+class MisspeltOutput(Stage):
+    @component.output_types(rankings=Rankings)
+    def run(self, ranking: Rankings) -> dict[str, Rankings]:
+        return {"rankings": ranking}
+
+
+@component
+class MisspeltInput(Stage):
+    @component.output_types(ranking=Rankings)
+    def run(self, rankings: Rankings) -> dict[str, Rankings]:
+        return {"ranking": rankings}
+
+
+@component
+class MisspeltOption(Stage):
+    @component.output_types(ranking=Rankings)
+    def run(self, chunks: Any, rankings: Rankings | None = None) -> dict[str, Any]:
+        return {"ranking": rankings}
+
+
+@component
+class ReadsAnything(Stage):
+    @component.output_types(context=Rankings)
+    def run(self, documents: Any, ranking: Rankings) -> dict[str, Any]:
+        return {"context": ranking}
+
+
+@component
+class GivesTexts(Stage):
+    @component.output_types(ranking=list[str])
+    def run(self, ranking: Rankings) -> dict[str, Any]:
+        return {"ranking": ranking}
+
+
+@component
+class Whitening(Stage):
+    @component.output_types(vektors=Any)
+    def run(self, vectors: Any) -> dict[str, Any]:
+        return {"vektors": vectors}
