@@ -14,6 +14,7 @@ from rag_opt import environment
 from rag_opt.config import FOLDER, NAME, check_shape, composed
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records import Answers, Queries, Query
+from rag_opt.settings import settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.terminal import begin, inline, shown
 
@@ -39,7 +40,8 @@ def asked(overrides: Sequence[str]) -> str:
     check_shape(config)
     question = config.question
     if not isinstance(question, str) or not question.strip():
-        raise ConfigError("question=null: what is asked is expected, such as question='What is a decorator?'")
+        raise ConfigError("question: what is asked is expected, such as question='What is a decorator?'")
+    environment.use_threads(settings_of(config).threads)
     store = store_of(config)
     pipeline = built(overrides, store)
     with Screen():

@@ -23,6 +23,7 @@ from rag_opt import yaml_files
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.keys import key_of
 from rag_opt.trust import SECRET, TRUSTED, check_field, check_hydras, check_secret, plain, unresolved
+from rag_opt.typed import plainly
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -436,4 +437,4 @@ OmegaConf.register_new_resolver("prompt", _prompt, replace=True)
 
 def quoted(overrides: Words) -> str:
     """The overrides as they are typed in a shell."""
-    return " ".join(map(shlex.quote, overrides))
+    return " ".join(shlex.quote(plainly(word)) for word in overrides)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -38,13 +39,21 @@ def status_of(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def piped() -> Iterator[None]:
-    """Within it a reader that goes away ends the command without a word."""
+    """Within it a reader that goes away ends the command without a word, and every letter can be written."""
+    write_anything()
     try:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
         silence()
         sys.exit(ReaderGone.status)
+
+
+def write_anything() -> None:
+    """Letters that a stream's encoding lacks, as cp1252 lacks Chinese ones, are written as Python escapes them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence() -> None:

@@ -68,8 +68,10 @@ def leave() -> None:
     os._exit(0)
 
 
-def use_threads(count: int) -> None:
-    """Let PyTorch and BLAS use so many cores: processes that share a machine must divide it."""
+def use_threads(count: int | None) -> None:
+    """Let PyTorch and BLAS use so many cores (None: as they are): processes that share a machine must divide it."""
+    if count is None:
+        return
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -63,6 +63,9 @@ OF_TRIALS: Mapping[str, Callable[[Any], bool]] = {
 }
 OF_STUDIES: Mapping[str, Callable[[Any], bool]] = {
     "rag_opt:fingerprints": lambda value: isinstance(value, Mapping),
+    "rag_opt:fingerprint_parts": lambda value: (
+        isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values())
+    ),
     "rag_opt:sampler_state": lambda value: isinstance(value, Mapping),
     "rag_opt:looks": lambda value: isinstance(value, list) and all(map(_number, value)),
     "rag_opt:report_artifact": _text,

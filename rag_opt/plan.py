@@ -18,6 +18,7 @@ from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
 from rag_opt.databases import sqlite_path
 from rag_opt.datasets.checks import split, split_print
+from rag_opt.drift import Parts, parts_of
 from rag_opt.environment import use_threads
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluate import Questions
@@ -60,6 +61,7 @@ class Plan:
     dev: Bench
     test: Bench
     fingerprints: Mapping[str, str]
+    parts: Parts
 
     @property
     def baseline(self) -> Values:
@@ -90,8 +92,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     for url in (config.storage.url, config.tracking.get("uri", "")):
         know(str(plain(url)))
     settings = settings_of(config, variant)
-    if settings.threads is not None:
-        use_threads(settings.threads)
+    use_threads(settings.threads)
     objective = objective_of(config)
     store = store_of(config)
     space = searched(config, overrides)
@@ -127,6 +128,14 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         _prints(config, settings, space, objective, dataset)
         | _precision(config, store)
         | {"choices": _choices(space, overrides)},
+        parts_of(
+            dataset.fingerprint,
+            settings.test_share,
+            settings.split_seed,
+            objective.fingerprint,
+            settings.seed,
+            settings.batches,
+        ),
     )
 
 

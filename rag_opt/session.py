@@ -20,6 +20,7 @@ from yaml import CSafeDumper
 
 from rag_opt import archive, enough, failures, history, outlook, scorebook, timings
 from rag_opt.config import quoted, stages
+from rag_opt.drift import check_fingerprints
 from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress, UncoveredError, check_served
 from rag_opt.gate import Gate, creating
@@ -45,7 +46,6 @@ from rag_opt.storage import (
     ORIGIN,
     OUTAGE,
     Moment,
-    check_fingerprints,
     close,
     explained,
     gate_for,
@@ -411,7 +411,7 @@ def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study,
             with rescuing(study) if rescues else nullcontext():
                 with gate.alone():
                     check_study(study, plan.settings.folder)
-                    check_fingerprints(study, plan.fingerprints, plan.settings.folder)
+                    check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _tell_stored(plan, study)
                     if plan.dev.store.purse is not None:
                         plan.dev.store.purse.study = ledger_of(study)

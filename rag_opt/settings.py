@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from rag_opt.errors import ConfigError
 from rag_opt.trust import plain
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
+LONGEST = 200
+"""Characters of a name, which a folder has, too."""
+
 TRACES = ("none", "finalists", "all")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that are devices on Windows, with any ending."""
@@ -59,7 +63,7 @@ def settings_of(config: DictConfig, variant: str = "") -> Settings:
     for key in ("forecast", "preflight"):
         if not isinstance(plain(config[key]), bool):
             raise ConfigError(f"{key}={plain(config[key])}: true or false is expected")
-    whole = str(plain(config.name))
+    whole = _text("name", plain(config.name))
     parts = [_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
         parts.append(_name("the multirun's overrides", _harmless(variant), variant))
@@ -128,8 +132,22 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 
 def _harmless(variant: str) -> str:
-    """The swept overrides as a folder's name: +experiment=a → experiment=a, characters of paths and quotes → -."""
-    return re.sub(r"[^A-Za-z0-9._=,+-]", "-", variant.lstrip("+~")).replace("..", "-.")[:200]
+    """The swept overrides as a folder's name: +experiment=a → experiment=a, characters of paths and quotes → -.
+
+    A name that was changed or cut ends in a hash of what it stands for, so that no two combinations share a study.
+    """
+    given = variant.lstrip("+~")
+    name = re.sub(r"[^A-Za-z0-9._=,+-]", "-", given).replace("..", "-.")
+    if name == given and len(name) <= LONGEST and NAME.fullmatch(name) and not name.endswith("."):
+        return name
+    return f"{name[: LONGEST - 9]}-{sha256(given.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _text(key: str, given: Any) -> str:
+    """A text; raises ConfigError where a file's YAML made a number, a date or null of what stands there."""
+    if not isinstance(given, str):
+        raise ConfigError(f"{key}={given}: read as {type(given).__name__}, not as text; in a file quote it: {key}: '…'")
+    return given
 
 
 def _name(key: str, text: str, whole: str) -> str:

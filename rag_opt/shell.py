@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rag_opt.endings import ReaderGone, piped, status_of
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.settings import settings_of
 from rag_opt.terminal import complain
+from rag_opt.typed import as_typed, search_path_list
 
 USAGE_ERROR = 2
 
@@ -37,11 +38,11 @@ def run_hydra(task: Callable[[], Any]) -> None:
 
 
 def _run(task: Callable[[], Any]) -> None:
-    args = get_args_parser().parse_args()
     try:
+        args = _arguments()
         _check_options(args)
         if not (args.help or args.hydra_help or args.shell_completion):
-            extra = [f"hydra.searchpath=[file://{args.config_dir}]"] if args.config_dir else []
+            extra = [searched([args.config_dir])] if args.config_dir else []
             settings_of(checked([*args.overrides, *extra]))
             if args.multirun:
                 sys.argv.append(_names_by_what_is_swept(args.overrides))
@@ -57,6 +58,34 @@ def _run(task: Callable[[], Any]) -> None:
         with suppress(OSError):
             print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
         sys.exit(status_of(stop))
+
+
+def _arguments() -> Any:
+    """The parsed command line; in sys.argv, too, what is text is then written as Hydra reads it."""
+    parser = get_args_parser()
+    known, rest = parser.parse_known_args()
+    words = [word for word in rest if not word.startswith("-")]
+    if unknown := [word for word in rest if word not in words]:
+        raise ConfigError(_no_option(unknown[0], sys.argv))
+    options = [word for word in sys.argv[1:] if word not in {*known.overrides, *words}]
+    # Hydra wants them side by side.
+    sys.argv[1:] = [*as_typed([*known.overrides, *words], multirun=known.multirun), *options]
+    return parser.parse_args()
+
+
+def _no_option(option: str, line: list[str]) -> str:
+    """What to write in place of an option that there is not, such as n_trials=5 for --n-trials=5."""
+    name, equals, value = option.lstrip("-").partition("=")
+    if not equals:
+        after = line[line.index(option) + 1 :][:1]
+        value = after[0] if after and "=" not in after[0] and not after[0].startswith("-") else "…"
+    wanted = f"write {name.replace('-', '_')}={value}" if option.startswith("--") else "--help lists them"
+    return f"{option}: there is no such option; {wanted}"
+
+
+def searched(folders: Iterable[str]) -> str:
+    """The override that has files found in these folders."""
+    return f"hydra.searchpath={search_path_list([f'file://{folder}' for folder in folders])}"
 
 
 def _check_options(args: Any) -> None:
@@ -77,7 +106,7 @@ def search_path(config: Any) -> list[str]:
     """The override that finds the user's own configuration folder (--config-dir) again; [] when there is none."""
     given = [word for word in config.overrides.hydra if word.startswith("hydra.searchpath=")]
     own = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
-    return given or [f"hydra.searchpath=[{','.join(f'file://{path}' for path in own)}]"] * bool(own)
+    return given or [searched(own)] * bool(own)
 
 
 def _names_by_what_is_swept(overrides: list[str]) -> str:

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.databases import check_kind, engine_url, hidden, patient, reach, reason_of, sqlite_path
-from rag_opt.errors import DriftError, StorageError, StudyError
+from rag_opt.errors import StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
 from rag_opt.lost import Guard
 from rag_opt.progress import say
@@ -29,7 +29,6 @@ from rag_opt.sharing import make_file, whose
 from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
 from rag_opt.waiting import taken
 
-FINGERPRINTS = "rag_opt:fingerprints"
 SNAPSHOT = "rag_opt:sampler_state"
 INTERRUPTED = "interrupted"
 """User attribute of a trial whose process died; its place is taken by another trial."""
@@ -173,28 +172,6 @@ def _upgrade(storage: RDBStorage, database: Path | None) -> None:
         old.backup(new)
     storage.upgrade()
     say(f"{database}: an older Optuna made it; its tables are up to date now, the file as it was is {copy.name}")
-
-
-def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path) -> None:
-    """Remember what a new study is made of; raises DriftError when an old one was made of something else."""
-    then: Mapping[str, str] = study.user_attrs.get(FINGERPRINTS, {})
-    if not then:
-        if study.get_trials(deepcopy=False):
-            raise DriftError(
-                f"study '{study.study_name}' has trials that another program made; "
-                f"choose name=<new name>, or end what runs there and then remove {folder}"
-            )
-        study.set_user_attr(FINGERPRINTS, dict(now))
-        return
-    changed = [name for name in now if then.get(name) != now[name]]
-    if changed:
-        lines = [f"  {name}: then {then.get(name, 'unknown')}, now {now[name]}" for name in changed]
-        raise DriftError(
-            f"study '{study.study_name}' was made with another {' and '.join(changed)}; its scores would not compare\n"
-            + "\n".join(lines)
-            + "\n  either keep it and start another: name=<new name>\n  or start it anew: "
-            f"end every command that still runs it, then remove {folder}"
-        )
 
 
 def close(study: optuna.Study) -> None:

@@ -100,6 +100,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     if config.split not in SPLITS:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
     settings, objective, store = settings_of(config), objective_of(config), store_of(config)
+    environment.use_threads(settings.threads)
     pipeline = built(overrides, store)
     with Screen():
         dataset = loaded(config)

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 
 from rag_opt import environment
+from rag_opt.endings import write_anything
 from rag_opt.errors import LostError, RagOptError, StorageError
 from rag_opt.launchers import REFUSED
 from rag_opt.terminal import complain, shown
@@ -49,6 +50,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
 
 def main() -> None:
     """The command line."""
+    write_anything()
     crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
     threading.Thread(target=_follow, name="rag_opt-parent", daemon=True).start()
     try:

@@ -180,7 +180,7 @@ def test_a_seed_that_says_what_is_not_searched_is_measured_without_that(animals,
 
 
 def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_path) -> None:
-    from rag_opt.storage import FINGERPRINTS, check_fingerprints
+    from rag_opt.drift import FINGERPRINTS, check_fingerprints
 
     now = plan(animals, tmp_path).fingerprints
     study = optuna.create_study()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt.drift import check_fingerprints
 from rag_opt.errors import LostError
 from rag_opt.session import Session
-from rag_opt.storage import check_fingerprints
 from rag_opt.study import run
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of, told

@@ -132,7 +132,7 @@ def test_what_a_multirun_sweeps_stays_one_folder_below_the_name(tmp_path, varian
     assert len(folder.name) <= 200
 
 
-@pytest.mark.parametrize("variant", ["../x", "../../x", "/etc/x", "a=.."])
+@pytest.mark.parametrize("variant", ["../x", "../../x", "/etc/x"])
 def test_what_a_multirun_sweeps_is_refused_where_it_makes_no_name(tmp_path, variant: str) -> None:
     with pytest.raises(ConfigError, match="the multirun's overrides="):
         settings_of(composed([f"studies_dir={tmp_path}"]), variant)

@@ -16,6 +16,7 @@ from rag_opt.artifacts import read_table
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
 from rag_opt.config import parse
+from rag_opt.drift import PARTS
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.pipelines import built
@@ -125,7 +126,9 @@ def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> N
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("dataset.test_share=0.5", "dataset"),
+        ("dataset.test_share=0.5", "dataset.test_share; "),
+        ("seed=1", "seed; "),
+        ("evaluation.batches=3", "evaluation.batches; "),
         ("objective=recall", "objective"),
         ("retriever=bm25", "search space and pipeline"),
         ("retriever.top_k=5", "pipeline"),
@@ -145,6 +148,15 @@ def test_a_changed_study_is_refused_with_both_fingerprints_and_two_ways_out(
     assert "name=<new name>" in message
     assert "remove" in message
     assert study_of(tmp_path).trials == before
+
+
+def test_a_study_that_kept_no_parts_is_told_what_it_may_be(animals, tmp_path, monkeypatch) -> None:
+    start(animals, tmp_path, "n_trials=1")
+    study = study_of(tmp_path)
+    study.set_user_attr(PARTS, {})
+    start(animals, tmp_path, "n_trials=2")
+    with pytest.raises(DriftError, match="made with another objective, seed or evaluation.batches; "):
+        start(animals, tmp_path, "seed=1")
 
 
 def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals, tmp_path, monkeypatch) -> None:

@@ -194,7 +194,29 @@ def test_a_multiruns_study_is_known_by_its_whole_name(tmp_path: Path) -> None:
 def test_a_variants_odd_characters_stay_out_of_the_folder(tmp_path: Path) -> None:
     found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "+experiment=a,dataset.path=../x/y")
     assert found.folder.parent == tmp_path / "quickstart"
-    assert found.name == "quickstart/experiment=a,dataset.path=-.-x-y"
+    assert found.name == "quickstart/experiment=a,dataset.path=-.-x-y-d7e15423"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("dataset.path=x/y", "dataset.path=x-y"),
+        ("dataset.path=x/y", "dataset.path=x y"),
+        (f"dataset.path={'long' * 60},sampler=tpe", f"dataset.path={'long' * 60},sampler=gp"),
+        ("dataset.path=Jürgen", "dataset.path=J-rgen"),
+    ],
+)
+def test_no_two_variants_share_a_name(tmp_path: Path, one: str, other: str) -> None:
+    names = {settings_of(config.composed([f"studies_dir={tmp_path}"]), variant).name for variant in (one, other)}
+    assert len(names) == 2
+    assert all(len(name.partition("/")[2]) <= 200 for name in names)
+
+
+@pytest.mark.parametrize("given", [20241126, 3.1, None, True])
+def test_a_name_that_a_file_made_a_number_is_refused(given: object) -> None:
+    whole = OmegaConf.merge(OmegaConf.to_container(config.composed([])), {"name": given})
+    with pytest.raises(ConfigError, match="name=.*not as text; in a file quote it"):
+        settings_of(whole)
 
 
 def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
