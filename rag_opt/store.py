@@ -10,13 +10,14 @@ made again, and that is said.
     <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
-`python -m rag_opt.store` shows what is kept, `python -m rag_opt.store prune` removes what was not used for longest.
+`python -m rag_opt.store store.path=…` shows what is kept, `python -m rag_opt.store prune` removes what was not used for longest.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import tempfile
 import threading
 import time
@@ -41,7 +42,7 @@ from rag_opt.artifacts import (
     write_table,
 )
 from rag_opt.endings import piped
-from rag_opt.errors import StoreError
+from rag_opt.errors import ConfigError, StoreError
 from rag_opt.inventory import add_usage, evicted, shown, told
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
@@ -51,6 +52,7 @@ from rag_opt.terminal import console
 
 T = TypeVar("T")
 SUFFIX = ".arrow"
+ACTIONS = ("show", "prune", "forget")
 GIGABYTE = 1_000_000_000
 DAY = 86_400
 CHECK_EVERY = 0.05
@@ -275,19 +277,37 @@ def guarded(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _understood(words: Sequence[str]) -> tuple[str, Path]:
+    """The action and the folder that words of the command line name, as a study's do; raises ConfigError."""
+    actions = [word for word in words if "=" not in word]
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    if unknown := [*(set(actions) - set(ACTIONS)), *(set(values) - {"store.path", "studies_dir"})] or actions[1:]:
+        raise ConfigError(
+            f"{unknown[0]}: one of {', '.join(ACTIONS)} is expected, and store.path= or studies_dir= to name the store"
+        )
+    studies = values.get("studies_dir", "studies")
+    folder = values.get("store.path") or os.environ.get("RAG_OPT_STORE") or f"{studies}/.store"
+    return (actions or ACTIONS)[0], Path(folder.strip("'\"")).expanduser()
+
+
 @piped()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
     parser = argparse.ArgumentParser(
         prog="python -m rag_opt.store", description="What was computed and kept for later studies, by stage."
     )
-    parser.add_argument("action", nargs="?", choices=("show", "prune", "forget"), default="show")
-    parser.add_argument("--path", type=Path, default=Path(os.environ.get("RAG_OPT_STORE", "studies/.store")))
+    parser.add_argument("words", nargs="*", metavar="action", help="show (the default), prune, forget; store.path=…")
+    parser.add_argument("--path", type=Path, help="the store's folder, as store.path= names it")
     parser.add_argument("--limit-gb", type=float, default=None, help="prune: keep at most so much, the last used")
     parser.add_argument("--unused-days", type=float, default=None, help="prune: remove what was not used for so long")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        given.action, named = _understood(given.words)
+    except ConfigError as error:
+        parser.error(str(error))
+    given.path = given.path or named
     if not given.path.is_dir():
-        parser.error(f"{given.path}: there is no store; name it with --path, or run a study first")
+        parser.error(f"{given.path}: there is no store; name it with store.path=, or run a study first")
     screen = console()
     if given.action == "prune":
         if given.limit_gb is None and given.unused_days is None:
@@ -301,8 +321,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         screen.print(f"{Replies(given.path).forget():,} replies that could not be read are asked for again")
     screen.print(shown(given.path))
     if given.action == "show":
-        advice = f"remove what was not used for longest: python -m rag_opt.store prune --path {given.path} --limit-gb 1"
-        screen.print(advice, markup=False)
+        again = f"python -m rag_opt.store prune store.path={shlex.quote(str(given.path))} --limit-gb 1"
+        screen.print(f"remove what was not used for longest: {again}", markup=False)
 
 
 if __name__ == "__main__":

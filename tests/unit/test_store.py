@@ -243,7 +243,23 @@ def test_pruning_by_age(tmp_path) -> None:
     assert kept(tmp_path) == {"b"}
 
 
-@pytest.mark.parametrize("words", [["--path", "nowhere"], ["prune"], ["burn"], ["prune", "--limit-gb", "much"]])
+@pytest.mark.parametrize("words", ["store.path={}", "store.path='{}'", "show store.path={}", "store.path={} show"])
+def test_a_store_is_named_as_a_study_names_it(tmp_path: Path, monkeypatch, capsys, words: str) -> None:
+    Store(tmp_path / "studies/.store").table("chunks", "a", lambda: {"x": [1]})
+    main([word.format(tmp_path / "studies/.store") for word in words.split()])
+    assert "chunks" in capsys.readouterr().out
+    main([f"studies_dir={tmp_path}/studies"])
+    assert "chunks" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAG_OPT_STORE", raising=False)
+    main([])
+    assert "prune store.path=studies/.store --limit-gb 1" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--path", "nowhere"], ["prune"], ["burn"], ["prune", "--limit-gb", "much"], ["store.limit=1"], ["show", "prune"]],
+)
 def test_a_wrong_command_is_said_and_removes_nothing(tmp_path, monkeypatch, capsys, words) -> None:
     monkeypatch.setenv("RAG_OPT_STORE", str(tmp_path))
     kilobytes(Store(tmp_path), "a")
