@@ -10,7 +10,7 @@ made again, and that is said.
     <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
-`python -m rag_opt.store store.path=…` shows what is kept, `python -m rag_opt.store prune` removes what was not used for longest.
+`python -m rag_opt.store store.path=…` shows what is kept, with `prune` it removes what was not used for longest.
 """
 
 from __future__ import annotations
