@@ -18,6 +18,7 @@ from scipy import stats
 from rag_opt import history
 from rag_opt.confirm import Arm
 from rag_opt.findings import Findings
+from rag_opt.parallel import lines
 from rag_opt.progress import say
 from rag_opt.search_space import values_of
 from rag_opt.storage import Trials
@@ -158,7 +159,8 @@ def optimisation(findings: Findings, study: optuna.Study) -> go.Figure | None:
         return None
     name = findings.targets[0]
     target = _first if len(findings.targets) > 1 else None
-    return visualization.plot_optimization_history(study, target=target, target_name=f"{name} (dev)")
+    figure = visualization.plot_optimization_history(study, target=target, target_name=f"{name} (dev)")
+    return figure.update_layout(legend={"orientation": "h", "y": 1.15})
 
 
 def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
@@ -195,8 +197,8 @@ def parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
     names = _top(findings, study)
     if not names:
         return None
-    target = _first if len(findings.targets) > 1 else None
-    return visualization.plot_parallel_coordinate(study, names, target=target, target_name=findings.targets[0])
+    trials = history.finished(study, TrialState.COMPLETE)
+    return lines(trials, names, findings.targets[0], int(findings.signs[findings.targets[0]]))
 
 
 def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
@@ -206,7 +208,8 @@ def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
         return None
     target = _first if len(findings.targets) > 1 else None
     figure = visualization.plot_slice(study, names, target=target, target_name=findings.targets[0])
-    # Optuna makes room for every parameter in a line; a page has a width.
+    # Optuna makes room for every parameter in a line; a page has a width, and names that are longer than their plot.
+    figure.for_each_xaxis(lambda axis: axis.update(title_text=(axis.title.text or "").replace(".", ".<br>")))
     return figure.update_layout(width=None)
 
 
@@ -305,7 +308,11 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
         importance,
     ),
     "slices": ("Parameters one by one", "The score by each of the top parameters.", slices),
-    "parallel": ("Parameters together", "Each line is a trial; drag along an axis to pick trials.", parallel),
+    "parallel": (
+        "Parameters together",
+        "Each line is a trial, brighter the better; where it breaks off, the trial has no such parameter.",
+        parallel,
+    ),
     "contour": ("The top two parameters", "The score over the two most important parameters.", contour),
     "trade_off": ("Quality and cost", "Each point is a trial; the recommended configuration is marked.", trade_off),
     "correlations": (

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from rag_opt import summary
 from rag_opt.figures import Plot
@@ -16,6 +15,8 @@ from rag_opt.findings import Findings
 from rag_opt.storage import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+PLOTLY = Path(__file__).with_name("plotly-cartesian.min.js")
+"""The part of Plotly that draws on two axes (MIT; npm: plotly.js-cartesian-dist-min), a third of the whole."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,21 @@ def rendered(**content: object) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.globals["drawn"] = _drawn
     # What Plotly's own file holds is a script, not text.
-    plotly = Markup(get_plotlyjs().replace("</script", "<\\/script"))  # noqa: S704
+    plotly = Markup(PLOTLY.read_text("utf-8").replace("</script", "<\\/script"))  # noqa: S704
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(plotly=plotly, **content)
 
 
-def _drawn(plot: Plot) -> Markup:
+def _drawn(plot: Plot, *, caption: bool = False) -> Markup:
     """The place of a figure, and its data, in which nothing can end the script element."""
     data = (plot.figure.to_json() or "{}").replace("<", "\\u003c")
     frame = (
-        '<figure role="img" aria-label="{}: {}" class="{}" tabindex="0"><div class="plot" id="plot-{}"></div></figure>'
+        '<figure role="img" aria-label="{}: {}" class="{}" tabindex="0"><div class="plot" id="plot-{}"></div>{}'
+        "</figure>"
         '<script type="application/json" data-plot="{}">{}</script>'
     )
     kind = "wide" if plot.wide else ""
-    return Markup(frame).format(plot.title, plot.told, kind, plot.name, plot.name, Markup(data))  # noqa: S704
+    below = Markup("<figcaption>{}. {}</figcaption>").format(plot.title, plot.told) if caption else ""
+    return Markup(frame).format(plot.title, plot.told, kind, plot.name, below, plot.name, Markup(data))  # noqa: S704
 
 
 def _tables(findings: Findings, study: Trials) -> list[Section]:
