@@ -183,3 +183,13 @@ def _from_arrow(array: pa.Array) -> list[Any] | NDArray[Any]:
     if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
         return array.to_pylist()  # type: ignore[no-any-return]
     return array.to_numpy()  # type: ignore[no-any-return]
+
+
+def linked(source: Path, target: Path) -> None:
+    """Have the target be the source's file, as a hard link; a copy where the file system has none between them."""
+    # What lies there may be a link of somebody's to anywhere.
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)

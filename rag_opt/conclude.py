@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from rag_opt import enough, history, paired
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
-from rag_opt.finalists import confirmations, name_of, words_of
+from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
 from rag_opt.latency import Latency
@@ -102,7 +102,7 @@ def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Laten
     numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.front_of(study)[:TIMED])]
     found = {}
     wanted = list(dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]))
-    say(f"timing {len(wanted)} configurations, one question at a time, then drawing the report …")
+    say(f"timing {several(len(wanted))}, one question at a time, then drawing the report …")
     for number in wanted:
         name = name_of(study, number)
         try:

@@ -210,6 +210,7 @@ def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
     figure = visualization.plot_slice(study, names, target=target, target_name=findings.targets[0])
     # Optuna makes room for every parameter in a line; a page has a width, and names that are longer than their plot.
     figure.for_each_xaxis(lambda axis: axis.update(title_text=(axis.title.text or "").replace(".", ".<br>")))
+    figure.update_xaxes(tickangle=90, selector={"type": "category"})
     return figure.update_layout(width=None)
 
 

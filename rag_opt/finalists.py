@@ -87,11 +87,16 @@ def _roles(
     return roles if baseline is None else {**roles, baseline: (*marks.get(baseline, ()), BASELINE)}
 
 
+def several(count: int) -> str:
+    """So many configurations."""
+    return f"{count} configuration{'s' if count > 1 else ''}"
+
+
 def _evaluations(
     plan: Plan, now: Moment, roles: Mapping[int, tuple[str, ...]], recommended: int
 ) -> dict[int, Evaluation]:
     found: dict[int, Evaluation] = {}
-    say(f"confirming {len(roles)} configurations on {plan.test.questions.count} questions never searched …")
+    say(f"confirming {several(len(roles))} on {plan.test.questions.count} questions never searched …")
     with track("confirming", len(roles)) as done:
         # Where the budget ends early, what matters most is known.
         for number in sorted(roles, key=lambda each: (each != recommended, BASELINE not in roles[each])):

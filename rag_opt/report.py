@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt import environment
+from rag_opt.artifacts import linked
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.sharing import whose
@@ -87,11 +87,11 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
     place.mkdir(exist_ok=True)
     known = study.user_attrs.get(ARTIFACT)
     # It names a file: one that came from elsewhere must not lead out of the folder.
-    if known is not None and UUID.fullmatch(known):
-        shutil.copyfile(page, place / known)
-        return
-    store = FileSystemArtifactStore(str(place))
-    study.set_user_attr(ARTIFACT, upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study))
+    if known is None or not UUID.fullmatch(known):
+        store = FileSystemArtifactStore(str(place))
+        known = upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
+        study.set_user_attr(ARTIFACT, known)
+    linked(page, place / known)
 
 
 def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna.Study]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import optuna
 import yaml
@@ -23,6 +25,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import yaml_files
+from rag_opt.artifacts import linked
 from rag_opt.config import prompt_of
 from rag_opt.errors import LostError
 from rag_opt.gate import Gate
@@ -196,7 +199,7 @@ class MLflowCallback(Mirror):
             self.client.log_text(self.parent_id, text, name)
         for path in files:
             if path.is_file():
-                self.client.log_artifact(self.parent_id, str(path))
+                self._keep(self.parent_id, path)
         for name, value in metrics.items():
             self.client.log_metric(self.parent_id, metric_name(name), value)
         self.client.set_terminated(self.parent_id, status)
@@ -222,9 +225,20 @@ class MLflowCallback(Mirror):
         ]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
         self._link_prompts(run_id, _prompts_in(values))
-        if place.is_dir():
-            self.client.log_artifacts(run_id, str(place))
+        for name in ("config.yaml", "per_query.json"):
+            if (place / name).is_file():
+                self._keep(run_id, place / name, copied=name == "config.yaml")
         self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
+
+    def _keep(self, run_id: str, path: Path, *, copied: bool = True) -> None:
+        """Give a run a file: a link on this machine; elsewhere a copy, where it is to have one."""
+        where = urlsplit(self.client.get_run(run_id).info.artifact_uri or "")
+        if where.scheme == "file":
+            place = Path(url2pathname(where.path))
+            place.mkdir(parents=True, exist_ok=True)
+            linked(path, place / path.name)
+        elif copied:
+            self.client.log_artifact(run_id, str(path))
 
     def _link_prompts(self, run_id: str, names: set[str]) -> None:
         """Name the versions of the prompts that this trial used, as MLflow shows them."""

@@ -26,6 +26,19 @@ pytestmark = pytest.mark.integration
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = Path(os.environ.get("RAG_OPT_SCREENSHOTS", ".screenshots"))
 FIGURES = {"intervals", "differences", "history", "importance", "slices", "contour", "trade_off", "stages"}
+LARGEST = 2 * 1024 * 1024
+OVERLAPPING = """() => [...document.querySelectorAll(".plot")].flatMap(plot => {
+  const names = [...plot.querySelectorAll("text[class$=title], .xtick text")].filter(e => e.textContent.trim());
+  const boxes = names.map(e => [e.textContent, e.getBoundingClientRect()]).filter(([, box]) => box.width);
+  return boxes.flatMap(([one, a], i) => boxes.slice(i + 1).filter(([, b]) =>
+    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom
+  ).map(([other]) => `${plot.id}: ${one} / ${other}`));
+})"""
+"""Names of axes and ticks that lie on each other."""
+
+HINTS = """all => all.map(wide => [wide.scrollWidth > wide.clientWidth + 1, !wide.previousElementSibling.hidden])"""
+"""Of each part that may be too wide: whether it is, and whether that is said."""
+
 NASTY = "<img src=https://example.com/x onerror=alert(1)> & </script><script>alert(2)</script>"
 
 
@@ -66,8 +79,15 @@ def test_a_browser_shows_the_report_without_an_error_or_a_request(finished: Path
             page.wait_for_selector("#plot-stages .main-svg")
             drawn = {plot.get_attribute("id") for plot in page.locator(".plot:has(.main-svg)").all()}
             assert {f"plot-{figure}" for figure in FIGURES} <= drawn
-            assert "questions the search never saw" in page.locator("#recommendation").inner_text()
+            assert "the baseline" in page.locator("#recommendation").inner_text()
             assert "python -m rag_opt.trial" in page.locator("#command").inner_text()
+            captions = page.locator("header figcaption").all_inner_texts()
+            assert captions == ["On unseen questions. With 95 % intervals; the dashed line is the baseline."]
+            overlapping = page.evaluate(OVERLAPPING)
+            assert overlapping == [], overlapping
+            hints = page.locator(".wide").evaluate_all(HINTS)
+            assert all(cut == hinted for cut, hinted in hints), hints
+            assert width > 390 or sum(cut for cut, _ in hints) >= 3
             # Nothing but the plots that say so is wider than the screen.
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.screenshot(path=str(SCREENSHOTS / f"report-{name}.png"))
@@ -148,7 +168,20 @@ def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
     assert set(shown) == OWN
     assert all(json.loads(figure)["data"] for figure in shown.values())
     kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
+    assert kept.samefile(finished / "report.html"), "it is kept once"
+    report.reported(finished)
     assert kept.read_text() == (finished / "report.html").read_text()
+    assert (finished / "report.html").stat().st_size < LARGEST
+
+
+def test_a_link_that_lies_in_the_pages_place_is_not_followed(finished: Path, tmp_path) -> None:
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
+    kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
+    (tmp_path / "mine").write_text("mine")
+    kept.unlink()
+    kept.symlink_to(tmp_path / "mine")
+    report.reported(finished)
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_studies_are_compared(animals, tmp_path) -> None:

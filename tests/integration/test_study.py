@@ -263,6 +263,8 @@ def test_mlflow_mirrors_the_study_through_a_resume(animals, tmp_path) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.inputs.dataset_inputs[0].dataset.name == "questions"
     assert {"report.md", "report.html", "best.yaml", "figures", "search_space.yaml"} <= artifacts(tmp_path, parent)
+    copies = [path for path in tmp_path.rglob("*") if path.name in ("report.html", "per_query.json")]
+    assert len({path.stat().st_ino for path in copies}) == len(copies) / 2, "MLflow has links, not copies"
     assert len(children) == len(study.trials) == 17
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
     statuses = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
