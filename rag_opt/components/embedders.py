@@ -8,7 +8,7 @@ from haystack import component
 from rag_opt.components.encoder import Encoder, unit
 from rag_opt.components.shelf import embedded
 from rag_opt.components.stage import Stage
-from rag_opt.components.window import say_cut
+from rag_opt.components.window import say_not_embedded
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Queries, QueryVectors, Searches, Vectors
 
@@ -23,7 +23,7 @@ class ChunkEmbedder(Stage):
     @component.output_types(vectors=Vectors)
     def run(self, chunks: Chunks) -> dict[str, Vectors]:
         encoder = self.encoder.for_documents
-        say_cut(encoder, chunks, self.store)
+        say_not_embedded(encoder, chunks, self.store)
         key = key_of(encoder.fingerprint, chunks.key)
         return {"vectors": self.store.live("vectors", key, lambda: embedded(encoder, chunks.contents, self.store))}
 

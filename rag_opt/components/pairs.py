@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import SentenceTransformerEncoder
+from rag_opt.components.encoders import ENDLESS, SentenceTransformerEncoder
 from rag_opt.components.pace import device
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.shelf import scored
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.components.weights import quiet_transformers, weights
+from rag_opt.components.window import say_not_embedded, say_not_read
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
-from rag_opt.records import Floats, Queries, Rankings
+from rag_opt.records import Chunks, Floats, Queries, Rankings
 
 BETWEEN = "\x1e"
 """Between the question, which must not hold it, and the passage of a pair (a record separator)."""
@@ -39,6 +40,9 @@ class PairScorer(Part):
         """The scores of the pairs; greater is more relevant."""
         raise NotImplementedError
 
+    def say_cut(self, chunks: Chunks) -> None:
+        """Say how many chunks are longer than the scorer reads, where they are many."""
+
 
 @component
 class PairReranker(Stage):
@@ -55,6 +59,9 @@ class PairReranker(Stage):
     @component.output_types(ranking=Rankings)
     def run(self, queries: Queries, ranking: Rankings) -> dict[str, Rankings]:
         contents = ranking.chunks.contents
+        # Pages of the web come with each question: there is nothing to count once.
+        if ranking.chunks.base is None:
+            self.scorer.say_cut(ranking.chunks)
         hits = [[row for row in rows if row >= 0] for rows in ranking.rows.tolist()]
         pairs = [
             f"{text.replace(BETWEEN, '')}{BETWEEN}{contents[row]}"
@@ -92,6 +99,9 @@ class MaxSim(PairScorer):
         split = [pair.partition(BETWEEN)[::2] for pair in pairs]
         vectors = self._tokens.of([text for pair in split for text in pair])
         return np.array([[maxsim(vectors[question], vectors[passage])] for question, passage in split], np.float32)
+
+    def say_cut(self, chunks: Chunks) -> None:
+        say_not_embedded(self.encoder, chunks, self.store)
 
     def forget(self) -> None:
         self._tokens.clear()
@@ -152,12 +162,29 @@ class CrossEncoder(PairScorer):
     def encode(self, pairs: list[str]) -> Floats:
         import torch
 
-        model = self.store.live("model", self.fingerprint, self.loaded)
         split = [tuple(pair.partition(BETWEEN)[::2]) for pair in pairs]
-        scores = model.predict(
+        scores = self._model.predict(
             split, batch_size=self.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
         )
         return np.asarray(scores, np.float32).reshape(len(pairs), -1)[:, :1]
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens are read of question and passage together."""
+        found: int | None = self._model.max_seq_length
+        return found if found is not None and found < ENDLESS else None
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """The tokens of each passage, with the model's own marks."""
+        given = self._model.tokenizer(texts, truncation=False, verbose=False)
+        return [len(ids) for ids in given["input_ids"]]
+
+    def say_cut(self, chunks: Chunks) -> None:
+        say_not_read(self, chunks, self.store)
+
+    @property
+    def _model(self) -> Any:
+        return self.store.live("model", self.fingerprint, self.loaded)
 
     def loaded(self) -> Any:
         """The model; raises ComponentError when it can't be loaded."""

@@ -1,11 +1,12 @@
-"""What an encoder can't read of chunks, since they are longer than its window: counted once, kept and told."""
+"""What a model can't read of chunks, since they are longer than its window: counted once, kept and told."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
 from rag_opt.artifacts import Columns
-from rag_opt.components.encoder import Encoder
 from rag_opt.components.ranking import note
 from rag_opt.keys import key_of
 from rag_opt.progress import track
@@ -22,37 +23,57 @@ WORTH_TELLING = 0.01
 """The share of chunks that are cut from which it is told."""
 
 
-def say_cut(encoder: Encoder, chunks: Chunks, store: Store) -> None:
+class Reader(Protocol):
+    """A model that reads so many tokens of a text (`window`, None: all), as `lengths` counts them."""
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def window(self) -> int | None: ...
+
+    def lengths(self, texts: list[str]) -> list[int]: ...
+
+
+def say_not_embedded(encoder: Reader, chunks: Chunks, store: Store) -> None:
     """Say how many chunks are longer than the encoder reads, and what would fit, where they are many."""
-    found = store.table("windows", key_of(encoder.fingerprint, chunks.key), lambda: _counted(encoder, chunks)).columns
+    _say(encoder, chunks, store, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
+
+
+def say_not_read(reranker: Reader, chunks: Chunks, store: Store) -> None:
+    """Say how many chunks are longer than the reranker reads, where they are many; the question takes its part, too."""
+    _say(reranker, chunks, store, "read; a smaller splitter.chunk_size stays within")
+
+
+def _say(reader: Reader, chunks: Chunks, store: Store, lost: str) -> None:
+    found = store.table("windows", key_of(reader.fingerprint, chunks.key), lambda: _counted(reader, chunks)).columns
     window, longer, fitting = (int(found[name][0]) for name in ("window", "longer", "fitting"))
     if longer > WORTH_TELLING * len(chunks):
-        note(
-            store,
-            f"{encoder.name} reads {window} tokens: {longer:,} of {len(chunks):,} chunks are longer, the rest is not "
-            f"embedded; splitter=tokens splitter.chunk_size={fitting} stays within",
-        )
+        many = f"{reader.name} reads {window} tokens: {longer:,} of {len(chunks):,} chunks are longer"
+        note(store, f"{many}, the rest is not {lost.format(fitting=fitting)}")
 
 
-def _counted(encoder: Encoder, chunks: Chunks) -> Columns:
-    window, longer, titles = encoder.window, 0, 0
+def _counted(reader: Reader, chunks: Chunks) -> Columns:
+    window, longer, titles = reader.window, 0, 0
     if window is not None:
-        known = _lengths(encoder, chunks.contents, window)
+        known = _lengths(reader, chunks.contents, window)
         longer = sum(known.get(text, 0) > window for text in chunks.contents)
-        titles = max(_lengths(encoder, [document.title for document in chunks.documents.items], 0).values(), default=0)
+        titles = max(_lengths(reader, [document.title for document in chunks.documents.items], 0).values(), default=0)
     fitting = max((window or 0) - titles, (window or 0) // 2)
     return {
         name: np.array([each]) for name, each in (("window", window or 0), ("longer", longer), ("fitting", fitting))
     }
 
 
-def _lengths(encoder: Encoder, texts: list[str], least: int) -> dict[str, int]:
+def _lengths(reader: Reader, texts: list[str], least: int) -> dict[str, int]:
     """The tokens of the texts that may have more than `least`: a token is a byte at least."""
-    behind = encoder.lengths([""])[0] + MARKS
+    behind = reader.lengths([""])[0] + MARKS
     some = [text for text in dict.fromkeys(texts) if len(text.encode()) + behind > least]
     found: list[int] = []
-    with track(f"{encoder.name}: counting tokens", len(some)) as advance:
+    with track(f"{reader.name}: counting tokens", len(some)) as advance:
         for start in range(0, len(some), COUNTED):
-            found += encoder.lengths(some[start : start + COUNTED])
+            found += reader.lengths(some[start : start + COUNTED])
             advance(min(COUNTED, len(some) - start))
     return dict(zip(some, found, strict=True))

@@ -5,7 +5,6 @@ Of equal questions on both sides of a split the search has seen what is to confi
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -16,7 +15,7 @@ import numpy as np
 
 from rag_opt.records import Dataset, Ints, Qrels, Query
 from rag_opt.terminal import inline
-from rag_opt.text import words
+from rag_opt.text import folded, words
 
 NEAR = 0.8
 """The share of all their words that two questions of the same gold have in common (Jaccard) and count as one."""
@@ -53,8 +52,7 @@ def _leader(leaders: list[int], row: int) -> int:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return tuple(words(folded)) or (folded.strip(),)
+    return tuple(words(text)) or (folded(text).strip(),)
 
 
 def _near(

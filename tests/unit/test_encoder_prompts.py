@@ -9,6 +9,7 @@ import pytest
 
 from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.encoders import Hashing, MiniLM, SentenceTransformerEncoder
+from rag_opt.components.pairs import CrossEncoder
 from rag_opt.components.splitters import NoSplitter, SentenceSplitter
 from rag_opt.keys import key_of
 from rag_opt.progress import Screen
@@ -116,6 +117,16 @@ def test_what_the_encoder_does_not_read_is_counted_and_told_once(
     assert capsys.readouterr().err.count(line) == 1
     assert [each for each in store.said if "reads 32" in each] == [
         f"{line}; splitter=tokens splitter.chunk_size=28 stays within"
+    ]
+
+
+def test_what_a_cross_encoder_does_not_read_is_told(tmp_path: Path) -> None:
+    scorer = CrossEncoder(tiny_models.cross_encoder(tmp_path))
+    scorer.use(store := Store())
+    scorer.say_cut(chunks("river " * 600, "an otter"))
+    name = tmp_path.name
+    assert list(store.notes) == [
+        f"{name} reads 512 tokens: 1 of 2 chunks are longer, the rest is not read; a smaller splitter.chunk_size stays within"
     ]
 
 
