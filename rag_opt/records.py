@@ -60,12 +60,13 @@ class Evidence(Record):
 
 @dataclass(frozen=True)
 class Query(Record):
-    """One question, with what is known of its answer."""
+    """One question, with what is known of its answer; `own` is the document that it is itself, "" for none."""
 
     id: str
     text: str
     answers: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    own: str = ""
 
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -93,8 +94,9 @@ class Queries(Record):
 
     @classmethod
     def of(cls, items: tuple[Query, ...]) -> Queries:
-        """The set of these queries; its key depends on their texts alone."""
-        return cls(items, key_of("queries", [query.text for query in items]))
+        """The set of these queries; its key depends on their texts, and on the documents that they are themselves."""
+        own = [query.own for query in items]
+        return cls(items, key_of("queries", [query.text for query in items], *([own] if any(own) else [])))
 
     @property
     def whole(self) -> Queries:
@@ -320,7 +322,7 @@ class Dataset(Record):
         """The content key: equal exactly when documents, queries, answers, evidence and qrels are."""
         documents = [(d.id, d.title, d.text) for d in self.documents]
         evidence = [[(e.document_id, e.start, e.end) for e in q.evidence] for q in self.queries]
-        queries = [(q.id, q.text, q.answers) for q in self.queries]
+        queries = [(q.id, q.text, q.answers, *([q.own] if q.own else [])) for q in self.queries]
         qrels = {query: dict(grades) for query, grades in self.qrels.items()}
         return key_of("dataset", documents, queries, evidence, qrels)
 

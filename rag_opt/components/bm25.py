@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from rag_opt.components.feedback import Feedback, by_chunk
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, Search, best, note, ranked
+from rag_opt.components.ranking import best, note, ranked
 from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair, Search, among_others
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Ints, Queries, Rankings, Record, Searches
 from rag_opt.store import Store
@@ -148,11 +149,14 @@ class BM25Retriever(Stage):
             asked = [counted_words(each) for each in tokenized(whole.texts, index.reading)]
             if feedback is None or model is None:
                 return lambda rows, depth: _searched(model, [asked[row] for row in rows], depth)
+            first = among_others(
+                lambda rows, depth: _searched(model, [asked[row] for row in rows], depth), whole, index.chunks
+            )
             vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
 
             def searched(rows: Ints, depth: int) -> list[Pair]:
                 mine = [asked[row] for row in rows]
-                grown = zip(mine, _searched(model, mine, feedback.documents), strict=True)
+                grown = zip(mine, first(rows, feedback.documents), strict=True)
                 return _searched(model, [feedback.grown(own, hits, *vectors) for own, hits in grown], depth)
 
             return searched

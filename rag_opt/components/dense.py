@@ -15,8 +15,9 @@ from haystack import component
 
 from rag_opt.artifacts import size_of
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import Pair, Search, best, ranked
+from rag_opt.components.ranking import best, ranked
 from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.themselves import Pair, Search
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Floats, Queries, QueryVectors, Rankings, Record, Vectors
 

@@ -10,8 +10,8 @@ import numpy as np
 from haystack import component
 from scipy.sparse import csc_array, csr_array
 
-from rag_opt.components.ranking import Pair
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair
 from rag_opt.keys import key_of
 from rag_opt.records import Floats, Record
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from haystack import component
 
-from rag_opt.components.ranking import Pair, say_once
+from rag_opt.components.ranking import say_once
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair
 from rag_opt.keys import key_of
 from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings, Scores
 

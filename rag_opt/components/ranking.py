@@ -9,15 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_opt.artifacts import Columns
+from rag_opt.components.themselves import Pair, Search, among_others
 from rag_opt.keys import key_of
 from rag_opt.progress import say
 from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings
 from rag_opt.store import Store
-
-Pair = tuple[Ints, Floats]
-
-Search = Callable[[Ints, int], list[Pair]]
-"""search(rows of the set of queries, depth) → for each the chunks found, best first."""
 
 AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""
@@ -73,6 +69,7 @@ def ranked(
     `prepare(queries)` makes ready what is there before a question comes and gives the search itself, which is timed.
     `depth` is clipped to the number of chunks, which is said once. Where a shorter ranking is the beginning of a deeper
     one (`exact`), the deepest that the study will ask for is computed. `costs` is what a query has cost before.
+    A query's own document is no hit.
     What is ranked behind `depth` is the rankings' `rest`: as far as `store.reach` asks for, a chunk a document.
     """
     clipped = min(depth, len(chunks))
@@ -81,10 +78,14 @@ def ranked(
     made = min(max(depth, store.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
     full_key = key_of(key, whole.key, made)
-    columns = store.table("rankings", full_key, lambda: _timed(prepare(whole), len(whole.items), made)).columns
+
+    def ready() -> Search:
+        return among_others(prepare(whole), whole, chunks)
+
+    columns = store.table("rankings", full_key, lambda: _timed(ready(), len(whole.items), made)).columns
     rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
     spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
-    further = _further(store, full_key, columns["rows"], chunks, lambda: prepare(whole))
+    further = _further(store, full_key, columns["rows"], chunks, ready)
     rest = np.concatenate([columns["rows"][:, clipped:], further], axis=1)
     rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent, rest=rest)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from rag_opt.artifacts import Columns
 from rag_opt.components.encoder import Encoder
-from rag_opt.components.ranking import Pair, kept, stacked
+from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.shelf import looked_up
 from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair
 from rag_opt.keys import key_of
 from rag_opt.records import Floats, QueryVectors, Rankings, Vectors
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, check_count, check_seed, check_strict, checked, sample
+from rag_opt.datasets.checks import Judgement, check_count, check_flag, check_seed, checked, sample, without_themselves
 from rag_opt.datasets.files import (
     Row,
     body,
@@ -41,6 +41,7 @@ def load(
     seed: int | None = None,
     *,
     strict: bool = True,
+    ignore_identical_ids: bool = True,
 ) -> Dataset:
     """The dataset of a BEIR folder.
 
@@ -48,8 +49,10 @@ def load(
     mention and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps
     the first so many, or with a `seed` so many at random. A queries.jsonl row may also carry `answers` and `evidence`
     [{doc_id, start, end}]. Without `strict` judgements of what is not there are left out and counted.
+    With `ignore_identical_ids` a document of a query's own id is no hit of it, as BEIR has it, unless it is relevant.
     """
-    check_strict(strict)
+    check_flag("strict", strict)
+    check_flag("ignore_identical_ids", ignore_identical_ids)
     check_count("num_queries", num_queries)
     check_seed(seed)
     if qrels is not None and (not isinstance(qrels, str) or Path(qrels).is_absolute() or ".." in Path(qrels).parts):
@@ -71,7 +74,8 @@ def load(
     kept = [row for row in judgements if row.query_id in chosen or row.query_id not in known]
     documents = list(read_corpus(corpus, keys))
     notes = not_read(corpus, keys, OF_DOCUMENTS) + not_read(questions, asked, OF_QUERIES)
-    return checked(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
+    found = checked(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
+    return without_themselves(found) if ignore_identical_ids else found
 
 
 def _qrels_files(folder: Path, name: str | None) -> list[Path]:

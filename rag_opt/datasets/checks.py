@@ -214,6 +214,16 @@ def _encodable_document(row: Document) -> Document:
     return replace(row, text=encodable(row.text), title=encodable(row.title))
 
 
+def without_themselves(dataset: Dataset) -> Dataset:
+    """The dataset whose queries name the document of their own id as themselves, where it is not relevant to them."""
+    ids = {document.id for document in dataset.documents}
+    queries = [
+        replace(query, own=query.id) if query.id in ids and dataset.qrels[query.id].get(query.id, 0) <= 0 else query
+        for query in dataset.queries
+    ]
+    return replace(dataset, queries=tuple(queries))
+
+
 def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
     """(dev, test): the same documents, the queries divided at random but repeatably; each keeps file order.
 
@@ -260,10 +270,10 @@ def check_count(key: str, count: int | None) -> None:
         raise DatasetError(f"dataset.{key}={count}: a whole number of at least 1 is expected, or null for all")
 
 
-def check_strict(strict: Any) -> None:
-    """Raise DatasetError unless whether unknown gold is refused is said by true or false."""
-    if not isinstance(strict, bool):
-        raise DatasetError(f"dataset.strict={strict}: true or false is expected")
+def check_flag(key: str, given: Any) -> None:
+    """Raise DatasetError unless a choice of two is said by true or false."""
+    if not isinstance(given, bool):
+        raise DatasetError(f"dataset.{key}={given}: true or false is expected")
 
 
 def check_seed(seed: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_opt.datasets.beir import evidence_of
-from rag_opt.datasets.checks import Judgement, check_strict, checked
+from rag_opt.datasets.checks import Judgement, check_flag, checked, without_themselves
 from rag_opt.datasets.files import Row, body, existing, identifier, json_lines, not_read, stem, text, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
@@ -20,14 +20,18 @@ OF_DOCUMENTS = ("id", "_id", "text", "title")
 OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence")
 
 
-def load(documents: str | None, questions: str | None, *, strict: bool = True) -> Dataset:
+def load(
+    documents: str | None, questions: str | None, *, strict: bool = True, ignore_identical_ids: bool = False
+) -> Dataset:
     """The dataset of two files; a name in .gz is unzipped.
 
     documents: {"text", "id"? (default: line number from 1), "title"?}
     questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?}
     Keys that are not among these are named. Without `strict` gold that is in no document is left out and counted.
+    With `ignore_identical_ids` a document of a question's own id is no hit of it, unless it is relevant.
     """
-    check_strict(strict)
+    check_flag("strict", strict)
+    check_flag("ignore_identical_ids", ignore_identical_ids)
     corpus, asked = existing(documents, "dataset.documents"), existing(questions, "dataset.questions")
     found = list(json_lines(asked))
     rows = [(where, _with_id(row, where)) for where, row in found]
@@ -37,7 +41,8 @@ def load(documents: str | None, questions: str | None, *, strict: bool = True) -
     found_documents = list(_documents(corpus, keys))
     notes = not_read(corpus, keys, OF_DOCUMENTS)
     notes += not_read(asked, Counter(key for _, row in found for key in row), OF_QUESTIONS)
-    return checked(stem(asked), found_documents, queries, judgements, notes, strict=strict)
+    dataset = checked(stem(asked), found_documents, queries, judgements, notes, strict=strict)
+    return without_themselves(dataset) if ignore_identical_ids else dataset
 
 
 def _documents(path: Path, keys: Counter[str]) -> Iterator[Document]:

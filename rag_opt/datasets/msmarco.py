@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import Judgement, check_count, check_seed, check_strict, checked, sample
+from rag_opt.datasets.checks import Judgement, check_count, check_flag, check_seed, checked, sample
 from rag_opt.datasets.files import Row, existing, identifier, json_lines, plain_or_gzipped, stem, text, texts
 from rag_opt.errors import DatasetError
 from rag_opt.records import Dataset, Document, Query
@@ -36,7 +36,7 @@ def load(
     to a chosen query always stay. Unanswerable queries are left out and counted; equal passages are one document.
     `strict` is about converted folders, as with `beir`.
     """
-    check_strict(strict)
+    check_flag("strict", strict)
     check_count("num_documents", num_documents)
     check_count("num_queries", num_queries)
     check_seed(seed)
@@ -48,7 +48,9 @@ def load(
         return _converted("msmarco", streamed, num_documents, num_queries, seed, (note,))
     found = existing(path, "dataset.path")
     if plain_or_gzipped(found / "corpus.jsonl").is_file():
-        return _sampled(beir.load(str(found), strict=strict), num_documents, num_queries, seed)
+        return _sampled(
+            beir.load(str(found), strict=strict, ignore_identical_ids=False), num_documents, num_queries, seed
+        )
     files = sorted(p for e in ("jsonl", "jsonl.gz") for p in found.glob(f"*.{e}")) if found.is_dir() else [found]
     if not files:
         raise DatasetError(f"dataset.path={path}: no *.jsonl with ms_marco v2.1 records in this folder")

@@ -92,8 +92,30 @@ def grouped_ids(dataset: Dataset) -> list[list[str]]:
 
 
 def repeats_told(dataset: Dataset) -> list[str]:
-    """A line each about repeated questions and documents; [] where nothing is repeated."""
-    return [*_questions_told(dataset), *_documents_told(dataset)]
+    """A line each about questions that are documents, repeated questions and documents; [] where there are none."""
+    return [*_themselves_told(dataset), *_questions_told(dataset), *_documents_told(dataset)]
+
+
+def _themselves_told(dataset: Dataset) -> Iterator[str]:
+    count = len(dataset.queries)
+    if own := sum(bool(query.own) for query in dataset.queries):
+        yield (
+            f"{own:,} of {count:,} questions have a document of their own id: it is no hit of theirs, as BEIR counts "
+            "(dataset.ignore_identical_ids=false: it is)"
+        )
+        return
+    asked = [_plain(query.text) for query in dataset.queries]
+    longest = 2 * max(map(len, asked))
+    texts = {_plain(document.text) for document in dataset.documents if len(document.text) <= longest}
+    if found := sum(each in texts for each in asked):
+        yield (
+            f"{found:,} of {count:,} questions find themselves first: they are documents, word for word "
+            "(dataset.ignore_identical_ids=true, where both have one id: that is no hit)"
+        )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _questions_told(dataset: Dataset) -> Iterator[str]:
