@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from rag_opt import enough, history, paired
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
+from rag_opt.experiments import experiment_of
 from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
@@ -74,6 +75,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         reason=_reason(trials),
         mermaid=plan.dev.pipeline(given).mermaid(),
         config=measured_config([*plan.dev.base, *given]),
+        experiment=experiment_of([*plan.dev.base, *given]),
         fingerprints=plan.fingerprints,
         space=OmegaConf.to_yaml(plan.config.search_space),
         differences=_differences(plan, [evaluations[number] for number in pair]),
@@ -194,6 +196,9 @@ def _commands(plan: Plan, given: Sequence[str] | None, settled: bool) -> dict[st
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])
+        best = quoted([f"best={settings.folder.as_posix()}"])
+        commands["ask"] = f"python -m rag_opt.ask {best} question='…'"
+        commands["export"] = f"python -m rag_opt.export {quoted([settings.folder.as_posix()])}"
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]

@@ -38,8 +38,9 @@ class Findings:
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
     calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
     and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
-    the trials that other processes were at; `others` the confirmations of the objectives after the first; `notes` what
-    the finalists' stages said that bears on their scores.
+    the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
+    is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
+    scores.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Findings:
     noise: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     others: tuple[Confirmation, ...] = ()
+    experiment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def confirmations(self) -> tuple[Confirmation, ...]:

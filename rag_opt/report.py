@@ -38,18 +38,21 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     Gives the figures as Plotly's JSON, by name.
     """
     from rag_opt import page, summary
+    from rag_opt.experiments import PLACE
     from rag_opt.figures import plots
 
     findings.write(folder)
     now = findings.moment(study)
-    drawn = plots(findings, now)
+    drawn, best = plots(findings, now), summary.best_yaml(findings, now)
     texts = {
         "report.md": summary.markdown(findings, now),
-        "best.yaml": summary.best_yaml(findings, now),
+        "best.yaml": best,
+        PLACE: best,
         PAGE: page.html(findings, now, drawn),
     }
     for name, text in texts.items():
         if text:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, "utf-8")
     figures = {plot.name: plot.figure.to_json() or "{}" for plot in drawn}
     _show_in_dashboard(study, folder, texts["report.md"], figures)

@@ -13,6 +13,7 @@ from hydra._internal.utils import get_args_parser
 from rag_opt.config import checked, parse
 from rag_opt.endings import ReaderGone, piped, status_of
 from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.experiments import GIVEN, expanded
 from rag_opt.settings import settings_of
 from rag_opt.terminal import complain
 from rag_opt.typed import as_typed, search_path_list
@@ -43,9 +44,12 @@ def _run(task: Callable[[], Any]) -> None:
         _check_options(args)
         if not (args.help or args.hydra_help or args.shell_completion):
             extra = [searched([args.config_dir])] if args.config_dir else []
-            settings_of(checked([*args.overrides, *extra]))
+            words = expanded([*args.overrides, *extra])
+            if any(word.startswith(GIVEN) for word in args.overrides):
+                sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
+            settings_of(checked(words))
             if args.multirun:
-                sys.argv.append(_names_by_what_is_swept(args.overrides))
+                sys.argv.append(_names_by_what_is_swept(words))
         task()
     except Refused as refused:
         sys.exit(_said(refused.error))

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from rag_opt import enough, failures, history
 from rag_opt.confirm import Arm, Confirmation, number, scored, signed
+from rag_opt.experiments import text_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.progress import clock
@@ -345,13 +345,21 @@ def pipes(content: Rows) -> list[str]:
 
 
 def best_yaml(findings: Findings, study: Trials) -> str:
-    """The recommended configuration with its scores and the command that replays it; "" without a complete trial."""
-    if "replay" not in findings.commands:
+    """The recommended configuration as an experiment file, its scores and the command that replays it on top.
+
+    "" without a complete trial, and for findings of an older version.
+    """
+    if "replay" not in findings.commands or not findings.experiment:
         return ""
     front = history.front_of(study)
     chosen = findings.confirmation.recommended if findings.confirmation else front[0].number
     trial = study.get_trials(deepcopy=False)[chosen]
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in zip(findings.targets, trial.values, strict=True))
-    head = f"# {findings.name}, trial {chosen}: {scores} on the {findings.dev} questions that were searched\n"
-    told = f"# {conclusion(findings, study)}\n# {findings.commands['replay']}\n"
-    return head + told + yaml.safe_dump(dict(findings.config), sort_keys=False, allow_unicode=True)
+    scores = ", ".join(f"{name} {scored(value)}" for name, value in zip(findings.targets, trial.values, strict=True))
+    return text_of(
+        findings.experiment,
+        [
+            f"{findings.name}, trial {chosen}: {scores} on the {findings.dev} questions that were searched.",
+            conclusion(findings, study),
+            findings.commands["replay"],
+        ],
+    )

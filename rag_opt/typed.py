@@ -21,7 +21,7 @@ FREE = ("question",)
 TEXTS = ("name", "path", "documents", "questions", "qrels", "model", "url", "base_url", "uri", "artifacts", "address")
 """Last parts of keys whose values are texts, where Hydra itself does not read one."""
 
-PLACES = ("studies_dir", "tracking.experiment")
+PLACES = ("studies_dir", "tracking.experiment", "best")
 SEARCH_PATH = "hydra.searchpath"
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 BETWEEN_PATHS = re.compile(r",\s*(?=(?:file|pkg|structured)://)")

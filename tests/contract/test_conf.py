@@ -10,7 +10,7 @@ import pytest
 import yaml
 from haystack import Pipeline
 
-from rag_opt import config
+from rag_opt import config, experiments
 from rag_opt.components.stage import Stage
 from rag_opt.config import FOLDER, STAGES, composed
 from rag_opt.errors import ConfigError
@@ -19,6 +19,7 @@ from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
 from rag_opt.plan import beginnings, check_space, pruner_of, sampler_of, searched
 from rag_opt.search_grammar import parsed
+from rag_opt.search_space import words
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
 from rag_opt.trust import build, plain
@@ -249,3 +250,34 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
         build(node | {"name": "Other"}, ["optunahub"])
     with pytest.raises(config.ConfigError, match="can't be loaded"):
         build(node | {"package": "samplers/none"}, ["optunahub"])
+
+
+def overrides_of(space: str, seed: int) -> list[list[str]]:
+    """Random trials of a space, on top of what the space is made for."""
+    base = [f"search_space={space}", *NEEDED.get(space, [])]
+    found = searched(composed(base), base)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    given = [words(found.suggest(study.ask())) for _ in range(6)]
+    return [[*base, *each] for each in given]
+
+
+@pytest.mark.parametrize("space", of("search_space"))
+def test_best_yaml_composes_to_the_configuration_of_any_trial(space: str, tmp_path: Path) -> None:
+    """To the bit: every value of every stage and of what it is measured on, and the choices."""
+    for number, overrides in enumerate(overrides_of(space, seed=7)):
+        folder = tmp_path / str(number)
+        path = folder / experiments.PLACE
+        path.parent.mkdir(parents=True)
+        path.write_text(experiments.text_of(experiments.experiment_of(overrides), ["a study's best"]), "utf-8")
+        again = experiments.expanded([f"best={folder}"])
+        assert experiments._plain(again) == experiments._plain(overrides)
+        assert repr(config.stages(again)) == repr(config.stages(overrides))
+        chosen = {group: choice for group, choice in config.choices(overrides).items() if group in experiments.KEPT}
+        assert chosen.items() <= config.choices(again).items()
+
+
+def test_a_best_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no .*best\.yaml; name the folder of a finished study"):
+        experiments.expanded([f"best={tmp_path}"])
+    with pytest.raises(ConfigError, match="leave out"):
+        experiments.expanded([f"best={tmp_path}", "+experiment=squad"])

@@ -19,6 +19,7 @@ from rag_opt.config import parse
 from rag_opt.drift import PARTS
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
+from rag_opt.experiments import expanded
 from rag_opt.pipelines import built
 from rag_opt.storage import INTERRUPTED
 from rag_opt.study import Outcome, run
@@ -53,10 +54,15 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     ]
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
-    assert best["retriever"]["top_k"] == session.measured_config([*animals])["retriever"]["top_k"] or best
+    again = expanded([f"best={folder}"])
+    assert session.measured_config(again) == outcome.findings.config
+    assert replayed([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
+        outcome.findings.confirmation.chosen.dev, abs=1e-12
+    )
+    assert {"override /dataset": "jsonl"} in best["defaults"]
     report = (folder / "report.md").read_text()
     assert "python -m rag_opt.trial" in report
-    assert "questions the search never saw" in report
+    assert "questions never searched" in report
     assert "```mermaid" in report
 
 
