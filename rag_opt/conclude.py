@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import optuna
@@ -82,7 +82,12 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         paid=_paid(plan),
         noise=_noise(plan, [evaluations[number] for number in pair]),
         notes=tuple(plan.test.store.notes),
+        means={str(number): _finite(each.means) for number, each in evaluations.items()},
     )
+
+
+def _finite(means: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in means.items() if math.isfinite(value)}
 
 
 def _reason(trials: Sequence[FrozenTrial]) -> str:

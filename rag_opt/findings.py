@@ -40,7 +40,7 @@ class Findings:
     and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
     the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
     is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
-    scores.
+    scores; `means` the finalists' metrics on the unseen questions, by trial and name.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Findings:
     unfinished: tuple[int, ...] = ()
     paid: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
+    means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     others: tuple[Confirmation, ...] = ()
     experiment: Mapping[str, Any] = field(default_factory=dict)

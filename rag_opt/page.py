@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rag_opt import summary
+from rag_opt.details import other_metrics
 from rag_opt.figures import Plot
 from rag_opt.findings import Findings
 from rag_opt.storage import Trials
@@ -82,6 +83,7 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."
     asked = "What calls to models cost a question on average; stored replies count like paid ones."
+    others = "Means of the finalists on the questions never searched, of every metric that was measured."
     sections = [
         *(
             Section(
@@ -92,6 +94,7 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
             )
             for place, each in enumerate(findings.confirmations)
         ),
+        Section("metrics", "Other metrics", others, *other_metrics(findings)),
         Section("costs", "Calls to models", asked, *summary.costs(findings, study)),
         Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),
         Section("seeds", "Where it began", begun, *summary.beginnings(study, findings)),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rag_opt import enough, failures, history
 from rag_opt.confirm import Arm, Confirmation, number, scored, signed
+from rag_opt.details import edge_line, other_metrics, p_value
 from rag_opt.experiments import text_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
@@ -143,7 +144,7 @@ def _finalist(arm: Arm, found: Confirmation) -> list[str]:
         scored(arm.dev),
         test,
         apart,
-        "" if math.isnan(arm.adjusted) else f"{arm.adjusted:.3f}",
+        p_value(arm.adjusted),
         outcome,
         number(arm.cost),
     ]
@@ -265,6 +266,7 @@ def told(findings: Findings, study: Trials) -> list[str]:
         enough.line(study.user_attrs),
         *failures.grouped(study),
         *given_up_lines(study),
+        edge_line(findings, study),
         latency_line(findings),
         noise_line(findings),
         looks_line(findings),
@@ -326,6 +328,9 @@ def markdown(findings: Findings, study: Trials) -> str:
             "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
             "",
         ]
+    if other_metrics(findings)[1]:
+        lines += [f"## Other metrics on the {findings.test} questions never searched", ""]
+        lines += [*pipes(other_metrics(findings)), ""]
     lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
     if costs(findings, study)[1]:
         lines += ["## Calls to models, a question", "", *pipes(costs(findings, study)), ""]

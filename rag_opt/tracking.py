@@ -43,6 +43,9 @@ from rag_opt.waiting import alone
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "UNAUTHENTICATED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
+"""What MLflow calls errors that trying again does not mend."""
+
 PAGE = 1000
 P = ParamSpec("P")
 M = TypeVar("M", bound="Mirror")
@@ -51,6 +54,13 @@ M = TypeVar("M", bound="Mirror")
 def metric_name(name: str) -> str:
     """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
     return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
+
+
+def _repaired(error: Exception) -> str:
+    """Whether, and when, what MLflow lacks will be there."""
+    if getattr(error, "error_code", "") in REFUSALS:
+        return "and MLflow will refuse that again until it, or what it is given, is changed"
+    return "and the same command repairs MLflow once that can be written"
 
 
 def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
@@ -69,7 +79,7 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
             mirror.failures += 1
             if mirror.failures == 1:
                 foreign = whose(mirror.database.path) if mirror.database.path else ""
-                say(f"MLflow can't be written ({_short(error)}{foreign}); {mirror.repair}")
+                say(f"MLflow can't be written ({_short(error)}{foreign}); {mirror.repair(error)}")
 
     return safe
 
@@ -85,11 +95,11 @@ class Mirror:
         if self.database.gone:
             raise FileNotFoundError(f"{self.database.path} was removed or replaced")
 
-    @property
-    def repair(self) -> str:
+    def repair(self, error: Exception) -> str:
         """What becomes of the study, and when what MLflow lacks will be there."""
-        repaired = "and makes it anew at its end" if self.database.gone else "and the next resume repairs MLflow"
-        return f"the study goes on, {repaired}"
+        if self.database.gone:
+            return "the study goes on, and makes it anew at its end"
+        return f"the study goes on, {_repaired(error)}"
 
 
 @dataclass
@@ -315,7 +325,7 @@ def connected(
                 say(line)
     except Exception as error:  # as in `guarded`
         why = _short(error) + (whose(path) if (path := file_of(uri)) else "")
-        say(f"MLflow can't be opened ({why}); the study runs without it, the next resume repairs MLflow")
+        say(f"MLflow can't be opened ({why}); the study runs without it, {_repaired(error)}")
         return None
     return MLflowCallback(client, known, folder, targets, database=Watched(path))
 
