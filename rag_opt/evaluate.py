@@ -44,6 +44,8 @@ class Progress:
     batch: int
     scores: Mapping[str, Scores]
     new: int
+    retrieved: tuple[tuple[str, ...], ...] = ()
+    answers: tuple[str | None, ...] = ()
 
     def mean(self, name: str) -> float:
         """The mean over the queries so far (nan before the first measurable one)."""
@@ -98,19 +100,34 @@ def evaluated(
         parts += [observed] if observed is not None else []
         scores = {name: np.concatenate([scores[name], new]) if scores else new for name, new in values.items()}
         if report is not None:
-            report(Progress(number, scores, len(rows)))
+            report(_progress(number, scores, len(rows), parts))
     items = questions.queries.items
     return Evaluation(
         query_ids=tuple(query.id for query in items),
         per_query=scores,
         means={name: mean(values) for name, values in scores.items()},
         seconds={**_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
-        answers=tuple(answer for part in parts for answer in part.answers or ()),
+        answers=_answers(parts),
         usage=_usage(parts),
-        retrieved=tuple(tuple(ids) for part in parts for ids in part.rankings),
+        retrieved=_retrieved(parts),
         coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
         served=_served(parts),
     )
+
+
+def _progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[Observed]) -> Progress:
+    # All questions may have been asked at once, with the first batch.
+    count = len(next(iter(scores.values()), ()))
+    return Progress(number, scores, new, _retrieved(parts)[:count], _answers(parts)[:count])
+
+
+def _retrieved(parts: Sequence[Observed]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(ids) for part in parts for ids in part.rankings)
+
+
+def _answers(parts: Sequence[Observed]) -> tuple[str | None, ...]:
+    """What was answered; () without a generator."""
+    return tuple(answer for part in parts for answer in part.answers or ())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -17,6 +17,7 @@ from rag_opt.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, values_of
 from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, OUTAGE, Trials
+from rag_opt.storage import drawn as drawn_whole
 
 BASELINE = "baseline"
 SEED = "seed"
@@ -119,6 +120,23 @@ def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial |
         if not failed and _identity(values_of(trial.params)) == wanted:
             return trial
     return None
+
+
+def tried(study: Trials) -> int:
+    """How many different configurations were drawn, whatever came of them; those of stopped processes don't count."""
+    return len(_drawn(study))
+
+
+def untried(study: Trials, configurations: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
+    """Of these configurations those that were not drawn."""
+    known = _drawn(study)
+    return [values for values in configurations if _identity(values) not in known]
+
+
+def _drawn(study: Trials) -> set[str]:
+    trials = study.get_trials(deepcopy=False)
+    whole = (trial for trial in trials if INTERRUPTED not in trial.user_attrs and drawn_whole(trial))
+    return {_identity(values_of(trial.params)) for trial in whole}
 
 
 def _identity(values: Mapping[str, Value]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import optuna
@@ -16,10 +17,12 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt import failures, history
+from rag_opt.configurations import all_of, size
 from rag_opt.gate import Gate, Life
 from rag_opt.history import BASELINE, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.processes import PROCESS, Crew, worker_of
+from rag_opt.search_space import Value
 from rag_opt.storage import (
     DEATHS,
     EARLIER_DEATHS,
@@ -38,6 +41,10 @@ SEED_NUMBER = "seed"
 
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""
+
+
+WALKED = 5_000
+"""In a space of fewer configurations one that is left is looked up: drawing would mostly repeat others."""
 
 
 @dataclass
@@ -95,7 +102,7 @@ class Places:
         self.study.sampler = sampler_of(config, place) if own else RandomSampler(seed_of(config, place))
         snapshot_sampler(self.study)
         if not _enqueued(now):
-            self._enqueue(now, later)
+            self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
         trial.set_user_attr(PROCESS, about)
@@ -107,7 +114,7 @@ class Places:
         left = self.plan.settings.n_trials - measured(now) - len(running(now))
         return set() if last or left <= len(found) else found
 
-    def _enqueue(self, now: Moment, later: AbstractSet[int]) -> None:
+    def _enqueue(self, now: Moment, later: AbstractSet[int], stuck: int | None) -> None:
         again, number = ended(now, later), _missing_seed(now, later)
         if again is not None:
             kept = (ORIGIN, SEED_NUMBER)
@@ -118,6 +125,14 @@ class Places:
             values = self.plan.space.as_asked(self.plan.seeds[number])
             about = {ORIGIN: SEED if number else BASELINE, SEED_NUMBER: number}
             self.study.enqueue_trial(values, user_attrs=about)
+        elif stuck is not None and (found := self._untried(now, stuck)) is not None:
+            self.study.enqueue_trial(self.plan.space.as_asked(found), user_attrs={ORIGIN: history.RANDOM})
+
+    def _untried(self, now: Moment, place: int) -> dict[str, Value] | None:
+        """A configuration that was not tried, drawn at random; None in a space too large to walk through."""
+        space = self.plan.space
+        left = history.untried(now, all_of(space)) if size(space, WALKED) < WALKED else []
+        return Random(seed_of(self.plan.config, place)).choice(left) if left else None
 
 
 def running(now: Moment) -> list[FrozenTrial]:

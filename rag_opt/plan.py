@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
+from rag_opt.configurations import including, nearest
 from rag_opt.databases import sqlite_path
 from rag_opt.datasets.checks import split, split_print
 from rag_opt.drift import Parts, parts_of
@@ -95,7 +96,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     use_threads(settings.threads)
     objective = objective_of(config)
     store = store_of(config)
-    space = searched(config, overrides)
+    space = own_values(searched(config, overrides), overrides)
     if settings.stopping is not None and len(objective.names) > 1:
         raise ConfigError(
             f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
@@ -252,6 +253,14 @@ def searched(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
     return space
 
 
+def own_values(space: SearchSpace, overrides: Sequence[str]) -> SearchSpace:
+    """The space with the numbers that the configuration itself has among its choices; what was added is said."""
+    found, told = including(space, default_values(space, overrides))
+    for line in told:
+        say(line)
+    return found
+
+
 def _check_pinned(space: SearchSpace, pinned: Sequence[str], chosen: Mapping[str, str]) -> None:
     """Raise SearchSpaceError for a key that is set while a group that it depends on is still searched."""
     for parameter in space.parameters:
@@ -270,13 +279,16 @@ def beginnings(
 
     What a seed says of an `idle` parameter, which is not searched, is left out.
     """
-    standing = default_values(space, overrides)
+    standing, moved = nearest(space, default_values(space, overrides))
     baseline = space.active(standing)
     if wrong := space.outside(baseline):
         raise SearchSpaceError(
             f"search_space: the configuration's own {wrong.name}={standing.get(wrong.name)} is not in {wrong.text}; "
-            f"trial 0 measures it, so add it to the space, or set {wrong.name}=<a value> to leave it out of the search"
+            "trial 0 measures it, so add it to the space, make another one the configuration's own (an experiment's "
+            f"file, --config-dir), or set {wrong.name}=<a value> to leave it out of the search"
         )
+    for line in moved:
+        say(line)
     return _distinct([baseline, *_seeds(config, space, overrides, idle)])
 
 
@@ -306,7 +318,7 @@ def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str], idl
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
         # What the command line sets is no parameter any more, so such a seed is skipped too.
         if {override.key_or_group for override in parse(row)} <= {*idle, *(p.name for p in space.parameters)}:
-            values = space.active(default_values(space, [*overrides, *row]))
+            values = space.active(nearest(space, default_values(space, [*overrides, *row]))[0])
             if space.outside(values) is None:
                 found.append(values)
     return found

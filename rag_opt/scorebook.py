@@ -56,13 +56,28 @@ def write(folder: Path, number: int, evaluation: Evaluation, *, whole: bool = Fa
 
     That is all but what was retrieved, or that too (`whole`).
     """
-    columns: dict[str, Sequence[Any]] = {name: values.tolist() for name, values in evaluation.per_query.items()}
-    columns[RETRIEVED] = [list(ids) for ids in evaluation.retrieved]
-    if evaluation.answers:
-        columns["answer"] = evaluation.answers
-    body = write_columns(folder, number, evaluation.query_ids, columns)
+    found = evaluation
+    return write_part(folder, number, found.query_ids, found.per_query, found.retrieved, found.answers, whole=whole)
+
+
+def write_part(
+    folder: Path,
+    number: int,
+    ids: Sequence[str],
+    scores: Mapping[str, Scores],
+    retrieved: Sequence[Sequence[str]],
+    answers: Sequence[str | None],
+    *,
+    whole: bool = False,
+) -> bytes:
+    """As `write`, of the questions that were asked before a trial was stopped."""
+    columns: dict[str, Sequence[Any]] = {name: values.tolist() for name, values in scores.items()}
+    columns[RETRIEVED] = [list(row) for row in retrieved]
+    if answers:
+        columns["answer"] = answers
+    body = write_columns(folder, number, ids, columns)
     lean = {name: values for name, values in columns.items() if name != RETRIEVED}
-    return body if whole else _table(evaluation.query_ids, lean)
+    return body if whole else _table(ids, lean)
 
 
 def write_columns(folder: Path, number: int, ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:

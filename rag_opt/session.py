@@ -20,6 +20,7 @@ from yaml import CSafeDumper
 
 from rag_opt import archive, enough, failures, history, outlook, scorebook, timings
 from rag_opt.config import quoted, stages
+from rag_opt.configurations import size
 from rag_opt.drift import check_fingerprints
 from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress, UncoveredError, check_served
@@ -122,10 +123,12 @@ class Session(AtWork):
     _left: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _again: int = 0
     _looked: int = -1
+    _size: int = 0
     _enough: bool = False
 
     def __post_init__(self) -> None:
         self.race = pruner_of(self.plan.config)[1]
+        self._size = size(self.plan.space, self.plan.settings.n_trials)
         self.spending = Spending(self.plan, self.study)
         self.places = Places(self.plan, self.study, self.gate, self.crew)
 
@@ -233,7 +236,9 @@ class Session(AtWork):
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
         if why := enough.line(self.study.user_attrs):
             self.screen.say(f"{why}; stopping=none goes on from here")
-        if self._again >= GIVE_UP_AFTER:
+        if history.tried(self._now) >= self._size < self.plan.settings.n_trials:
+            self.screen.say(f"nothing new to try: the space holds {self._size} configurations, and all were")
+        elif self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
     def _run(self, claim: Claim, describe: Callable[[str], None]) -> None:
@@ -376,19 +381,25 @@ class Session(AtWork):
         values = [means[name] for name in self.plan.objective.names]
         if len(values) > 1 and all(map(math.isfinite, values)):
             trial.set_user_attr(SO_FAR, values)
-        columns = {name: values.tolist() for name, values in progress.scores.items()}
-        body = scorebook.write_columns(self.plan.settings.folder, trial.number, ids, columns)
-        self._left[trial.number][scorebook.FILE] = body
+        self._left[trial.number][scorebook.FILE] = scorebook.write_part(
+            self.plan.settings.folder,
+            trial.number,
+            ids,
+            progress.scores,
+            progress.retrieved,
+            progress.answers,
+            whole=not self.plan.shares_folder,
+        )
 
     def _constrain(self, trial: Trial, means: Mapping[str, float]) -> None:
         for constraint in self.plan.objective.constraints:
             trial.set_constraint(constraint.text, constraint.violation(means))
 
     def _exhausted(self) -> bool:
-        """Whether there is nothing left to try: the sampler said so, now or earlier, or it only repeats itself."""
+        """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
         by = self.study.user_attrs.get(EXHAUSTED)
         said = by is not None and by == type(sampler_of(self.plan.config, 0)).__name__
-        return said or self._again >= GIVE_UP_AFTER
+        return said or self._again >= GIVE_UP_AFTER or history.tried(self._now) >= self._size
 
     def _late(self) -> bool:
         limit = self.plan.settings.timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -73,15 +73,16 @@ def top_trials(study: Trials, findings: Findings) -> Rows:
     complete = history.candidates(study) or history.ranked(study, history.finished(study, TrialState.COMPLETE))
     marks = _marks(findings, study)
     shown = complete[:TOP] + [trial for trial in complete[TOP:] if trial.number in marks]
-    return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in shown]
+    return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks, findings.targets) for trial in shown]
 
 
 def beginnings(study: Trials, findings: Findings) -> Rows:
-    """The baseline and the seeds, best first, values on the dev questions."""
+    """The baseline and the seeds, best first, values on the dev questions; those that were stopped early are last."""
     complete = history.ranked(study, history.finished(study, TrialState.COMPLETE))
-    begun = [trial for trial in complete if trial.user_attrs.get(ORIGIN) in (BASELINE, history.SEED)]
+    found = [*complete, *history.finished(study, TrialState.PRUNED)]
     marks = _marks(findings, study)
-    return ["trial", *findings.targets, "configuration", ""], [_row(trial, marks) for trial in begun]
+    begun = [trial for trial in found if trial.user_attrs.get(ORIGIN) in (BASELINE, history.SEED)]
+    return ["trial", *findings.targets, "configuration", ""], [_row(t, marks, findings.targets) for t in begun]
 
 
 def _marks(findings: Findings, study: Trials) -> dict[int, list[str]]:
@@ -95,11 +96,16 @@ def _marks(findings: Findings, study: Trials) -> dict[int, list[str]]:
     return marks
 
 
-def _row(trial: FrozenTrial, marks: Mapping[int, list[str]]) -> list[str]:
+def _row(trial: FrozenTrial, marks: Mapping[int, list[str]], targets: Sequence[str]) -> list[str]:
     words = [*marks.get(trial.number, ())]
     words += ["seed"] if trial.user_attrs.get(ORIGIN) == history.SEED else []
     words += [] if history.feasible(trial) else ["beyond a constraint"]
-    return [str(trial.number), *map(scored, trial.values), described(values_of(trial.params)), ", ".join(words)]
+    values = [scored(value) for value in trial.values or ()]
+    if trial.state == TrialState.PRUNED:
+        # What Optuna keeps of it is the mean of the questions so far, which compares with no other.
+        words.append(f"stopped after {trial.user_attrs.get('questions')} questions")
+        values = ["-"] * len(targets)
+    return [str(trial.number), *values, described(values_of(trial.params)), ", ".join(words)]
 
 
 def described(params: Mapping[str, Any]) -> str:

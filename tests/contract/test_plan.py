@@ -229,7 +229,7 @@ BAD_SPACES = {
         },
         "overlap must be from 0 to chunk_size - 1 = 49, not 60",
     ),
-    "a baseline outside": ({"retriever.rrf_k": "range(1, 5)"}, "own retriever.rrf_k=60 is not in range"),
+    "a baseline outside": ({"retriever": "choice(bm25, dense)"}, "own retriever=hybrid is not in choice"),
     "nothing": ({}, "nothing to search"),
 }
 

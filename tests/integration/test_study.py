@@ -212,8 +212,16 @@ def test_pruned_trials_never_compete(animals, tmp_path) -> None:
     for trial in pruned:
         assert trial.user_attrs["questions"] < 7
         assert "metrics" not in trial.user_attrs
+        table = json.loads((tmp_path / f"studies/animals/trials/{trial.number:04d}/per_query.json").read_text())
+        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        assert len(rows) == trial.user_attrs["questions"]
+        assert all(row["retrieved"] for row in rows)
     report = (tmp_path / "studies/animals/report.md").read_text()
     assert not any(f"| {trial.number} |" in report for trial in pruned)
+    page = (tmp_path / "studies/animals/report.html").read_text()
+    seeds = [trial for trial in pruned if trial.user_attrs["origin"] == "seed"]
+    assert seeds
+    assert page.count("seed, stopped after") == len(seeds)
 
 
 def test_wilcoxon_is_told_each_questions_score(animals, tmp_path) -> None:
@@ -242,6 +250,18 @@ def test_brute_force_tries_every_combination_once_and_stops(animals, tmp_path) -
     assert len(tried) == len(set(tried)) == 9
     start(animals, tmp_path, *words)
     assert len(study_of(tmp_path).trials) == 9
+
+
+@pytest.mark.parametrize("sampler", ["random", "rag"])
+def test_a_space_of_few_configurations_is_done_when_all_are_measured(animals, tmp_path, capsys, sampler: str) -> None:
+    space = own_space(tmp_path, {"retriever": "choice(bm25, hybrid)", "retriever.b": "choice(0.5, 0.75)"})
+    start(animals, tmp_path, f"sampler={sampler}", *space, "seeds=[]", "n_trials=9")
+    trials = study_of(tmp_path).trials
+    measured = [trial for trial in trials if "repeats" not in trial.user_attrs]
+    assert len({tuple(sorted(trial.params.items())) for trial in measured}) == len(measured) == 4
+    # After five repeats in a row one that is left is taken.
+    assert len(trials) <= 4 + 3 * 5
+    assert "the space holds 4 configurations, and all were" in capsys.readouterr().err
 
 
 def test_a_time_limit_ends_the_study_early(animals, tmp_path) -> None:
