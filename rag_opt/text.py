@@ -17,7 +17,7 @@ import regex
 
 Span = tuple[int, int]
 
-READING = 2
+READING = 3
 """The version of these rules: part of the key of whatever is cut or counted by them."""
 
 AUTO = "auto"
@@ -55,9 +55,12 @@ IGNORED = regex.compile(
 )
 TRADEMARKS = str.maketrans("™℠", "  ")
 
+PLAIN = str.maketrans("άέήίόύώΐΰёأإآٱیک", "αεηιουωϊϋеاااايك")
+"""Letters whose mark a writer may leave away (Greek capitals, ё, hamza), and Persian ones that look as Arabic do."""
+
 
 def folded(text: str, language: str = AUTO) -> str:
-    """The text as it is compared: NFKC, without case, and without marks that a writer may leave away.
+    """The text as it is compared: NFKC, without case, without marks that a writer may leave away.
 
     In Turkish I is folded to ı; where the language is not told (AUTO), i, ı, I and İ are one letter, so that capitals
     match in every language.
@@ -73,7 +76,7 @@ def _lowered(text: str, language: str) -> str:
     plain = unicodedata.normalize("NFKC", text.translate(TRADEMARKS))
     if dotless:
         plain = plain.replace("I", "ı").replace("İ", "i")
-    plain = plain.lower()
+    plain = plain.lower().translate(PLAIN)
     if language == AUTO:
         plain = plain.replace("i̇", "i").replace("ı", "i")
     shown: str = IGNORED.sub("", plain)
@@ -146,7 +149,14 @@ def units(text: str) -> list[Span]:
     In scripts without spaces they are single characters, of runs of more than LONGEST characters SHARE each.
     """
     pattern = RUN if text.isascii() else UNIT
-    return [part for found in pattern.finditer(text) for part in shares(found.span())]
+    spans = [found.span() for found in pattern.finditer(text)]
+    return (
+        spans if max(map(_length, spans), default=0) <= LONGEST else [part for each in spans for part in shares(each)]
+    )
+
+
+def _length(span: Span) -> int:
+    return span[1] - span[0]
 
 
 def shares(span: Span) -> list[Span]:

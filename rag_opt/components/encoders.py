@@ -56,6 +56,8 @@ class SentenceTransformerEncoder(Encoder):
         require(precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
         if batch_tokens is not None:
             require_whole("batch_tokens", batch_tokens)
+        for name, prompt in (("query_prompt", query_prompt), ("document_prompt", document_prompt)):
+            require(prompt is None or isinstance(prompt, str), f"{name} must be a text or null, not {prompt}")
         self.model = model
         self.revision = revision
         self.precision = precision

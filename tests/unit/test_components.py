@@ -297,6 +297,13 @@ def test_the_answer_is_the_most_telling_sentence() -> None:
     assert answers.tokens.tolist() == [5 + 13 + 3 + 3]
 
 
+def test_the_answer_is_the_most_telling_sentence_in_any_script() -> None:
+    chunks = chunked("水獭住在河边。骆驼住在沙漠里！企鹅住在南极。", "वह नदी में है। ऊँट रेगिस्तान में है।")
+    for question, answer in (("沙漠里有什么？", "骆驼住在沙漠里！"), ("रेगिस्तान?", "ऊँट रेगिस्तान में है।")):
+        found = Extractive(8).run(asked(question), ranking(chunks, [(0, 1.0), (1, 0.5)]), chunks)["answers"]
+        assert found.texts[0].startswith(answer)
+
+
 def test_nothing_retrieved_gives_an_empty_answer() -> None:
     chunks, queries = chunked("text"), asked("question?")
     nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")

@@ -75,6 +75,8 @@ def test_own_prompts_replace_those_of_the_model(tmp_path: Path) -> None:
     asked = theirs.encode_query(TEXTS, prompt="find: ", normalize_embeddings=True)
     np.testing.assert_allclose(ours.for_queries.encode(TEXTS), asked, atol=2e-6)
     assert ours.for_documents is ours
+    with pytest.raises(ValueError, match="query_prompt must be a text or null, not 3"):
+        encoder(model, query_prompt=3)
 
 
 def test_the_pipelines_embedders_use_them(tmp_path: Path) -> None:

@@ -193,6 +193,10 @@ def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
         ("الــعَرَبِيَّة", "العربية"),
         ("co\u00adoperate", "cooperate"),
         ("می\u200cخواهم", "میخواهم"),
+        ("کتابی", "كتابي"),
+        ("أحمد", "احمد"),
+        ("Αθήνα", "ΑΘΗΝΑ"),
+        ("ёлка", "елка"),
     ],
 )
 def test_spellings_of_the_same_word_are_one(one: str, other: str) -> None:
