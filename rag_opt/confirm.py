@@ -42,12 +42,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """Trials by their part in the confirmation; `recommended` is the cheapest of all that are tied with the best."""
+    """Trials by their part in the confirmation; `recommended` is the cheapest of all that are tied with the best.
+
+    `alike` counts the candidates where all of them have the very same scores; 0 elsewhere, and for one alone.
+    """
 
     best: int
     tied: tuple[int, ...]
     recommended: int
     all_tied: int
+    alike: int = 0
 
 
 def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: Ints | None = None) -> Selection:
@@ -66,7 +70,9 @@ def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: In
         if not any(np.array_equal(each.scores, other.scores, equal_nan=True) for other in chosen):
             chosen.append(each)
     others = tuple(each.number for each in chosen[2 : 2 + ties])
-    return Selection(best.number, others, recommended.number, len(level) - 1)
+    same = all(np.array_equal(best.scores, other.scores, equal_nan=True) for other in candidates)
+    alike = len(candidates) if same and len(candidates) > 1 else 0
+    return Selection(best.number, others, recommended.number, len(level) - 1, alike)
 
 
 def _level(best: Candidate, other: Candidate, sign: float, groups: Ints | None) -> bool:
@@ -112,7 +118,7 @@ class Confirmation:
 
     `best` is the trial that dev found best (-1: not kept). `baseline_kept` is False where the baseline breaks a
     constraint: it is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0:
-    not kept, as in older findings).
+    not kept, as in older findings). `alike`: as in the selection.
     """
 
     metric: str
@@ -125,6 +131,7 @@ class Confirmation:
     baseline_kept: bool = True
     best: int = -1
     asked: int = 0
+    alike: int = 0
 
     def arm(self, trial: int) -> Arm:
         """The arm of a trial."""
@@ -191,6 +198,15 @@ class Confirmation:
         told = f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}"
         best = next((other for other in self.arms if other.trial == self.best), self.arms[0])
         return told if best is arm else f"{told}, against {number(best.cost)} of the best, trial {best.trial}"
+
+    def nothing(self) -> str:
+        """What there is to say of an objective that tells no configuration from another."""
+        arm = self.chosen
+        return (
+            f"Nothing to choose by: all {self.alike} configurations have the very same {self.metric} for every "
+            f"question; trial {arm.trial} is as cheap as any ({self.cost} {number(arm.cost)}). Choose "
+            "objective.metrics that tell them apart"
+        )
 
     def stored(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
@@ -270,7 +286,7 @@ def confirmed(
     )
     count = len(paired.per_group(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
-    return replace(found, best=selection.best, asked=len(measured[0].scores))
+    return replace(found, best=selection.best, asked=len(measured[0].scores), alike=selection.alike)
 
 
 def together(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:

@@ -64,6 +64,8 @@ def recommendation(findings: Findings) -> str:
     """Which configuration, and why; "" without a confirmation."""
     if findings.confirmation is None:
         return ""
+    if findings.confirmation.alike:
+        return findings.confirmation.nothing()
     of = f" (of the front's, by {findings.targets[0]})" if findings.others else ""
     return f"Recommended: {findings.confirmation.why()}{of}"
 

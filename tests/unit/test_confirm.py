@@ -244,3 +244,16 @@ def test_what_is_measured_once_for_all_questions_has_no_interval() -> None:
     assert math.isnan(found.chosen.adjusted)
     assert not found.shown
     assert found.sentence() == "latency: -0.1000 against the baseline (one measurement for all questions: no interval)"
+
+
+@pytest.mark.parametrize(("others", "alike"), [((0.0, 0.0), 3), ((0.0, 0.1), 0), ((), 0)])
+def test_an_objective_that_tells_nothing_apart_recommends_nothing(others: tuple[float, ...], alike: int) -> None:
+    scores = np.array([0.2, 0.9, np.nan, 0.4])
+    rows = [scores, *(scores + each for each in others)]
+    candidates = [Candidate(number, row, 100.0 - number) for number, row in enumerate(rows)]
+    selection = selected(candidates, 1.0, ties=2)
+    assert selection.alike == alike
+    measured = [Measured("baseline", 0, (), 0.5, 100.0, scores), Measured("tied", 2, (), 0.5, 98.0, scores)]
+    found = confirmed("nDCG@10", 1.0, "tokens", selection, measured[: len(rows)], 0, 10)
+    if alike:
+        assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in found.nothing()
