@@ -203,6 +203,7 @@ def _commands(plan: Plan, given: Sequence[str] | None, settled: bool) -> dict[st
         commands["replay"] = replay_command([*plan.dev.base, *given])
         best = quoted([f"best={settings.folder.as_posix()}"])
         commands["ask"] = f"python -m rag_opt.ask {best} question='…'"
+        commands["export"] = f"python -m rag_opt.export {quoted([settings.folder.as_posix()])}"
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]

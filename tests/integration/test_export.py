@@ -1,0 +1,60 @@
+"""What a study recommends, as plain Haystack pipelines: loaded in another process they say what rag_opt.ask says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rag_opt import export
+from rag_opt.ask import asked
+from rag_opt.errors import ConfigError
+from rag_opt.experiments import expanded
+from rag_opt.study import run
+
+pytestmark = pytest.mark.integration
+
+QUESTION = "Where do birds fly in winter?"
+
+
+@pytest.fixture(scope="module")
+def study(animals, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    run([*animals, f"studies_dir={folder}", f"store.path={folder}/store", "tracking=none", "n_trials=3"])
+    return folder / "animals"
+
+
+@pytest.mark.parametrize("more", [["retriever=hybrid"], ["retriever=bm25", "context=assembled", "splitter=sentence"]])
+def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, more, capsys) -> None:
+    export.main([str(study), *more, "--to", str(tmp_path / "out")])
+    told = capsys.readouterr().out.strip()
+    assert told == f"ask it: python {tmp_path}/out/ask.py 'your question'"
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "out/ask.py"), QUESTION],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    asked([*expanded([f"best={study}"]), *more, f"question='{QUESTION}'", f"store.path={tmp_path}/store"])
+    assert done.stdout == capsys.readouterr().out
+    assert "birds" in done.stdout
+
+
+def test_no_secret_is_exported(study, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ANIMALS_KEY", "sk-animals-0123456789abcdef")
+    words = ["generator=openai", "llm.key=ANIMALS_KEY", "llm.base_url=http://127.0.0.1:9/v1"]
+    place = export.exported(study, words, tmp_path / "out")
+    texts = [path.read_text("utf-8") for path in sorted(place.iterdir())]
+    assert len(texts) == 4
+    assert not any("sk-animals" in text for text in texts)
+    assert "ANIMALS_KEY" in (place / "querying.yaml").read_text("utf-8")
+    assert {"components", "connections"} <= yaml.safe_load((place / "querying.yaml").read_text("utf-8")).keys()
+
+
+def test_what_is_no_finished_study_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="name the folder of a finished study"):
+        export.exported(tmp_path)
