@@ -35,6 +35,7 @@ def asked(overrides: Sequence[str]) -> str:
     from rag_opt.pipelines import built
     from rag_opt.progress import Screen
     from rag_opt.trial import loaded, store_of
+    from rag_opt.unused import unused
 
     config = composed(overrides)
     check_shape(config)
@@ -44,7 +45,9 @@ def asked(overrides: Sequence[str]) -> str:
     environment.use_threads(settings_of(config).threads)
     store = store_of(config)
     pipeline = built(overrides, store)
-    with Screen():
+    with Screen() as screen:
+        for line in unused(overrides, None, command="ask"):
+            screen.say(line)
         documents = documents_of(loaded(config))
         index = pipeline.index(documents)
     with Screen() as screen:

@@ -41,6 +41,7 @@ from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, loaded, store_of
 from rag_opt.trust import build, check_secrets, plain
+from rag_opt.unused import unused
 
 Values = dict[str, Value]
 PER_TRIAL = "per_trial"
@@ -106,6 +107,8 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     check_space(space, overrides, store)
     space, idle = stirring(space, overrides, store, objective.deciding, default_values(space, overrides))
     check_search(config, space)
+    for line in unused(overrides, objective, [f"{name}={value}" for name, value in _named(space)]):
+        say(line)
     seeds = beginnings(config, space, overrides, idle)
     dataset = loaded(config)
     metrics = measurable(objective, dataset, _has_generator(pipeline, space))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from rag_opt.terminal import complain
 from rag_opt.typed import as_typed, search_path_list
 
 USAGE_ERROR = 2
+INTERNAL = re.compile(r"(?<=[ ,])_\w+(, |$)", re.MULTILINE)
 
 
 class Refused(SystemExit):
@@ -50,7 +53,10 @@ def _run(task: Callable[[], Any]) -> None:
             settings_of(checked(words))
             if args.multirun:
                 sys.argv.append(_names_by_what_is_swept(words))
-        task()
+        if args.help:
+            _helped(task)
+        else:
+            task()
     except Refused as refused:
         sys.exit(_said(refused.error))
     except RagOptError as error:
@@ -85,6 +91,16 @@ def _no_option(option: str, line: list[str]) -> str:
         value = after[0] if after and "=" not in after[0] and not after[0].startswith("-") else "…"
     wanted = f"write {name.replace('-', '_')}={value}" if option.startswith("--") else "--help lists them"
     return f"{option}: there is no such option; {wanted}"
+
+
+def _helped(task: Callable[[], Any]) -> None:
+    """Hydra's help without the files that only other files name, such as _with_web."""
+    told = io.StringIO()
+    try:
+        with redirect_stdout(told):
+            task()
+    finally:
+        print(INTERNAL.sub("", told.getvalue()), end="")
 
 
 def searched(folders: Iterable[str]) -> str:

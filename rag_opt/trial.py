@@ -30,6 +30,7 @@ from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import GIGABYTE, Store
 from rag_opt.terminal import console
 from rag_opt.trust import build, plain
+from rag_opt.unused import unused
 
 SPLITS = ("dev", "test")
 
@@ -103,6 +104,8 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     environment.use_threads(settings.threads)
     pipeline = built(overrides, store)
     with Screen():
+        for line in unused(overrides, objective, command="trial"):
+            say(line)
         dataset = loaded(config)
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]

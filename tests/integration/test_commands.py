@@ -11,6 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from tests.conftest import ROOT
 from tests.integration.commands import command, finished, killed, trials
 
 pytestmark = pytest.mark.integration
@@ -173,6 +174,13 @@ def test_help_and_configuration_are_shown_without_a_heavy_import(tmp_path, words
     for heavy in ("torch", "haystack", "optuna", "mlflow", "numpy", "transformers"):
         assert f"| {heavy}\n" not in shown.stderr.replace("  ", "")
     assert not list(tmp_path.iterdir())
+    if words == ["--help"]:
+        started = {path.stem for path in (ROOT / "rag_opt").glob("*.py") if '"__main__"' in path.read_text("utf-8")}
+        # These two are started by others.
+        for command in started - {"worker", "mlflow_server"}:
+            assert f"python -m rag_opt.{command} " in shown.stdout
+        assert "_with_web" not in shown.stdout
+        assert "retriever: bm25, bm25_web," in shown.stdout
 
 
 def test_ones_own_configuration_folder_is_used_by_study_and_replay(tmp_path, animals) -> None:

@@ -1,0 +1,78 @@
+"""Settings that are typed and do nothing: no stage, no metric and no command of this kind reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from omegaconf import OmegaConf
+
+from rag_opt.config import STAGES, composed, parse
+from rag_opt.hiding import hide
+from rag_opt.metrics.catalogue import JUDGE
+from rag_opt.objective import Objective
+from rag_opt.trust import plain
+
+READERS = {
+    "llm": "asks a language model (such as generator=openai, query=rewrite, reranker=llm_listwise)",
+    "price": "asks a language model, so nothing is paid",
+    "budget.usd": "asks a language model, so nothing is paid",
+    "budget.tokens": "asks a language model, so nothing is paid",
+    "web": "asks the web (such as retriever=hybrid_web)",
+}
+"""What a part of the configuration is for."""
+
+OTHER_COMMANDS = {
+    "question": {"ask"},
+    "split": {"trial"},
+    "n_trials": {"study"},
+    "n_workers": {"study"},
+    "sampler": {"study"},
+    "pruner": {"study"},
+}
+"""Keys that only these commands read; a command that a study prints leaves them out."""
+
+
+def unused(
+    overrides: Sequence[str], objective: Objective | None, searched: Iterable[str] = (), command: str = "study"
+) -> list[str]:
+    """A line for each typed setting that does nothing; `searched` are the choices of the space, such as generator=x.
+
+    `objective` is None where nothing is measured.
+    """
+    asked = _asked(overrides, objective, searched)
+    lines = []
+    for override in parse(overrides):
+        key, word = override.key_or_group, hide(override.input_line or "")
+        readers = next((READERS[part] for part in READERS if key == part or key.startswith(f"{part}.")), None)
+        if key.partition(".")[0] == "judge" and "judge" not in asked:
+            lines.append(f"{word} does nothing here: no metric is a judge's (such as judge.correctness)")
+        elif readers is not None and not asked & _sections(key):
+            lines.append(f"{word} does nothing here: no stage and no metric {readers}")
+        elif command not in (others := OTHER_COMMANDS.get(key.partition(".")[0], {command})):
+            lines.append(f"{word} does nothing here: it is for rag_opt.{min(others)}")
+    return lines
+
+
+def _sections(key: str) -> set[str]:
+    return {"web"} if key.startswith("web") else {"llm", "judge"}
+
+
+def _asked(overrides: Sequence[str], objective: Objective | None, searched: Iterable[str]) -> set[str]:
+    """Of llm, web and judge those that some stage or metric reads."""
+    text = "".join(_written(overrides, searched))
+    found = {section for section in ("llm", "web") if f"${{{section}" in text}
+    if objective is not None:
+        metrics = {metric.name for metric in (*objective.metrics, *objective.deciding, objective.cost)}
+        found |= {"judge"} if any(name.startswith(JUDGE) for name in metrics) else set()
+        # Evaluators and scorers of other libraries may ask whom they like.
+        found |= {"llm"} if plain(composed(overrides).objective).get("own") else set()
+    return found
+
+
+def _written(overrides: Sequence[str], searched: Iterable[str]) -> Iterator[str]:
+    """The stages' configuration as it is written, interpolations and all, of this one and of each choice."""
+    config = composed(overrides)
+    yield from (str(OmegaConf.to_container(config[stage], resolve=False)) for stage in STAGES)
+    for choice in searched:
+        if (stage := choice.partition("=")[0]) in STAGES:
+            yield str(OmegaConf.to_container(composed([*overrides, choice])[stage], resolve=False))
