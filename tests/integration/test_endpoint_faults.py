@@ -28,11 +28,14 @@ ENDS = 60.0
 """Seconds within which a study must be over, whatever its model does."""
 
 CANARY = "canary-7f3a91c2-value"
+READ = "objective.metrics=[context.nDCG@10]"
+"""What top_k, the only parameter that is searched here, makes a difference to."""
+
 STAGES = {
     "generator": ["generator=openai", "objective.metrics=[F1]"],
-    "hyde": ["query=hyde"],
-    "multi_query": ["query=multi_query"],
-    "rewrite": ["query=rewrite"],
+    "hyde": ["query=hyde", READ],
+    "multi_query": ["query=multi_query", READ],
+    "rewrite": ["query=rewrite", READ],
     "listwise": ["reranker=llm_listwise"],
     "pointwise": ["reranker=llm_pointwise", "reranker.keep=2", "retriever.depth=3"],
     "judge": ["objective.metrics=[judge.correctness]"],
