@@ -95,7 +95,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
     with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
-        _resumed(plan, study, gate, screen)
+        _resumed(plan, study, gate, screen, shared=shared)
         recovered(plan, study)
         with environment.no_collection(), gate.alone(MIRROR):
             tracker = _tracker(plan, study, gate)
@@ -125,10 +125,9 @@ def _written(plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> None:
-    """Say what is there already, and what the rest will cost."""
+def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, *, shared: bool) -> None:
+    """Say what is there already and what the rest will cost; raises ComponentError for what it can't use."""
     from rag_opt import failures
-    from rag_opt.forecast import forecast
     from rag_opt.gate import Life
     from rag_opt.places import running
     from rag_opt.processes import worker_of
@@ -144,8 +143,27 @@ def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen) -> Non
         others = f"; {len(alive)} under way in other processes" if alive else ""
         screen.say(f"resumed: {places_taken(now)} of {settings.n_trials} trials are done{repeated}{again}{others}")
     if places_taken(now) < settings.n_trials:
-        for line in forecast(plan, study).lines(settings.budget_tokens, settings.budget_usd):
-            screen.say(line)
+        _ready(plan, study, screen, shared=shared)
+
+
+def _ready(plan: Plan, study: optuna.Study, screen: Screen, *, shared: bool) -> None:
+    """Say what the rest will cost; raises ComponentError for what is named and can't be used."""
+    from rag_opt import preflight
+    from rag_opt.forecast import forecast
+    from rag_opt.store import Store
+
+    settings = plan.settings
+    # Who only has workers measure needs no model in memory.
+    store = Store(plan.dev.store.root) if shared else plan.dev.store
+    store.purse = plan.dev.store.purse
+    if settings.preflight:
+        preflight.check(plan, store, services=False)
+    told = forecast(plan, study)
+    for line in told.lines(settings.budget_tokens, settings.budget_usd):
+        screen.say(line)
+    # What has all its replies asks for nothing.
+    if settings.preflight and (told.paid.calls or not told.stages):
+        preflight.check(plan, store, services=True)
 
 
 def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:

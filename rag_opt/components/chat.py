@@ -14,6 +14,7 @@ from rag_opt.components.ranking import say_once
 from rag_opt.components.request import (
     TOKENS_A_WORD,
     Request,
+    Sampling,
     cut_short,
     tokens_of,
     told_short,
@@ -42,6 +43,10 @@ NUMBERS = re.compile(r"\d[\d.,]*")
 
 LONG = 100_000
 """Characters of a prompt that are said where nothing is known of how much the model reads."""
+
+
+PROOF, LEAST = "preflight", 16
+"""The stage that a call is paid under which only shows that a model answers, and the tokens that it may write."""
 
 
 class CallError(Exception):
@@ -203,6 +208,13 @@ class Chat(Part):
     def gives(self) -> None:
         """Take note that a reply could be read."""
         self._unread = 0
+
+    def prove(self, model: str) -> None:
+        """Ask the least there is, and pay for it; raises CallError, ComponentError, or BudgetSpentError."""
+        if self.store.purse is not None:
+            self.store.purse.check()
+        request = Request(model, (("user", "Say yes."),), Sampling(max_tokens=LEAST))
+        self._pay(request, PROOF, self.called(request))
 
     def _pay(self, request: Request, stage: str, reply: Reply) -> None:
         if self.store.purse is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_opt.components.encoder import Encoder, unit
+from rag_opt.components.hub import kept_only
 from rag_opt.components.minilm import HUB_ID, minilm_folder
 from rag_opt.components.pace import device, encoded, fast_batch, fast_precision, token_vectors
 from rag_opt.components.stage import require, require_whole
@@ -145,15 +146,22 @@ class SentenceTransformerEncoder(Encoder):
 
     def loaded(self) -> Any:
         """The sentence-transformers model in its precision; raises ComponentError when it can't be loaded."""
+        source = self._source()
+        kept = kept_only("embedder", source, self.revision)
         with no_collection():
             import torch
             from sentence_transformers import SentenceTransformer
 
             quiet_transformers()
-        source = self._source()
         try:
             kwargs = {"dtype": getattr(torch, self.dtype)}
-            return SentenceTransformer(source, revision=self.revision, trust_remote_code=False, model_kwargs=kwargs)
+            return SentenceTransformer(
+                source,
+                revision=self.revision,
+                trust_remote_code=False,
+                model_kwargs=kwargs,
+                local_files_only=kept,
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ComponentError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from rag_opt import __version__
 from rag_opt.components.chat import CallError, Chat, check_room
+from rag_opt.components.hub import kept_only
 from rag_opt.components.pace import device
 from rag_opt.components.request import Messages, Request, without_system
 from rag_opt.components.stage import require
@@ -86,15 +87,16 @@ class LocalChat(Chat):
             )
 
     def _loaded(self, name: str) -> tuple[Any, Any]:
+        where: Any = {"revision": self.revision, "local_files_only": kept_only("llm", name, self.revision)}
         with no_collection():
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             quiet_transformers()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(name, **where)
             model = AutoModelForCausalLM.from_pretrained(
-                name, revision=self.revision, dtype=getattr(torch, self.dtype), trust_remote_code=False
+                name, dtype=getattr(torch, self.dtype), trust_remote_code=False, **where
             )
         except Exception as error:
             # Damaged weights and tokenizers raise errors of their libraries' own.

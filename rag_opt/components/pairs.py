@@ -10,6 +10,7 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.encoders import ENDLESS, SentenceTransformerEncoder
+from rag_opt.components.hub import kept_only
 from rag_opt.components.pace import device
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.shelf import scored
@@ -188,12 +189,13 @@ class CrossEncoder(PairScorer):
 
     def loaded(self) -> Any:
         """The model; raises ComponentError when it can't be loaded."""
+        kept = kept_only("reranker", self.model, self.revision)
         with no_collection():
             from sentence_transformers import CrossEncoder as Loaded
 
             quiet_transformers()
         try:
-            return Loaded(self.model, revision=self.revision, trust_remote_code=False)
+            return Loaded(self.model, revision=self.revision, trust_remote_code=False, local_files_only=kept)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ComponentError(

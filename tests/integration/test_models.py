@@ -293,7 +293,9 @@ def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
     file = f"model: {broken}\nscorer: {{_target_: rag_opt.components.pairs.CrossEncoder, model: '{broken}'}}\n"
     file += "components:\n  cross: {_target_: rag_opt.components.pairs.PairReranker, scorer: '${reranker.scorer}'}\n"
     (tmp_path / "conf" / "reranker" / "broken.yaml").write_text(f"# A folder without a model.\n{file}")
-    run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])
+    with pytest.raises(RagOptError, match=r"before trial 0 this can't be used:\n  reranker=broken: "):
+        run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])
+    run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given, "preflight=false"])
     trials = trials_of(tmp_path)
     states = {trial.params["reranker"]: trial.state.name for trial in trials}
     assert states == {"none": "COMPLETE", "broken": "FAIL"}

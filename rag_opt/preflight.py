@@ -1,0 +1,145 @@
+"""What a configuration and its space name, used once before the first trial: models loaded, services asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rag_opt.components.chat import Chat
+from rag_opt.components.encoders import Encoder, Hashing, MiniLM, Static
+from rag_opt.components.pairs import BETWEEN, MaxSim, PairScorer
+from rag_opt.components.stage import Stage, parameter_names
+from rag_opt.config import choices, stages
+from rag_opt.errors import ComponentError
+from rag_opt.keys import key_of
+from rag_opt.metrics.catalogue import JUDGE
+from rag_opt.pipelines import built
+from rag_opt.plan import Plan
+from rag_opt.progress import track
+from rag_opt.replies import BudgetSpentError
+from rag_opt.search_space import words
+from rag_opt.store import Store
+from rag_opt.trust import build, plain
+
+PROVEN = (MiniLM, Static, Hashing, MaxSim)
+"""What comes with this program, or is made of what does."""
+
+ADVICE = "mend it, or leave it out of the search space; preflight=false finds out in the trials"
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that a configuration uses: by what it is known, where it is named, and how it is used once."""
+
+    key: str
+    named: str
+    once: Callable[[], object]
+    service: bool
+
+
+def check(plan: Plan, store: Store, *, services: bool) -> None:
+    """Use each model, or each service, that the configuration or its space names once; raises ComponentError.
+
+    What has been loaded stays in the store's memory. A service is asked the least there is, which is paid for; a budget
+    that is spent spares it.
+    """
+    uses = {use.key: use for use in _uses(plan, store) if use.service == services}
+    wrong = []
+    with track("preflight: services asked" if services else "preflight: models loaded", len(uses)) as advance:
+        for use in uses.values():
+            try:
+                use.once()
+            except BudgetSpentError:
+                return
+            except Exception as error:
+                # A model's files, a library or a server may fail in any way.
+                wrong.append((use.named, error))
+            advance(1)
+    if wrong:
+        lines = [f"  {named}: {_said(error)}" for named, error in wrong]
+        raise ComponentError("\n".join(["before trial 0 this can't be used:", *lines, f"  {ADVICE}"])) from wrong[0][1]
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())[:400]
+    return text if isinstance(error, ComponentError) else f"{type(error).__name__}: {text}"
+
+
+def _uses(plan: Plan, store: Store) -> Iterator[Use]:
+    seen, needed = set[str](), _needed(plan, store)
+    for given in _corners(plan):
+        overrides = [*plan.dev.base, *given]
+        for stage, node in stages(overrides).items():
+            for node_of_component in node["components"].values() if stage in needed else ():
+                # An interpolation is resolved here, so equal nodes make equal components.
+                key = key_of(stage, node_of_component)
+                if key not in seen:
+                    seen.add(key)
+                    component = build(node_of_component, plain(plan.config.trusted_modules))
+                    yield from _used(component, _named(stage, overrides, given), store)
+    yield from _judge(plan, store)
+
+
+def _corners(plan: Plan) -> Iterator[list[str]]:
+    """The words of the configuration itself and of few others that together show every choice."""
+    yield []
+    yield from (words(values) for values in plan.space.corners())
+
+
+def _needed(plan: Plan, store: Store) -> set[str]:
+    """The stages of which any configuration takes something: with BM25 alone nothing is embedded."""
+    found = set[str]()
+    for given in _corners(plan):
+        overrides = [*plan.dev.base, *given]
+        parts = {part.name for part in built(overrides, store).parts}
+        found |= {stage for stage, node in stages(overrides).items() if parts & set(node["components"])}
+    return found
+
+
+def _named(stage: str, overrides: Sequence[str], given: Sequence[str]) -> str:
+    """Where a component is named: its group's choice, and what the space sets in that group."""
+    own = [word for word in given if word.startswith(f"{stage}.") and word.partition("=")[0].endswith("model")]
+    return " ".join([f"{stage}={choices(overrides)[stage]}", *own])
+
+
+def _parts(component: Any) -> Iterator[Any]:
+    """The objects that a component of ours is made of, nested ones too."""
+    for name in parameter_names(type(component)) if isinstance(component, Stage) else ():
+        part = getattr(component, name)
+        if isinstance(part, Stage) or hasattr(part, "found"):
+            yield part
+            yield from _parts(part)
+
+
+def _used(component: Any, named: str, store: Store) -> Iterator[Use]:
+    """How the parts of a component are used once, those that can be and have not been.
+
+    An encoder whose vectors the store has is proven.
+    """
+    if isinstance(component, Stage):
+        component.use(store)
+    for part in _parts(component):
+        if isinstance(part, PROVEN) or (isinstance(part, Encoder) and store.keeps("vectors", part.fingerprint)):
+            continue
+        if isinstance(part, Encoder):
+            yield Use(part.fingerprint, named, partial(part.encode, ["What is this?"]), service=False)
+        elif isinstance(part, PairScorer):
+            pair = f"What is it?{BETWEEN}It is this."
+            yield Use(part.fingerprint, named, partial(part.encode, [pair]), service=False)
+        elif isinstance(part, Chat):
+            model = str(getattr(component, "model", ""))
+            yield Use(key_of(part.fingerprint, model), f"{named}, {model}", partial(part.prove, model), service=True)
+        elif hasattr(part, "found"):
+            key = key_of("search", getattr(part, "fingerprint", repr(part)))
+            yield Use(key, f"{named}, web.service", partial(part.found, "What is this?", 1), service=True)
+
+
+def _judge(plan: Plan, store: Store) -> Iterator[Use]:
+    """The judge, where an objective or a report wants one."""
+    if any(metric.name.startswith(JUDGE) for metric in plan.dev.metrics):
+        node = plain(plan.config.judge)
+        chat, model = build(node["chat"], plain(plan.config.trusted_modules)), str(node["model"])
+        chat.use(store)
+        yield Use(key_of(chat.fingerprint, model), f"judge.model={model}", partial(chat.prove, model), service=True)

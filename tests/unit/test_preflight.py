@@ -1,0 +1,132 @@
+"""What a study names is used once before trial 0; what can't be used is said in one message."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag_opt import preflight
+from rag_opt.components import hub
+from rag_opt.errors import ComponentError
+from rag_opt.plan import planned
+from rag_opt.replies import Purse
+from tests.conftest import own_space
+from tests.services import counts, fault, reset
+
+
+def words(animals: list[str], folder: Path, *more: str) -> list[str]:
+    return [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", *more]
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without the hub, where a name is not even found."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def refused(plan: Any, *, services: bool = False) -> str:
+    with pytest.raises(ComponentError) as caught:
+        preflight.check(plan, plan.dev.store, services=services)
+    return str(caught.value)
+
+
+def test_a_model_of_the_hub_that_can_not_be_had_is_said_within_seconds(animals, tmp_path: Path, no_hub: None) -> None:
+    plan = planned(words(animals, tmp_path, "embedder=hub", "embedder.encoder.precision=float32"))
+    start = time.monotonic()
+    told = refused(plan)
+    assert time.monotonic() - start < 30, "the hub's client tries for a minute and a half"
+    assert "embedder=hub: embedder: model 'sentence-transformers/all-mpnet-base-v2'" in told
+    assert "the hub can't be reached" in told
+    assert "leave it out of the search space" in told
+
+
+def test_every_choice_that_can_not_be_used_is_in_one_message(animals, tmp_path: Path, no_hub: None) -> None:
+    """A model that is no default, a folder that is none, a cross-encoder: wherever the space names them."""
+    rows = {
+        "retriever": "choice(bm25, hybrid)",
+        "embedder": "choice(minilm, hub)",
+        "embedder.encoder.model": {"values": "choice(/nope, some/model)", "when": {"embedder": "hub"}},
+        "reranker": "choice(none, cross_encoder)",
+    }
+    given = [word for word in words(animals, tmp_path) if word not in ("embedder=hashing", "search_space=retrieval")]
+    told = refused(planned([*given, *own_space(tmp_path, rows), "embedder.encoder.precision=float32"]))
+    assert "embedder=hub embedder.encoder.model=/nope: embedder: model '/nope': there is no such folder" in told
+    assert "embedder=hub embedder.encoder.model=some/model: " in told
+    assert "reranker=cross_encoder: reranker: model 'cross-encoder/ms-marco-MiniLM-L6-v2'" in told
+    assert "minilm" not in told
+    assert len(told.splitlines()) == 5
+
+
+def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hub: None) -> None:
+    plan = planned(words(animals, tmp_path, "embedder=hub", "embedder.encoder.precision=float32", "retriever=bm25"))
+    preflight.check(plan, plan.dev.store, services=False)
+
+
+def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Path, monkeypatch) -> None:
+    from rag_opt.components.encoders import MiniLM
+
+    monkeypatch.setattr(MiniLM, "loaded", lambda _: pytest.fail("it was loaded"))
+    given = [word for word in words(animals, tmp_path) if word != "embedder=hashing"]
+    plan = planned([*given, "embedder=minilm", "embedder.encoder.precision=float32", "reranker=maxsim"])
+    preflight.check(plan, plan.dev.store, services=True)
+    preflight.check(plan, plan.dev.store, services=False)
+
+
+def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_models, monkeypatch) -> None:
+    from rag_opt.components.pairs import CrossEncoder
+
+    loads, real = [], CrossEncoder.loaded
+    monkeypatch.setattr(CrossEncoder, "loaded", lambda self: loads.append(1) or real(self))
+    model = f"reranker.model={tiny_models['tiny_cross_encoder']}"
+    plan = planned(words(animals, tmp_path, "reranker=cross_encoder", model, "retriever=bm25"))
+    preflight.check(plan, plan.dev.store, services=False)
+    plan.dev.measured(())
+    assert loads == [1]
+
+
+def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint, tmp_path: Path) -> None:
+    """The generator, the query and the judge share a model: one call."""
+    reset(endpoint)
+    more = ["generator=openai", "query=rewrite", "objective.metrics=[judge.correctness]", "objective.report=[]"]
+    plan = planned(words(animals, tmp_path, *services, *more))
+    preflight.check(plan, plan.dev.store, services=True)
+    assert counts(endpoint)["chat"] == 1
+    paid = plan.dev.store.replies.paid(plan.dev.store.purse.study)
+    assert (paid.calls, paid.tokens > 0) == (1, True)
+    plan.dev.store.purse = Purse(plan.dev.store.purse.study, plan.dev.store, tokens=1)
+    preflight.check(plan, plan.dev.store, services=True)
+    assert counts(endpoint)["chat"] == 1, "a budget that is spent spares it"
+
+
+@pytest.mark.parametrize(("name", "said"), [("unauthorized", "HTTP 401"), ("not_found", "HTTP 404"), ("reset", "")])
+def test_an_endpoint_that_refuses_is_said(animals, services, endpoint, tmp_path: Path, name: str, said: str) -> None:
+    plan = planned(words(animals, tmp_path, *services, "llm.tries=1", "generator=openai"))
+    fault(endpoint, name)
+    told = refused(plan, services=True)
+    fault(endpoint, "none")
+    assert "generator=openai, gpt-4o-mini: " in told
+    assert said in told
+
+
+def test_the_webs_service_is_asked(animals, tmp_path: Path) -> None:
+    plan = planned(words(animals, tmp_path, "retriever=bm25_web", "web.url=http://127.0.0.1:9/search"))
+    assert "retriever=bm25_web, web.service: " in refused(plan, services=True)
+
+
+@pytest.mark.parametrize("model", ["/nope", "./nope", "~/nope", "a/b/c"])
+def test_a_folder_that_is_not_there_is_no_model_of_the_hub(model: str) -> None:
+    with pytest.raises(ComponentError, match=re.escape(f"embedder: model '{model}': there is no such folder")):
+        hub.kept_only("embedder", model)
+
+
+def test_a_model_that_is_kept_needs_no_hub(no_hub: None, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub, "_kept", lambda *_: True)
+    assert hub.kept_only("embedder", "some/model") is True
+    assert hub.kept_only("embedder", str(tmp_path)) is False
