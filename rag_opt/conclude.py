@@ -24,6 +24,7 @@ from rag_opt.progress import say
 from rag_opt.records import Dataset, Evaluation
 from rag_opt.search_space import words
 from rag_opt.session import measured_config, replay_command
+from rag_opt.spending import enlarged
 from rag_opt.storage import INTERRUPTED, Moment, Trials
 from rag_opt.trust import plain
 
@@ -44,6 +45,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
     plan.test.store.notes.clear()
     now = Moment(study)
+    budget = enlarged(plan, now)
     found, evaluations = confirmations(plan, study, now)
     confirmation = found[0] if found else None
     front = history.front_of(now)
@@ -70,7 +72,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         stages={name_of(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
         looks=_looks(study, len(trials)),
         losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, given if front else None, bool(enough.line(now.user_attrs))),
+        commands=_commands(plan, given if front else None, bool(enough.line(now.user_attrs)), budget),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
         reason=_reason(trials),
         mermaid=plan.dev.pipeline(given).mermaid(),
@@ -195,9 +197,10 @@ def _without_password(word: str) -> str:
     return hide(word)
 
 
-def _commands(plan: Plan, given: Sequence[str] | None, settled: bool) -> dict[str, str]:
+def _commands(plan: Plan, given: Sequence[str] | None, settled: bool, budget: Mapping[str, float]) -> dict[str, str]:
     node, settings = plain(plan.config.tracking), plan.settings
-    longer = typed(plan, "n_trials", *(("stopping", "stopping.after", "stopping.share") if settled else ()))
+    early = ("stopping", "stopping.after", "stopping.share") if settled else ()
+    longer = typed(plan, "n_trials", *early, *budget)
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])
@@ -208,8 +211,9 @@ def _commands(plan: Plan, given: Sequence[str] | None, settled: bool) -> dict[st
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
     # One that ended early has trials left, and would end at once again.
-    total = settings.n_trials if settled else 2 * settings.n_trials
+    total = settings.n_trials if settled or budget else 2 * settings.n_trials
     longer += [f"n_trials={total}", *(["stopping=none"] if settled else [])]
+    longer += [f"{key}={limit:.10g}" for key, limit in budget.items()]
     commands["continue"] = f"python -m rag_opt.study {quoted(longer)}"
     commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
     commands["dashboard"] = f"python -m rag_opt.dashboard {quoted([settings.folder.as_posix()])}"

@@ -201,17 +201,30 @@ def counts_of(study: Trials) -> dict[str, int]:
 def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
     """What confirming may cost at most, as the complete trials' means say: best, recommended, tied ones, baseline.
 
-    Of `dev` and `test` questions; nothing before a trial is complete.
+    Of `dev` and `test` questions; nothing before a trial is complete. Of each stage's calls such a share counts as
+    that trial had to pay for which paid for most: what other studies have asked already costs nothing.
     """
     complete = finished(study, TrialState.COMPLETE)
     if not complete:
         return Spent()
     share = min(len(complete), 3 + ties) * test / (dev * len(complete))
-    stages = [stage for trial in complete for stage in trial.user_attrs.get("usage", {}).values()]
-    tokens = sum(stage["tokens_in"] + stage["tokens_out"] for stage in stages)
-    dollars = sum(stage["usd"] for stage in stages if not math.isnan(stage["usd"]))
+    new = _most_paid(complete)
+    stages = [(new[name], spent) for trial in complete for name, spent in trial.user_attrs.get("usage", {}).items()]
+    calls = sum(part * spent["calls"] for part, spent in stages)
+    tokens = sum(part * (spent["tokens_in"] + spent["tokens_out"]) for part, spent in stages)
+    dollars = sum(part * spent["usd"] for part, spent in stages if not math.isnan(spent["usd"]))
     seconds = sum(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
-    return Spent(share * sum(stage["calls"] for stage in stages), share * tokens, share * dollars, share * seconds)
+    return Spent(share * calls, share * tokens, share * dollars, share * seconds)
+
+
+def _most_paid(complete: Sequence[FrozenTrial]) -> dict[str, float]:
+    """By stage the greatest share of a trial's calls that had to be paid for; 1 where that was not noted."""
+    found: dict[str, float] = {}
+    for trial in complete:
+        for stage, spent in trial.user_attrs.get("usage", {}).items():
+            paid = trial.user_attrs.get("paid", {stage: spent["calls"]}).get(stage, 0)
+            found[stage] = max(found.get(stage, 0.0), min(1.0, paid / spent["calls"]) if spent["calls"] else 0.0)
+    return found
 
 
 def paid_share(study: Trials) -> dict[str, float]:

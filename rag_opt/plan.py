@@ -30,7 +30,7 @@ from rag_opt.metrics.catalogue import RANKS
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
-from rag_opt.racing import Race
+from rag_opt.racing import Race, idle_line
 from rag_opt.records import Dataset
 from rag_opt.replies import Purse
 from rag_opt.samplers import RagSampler
@@ -165,6 +165,8 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
     for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
         if not isinstance(found, kind):
             raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
+    if line := idle_line(pruner, plain(config.objective.metrics)):
+        say(line)
     if isinstance(sampler, RagSampler):
         _check_earlier(config, sampler)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]

@@ -54,6 +54,17 @@ class Race:
         return bool(ahead.mean() + radius(ahead, alpha) < 0)
 
 
+def idle_line(pruner: object, names: Sequence[str]) -> str:
+    """What to say of a pruner that can stop no trial; "" where it can, or is meant to stop none.
+
+    A trial of several objectives has no single value that Optuna's pruners could compare.
+    """
+    kind = type(pruner).__name__
+    if len(names) < 2 or kind == "NopPruner":
+        return ""
+    return f"pruner: {kind} stops no trial of several objectives ({', '.join(names)}); pruner=race does"
+
+
 def radius(values: Scores, alpha: float) -> float:
     """How far the true mean may lie above the values', at every look at once.
 

@@ -89,3 +89,23 @@ class Spending:
         whole = now.tokens + left * pace + self.purse.reserve.tokens
         more = f", about {float(f'{whole:.2g}'):,.0f} in all"
         return f"{told}{more}" + (f" (${now.usd / now.tokens * whole:.2g})" if now.usd else "")
+
+
+def enlarged(plan: Plan, now: Trials) -> dict[str, float]:
+    """By key the budget with which a search that its budget has ended goes on: twice what is needed by now.
+
+    {} where no budget has ended it.
+    """
+    purse, settings = plan.dev.store.purse, plan.settings
+    if purse is None or not purse.empty:
+        return {}
+    paid = purse.store.replies.paid(purse.study) if plan.dev.store.asked else Spent()
+    minutes = None if settings.budget_seconds is None else settings.budget_seconds / 60
+    needed = {
+        "budget.tokens": (settings.budget_tokens, paid.tokens + purse.elsewhere.tokens + purse.reserve.tokens),
+        "budget.usd": (settings.budget_usd, paid.usd + purse.elsewhere.usd + purse.reserve.usd),
+        "budget.minutes": (minutes, (history.seconds_of(now) + purse.reserve.seconds) / 60),
+    }
+    reached = {key: (limit, used) for key, (limit, used) in needed.items() if limit is not None}
+    ended = {key: max(pair) for key, pair in reached.items() if purse.empty.startswith(key)}
+    return {key: float(f"{2 * most:.2g}") for key, most in ended.items()}

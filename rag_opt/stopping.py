@@ -95,4 +95,11 @@ def asked() -> KeyboardInterrupt | None:
     return None
 
 
+def check_ending() -> None:
+    """Raise KeyboardInterrupt where the study is to end now: for work in other threads, which no signal reaches."""
+    for stopping in _open:
+        if stopping.raised is not None:
+            raise type(stopping.raised)
+
+
 _open: list[Stopping] = []

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import asdict, replace
 from typing import Any, Self, TypeVar
 
+from rag_opt import stopping
 from rag_opt.components.ranking import say_once
 from rag_opt.components.request import (
     TOKENS_A_WORD,
@@ -150,6 +151,7 @@ class Chat(Part):
             raise ComponentError(self._given_up) from self._why
         if self.store.purse is not None:
             self.store.purse.check()
+        stopping.check_ending()
         try:
             self._check_size(request, stage)
             reply = self.called(request) if show is None else self._shown(request, show)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from rag_opt import __version__
+from rag_opt import __version__, stopping
 from rag_opt.components.chat import CallError, Chat, check_room
 from rag_opt.components.hub import kept_only
 from rag_opt.components.pace import device
@@ -56,6 +56,7 @@ class LocalChat(Chat):
 
     def called(self, request: Request) -> Reply:
         import torch
+        from transformers import StoppingCriteriaList
 
         key = key_of(self.identity(request.model), self.revision, self.dtype)
         with TURN:
@@ -71,8 +72,14 @@ class LocalChat(Chat):
             self._check_fits(length + request.sampling.max_tokens + self.thinking, model)
             read = read.to(model.device)
             torch.manual_seed(request.sampling.seed + request.attempt)
+            stopping.check_ending()
             with torch.inference_mode():
-                found = model.generate(**read, **_options(request, self.thinking), pad_token_id=tokenizer.pad_token_id)
+                found = model.generate(
+                    **read,
+                    **_options(request, self.thinking),
+                    pad_token_id=tokenizer.pad_token_id,
+                    stopping_criteria=StoppingCriteriaList([_unless_ending]),
+                )
         written = found[0, length:]
         text = tokenizer.decode(written, skip_special_tokens=True).strip()
         return Reply(text, length, len(written), time.perf_counter() - start)
@@ -127,6 +134,12 @@ def _templated(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> 
         if (merged := without_system(messages)) == messages:
             raise
         return tokens(merged)
+
+
+def _unless_ending(*_: Any, **__: Any) -> bool:
+    """Asked after each token whether the text is to end there: never, but the study may be."""
+    stopping.check_ending()
+    return False
 
 
 def _options(request: Request, thinking: int) -> dict[str, Any]:

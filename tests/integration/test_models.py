@@ -21,7 +21,7 @@ from rag_opt.plan import planned
 from rag_opt.storage import INTERRUPTED
 from rag_opt.study import run
 from tests.conftest import DATA, write_jsonl
-from tests.services import counts, reset, served
+from tests.services import counts, fault, reset, served
 
 pytestmark = pytest.mark.integration
 DOCS = ["embedder=hashing", "splitter.chunk_size=50", "dataset.num_queries=60", "tracking=none", "pruner=none"]
@@ -126,8 +126,27 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     assert 0 < len(measured) < 30
     assert all(trial.state.name == "COMPLETE" for trial in measured)
     assert said(tmp_path)["confirmation"] is not None, "what the confirmation needs was kept"
+    (greater,) = re.findall(rf"budget\.{budget}=(\S+)", said(tmp_path)["commands"]["continue"])
+    assert float(greater) > paid[budget]
+    assert "n_trials=30" in said(tmp_path)["commands"]["continue"]
     run([*(word for word in given if not word.startswith("budget")), f"n_trials={len(measured) + 1}"])
     assert sum(INTERRUPTED not in trial.user_attrs for trial in trials_of(tmp_path)) == len(measured) + 1
+
+
+def test_what_the_store_has_costs_nothing_and_ends_no_study(
+    tmp_path: Path, services: list[str], endpoint: str, monkeypatch
+) -> None:
+    """A second study of the same configurations, its server away, with a budget that the first one spent many times."""
+    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
+    run(given)
+    assert said(tmp_path)["paid"]["tokens"] > 3000
+    fault(endpoint, "unauthorized")
+    outcome = run([*(word for word in given if not word.startswith("name=")), "name=second", "budget.tokens=3000"])
+    fault(endpoint, "none")
+    assert outcome.findings.trials == 4
+    assert outcome.findings.paid["calls"] == 0
+    assert outcome.findings.confirmation is not None
 
 
 def test_a_budget_of_minutes_stops_the_search(tmp_path: Path, services: list[str]) -> None:

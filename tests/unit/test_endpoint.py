@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rag_opt import stopping
 from rag_opt.components.chat import CallError
 from rag_opt.components.endpoint import OpenAIChat, check_key, check_prices
 from rag_opt.components.hosts import is_loopback, proxy_of
@@ -23,6 +24,7 @@ from rag_opt.components.local import LocalChat
 from rag_opt.components.request import Request, Sampling
 from rag_opt.errors import ComponentError
 from rag_opt.replies import Reply
+from rag_opt.stopping import Stopping, Terminated
 from rag_opt.store import Store
 from tests.services import counts, fault, reset
 from tests.unit.scripted import request
@@ -502,6 +504,33 @@ def test_without_temperature_the_same_is_said_whatever_the_seed(local: LocalChat
     said = {ask(local, tiny_models["tiny_llm"], seed=seed).text for seed in range(4)}
     assert len(said) == 1
     assert said != {""}
+
+
+def test_a_text_ends_in_its_midst_when_the_study_is_to_end(local, tiny_models, monkeypatch) -> None:
+    """Between two tokens: no signal reaches the thread that a model runs in."""
+    left = iter(range(6))
+    asked = []
+
+    def check() -> None:
+        asked.append(1)
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rag_opt.stopping.check_ending", check)
+    with pytest.raises(KeyboardInterrupt):
+        ask(local, tiny_models["tiny_llm"], "the cat", temperature=1.0, max_tokens=400, seed=3)
+    assert len(asked) == 7
+
+
+def test_a_stop_that_was_asked_for_is_raised_in_every_thread() -> None:
+    with Stopping() as stop:
+        stopping.check_ending()
+        stop.asked = True
+        stopping.check_ending()  # a first Ctrl-C lets the batch be finished
+        stop.raised = Terminated()
+        with pytest.raises(Terminated):
+            stopping.check_ending()
+    stopping.check_ending()
 
 
 def test_the_seed_decides_what_is_sampled(local: LocalChat, tiny_models: dict[str, str]) -> None:

@@ -104,3 +104,15 @@ def test_unmeasured_questions_do_not_count() -> None:
 def test_what_makes_no_sense_is_refused(wrong) -> None:
     with pytest.raises(ConfigError, match="pruner: "):
         Race(**wrong)
+
+
+def test_a_pruner_that_can_stop_nothing_is_said_before_the_first_trial(animals, said, tmp_path) -> None:
+    from rag_opt.plan import planned
+
+    words = [*animals, f"store.path={tmp_path}/store", f"studies_dir={tmp_path}/studies"]
+    two = "objective.metrics=[nDCG@10,tokens]"
+    for more in ([two, "pruner=race"], [two, "pruner=none"], ["pruner=median"]):
+        planned([*words, *more])
+    assert not [line for line in said() if line.startswith("pruner")]
+    planned([*words, two, "pruner=median"])
+    assert "pruner: MedianPruner stops no trial of several objectives (nDCG@10, tokens); pruner=race does" in said()
