@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from rag_opt.components.chat import Chat
-from rag_opt.components.encoders import Encoder, Hashing, MiniLM, Static
+from rag_opt.components.encoder import Encoder
+from rag_opt.components.encoders import Hashing, MiniLM, Static
 from rag_opt.components.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.stage import Stage, parameter_names
 from rag_opt.config import choices, stages

@@ -116,7 +116,8 @@ def test_an_endpoint_that_refuses_is_said(animals, services, endpoint, tmp_path:
 
 
 def test_the_webs_service_is_asked(animals, tmp_path: Path) -> None:
-    plan = planned(words(animals, tmp_path, "retriever=bm25_web", "web.url=http://127.0.0.1:9/search"))
+    more = ["retriever=bm25_web", "web.url=http://127.0.0.1:9/search", "objective.metrics=[nDCG@10,tokens]"]
+    plan = planned(words(animals, tmp_path, *more))
     assert "retriever=bm25_web, web.service: " in refused(plan, services=True)
 
 
