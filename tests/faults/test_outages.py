@@ -165,7 +165,7 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     real = Bench.measured
 
     def greedy(self, given, report=None):
-        if set(given) == {"retriever=dense", "retriever.top_k=10"}:
+        if {"retriever.fusion=rrf", "retriever.k1=1.2"} <= set(given):
             raise error
         return real(self, given, report)
 
@@ -173,7 +173,7 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     outcome = run([*words, "pruner=none", "n_trials=10"])
     trials = trials_of(tmp_path)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL and "repeats" not in trial.user_attrs]
-    assert len(counted(trials)) == 10
+    assert sum("repeats" not in trial.user_attrs for trial in counted(trials)) == 10
     assert len(failed) == tries
     assert [OUTAGE in trial.user_attrs for trial in failed] == [True] * (tries - 1) + [False]
     assert failed[-1].user_attrs["reason"].startswith(type(error).__name__)

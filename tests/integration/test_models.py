@@ -142,7 +142,8 @@ def test_what_the_store_has_costs_nothing_and_ends_no_study(
     run(given)
     assert said(tmp_path)["paid"]["tokens"] > 3000
     fault(endpoint, "unauthorized")
-    outcome = run([*(word for word in given if not word.startswith("name=")), "name=second", "budget.tokens=3000"])
+    more = ["name=second", "budget.tokens=3000", "preflight=false"]
+    outcome = run([*(word for word in given if not word.startswith("name=")), *more])
     fault(endpoint, "none")
     assert outcome.findings.trials == 4
     assert outcome.findings.paid["calls"] == 0
