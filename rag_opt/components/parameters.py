@@ -48,7 +48,8 @@ UNKNOWN = re.compile(
     r"cannot find field|use '?max_"
 )
 UNWANTED = re.compile(
-    UNKNOWN.pattern + r"|(?:un|not |n't )available|only the default|must be|must not|cannot|can't|can not|invalid|"
+    UNKNOWN.pattern
+    + r"|(?:un|not |n't )available|only the default|must (?:be|not|contain|have)|cannot|can't|can not|invalid|"
     r"not valid|incompatible|is (?:only )?enabled only|disabled|should be|expected"
 )
 TOO_MUCH = re.compile(r"(?i)context (?:length|window|size)|too (?:large|long|many)|at most|maximum|exceed")
