@@ -97,7 +97,7 @@ class Store:
         made = False
         if found is None:
             found, made = self._table(stage, key, make)
-        self._count(stage, not made)
+        self.count(stage, hit=not made)
         return self._remember(stage, key, found)
 
     def _table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
@@ -115,7 +115,7 @@ class Store:
                 stage, key, path, lambda: read_folder(path), lambda: self._fill(path, make), self._folders()
             )
             self._remember(stage, key, seconds)
-        self._count(stage, not made)
+        self.count(stage, hit=not made)
         return path
 
     def keeps(self, stage: str, key: str) -> bool:
@@ -162,6 +162,12 @@ class Store:
                 with tempfile.TemporaryFile(dir=self.root):
                     pass
             self.trim()
+
+    def lease(self) -> None:
+        """From now on what is used in the folder stays."""
+        if self.root is not None:
+            with guarded(self.root):
+                self._leased(self.root)
 
     def trim(self) -> None:
         """Bring the folder below its limit, as far as no process uses what is in it."""
@@ -252,7 +258,8 @@ class Store:
                 self._live.popitem(last=False)
         return value
 
-    def _count(self, stage: str, hit: bool) -> None:
+    def count(self, stage: str, *, hit: bool) -> None:
+        """Count a look-up."""
         with self._guard:
             (self.hits if hit else self.misses)[stage] += 1
 

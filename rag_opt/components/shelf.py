@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from rag_opt.artifacts import DamagedError, Table, read_table, size_of, touch, write_table
 from rag_opt.components.encoder import Encoder
 from rag_opt.keys import key_of
-from rag_opt.leases import POLL, Claims
+from rag_opt.leases import POLL, Claims, held
 from rag_opt.progress import track
 from rag_opt.records import Floats, Vectors
 from rag_opt.store import SUFFIX, Store, guarded
@@ -24,8 +25,6 @@ BLOCK_SECONDS = 4.0
 """Texts are encoded in blocks of about so much work, each written down at once: what a kill can cost."""
 
 LARGEST_BLOCK = 8192
-GATHERED = 4096
-"""Rows copied at once into a matrix on disk."""
 
 
 def digest_of(text: str) -> str:
@@ -36,19 +35,14 @@ def digest_of(text: str) -> str:
 def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     """The vectors of the texts, float32 [texts, dimensions]; each text is encoded once per encoder, in whatever run.
 
-    They are kept as one matrix, which is memory-mapped, so that a later run opens a file and encodes nothing.
+    They are kept in one block, which is memory-mapped, so that a later run opens a file and encodes nothing.
     """
     names = [digest_of(text) for text in texts]
-    key = key_of(encoder.fingerprint, names)
-    if store.root is None:
-        shelf = _shelf(encoder, store)
+    key, shelf = key_of(encoder.fingerprint, names), _shelf(encoder, store)
+    if store.root is None or not names:
         seconds = shelf.add(names, texts)
         return Vectors(shelf.rows(names), key, seconds)
-    if not store.keeps("matrices", key):
-        # Before anything is locked, so that processes which want the same corpus divide it between them.
-        _shelf(encoder, store).add(names, texts)
-    folder = store.folder("matrices", key, lambda path: _write_matrix(path, _shelf(encoder, store), names, texts))
-    values, seconds = store.live("vectors", key, lambda: _read_matrix(folder))
+    values, seconds = shelf.together(key, names, texts)
     return Vectors(values, key, seconds)
 
 
@@ -72,21 +66,6 @@ def _shelf(encoder: Encoder, store: Store) -> Shelf:
     return store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
 
 
-def _write_matrix(folder: Path, shelf: Shelf, names: list[str], texts: list[str]) -> None:
-    seconds = shelf.add(names, texts)
-    shape = (len(names), shelf.dimensions if names else 0)
-    with (folder / "vectors.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for start in range(0, len(names), GATHERED):
-            file.write(shelf.rows(names[start : start + GATHERED]).astype("<f4").tobytes())
-    (folder / "seconds").write_text(repr(seconds), "utf-8")
-
-
-def _read_matrix(folder: Path) -> tuple[Floats, float]:
-    matrix = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return matrix, float((folder / "seconds").read_text("utf-8"))
-
-
 class Shelf:
     """The vectors of one encoder, found by the hash of their text: blocks on disk, memory-mapped."""
 
@@ -94,13 +73,10 @@ class Shelf:
         self.encoder, self.store = encoder, store
         self.folder = None if store.root is None else store.root / "vectors" / encoder.fingerprint
         self._blocks: list[Floats] = []
+        self._files: list[Path] = []
         self._place: dict[str, tuple[int, int]] = {}
         self._cost: list[float] = []
         self._read: set[str] = set()
-
-    @property
-    def dimensions(self) -> int:
-        return int(self._blocks[0].shape[1])
 
     def add(self, names: Sequence[str], texts: Sequence[str]) -> float:
         """Encode what is not there yet; returns the seconds that encoding all of these texts took, whenever it was.
@@ -133,6 +109,55 @@ class Shelf:
         if not names:
             return np.zeros((0, 0), np.float32)
         return np.stack([self._blocks[block][row] for block, row in (self._place[name] for name in names)])
+
+    def together(self, key: str, names: Sequence[str], texts: Sequence[str]) -> tuple[Floats, float]:
+        """The rows of these texts, and the seconds they took: from a block of their own, made under `key`.
+
+        It takes the place of the blocks in which they were written down as they were encoded.
+        """
+        root, folder = self.store.root, self.folder
+        assert root is not None
+        assert folder is not None
+        path = folder / f"{key}{SUFFIX}"
+        self.store.lease()
+        found = self._block(path)
+        self.store.count("vectors", hit=found is not None)
+        if found is None:
+            # Before anything is locked, so that processes which want the same corpus divide it between them.
+            seconds = self.add(names, texts)
+            with held(root, "vectors", key):
+                found = self._block(path) or self._gathered(path, names, seconds)
+        return found.columns["vector"], found.seconds * len(set(names)) / len(names)
+
+    def _block(self, path: Path) -> Table | None:
+        with guarded(path):
+            try:
+                touch(path)
+                return read_table(path)
+            except FileNotFoundError:
+                return None
+            except DamagedError:
+                self.store.damaged(path)
+                return None
+
+    def _gathered(self, path: Path, names: Sequence[str], seconds: float) -> Table:
+        """The block of these texts written, pieces that hold nothing else removed."""
+        wanted = set(names)
+        others = {block for name, (block, _) in self._place.items() if name not in wanted}
+        # Whole ones are other corpora's.
+        pieces = [block for block, file in enumerate(self._files) if "-" in file.name and block not in others]
+        with guarded(path):
+            columns = {"name": list(names), "vector": self.rows(names)}
+            # Equal texts were encoded once; a block's seconds are those of all its rows.
+            write_table(path, columns, seconds * len(names) / len(wanted))
+            self.store.written(size_of(path))
+            self._refresh()
+            for block in pieces:
+                self._blocks[block] = np.zeros((0, 0), np.float32)
+                with suppress(OSError):
+                    # Some systems keep what is open.
+                    self._files[block].unlink(missing_ok=True)
+            return read_table(path)
 
     def _encode(self, queue: list[str], wanted: dict[str, str], limit: int) -> int:
         """Encode some of the queue that no other process encodes; returns how many, 0 when all are taken."""
@@ -177,6 +202,7 @@ class Shelf:
                 self.store.damaged(path)
                 continue
             self._read.add(path.name)
+            self._files.append(path)
             self._shelve(table.columns["name"], table)
 
     def _shelve(self, names: Sequence[str], table: Table) -> None:

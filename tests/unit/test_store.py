@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rag_opt.artifacts import read_table
 from rag_opt.components.encoders import Hashing
-from rag_opt.components.shelf import embedded
+from rag_opt.components.shelf import Shelf, embedded, looked_up
 from rag_opt.errors import StoreError
 from rag_opt.inventory import artifacts, evicted, usage_of
 from rag_opt.leases import Claims, Lease, oldest_lease
@@ -165,7 +165,7 @@ def test_evicted_vectors_are_encoded_again(tmp_path) -> None:
     store = Store(tmp_path)
     first = np.array(embedded(Hashing(64), ["a b", "c"], store).values)
     closed(store)
-    assert {artifact.stage for artifact in evicted(tmp_path, 0)} == {"matrices", "vectors"}
+    assert {artifact.stage for artifact in evicted(tmp_path, 0)} == {"vectors"}
     assert (embedded(Hashing(64), ["a b", "c"], Store(tmp_path)).values == first).all()
 
 
@@ -333,3 +333,51 @@ def test_threads_may_ask_for_live_objects_at_once(store: Store) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(20_000))) == [number % 9 for number in range(20_000)]
+
+
+TEXTS = [f"word{number} " * (1 + number % 7) for number in range(600)]
+
+
+def test_vectors_are_kept_once(tmp_path) -> None:
+    values = embedded(Hashing(64), TEXTS, Store(tmp_path)).values
+    assert sum(artifact.bytes for artifact in artifacts(tmp_path)) < 1.4 * values.nbytes
+    assert len(artifacts(tmp_path)) == 1
+
+
+def test_a_later_process_opens_one_file_and_looks_for_nothing(tmp_path, monkeypatch) -> None:
+    expected = Hashing(64).encode(TEXTS)
+    embedded(Hashing(64), TEXTS[::3], Store(tmp_path))
+    first = embedded(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
+    assert np.array_equal(first.values, np.concatenate([expected, expected[:9]]))
+    monkeypatch.setattr(Shelf, "_refresh", never)
+    monkeypatch.setattr(Hashing, "encode", never)
+    again = embedded(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
+    assert np.array_equal(again.values, first.values)
+    assert again.seconds == pytest.approx(first.seconds)
+    assert not again.values.flags.writeable, "memory-mapped"
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut"])
+def test_a_block_that_is_lost_is_encoded_again(tmp_path, harm: str) -> None:
+    expected = np.array(embedded(Hashing(64), TEXTS, Store(tmp_path)).values)
+    (block,) = (tmp_path / "vectors").rglob("*.arrow")
+    if harm == "removed":
+        block.unlink()
+    else:
+        os.truncate(block, block.stat().st_size // 2)
+    for _ in range(2):
+        assert np.array_equal(embedded(Hashing(64), TEXTS, Store(tmp_path)).values, expected)
+
+
+def test_what_one_corpus_gathers_costs_another_nothing(tmp_path, monkeypatch) -> None:
+    """Pieces that hold another's texts stay, and so do the blocks of corpora that are parts of a larger one."""
+    part, whole = TEXTS[:100], TEXTS[50:]
+    looked_up(Hashing(64), TEXTS[:300], Store(tmp_path))
+    one = embedded(Hashing(64), part, Store(tmp_path))
+    assert len(artifacts(tmp_path)) > 1
+    two = embedded(Hashing(64), whole, Store(tmp_path))
+    monkeypatch.setattr(Hashing, "encode", never)
+    store = Store(tmp_path)
+    assert np.array_equal(embedded(Hashing(64), part, store).values, one.values)
+    assert np.array_equal(embedded(Hashing(64), whole, store).values, two.values)
+    assert np.array_equal(looked_up(Hashing(64), TEXTS, store), np.concatenate([one.values[:50], two.values]))
