@@ -147,9 +147,9 @@ class Shelf:
         # Whole ones are other corpora's.
         pieces = [block for block, file in enumerate(self._files) if "-" in file.name and block not in others]
         with guarded(path):
-            columns = {"name": list(names), "vector": self.rows(names)}
             # Equal texts were encoded once; a block's seconds are those of all its rows.
-            write_table(path, columns, seconds * len(names) / len(wanted))
+            seconds *= len(names) / len(wanted)
+            write_table(path, {"name": list(names), "vector": self.rows(names)}, seconds)
             self.store.written(size_of(path))
             self._refresh()
             for block in pieces:
