@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from typing import Any, Self, TypeVar
 
 from rag_opt import stopping
-from rag_opt.components.ranking import say_once
 from rag_opt.components.request import (
     TOKENS_A_WORD,
+    Reads,
     Request,
     Sampling,
     cut_short,
@@ -168,8 +168,9 @@ class Chat(Part):
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)
-        if cut_short(request, reply.tokens_in):
-            say_once(self.store, f"{stage}: {told_short(request, reply.tokens_in)}")
+        reads: Reads = self.store.live("tokens read", key_of(self.fingerprint, request.model), Reads)
+        if cut_short(request, reply.tokens_in) or reads.stuck(request, reply.tokens_in):
+            self._say_first(f"cut short: {stage}", f"{stage}: {told_short(request, reply.tokens_in)}")
         return reply if reply.text is None else replace(reply, text=valid(reply.text))
 
     def _shown(self, request: Request, show: Callable[[str], None]) -> Reply:

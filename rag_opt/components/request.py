@@ -115,6 +115,21 @@ def cut_short(request: Request, read: int) -> bool:
     return SMALLEST_WINDOW <= least_tokens(request) > read
 
 
+class Reads:
+    """How many tokens a model has read of prompts of different lengths."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, set[int]] = {}
+
+    def stuck(self, request: Request, read: int) -> bool:
+        """Whether as many tokens were read of prompts of clearly different lengths: all that the window holds."""
+        if read < SMALLEST_WINDOW:
+            return False
+        sizes = self._sizes.setdefault(read, set())
+        sizes.add(tokens_of(request))
+        return len(sizes) >= 3 and max(sizes) > 1.1 * min(sizes)
+
+
 def told_size(request: Request) -> str:
     """How long a request is, in words."""
     return f"{request.characters:,} characters, about {tokens_of(request):,} tokens,"
@@ -133,8 +148,10 @@ def too_long(request: Request, thinking: int, window: int) -> str:
 
 def told_short(request: Request, read: int) -> str:
     """That a model has read fewer tokens than the request can have."""
+    least = least_tokens(request)
+    how = f", at the very least {least:,}" if least > read else ", and as many of prompts of other lengths"
     return (
-        f"{request.model} says that it has read {read:,} tokens of a prompt that has about {tokens_of(request):,}, at "
-        f"the very least {least_tokens(request):,}: its window is smaller than the prompt, and what is beyond it is "
-        "never seen; widen it (Ollama: OLLAMA_CONTEXT_LENGTH=8192, or num_ctx in a Modelfile), or hand on fewer chunks"
+        f"{request.model} says that it has read {read:,} tokens of a prompt of about {tokens_of(request):,}{how}: "
+        "its window is smaller than the prompt, and what is beyond it is never seen; widen it (Ollama: "
+        "OLLAMA_CONTEXT_LENGTH=8192, or num_ctx in a Modelfile), or hand on fewer chunks"
     )

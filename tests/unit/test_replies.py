@@ -244,6 +244,18 @@ def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(any_store
     assert len(chat.requests) == 2
 
 
+def test_a_window_that_prompts_of_every_length_fill_is_noticed(any_store: Store, said) -> None:
+    """Ollama reads 2,048 tokens of 2,500 as of 4,000: each number could be right, that all are the same can't be."""
+    counted = {"whole": lambda request: tokens_of(request), "cut": lambda request: min(2048, tokens_of(request))}
+    for count in counted.values():
+        chat = on(any_store, Scripted(lambda request, count=count: Reply("yes", count(request), 1)))
+        for words in (1_000, 2_000, 2_400, 2_800, 3_200):
+            chat.reply(request(f"{count} " + "word " * words), "generator")
+        lines = [line for line in said() if "num_ctx" in line]
+        assert len(lines) == (count is counted["cut"])
+    assert "2,048 tokens" in lines[0]
+
+
 @pytest.mark.parametrize(("read", "noticed"), [(64, True), (430, False), (200, False), (250, False)])
 def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(any_store: Store, said, read: int, noticed: bool) -> None:
     """330 words: no tokenizer makes fewer than 165 tokens of them."""
