@@ -102,6 +102,10 @@ def evaluated(
         if report is not None:
             report(_progress(number, scores, len(rows), parts))
     items = questions.queries.items
+    for each in metrics:
+        if each.single:
+            # A batch of few questions may hold what happens once.
+            scores[each.name] = np.full(len(items), np.median(scores[each.name]))
     return Evaluation(
         query_ids=tuple(query.id for query in items),
         per_query=scores,
@@ -207,15 +211,14 @@ def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
 
 
 def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
-    """Seconds that indexing took when it was done, and that a query takes on average, whatever came from the store.
+    """Seconds that indexing took when it was done, and that a query takes, by the median, whatever came from the store.
 
     "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
     """
-    asked = sum(len(part.queries) for part in parts)
-    spent = sum(part.seconds * len(part.queries) for part in parts)
+    spent = [part.seconds for part in parts for _ in part.queries]
     return {
         "indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()),
-        "query": spent / max(1, asked),
+        "query": float(np.median(spent)) if spent else 0.0,
     }
 
 

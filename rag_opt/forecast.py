@@ -171,7 +171,7 @@ def _judging(bench: Bench) -> tuple[Metric, ...]:
 
 def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=_judging(bench))
+    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=_judging(bench), times=False)
     start = time.monotonic()
     means = bench.store.replies.means()
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in means.items()})

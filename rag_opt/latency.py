@@ -36,6 +36,9 @@ def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Late
     """
     index = pipeline.index(questions.documents)
     empty = Store()
+    # What was said of all questions is not said again of one.
+    ours = [part.component for part in pipeline.parts if isinstance(part.component, Stage)]
+    empty.said = {line for component in ours for line in component.store.said}
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
             # Not those nested in it: an encoder keeps its loaded model.

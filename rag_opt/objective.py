@@ -17,6 +17,7 @@ from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import (
     HANDED,
     JUDGE,
+    LATENCY,
     MAXIMIZE,
     MINIMIZE,
     RANKS,
@@ -105,6 +106,11 @@ class Objective:
         """The targets, and what is constrained."""
         bound = {constraint.metric for constraint in self.constraints}
         return tuple(each for each in self.metrics if each in self.targets or each.name in bound)
+
+    @property
+    def times(self) -> bool:
+        """Whether each trial's pipeline is timed apart, one question at a time, since latency decides."""
+        return LATENCY in {*(each.name for each in self.deciding), self.cost.name}
 
     @property
     def fingerprint(self) -> str:

@@ -46,6 +46,9 @@ from rag_opt.unused import unused
 Values = dict[str, Value]
 PER_TRIAL = "per_trial"
 
+TIMED_APART = "one question at a time, apart from the search"
+"""How latency is measured where it decides; before, by what stages took when the search first ran them."""
+
 RANKED = "whatever is handed on"
 """How rankings are measured; before, what was handed on was all that was measured."""
 
@@ -117,8 +120,11 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     store.check()
     store.deepest = deepest(space)
     store.purse = purse_of(settings, store)
+    # Beside pipelines that pay for each question, none is timed in another way than these.
+    times = objective.times and not asks_models(space, overrides)
     dev, test = (
-        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store) for part in parts
+        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store, times)
+        for part in parts
     )
     return Plan(
         config,
@@ -131,6 +137,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         test,
         _prints(config, settings, space, objective, dataset)
         | _precision(config, store)
+        | ({"measuring of latency": TIMED_APART} if times else {})
         | {"choices": _choices(space, overrides)},
         parts_of(
             dataset.fingerprint,

@@ -37,12 +37,16 @@ SPLITS = ("dev", "test")
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials of a study share: the command line they start from, the questions, the metrics, the store."""
+    """What all trials of a study share: the command line they start from, the questions, the metrics, the store.
+
+    `times`: each is timed apart from its evaluation, as where percentiles are measured.
+    """
 
     base: tuple[str, ...]
     questions: Questions
     metrics: tuple[Metric, ...]
     store: Store
+    times: bool = False
 
     def pipeline(self, words: Sequence[str]) -> RagPipeline:
         """The pipelines of the configuration that these words describe."""
@@ -68,7 +72,8 @@ class Bench:
 
     def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
         """The scores of the configuration that these words describe."""
-        latency = self.timed(words) if any(metric.name in TIMED for metric in self.metrics) else None
+        apart = self.times or any(metric.name in TIMED for metric in self.metrics)
+        latency = self.timed(words) if apart else None
         percentiles = None if latency is None else (latency.p50, latency.p95)
         return evaluated(self.pipeline(words), self.questions, self.metrics, self.store, report, percentiles)
 
@@ -110,7 +115,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.of(part, settings.batches, settings.seed)
-        evaluation = Bench(tuple(overrides), questions, metrics, store).measured(())
+        evaluation = Bench(tuple(overrides), questions, metrics, store, objective.times).measured(())
         store.settle()
     for stage, share in evaluation.served.items():
         if share < 1:

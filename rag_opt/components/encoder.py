@@ -15,7 +15,7 @@ class Encoder(Part):
     name: str
 
     def prepare(self, count: int) -> None:
-        """Make ready for so many texts."""
+        """Make ready for so many texts: what is slow once, a model that loads, is no part of what a text takes."""
 
     def encode(self, texts: list[str]) -> Floats:
         """float32 [texts, dimensions], each row of length 1 (0 where a text has no known token)."""

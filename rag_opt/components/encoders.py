@@ -29,6 +29,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
 
+READY = "ready"
+"""What a model encodes before the first text: loading it and its first run are no part of what a text takes."""
+
 FEW_TOKENS = 1024
 ENDLESS = 1_000_000
 """Tokens from which a window is none: tokenizers without a limit name an astronomic one."""
@@ -133,6 +136,7 @@ class SentenceTransformerEncoder(Encoder):
         return token_vectors(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
 
     def prepare(self, count: int) -> None:
+        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
         # Measuring costs a second or two: too much for few texts.
         if self.batch_tokens is None and count >= WORTH_MEASURING:
             self._fast_batch = fast_batch(self._model, self.fingerprint, self.store)
@@ -239,6 +243,10 @@ class Static(Encoder):
     def encode(self, texts: list[str]) -> Floats:
         vectors = self._model.encode(texts, use_multiprocessing=False)
         return unit(np.asarray(vectors, np.float32).reshape(len(texts), -1))
+
+    def prepare(self, count: int) -> None:
+        del count
+        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
 
     @property
     def window(self) -> int | None:

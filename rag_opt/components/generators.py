@@ -64,8 +64,11 @@ class Extractive(Stage):
         reader = self.store.live("reader", chunks.key, lambda: Reader(chunks), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
+            read = context.texts_of(query)
+            # Whoever answers for long has read the chunks.
+            reader.read(read)
             start, spared = time.perf_counter(), reader.spared
-            told = reader.by_worth(text, context.texts_of(query))
+            told = reader.by_worth(text, read)
             texts.append(within(told, self.max_tokens))
             # What was remembered counts as if it had been read now.
             seconds[query] = time.perf_counter() - start + reader.spared - spared
@@ -95,6 +98,11 @@ class Reader:
                 worth[sentence.text] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence.text, 0.0))
         told = [text for text, value in worth.items() if value > 0]
         return [first[text] for text in sorted(told, key=lambda text: -worth[text]) or list(worth)[:1]]
+
+    def read(self, texts: list[str]) -> None:
+        """Cut these texts into sentences, and remember them."""
+        for text in texts:
+            self._read(text)
 
     def _read(self, text: str) -> list[Sentence]:
         if text not in self._sentences:

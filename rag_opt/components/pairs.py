@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.encoders import ENDLESS, SentenceTransformerEncoder
+from rag_opt.components.encoders import ENDLESS, READY, SentenceTransformerEncoder
 from rag_opt.components.hub import kept_only
 from rag_opt.components.pace import device
 from rag_opt.components.ranking import kept, stacked
@@ -35,7 +35,7 @@ class PairScorer(Part):
     name: str
 
     def prepare(self, count: int) -> None:
-        """Make ready for so many pairs."""
+        """Make ready for so many pairs: what is slow once, a model that loads, is no part of what a pair takes."""
 
     def encode(self, pairs: list[str]) -> Floats:
         """The scores of the pairs; greater is more relevant."""
@@ -104,6 +104,10 @@ class MaxSim(PairScorer):
     def say_cut(self, chunks: Chunks) -> None:
         say_not_embedded(self.encoder, chunks, self.store)
 
+    def prepare(self, count: int) -> None:
+        del count
+        self.store.live("ready", self.fingerprint, lambda: len(self.encoder.token_vectors([READY])))
+
     def forget(self) -> None:
         self._tokens.clear()
 
@@ -159,6 +163,10 @@ class CrossEncoder(PairScorer):
     @property
     def fingerprint(self) -> str:
         return key_of("cross-encoder", self.model, weights(self.model), self.revision, device())
+
+    def prepare(self, count: int) -> None:
+        del count
+        self.store.live("ready", self.fingerprint, lambda: len(self.encode([f"{READY}{BETWEEN}{READY}"])))
 
     def encode(self, pairs: list[str]) -> Floats:
         import torch

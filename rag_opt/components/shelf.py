@@ -87,7 +87,8 @@ class Shelf:
         wanted = {name: text for name, text in zip(names, texts, strict=True) if name not in self._place}
         # Neighbours of like length make full batches of equal length.
         queue = sorted(wanted, key=lambda name: len(wanted[name]))
-        self.encoder.prepare(len(queue))
+        if queue:
+            self.encoder.prepare(len(queue))
         limit = FIRST_BLOCK
         with track(f"{self.encoder.name}: embedding", len(queue)) as advance:
             while queue:

@@ -124,6 +124,6 @@ class Talks(Generic[R]):
 
     @property
     def seconds(self) -> float:
-        """What a query's calls take on average, whenever they were made."""
+        """What a query's calls take, whenever they were made: the median, since the first ones may start a server."""
         spent = [sum(reply.seconds for reply in talk.replies) for talk in self.talks]
-        return float(np.mean(spent)) if spent else 0.0
+        return float(np.median(spent)) if spent else 0.0

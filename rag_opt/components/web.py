@@ -149,7 +149,7 @@ class WebRetriever(Stage):
         return {"web_ranking": found.because(web_queries)}
 
     def _searched(self, queries: Queries) -> tuple[list[list[Document]], float]:
-        """Per query its pages, and the seconds a query took."""
+        """Per query its pages, and the seconds a query took, by the median."""
         with ThreadPoolExecutor(self.at_once) as pool:
             found = list(pool.map(self._found, queries.texts))
         failed = [each for each in found if isinstance(each, FetchError)]
@@ -161,7 +161,7 @@ class WebRetriever(Stage):
             say_once(self.store, f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]
         seconds = [0.0 if isinstance(each, FetchError) else each[1] for each in found]
-        return lists, float(np.mean(seconds)) if seconds else 0.0
+        return lists, float(np.median(seconds)) if seconds else 0.0
 
     def _tried(self, query: str) -> list[Document]:
         """The pages of one search, each address once."""

@@ -117,7 +117,8 @@ class Metric:
     """One metric: `values(observed)` gives a float64 per query, nan where it can't be measured.
 
     One that `pays` calls models, so queries come in batches, and pruning a trial spares some. `reads` is what it
-    depends on: RANKS, READS, ALL. One of a ranking reads its first `reach` documents.
+    depends on: RANKS, READS, ALL. One of a ranking reads its first `reach` documents. A `single` one is one figure for
+    all questions.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Metric:
     pays: bool = False
     reads: str = ALL
     reach: int = 0
+    single: bool = False
 
     def applies(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
         """Per query whether the dataset has what this metric needs; where it has and the value is nan: unmeasured."""
@@ -190,7 +192,7 @@ def _grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -
 
 
 def _constant(name: str, value: Callable[[Observed], float]) -> Metric:
-    return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)))
+    return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)), single=True)
 
 
 def _tokens(observed: Observed) -> Scores:
@@ -213,6 +215,7 @@ def _percentile(name: str, place: int) -> Metric:
     return _constant(name, lambda seen: np.nan if seen.latency is None else seen.latency[place])
 
 
+LATENCY = "latency"
 TIMED = ("latency_p50", "latency_p95")
 """Metrics for which every trial's pipeline is timed one question at a time."""
 
@@ -231,8 +234,9 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
     "tokens": Metric("tokens", MINIMIZE, "", _tokens),
     # Calls to language models a query, what they read and write, and dollars; stored replies count like paid ones.
     **{name: _used(name) for name in ("calls", "tokens_in", "tokens_out", "usd")},
-    # Seconds a query costs, all stages added up as they took when they were computed; the same for a whole batch.
-    "latency": _constant("latency", lambda seen: seen.seconds),
+    # Seconds a query costs: all stages added up as they took when they were computed, or, where the pipeline is timed
+    # apart because latency decides, the median.
+    LATENCY: _constant(LATENCY, lambda seen: seen.seconds if seen.latency is None else seen.latency[0]),
     # Seconds from question to answer, one question at a time, nothing cached.
     **{name: _percentile(name, place) for place, name in enumerate(TIMED)},
     # Bytes of what is searched: vectors, word counts, Chroma's files.

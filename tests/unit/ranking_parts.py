@@ -8,7 +8,7 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.stage import Stage
-from rag_opt.records import Rankings
+from rag_opt.records import Answers, Queries, Rankings
 
 
 @component
@@ -46,6 +46,36 @@ class Backwards(Stage):
         rows = np.ascontiguousarray(ranking.rows[:, ::-1][:, :3])
         scores = np.tile(np.array([3, 2, 1], np.float32), (len(rows), 1))
         return {"ranking": Rankings(ranking.chunks, rows, scores, f"backwards {ranking.key}")}
+
+
+@component
+class StartsSlowly(Stage):
+    """An answerer that pays for each question and takes nine seconds for the first batch, a hundredth for others."""
+
+    pays_per_query = True
+    started: ClassVar[list[bool]] = []
+
+    @component.output_types(answers=Answers)
+    def run(self, queries: Queries, context: Rankings) -> dict[str, Answers]:
+        seconds = 0.01 if self.started else 9.0
+        self.started.append(True)
+        count = len(queries.items)
+        return {"answers": Answers(("yes",) * count, np.ones(count, np.int32), context.key, {context.key: seconds})}
+
+
+@component
+class ReordersSlowlyOnce(Stage):
+    """The chunks as they are; the first call moves `clock` by five seconds, each other one by a fiftieth."""
+
+    clock: ClassVar[list[float]] = [0.0]
+    started: ClassVar[list[bool]] = []
+    pays_per_query = False
+
+    @component.output_types(ranking=Rankings)
+    def run(self, ranking: Rankings) -> dict[str, Rankings]:
+        self.clock[0] += 0.02 if self.started else 5.0
+        self.started.append(True)
+        return {"ranking": ranking}
 
 
 # ---- with a mistake each

@@ -1,0 +1,165 @@
+"""What happens once, a model that loads, a server that starts, is no part of what a question takes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from rag_opt.components.encoder import Encoder
+from rag_opt.components.encoders import MiniLM
+from rag_opt.components.pairs import BETWEEN, MaxSim
+from rag_opt.components.ranking import ranked
+from rag_opt.components.shelf import embedded, scored
+from rag_opt.components.talks import Talk, Talks
+from rag_opt.config import composed
+from rag_opt.evaluate import Questions, evaluated
+from rag_opt.latency import timed
+from rag_opt.metrics.catalogue import metric
+from rag_opt.objective import objective_of
+from rag_opt.pipelines import built
+from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
+from rag_opt.replies import Reply
+from rag_opt.store import Store
+from rag_opt.trial import Bench
+from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
+from tests.unit.test_depth import chunks
+
+TEXTS = [f"text {number}" for number in range(8)]
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(time, "perf_counter", found)
+    return found
+
+
+class SlowOnce(Encoder):
+    """Ten seconds for the first call, a hundredth for each text."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.calls, self.name = clock, 0, "slow once"
+
+    @property
+    def fingerprint(self) -> str:
+        return "slow once"
+
+    def prepare(self, count: int) -> None:
+        self.encode([])
+
+    def encode(self, texts: list[str]) -> Floats:
+        self.clock.now += 0.01 * len(texts) + (0.0 if self.calls else 10.0)
+        self.calls += 1
+        return np.ones((len(texts), 1), np.float32)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_model_that_loads_is_not_charged_to_the_first_texts_nor_kept(tmp_path, clock: Clock, on_disk: bool) -> None:
+    store = Store(tmp_path / "store" if on_disk else None)
+    assert embedded(SlowOnce(clock), TEXTS, store).seconds == pytest.approx(0.08)
+    again = Store(tmp_path / "store")
+    if on_disk:
+        assert embedded(SlowOnce(clock), TEXTS, again).seconds == pytest.approx(0.08)
+    assert scored(SlowOnce(clock), [f"pair {text}" for text in TEXTS], Store())[1] == pytest.approx(0.08)
+
+
+def test_a_model_is_ready_before_the_first_text(store: Store) -> None:
+    """Loaded, and run once."""
+    for encoder, text in ((MiniLM(), "a text"), (MaxSim(MiniLM()), f"a{BETWEEN}text")):
+        encoder.use(store)
+        encoder.prepare(2)
+        known = set(store._live)
+        assert {"model", "ready"} <= {stage for stage, _ in known}
+        encoder.encode([text])
+        assert {key for key in store._live if key[0] != "token vectors"} <= known
+
+
+def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, clock: Clock) -> None:
+    asked: list[int] = []
+
+    def search(rows: Ints, depth: int):
+        clock.now += 0.02 * len(rows) + (0.0 if asked else 7.0)
+        asked.append(len(rows))
+        return [(np.arange(depth, dtype=np.int32), np.zeros(depth, np.float32)) for _ in rows]
+
+    queries = Queries.of(tuple(Query(text, text) for text in TEXTS))
+    found = ranked(store, "index", queries, chunks(), 3, lambda _: search)
+    assert list(found.costs.values()) == [pytest.approx(0.02)]
+    assert asked == [1, 8]
+    ranked(store, "index", Queries.of((Query("q", "one"),)), chunks(), 3, lambda _: search)
+    assert asked == [1, 8, 1]
+
+
+def test_a_server_that_starts_is_not_what_a_question_takes() -> None:
+    talks = [Talk(None, "generator", [Reply("yes", 1, 1, seconds)]) for seconds in (3.49, 3.49, 3.49, *[0.02] * 9)]  # type: ignore[arg-type]
+    assert Talks("generator", ["yes"] * 12, talks).seconds == 0.02
+
+
+def questions(batches: int = 4) -> Questions:
+    documents = tuple(Document(text, f"{text} is long") for text in TEXTS)
+    queries = tuple(Query(text, text, answers=("yes",)) for text in TEXTS)
+    return Questions.of(Dataset("texts", documents, queries, {text: {text: 1} for text in TEXTS}), batches, 0)
+
+
+WORDS = ["retriever=bm25", "splitter=none", "embedder=hashing", "trusted_modules=[tests]"]
+
+
+def test_a_batch_that_starts_something_does_not_make_a_pipeline_slow(store: Store) -> None:
+    StartsSlowly.started.clear()
+    own = ["generator=none", "+generator.components.own._target_=tests.unit.ranking_parts.StartsSlowly"]
+    found = evaluated(built([*WORDS, *own], store), questions(), [metric("latency"), metric("F1")], store)
+    assert StartsSlowly.started == [True] * 4
+    assert found.means["latency"] == pytest.approx(0.01)
+    assert found.per_query["latency"].tolist() == [found.means["latency"]] * 8
+    assert found.seconds["query"] == pytest.approx(0.01)
+
+
+SLOW = [*WORDS, "generator=none", "+reranker.components.own._target_=tests.unit.ranking_parts.ReordersSlowlyOnce"]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    ReordersSlowlyOnce.started.clear()
+    monkeypatch.setattr(time, "perf_counter", lambda: ReordersSlowlyOnce.clock[0])
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_is_timed_was_asked_before(store: Store) -> None:
+    found = timed(built(SLOW, store), questions())
+    assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
+
+
+@pytest.mark.usefixtures("slow")
+def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
+    """The reranker tells no cost, so what stages took when they ran says nothing of it."""
+    by_stages, apart = (
+        Bench(tuple(SLOW), questions(), (metric("latency"),), store, times).measured([]) for times in (False, True)
+    )
+    assert by_stages.means["latency"] == pytest.approx(0.0)
+    assert apart.means["latency"] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "times"),
+    [
+        ([], False),
+        (["objective.metrics=[nDCG@10,latency]"], True),
+        (["objective.constraints=['latency <= 1 s']"], True),
+        (["confirmation.cost=latency"], True),
+        (["objective.metrics=[F1]"], False),
+    ],
+)
+def test_when_latency_decides(words: list[str], times: bool) -> None:
+    assert objective_of(composed(words)).times is times
