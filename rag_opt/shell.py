@@ -52,7 +52,7 @@ def _run(task: Callable[[], Any]) -> None:
                 sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
             settings_of(checked(words))
             if args.multirun:
-                sys.argv.append(_names_by_what_is_swept(words))
+                sys.argv.insert(1, _names_by_what_is_swept(words))
         if args.help:
             _helped(task)
         else:

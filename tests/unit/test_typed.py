@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,4 +145,8 @@ def test_a_setting_with_dashes_is_told_how_to_write_it(monkeypatch, capsys, line
 def test_options_may_stand_between_settings(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["study", "seed=1", "-m", "name=3.10,b", "sampler=gp,tpe"])
     shell.run_hydra(lambda: None)
-    assert sys.argv[1:5] == ["seed=1", "name='3.10',b", "sampler=gp,tpe", "-m"]
+    common, *rest = sys.argv[1:]
+    assert common == "hydra.job.config.override_dirname.exclude_keys=[seed]"
+    assert rest == ["seed=1", "name='3.10',b", "sampler=gp,tpe", "-m"]
+    # As Hydra will read it.
+    assert get_args_parser().parse_args().overrides == [common, *rest[:-1]]
