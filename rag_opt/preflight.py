@@ -11,6 +11,7 @@ from rag_opt.components.chat import Chat
 from rag_opt.components.encoder import Encoder
 from rag_opt.components.encoders import Hashing, MiniLM, Static
 from rag_opt.components.pairs import BETWEEN, MaxSim, PairScorer
+from rag_opt.components.splitters import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, parameter_names
 from rag_opt.config import choices, stages
 from rag_opt.errors import ComponentError
@@ -72,7 +73,8 @@ def _uses(plan: Plan, store: Store) -> Iterator[Use]:
     seen, needed = set[str](), _needed(plan, store)
     for given in _corners(plan):
         overrides = [*plan.dev.base, *given]
-        for stage, node in stages(overrides).items():
+        # What several stages share is known by its own group.
+        for stage, node in sorted(stages(overrides).items(), key=lambda item: item[0] != "embedder"):
             for node_of_component in node["components"].values() if stage in needed else ():
                 # An interpolation is resolved here, so equal nodes make equal components.
                 key = key_of(stage, node_of_component)
@@ -122,7 +124,7 @@ def _used(component: Any, named: str, store: Store) -> Iterator[Use]:
     if isinstance(component, Stage):
         component.use(store)
     for part in _parts(component):
-        if isinstance(part, PROVEN) or (isinstance(part, Encoder) and store.keeps("vectors", part.fingerprint)):
+        if isinstance(part, PROVEN) or (isinstance(part, Encoder) and not _asks(component, part, store)):
             continue
         if isinstance(part, Encoder):
             yield Use(part.fingerprint, named, partial(part.encode, ["What is this?"]), service=False)
@@ -135,6 +137,12 @@ def _used(component: Any, named: str, store: Store) -> Iterator[Use]:
         elif hasattr(part, "found"):
             key = key_of("search", getattr(part, "fingerprint", repr(part)))
             yield Use(key, f"{named}, web.service", partial(part.found, "What is this?", 1), service=True)
+
+
+def _asks(component: Any, encoder: Encoder, store: Store) -> bool:
+    """Whether a component will ask its encoder for anything: not one that counts words, nor for what is kept."""
+    counts = isinstance(component, SizedSplitter) and not isinstance(component, SemanticSplitter)
+    return not (counts and component.unit != "tokens") and not store.keeps("vectors", encoder.fingerprint)
 
 
 def _judge(plan: Plan, store: Store) -> Iterator[Use]:

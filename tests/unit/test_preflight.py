@@ -38,7 +38,8 @@ def refused(plan: Any, *, services: bool = False) -> str:
 
 
 def test_a_model_of_the_hub_that_can_not_be_had_is_said_within_seconds(animals, tmp_path: Path, no_hub: None) -> None:
-    plan = planned(words(animals, tmp_path, "embedder=hub", "embedder.encoder.precision=float32"))
+    hub = ["embedder=hub", "embedder.encoder.precision=float32", "splitter=sentence"]
+    plan = planned(words(animals, tmp_path, *hub))
     start = time.monotonic()
     told = refused(plan)
     assert time.monotonic() - start < 30, "the hub's client tries for a minute and a half"
@@ -64,9 +65,15 @@ def test_every_choice_that_can_not_be_used_is_in_one_message(animals, tmp_path: 
     assert len(told.splitlines()) == 5
 
 
-def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hub: None) -> None:
-    plan = planned(words(animals, tmp_path, "embedder=hub", "embedder.encoder.precision=float32", "retriever=bm25"))
-    preflight.check(plan, plan.dev.store, services=False)
+@pytest.mark.parametrize("unit", ["words", "tokens"])
+def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hub: None, unit: str) -> None:
+    """Unless its tokens are what a splitter counts."""
+    hub = ["embedder=hub", "embedder.encoder.precision=float32", "retriever=bm25"]
+    plan = planned(words(animals, tmp_path, *hub, "splitter=sentence", f"splitter.unit={unit}"))
+    if unit == "words":
+        preflight.check(plan, plan.dev.store, services=False)
+    else:
+        assert "splitter=sentence: embedder: model" in refused(plan)
 
 
 def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Path, monkeypatch) -> None:
