@@ -73,7 +73,7 @@ class Forecast:
         return (
             f"forecast: {self.trials} trials and their confirmation: {rounded(self.calls)} calls to models, "
             f"{rounded(paid.calls)} of them paid: {rounded(paid.tokens)} tokens, {money(paid.usd)}, "
-            f"time of calls {minutes(paid.seconds)} (nothing pruned)"
+            f"time of calls {minutes(paid.seconds)} (nothing pruned); the whole time is told after the baseline"
         )
 
     def lines(self, tokens: float | None, usd: float | None) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from optuna.trial import TrialState
+
 from rag_opt import history
 from rag_opt.latency import MOST
 from rag_opt.plan import Plan
+from rag_opt.progress import clock
 from rag_opt.storage import Moment
 
 REPORT = 5.0
@@ -27,3 +30,29 @@ def seconds(plan: Plan, now: Moment) -> float:
     # The recommended, the best and the baseline are asked twice each: once to warm up.
     timing = 3 * 2 * min(MOST, test) * (ALONE * question + 0.01)
     return confirming + timing + REPORT
+
+
+INDEXING = ("splitter", "embedder", "index")
+"""The groups of which another choice or value means another index."""
+
+
+def line(plan: Plan, now: Moment) -> str:
+    """After the baseline, and no other trial: about how long all of the study will take; "" at any other time.
+
+    At least what asking and judging the baseline took for each trial; at most the whole of it, where the space has
+    other indexes to make.
+    """
+    complete, baseline = history.finished(now, TrialState.COMPLETE), history.baseline_of(now)
+    left = plan.settings.n_trials - len(complete)
+    if baseline is None or len(complete) > 1 or left < 1 or baseline.duration is None:
+        return ""
+    whole = baseline.duration.total_seconds()
+    asking = min(whole, float(baseline.user_attrs.get("seconds", {}).get("evaluation", whole)))
+    varied = any(parameter.name.partition(".")[0] in INDEXING for parameter in plan.space.parameters)
+    after = seconds(plan, now)
+    least, most = left * asking + after, left * (whole if varied else asking) + after
+    told = clock(least) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
+    return (
+        f"judged by the baseline ({clock(whole)}) the rest takes about {told}: {left} trials, and {clock(after)} to "
+        "confirm, time and report"
+    )

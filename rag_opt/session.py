@@ -219,6 +219,8 @@ class Session(AtWork):
             after=outlook.seconds(self.plan, self._now),
             failed=finished.state == TrialState.FAIL and REPEATS not in finished.user_attrs,
         )
+        if finished.user_attrs.get(ORIGIN) == history.BASELINE and (said := outlook.line(self.plan, self._now)):
+            self.screen.say(said)
 
     def _pause(self, trial: Trial) -> None:
         """Give what has failed around this trial a moment to come back."""

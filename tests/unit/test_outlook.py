@@ -1,0 +1,55 @@
+"""How long a study takes, judged by its baseline: by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from rag_opt import outlook
+from rag_opt.storage import ORIGIN, Moment
+
+
+def plan(*searched: str) -> Any:
+    """A plan of 25 trials, 100 questions to search with and 50 unseen ones."""
+    return SimpleNamespace(
+        settings=SimpleNamespace(n_trials=25, ties=3),
+        space=SimpleNamespace(parameters=[SimpleNamespace(name=name) for name in searched]),
+        dev=SimpleNamespace(questions=SimpleNamespace(count=100)),
+        test=SimpleNamespace(questions=SimpleNamespace(count=50)),
+    )
+
+
+def after_baseline(others: int = 0) -> Moment:
+    """A study whose baseline took 40 s, 30 of them to ask and judge, 0.2 s a question."""
+    study = optuna.create_study()
+    for number in range(1 + others):
+        about = {"seconds": {"query": 0.2, "evaluation": 30.0}, **({} if number else {ORIGIN: "baseline"})}
+        trial = create_trial(state=TrialState.COMPLETE, value=1.0, user_attrs=about)
+        trial.datetime_start = datetime(2026, 1, 1)
+        trial.datetime_complete = trial.datetime_start + timedelta(seconds=40)
+        study.add_trial(trial)
+    return Moment(study)
+
+
+def test_the_whole_time_is_told_after_the_baseline() -> None:
+    """24 × 30 s; 5 finalists × 50 × (0.2 + 0.3) s, 6 × 50 × 0.61 s, 5 s: 720 + 125 + 183 + 5."""
+    told = outlook.line(plan("retriever.k1"), after_baseline())
+    assert (
+        told
+        == "judged by the baseline (0:40) the rest takes about 17:13: 24 trials, and 5:13 to confirm, time and report"
+    )
+
+
+def test_other_indexes_may_take_what_the_baselines_took() -> None:
+    """24 × 40 s are 240 s more."""
+    assert "about 17:13 to 21:13:" in outlook.line(plan("splitter.chunk_size"), after_baseline())
+
+
+@pytest.mark.parametrize("others", [1, 24])
+def test_it_is_told_once(others: int) -> None:
+    assert outlook.line(plan("retriever.k1"), after_baseline(others)) == ""
