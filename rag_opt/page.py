@@ -13,6 +13,7 @@ from rag_opt import summary
 from rag_opt.details import other_metrics
 from rag_opt.figures import Plot
 from rag_opt.findings import Findings
+from rag_opt.price import settings
 from rag_opt.storage import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -84,6 +85,7 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
     begun = "The configurations that the study began with, by their score on the questions that were searched."
     asked = "What calls to models cost a question on average; stored replies count like paid ones."
     others = "Means of the finalists on the questions never searched, of every metric that was measured."
+    changed = "Every setting that is not the baseline's; a dash: it does not exist there."
     sections = [
         *(
             Section(
@@ -94,6 +96,7 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
             )
             for place, each in enumerate(findings.confirmations)
         ),
+        Section("settings", "What the recommended configuration changes", changed, *settings(findings, study)),
         Section("metrics", "Other metrics", others, *other_metrics(findings)),
         Section("costs", "Calls to models", asked, *summary.costs(findings, study)),
         Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),

@@ -15,6 +15,7 @@ from rag_opt import environment
 from rag_opt.artifacts import linked
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
+from rag_opt.hiding import hide
 from rag_opt.sharing import whose
 from rag_opt.terminal import complain, console
 
@@ -74,6 +75,19 @@ def metrics(findings: Findings, study: Trials) -> dict[str, float]:
         role = "recommended" if found is not None and name == f"trial {found.recommended}" else name
         values |= {f"{role}.latency_p50": latency.p50, f"{role}.latency_p95": latency.p95}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def tags(findings: Findings, study: Trials, config: Any) -> dict[str, str]:
+    """What the tracking server is told in words: the verdict, the command, and how was searched."""
+    from rag_opt import summary
+    from rag_opt.trust import plain
+
+    verdict, command = summary.conclusion(findings, study), findings.commands.get("replay", "")
+    told = {"verdict": verdict, "recommended": summary.recommendation(findings), "command": command}
+    told |= {key: str(plain(config[key]).get("_target_", "")) for key in ("sampler", "pruner")}
+    told |= {f"budget.{key}": str(value) for key, value in plain(config.budget).items() if value is not None}
+    told["mlflow.note.content"] = f"{verdict}\n\n```sh\n{command}\n```" if command else verdict
+    return {key: hide(text)[:5000] for key, text in told.items() if text}
 
 
 def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Mapping[str, str]) -> None:

@@ -52,6 +52,7 @@ from rag_opt.storage import (
     gate_for,
     interrupt,
     ledger_of,
+    name_metrics,
     note,
     opened,
     rescuing,
@@ -426,6 +427,7 @@ def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study,
                     check_study(study, plan.settings.folder)
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _tell_stored(plan, study)
+                    name_metrics(study, [*plan.objective.names])
                     if plan.dev.store.purse is not None:
                         plan.dev.store.purse.study = ledger_of(study)
                 study.pruner = pruner_of(plan.config)[0]

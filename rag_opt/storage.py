@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from copy import copy
@@ -14,7 +15,7 @@ from uuid import uuid4
 import optuna
 import sqlalchemy
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -313,6 +314,15 @@ def note(trial: optuna.Trial, body: str) -> None:
         storage.set_study_system_attr(
             study_id, f"dashboard:{trial_id}:note_str:{part}", body[start : start + NOTE_PART]
         )
+
+
+def name_metrics(study: optuna.Study, names: list[str]) -> None:
+    """Have optuna-dashboard call the objectives by these names."""
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            # It may change, says Optuna.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)
 
 
 def note_study(study: optuna.Study, body: str) -> None:

@@ -173,11 +173,13 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     if not node["enabled"]:
         return None
     from rag_opt import archive
+    from rag_opt.config import STAGES, choices
     from rag_opt.tracking import connected
 
     targets = tuple(target.name for target in plan.objective.targets)
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)
     if tracker is not None:
+        tracker.groups = {group: choice for group, choice in choices(plan.dev.base).items() if group in STAGES}
         tracker.fetch = lambda number: archive.fetch(study, plan.settings.folder, [number])
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
@@ -224,7 +226,8 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
-        tracker.close("FINISHED", texts, report.metrics(findings, now), files)
+        tags = report.tags(findings, now, plan.config)
+        tracker.close("FINISHED", texts, report.metrics(findings, now), files, tags)
     return findings, "" if "replay" in findings.commands else summary.conclusion(findings, now)
 
 

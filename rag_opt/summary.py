@@ -18,6 +18,7 @@ from rag_opt.details import edge_line, other_metrics, p_value
 from rag_opt.experiments import text_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
+from rag_opt.price import price, settings
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
 from rag_opt.storage import GIVEN_UP, ORIGIN, Trials
@@ -30,11 +31,12 @@ Rows = tuple[list[str], list[list[str]]]
 
 
 def conclusion(findings: Findings, study: Trials) -> str:
-    """The result in a sentence, or two, and how many trials failed."""
+    """The result in a sentence, or two, what it costs, and how many trials failed."""
     counts = history.counts_of(study)
     tried = counts["complete"] + counts["pruned"] + counts["failed"]
     failed = f"; {counts['failed']} of {tried} trials failed" if counts["failed"] else ""
-    return f"{_conclusion(findings, study)}{failed}"
+    paid = price(findings, study)
+    return f"{_conclusion(findings, study)}{f'; its price: {paid}' if paid else ''}{failed}"
 
 
 def _conclusion(findings: Findings, study: Trials) -> str:
@@ -293,6 +295,8 @@ def printed(findings: Findings, study: Trials, console: Console) -> None:
             name = f", {each.metric}" if findings.others else ""
             title = f"finalists on the {findings.test} questions never searched, with 95 % intervals{name}"
             console.print(as_table(title, _narrow(findings, place)))
+    if settings(findings, study)[1]:
+        console.print(as_table("what the recommended configuration changes", settings(findings, study)))
     if costs(findings, study)[1]:
         console.print(as_table("calls to models, a question", costs(findings, study)))
     for line in told(findings, study):
@@ -340,6 +344,8 @@ def markdown(findings: Findings, study: Trials) -> str:
         lines += [f"## Other metrics on the {findings.test} questions never searched", ""]
         lines += [*pipes(other_metrics(findings)), ""]
     lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    if settings(findings, study)[1]:
+        lines += ["## What the recommended configuration changes", "", *pipes(settings(findings, study)), ""]
     if costs(findings, study)[1]:
         lines += ["## Calls to models, a question", "", *pipes(costs(findings, study)), ""]
     lines += ["## Top trials", "", f"Scores are on the {findings.dev} questions that were searched.", ""]

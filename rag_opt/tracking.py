@@ -106,8 +106,8 @@ class Mirror:
 class MLflowCallback(Mirror):
     """Logs finished trials as nested runs of one parent; follows Optuna's callback signature (study, trial).
 
-    `targets` are the names of the optimised metrics; `folder` is the study's, with trials/<number>/, into which `fetch`
-    brings what another machine's trial has left.
+    `targets` are the names of the optimised metrics, `groups` the choices that no trial changes; `folder` is the
+    study's, with trials/<number>/, into which `fetch` brings what another machine's trial has left.
     """
 
     client: MlflowClient
@@ -116,6 +116,7 @@ class MLflowCallback(Mirror):
     targets: tuple[str, ...]
     fetch: Callable[[int], None] = lambda _: None
     parent_id: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
     database: Watched = field(default_factory=lambda: Watched(None))
     prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -200,7 +201,12 @@ class MLflowCallback(Mirror):
 
     @guarded
     def close(
-        self, status: str, artifacts: Mapping[str, str], metrics: Mapping[str, float], files: Sequence[Path]
+        self,
+        status: str,
+        artifacts: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Sequence[Path],
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Give the parent its results and its status; files that are not there are left out."""
         if not self.parent_id:
@@ -212,6 +218,8 @@ class MLflowCallback(Mirror):
                 self._keep(self.parent_id, path)
         for name, value in metrics.items():
             self.client.log_metric(self.parent_id, metric_name(name), value)
+        for name, text in (tags or {}).items():
+            self.client.set_tag(self.parent_id, name, text)
         self.client.set_terminated(self.parent_id, status)
 
     def _log_dataset(self, run_id: str, dataset: Dataset, questions: Mapping[str, str]) -> None:
@@ -226,7 +234,7 @@ class MLflowCallback(Mirror):
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
         self.fetch(trial.number)
         place = trial_folder(self.folder, trial.number)
-        values = {**_flat(place / "config.yaml"), **values_of(trial.params)}
+        values = {**self.groups, **_flat(place / "config.yaml"), **values_of(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]
         texts = [
             RunTag(key, str(trial.user_attrs[key]))

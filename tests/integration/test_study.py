@@ -288,6 +288,13 @@ def test_mlflow_mirrors_the_study_through_a_resume(animals, tmp_path) -> None:
     study = study_of(tmp_path)
     assert parent.info.status == "FINISHED"
     assert parent.inputs.dataset_inputs[0].dataset.name == "questions"
+    assert study.metric_names == ["tokens"]
+    told = parent.data.tags
+    assert told["verdict"].startswith("tokens: ")
+    assert told["command"].startswith("python -m rag_opt.trial ")
+    assert (told["sampler"], told["pruner"]) == ("rag_opt.samplers.RagSampler", "optuna.pruners.MedianPruner")
+    assert told["verdict"] in told["mlflow.note.content"]
+    assert all(run.data.params["embedder"] == "hashing" for run in children if run.data.tags.get("repeats") is None)
     assert {"report.md", "report.html", "best.yaml", "figures", "search_space.yaml"} <= artifacts(tmp_path, parent)
     copies = [path for path in tmp_path.rglob("*") if path.name in ("report.html", "per_query.json")]
     assert len({path.stat().st_ino for path in copies}) == len(copies) / 2, "MLflow has links, not copies"

@@ -1,0 +1,73 @@
+"""What the recommended configuration costs beside the baseline, and what it changes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from rag_opt.latency import Latency
+from rag_opt.price import price, settings
+
+METRICS = {"tokens": 1000.0, "usd": 0.0, "index_size": 50.0, "latency": 1.0}
+SPACE = {"retriever": CategoricalDistribution(["bm25", "hybrid"]), "retriever.hybrid_weight": FloatDistribution(0, 1)}
+
+
+def study(**changed: float) -> optuna.Study:
+    """A baseline, and trial 1 whose metrics are these."""
+    found = optuna.create_study(direction="maximize")
+    for origin, choice, metrics in (("baseline", "bm25", METRICS), ("random", "hybrid", METRICS | changed)):
+        params = {"retriever": choice} | ({"retriever.hybrid_weight": 0.25} if choice == "hybrid" else {})
+        found.add_trial(
+            optuna.create_trial(
+                value=0.5,
+                params=params,
+                distributions={name: SPACE[name] for name in params},
+                user_attrs={"origin": origin, "metrics": metrics},
+            )
+        )
+    return found
+
+
+def findings(recommended: int = 1, cost: str = "tokens", **latencies: float) -> SimpleNamespace:
+    timed = {name.replace("_", " "): Latency(seconds, 2 * seconds, 50) for name, seconds in latencies.items()}
+    return SimpleNamespace(
+        confirmation=SimpleNamespace(recommended=recommended), cost=cost, targets=("nDCG@10",), latencies=timed
+    )
+
+
+def test_a_price_is_told_in_percent_of_the_baselines() -> None:
+    told = findings(baseline=0.010, trial_1=0.0108)
+    assert price(told, study(tokens=1670.0)) == "+67 % tokens, +8 % latency"
+    assert price(told, study(tokens=1001.0)) == "the same tokens, +8 % latency"
+    assert (
+        price(findings(cost="index_size"), study(tokens=500.0, index_size=100.0)) == "-50 % tokens, +100 % index_size"
+    )
+
+
+def test_what_is_optimised_and_what_is_not_known_is_no_price() -> None:
+    told = findings(trial_1=0.1)
+    told.targets = ("nDCG@10", "tokens")
+    assert price(told, study(tokens=1670.0)) == ""
+    assert price(findings(), study(tokens=float("nan"))) == ""
+    assert price(findings(recommended=0), study()) == ""
+    assert settings(findings(recommended=0), study())[1] == []
+
+
+def test_the_settings_that_differ_are_listed_with_those_that_exist_on_one_side_only() -> None:
+    header, rows = settings(findings(), study())
+    assert header == ["setting", "baseline", "recommended"]
+    assert rows == [["retriever", "bm25", "hybrid"], ["retriever.hybrid_weight", "-", "0.25"]]
+
+
+@pytest.mark.parametrize("gone", ["confirmation", "baseline"])
+def test_without_a_pair_there_is_neither(gone: str) -> None:
+    told, found = findings(), study()
+    if gone == "confirmation":
+        told.confirmation = None
+    else:
+        found = optuna.create_study()
+    assert price(told, found) == ""
+    assert settings(told, found)[1] == []
