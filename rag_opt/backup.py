@@ -13,6 +13,7 @@ from rag_opt import environment
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.sharing import make_file
+from rag_opt.terminal import complain, inline
 
 TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
 
@@ -66,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with environment.no_collection():
             trials = backed_up(given.study, given.file, given.storage)
     except RagOptError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
-    print(f"{given.file}: the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on")
+    told = f"the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on"
+    print(inline(f"{given.file}: {told}"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rag_opt import environment
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.own_pages import HOST, PATH, READING, refusal
-from rag_opt.terminal import complain
+from rag_opt.terminal import complain, inline
 
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
@@ -183,7 +183,7 @@ def _serve(given: Any) -> None:
     with Stopping(), mlflow_beside(database) as mlflow:
         made = lambda port: dashboard(given.study, url, port, mlflow, writable=given.writable)  # noqa: E731
         with serving(given.port, made) as server:
-            print(f"open: http://{HOST}:{server.server_port}   (Ctrl-C ends it)", flush=True)
+            print(inline(f"open: http://{HOST}:{server.server_port}   (Ctrl-C ends it)"), flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 

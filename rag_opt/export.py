@@ -12,7 +12,7 @@ from string import Template
 from rag_opt import environment
 from rag_opt.endings import piped
 from rag_opt.errors import RagOptError
-from rag_opt.terminal import complain
+from rag_opt.terminal import complain, inline
 
 SCRIPT = "ask.py"
 PROGRAM = Template('''\
@@ -22,6 +22,7 @@ import json, sys
 from pathlib import Path
 
 from rag_opt.records import Document, Documents, Queries, Query, Searches
+from rag_opt.terminal import inline, shown
 from haystack import Pipeline
 
 
@@ -41,7 +42,8 @@ found = run("querying", given | {name: value for made in index.values() for name
 $answer
 context = found["$part"]["ranking"]
 for row, score in context.hits(0)[:5]:
-    print(f"  {context.chunks.document_ids[row]} ({score:.3f}): {' '.join(context.chunks.texts[row].split())[:90]}")
+    text = " ".join(context.chunks.texts[row].split())[:90]
+    print(inline(f"  {context.chunks.document_ids[row]} ({score:.3f}): {text}"))
 ''')
 """The program that loads and asks; what it prints is what rag_opt.ask prints."""
 
@@ -69,7 +71,7 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     program = PROGRAM.substitute(
         modules=repr(trusted),
         searches=repr(SEARCHES),
-        answer=f'print(found["{answers}"]["answers"].texts[0])' if answers else "",
+        answer=f'print(shown(found["{answers}"]["answers"].texts[0]))' if answers else "",
         part=context or pipeline.results["ranking"],
     )
     program = program.replace('["ranking"]', '["context"]') if context else program
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RagOptError as error:
         complain(error)
         sys.exit(2)
-    print(f"ask it: python {place / SCRIPT} 'your question'")
+    print(inline(f"ask it: python {place / SCRIPT} 'your question'"))
 
 
 if __name__ == "__main__":

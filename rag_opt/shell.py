@@ -17,7 +17,7 @@ from rag_opt.endings import ReaderGone, piped, status_of
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.experiments import GIVEN, expanded
 from rag_opt.settings import settings_of
-from rag_opt.terminal import complain
+from rag_opt.terminal import complain, shown
 from rag_opt.typed import as_typed, search_path_list
 
 USAGE_ERROR = 2
@@ -100,7 +100,7 @@ def _helped(task: Callable[[], Any]) -> None:
         with redirect_stdout(told):
             task()
     finally:
-        print(INTERNAL.sub("", told.getvalue()), end="")
+        print(shown(INTERNAL.sub("", told.getvalue())), end="")
 
 
 def searched(folders: Iterable[str]) -> str:

@@ -46,7 +46,7 @@ def test_a_copy_taken_in_the_middle_holds_every_finished_trial(words, tmp_path, 
     run([*words, f"n_trials={total}"])
     for number, copy in enumerate(copies):
         assert [trial.number for trial in told(copy)] == list(range(number + 1))
-    assert len(told(copied(file_of(words), tmp_path / "end.db"))) == total
+    assert len(told(copied(file_of(words), tmp_path / "end.db"))) == len(copies) >= total
     figure("a copy of study.db is a study", f"`cp` after each of {total} trials: each copy holds all that were told")
 
 

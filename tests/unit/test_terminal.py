@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 
@@ -18,10 +19,11 @@ from rag_opt.progress import Screen
 from rag_opt.records import Document
 from rag_opt.summary import as_table
 from rag_opt.terminal import complain, console, inline, shown, visible
-from tests.conftest import write_jsonl
+from tests.conftest import ROOT, write_jsonl
 
 TITLE = "\x1b]0;gone\x07"
 HOSTILE = f"a{TITLE}\x1b[2J\x1b[31m\x9b1A\r\u202eb\u2066c\nerror: all is lost\x7f"
+FIT = re.compile(r"\b(inline|shown)\(")
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
@@ -80,6 +82,19 @@ def test_a_text_in_an_error_can_not_pass_for_a_line_of_its_own(capsys) -> None:
     told = capsys.readouterr().err
     assert not OBEYED.search(told)
     assert [line[:2] for line in told.splitlines()] == ["er", "  "]
+
+
+def test_every_line_of_the_package_goes_through_the_one_place() -> None:
+    """What is printed is a constant, or made fit; consoles are made in one place."""
+    wrong = []
+    for path in (ROOT / "rag_opt").rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        for call in calls if path.name != "terminal.py" else []:
+            name = call.func.id if isinstance(call.func, ast.Name) else ""
+            fit = all(isinstance(each, ast.Constant) or FIT.search(ast.unparse(each)) for each in call.args)
+            if name == "Console" or (name == "print" and not fit):
+                wrong.append(f"{path.name}:{call.lineno}: {ast.unparse(call)}")
+    assert wrong == []
 
 
 def test_ids_that_occur_twice_are_named_in_one_line() -> None:
