@@ -17,6 +17,7 @@ from rag_opt.experiments import experiment_of
 from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
+from rag_opt.interchange import FOLDER, write_trec
 from rag_opt.latency import Latency
 from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.plan import Plan
@@ -48,6 +49,8 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     budget = enlarged(plan, now)
     found, evaluations = confirmations(plan, study, now)
     confirmation = found[0] if found else None
+    named = {name_of(now, number): evaluation for number, evaluation in evaluations.items()}
+    write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
     front = history.front_of(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
     given = words_of(now, chosen) if chosen is not None else words(plan.baseline)

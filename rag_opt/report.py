@@ -41,6 +41,7 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     from rag_opt import page, summary
     from rag_opt.experiments import PLACE
     from rag_opt.figures import plots
+    from rag_opt.interchange import write_trials
 
     findings.write(folder)
     now = findings.moment(study)
@@ -55,6 +56,7 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
         if text:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, "utf-8")
+    write_trials(folder, now, findings.targets)
     figures = {plot.name: plot.figure.to_json() or "{}" for plot in drawn}
     _show_in_dashboard(study, folder, texts["report.md"], figures)
     return figures
