@@ -227,8 +227,12 @@ def in_a_row(now: Moment, since: int) -> list[FrozenTrial]:
 def check(now: Moment, since: int) -> None:
     """Raise OutageError when the latest trials, numbered from `since` on, failed ALIKE times in a row from outside."""
     row = in_a_row(now, since)
-    if len(row) >= ALIKE:
-        raise OutageError(_stop_line(row))
+    if len(row) < ALIKE:
+        return
+    cause = outage_of(row[0])
+    assert cause is not None
+    reason = str(row[0].user_attrs.get("reason", "")).removeprefix(f"{cause.told}: ")
+    raise outage(f"{_trials(len(row))} in a row failed alike", cause, reason)
 
 
 def _alike(latest: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -241,14 +245,11 @@ def _alike(latest: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return found
 
 
-def _stop_line(row: Sequence[FrozenTrial]) -> str:
-    """Why the study stops after these failures, and what to do."""
-    cause = outage_of(row[0])
-    assert cause is not None
-    reason = str(row[0].user_attrs.get("reason", "")).removeprefix(f"{cause.told}: ")
-    return (
-        f"{_trials(len(row))} in a row failed alike: {cause.told}\n  {reason}\n"
-        f"  {cause.advice}; these trials count for nothing: the same command goes on from here"
+def outage(what: str, cause: Cause, reason: str) -> OutageError:
+    """The error that says what has failed from outside, why, and what to do."""
+    return OutageError(
+        f"{what}: {cause.told}\n  {reason}\n  {cause.advice}; nothing that was measured is lost: the same command goes "
+        "on from here"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import optuna
 from optuna.trial import FrozenTrial
 
-from rag_opt import history, scorebook
+from rag_opt import failures, history, scorebook
 from rag_opt.confirm import (
     BASELINE,
     BEST,
@@ -103,6 +103,11 @@ def _evaluations(
             try:
                 found[number] = plan.test.measured(words_of(now, number))
             except Exception as error:
+                needed = number == recommended or BASELINE in roles[number]
+                if needed and (cause := failures.cause_of(error)) is not None:
+                    raise failures.outage(
+                        f"{name_of(now, number)} could not be confirmed", cause, str(error)
+                    ) from error
                 # The budget is spent: a configuration that fails now must not cost the others their report.
                 say(f"{name_of(now, number)} could not be confirmed: {type(error).__name__}: {error}"[:300])
             done(1)

@@ -207,3 +207,20 @@ def test_a_study_all_of_whose_trials_fail_says_why(words, tmp_path: Path, monkey
     outcome = run([*words, "n_trials=4"])
     assert "no ranks today" in outcome.error, "so the command's exit status is 1"
     assert "4 of 4 trials failed" in outcome.error
+
+
+def test_a_confirmation_that_can_not_be_made_is_made_by_the_same_command(words, tmp_path: Path, monkeypatch) -> None:
+    real = Bench.measured
+
+    def away(self, given, report=None):
+        if self.questions.count < 5:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        return real(self, given, report)
+
+    given = [*words, f"n_trials={TRIALS}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Bench, "measured", away)
+        with pytest.raises(OutageError, match="could not be confirmed: the network or a service can't be reached"):
+            run(given)
+    assert len(counted(trials_of(tmp_path))) >= TRIALS
+    assert run(given).findings.confirmation is not None
