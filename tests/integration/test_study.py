@@ -577,3 +577,14 @@ def test_a_wrong_limit_of_the_store_is_refused(animals, tmp_path) -> None:
     with pytest.raises(ConfigError, match="store.limit_gb=-1"):
         start([*animals, "store.limit_gb=-1"], tmp_path)
     assert not (tmp_path / "studies").exists()
+
+
+def test_threads_are_those_of_a_replay_and_of_a_question_too(animals, tmp_path, monkeypatch) -> None:
+    from rag_opt import ask, environment, trial
+
+    used: list[int | None] = []
+    monkeypatch.setattr(environment, "use_threads", used.append)
+    words = [*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store", "retriever=bm25", "threads=1"]
+    trial.replayed(words)
+    ask.asked([*words, "question='Who purrs?'"])
+    assert used == [1, 1]
