@@ -280,10 +280,11 @@ def test_mmr_agrees_with_a_brute_force_greedy_choice() -> None:
 def test_mmr_keeps_so_many() -> None:
     chunks, queries = chunked("a b", "c d", "e f"), asked("a")
     vectors, query_vectors = vectors_of(chunks, queries)
-    found = MMR(0.3, Hashing(256), keep=2).run(ranking(chunks, [(0, 3.0), (1, 2.0), (2, 1.0)]), query_vectors, vectors)[
-        "ranking"
-    ]
+    given_ranking = ranking(chunks, [(2, 3.0), (1, 2.0), (0, 1.0)])
+    found = MMR(0.3, Hashing(256), keep=2).run(given_ranking, query_vectors, vectors)["ranking"]
+    whole = MMR(0.3, Hashing(256)).run(given_ranking, query_vectors, vectors)["ranking"]
     assert len(rows(found)) == 2
+    assert found.whole.tolist() == whole.rows.tolist() != given_ranking.rows.tolist()
 
 
 # ---- generation

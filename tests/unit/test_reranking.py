@@ -303,6 +303,8 @@ def test_pairs_are_ordered_by_their_scores_equal_ones_as_before(store: Store) ->
 def test_keep_cuts_after_the_order_is_made(store: Store) -> None:
     found = reranked(Worth(), store, ranking(chunked("a 2", "b 7", "c 2", "d 9"), GIVEN), "p", keep=2)
     assert found.rows.tolist() == [[3, 1]]
+    whole = reranked(Worth(), store, ranking(chunked("a 2", "b 7", "c 2", "d 9"), GIVEN), "p")
+    assert found.whole.tolist() == whole.rows.tolist()
 
 
 @pytest.mark.parametrize("keep", [0, -1, 2.0, True])
