@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rag_opt.components.stage import Stage
 from rag_opt.evaluate import Questions
-from rag_opt.pipelines import RagPipeline
-from rag_opt.records import Queries
+from rag_opt.pipelines import Products, RagPipeline
+from rag_opt.progress import hushed
+from rag_opt.records import Documents, Queries, Query
 from rag_opt.store import Store
 
 MOST = 50
@@ -36,26 +38,31 @@ def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Late
     """
     index = pipeline.index(questions.documents)
     empty = Store()
-    # What was said of all questions is not said again of one.
-    ours = [part.component for part in pipeline.parts if isinstance(part.component, Stage)]
-    empty.said = {line for component in ours for line in component.store.said}
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
             # Not those nested in it: an encoder keeps its loaded model.
             part.component.store = empty
     # Each text once: a repeated one would be found in memory.
     asked = list({query.text: query for query in questions.queries.items}.values())[:most]
+    # What there is to say of questions was said of all of them.
+    with hushed():
+        seconds = _asked(pipeline, questions.documents, asked, index)
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return Latency(float(p50), float(p95), len(seconds))
+
+
+def _asked(pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products) -> list[float]:
+    """The seconds of each query, asked by itself, once all of them were asked."""
     for query in asked:
-        # All are asked before the clock counts: the first ones load models and touch indexes, and each length compiles
-        # kernels of its own. Another text, so that nothing is known of the question when it is timed.
-        pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), questions.documents, index)
+        # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text, so
+        # that nothing is known of the question when it is timed.
+        pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), documents, index)
     seconds = []
     for query in asked:
         for part in pipeline.parts:
             if isinstance(part.component, Stage):
                 part.component.forget()
         start = time.perf_counter()
-        pipeline.ask(Queries.of((query,)), questions.documents, index)
+        pipeline.ask(Queries.of((query,)), documents, index)
         seconds.append(time.perf_counter() - start)
-    p50, p95 = np.percentile(seconds, [50, 95])
-    return Latency(float(p50), float(p95), len(seconds))
+    return seconds

@@ -172,6 +172,17 @@ def say(line: str) -> None:
         _open[-1].say(line)
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing is said or shown meanwhile."""
+    held = _open[:]
+    _open.clear()
+    try:
+        yield
+    finally:
+        _open[:] = held
+
+
 def clock(seconds: float) -> str:
     """Seconds as 0:07, 2:31 or 1:02:03."""
     minutes, rest = divmod(max(0, round(seconds)), 60)

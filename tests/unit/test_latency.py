@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from rag_opt.latency import timed
 from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
+from rag_opt.progress import Screen
 from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
 from rag_opt.replies import Reply
 from rag_opt.store import Store
@@ -137,7 +139,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow")
 def test_what_is_timed_was_asked_before(store: Store) -> None:
-    found = timed(built(SLOW, store), questions())
+    output = io.StringIO()
+    with Screen(output):
+        found = timed(built(SLOW, store), questions())
+    assert output.getvalue() == ""
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
 
 

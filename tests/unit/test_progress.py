@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rag_opt import progress
-from rag_opt.progress import Line, Screen, say, track
+from rag_opt.progress import Line, Screen, hushed, say, track
 
 
 class Terminal(io.StringIO):
@@ -106,3 +106,14 @@ def test_a_repeated_trial_takes_no_place_and_its_time_is_the_next_ones(clock: li
         assert left(line, 3, 1) == ""
         clock.append(10.0)
         assert left(line, 2, 2) == "0:20 left"
+
+
+def test_nothing_is_said_while_hushed() -> None:
+    output = io.StringIO()
+    with Screen(output):
+        with hushed():
+            say("of one question")
+            with track("work", 3) as advance:
+                advance(1)
+        say("of all questions")
+    assert output.getvalue() == "of all questions\n"
