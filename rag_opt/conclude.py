@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from rag_opt import enough, history, paired
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
-from rag_opt.experiments import experiment_of
+from rag_opt.experiments import experiment_of, written
 from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
@@ -37,6 +37,9 @@ WORST = 10
 
 LOOKS = "rag_opt:looks"
 """Study attribute: after how many trials the unseen questions were looked at."""
+
+NEEDED, PLACES = ("hydra.searchpath", "trusted_modules"), ("studies_dir", "store.path")
+"""What is no part of a configuration and needed to build it: where its files lie and whom they may name; its store."""
 
 SHOWN = 5
 """Documents of a ranking that are shown."""
@@ -193,7 +196,12 @@ def _shown(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tup
 
 def typed(plan: Plan, *without: str) -> list[str]:
     """The words of the study's own command line less these keys, for people: a password in them is hidden."""
-    return [_without_password(word) for word in plan.dev.base if word.partition("=")[0] not in without]
+    return [_without_password(word) for word in written(plan.dev.base) if word.partition("=")[0] not in without]
+
+
+def _kept(plan: Plan, *keys: str) -> list[str]:
+    """Of the study's own command line the words that set these keys."""
+    return [word for word in typed(plan) if word.partition("=")[0] in keys]
 
 
 def _without_password(word: str) -> str:
@@ -207,9 +215,10 @@ def _commands(plan: Plan, given: Sequence[str] | None, settled: bool, budget: Ma
     commands = {}
     if given is not None:
         commands["replay"] = replay_command([*plan.dev.base, *given])
-        best = quoted([f"best={settings.folder.as_posix()}"])
-        commands["ask"] = f"python -m rag_opt.ask {best} question='…'"
-        commands["export"] = f"python -m rag_opt.export {quoted([settings.folder.as_posix()])}"
+        place = settings.folder.as_posix()
+        asked = quoted([f"best={place}", *_kept(plan, *NEEDED, *PLACES)])
+        commands["ask"] = f"python -m rag_opt.ask {asked} question='…'"
+        commands["export"] = f"python -m rag_opt.export {quoted([place, *_kept(plan, *NEEDED)])}"
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]

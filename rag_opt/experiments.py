@@ -20,7 +20,7 @@ from rag_opt.typed import SEARCH_PATH, search_path_list
 KEPT = (*STAGES, "dataset", "objective", "llm", "price", "web", "judge", "evaluation")
 """What a configuration is, and what it is measured on; how it was searched for is left out."""
 
-GIVEN = "best="
+GIVEN, EXPERIMENT = "best=", "+experiment=best"
 PLACE = "conf/experiment/best.yaml"
 """Where a study leaves it, so that `--config-dir studies/x/conf +experiment=best` finds it, too."""
 
@@ -74,11 +74,27 @@ def expanded(words: Sequence[str]) -> list[str]:
     folder = path.parent if path.name == "best.yaml" else path
     if not (folder / PLACE).is_file():
         raise ConfigError(
-            f"{GIVEN}{given[-1]}: there is no {folder / PLACE}; name the folder of a finished study. One that an older "
-            "version has finished writes it when its command is run again"
+            f"{GIVEN}{given[-1]}: there is no {folder / PLACE}; name the folder of a finished study (of one that an "
+            "older version has finished the replay command in its report.md is what there is)"
         )
-    own = [each.value() for each in parse([word for word in rest if word.startswith(f"{SEARCH_PATH}=")])]
-    known = [str(place) for each in own for place in (each if isinstance(each, list) else [each])]
-    paths = search_path_list([*known, f"file://{(folder / 'conf').resolve().as_posix()}"])
+    # First, since another folder may hold a best.yaml, too.
+    paths = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *_searched(rest)])
     others = [word for word in rest if not word.startswith(f"{SEARCH_PATH}=")]
-    return [f"{SEARCH_PATH}={paths}", "+experiment=best", *others]
+    return [f"{SEARCH_PATH}={paths}", EXPERIMENT, *others]
+
+
+def written(words: Words) -> list[str]:
+    """The words as one types them: what `expanded` made of `best=<a study's folder>` is that again."""
+    first, *paths = _searched(words) or [""]
+    folder = Path(first.removeprefix("file://")).parent
+    if EXPERIMENT not in words or not first.endswith("/conf") or not (folder / PLACE).is_file():
+        return list(words)
+    others = [word for word in words if word != EXPERIMENT and not word.startswith(f"{SEARCH_PATH}=")]
+    kept = [f"{SEARCH_PATH}={search_path_list(paths)}"] if paths else []
+    return [f"{GIVEN}{folder.as_posix()}", *kept, *others]
+
+
+def _searched(words: Words) -> list[str]:
+    """The folders of the search path that words name."""
+    given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
+    return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]

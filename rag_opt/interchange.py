@@ -26,6 +26,9 @@ def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]
     that and % are written as in URLs, in all files.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("*.run"):
+        # Of trials that were finalists once.
+        earlier.unlink()
     known = {query for found in evaluations.values() for query in found.query_ids}
     asked = {query: grades for query, grades in qrels.items() if query in known}
     named = _naming([*asked, *known, *(d for each in asked.values() for d in each), *_retrieved(evaluations.values())])

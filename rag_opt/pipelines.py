@@ -13,7 +13,7 @@ from typing import Any
 from haystack import Pipeline
 from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
-from rag_opt.components.stage import Stage
+from rag_opt.components.stage import Stage, may_lack
 from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
@@ -179,7 +179,8 @@ def _check_component(name: str, component: Any) -> None:
         raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
     for part in PARTS if isinstance(component, Stage) else ():
         given = getattr(component, part, component)
-        if given is None or isinstance(given, str | int | float | list | dict):
+        lacks = given is None and not may_lack(type(component), part)
+        if lacks or isinstance(given, str | int | float | list | dict):
             raise ComponentError(f"{name}: its {part} is {given!r}: a _target_ with its parameters is expected"[:300])
 
 

@@ -33,7 +33,8 @@ def recovered(plan: Plan, study: optuna.Study) -> None:
         scorebook.keep(study, folder, number)
     if missing:
         numbers = ", ".join(str(trial.number) for trial in missing)
-        say(f"the scores per question of {len(missing)} trials are lost ({numbers}); they are measured again")
+        those = "trial" if len(missing) == 1 else f"{len(missing)} trials:"
+        say(f"the scores per question of {those} {numbers} are lost; they are measured again")
     for trial in missing:
         _measured_again(plan, study, trial)
 

@@ -24,6 +24,7 @@ from rag_opt.configurations import size
 from rag_opt.drift import check_fingerprints
 from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress, UncoveredError, check_served
+from rag_opt.experiments import written
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
 from rag_opt.history import REPEATS
@@ -240,7 +241,7 @@ class Session(AtWork):
         if why := enough.line(self.study.user_attrs):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if history.tried(self._now) >= self._size < self.plan.settings.n_trials:
-            self.screen.say(f"nothing new to try: the space holds {self._size} configurations, and all were")
+            self.screen.say(f"nothing new to try: all {self._size} configurations of the space were tried")
         elif self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
@@ -452,6 +453,6 @@ def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
 
 def replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
-    last = {override.partition("=")[0]: override for override in overrides}
+    last = {override.partition("=")[0]: override for override in written(overrides)}
     last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
     return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())

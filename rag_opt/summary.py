@@ -238,7 +238,8 @@ def spared_line(findings: Findings, study: Trials) -> str:
     if not pruned:
         return ""
     asked = sum(trial.user_attrs.get("questions", findings.dev) for trial in pruned)
-    return f"{len(pruned)} trials were stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
+    told = "1 trial was" if len(pruned) == 1 else f"{len(pruned)} trials were"
+    return f"{told} stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
 def given_up_lines(study: Trials) -> list[str]:

@@ -70,6 +70,12 @@ def parameter_names(kind: type) -> list[str]:
     return [p.name for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
+def may_lack(kind: type, name: str) -> bool:
+    """Whether a class's own constructor does without this parameter: its default is None."""
+    found = inspect.signature(kind.__init__).parameters.get(name)  # type: ignore[misc]
+    return found is not None and found.default is None
+
+
 def identity(value: Any) -> Any:
     """What stands for a parameter's value in a fingerprint: nested parts by their own fingerprint."""
     return getattr(value, "fingerprint", value)

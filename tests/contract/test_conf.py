@@ -281,3 +281,15 @@ def test_a_best_that_is_not_there_is_named(tmp_path: Path) -> None:
         experiments.expanded([f"best={tmp_path}"])
     with pytest.raises(ConfigError, match="leave out"):
         experiments.expanded([f"best={tmp_path}", "+experiment=squad"])
+
+
+def test_a_best_is_found_before_that_of_another_folder_and_told_as_it_was_typed(tmp_path: Path) -> None:
+    for name, choice in (("one", "dense"), ("other", "bm25")):
+        path = tmp_path / name / experiments.PLACE
+        path.parent.mkdir(parents=True)
+        path.write_text(experiments.text_of(experiments.experiment_of([f"retriever={choice}"]), [name]), "utf-8")
+    other = f"hydra.searchpath=['file://{tmp_path}/other/conf']"
+    again = experiments.expanded([other, f"best={tmp_path}/one", "seed=3"])
+    assert config.choices(again)["retriever"] == "dense"
+    assert experiments.written(again) == [f"best={tmp_path}/one", other, "seed=3"]
+    assert experiments.written(["+experiment=squad", "seed=3"]) == ["+experiment=squad", "seed=3"]

@@ -223,3 +223,17 @@ def test_ctrl_c_stops_resumably(tmp_path, animals) -> None:
     done = finished(tmp_path, *animals, "n_trials=12", "tracking=none")
     assert done.returncode == 0
     assert "resumed" in done.stderr
+
+
+def test_what_is_asked_and_exported_in_the_end_finds_ones_own_files(tmp_path, animals) -> None:
+    place = tmp_path / "mine" / "splitter"
+    place.mkdir(parents=True)
+    target = "rag_opt.components.splitters.WordSplitter"
+    (place / "own.yaml").write_text(f"components:\n  splitter: {{_target_: {target}, chunk_size: 30}}\n")
+    given = [*animals, "splitter=own"]
+    done = finished(tmp_path, "--config-dir", str(tmp_path / "mine"), *given, "n_trials=2", "tracking=none")
+    assert done.returncode == 0, done.stderr
+    for name in ("ask", "export"):
+        line = next(each for each in done.stdout.splitlines() if each.startswith(f"{name}:"))
+        done_so = finished(tmp_path, *shlex.split(line.replace("…", "cats"))[4:], module=f"rag_opt.{name}")
+        assert done_so.returncode == 0, done_so.stderr

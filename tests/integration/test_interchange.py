@@ -52,3 +52,10 @@ def test_a_column_of_several_types_is_text() -> None:
     assert interchange._column([1, "a", None]).to_pylist() == ["1", "a", None]
     assert interchange._column([1, 2.5, None]).to_pylist() == [1.0, 2.5, None]
     assert interchange._column([True, None]).to_pylist() == [True, None]
+
+
+def test_runs_of_earlier_finalists_are_removed(tmp_path) -> None:
+    found = Evaluation(("q",), {"nDCG@10": np.array([1.0])}, {}, {}, retrieved=(("d",),))
+    for name in ("trial 3", "trial 4"):
+        interchange.write_trec(tmp_path, {"q": {"d": 1}}, {name: found})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qrels.txt", "trial-4.run"]

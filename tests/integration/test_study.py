@@ -261,7 +261,7 @@ def test_a_space_of_few_configurations_is_done_when_all_are_measured(animals, tm
     assert len({tuple(sorted(trial.params.items())) for trial in measured}) == len(measured) == 4
     # After five repeats in a row one that is left is taken.
     assert len(trials) <= 4 + 3 * 5
-    assert "the space holds 4 configurations, and all were" in capsys.readouterr().err
+    assert "nothing new to try: all 4 configurations of the space were tried" in capsys.readouterr().err
 
 
 def test_a_time_limit_ends_the_study_early(animals, tmp_path) -> None:

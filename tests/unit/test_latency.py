@@ -146,6 +146,13 @@ def test_what_is_timed_was_asked_before(store: Store) -> None:
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
 
 
+def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
+    strange = tuple(Query(text, text) for text in ("zymurgy", "quixotic"))
+    asked = Questions.of(Dataset("d", questions().dataset.documents, strange, {}), 1, 0)
+    timed(built(WORDS, store), asked)
+    assert said() == []
+
+
 @pytest.mark.usefixtures("slow")
 def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
     """The reranker tells no cost, so what stages took when they ran says nothing of it."""

@@ -11,11 +11,14 @@ import pytest
 
 from rag_opt import preflight
 from rag_opt.components import hub
+from rag_opt.components.chat import CallError
 from rag_opt.errors import ComponentError
 from rag_opt.plan import planned
 from rag_opt.replies import Purse
+from rag_opt.store import Store
 from tests.conftest import own_space
 from tests.services import counts, fault, reset
+from tests.unit.scripted import on, saying
 
 
 def words(animals: list[str], folder: Path, *more: str) -> list[str]:
@@ -138,3 +141,10 @@ def test_a_model_that_is_kept_needs_no_hub(no_hub: None, monkeypatch, tmp_path: 
     monkeypatch.setattr(hub, "_kept", lambda *_: True)
     assert hub.kept_only("embedder", "some/model") is True
     assert hub.kept_only("embedder", str(tmp_path)) is False
+
+
+def test_a_model_that_thinks_until_its_tokens_are_used_up_can_be_asked(store: Store) -> None:
+    told = "Could not finish the message because max_tokens or model output limit was reached. Please try again."
+    on(store, saying(CallError(f"HTTP 400: {told}", status=400))).prove("gpt-5")
+    with pytest.raises(CallError):
+        on(store, saying(CallError("HTTP 400: no such model", status=400))).prove("gpt-5")

@@ -96,3 +96,14 @@ def test_what_every_configuration_has_may_rest() -> None:
 )
 def test_what_can_feed_an_input(takes: Any, gives: Any, possible: bool) -> None:
     assert accepts(takes, gives) is possible
+
+
+@pytest.mark.parametrize("name", ["WordSplitter", "SentenceSplitter"])
+def test_a_splitter_of_words_needs_no_encoder(name: str) -> None:
+    """Files of one's own may leave out what the constructor does without, but not what it needs."""
+    mine = ["splitter=none", f"splitter.components.splitter._target_=rag_opt.components.splitters.{name}"]
+    mine += ["+splitter.components.splitter.chunk_size=60"]
+    mine += ["+splitter.components.splitter.overlap=0"] if name == "SentenceSplitter" else []
+    assert "splitter" in parts(*mine)
+    with pytest.raises(ComponentError, match="splitter: its encoder is None"):
+        parts("splitter=semantic", "splitter.components.splitter.encoder=null")
