@@ -59,7 +59,7 @@ def test_a_vanished_file_is_said_once_and_made_anew_at_the_end(
     assert [each.info.status for each in parents] == ["FINISHED"]
     assert sorted(each.data.tags["rag_opt.trial"] for each in children) == list("012345")
     assert all((place_of(each) / "config.yaml").is_file() for each in children)
-    figure("MLflow = Optuna", "mlflow.db removed in the middle: one line, made anew at the end with all 6 trials")
+    figure("MLflow mirrors Optuna", "mlflow.db removed in the middle: one line, made anew at the end with all 6 trials")
 
 
 def test_after_a_move_files_go_to_the_new_place_and_the_old_ones_are_found(tracked, tmp_path, capsys) -> None:
