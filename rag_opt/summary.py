@@ -51,6 +51,8 @@ def _conclusion(findings: Findings, study: Trials) -> str:
         return confirmed or "The best configuration could not be measured on the unseen questions: nothing is confirmed"
     numbers = ", ".join(str(trial.number) for trial in front)
     knee = history.knee_of(study, front)
+    if len(front) == 1:
+        return f"Trial {numbers} is the best in all objectives: the Pareto front is that trial alone. {confirmed}"
     best = f"No configuration is better in all objectives than trials {numbers} (the Pareto front)"
     return f"{best}; its knee is trial {knee.number}. {confirmed}" if knee else f"{best}. {confirmed}"
 

@@ -80,3 +80,11 @@ def test_ends_and_knee_of_the_front_are_confirmed_on_every_objective(words, tmp_
     assert Findings.read(folder).confirmations[1].arm(knee).marks == ("knee",)
     page = (folder / "report.html").read_text("utf-8")
     assert "Finalists: latency" in page
+
+
+def test_a_front_of_one_trial_is_said_as_such(words, tmp_path) -> None:
+    run(words)
+    best = plant(loaded(tmp_path), tmp_path, [3.0, 1e-9], 900.0)
+    run(words)
+    text = (tmp_path / "studies/animals/report.md").read_text("utf-8")
+    assert f"**Trial {best} is the best in all objectives: the Pareto front is that trial alone. nDCG@10: " in text
