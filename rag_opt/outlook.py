@@ -53,6 +53,6 @@ def line(plan: Plan, now: Moment) -> str:
     least, most = left * asking + after, left * (whole if varied else asking) + after
     told = clock(least) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
     return (
-        f"judged by the baseline ({clock(whole)}) the rest takes about {told}: {left} trials, and {clock(after)} to "
-        "confirm, time and report"
+        f"judged by the baseline ({clock(whole)}) the rest takes about {told}: {left} trial{'s' * (left != 1)}, "
+        f"and {clock(after)} to confirm, time and report"
     )

@@ -13,10 +13,11 @@ from rag_opt.components.encoders import Hashing, MiniLM, Static
 from rag_opt.components.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.splitters import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, parameter_names
-from rag_opt.config import choices, stages
+from rag_opt.config import choices, prompt_of, stages
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import JUDGE
+from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.pipelines import built
 from rag_opt.plan import Plan
 from rag_opt.progress import track
@@ -45,7 +46,7 @@ def check(plan: Plan, store: Store, *, services: bool) -> None:
     """Use each model, or each service, that the configuration or its space names once; raises ComponentError.
 
     What has been loaded stays in the store's memory. A service is asked the least there is, which is paid for; a budget
-    that is spent spares it.
+    that is spent spares it. A judge that decides is shown a right and a wrong answer.
     """
     uses = {use.key: use for use in _uses(plan, store) if use.service == services}
     wrong = []
@@ -151,4 +152,20 @@ def _judge(plan: Plan, store: Store) -> Iterator[Use]:
         node = plain(plan.config.judge)
         chat, model = build(node["chat"], plain(plan.config.trusted_modules)), str(node["model"])
         chat.use(store)
-        yield Use(key_of(chat.fingerprint, model), f"judge.model={model}", partial(chat.prove, model), service=True)
+        named = f"judge.model={model}"
+        yield Use(key_of(chat.fingerprint, model), named, partial(chat.prove, model), service=True)
+        for aspect in FIELDS:
+            if any(metric.name == f"{JUDGE}{aspect}" for metric in plan.objective.deciding):
+                judges = Judges(chat, model, {aspect: prompt_of(node["prompts"][aspect])}, repeats=1)
+                yield Use(key_of("judge", aspect), named, partial(_tells, judges, aspect), service=True)
+
+
+def _tells(judges: Judges, aspect: str) -> None:
+    """Raise ComponentError where a judge that decides can't tell a right answer from a wrong one."""
+    try:
+        why = judges.blind(aspect)
+    except ComponentError:
+        # That it can't be asked is said already.
+        return
+    if why:
+        raise ComponentError(why)

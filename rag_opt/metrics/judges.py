@@ -109,7 +109,7 @@ class Judges:
         store = self.chat.store
         if len(earlier) < SAME or len({*earlier}) > 1 or store.rehearsal is not None:
             return found
-        right, wrong = self.verdicts(aspect, TEST if "answer" in FIELDS[aspect] else READING_TEST).grades
+        right, wrong = self.verdicts(aspect, _test_of(aspect)).grades
         if not wrong >= right:
             return found
         why = (
@@ -120,6 +120,16 @@ class Judges:
         say_once(store, f"judge {aspect}: {why}")
         nothing = np.full(len(found.grades), np.nan)
         return replace(found, grades=nothing, spread=nothing)
+
+    def blind(self, aspect: str) -> str:
+        """Why its grades measure nothing, "" where it can tell a right answer from a wrong one, or says nothing."""
+        right, wrong = self.verdicts(aspect, _test_of(aspect)).grades
+        if not wrong >= right:
+            return ""
+        return (
+            f"as a judge of {aspect} it gives {right:g} to a right answer and {wrong:g} to a wrong one, so its grades "
+            "measure nothing; choose another judge.model, or another objective"
+        )
 
     def _grades(self, talk: Talk, aspect: str, shown: Shown) -> list[int]:
         """One grade a repeat; [] unless all could be had."""
@@ -140,6 +150,11 @@ class Judges:
 
 
 EXAMPLE = '{"score": 3, "reason": "It has half of what matters and leaves out the rest."}'
+
+
+def _test_of(aspect: str) -> Sequence[Shown]:
+    """What shows whether a judge can tell right from wrong, the right one first."""
+    return TEST if "answer" in FIELDS[aspect] else READING_TEST
 
 
 def _messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:

@@ -12,9 +12,10 @@ import pytest
 from rag_opt import preflight
 from rag_opt.components import hub
 from rag_opt.components.chat import CallError
+from rag_opt.components.endpoint import OpenAIChat
 from rag_opt.errors import ComponentError
 from rag_opt.plan import planned
-from rag_opt.replies import Purse
+from rag_opt.replies import Purse, Reply
 from rag_opt.store import Store
 from tests.conftest import own_space
 from tests.services import counts, fault, reset
@@ -102,17 +103,27 @@ def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_mode
 
 
 def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint, tmp_path: Path) -> None:
-    """The generator, the query and the judge share a model: one call."""
+    """The generator, the query and the judge share a model: one call, and two that show whether the judge can judge."""
     reset(endpoint)
     more = ["generator=openai", "query=rewrite", "objective.metrics=[judge.correctness]", "objective.report=[]"]
     plan = planned(words(animals, tmp_path, *services, *more))
     preflight.check(plan, plan.dev.store, services=True)
-    assert counts(endpoint)["chat"] == 1
+    assert counts(endpoint)["chat"] == 3
     paid = plan.dev.store.replies.paid(plan.dev.store.purse.study)
-    assert (paid.calls, paid.tokens > 0) == (1, True)
+    assert (paid.calls, paid.tokens > 0) == (3, True)
     plan.dev.store.purse = Purse(plan.dev.store.purse.study, plan.dev.store, tokens=1)
     preflight.check(plan, plan.dev.store, services=True)
-    assert counts(endpoint)["chat"] == 1, "a budget that is spent spares it"
+    assert counts(endpoint)["chat"] == 3, "a budget that is spent spares it"
+
+
+def test_a_judge_that_gives_everything_the_same_is_no_objective(animals, services, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(OpenAIChat, "called", lambda *_: Reply('{"reason": "so", "score": 1}', 9, 9))
+    given = words(animals, tmp_path, *services, "generator=openai", "query=rewrite")
+    told = refused(planned([*given, "objective=judged"]), services=True)
+    assert "judge.model=gpt-4o-mini: as a judge of correctness it gives 1 to a right answer and 1 to a wrong" in told
+    # Where it is only reported, the study says so and goes on.
+    plan = planned([*given, "objective.metrics=[F1]", "objective.report=[judge.correctness]"])
+    preflight.check(plan, plan.dev.store, services=True)
 
 
 @pytest.mark.parametrize(("name", "said"), [("unauthorized", "HTTP 401"), ("not_found", "HTTP 404"), ("reset", "")])
