@@ -255,16 +255,19 @@ def outage(what: str, cause: Cause, reason: str) -> OutageError:
 
 def grouped(study: Trials) -> list[str]:
     """How many trials failed, and of what, in a line each: by themselves, and by what surrounds the study."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if trial.state == TrialState.FAIL]
     own = Counter(_short(t) for t in trials if not {INTERRUPTED, REPEATS, "given_up"} & set(t.user_attrs))
-    outside = Counter(cause.told for trial in trials if (cause := outage_of(trial)) is not None)
+    lost = [trial for trial in trials if outage_of(trial) is not None]
+    outside = Counter(cause.told for trial in lost if (cause := outage_of(trial)) is not None)
+    again = {trial.user_attrs.get(RETRIES) for trial in every}
+    left = sum(trial.number not in again for trial in lost)
     lines = []
     if own:
         lines.append(f"{_trials(own.total())} failed: {_counted(own)}")
     if outside:
-        lines.append(
-            f"{_trials(outside.total())} lost to what surrounds the study, to be tried again: {_counted(outside)}"
-        )
+        then = f"{'' if left == len(lost) else f'{left} of them '}to be tried again" if left else "and tried again"
+        lines.append(f"{_trials(len(lost))} lost to what surrounds the study, {then}: {_counted(outside)}")
     return lines
 
 

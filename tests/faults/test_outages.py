@@ -133,7 +133,7 @@ def test_a_server_that_is_out_of_order_stops_a_study_and_the_same_command_goes_o
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * TRIALS
     assert found[0].user_attrs["origin"] == "baseline"
     report = (tmp_path / "studies/animals/report.md").read_text()
-    assert "3 trials lost to what surrounds the study, to be tried again: 3 × a service is out of order" in report
+    assert "3 trials lost to what surrounds the study, and tried again: 3 × a service is out of order" in report
     figure("a model's server that is out of order", f"stopped after 3 trials; {TRIALS} of {TRIALS} once it was back")
 
 

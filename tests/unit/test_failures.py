@@ -219,6 +219,16 @@ def test_failures_are_grouped_by_what_they_say() -> None:
     ]
 
 
+@pytest.mark.parametrize(("retried", "told"), [([3], "1 of them to be tried again"), ([3, 4], "and tried again")])
+def test_what_was_tried_again_is_no_more_to_be(retried: list[int], told: str) -> None:
+    study = _study_with_reasons()
+    for number in retried:
+        trial = study.ask()
+        trial.set_user_attr(RETRIES, number)
+        study.tell(trial, 1.0)
+    assert failures.grouped(study)[1] == f"2 trials lost to what surrounds the study, {told}: 2 × the disk is full"
+
+
 def _study_with_reasons() -> optuna.Study:
     study = optuna.create_study()
     for reason, cause in (
