@@ -47,6 +47,11 @@ for row, score in context.hits(0)[:5]:
 ''')
 """The program that loads and asks; what it prints is what rag_opt.ask prints."""
 
+ANSWER = Template("""\
+said = found["$part"]["answers"].texts[0]
+print("no answer: the call to the model failed" if said is None else shown(said))\
+""")
+
 
 def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = None) -> Path:
     """The folder, `target` or <folder>/export, with indexing.yaml, querying.yaml, documents.jsonl and ask.py written.
@@ -71,7 +76,7 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     program = PROGRAM.substitute(
         modules=repr(trusted),
         searches=repr(SEARCHES),
-        answer=f'print(shown(found["{answers}"]["answers"].texts[0]))' if answers else "",
+        answer=ANSWER.substitute(part=answers) if answers else "",
         part=context or pipeline.results["ranking"],
     )
     program = program.replace('["ranking"]', '["context"]') if context else program

@@ -44,6 +44,14 @@ def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, 
     assert "birds" in done.stdout
 
 
+def test_a_model_that_can_not_be_asked_is_said(study, tmp_path) -> None:
+    model = ["generator=openai", "llm.key=null", "llm.base_url=http://127.0.0.1:9/v1", "llm.tries=1"]
+    export.main([str(study), *model, "--to", str(tmp_path)])
+    done = subprocess.run([sys.executable, str(tmp_path / "ask.py"), QUESTION], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("no answer: the call to the model failed\n")
+
+
 def test_no_secret_is_exported(study, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ANIMALS_KEY", "sk-animals-0123456789abcdef")
     words = ["generator=openai", "llm.key=ANIMALS_KEY", "llm.base_url=http://127.0.0.1:9/v1"]
