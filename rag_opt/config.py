@@ -208,11 +208,13 @@ def _unreadable(error: Exception, words: Words) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"{mark.name}:{mark.line + 1}: not YAML ({getattr(error, 'problem', error)}); mend this line"
-    if isinstance(error, UnicodeError):
-        return f"a file of the configuration is not UTF-8 text ({error}); look at those in --config-dir"
+    text = " ".join(str(error).split())
+    # LibYAML decodes by itself, and has an error of its own for that.
+    if isinstance(error, UnicodeError) or "invalid UTF-8" in text or "incomplete UTF-8" in text:
+        return f"a file of the configuration is not UTF-8 text ({text}); look at those in --config-dir"
     if isinstance(error, OSError | yaml.YAMLError):
-        return f"a file of the configuration can't be read: {' '.join(str(error).split())}"
-    return f"{quoted(words)}: can't be composed: {' '.join(str(error).split())[:300]}"
+        return f"a file of the configuration can't be read: {text}"
+    return f"{quoted(words)}: can't be composed: {text[:300]}"
 
 
 def _missing(message: str) -> str:

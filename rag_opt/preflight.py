@@ -15,6 +15,7 @@ from rag_opt.components.splitters import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, parameter_names
 from rag_opt.config import choices, prompt_of, stages
 from rag_opt.errors import ComponentError
+from rag_opt.hiding import hide
 from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import JUDGE
 from rag_opt.metrics.judges import FIELDS, Judges
@@ -66,7 +67,7 @@ def check(plan: Plan, store: Store, *, services: bool) -> None:
 
 
 def _said(error: Exception) -> str:
-    text = " ".join(str(error).split())[:400]
+    text = hide(" ".join(str(error).split()))[:400]
     return text if isinstance(error, ComponentError) else f"{type(error).__name__}: {text}"
 
 

@@ -15,6 +15,12 @@ from rag_opt.errors import DatasetError
 from rag_opt.terminal import inline
 
 Row = dict[str, Any]
+UNZIPPED = 200
+"""So many times its size a file may have unzipped: text that people write has 3 to 10."""
+
+SMALL = 1_000_000
+"""Bytes that a file may have unzipped, however small it is."""
+
 NAMED = 5
 """Of many keys or ids so many are named."""
 
@@ -55,8 +61,7 @@ def text_of(path: Path) -> str:
             f"{path}: {'not a file to read: a text file is expected' if path.exists() else 'no such file'}"
         )
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+        text = (_unzipped(path) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text at byte {error.start}; convert it to UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -66,6 +71,16 @@ def text_of(path: Path) -> str:
     if not text.strip():
         raise DatasetError(f"{path}: the file is empty")
     return text
+
+
+def _unzipped(path: Path) -> bytes:
+    """The content of a gzipped file; raises DatasetError where it grows as no text does."""
+    most = max(UNZIPPED * path.stat().st_size, SMALL)
+    with gzip.open(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DatasetError(f"{path}: unzipped it is more than {UNZIPPED} times as large, as no text is; look at it")
+    return content
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Row]]:

@@ -266,7 +266,7 @@ REASONS = re.compile(
 def refused(animals: list[str], folder: Path, words: list[str]) -> str:
     """Why these words are refused: on the command line's way, or by the study itself; neither canary is touched."""
     kept, made = canaries(folder)
-    given = [*animals, "retriever=dense", f"studies_dir={folder / 'studies'}", *words]
+    given = [*animals, "retriever=hybrid", f"studies_dir={folder / 'studies'}", *words]
     with pytest.raises(RagOptError) as caught:
         (checked(given), run(given))
     assert kept.read_text("utf-8") == "alive"

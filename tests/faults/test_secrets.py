@@ -20,7 +20,7 @@ import pytest
 from rag_opt.components.completions import Completion
 from rag_opt.components.endpoint import OpenAIChat
 from rag_opt.config import check_words, composed
-from rag_opt.errors import ConfigError, OutageError, RagOptError
+from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.hiding import hide
 from rag_opt.study import run
 from rag_opt.trust import check_secrets, plain
@@ -205,27 +205,36 @@ def test_the_keys_of_a_study_with_traces_are_nowhere(words, model, web, endpoint
     nowhere(tmp_path, capfd, canary("llm"), *map(canary, others.values()))
 
 
-@pytest.mark.parametrize("name", ["unauthorized", "echo"])
-def test_a_key_in_a_servers_error_body_is_nowhere(words, model, endpoint, tmp_path, capfd, name: str) -> None:
-    fault(endpoint, name)
+def told_by(given: list[str]) -> str:
+    """What a study says that fails, by itself or before trial 0."""
     try:
-        told = run([*words, *model]).error
-    except OutageError as error:
-        told = str(error)
+        return run(given).error
+    except RagOptError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("preflight", ["true", "false"])
+@pytest.mark.parametrize("name", ["unauthorized", "echo"])
+def test_a_key_in_a_servers_error_body_is_nowhere(
+    words, model, endpoint, tmp_path, capfd, name: str, preflight: str
+) -> None:
+    fault(endpoint, name)
+    told = told_by([*words, *model, f"preflight={preflight}"])
     assert told
     assert canary("llm") not in told
     assert counts(endpoint)["authorization_seen"]
     nowhere(tmp_path, capfd, canary("llm"))
 
 
-def test_a_key_in_an_exceptions_text_is_nowhere(words, model, tmp_path, monkeypatch, capfd) -> None:
+@pytest.mark.parametrize("preflight", ["true", "false"])
+def test_a_key_in_an_exceptions_text_is_nowhere(words, model, tmp_path, monkeypatch, capfd, preflight: str) -> None:
     def raising(self: OpenAIChat, *_: object) -> None:
         raise RuntimeError(f"can't send headers {{'Authorization': 'Bearer {os.environ[self.key]}'}}")
 
     monkeypatch.setattr(OpenAIChat, "_completion", raising)
-    outcome = run([*words, *model])
-    assert "can't send headers" in outcome.error
-    assert canary("llm") not in outcome.error
+    told = told_by([*words, *model, f"preflight={preflight}"])
+    assert "can't send headers" in told
+    assert canary("llm") not in told
     nowhere(tmp_path, capfd, canary("llm"))
 
 
@@ -243,10 +252,9 @@ def test_a_key_that_a_redirect_would_take_along_is_nowhere(words, web, tmp_path,
     monkeypatch.setattr("rag_opt.components.web.TRIES", 1)
     monkeypatch.setenv("RAG_OPT_TEST_WEB", canary("web"))
     fault(web, "redirect_private")
+    asked = ["retriever=bm25_web", f"web.url={web}/brave/res/v1/web/search", "web.key=RAG_OPT_TEST_WEB"]
     try:
-        assert run(
-            [*words, "retriever=bm25_web", f"web.url={web}/brave/res/v1/web/search", "web.key=RAG_OPT_TEST_WEB"]
-        ).error
+        assert told_by([*words, *asked, "objective.metrics=[context.nDCG@10]", "preflight=false"])
     finally:
         fault(web, "none")
     nowhere(tmp_path, capfd, canary("web"))

@@ -349,6 +349,13 @@ def test_a_question_whose_only_gold_is_not_there_is_named(tmp_path) -> None:
     assert dataset.notes[-1] == "1 queries without a relevant document or an answer left out: 'lost'"
 
 
+def test_a_gzipped_file_that_grows_without_end_is_refused(tmp_path) -> None:
+    bomb = tmp_path / "mine.jsonl.gz"
+    bomb.write_bytes(gzip.compress(b" " * 50_000_000))
+    with pytest.raises(DatasetError, match=r"mine\.jsonl\.gz: unzipped it is more than 200 times as large"):
+        jsonl.load(str(bomb), str(bomb))
+
+
 def test_gzipped_files_are_read_as_plain_ones(tmp_path) -> None:
     plain = beir.load(str(beir_folder(tmp_path / "set")))
     (tmp_path / "zipped").mkdir()
