@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow import MlflowClient
 
+from rag_opt import config
+from rag_opt.experiments import expanded
 from tests.conftest import ROOT
 from tests.integration.commands import command, finished, killed, trials
 
@@ -114,8 +115,11 @@ def test_a_real_msmarco_study_and_the_replay_of_its_best_command(tmp_path, msmar
     best = max(values[0] for _, values, state in trials(tmp_path, "msmarco") if state.name == "COMPLETE")
     line = next(line for line in again.stdout.splitlines() if "nDCG@10" in line)
     assert f"{best:.6g}" in line
-    saved = yaml.safe_load((tmp_path / "studies/msmarco/best.yaml").read_text())
-    assert saved["retriever"]["depth"] == 100
+    # What is a default needs no line in best.yaml: what it composes to is what counts.
+    saved, told = config.composed(expanded([f"best={tmp_path}/studies/msmarco"])), config.composed(words)
+    assert saved.retriever.depth == 100
+    assert saved.retriever == told.retriever
+    assert saved.dataset == told.dataset
     assert "304 unanswerable queries left out" in done.stderr
 
 

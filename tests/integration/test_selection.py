@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import history
+from rag_opt import history, session
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.racing import Race
 from rag_opt.samplers.evidence import telling
@@ -37,7 +37,9 @@ HANDED = "objective.metrics=[context.nDCG@10]"
 
 
 @pytest.mark.parametrize("sampler", ["rag", "tpe", "random", "gp"])
-def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(animals, tmp_path, sampler: str) -> None:
+def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
+    animals, tmp_path, sampler: str, capsys
+) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 11)"})
     start(animals, tmp_path, *space, HANDED, f"sampler={sampler}", "n_trials=30")
     trials = study_of(tmp_path).trials
@@ -45,11 +47,28 @@ def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(animals,
     repeated = [trial for trial in trials if history.REPEATS in trial.user_attrs]
     seen = [str(sorted(trial.params.items())) for trial in measured]
     assert len(seen) == len(set(seen)) == 6
-    assert len(repeated) >= 50
+    # The last new one ends the search: nothing is drawn after it, however many trials are left.
+    assert trials[-1] == measured[-1]
+    assert "nothing new to try: all 6 configurations of the space were tried" in capsys.readouterr().err
+    # The rag sampler proposes only what was not measured; the others draw blindly.
+    assert bool(repeated) == (sampler != "rag")
     for trial in repeated:
         original = trials[trial.user_attrs[history.REPEATS]]
         assert (trial.params, trial.values) == (original.params, original.values)
         assert not (tmp_path / f"studies/animals/trials/{trial.number:04d}").exists()
+
+
+def test_draws_that_only_repeat_end_a_search_that_cannot_know_it_has_all(
+    animals, tmp_path, monkeypatch, capsys
+) -> None:
+    space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)"})
+    monkeypatch.setattr(session, "size", lambda *_: 30)
+    monkeypatch.setattr(session, "GIVE_UP_AFTER", 50)
+    start(animals, tmp_path, *space, HANDED, "sampler=random", "n_trials=30")
+    repeated = [history.REPEATS in trial.user_attrs for trial in study_of(tmp_path).trials]
+    assert repeated.count(False) == 3
+    assert repeated[-51:] == [False, *[True] * 50]
+    assert "nothing new to try: 50 draws in a row repeated what was measured" in capsys.readouterr().err
 
 
 def test_repeats_take_no_place_in_the_budget_and_are_counted(animals, tmp_path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -15,16 +17,18 @@ from rag_opt import scorebook, session
 from rag_opt.artifacts import read_table
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
+from rag_opt.components.shelf import Shelf, digest_of
 from rag_opt.config import parse
 from rag_opt.drift import PARTS
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.experiments import expanded
 from rag_opt.pipelines import built
+from rag_opt.records import Floats
 from rag_opt.storage import INTERRUPTED
 from rag_opt.study import Outcome, run
 from rag_opt.trial import replayed
-from tests.conftest import own_space
+from tests.conftest import QUESTIONS, own_space
 
 pytestmark = pytest.mark.integration
 
@@ -455,7 +459,7 @@ def test_qmc_draws_what_trial_0_lacks_anew_for_every_trial(animals, tmp_path) ->
 
 
 def test_a_failure_outside_a_trial_closes_the_parent_run(animals, tmp_path, monkeypatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scorebook, "write", full)
@@ -537,17 +541,48 @@ def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path
     assert measured_values(tmp_path / "again") == expected
 
 
-def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path) -> None:
-    def embedded_texts() -> int:
-        return sum(len(read_table(path).columns["name"]) for path in (tmp_path / "store" / "vectors").rglob("*.arrow"))
+def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, monkeypatch) -> None:
+    encoded: list[str] = []
+    kept: list[str] = []
+    encode, keep = Hashing.encode, Shelf._encoded
+
+    def encoding(self: Hashing, texts: list[str]) -> Floats:
+        encoded.extend(texts)
+        return encode(self, texts)
+
+    def keeping(self: Shelf, names: Sequence[str], wanted: dict[str, str]) -> None:
+        if self.folder is not None:
+            kept.extend(wanted[name] for name in names)
+        keep(self, names, wanted)
+
+    monkeypatch.setattr(Hashing, "encode", encoding)
+    monkeypatch.setattr(Shelf, "_encoded", keeping)
+    questions = {question["question"] for question in QUESTIONS}
+
+    def rows() -> list[str]:
+        """Of each vector in the store the name of its text."""
+        paths = (tmp_path / "store" / "vectors").rglob("*.arrow")
+        return [name for path in paths for name in read_table(path).columns["name"]]
 
     shared = f"store.path={tmp_path}/store"
     start(animals, tmp_path / "first", shared)
-    before = embedded_texts()
-    assert before == 6 + 10
+    assert len(kept) == len(set(kept)) == 6 + 10
+    assert questions <= set(kept)
+    assert sorted(rows()) == sorted(map(digest_of, kept))
+    texts = set(kept) - questions
+    assert [encoded.count(text) for text in texts] == [1] * 6
+    kept.clear()
+    encoded.clear()
     start(animals, tmp_path / "second", shared, "seed=3")
     start(animals, tmp_path / "third", shared, "splitter=word", "splitter.chunk_size=500")
-    assert embedded_texts() == before
+    assert kept == []
+    # What is encoded to be timed, one question at a time with nothing cached, is not kept.
+    assert {text.removesuffix(" ") for text in encoded} <= questions
+    # Another seed keeps other questions to confirm: a set of questions is a block of its own, copied, not encoded.
+    counted = Counter(rows())
+    assert set(counted) == {digest_of(text) for text in texts | questions}
+    assert [counted[digest_of(text)] for text in texts] == [1] * 6
+    assert [counted[digest_of(text)] for text in questions] == [2] * 10
 
 
 def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> None:

@@ -486,5 +486,9 @@ def test_a_cross_encoder_reranks_once(crossing: str, tmp_path: Path, monkeypatch
 def test_a_cross_encoder_that_is_nowhere_is_a_component_error(tmp_path: Path, store: Store) -> None:
     from rag_opt.errors import ComponentError
 
-    with pytest.raises(ComponentError, match="maxsim"):
-        reranked(CrossEncoder(str(tmp_path / "nothing")), store, ranking(chunked("a"), [(0, 1.0)]), "q")
+    nowhere, empty, given = tmp_path / "nothing", tmp_path / "empty", ranking(chunked("a"), [(0, 1.0)])
+    with pytest.raises(ComponentError, match=re.escape(f"reranker: model '{nowhere}': there is no such folder; name")):
+        reranked(CrossEncoder(str(nowhere)), store, given, "q")
+    empty.mkdir()
+    with pytest.raises(ComponentError, match=re.escape(f"cross-encoder '{empty}' can't be loaded (") + ".*maxsim"):
+        reranked(CrossEncoder(str(empty)), store, given, "q")
