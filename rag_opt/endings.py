@@ -47,6 +47,11 @@ def piped() -> Iterator[None]:
     except (BrokenPipeError, ReaderGone):
         silence()
         sys.exit(ReaderGone.status)
+    except OSError as error:
+        if not hung_up(error, sys.stdout, sys.stderr):
+            raise
+        silence()
+        sys.exit(HungUp.status)
 
 
 def write_anything() -> None:
@@ -65,9 +70,16 @@ def silence() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def hung_up(error: OSError, *streams: TextIO) -> bool:
+    """Whether this was raised because the terminal behind one of these streams is gone, SIGHUP or not."""
+    return error.errno == errno.EIO and any(_gone(stream) for stream in streams)
+
+
 def _gone(stream: TextIO) -> bool:
     try:
-        stream.flush()
+        # A signal may have come within a write, where there is no flush.
+        with suppress(RuntimeError):
+            stream.flush()
     except BrokenPipeError:
         return True
     except OSError as error:

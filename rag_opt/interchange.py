@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from rag_opt.records import Evaluation, Qrels
 from rag_opt.search_space import values_of
 from rag_opt.storage import Trials
+from rag_opt.terminal import visible
 
 FOLDER = "trec"
 BREAKING = re.compile(r"[\s%]")
@@ -77,8 +78,9 @@ def _column(values: list[Any]) -> pa.Array:
     """The values as one column; of several types as text."""
     kinds = {type(value) for value in values if value is not None}
     numbers = kinds <= {int, float}
-    if len(kinds) > 1 and not numbers:
-        values = [None if value is None else str(value) for value in values]
+    if str in kinds or (len(kinds) > 1 and not numbers):
+        # Neither file can hold half of a character, which an exception's text may.
+        values = [None if value is None else visible(str(value)) for value in values]
     return pa.array([float(v) if v is not None else None for v in values] if kinds == {int, float} else values)
 
 

@@ -73,10 +73,12 @@ class _Process:
             stdout=self._file,
             stderr=self._file,
             start_new_session=True,
+            bufsize=0,
         )
         assert self.handle.stdin is not None
-        self.handle.stdin.write(f"{json.dumps(list(self.words))}\n".encode())
-        self.handle.stdin.flush()
+        # One that died at once is found by `end`, with its last words.
+        with contextlib.suppress(BrokenPipeError):
+            self.handle.stdin.write(f"{json.dumps(list(self.words))}\n".encode())
 
     def end(self) -> End | None:
         """None while it runs."""

@@ -240,8 +240,8 @@ class Session(AtWork):
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
         if why := enough.line(self.study.user_attrs):
             self.screen.say(f"{why}; stopping=none goes on from here")
-        if history.tried(self._now) >= self._size < self.plan.settings.n_trials:
-            self.screen.say(f"nothing new to try: all {self._size} configurations of the space were tried")
+        if (whole := self._whole()) and measured(self._now) < self.plan.settings.n_trials:
+            self.screen.say(f"nothing new to try: all {whole} configurations of the space were tried")
         elif self._again >= GIVE_UP_AFTER:
             self.screen.say(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
 
@@ -403,7 +403,14 @@ class Session(AtWork):
         """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
         by = self.study.user_attrs.get(EXHAUSTED)
         said = by is not None and by == type(sampler_of(self.plan.config, 0)).__name__
-        return said or self._again >= GIVE_UP_AFTER or history.tried(self._now) >= self._size
+        return said or self._again >= GIVE_UP_AFTER or self._whole() > 0
+
+    def _whole(self) -> int:
+        """How many configurations the space holds where all of them were tried, 0 elsewhere."""
+        tried = history.tried(self._now)
+        # Counted as far as n_trials at first: those that were given up take no place, so more may be tried.
+        found = size(self.plan.space, tried + 1) if tried >= self._size else tried + 1
+        return found if found <= tried else 0
 
     def _late(self) -> bool:
         limit = self.plan.settings.timeout

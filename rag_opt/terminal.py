@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
-from rag_opt.endings import ReaderGone, silence
+from rag_opt.endings import HungUp, ReaderGone, hung_up, silence
 from rag_opt.hiding import hide
 
 if TYPE_CHECKING:
@@ -74,8 +75,21 @@ def console(file: TextIO | None = None) -> Console:
                 yield segment if control else Segment(visible(text), style)
 
         def on_broken_pipe(self) -> None:
+            self._end(ReaderGone())
+
+        def _check_buffer(self) -> None:
+            try:
+                super()._check_buffer()
+            except OSError as error:
+                if not hung_up(error, cast(TextIO, self.file)):
+                    raise
+                # What draws the live line ends nothing: the next line of the main thread does.
+                if threading.current_thread() is threading.main_thread():
+                    self._end(HungUp())
+
+        def _end(self, stop: KeyboardInterrupt) -> None:
             self.quiet = True
             silence()
-            raise ReaderGone
+            raise stop
 
     return Careful(file=file or sys.stdout, highlight=False, soft_wrap=True)

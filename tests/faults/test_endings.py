@@ -8,6 +8,7 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import optuna
 import pytest
@@ -27,11 +28,13 @@ def by_pipe(words: list[str]) -> Iterator[tuple[subprocess.Popen, int]]:
 
 
 @contextmanager
-def on_a_terminal(words: list[str]) -> Iterator[tuple[subprocess.Popen, int]]:
+def on_a_terminal(words: list[str], signalled: bool = True) -> Iterator[tuple[subprocess.Popen, int]]:
+    """With SIGHUP when it goes, or, as another session's terminal, without."""
     ours, theirs = os.openpty()
 
     def terminal() -> None:
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        if signalled:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     # Not "dumb": a live line is drawn.
     process = subprocess.Popen(
@@ -45,7 +48,14 @@ def on_a_terminal(words: list[str]) -> Iterator[tuple[subprocess.Popen, int]]:
     yield process, ours
 
 
-@pytest.mark.parametrize(("opened", "status"), [(by_pipe, 141), (on_a_terminal, 129)], ids=["pipe", "terminal"])
+ENDS = {
+    "pipe": (by_pipe, 141),
+    "terminal": (on_a_terminal, 129),
+    "other's terminal": (partial(on_a_terminal, signalled=False), 129),
+}
+
+
+@pytest.mark.parametrize(("opened", "status"), [*ENDS.values()], ids=[*ENDS])
 def test_a_reader_that_goes_away_ends_a_study(words, opened, status: int, figure: Figure) -> None:
     with opened([*words, "n_trials=3000"]) as (process, end):
         told = b""

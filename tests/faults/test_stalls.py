@@ -68,7 +68,7 @@ def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figu
     study = study_of(words)
     assert [trial.number for trial in study.trials if INTERRUPTED in trial.user_attrs] == []
     assert study.trials[0].state == TrialState.COMPLETE
-    assert len(study.trials) == 12
+    assert sum("repeats" not in trial.user_attrs for trial in study.trials) == 12
     name = "PostgreSQL" if postgres else "SQLite"
     figure("a live worker is not declared dead", f"{name}, {how} for {seconds:.0f} s: 0 false FAIL, 0 worker deaths")
 

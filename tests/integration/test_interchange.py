@@ -59,3 +59,7 @@ def test_runs_of_earlier_finalists_are_removed(tmp_path) -> None:
     for name in ("trial 3", "trial 4"):
         interchange.write_trec(tmp_path, {"q": {"d": 1}}, {name: found})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["qrels.txt", "trial-4.run"]
+
+
+def test_text_that_no_file_can_hold_is_written_as_python_escapes_it() -> None:
+    assert interchange._column(["half \ud800", None, "é"]).to_pylist() == ["half \\ud800", None, "é"]

@@ -49,7 +49,7 @@ def test_a_study_at_a_terminal(tmp_path: Path, animals: list[str]) -> None:
     for number in range(5):
         assert len(re.findall(rf"^.*trial {number}: nDCG@10 [\d.]+ · best", shown, re.MULTILINE)) == 1
     assert "\x1b[?25l" in said, "there is a bar"
-    assert re.search(r"confirming \d configurations on 3 questions never searched", shown)
+    assert re.search(r"confirming \d configurations? on 3 questions never searched", shown)
     kept = result.read_text()
     assert "top trials" in kept
     assert "Recommended:" in kept
