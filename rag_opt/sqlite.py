@@ -22,7 +22,8 @@ def check_sqlite(path: Path) -> None:
     if path.exists() and path.stat().st_size == 0:
         raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
     try:
-        make_file(path)
+        if not path.exists():
+            _begin(path.resolve())
         with closing(sqlite3.connect(path, timeout=STEP)) as connection:
 
             def ask(statement: str) -> list[Any]:
@@ -45,6 +46,15 @@ def check_sqlite(path: Path) -> None:
         raise StorageError(
             f"{path}: can't be used as a study file ({error}){advice} choose another name=<study name>"
         ) from error
+
+
+def _begin(path: Path) -> None:
+    """A database where there was none, under the study's lock; a kill at any moment leaves no empty file there."""
+    new = path.with_name(f"{path.name}.new")
+    make_file(new)
+    with closing(sqlite3.connect(new, timeout=STEP)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    new.replace(path)
 
 
 def engine_options(is_sqlite: bool) -> dict[str, Any]:

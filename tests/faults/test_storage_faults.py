@@ -15,6 +15,7 @@ import optuna
 import pytest
 
 from rag_opt.errors import RagOptError, StorageError, StudyError
+from rag_opt.sqlite import check_sqlite
 from rag_opt.storage import opened
 from rag_opt.study import run
 from tests.faults.conftest import Figure
@@ -52,6 +53,22 @@ def test_a_damaged_file_is_named_and_left_for_a_backup(words, tmp_path, harm: st
     run([*words, "n_trials=6"])
     assert len(study_of([*words, "n_trials=6"]).trials) == 6
     figure("storage faults", f"SQLite {harm}: named, and a backup goes on")
+
+
+def test_a_stop_while_the_file_is_made_leaves_no_empty_one(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "study.db"
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            check_sqlite(path)
+    assert not path.exists()
+    check_sqlite(path)
+    assert path.stat().st_size
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
