@@ -101,11 +101,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     objective = objective_of(config)
     store = store_of(config)
     space = own_values(searched(config, overrides), overrides)
-    if settings.stopping is not None and len(objective.names) > 1:
-        raise ConfigError(
-            f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
-            "stopping=none, or one objective"
-        )
+    _check_stopping(settings, objective)
     pipeline = built(overrides, store)
     check_space(space, overrides, store)
     space, idle = stirring(space, overrides, store, objective.deciding, default_values(space, overrides))
@@ -139,15 +135,29 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         | _precision(config, store)
         | ({"measuring of latency": TIMED_APART} if times else {})
         | {"choices": _choices(space, overrides)},
-        parts_of(
-            dataset.fingerprint,
-            settings.test_share,
-            settings.split_seed,
-            objective.fingerprint,
-            settings.seed,
-            settings.batches,
-        ),
+        _parts(settings, objective, dataset),
     )
+
+
+def _parts(settings: Settings, objective: Objective, dataset: Dataset) -> Mapping[str, Mapping[str, str]]:
+    """What the fingerprints of dataset and objective are made of."""
+    return parts_of(
+        dataset.fingerprint,
+        settings.test_share,
+        settings.split_seed,
+        objective.fingerprint,
+        settings.seed,
+        settings.batches,
+    )
+
+
+def _check_stopping(settings: Settings, objective: Objective) -> None:
+    """Raise ConfigError where a search is to end early by a regret that is not known."""
+    if settings.stopping is not None and len(objective.names) > 1:
+        raise ConfigError(
+            f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
+            "stopping=none, or one objective"
+        )
 
 
 def purse_of(settings: Settings, store: Store) -> Purse:
