@@ -50,6 +50,8 @@ def check(plan: Plan, store: Store, *, services: bool) -> None:
     that is spent spares it. A judge that decides is shown a right and a wrong answer.
     """
     uses = {use.key: use for use in _uses(plan, store) if use.service == services}
+    if not uses:
+        return
     wrong = []
     with track("preflight: services asked" if services else "preflight: models loaded", len(uses)) as advance:
         for use in uses.values():
