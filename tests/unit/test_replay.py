@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -214,7 +215,11 @@ def test_an_interrupt_is_said_and_leaves_no_process(tmp_path) -> None:
     write(grid(questions=400), tmp_path / "grid.parquet")
     words = [str(tmp_path / "grid.parquet"), "sampler=rag", "seeds=500", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "rag_opt.replay", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # Whoever starts the tests in the background has them ignore Ctrl-C.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    ) as process:
         assert process.stderr is not None
         while "replays: 1 of" not in (line := process.stderr.readline()):
             assert line, "ended early"
