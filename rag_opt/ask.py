@@ -46,7 +46,7 @@ def asked(overrides: Sequence[str]) -> str:
     store = store_of(config)
     pipeline = built(overrides, store)
     with Screen() as screen:
-        for line in unused(overrides, None, command="ask"):
+        for line in unused(overrides, None, [pipeline], command="ask"):
             screen.say(line)
         documents = documents_of(loaded(config))
         index = pipeline.index(documents)

@@ -185,7 +185,7 @@ class Confirmation:
             return f"better than the baseline by {span} {where}"
         if self.worse:
             return f"worse than the baseline by {span} {where}{'; keep the baseline' if self.baseline_kept else ''}"
-        return f"no difference from the baseline could be shown {where}: {span}{_needed(arm.needed)}"
+        return f"no difference from the baseline could be shown {where}: {span}{_needed(arm.needed, sum(arm.outcome))}"
 
     def why(self) -> str:
         """Why this one is recommended."""
@@ -220,8 +220,9 @@ class Confirmation:
         return cls(**{**node, "arms": tuple(arms)})
 
 
-def _needed(count: int | None) -> str:
-    if count is None:
+def _needed(count: int | None, asked: int) -> str:
+    # So many there were: what was in the way is that several configurations were compared.
+    if count is None or count <= asked:
         return ""
     return f"; more than {MANY:,} would be needed" if count > MANY else f"; about {rounded(count):,} would be needed"
 

@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RagOptError as error:
         complain(error)
         sys.exit(2)
+    kept = f"python -m rag_opt.ask best={given.study.as_posix()} question='your question'"
+    print(inline(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
     print(inline(f"ask it: python {place / SCRIPT} 'your question'"))
 
 

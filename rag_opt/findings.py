@@ -92,6 +92,13 @@ class Findings:
         whole.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
         whole.replace(folder / FILE)
 
+    @property
+    def unseen(self) -> str:
+        """How many questions confirm, and how many of them differ where some are alike."""
+        found = self.confirmation
+        apart = f" ({found.questions} different)" if found and 0 < found.questions < found.asked else ""
+        return f"{self.test} questions never searched{apart}"
+
     @classmethod
     def read(cls, folder: Path) -> Findings:
         """The findings of a study's folder; raises StudyError where it has none."""

@@ -145,9 +145,14 @@ def _identity(values: Mapping[str, Value]) -> str:
 
 
 def without_repeats(study: Trials) -> optuna.Study:
-    """The study in memory, each configuration once: repeats would count for more than they say."""
+    """The study in memory, each configuration once: repeats would count for more than they say.
+
+    Trials keep their numbers; what repeats another, or is not finished, stands there as one that failed.
+    """
     copy = optuna.create_study(directions=study.directions)
-    copy.add_trials(finished(study, *FINISHED))
+    measured = {trial.number for trial in finished(study, *FINISHED)}
+    nothing = optuna.trial.create_trial(state=TrialState.FAIL)
+    copy.add_trials([t if t.number in measured else nothing for t in study.get_trials(deepcopy=False)])
     return copy
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.records import Evaluation, Qrels
 from rag_opt.search_space import values_of
@@ -57,13 +58,16 @@ def _naming(ids: Iterable[str]) -> Callable[[str], str]:
     return lambda text: BREAKING.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
 
 
-def trials_table(study: Trials, targets: Sequence[str]) -> pa.Table:
-    """A row a trial: number, state, the objectives, parameters, means of all metrics, origin, seconds, command."""
+def trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
+    """A row a trial: number, state, the objectives, parameters, means of all metrics, origin, seconds, command.
+
+    `questions` are those that it was asked: a pruned trial's objective is the mean of these, one of `dev` that of all.
+    """
     rows = []
     for trial in study.get_trials(deepcopy=False):
         attributes, values = trial.user_attrs, trial.values or []
         rows.append(
-            {"number": trial.number, "state": trial.state.name.lower()}
+            {"number": trial.number, "state": trial.state.name.lower(), "questions": _asked(trial, dev)}
             | {f"objective.{name}": value for name, value in zip(targets, values, strict=False)}
             | {f"param.{name}": value for name, value in values_of(trial.params).items()}
             | {f"metric.{name}": value for name, value in attributes.get("metrics", {}).items()}
@@ -72,6 +76,12 @@ def trials_table(study: Trials, targets: Sequence[str]) -> pa.Table:
         )
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _asked(trial: FrozenTrial, dev: int) -> int | None:
+    """The questions that a trial's values are the mean of; None where it has none."""
+    found: int | None = trial.user_attrs.get("questions", dev if trial.state == TrialState.COMPLETE else None)
+    return found
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -84,9 +94,9 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([float(v) if v is not None else None for v in values] if kinds == {int, float} else values)
 
 
-def write_trials(folder: Path, study: Trials, targets: Sequence[str]) -> None:
+def write_trials(folder: Path, study: Trials, targets: Sequence[str], dev: int) -> None:
     """Leave trials.csv and trials.parquet in the folder; nothing without a trial."""
-    table = trials_table(study, targets)
+    table = trials_table(study, targets, dev)
     if table.num_rows:
         pa.csv.write_csv(table, folder / "trials.csv")
         pq.write_table(table, folder / "trials.parquet")

@@ -18,6 +18,9 @@ from rag_opt.records import Ints, Scores
 RESAMPLES = 10_000
 LEVEL = 0.95
 POWER = 0.8
+FEWEST = 6
+"""Of fewer pairs no randomisation test says p < 0.05: 2 / 2^5 is 0.0625."""
+
 DRAWN = 2**22
 """Draws held in memory at once."""
 
@@ -106,13 +109,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def questions_needed(values: Scores, groups: Ints | None = None) -> int | None:
     """How many questions, all different, would show a difference of this mean and spread, four times out of five.
 
-    None for mean 0. The paired z test's sample size at the 5 % level.
+    None for mean 0. The paired z test's sample size at the 5 % level, and no fewer than the randomisation test can show
+    anything with.
     """
     values = per_group(values, groups)
     if len(values) < 2 or not values.mean():
         return None
     reach = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
-    return max(2, math.ceil(float(reach * values.std(ddof=1) / values.mean()) ** 2))
+    return max(FEWEST, math.ceil(float(reach * values.std(ddof=1) / values.mean()) ** 2))
 
 
 def tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:

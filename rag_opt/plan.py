@@ -103,10 +103,11 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     space = own_values(searched(config, overrides), overrides)
     _check_stopping(settings, objective)
     pipeline = built(overrides, store)
-    check_space(space, overrides, store)
+    shown = check_space(space, overrides, store)
     space, idle = stirring(space, overrides, store, objective.deciding, default_values(space, overrides))
     check_search(config, space)
-    for line in unused(overrides, objective, [f"{name}={value}" for name, value in _named(space)]):
+    searching = [f"{name}={value}" for name, value in _named(space)]
+    for line in unused(overrides, objective, [pipeline, *shown], searching):
         say(line)
     seeds = beginnings(config, space, overrides, idle)
     dataset = loaded(config)
@@ -350,20 +351,22 @@ def _distinct(rows: list[Values]) -> list[Values]:
     return [row for place, row in enumerate(rows) if row not in rows[:place]]
 
 
-def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> None:
-    """Build a pipeline for few configurations that together show every choice and every end of every range.
+def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> list[RagPipeline]:
+    """The pipelines of few configurations that together show every choice and every end of every range.
 
     Raises SearchSpaceError with the words that can't be composed or built.
     """
+    pipelines = []
     for values in space.corners():
         given = words(values)
         try:
-            built([*overrides, *given], store)
+            pipelines.append(built([*overrides, *given], store))
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"
                 "  a parameter that exists only with some choices needs `when: {group: choice}` (README, Search space)"
             ) from error
+    return pipelines
 
 
 def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:

@@ -56,7 +56,7 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
         if text:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, "utf-8")
-    write_trials(folder, now, findings.targets)
+    write_trials(folder, now, findings.targets, findings.dev)
     figures = {plot.name: plot.figure.to_json() or "{}" for plot in drawn}
     _show_in_dashboard(study, folder, texts["report.md"], figures)
     return figures

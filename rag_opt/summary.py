@@ -296,7 +296,7 @@ def printed(findings: Findings, study: Trials, console: Console) -> None:
     if findings.confirmation:
         for place, each in enumerate(findings.confirmations):
             name = f", {each.metric}" if findings.others else ""
-            title = f"finalists on the {findings.test} questions never searched, with 95 % intervals{name}"
+            title = f"finalists on the {findings.unseen}, with 95 % intervals{name}"
             console.print(as_table(title, _narrow(findings, place)))
     if settings(findings, study)[1]:
         console.print(as_table("what the recommended configuration changes", settings(findings, study)))
@@ -337,14 +337,14 @@ def markdown(findings: Findings, study: Trials) -> str:
         lines += ["```sh", findings.commands["replay"], "```", ""]
     if findings.confirmation:
         for place, each in enumerate(findings.confirmations):
-            lines += [f"## {each.metric} on the {findings.test} questions never searched", ""]
+            lines += [f"## {each.metric} on the {findings.unseen}", ""]
             lines += [*pipes(finalists(findings, place)), ""]
         lines += [
             "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
             "",
         ]
     if other_metrics(findings)[1]:
-        lines += [f"## Other metrics on the {findings.test} questions never searched", ""]
+        lines += [f"## Other metrics on the {findings.unseen}", ""]
         lines += [*pipes(other_metrics(findings)), ""]
     lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
     if settings(findings, study)[1]:

@@ -109,7 +109,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     environment.use_threads(settings.threads)
     pipeline = built(overrides, store)
     with Screen():
-        for line in unused(overrides, objective, command="trial"):
+        for line in unused(overrides, objective, [pipeline], command="trial"):
             say(line)
         dataset = loaded(config)
         metrics = measurable(objective, dataset, pipeline.has_generator)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from rag_opt.config import STAGES, composed, parse
+from rag_opt.components.encoder import Encoder
+from rag_opt.components.splitters import SemanticSplitter, SizedSplitter
+from rag_opt.components.stage import Stage, parameter_names
+from rag_opt.config import STAGES, choices, composed, parse
 from rag_opt.hiding import hide
 from rag_opt.metrics.catalogue import JUDGE
 from rag_opt.objective import Objective
+from rag_opt.pipelines import RagPipeline
 from rag_opt.trust import plain
+from rag_opt.wiring import MAY_REST, Part
 
 READERS = {
     "llm": "asks a language model (such as generator=openai, query=rewrite, reranker=llm_listwise)",
@@ -33,13 +39,19 @@ OTHER_COMMANDS = {
 
 
 def unused(
-    overrides: Sequence[str], objective: Objective | None, searched: Iterable[str] = (), command: str = "study"
+    overrides: Sequence[str],
+    objective: Objective | None,
+    pipelines: Sequence[RagPipeline],
+    searched: Iterable[str] = (),
+    command: str = "study",
 ) -> list[str]:
     """A line for each typed setting that does nothing; `searched` are the choices of the space, such as generator=x.
 
-    `objective` is None where nothing is measured.
+    `objective` is None where nothing is measured; `pipelines` are those of the configuration and of enough others to
+    show every choice.
     """
     asked = _asked(overrides, objective, searched)
+    serving = {stage for pipeline in pipelines for stage in _serving(pipeline.parts)}
     lines = []
     for override in parse(overrides):
         key, word = override.key_or_group, hide(override.input_line or "")
@@ -48,9 +60,30 @@ def unused(
             lines.append(f"{word} does nothing here: no metric is a judge's (such as judge.correctness)")
         elif readers is not None and not asked & _sections(key):
             lines.append(f"{word} does nothing here: no stage and no metric {readers}")
+        elif (stage := key.partition(".")[0]) in MAY_REST and stage not in serving:
+            here = f"retriever={choices(overrides)['retriever']}"
+            lines.append(f"{word} does nothing here: nothing takes what {stage} gives ({here})")
         elif command not in (others := OTHER_COMMANDS.get(key.partition(".")[0], {command})):
             lines.append(f"{word} does nothing here: it is for rag_opt.{min(others)}")
     return lines
+
+
+def _serving(parts: Iterable[Part]) -> set[str]:
+    """The stages of which the result takes something; the embedder's encoder may serve in another stage as well."""
+    found = {part.stage for part in parts}
+    elsewhere = [part.component for part in parts if part.stage != "embedder"]
+    return found | ({"embedder"} if any(map(_encodes, elsewhere)) else set())
+
+
+def _encodes(component: Any) -> bool:
+    """Whether a component, or what it is made of, has texts encoded: a splitter that counts words does not."""
+    if isinstance(component, SizedSplitter) and not isinstance(component, SemanticSplitter):
+        return component.unit == "tokens"
+    if not isinstance(component, Stage):
+        # Of a component that is not ours nothing is known.
+        return True
+    parts = [getattr(component, name) for name in parameter_names(type(component))]
+    return any(isinstance(part, Encoder) or (isinstance(part, Stage) and _encodes(part)) for part in parts)
 
 
 def _sections(key: str) -> set[str]:

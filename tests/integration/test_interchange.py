@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ir_measures
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from rag_opt import interchange
 from rag_opt.records import Evaluation
@@ -26,9 +28,23 @@ def test_ir_measures_reads_the_finalists_and_gives_the_reported_values(animals, 
     trials = pd.read_parquet(tmp_path / "animals/trials.parquet")
     assert trials["number"].tolist() == list(range(found.trials))
     assert trials.loc[found.confirmation.best, "objective.nDCG@10"] == found.best
+    assert trials.loc[trials["state"] == "complete", "questions"].eq(found.dev).all()
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{tmp_path}/animals/study.db")
+    # What optuna-dashboard calls the objective.
+    assert study.metric_names == ["nDCG@10"]
     assert (
         pd.read_csv(tmp_path / "animals/trials.csv")["param.retriever"].tolist() == trials["param.retriever"].tolist()
     )
+
+
+def test_the_mean_of_a_pruned_trial_says_of_how_many_questions_it_is() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=0.5))
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.9}, user_attrs={"questions": 12}))
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    table = interchange.trials_table(study, ["nDCG@10"], 40)
+    assert table["questions"].to_pylist() == [40, 12, None]
+    assert table["objective.nDCG@10"].to_pylist() == [0.5, 0.9, None]
 
 
 def test_ids_with_spaces_stay_one_column(tmp_path) -> None:

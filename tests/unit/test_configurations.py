@@ -8,7 +8,9 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
 
+from rag_opt import history
 from rag_opt.configurations import all_of, including, nearest, size
 from rag_opt.history import tried, untried
 from rag_opt.search_grammar import parsed
@@ -94,3 +96,12 @@ def test_a_number_beside_its_range_moves_to_the_nearest(values: str, own: float,
 def test_what_is_below_another_moves_below_it() -> None:
     own = {"retriever": "dense", "splitter.size": 10, "splitter.overlap": 20}
     assert nearest(parsed(CONDITIONAL), own)[0] == {**own, "splitter.overlap": 0}
+
+
+def test_without_repeats_trials_keep_their_numbers() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=0.1))
+    study.add_trial(create_trial(value=0.1, user_attrs={history.REPEATS: 0}))
+    study.add_trial(create_trial(value=0.3))
+    found = history.without_repeats(study).get_trials(states=(TrialState.COMPLETE,))
+    assert [(trial.number, trial.value) for trial in found] == [(0, 0.1), (2, 0.3)]

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from rag_opt import confirm, paired
 from rag_opt.confirm import Candidate, Confirmation, Measured, _corrected, confirmed, selected, together
 
 QUESTIONS, CONFIGURATIONS = 40, 40
@@ -105,6 +106,12 @@ def test_words_follow_the_evidence() -> None:
     assert "nothing can be shown with 1 questions" in confirmation([0.5], [0.4]).sentence()
     assert "the baseline was not completed" in confirmation(theirs, None).sentence()
     assert "the baseline stays" in confirmation(theirs, None, role="baseline").sentence()
+
+
+def test_no_fewer_questions_are_named_than_there_were_nor_than_the_test_needs() -> None:
+    assert paired.questions_needed(np.array([1.0, 1.1])) == paired.FEWEST
+    assert confirm._needed(6, 2) == "; about 6 would be needed"
+    assert confirm._needed(40, 54) == ""
 
 
 def test_of_the_tied_the_cheapest_is_recommended() -> None:

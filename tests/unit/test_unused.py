@@ -6,11 +6,14 @@ import pytest
 
 from rag_opt.config import composed
 from rag_opt.objective import objective_of
+from rag_opt.pipelines import built
+from rag_opt.store import Store
 from rag_opt.unused import unused
 
 
 def told(*words: str, searched: tuple[str, ...] = (), command: str = "study") -> list[str]:
-    return unused(words, objective_of(composed(words)), searched, command)
+    pipelines = [built([*words, *more], Store()) for more in ([], *([choice] for choice in searched))]
+    return unused(words, objective_of(composed(words)), pipelines, searched, command)
 
 
 @pytest.mark.parametrize(
@@ -20,21 +23,28 @@ def told(*words: str, searched: tuple[str, ...] = (), command: str = "study") ->
         ("budget.usd=2", "budget.usd=2 does nothing here: no stage and no metric asks a language model"),
         ("web.url=http://localhost:1/s", "does nothing here: no stage and no metric asks the web"),
         ("judge.repeats=2", "judge.repeats=2 does nothing here: no metric is a judge's"),
+        ("index=chroma", "index=chroma does nothing here: nothing takes what index gives (retriever=bm25)"),
+        ("embedder=hub", "embedder=hub does nothing here: nothing takes what embedder gives (retriever=bm25)"),
+        ("embedder.encoder.precision=float32", "nothing takes what embedder gives"),
         ("question=x", "question=x does nothing here: it is for rag_opt.ask"),
     ],
 )
 def test_what_nothing_reads_is_said(word: str, line: str) -> None:
-    (found,) = told(word)
+    (found,) = told("retriever=bm25", word)
     assert line in found
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["llm.model=gpt-4o", "generator=openai"],
+        ["llm.model=gpt-4o", "llm.key=null", "generator=openai"],
         ["llm.model=gpt-4o", "llm.key=null", "objective=judged", "judge.repeats=2", "budget.tokens=9"],
-        ["llm.model=gpt-4o", "query=rewrite", "budget.usd=2"],
+        ["llm.model=gpt-4o", "llm.key=null", "query=rewrite", "budget.usd=2"],
         ["web.url=http://localhost:1/s", "retriever=hybrid_web"],
+        ["retriever=dense", "embedder=hashing", "index=chroma", "splitter=none"],
+        ["retriever=bm25", "embedder=minilm", "reranker=maxsim"],
+        ["retriever=bm25", "embedder=hashing", "splitter=semantic"],
+        ["retriever=bm25", "embedder=minilm", "splitter=tokens"],
         ["budget.minutes=5", "n_trials=3", "sampler=gp", "seed=1", "name=x"],
     ],
     ids=" ".join,
@@ -45,11 +55,16 @@ def test_what_something_reads_is_not(words: list[str]) -> None:
 
 def test_a_choice_of_the_space_reads_too() -> None:
     assert told("llm.model=x", searched=("generator=extractive", "retriever.fusion=rrf")) != []
-    assert told("llm.model=x", searched=("generator=extractive", "generator=openai")) == []
+    assert told("llm.model=x", "llm.key=null", searched=("generator=extractive", "generator=openai")) == []
+
+
+def test_a_choice_of_the_space_takes_what_a_stage_gives() -> None:
+    assert told("retriever=bm25", "embedder=hashing", searched=("retriever=dense",)) == []
+    assert told("retriever=bm25", "embedder=hashing", searched=("generator=extractive",)) != []
 
 
 def test_a_single_configuration_has_no_trials() -> None:
     assert told("n_trials=5", command="trial") == ["n_trials=5 does nothing here: it is for rag_opt.study"]
     assert told("split=test", command="trial") == []
     assert told("split=test") == ["split=test does nothing here: it is for rag_opt.trial"]
-    assert unused(["question=x"], None, command="ask") == []
+    assert unused(["question=x"], None, [built([], Store())], command="ask") == []
