@@ -24,7 +24,6 @@ from rag_opt.records import (
     SPENT,
     Dataset,
     Documents,
-    Evaluation,
     Ints,
     Queries,
     Rankings,
@@ -32,6 +31,7 @@ from rag_opt.records import (
     by_stage,
     total_tokens,
 )
+from rag_opt.results import Evaluation
 from rag_opt.store import Store
 
 Report = Callable[["Progress"], None]

@@ -12,7 +12,7 @@ import optuna
 
 from rag_opt.confirm import Confirmation
 from rag_opt.errors import StudyError
-from rag_opt.latency import Latency
+from rag_opt.results import Latency
 from rag_opt.storage import Moment
 
 FILE = "findings.json"

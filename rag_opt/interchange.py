@@ -12,7 +12,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.records import Evaluation, Qrels
+from rag_opt.records import Qrels
+from rag_opt.results import Evaluation
 from rag_opt.search_space import values_of
 from rag_opt.storage import Trials
 from rag_opt.terminal import visible

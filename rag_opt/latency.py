@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,21 +13,10 @@ from rag_opt.evaluate import Questions
 from rag_opt.pipelines import Products, RagPipeline
 from rag_opt.progress import hushed
 from rag_opt.records import Documents, Queries, Query
+from rag_opt.results import Latency
 from rag_opt.store import Store
 
 MOST = 50
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds that a question takes from text to answer, by percentile, over so many questions."""
-
-    p50: float
-    p95: float
-    questions: int
-
-    def __str__(self) -> str:
-        return f"p50 {1000 * self.p50:,.1f} ms, p95 {1000 * self.p95:,.1f} ms"
 
 
 def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Latency:

@@ -28,7 +28,8 @@ from rag_opt.metrics.catalogue import (
     unmet,
 )
 from rag_opt.metrics.judges import FIELDS, Judges
-from rag_opt.records import Dataset, Evaluation
+from rag_opt.records import Dataset
+from rag_opt.results import Evaluation
 from rag_opt.trust import build, plain
 
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")

@@ -325,24 +325,3 @@ class Dataset(Record):
         queries = [(q.id, q.text, q.answers, *([q.own] if q.own else [])) for q in self.queries]
         qrels = {query: dict(grades) for query, grades in self.qrels.items()}
         return key_of("dataset", documents, queries, evidence, qrels)
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation(Record):
-    """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
-
-    `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
-    itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured,
-    `served` by stage the share of what it asked a model for that came; `usage` by stage the calls to models, their
-    tokens and dollars, stored replies counted like paid ones.
-    """
-
-    query_ids: tuple[str, ...]
-    per_query: Mapping[str, Scores]
-    means: Mapping[str, float]
-    seconds: Mapping[str, float]
-    answers: tuple[str | None, ...] = ()
-    retrieved: tuple[tuple[str, ...], ...] = ()
-    coverage: Mapping[str, float] = field(default_factory=dict)
-    usage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    served: Mapping[str, float] = field(default_factory=dict)

@@ -19,7 +19,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from rag_opt import archive
-from rag_opt.records import Evaluation, Scores
+from rag_opt.records import Scores
+from rag_opt.results import Evaluation
 from rag_opt.settings import trial_folder
 
 FILE = archive.SCORES

@@ -34,7 +34,7 @@ from rag_opt.plan import Plan, pruner_of, sampler_of
 from rag_opt.processes import NOBODY, Crew
 from rag_opt.progress import Line, Screen
 from rag_opt.racing import Race
-from rag_opt.records import Evaluation
+from rag_opt.results import Evaluation
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import STORED
 from rag_opt.samplers.evidence import SO_FAR

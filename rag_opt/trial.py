@@ -19,12 +19,13 @@ from rag_opt.datasets.checks import split
 from rag_opt.datasets.repeats import repeats_told
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluate import Questions, Report, evaluated
-from rag_opt.latency import Latency, timed
+from rag_opt.latency import timed
 from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.objective import measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
-from rag_opt.records import Dataset, Evaluation
+from rag_opt.records import Dataset
+from rag_opt.results import Evaluation, Latency
 from rag_opt.settings import folder_of, settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import GIGABYTE, Store

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt import interchange
-from rag_opt.records import Evaluation
+from rag_opt.results import Evaluation
 from rag_opt.study import run
 
 

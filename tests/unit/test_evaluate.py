@@ -7,7 +7,8 @@ import pytest
 
 from rag_opt.evaluate import _served, check_served
 from rag_opt.metrics.catalogue import Observed
-from rag_opt.records import Evaluation, Usage
+from rag_opt.records import Usage
+from rag_opt.results import Evaluation
 
 
 def observed(**spent: tuple[list[int], list[int]]) -> Observed:
