@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from rag_opt.errors import StoreError
 
 
 def make_file(path: Path) -> None:
@@ -32,6 +35,17 @@ def whose(*paths: Path) -> str:
             mode = f"{_name(about.st_uid)} ({stat.filemode(about.st_mode)})"
             return f"; {there} belongs to {mode}: ask for the right to write it, chmod -R g+w for a group's"
     return ""
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Work on what lies in the store; what the disk raises becomes a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"store.path: {path} can't be read or written: {error.strerror or error}{whose(path)}"
+        ) from error
 
 
 def _name(user: int) -> str:

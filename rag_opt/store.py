@@ -10,21 +10,19 @@ made again, and that is said.
     <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
-`python -m rag_opt.store store.path=…` shows what is kept, with `prune` it removes what was not used for longest.
+`python -m rag_opt.store` shows what is kept, and prunes it (store_cli.py).
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
 import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,20 +39,15 @@ from rag_opt.artifacts import (
     write_folder,
     write_table,
 )
-from rag_opt.endings import piped
-from rag_opt.errors import ConfigError, StoreError
-from rag_opt.inventory import add_usage, evicted, shown, told
+from rag_opt.inventory import add_usage, evicted, told
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
 from rag_opt.replies import Purse, Rehearsal, Replies
-from rag_opt.sharing import whose
-from rag_opt.terminal import console
+from rag_opt.sharing import guarded
 
 T = TypeVar("T")
 SUFFIX = ".arrow"
-ACTIONS = ("show", "prune", "forget")
 GIGABYTE = 1_000_000_000
-DAY = 86_400
 CHECK_EVERY = 0.05
 """Share of the size limit that may be written before the limit is looked at again."""
 
@@ -274,63 +267,6 @@ class Store:
         return Path(self._temporary.name)
 
 
-@contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"store.path: {path} can't be read or written: {error.strerror or error}{whose(path)}"
-        ) from error
-
-
-def _understood(words: Sequence[str]) -> tuple[str, Path]:
-    """The action and the folder that words of the command line name, as a study's do; raises ConfigError."""
-    actions = [word for word in words if "=" not in word]
-    values = dict(word.split("=", 1) for word in words if "=" in word)
-    if unknown := [*(set(actions) - set(ACTIONS)), *(set(values) - {"store.path", "studies_dir"})] or actions[1:]:
-        raise ConfigError(
-            f"{unknown[0]}: one of {', '.join(ACTIONS)} is expected, and store.path= or studies_dir= to name the store"
-        )
-    studies = values.get("studies_dir", "studies")
-    folder = values.get("store.path") or os.environ.get("RAG_OPT_STORE") or f"{studies}/.store"
-    return (actions or ACTIONS)[0], Path(folder.strip("'\"")).expanduser()
-
-
-@piped()
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rag_opt.store", description="What was computed and kept for later studies, by stage."
-    )
-    parser.add_argument("words", nargs="*", metavar="action", help="show (the default), prune, forget; store.path=…")
-    parser.add_argument("--path", type=Path, help="the store's folder, as store.path= names it")
-    parser.add_argument("--limit-gb", type=float, default=None, help="prune: keep at most so much, the last used")
-    parser.add_argument("--unused-days", type=float, default=None, help="prune: remove what was not used for so long")
-    given = parser.parse_intermixed_args(arguments)
-    try:
-        given.action, named = _understood(given.words)
-    except ConfigError as error:
-        parser.error(str(error))
-    given.path = given.path or named
-    if not given.path.is_dir():
-        parser.error(f"{given.path}: there is no store; name it with store.path=, or run a study first")
-    screen = console()
-    if given.action == "prune":
-        if given.limit_gb is None and given.unused_days is None:
-            parser.error("prune needs --limit-gb (0 removes all) or --unused-days")
-        limit = float("inf") if given.limit_gb is None else given.limit_gb * GIGABYTE
-        since = float("-inf") if given.unused_days is None else time.time() - given.unused_days * DAY
-        screen.print(
-            f"removed: {told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
-        )
-    if given.action == "forget":
-        screen.print(f"{Replies(given.path).forget():,} replies that could not be read are asked for again")
-    screen.print(shown(given.path))
-    if given.action == "show":
-        again = f"python -m rag_opt.store prune store.path={shlex.quote(str(given.path))} --limit-gb 1"
-        screen.print(f"remove what was not used for longest: {again}", markup=False)
-
-
 if __name__ == "__main__":
-    main()
+    # By name: the command line stands above the store, which imports nothing of it.
+    import_module("rag_opt.store_cli").main()

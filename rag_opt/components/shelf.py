@@ -18,7 +18,8 @@ from rag_opt.keys import key_of
 from rag_opt.leases import POLL, Claims, held
 from rag_opt.progress import track
 from rag_opt.records import Floats, Vectors
-from rag_opt.store import SUFFIX, Store, guarded
+from rag_opt.sharing import guarded
+from rag_opt.store import SUFFIX, Store
 
 FIRST_BLOCK = 256
 BLOCK_SECONDS = 4.0

@@ -14,9 +14,8 @@ from rag_opt import report
 from rag_opt.artifacts import read_table, remove, touch, write_folder, write_table
 from rag_opt.errors import StoreError
 from rag_opt.replies import Replies
-from rag_opt.sharing import whose
+from rag_opt.sharing import guarded, whose
 from rag_opt.storage import locked, opened
-from rag_opt.store import guarded
 from rag_opt.study import run
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK

@@ -18,7 +18,8 @@ from rag_opt.components.shelf import Shelf, embedded, looked_up
 from rag_opt.errors import StoreError
 from rag_opt.inventory import artifacts, evicted, usage_of
 from rag_opt.leases import Claims, Lease, oldest_lease
-from rag_opt.store import Store, main
+from rag_opt.store import Store
+from rag_opt.store_cli import main
 
 COLUMNS = {
     "rows": np.arange(6, dtype=np.int32).reshape(3, 2),
