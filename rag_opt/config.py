@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt import yaml_files
 from rag_opt.errors import ConfigError, nearest
+from rag_opt.fingerprints import described
 from rag_opt.keys import key_of
 from rag_opt.trust import SECRET, TRUSTED, check_field, check_hydras, check_secret, plain, unresolved
 from rag_opt.typed import plainly
@@ -32,10 +33,6 @@ FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 NAME = "config"
 STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
-
-UNTOLD = ("prices", "timeout", "tries", "at_once")
-"""Keys that change neither what a model is asked nor what it says; of a chat also how much it reads, and the names of
-what is sent."""
 
 BUILT = ("dataset", "sampler", "pruner")
 """The groups whose file names one class or function to build."""
@@ -393,19 +390,8 @@ def _elements(override: Override) -> Iterator[str]:
 
 def fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
     """The content key of these groups of a configuration, less how patiently a model is asked and at what price."""
-    return key_of({group: _telling(plain(config[group])) for group in groups})
-
-
-def _telling(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        told = {key: _telling(value) for key, value in node.items() if key not in UNTOLD}
-        return {**told, "chat": _chat(told["chat"])} if isinstance(told.get("chat"), Mapping) else told
-    return [_telling(value) for value in node] if isinstance(node, list) else node
-
-
-def _chat(node: Mapping[str, Any]) -> dict[str, Any]:
-    unsaid = ("parameters", "window", *(() if node.get("thinking") else ("thinking",)))
-    return {key: value for key, value in node.items() if key not in unsaid}
+    trusted = plain(config.trusted_modules)
+    return key_of({group: described(plain(config[group]), trusted) for group in groups})
 
 
 def prompt_of(name: str) -> dict[str, str]:

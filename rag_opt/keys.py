@@ -1,4 +1,4 @@
-"""Content keys: the hash of how something was made."""
+"""Content keys: the hash of how something was made, and what stands in it for the code that made it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ import hashlib
 import json
 from typing import Any
 
+FORM = "0.1.0"
+"""The form of components' keys, no version of this package: another one would make everything anew."""
+
 
 def key_of(*parts: Any) -> str:
     """The content key of JSON-like parts: 32 hex digits of SHA-256 over their canonical form."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def algorithm_of(kind: Any, otherwise: str | None = None) -> str:
+    """What a class or function computes, by the name that stands for it in keys wherever it lives.
+
+    That is its own `algorithm`; of one that has none `otherwise`, or else its dotted name. What a class inherits does
+    not count: a subclass computes something else until it says that it does not.
+    """
+    named = vars(kind).get("algorithm") if hasattr(kind, "__dict__") else None
+    if isinstance(named, str):
+        return named
+    return f"{kind.__module__}.{kind.__qualname__}" if otherwise is None else otherwise

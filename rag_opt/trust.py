@@ -191,8 +191,8 @@ def _made(node: Any) -> Any:
     if "_target_" not in node:
         return given
     arguments = node.get("_args_", [])
-    _, found, names = _module_of(str(node["_target_"]))
-    kind = reduce(getattr, names, found)
+    target = str(node["_target_"])
+    kind = named(target)
     try:
         arguments = _made(arguments) if inner else arguments
         return partial(kind, *arguments, **given) if node.get("_partial_") else kind(*arguments, **given)
@@ -200,7 +200,7 @@ def _made(node: Any) -> Any:
         raise
     except Exception as error:
         # A constructor may refuse its parameters in any way.
-        raise ConfigError(f"{names[-1]}: {error}") from error
+        raise ConfigError(f"{target.rpartition('.')[2]}: {error}") from error
 
 
 def check_targets(node: Any, roots: Iterable[str]) -> None:
@@ -264,6 +264,12 @@ def _check_serves(target: str, home: str, name: str, roots: tuple[str, ...]) -> 
             )
         if find_spec(module) is None:
             raise ConfigError(f"_target_: {target} needs the package '{module}', which is not installed")
+
+
+def named(target: str) -> Any:
+    """The class or function of this dotted name."""
+    _, found, names = _module_of(target)
+    return reduce(getattr, names, found)
 
 
 def _module_of(target: str) -> tuple[str, Any, list[str]]:

@@ -87,6 +87,8 @@ class BM25Indexer(Stage):
     texts where its capitals are its own (AUTO: the stemmer's).
     """
 
+    algorithm = "rag_opt.components.bm25.BM25Indexer"
+
     def __init__(
         self, k1: float, b: float, variant: str, stemmer: str | None, stopwords: str | None, language: str = AUTO
     ) -> None:
@@ -131,6 +133,8 @@ class BM25Indexer(Stage):
 @component
 class BM25Retriever(Stage):
     """The `depth` best chunks of each query by BM25; a query without a known word finds nothing."""
+
+    algorithm = "rag_opt.components.bm25.BM25Retriever"
 
     def __init__(self, depth: int) -> None:
         require_whole("depth", depth)

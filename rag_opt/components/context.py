@@ -38,6 +38,8 @@ class Assembler(Stage):
       second last, and so on towards the middle, which long contexts hide (Liu et al. 2023, arXiv 2307.03172).
     """
 
+    algorithm = "rag_opt.components.context.Assembler"
+
     def __init__(self, window: int, merge: bool, order: str, max_tokens: int | None) -> None:
         require_whole("window", window, 0)
         require(isinstance(merge, bool), f"merge must be true or false, not {merge}")

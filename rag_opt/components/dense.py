@@ -41,6 +41,8 @@ class VectorIndex(Record):
 class ExactIndexer(Stage):
     """Keeps the vectors as they are: search compares a query with every chunk."""
 
+    algorithm = "rag_opt.components.dense.ExactIndexer"
+
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
         key = key_of(self.fingerprint, vectors.key, chunks.key)
@@ -50,6 +52,8 @@ class ExactIndexer(Stage):
 @component
 class ChromaIndexer(Stage):
     """A persistent Chroma collection (HNSW, cosine); greater parameters find more of the true neighbours, slower."""
+
+    algorithm = "rag_opt.components.dense.ChromaIndexer"
 
     def __init__(self, ef_construction: int, ef_search: int, max_neighbors: int) -> None:
         require_whole("ef_construction", ef_construction)
@@ -89,6 +93,8 @@ class ChromaIndexer(Stage):
 @component
 class DenseRetriever(Stage):
     """The `depth` chunks of greatest cosine similarity to each query."""
+
+    algorithm = "rag_opt.components.dense.DenseRetriever"
 
     def __init__(self, depth: int) -> None:
         require_whole("depth", depth)

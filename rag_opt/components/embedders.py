@@ -17,6 +17,8 @@ from rag_opt.records import Chunks, Queries, QueryVectors, Searches, Vectors
 class ChunkEmbedder(Stage):
     """The vectors of all chunks, titles included."""
 
+    algorithm = "rag_opt.components.embedders.ChunkEmbedder"
+
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
@@ -34,6 +36,8 @@ class QueryEmbedder(Stage):
 
     `seconds` is the time one query took.
     """
+
+    algorithm = "rag_opt.components.embedders.QueryEmbedder"
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder

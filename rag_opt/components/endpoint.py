@@ -49,6 +49,8 @@ class OpenAIChat(Chat):
     whoever writes down what the endpoint refuses finds the same replies. `thinking` tokens are added to max_tokens.
     """
 
+    algorithm = "rag_opt.components.endpoint.OpenAIChat"
+
     def __init__(
         self,
         base_url: str,

@@ -67,6 +67,8 @@ def _greatest(model: Floats, vocabulary: list[str], count: int) -> list[int]:
 class RM3(Stage):
     """Tells BM25 to search twice: for the query, then for the query and the telling words of its first hits."""
 
+    algorithm = "rag_opt.components.feedback.RM3"
+
     def __init__(self, documents: int, terms: int, own_weight: float) -> None:
         require_whole("documents", documents)
         require_whole("terms", terms)

@@ -38,6 +38,8 @@ class Fusion(Stage):
     - rrf: the sum of 1 / (rrf_k + rank), which asks nothing of the scores and uses no weight (Cormack et al. 2009).
     """
 
+    algorithm = "rag_opt.components.fusion.Fusion"
+
     handing = ("top_k",)
 
     def __init__(
@@ -177,6 +179,8 @@ def cut(rankings: Sequence[Rankings], rows: Ints, scores: Floats, count: int, ke
 @component
 class NoRetriever(Stage):
     """An empty ranking for every query."""
+
+    algorithm = "rag_opt.components.fusion.NoRetriever"
 
     @component.output_types(ranking=Rankings)
     def run(self, queries: Queries, chunks: Chunks) -> dict[str, Rankings]:

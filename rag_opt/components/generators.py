@@ -47,6 +47,8 @@ class Extractive(Stage):
     was retrieved, which is what a study of retrieval wants to see.
     """
 
+    algorithm = "rag_opt.components.generators.Extractive"
+
     def __init__(self, max_tokens: int) -> None:
         require_whole("max_tokens", max_tokens)
         self.max_tokens = max_tokens

@@ -67,6 +67,8 @@ class ListwiseReranker(LLMReranker):
     `window` passages at a time; the next window begins `step` places higher, so the best are carried upwards.
     """
 
+    algorithm = "rag_opt.components.llm_rerankers.ListwiseReranker"
+
     def __init__(self, chat: Chat, model: str, prompt: Prompt, window: int, step: int, keep: int | None = None) -> None:
         require_whole("window", window, 2)
         require_whole("step", step)
@@ -130,6 +132,8 @@ def permutation(said: Any, count: int) -> list[int] | None:
 @component
 class PointwiseReranker(LLMReranker):
     """Each passage judged by itself, from 0 to 10; equal ones keep their order. One call a passage."""
+
+    algorithm = "rag_opt.components.llm_rerankers.PointwiseReranker"
 
     def __init__(self, chat: Chat, model: str, prompt: Prompt, keep: int | None = None) -> None:
         if keep is not None:

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from rag_opt import __version__, stopping
+from rag_opt import stopping
 from rag_opt.components.chat import CallError, Chat, check_room
 from rag_opt.components.hub import kept_only
 from rag_opt.components.pace import device
@@ -15,7 +15,7 @@ from rag_opt.components.stage import require
 from rag_opt.components.weights import quiet_transformers, weights
 from rag_opt.environment import no_collection
 from rag_opt.errors import ComponentError
-from rag_opt.keys import key_of
+from rag_opt.keys import FORM, key_of
 from rag_opt.replies import Reply
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,6 +32,8 @@ class LocalChat(Chat):
     One whose template lets it choose (Qwen3) thinks only where it is given `thinking` tokens for that.
     """
 
+    algorithm = "rag_opt.components.local.LocalChat"
+
     def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
         check_room(thinking, window)
@@ -43,7 +45,7 @@ class LocalChat(Chat):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(__version__, "local chat", self.revision, self.dtype, self.thinking)
+        return key_of(FORM, "local chat", self.revision, self.dtype, self.thinking)
 
     def identity(self, model: str) -> Any:
         return weights(model) or model

@@ -49,6 +49,8 @@ class PairScorer(Part):
 class PairReranker(Stage):
     """A ranking in the order of a scorer's scores; `keep` chunks are handed on (None: all)."""
 
+    algorithm = "rag_opt.components.pairs.PairReranker"
+
     handing = ("keep",)
 
     def __init__(self, scorer: PairScorer, keep: int | None = None) -> None:
@@ -87,6 +89,8 @@ class MaxSim(PairScorer):
     Σ over the question's tokens of the greatest cosine to a passage's token (Khattab and Zaharia 2020, arXiv
     2004.12832), divided by the number of the question's tokens.
     """
+
+    algorithm = "rag_opt.components.pairs.MaxSim"
 
     def __init__(self, encoder: SentenceTransformerEncoder) -> None:
         able = isinstance(encoder, SentenceTransformerEncoder)
@@ -152,6 +156,8 @@ class Tokens:
 
 class CrossEncoder(PairScorer):
     """A cross-encoder of sentence-transformers, by its id on the hub or its folder; scores are its logits."""
+
+    algorithm = "rag_opt.components.pairs.CrossEncoder"
 
     def __init__(self, model: str, revision: str | None = None, batch_size: int = 16) -> None:
         require_whole("batch_size", batch_size)

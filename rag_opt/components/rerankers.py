@@ -25,6 +25,8 @@ class MMR(Stage):
     vector yet: pages of the web.
     """
 
+    algorithm = "rag_opt.components.rerankers.MMR"
+
     handing = ("keep",)
 
     def __init__(self, diversity: float, encoder: Encoder, keep: int | None = None) -> None:

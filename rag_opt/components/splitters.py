@@ -13,11 +13,13 @@ from rag_opt.components.sentences import sentences_of
 from rag_opt.components.shelf import embedded
 from rag_opt.components.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
 from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
-from rag_opt.keys import key_of
+from rag_opt.keys import algorithm_of, key_of
 from rag_opt.records import Chunks, Documents
 from rag_opt.text import READING, Span
 
 UNITS = ("words", "characters", "tokens")
+OURS = "rag_opt.components.splitters."
+"""What the keys of our splitters leave out of their algorithms."""
 
 
 class Splitter(Stage):
@@ -56,7 +58,7 @@ class SizedSplitter(Splitter):
     @property
     def fingerprint(self) -> str:
         values = {name: identity(getattr(self, name)) for name in parameter_names(type(self)) if name != "encoder"}
-        return key_of("splitter", type(self).__name__, values, self._of_encoder)
+        return key_of("splitter", algorithm_of(type(self)).removeprefix(OURS), values, self._of_encoder)
 
     @property
     def _of_encoder(self) -> str | None:
@@ -87,6 +89,8 @@ def _columns(documents: Documents, spans: Callable[[int, str], list[Span]]) -> C
 class NoSplitter(Splitter):
     """Every document is one chunk."""
 
+    algorithm = "rag_opt.components.splitters.NoSplitter"
+
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         return {"chunks": self._chunks(documents, lambda _, text: [trimmed(text, (0, len(text)))])}
@@ -95,6 +99,8 @@ class NoSplitter(Splitter):
 @component
 class WordSplitter(SizedSplitter):
     """Chunks of `chunk_size`, side by side, cut between words."""
+
+    algorithm = "rag_opt.components.splitters.WordSplitter"
 
     def __init__(self, chunk_size: int, unit: str = "words", encoder: Encoder | None = None) -> None:
         self._size(chunk_size, 0, unit, encoder)
@@ -111,6 +117,8 @@ class WordSplitter(SizedSplitter):
 class SlidingWindowSplitter(OverlappingSplitter):
     """Chunks of `chunk_size`, cut between words; each repeats the last words of the one before, up to `overlap`."""
 
+    algorithm = "rag_opt.components.splitters.SlidingWindowSplitter"
+
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(_: int, text: str) -> list[Span]:
@@ -122,6 +130,8 @@ class SlidingWindowSplitter(OverlappingSplitter):
 @component
 class SentenceSplitter(OverlappingSplitter):
     """Whole sentences up to `chunk_size`; each chunk repeats the last sentences of the one before, up to `overlap`."""
+
+    algorithm = "rag_opt.components.splitters.SentenceSplitter"
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
@@ -135,6 +145,8 @@ class SentenceSplitter(OverlappingSplitter):
 @component
 class RecursiveSplitter(OverlappingSplitter):
     """Paragraphs of up to `chunk_size`, else their lines, sentences or words; small neighbours are joined."""
+
+    algorithm = "rag_opt.components.splitters.RecursiveSplitter"
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
@@ -151,6 +163,8 @@ class SemanticSplitter(SizedSplitter):
 
     A cut stands between neighbouring sentences whose cosine similarity is among the lowest `cut_share` of the corpus.
     """
+
+    algorithm = "rag_opt.components.splitters.SemanticSplitter"
 
     encoder: Encoder
 

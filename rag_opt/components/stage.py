@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
-from rag_opt import __version__
-from rag_opt.keys import key_of
+from rag_opt.keys import FORM, algorithm_of, key_of
 from rag_opt.store import Store
 
 IN_MEMORY = Store()
@@ -16,9 +15,12 @@ IN_MEMORY = Store()
 class Stage:
     """A component whose constructor's parameters are its attributes, under the same names.
 
-    That is also what Haystack needs to serialise it.
+    That is also what Haystack needs to serialise it. A class names what it computes by an `algorithm` of its own, which
+    stays when the class moves or is renamed, and changes when its products do: what is kept is found by it. One without
+    goes by its dotted name.
     """
 
+    algorithm: ClassVar[str]
     store: Store = IN_MEMORY
 
     pays_per_query = False
@@ -45,9 +47,9 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the class, of this package's version, and of every constructor parameter."""
+        """The hash of what the class computes, by its `algorithm`, and of every constructor parameter."""
         values = {name: identity(getattr(self, name)) for name in parameter_names(type(self))}
-        return key_of(__version__, f"{type(self).__module__}.{type(self).__qualname__}", values)
+        return key_of(FORM, algorithm_of(type(self)), values)
 
 
 class Part(Stage):

@@ -35,6 +35,8 @@ class Synthesis(Stage):
     what it knows. A call that fails leaves no answer: not measurable.
     """
 
+    algorithm = "rag_opt.components.synthesis.Synthesis"
+
     pays_per_query = True
 
     def __init__(

@@ -67,6 +67,8 @@ class HyDE(Transformation):
     Gao et al. 2022 (arXiv 2212.10496). Only dense retrieval takes it.
     """
 
+    algorithm = "rag_opt.components.transforms.HyDE"
+
     def __init__(
         self, chat: Chat, model: str, prompt: Prompt, passages: int, temperature: float, max_tokens: int
     ) -> None:
@@ -95,6 +97,8 @@ class HyDE(Transformation):
 @component
 class MultiQuery(Transformation):
     """The question and `count` other ways to ask it; each is searched for, the rankings are fused by their ranks."""
+
+    algorithm = "rag_opt.components.transforms.MultiQuery"
 
     def __init__(self, chat: Chat, model: str, prompt: Prompt, count: int, temperature: float) -> None:
         require_whole("count", count)
@@ -143,6 +147,8 @@ class Rewriting(Transformation):
 class Rewrite(Rewriting):
     """The question as a search query, for every retriever."""
 
+    algorithm = "rag_opt.components.transforms.Rewrite"
+
     @component.output_types(bm25_queries=Searches, dense_queries=Searches, web_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
         found = self._rewritten(queries)
@@ -152,6 +158,8 @@ class Rewrite(Rewriting):
 @component
 class WebRewrite(Rewriting):
     """The question as a search query, for the web alone."""
+
+    algorithm = "rag_opt.components.transforms.WebRewrite"
 
     @component.output_types(web_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:

@@ -63,6 +63,8 @@ FORMS: dict[str, Callable[[str, str, int, str], Fetched]] = {"searxng": searxng,
 class SearchService(Part):
     """A search service over HTTP: `form` is how it is asked, `key` names the variable with its key."""
 
+    algorithm = "rag_opt.components.web.SearchService"
+
     def __init__(self, form: str, url: str | None, key: str | None) -> None:
         require(form in FORMS, f"web.service must be one of {', '.join(FORMS)}, not {form}")
         require(
@@ -124,6 +126,8 @@ class WebRetriever(Stage):
     A search that fails is tried again, twice. What still fails finds nothing, which is said; when more than a tenth of
     a batch fails the trial does: it would be measured as if there were no web.
     """
+
+    algorithm = "rag_opt.components.web.WebRetriever"
 
     pays_per_query = True
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_opt.errors import MetricError, nearest
+from rag_opt.fingerprints import by_algorithm
 from rag_opt.keys import key_of
 from rag_opt.metrics import answer, context, evidence, own, retrieval
 from rag_opt.metrics.adapters import by_evaluator, by_scorer
@@ -269,15 +270,14 @@ def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
     kind, direction, needs = own.checked(name, node)
     if kind == "evaluator":
         evaluator = build(node[kind], trusted)
-        version = key_of(node[kind])
+        version = key_of(by_algorithm(node[kind], trusted))
         return Metric(
             name, direction, needs, lambda seen: by_evaluator(name, evaluator, cases(seen)), version, pays=True
         )
     if kind == "scorer":
         scored = by_scorer(build(node[kind], trusted))
-        return Metric(
-            name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), key_of(node[kind]), pays=True
-        )
+        version = key_of(by_algorithm(node[kind], trusted))
+        return Metric(name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), version, pays=True)
     function = build({"_target_": node[kind], "_partial_": True}, trusted).func
     return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rag_opt.errors import MetricError
-from rag_opt.keys import key_of
+from rag_opt.keys import algorithm_of, key_of
 from rag_opt.progress import say
 from rag_opt.records import Scores
 
@@ -82,8 +82,8 @@ def checked(name: str, node: Any) -> tuple[str, str, str]:
 
 
 def identity(function: Function) -> str:
-    """The hash of a function's source, so that scores of another version are not compared."""
+    """The hash of a function's source, so that scores of another version are not compared; without one, of its name."""
     try:
         return key_of(inspect.getsource(function))
     except (OSError, TypeError):
-        return key_of(repr(function))
+        return key_of(algorithm_of(function))
