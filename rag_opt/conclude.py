@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from rag_opt import enough, history, paired
+from rag_opt.attributes import StudyAttributes, attributes_of, study_attributes
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
 from rag_opt.experiments import experiment_of, written
@@ -26,7 +27,7 @@ from rag_opt.results import Evaluation, Latency
 from rag_opt.search_space import words
 from rag_opt.session import measured_config, replay_command
 from rag_opt.spending import enlarged
-from rag_opt.storage import INTERRUPTED, Moment, Trials
+from rag_opt.storage import Moment, Trials
 from rag_opt.trust import plain
 
 TIMED = 3
@@ -34,9 +35,6 @@ TIMED = 3
 
 WORST = 10
 """Questions that got worse are shown, so many."""
-
-LOOKS = "rag_opt:looks"
-"""Study attribute: after how many trials the unseen questions were looked at."""
 
 NEEDED, PLACES = ("hydra.searchpath", "trusted_modules"), ("studies_dir", "store.path")
 """What is no part of a configuration and needed to build it: where its files lie and whom they may name; its store."""
@@ -78,7 +76,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         stages={name_of(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
         looks=_looks(study, len(trials)),
         losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, given if front else None, bool(enough.line(now.user_attrs)), budget),
+        commands=_commands(plan, given if front else None, bool(enough.line(now)), budget),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
         reason=_reason(trials),
         mermaid=plan.dev.pipeline(given).mermaid(),
@@ -100,14 +98,14 @@ def _finite(means: Mapping[str, float]) -> dict[str, float]:
 
 def _reason(trials: Sequence[FrozenTrial]) -> str:
     """Why the first trial failed that failed by itself; "" where none did."""
-    own = (trial for trial in trials if "reason" in trial.user_attrs and INTERRUPTED not in trial.user_attrs)
-    return next((str(trial.user_attrs["reason"]) for trial in own), "")
+    noted = map(attributes_of, trials)
+    return next((each.reason for each in noted if each.reason is not None and not each.interrupted), "")
 
 
 def _looks(study: optuna.Study, trials: int) -> int:
     """How often this study's unseen questions have been looked at: once for each number of trials."""
-    sizes = {*study.user_attrs.get(LOOKS, []), trials}
-    study.set_user_attr(LOOKS, sorted(sizes))
+    sizes = {*study_attributes(study).looks, trials}
+    StudyAttributes.looks.note(study, sorted(sizes))
     return len(sizes)
 
 

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import optuna
 
+from rag_opt.attributes import StudyAttributes, study_attributes
 from rag_opt.errors import DriftError
-
-FINGERPRINTS = "rag_opt:fingerprints"
-PARTS = "rag_opt:fingerprint_parts"
-"""Study attribute: by fingerprint what it was made from, where that is more than one thing."""
 
 MADE_FROM = {
     "dataset": ("dataset", "dataset.test_share", "dataset.split_seed"),
@@ -29,15 +26,15 @@ def parts_of(dataset: str, test_share: float, split_seed: int, objective: str, s
 
 def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path, parts: Parts | None = None) -> None:
     """Remember what a new study is made of; raises DriftError when an old one was made of something else."""
-    then: Mapping[str, str] = study.user_attrs.get(FINGERPRINTS, {})
+    then = study_attributes(study).fingerprints
     if not then:
         if study.get_trials(deepcopy=False):
             raise DriftError(
                 f"study '{study.study_name}' has trials that another program made; "
                 f"choose name=<new name>, or end what runs there and then remove {folder}"
             )
-        study.set_user_attr(FINGERPRINTS, dict(now))
-        study.set_user_attr(PARTS, {name: dict(made) for name, made in (parts or {}).items()})
+        StudyAttributes.fingerprints.note(study, dict(now))
+        StudyAttributes.parts.note(study, {name: dict(made) for name, made in (parts or {}).items()})
         return
     if any(then.get(name) != now[name] for name in now):
         raise DriftError(_told(study, then, now, parts or {}, folder))
@@ -59,13 +56,13 @@ def _told(study: optuna.Study, then: Mapping[str, str], now: Mapping[str, str], 
 
 def _changed(study: optuna.Study, name: str, parts: Parts) -> dict[str, tuple[str, str]]:
     """Those parts of a fingerprint that have changed: (then, now); {} where that is not known."""
-    then, now = study.user_attrs.get(PARTS, {}).get(name, {}), parts.get(name, {})
+    then, now = study_attributes(study).parts.get(name, {}), parts.get(name, {})
     return {part: (then[part], now[part]) for part in now if part in then and then[part] != now[part]}
 
 
 def _whole(study: optuna.Study, name: str) -> str:
     """A fingerprint's name; of a study that did not keep its parts, those that it may be."""
-    if name not in MADE_FROM or study.user_attrs.get(PARTS, {}).get(name):
+    if name not in MADE_FROM or study_attributes(study).parts.get(name):
         return name
     *others, last = MADE_FROM[name]
     return f"{', '.join(others)} or {last}"

@@ -8,24 +8,19 @@ between the best trial and those next to it, question by question.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import optuna
 
 from rag_opt import history, scorebook
+from rag_opt.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
 from rag_opt.paired import differences
 from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.settings import Settings
-from rag_opt.storage import INTERRUPTED, Trials
-
-SETTLED = "rag_opt:settled"
-"""Study attribute: after how many trials the search was stopped, and why, as JSON."""
-
-RULE = "rag_opt:settled_by"
-"""Study attribute: the rule that stopped it, `after` and `share`; by another one the search goes on."""
+from rag_opt.storage import Trials
 
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""
@@ -69,35 +64,37 @@ def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, t
     books = [scorebook.read(study, settings.folder, trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
     noise = noise_of(scores[0], scores[1:]) if scores else np.nan
-    return Outlook(trials, RagSampler(seed=settings.seed, ignored=INTERRUPTED).expected_gain(study), noise)
+    sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
+    return Outlook(trials, sampler.expected_gain(study), noise)
 
 
 def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
     """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
     rule = settings.stopping
-    if _kept(study.user_attrs) is not None:
-        if rule is not None and study.user_attrs.get(RULE) == [rule.after, rule.share]:
+    known = study_attributes(study)
+    if _kept(known) is not None:
+        if rule is not None and known.settled_by == [rule.after, rule.share]:
             return True
         # By another rule, or by none, the search goes on.
-        study.set_user_attr(SETTLED, "{}")
+        StudyAttributes.settled.note(study, "{}")
     if rule is None or trials < rule.after:
         return False
     found = outlook(study, now, target, settings, trials)
     if found.enough(rule.share):
-        study.set_user_attr(RULE, [rule.after, rule.share])
-        study.set_user_attr(SETTLED, json.dumps(asdict(found)))
+        StudyAttributes.settled_by.note(study, [rule.after, rule.share])
+        StudyAttributes.settled.note(study, json.dumps(asdict(found)))
     return found.enough(rule.share)
 
 
-def line(attributes: Mapping[str, object]) -> str:
-    """Why a search ended early, from its study's attributes; "" where it did not, or went on."""
-    found = _kept(attributes)
+def line(study: Noted) -> str:
+    """Why a study's search ended early; "" where it did not, or went on."""
+    found = _kept(study_attributes(study))
     return "" if found is None else str(found)
 
 
-def _kept(attributes: Mapping[str, object]) -> Outlook | None:
+def _kept(attributes: StudyAttributes) -> Outlook | None:
     try:
-        found = Outlook(**json.loads(str(attributes.get(SETTLED, "{}"))))
+        found = Outlook(**json.loads(str(attributes.settled)))
     except (TypeError, ValueError):
         return None
     # Whoever can write to the storage can write anything.

@@ -16,10 +16,10 @@ from enum import Enum
 
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.attributes import attributes_of
 from rag_opt.errors import OutageError, StoreError
 from rag_opt.hiding import hide
-from rag_opt.history import REPEATS
-from rag_opt.storage import INTERRUPTED, OUTAGE, RETRIES, Moment, Trials
+from rag_opt.storage import Moment, Trials
 
 ALIKE = 3
 """Failures in a row with the same cause after which a study stops."""
@@ -168,15 +168,15 @@ def reason_of(error: BaseException, troubles: Mapping[str, str | Exception]) -> 
 
 def outage_of(trial: FrozenTrial) -> Cause | None:
     """What has ended a trial from outside; None for any other."""
-    name = str(trial.user_attrs.get(OUTAGE, ""))
+    name = attributes_of(trial).outage
     return Cause[name] if name in Cause.__members__ else None
 
 
 def to_repeat(now: Moment) -> list[FrozenTrial]:
     """The trials that were ended when it was known what they measure, and that were not tried again yet."""
     trials = now.get_trials()
-    again = {trial.user_attrs.get(RETRIES) for trial in trials}
-    return [trial for trial in trials if INTERRUPTED in trial.user_attrs and trial.number not in again]
+    again = {attributes_of(trial).retries for trial in trials}
+    return [trial for trial in trials if attributes_of(trial).interrupted and trial.number not in again]
 
 
 def postponed(now: Moment, since: int) -> list[FrozenTrial]:
@@ -191,7 +191,8 @@ def postponed(now: Moment, since: int) -> list[FrozenTrial]:
 
 
 def _ended(trial: FrozenTrial) -> bool:
-    return INTERRUPTED in trial.user_attrs or REPEATS in trial.user_attrs
+    noted = attributes_of(trial)
+    return noted.interrupted or noted.repeats is not None
 
 
 def attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
@@ -200,7 +201,7 @@ def attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
     trials = now.get_trials()
     while trial.number >= since and (outage_of(trial) is not None or not found):
         found.append(trial)
-        before = trial.user_attrs.get(RETRIES)
+        before = attributes_of(trial).retries
         if before is None:
             break
         trial = trials[before]
@@ -231,7 +232,7 @@ def check(now: Moment, since: int) -> None:
         return
     cause = outage_of(row[0])
     assert cause is not None
-    reason = str(row[0].user_attrs.get("reason", "")).removeprefix(f"{cause.told}: ")
+    reason = (attributes_of(row[0]).reason or "").removeprefix(f"{cause.told}: ")
     raise outage(f"{_trials(len(row))} in a row failed alike", cause, reason)
 
 
@@ -257,10 +258,10 @@ def grouped(study: Trials) -> list[str]:
     """How many trials failed, and of what, in a line each: by themselves, and by what surrounds the study."""
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.state == TrialState.FAIL]
-    own = Counter(_short(t) for t in trials if not {INTERRUPTED, REPEATS, "given_up"} & set(t.user_attrs))
+    own = Counter(_short(t) for t in trials if not _ended(t) and not attributes_of(t).given_up)
     lost = [trial for trial in trials if outage_of(trial) is not None]
     outside = Counter(cause.told for trial in lost if (cause := outage_of(trial)) is not None)
-    again = {trial.user_attrs.get(RETRIES) for trial in every}
+    again = {attributes_of(trial).retries for trial in every}
     left = sum(trial.number not in again for trial in lost)
     lines = []
     if own:
@@ -277,7 +278,7 @@ def _trials(count: int) -> str:
 
 def _short(trial: FrozenTrial) -> str:
     """A failure's reason without the numbers in which like ones differ."""
-    return re.sub(r"\d+(\.\d+)?", "…", str(trial.user_attrs.get("reason", "no reason was kept")))[:120]
+    return re.sub(r"\d+(\.\d+)?", "…", attributes_of(trial).reason or "no reason was kept")[:120]
 
 
 def _counted(found: Counter[str]) -> str:

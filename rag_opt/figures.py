@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from rag_opt import history
+from rag_opt.attributes import attributes_of
 from rag_opt.confirm import Arm
 from rag_opt.findings import Findings
 from rag_opt.parallel import lines
@@ -225,7 +226,7 @@ def contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
 
 def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
     """Spearman's correlation of the metrics over the complete trials."""
-    rows = [trial.user_attrs.get("metrics", {}) for trial in history.finished(study, TrialState.COMPLETE)]
+    rows = [attributes_of(trial).metrics for trial in history.finished(study, TrialState.COMPLETE)]
     names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
     names = [name for name in names if len({row[name] for row in rows}) > 1]
     if len(rows) < FEW or len(names) < 3:
@@ -241,7 +242,7 @@ def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  
 def trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The first objective against the second, or against the cost."""
     names = findings.targets if len(findings.targets) > 1 else (findings.targets[0], findings.cost)
-    trials = [t for t in history.candidates(study) if names[1] in t.user_attrs.get("metrics", {})]
+    trials = [t for t in history.candidates(study) if names[1] in attributes_of(t).metrics]
     if len(trials) < 2:
         return None
     best = {trial.number for trial in history.front_of(study)}
@@ -253,7 +254,7 @@ def trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
         ("recommended", GREEN, 13, [t for t in trials if t.number == chosen]),
     ):
         figure.add_scatter(
-            x=[trial.user_attrs["metrics"][names[1]] for trial in kept],
+            x=[attributes_of(trial).metrics[names[1]] for trial in kept],
             y=[trial.values[0] for trial in kept],
             mode="markers",
             name=label,

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from rag_opt import failures, history, scorebook
+from rag_opt.attributes import attributes_of
 from rag_opt.confirm import (
     BASELINE,
     BEST,
@@ -75,7 +76,7 @@ def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) 
 
 def _cost(plan: Plan, trial: FrozenTrial) -> float:
     """The trial's mean cost; inf where it was not measured, as with a changed cost: never cheapest."""
-    return float(trial.user_attrs.get("metrics", {}).get(plan.objective.cost.name, math.inf))
+    return float(attributes_of(trial).metrics.get(plan.objective.cost.name, math.inf))
 
 
 def _roles(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -13,10 +13,11 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, ORIGIN, OUTAGE, Trials
+from rag_opt.storage import FINISHED, Trials
 from rag_opt.storage import drawn as drawn_whole
 
 BASELINE = "baseline"
@@ -24,15 +25,12 @@ SEED = "seed"
 MODEL, MIXED, SEQUENCE, RANDOM = "model", "model and random", "sequence", "random"
 """How a sampler drew: by what it learnt, partly so, from a sequence made to cover the space, or at random."""
 
-REPEATS = "repeats"
-"""User attribute of a trial that was not measured: the number of the earlier one with the same configuration."""
-
 SEQUENCES = (optuna.samplers.QMCSampler, optuna.samplers.BruteForceSampler, optuna.samplers.GridSampler)
 
 
 def finished(study: Trials, *states: TrialState) -> list[FrozenTrial]:
     """The trials in these states that were measured: repeats of earlier ones are left out."""
-    return [trial for trial in study.get_trials(deepcopy=False, states=states) if REPEATS not in trial.user_attrs]
+    return [t for t in study.get_trials(deepcopy=False, states=states) if attributes_of(t).repeats is None]
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -105,7 +103,7 @@ def marks_of(study: Trials, targets: Sequence[str]) -> dict[int, tuple[str, ...]
 def baseline_of(study: Trials) -> FrozenTrial | None:
     """The baseline's complete trial; None when it failed."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial for trial in complete if trial.user_attrs.get(ORIGIN) == BASELINE), None)
+    return next((trial for trial in complete if attributes_of(trial).origin == BASELINE), None)
 
 
 def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | None:
@@ -116,7 +114,7 @@ def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial |
     wanted = _identity(values)
     known = finished(study, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     for trial in known:
-        failed = trial.state == TrialState.FAIL and GIVEN_UP not in trial.user_attrs
+        failed = trial.state == TrialState.FAIL and not attributes_of(trial).given_up
         if not failed and _identity(values_of(trial.params)) == wanted:
             return trial
     return None
@@ -135,7 +133,7 @@ def untried(study: Trials, configurations: Iterable[dict[str, Value]]) -> list[d
 
 def _drawn(study: Trials) -> set[str]:
     trials = study.get_trials(deepcopy=False)
-    whole = (trial for trial in trials if INTERRUPTED not in trial.user_attrs and drawn_whole(trial))
+    whole = (trial for trial in trials if not attributes_of(trial).interrupted and drawn_whole(trial))
     return {_identity(values_of(trial.params)) for trial in whole}
 
 
@@ -158,15 +156,18 @@ def without_repeats(study: Trials) -> optuna.Study:
 
 def repeats(study: Trials) -> int:
     """How many trials repeated another one, and so were not measured."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return sum(REPEATS in trial.user_attrs and INTERRUPTED not in trial.user_attrs for trial in trials)
+    return sum(noted.repeats is not None for noted in _counted(study.get_trials(deepcopy=False, states=FINISHED)))
 
 
 def latest_repeats(study: Trials) -> int:
     """How many of the latest trials in a row repeated an earlier one."""
     latest = reversed(study.get_trials(deepcopy=False, states=FINISHED))
-    counted = (trial for trial in latest if INTERRUPTED not in trial.user_attrs)
-    return sum(1 for _ in takewhile(lambda trial: REPEATS in trial.user_attrs, counted))
+    return sum(1 for _ in takewhile(lambda noted: noted.repeats is not None, _counted(latest)))
+
+
+def _counted(trials: Iterable[FrozenTrial]) -> Iterator[TrialAttributes]:
+    """What is noted of these trials, less those that were ended from outside."""
+    return (noted for noted in map(attributes_of, trials) if not noted.interrupted)
 
 
 def drawn(sampler: Any, trial: optuna.Trial) -> str:
@@ -181,25 +182,25 @@ def drawn(sampler: Any, trial: optuna.Trial) -> str:
 
 def origins(study: Trials) -> dict[str, int]:
     """How many trials were drawn in which way, the repeats among them counted apart."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    counted = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
-    ways = (REPEATS if REPEATS in t.user_attrs else str(t.user_attrs.get(ORIGIN, RANDOM)) for t in counted)
-    return dict(Counter(ways))
+    counted = _counted(study.get_trials(deepcopy=False, states=FINISHED))
+    repeated = TrialAttributes.repeats.name
+    return dict(Counter(repeated if noted.repeats is not None else noted.origin or RANDOM for noted in counted))
 
 
 def counts_of(study: Trials) -> dict[str, int]:
     """How many trials are complete, pruned, failed, repeated, interrupted, lost to an outage and given up."""
     trials = study.get_trials(deepcopy=False)
-    apart = {REPEATS, INTERRUPTED, GIVEN_UP}
-    states = Counter(trial.state for trial in trials if not apart & set(trial.user_attrs))
+    noted = [attributes_of(trial) for trial in trials]
+    apart = [each.repeats is not None or each.interrupted or each.given_up for each in noted]
+    states = Counter(trial.state for trial, other in zip(trials, apart, strict=True) if not other)
     return {
         "complete": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
         "repeated": repeats(study),
-        "interrupted": sum(INTERRUPTED in trial.user_attrs and OUTAGE not in trial.user_attrs for trial in trials),
-        "lost": sum(OUTAGE in trial.user_attrs for trial in trials),
-        "given up": sum(GIVEN_UP in trial.user_attrs for trial in trials),
+        "interrupted": sum(each.interrupted and not each.outage for each in noted),
+        "lost": sum(bool(each.outage) for each in noted),
+        "given up": sum(each.given_up for each in noted),
     }
 
 
@@ -214,7 +215,7 @@ def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
         return Spent()
     share = min(len(complete), 3 + ties) * test / (dev * len(complete))
     new = _most_paid(complete)
-    stages = [(new[name], spent) for trial in complete for name, spent in trial.user_attrs.get("usage", {}).items()]
+    stages = [(new[name], spent) for trial in complete for name, spent in attributes_of(trial).usage.items()]
     calls = sum(part * spent["calls"] for part, spent in stages)
     tokens = sum(part * (spent["tokens_in"] + spent["tokens_out"]) for part, spent in stages)
     dollars = sum(part * spent["usd"] for part, spent in stages if not math.isnan(spent["usd"]))
@@ -225,9 +226,9 @@ def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
 def _most_paid(complete: Sequence[FrozenTrial]) -> dict[str, float]:
     """By stage the greatest share of a trial's calls that had to be paid for; 1 where that was not noted."""
     found: dict[str, float] = {}
-    for trial in complete:
-        for stage, spent in trial.user_attrs.get("usage", {}).items():
-            paid = trial.user_attrs.get("paid", {stage: spent["calls"]}).get(stage, 0)
+    for noted in map(attributes_of, complete):
+        for stage, spent in noted.usage.items():
+            paid = spent["calls"] if noted.paid is None else noted.paid.get(stage, 0)
             found[stage] = max(found.get(stage, 0.0), min(1.0, paid / spent["calls"]) if spent["calls"] else 0.0)
     return found
 
@@ -242,9 +243,9 @@ def paid_share(study: Trials) -> dict[str, float]:
         return {}
     asked: Counter[str] = Counter()
     paid: Counter[str] = Counter()
-    for trial in complete[len(complete) // 2 :]:
-        asked.update({stage: spent["calls"] for stage, spent in trial.user_attrs.get("usage", {}).items()})
-        paid.update(trial.user_attrs.get("paid", {}))
+    for noted in map(attributes_of, complete[len(complete) // 2 :]):
+        asked.update({stage: spent["calls"] for stage, spent in noted.usage.items()})
+        paid.update(noted.paid or {})
     return {stage: min(1.0, paid[stage] / count) for stage, count in asked.items() if count}
 
 

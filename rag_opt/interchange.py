@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
+from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.records import Qrels
 from rag_opt.results import Evaluation
 from rag_opt.search_space import values_of
@@ -19,6 +20,9 @@ from rag_opt.storage import Trials
 from rag_opt.terminal import visible
 
 FOLDER = "trec"
+SHOWN = (TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.repeats, TrialAttributes.command)
+"""What is noted of trials and stands in their table as text."""
+
 BREAKING = re.compile(r"[\s%]")
 
 
@@ -66,14 +70,14 @@ def trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
     """
     rows = []
     for trial in study.get_trials(deepcopy=False):
-        attributes, values = trial.user_attrs, trial.values or []
+        noted, values = attributes_of(trial), trial.values or []
         rows.append(
             {"number": trial.number, "state": trial.state.name.lower(), "questions": _asked(trial, dev)}
             | {f"objective.{name}": value for name, value in zip(targets, values, strict=False)}
             | {f"param.{name}": value for name, value in values_of(trial.params).items()}
-            | {f"metric.{name}": value for name, value in attributes.get("metrics", {}).items()}
-            | {f"seconds.{name}": value for name, value in attributes.get("seconds", {}).items()}
-            | {name: str(attributes[name]) for name in ("origin", "reason", "repeats", "command") if name in attributes}
+            | {f"metric.{name}": value for name, value in noted.metrics.items()}
+            | {f"seconds.{name}": value for name, value in noted.seconds.items()}
+            | {each.name: str(noted.given[each.name]) for each in SHOWN if each.name in noted.given}
         )
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
@@ -81,8 +85,8 @@ def trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
 
 def _asked(trial: FrozenTrial, dev: int) -> int | None:
     """The questions that a trial's values are the mean of; None where it has none."""
-    found: int | None = trial.user_attrs.get("questions", dev if trial.state == TrialState.COMPLETE else None)
-    return found
+    found = attributes_of(trial).questions
+    return dev if found is None and trial.state == TrialState.COMPLETE else found
 
 
 def _column(values: list[Any]) -> pa.Array:

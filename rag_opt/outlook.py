@@ -5,6 +5,7 @@ from __future__ import annotations
 from optuna.trial import TrialState
 
 from rag_opt import history
+from rag_opt.attributes import attributes_of
 from rag_opt.latency import MOST
 from rag_opt.plan import Plan
 from rag_opt.progress import clock
@@ -22,7 +23,7 @@ def seconds(plan: Plan, now: Moment) -> float:
     best = history.candidates(now)[:1]
     if not best:
         return 0.0
-    spent = best[0].user_attrs.get("seconds", {})
+    spent = attributes_of(best[0]).seconds
     dev, test = plan.dev.questions.count, plan.test.questions.count
     question = float(spent.get("query", 0.0))
     finalists = 2 + plan.settings.ties
@@ -47,7 +48,7 @@ def line(plan: Plan, now: Moment) -> str:
     if baseline is None or len(complete) > 1 or left < 1 or baseline.duration is None:
         return ""
     whole = baseline.duration.total_seconds()
-    asking = min(whole, float(baseline.user_attrs.get("seconds", {}).get("evaluation", whole)))
+    asking = min(whole, float(attributes_of(baseline).seconds.get("evaluation", whole)))
     varied = any(parameter.name.partition(".")[0] in INDEXING for parameter in plan.space.parameters)
     after = seconds(plan, now)
     least, most = left * asking + after, left * (whole if varied else asking) + after

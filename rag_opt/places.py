@@ -17,27 +17,20 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt import failures, history
+from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.configurations import all_of, size
 from rag_opt.gate import Gate, Life
 from rag_opt.history import BASELINE, SEED
 from rag_opt.plan import Plan, sampler_of, seed_of
-from rag_opt.processes import PROCESS, Crew, worker_of
+from rag_opt.processes import Crew, worker_of
 from rag_opt.search_space import Value
 from rag_opt.storage import (
-    DEATHS,
-    EARLIER_DEATHS,
-    INTERRUPTED,
-    ORIGIN,
-    RETRIES,
     Moment,
     drawn,
     interrupt,
     places_taken,
     snapshot_sampler,
 )
-
-SEED_NUMBER = "seed"
-"""User attribute: which of the configurations to begin with it is."""
 
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""
@@ -105,7 +98,7 @@ class Places:
             self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
-        trial.set_user_attr(PROCESS, about)
+        TrialAttributes.process.note(trial, about)
         return trial
 
     def _later(self, now: Moment, *, last: bool) -> set[int]:
@@ -117,16 +110,16 @@ class Places:
     def _enqueue(self, now: Moment, later: AbstractSet[int], stuck: int | None) -> None:
         again, number = ended(now, later), _missing_seed(now, later)
         if again is not None:
-            kept = (ORIGIN, SEED_NUMBER)
-            about = {key: again.user_attrs[key] for key in kept if key in again.user_attrs}
-            about |= {RETRIES: again.number, EARLIER_DEATHS: again.user_attrs.get(DEATHS, 0)}
+            about = _inherited(again)
             self.study.enqueue_trial(dict(_given(again)), user_attrs=about)
         elif number < len(self.plan.seeds):
             values = self.plan.space.as_asked(self.plan.seeds[number])
-            about = {ORIGIN: SEED if number else BASELINE, SEED_NUMBER: number}
+            about = {TrialAttributes.origin.name: SEED if number else BASELINE, TrialAttributes.seed.name: number}
             self.study.enqueue_trial(values, user_attrs=about)
         elif stuck is not None and (found := self._untried(now, stuck)) is not None:
-            self.study.enqueue_trial(self.plan.space.as_asked(found), user_attrs={ORIGIN: history.RANDOM})
+            self.study.enqueue_trial(
+                self.plan.space.as_asked(found), user_attrs={TrialAttributes.origin.name: history.RANDOM}
+            )
 
     def _untried(self, now: Moment, place: int) -> dict[str, Value] | None:
         """A configuration that was not tried, drawn at random; None in a space too large to walk through."""
@@ -166,14 +159,21 @@ def _given(trial: FrozenTrial) -> Mapping[str, Any]:
     return trial.params if drawn(trial) else fixed
 
 
+def _inherited(again: FrozenTrial) -> dict[str, Any]:
+    """What is noted of the trial that tries this one's configuration again."""
+    kept = (TrialAttributes.origin.name, TrialAttributes.seed.name)
+    about = {name: again.user_attrs[name] for name in kept if name in again.user_attrs}
+    deaths = attributes_of(again).deaths
+    return about | {TrialAttributes.retries.name: again.number, TrialAttributes.earlier_deaths.name: deaths}
+
+
 def _missing_seed(now: Moment, later: AbstractSet[int]) -> int:
     """The first of the seeds that no trial stands for, not even one that is tried again later."""
-    begun = [trial for trial in now.get_trials() if INTERRUPTED not in trial.user_attrs or trial.number in later]
-    numbers = {trial.user_attrs[SEED_NUMBER] for trial in begun if SEED_NUMBER in trial.user_attrs}
+    noted = [(attributes_of(trial), trial.number in later) for trial in now.get_trials()]
+    begun = [each for each, again in noted if again or not each.interrupted]
+    numbers = {each.seed for each in begun}
     # Studies of earlier versions did not number them.
-    unnamed = sum(
-        trial.user_attrs.get(ORIGIN) in (BASELINE, SEED) and SEED_NUMBER not in trial.user_attrs for trial in begun
-    )
+    unnamed = sum(each.origin in (BASELINE, SEED) and each.seed is None for each in begun)
     number = unnamed
     while number in numbers:
         number += 1

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from optuna.trial import FrozenTrial
 
 from rag_opt import history
+from rag_opt.attributes import attributes_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
 from rag_opt.search_space import Value, values_of
@@ -39,7 +40,7 @@ def price(findings: Findings, study: Trials) -> str:
 
 
 def _changes(findings: Findings, baseline: FrozenTrial, chosen: FrozenTrial) -> Iterator[str]:
-    before, after = (trial.user_attrs.get("metrics", {}) for trial in (baseline, chosen))
+    before, after = (attributes_of(trial).metrics for trial in (baseline, chosen))
     wanted = dict.fromkeys([*COUNTED, findings.cost])
     for name in (each for each in wanted if each not in findings.targets and not each.startswith("latency")):
         yield from _change(name, before.get(name, math.nan), after.get(name, math.nan))

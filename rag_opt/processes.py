@@ -1,4 +1,4 @@
-"""Which process runs a trial, and which writes its MLflow run: a user attribute of the trial."""
+"""Which process runs a trial, and which writes its MLflow run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial
 
-PROCESS = "process"
-"""User attribute: {"worker": its name at the gate, "crew": that of who started it, "mlflow": the crew's parent run}."""
+from rag_opt.attributes import attributes_of
 
 
 class Crew(NamedTuple):
@@ -25,10 +24,10 @@ def worker_of(trial: FrozenTrial) -> str:
 
     That is done inside the gate, right after the trial was made.
     """
-    return str(trial.user_attrs.get(PROCESS, {}).get("worker", "")) or f"nobody-{trial.number}"
+    return str(attributes_of(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 
 def crew_of(trial: FrozenTrial) -> Crew:
     """Who writes the trial's MLflow run."""
-    about = trial.user_attrs.get(PROCESS, {})
+    about = attributes_of(trial).process
     return Crew(str(about.get("crew", "")), str(about.get("mlflow", "")))

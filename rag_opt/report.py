@@ -21,9 +21,6 @@ from rag_opt.terminal import complain, console
 
 PAGE = "report.html"
 FILES = ("report.md", PAGE, "best.yaml")
-ARTIFACT = "rag_opt:report_artifact"
-"""Study attribute: under which id optuna-dashboard finds the page."""
-
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 if TYPE_CHECKING:
@@ -96,6 +93,7 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
     """The report as optuna-dashboard's note of the study, the page as an artifact, the figures that it lacks."""
     from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+    from rag_opt.attributes import StudyAttributes, study_attributes
     from rag_opt.figures import OWN
     from rag_opt.storage import note_study, plot_study
 
@@ -104,12 +102,12 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
         plot_study(study, name, figures[name])
     place, page = folder / "artifacts", folder / PAGE
     place.mkdir(exist_ok=True)
-    known = study.user_attrs.get(ARTIFACT)
+    known = study_attributes(study).report
     # It names a file: one that came from elsewhere must not lead out of the folder.
-    if known is None or not UUID.fullmatch(known):
+    if not UUID.fullmatch(known):
         store = FileSystemArtifactStore(str(place))
         known = upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
-        study.set_user_attr(ARTIFACT, known)
+        StudyAttributes.report.note(study, known)
     linked(page, place / known)
 
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from yaml import CSafeDumper
 
 from rag_opt import archive, enough, failures, history, outlook, scorebook, timings
+from rag_opt.attributes import StudyAttributes, TrialAttributes, attributes_of, study_attributes
 from rag_opt.config import quoted, stages
 from rag_opt.configurations import size
 from rag_opt.drift import check_fingerprints
@@ -27,7 +28,6 @@ from rag_opt.evaluate import Progress, UncoveredError, check_served
 from rag_opt.experiments import written
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
-from rag_opt.history import REPEATS
 from rag_opt.intact import check_study
 from rag_opt.places import Places, measured, running, waiting
 from rag_opt.plan import Plan, pruner_of, sampler_of
@@ -36,17 +36,12 @@ from rag_opt.progress import Line, Screen
 from rag_opt.racing import Race
 from rag_opt.results import Evaluation
 from rag_opt.samplers import RagSampler
-from rag_opt.samplers.costs import STORED
-from rag_opt.samplers.evidence import SO_FAR
 from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
 from rag_opt.stopping import Stopping
 from rag_opt.storage import (
     DATABASE_ERRORS,
-    EXHAUSTED,
-    ORIGIN,
-    OUTAGE,
     Moment,
     close,
     explained,
@@ -174,8 +169,8 @@ class Session(AtWork):
                 return Turn.AGAIN
             try:
                 values = self.plan.space.suggest(trial)
-                if ORIGIN not in trial.user_attrs:
-                    trial.set_user_attr(ORIGIN, history.drawn(self.study.sampler, trial))
+                if not attributes_of(trial).origin:
+                    TrialAttributes.origin.note(trial, history.drawn(self.study.sampler, trial))
                 if not self._repeated(trial, values):
                     return Claim(trial, values)
             except (StorageError, *DATABASE_ERRORS):
@@ -219,9 +214,9 @@ class Session(AtWork):
             left,
             measured(self._now),
             after=outlook.seconds(self.plan, self._now),
-            failed=finished.state == TrialState.FAIL and REPEATS not in finished.user_attrs,
+            failed=finished.state == TrialState.FAIL and attributes_of(finished).repeats is None,
         )
-        if finished.user_attrs.get(ORIGIN) == history.BASELINE and (said := outlook.line(self.plan, self._now)):
+        if attributes_of(finished).origin == history.BASELINE and (said := outlook.line(self.plan, self._now)):
             self.screen.say(said)
 
     def _pause(self, trial: Trial) -> None:
@@ -238,7 +233,7 @@ class Session(AtWork):
     def _say_why(self) -> None:
         if self.spending.purse.empty:
             self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
-        if why := enough.line(self.study.user_attrs):
+        if why := enough.line(self.study):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if (whole := self._whole()) and measured(self._now) < self.plan.settings.n_trials:
             self.screen.say(f"nothing new to try: all {whole} configurations of the space were tried")
@@ -286,10 +281,10 @@ class Session(AtWork):
         unanswered = troubles if isinstance(error, UncoveredError) else {}
         cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
         if cause is None or failures.by_itself(now, trial.number, cause, self.places.since):
-            trial.set_user_attr("reason", reason)
+            TrialAttributes.reason.note(trial, reason)
             self._tell(trial, TrialState.FAIL)
         else:
-            told = {"reason": f"{cause.told}: {reason}", OUTAGE: cause.name}
+            told = {TrialAttributes.reason.name: f"{cause.told}: {reason}", TrialAttributes.outage.name: cause.name}
             interrupt(self.study, now.get_trials()[trial.number], told=told)
 
     def _repeated(self, trial: Trial, values: dict[str, Value]) -> bool:
@@ -299,10 +294,10 @@ class Session(AtWork):
             self._again = 0
             return False
         self._again += 1
-        trial.set_user_attr(REPEATS, earlier.number)
-        for key in ("command", "metrics"):
-            if key in earlier.user_attrs:
-                trial.set_user_attr(key, earlier.user_attrs[key])
+        TrialAttributes.repeats.note(trial, earlier.number)
+        for name in (TrialAttributes.command.name, TrialAttributes.metrics.name):
+            if name in earlier.user_attrs:
+                trial.set_user_attr(name, earlier.user_attrs[name])
         for name, value in earlier.constraints.items():
             trial.set_constraint(name, value)
         # Of one that is being measured nothing is known yet.
@@ -316,7 +311,7 @@ class Session(AtWork):
         with stoppable(self.study):
             self.study.tell(trial, values, state)
         if stopped(self.study):
-            self.study.set_user_attr(EXHAUSTED, type(self.study.sampler).__name__)
+            StudyAttributes.exhausted.note(self.study, type(self.study.sampler).__name__)
 
     def _batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
         seen[:] = [progress]
@@ -353,7 +348,7 @@ class Session(AtWork):
 
     def _note(self, trial: Trial, given: Sequence[str]) -> None:
         command = replay_command([*self.plan.dev.base, *given])
-        trial.set_user_attr("command", command)
+        TrialAttributes.command.note(trial, command)
         note(trial, f"Replay this trial:\n\n```sh\n{command}\n```\n")
         folder = trial_folder(self.plan.settings.folder, trial.number)
         folder.mkdir(parents=True, exist_ok=True)
@@ -364,13 +359,13 @@ class Session(AtWork):
 
     def _keep(self, trial: Trial, evaluation: Evaluation, before: Mapping[str, int]) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
-        trial.set_user_attr("metrics", means)
-        trial.set_user_attr("seconds", dict(evaluation.seconds))
+        TrialAttributes.metrics.note(trial, means)
+        TrialAttributes.seconds.note(trial, dict(evaluation.seconds))
         if evaluation.usage:
-            trial.set_user_attr("paid", self.spending.paid_since(before))
-            trial.set_user_attr("usage", {stage: dict(spent) for stage, spent in evaluation.usage.items()})
+            TrialAttributes.paid.note(trial, self.spending.paid_since(before))
+            TrialAttributes.usage.note(trial, {stage: dict(spent) for stage, spent in evaluation.usage.items()})
         if short := {name: share for name, share in {**evaluation.served, **evaluation.coverage}.items() if share < 1}:
-            trial.set_user_attr("coverage", short)
+            TrialAttributes.coverage.note(trial, short)
         self._constrain(trial, evaluation.means)
         folder, whole = self.plan.settings.folder, not self.plan.shares_folder
         self._left[trial.number][scorebook.FILE] = scorebook.write(folder, trial.number, evaluation, whole=whole)
@@ -379,12 +374,12 @@ class Session(AtWork):
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
         count = len(next(iter(progress.scores.values())))
         ids = [query.id for query in self.plan.dev.questions.queries.items[:count]]
-        trial.set_user_attr("questions", count)
+        TrialAttributes.questions.note(trial, count)
         means = {name: progress.mean(name) for name in progress.scores}
         self._constrain(trial, means)
         values = [means[name] for name in self.plan.objective.names]
         if len(values) > 1 and all(map(math.isfinite, values)):
-            trial.set_user_attr(SO_FAR, values)
+            TrialAttributes.so_far.note(trial, values)
         self._left[trial.number][scorebook.FILE] = scorebook.write_part(
             self.plan.settings.folder,
             trial.number,
@@ -401,8 +396,7 @@ class Session(AtWork):
 
     def _exhausted(self) -> bool:
         """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
-        by = self.study.user_attrs.get(EXHAUSTED)
-        said = by is not None and by == type(sampler_of(self.plan.config, 0)).__name__
+        said = study_attributes(self.study).exhausted == type(sampler_of(self.plan.config, 0)).__name__
         return said or self._again >= GIVE_UP_AFTER or self._whole() > 0
 
     def _whole(self) -> int:
@@ -448,8 +442,8 @@ def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study,
 def _tell_stored(plan: Plan, study: optuna.Study) -> None:
     """Where seconds count, have the study know what is computed; once, so that what others store changes no draw."""
     sampler = sampler_of(plan.config, 0)
-    if isinstance(sampler, RagSampler) and sampler.counts_seconds and STORED not in study.user_attrs:
-        study.set_user_attr(STORED, timings.noted(plan.dev.store, plan.shelf))
+    if isinstance(sampler, RagSampler) and sampler.counts_seconds and study_attributes(study).stored is None:
+        StudyAttributes.stored.note(study, timings.noted(plan.dev.store, plan.shelf))
 
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:

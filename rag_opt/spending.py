@@ -10,16 +10,13 @@ import optuna
 from optuna.trial import TrialState
 
 from rag_opt import history
+from rag_opt.attributes import note_payment, study_attributes
 from rag_opt.plan import Plan
 from rag_opt.replies import BudgetSpentError, Purse, Spent
 from rag_opt.storage import Trials
 
 ENOUGH = 4
 """Trials after which their pace says what the others will cost."""
-
-
-PAID = "rag_opt:paid:"
-"""Prefix of the study attributes that say what each store has paid for: calls, tokens, dollars, seconds."""
 
 
 @dataclass
@@ -57,12 +54,8 @@ class Spending:
     def _reconcile(self) -> None:
         """Tell the storage what this machine's store has paid for, and hear what others have."""
         replies = self.plan.dev.store.replies
-        self.study.set_user_attr(f"{PAID}{replies.identity}", [*astuple(replies.paid(self.purse.study))])
-        others = [
-            value
-            for key, value in self.study.user_attrs.items()
-            if key.startswith(PAID) and key != f"{PAID}{replies.identity}"
-        ]
+        note_payment(self.study, replies.identity, [*astuple(replies.paid(self.purse.study))])
+        others = [paid for store, paid in study_attributes(self.study).payments.items() if store != replies.identity]
         self.purse.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
 
     def paid(self) -> dict[str, int]:

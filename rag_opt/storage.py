@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from rag_opt.attributes import StudyAttributes, TrialAttributes, attributes_of, study_attributes
 from rag_opt.databases import check_kind, engine_url, hidden, patient, reach, reason_of, sqlite_path
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.gate import Gate, creating, gate_of
@@ -30,34 +31,11 @@ from rag_opt.sharing import make_file, whose
 from rag_opt.sqlite import begin_at_once, check_sqlite, engine_options, fold
 from rag_opt.waiting import taken
 
-SNAPSHOT = "rag_opt:sampler_state"
-INTERRUPTED = "interrupted"
-"""User attribute of a trial whose process died; its place is taken by another trial."""
-
-OUTAGE = "outage"
-"""User attribute of an interrupted trial: which failure of what surrounds the study has ended it (failures.py)."""
-
-RETRIES = "retries"
-"""User attribute: the number of the trial that was ended before it, of the same configuration."""
-
-ORIGIN = "origin"
-"""User attribute: how a trial's parameters were drawn (history.py)."""
-
 QMC = "qmc:"
 """Prefix of the study attributes in which QMCSampler counts its points."""
 
-LEDGER = "rag_opt:ledger"
-EXHAUSTED = "rag_opt:exhausted"
-"""Study attribute: the class of a sampler that has said that every combination was tried."""
-
 NOTE_PART = 2045
 """Characters that one of optuna-dashboard's attributes holds."""
-
-GIVEN_UP = "given_up"
-"""User attribute of a trial whose configuration has ended too many processes."""
-
-DEATHS, EARLIER_DEATHS = "deaths", "earlier_deaths"
-"""User attributes: how many processes have died over this configuration so far, and before this trial."""
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 
@@ -216,11 +194,11 @@ def _backend(study: optuna.Study) -> Any:
 
 def ledger_of(study: optuna.Study) -> str:
     """The name under which the study's payments are entered: one of its own, wherever its folder lies."""
-    known = study.user_attrs.get(LEDGER)
-    if known is None:
+    known = study_attributes(study).ledger
+    if not known:
         known = uuid4().hex
-        study.set_user_attr(LEDGER, known)
-    return str(known)
+        StudyAttributes.ledger.note(study, known)
+    return known
 
 
 class Moment:
@@ -261,8 +239,8 @@ def places_taken(study: Trials) -> int:
 
     Those of stopped processes don't, nor do configurations that were given up.
     """
-    finished = study.get_trials(deepcopy=False, states=FINISHED)
-    return sum(INTERRUPTED not in trial.user_attrs and GIVEN_UP not in trial.user_attrs for trial in finished)
+    finished = map(attributes_of, study.get_trials(deepcopy=False, states=FINISHED))
+    return sum(not noted.interrupted and not noted.given_up for noted in finished)
 
 
 def interrupt(
@@ -273,12 +251,18 @@ def interrupt(
     With `retries` its process died: after so many repeated deaths over a configuration that is given up. `told`:
     attributes that say why it is ended.
     """
-    deaths = int(trial.user_attrs.get(EARLIER_DEATHS, 0)) + (retries is not None)
+    deaths = attributes_of(trial).earlier_deaths + (retries is not None)
     given_up = retries is not None and deaths > retries
     reason = "its process was stopped" if retries is None else "its process died"
     if given_up:
         reason = f"given up: its process died {deaths} times over this configuration (retries={retries})"
-    about = {"reason": reason, DEATHS: deaths, GIVEN_UP if given_up else INTERRUPTED: True, **(told or {})}
+    ending = TrialAttributes.given_up if given_up else TrialAttributes.interrupted
+    about = {
+        TrialAttributes.reason.name: reason,
+        TrialAttributes.deaths.name: deaths,
+        ending.name: True,
+        **(told or {}),
+    }
     with suppress(UpdateFinishedTrialError):
         for key, value in about.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
@@ -291,12 +275,12 @@ def interrupt(
 def drawn(trial: FrozenTrial) -> bool:
     """Whether all its parameters are there: its origin is noted after the last one, a seed's when it is enqueued."""
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return ORIGIN in trial.user_attrs and bool(trial.params) and set(fixed) <= set(trial.params)
+    return bool(attributes_of(trial).origin) and bool(trial.params) and set(fixed) <= set(trial.params)
 
 
 def _put_back(study: optuna.Study) -> None:
     """Put the sampler back to where the latest trial began, which is to be drawn again."""
-    before: Mapping[str, Any] = study.user_attrs.get(SNAPSHOT, {})
+    before = study_attributes(study).sampler_state
     for key in study._storage.get_study_system_attrs(study._study_id):
         if key.startswith(QMC):
             # -1 is where QMCSampler begins to count.
@@ -350,8 +334,8 @@ def snapshot_sampler(study: optuna.Study) -> None:
     """Remember where the sampler stands, before it draws; only QMC's stands in the storage."""
     attributes = study._storage.get_study_system_attrs(study._study_id)
     state = {key: value for key, value in attributes.items() if key.startswith(QMC)}
-    if state and state != study.user_attrs.get(SNAPSHOT):
-        study.set_user_attr(SNAPSHOT, state)
+    if state and state != study_attributes(study).sampler_state:
+        StudyAttributes.sampler_state.note(study, state)
 
 
 @contextmanager

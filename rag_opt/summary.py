@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import enough, failures, history
+from rag_opt.attributes import attributes_of
 from rag_opt.confirm import Arm, Confirmation, number, scored, signed
 from rag_opt.details import edge_line, other_metrics, p_value
 from rag_opt.experiments import text_of
@@ -21,7 +22,7 @@ from rag_opt.history import BASELINE
 from rag_opt.price import price, settings
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import GIVEN_UP, ORIGIN, Trials
+from rag_opt.storage import Trials
 from rag_opt.terminal import inline
 
 TOP = 10
@@ -87,7 +88,7 @@ def beginnings(study: Trials, findings: Findings) -> Rows:
     complete = history.ranked(study, history.finished(study, TrialState.COMPLETE))
     found = [*complete, *history.finished(study, TrialState.PRUNED)]
     marks = _marks(findings, study)
-    begun = [trial for trial in found if trial.user_attrs.get(ORIGIN) in (BASELINE, history.SEED)]
+    begun = [trial for trial in found if attributes_of(trial).origin in (BASELINE, history.SEED)]
     return ["trial", *findings.targets, "configuration", ""], [_row(t, marks, findings.targets) for t in begun]
 
 
@@ -97,19 +98,19 @@ def _marks(findings: Findings, study: Trials) -> dict[int, list[str]]:
     if findings.confirmation:
         marks.setdefault(findings.confirmation.recommended, []).append("recommended")
     for trial in history.finished(study, TrialState.COMPLETE):
-        if trial.user_attrs.get(ORIGIN) == BASELINE:
+        if attributes_of(trial).origin == BASELINE:
             marks.setdefault(trial.number, []).append(BASELINE)
     return marks
 
 
 def _row(trial: FrozenTrial, marks: Mapping[int, list[str]], targets: Sequence[str]) -> list[str]:
     words = [*marks.get(trial.number, ())]
-    words += ["seed"] if trial.user_attrs.get(ORIGIN) == history.SEED else []
+    words += ["seed"] if attributes_of(trial).origin == history.SEED else []
     words += [] if history.feasible(trial) else ["beyond a constraint"]
     values = [scored(value) for value in trial.values or ()]
     if trial.state == TrialState.PRUNED:
         # What Optuna keeps of it is the mean of the questions so far, which compares with no other.
-        words.append(f"stopped after {trial.user_attrs.get('questions')} questions")
+        words.append(f"stopped after {attributes_of(trial).questions} questions")
         values = ["-"] * len(targets)
     return [str(trial.number), *values, described(values_of(trial.params)), ", ".join(words)]
 
@@ -180,9 +181,7 @@ def costs(findings: Findings, study: Trials) -> Rows:
     for place in dict.fromkeys([*chosen, *([begun.number] if begun else [])]):
         name = BASELINE if begun is not None and place == begun.number else f"trial {place}"
         trial = study.get_trials(deepcopy=False)[place]
-        rows += [
-            _stage_cost(stage, name, spent, findings.dev) for stage, spent in trial.user_attrs.get("usage", {}).items()
-        ]
+        rows += [_stage_cost(stage, name, spent, findings.dev) for stage, spent in attributes_of(trial).usage.items()]
     return header, rows
 
 
@@ -239,15 +238,16 @@ def spared_line(findings: Findings, study: Trials) -> str:
     pruned = history.finished(study, TrialState.PRUNED)
     if not pruned:
         return ""
-    asked = sum(trial.user_attrs.get("questions", findings.dev) for trial in pruned)
+    counts = [attributes_of(trial).questions for trial in pruned]
+    asked = sum(findings.dev if count is None else count for count in counts)
     told = "1 trial was" if len(pruned) == 1 else f"{len(pruned)} trials were"
     return f"{told} stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
 def given_up_lines(study: Trials) -> list[str]:
     """The configurations over which processes died too often, and why each was given up."""
-    given_up = [trial for trial in study.get_trials(deepcopy=False) if GIVEN_UP in trial.user_attrs]
-    told = [f"trial {trial.number} was {trial.user_attrs.get('reason', GIVEN_UP)}" for trial in given_up]
+    given_up = [trial for trial in study.get_trials(deepcopy=False) if attributes_of(trial).given_up]
+    told = [f"trial {trial.number} was {attributes_of(trial).reason or 'given up'}" for trial in given_up]
     return [f"{line}: {' '.join(words(values_of(trial.params)))}" for line, trial in zip(told, given_up, strict=True)]
 
 
@@ -276,7 +276,7 @@ def told(findings: Findings, study: Trials) -> list[str]:
         cost_line(findings, study),
         paid_line(findings),
         spared_line(findings, study),
-        enough.line(study.user_attrs),
+        enough.line(study),
         *failures.grouped(study),
         *given_up_lines(study),
         edge_line(findings, study),

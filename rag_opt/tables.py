@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.study import StudyDirection
 
 from rag_opt import history, scorebook
+from rag_opt.attributes import attributes_of
 from rag_opt.errors import StudyError
 from rag_opt.records import Scores
 from rag_opt.report import finished
@@ -151,7 +152,7 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
         if scores is None or tuple(params.items()) in rows:
             continue
         distributions = joined([distributions, trial.distributions])
-        rows[tuple(params.items())] = params, scores, trial.user_attrs.get("seconds", {})
+        rows[tuple(params.items())] = params, scores, attributes_of(trial).seconds
     if trials and not rows:
         raise StudyError(
             f"{folder}: the scores of {metric} question by question are lost: neither its database nor trials/ has them"

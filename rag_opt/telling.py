@@ -5,9 +5,9 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import history
-from rag_opt.history import REPEATS
+from rag_opt.attributes import attributes_of
 from rag_opt.plan import Plan
-from rag_opt.storage import GIVEN_UP, INTERRUPTED, Moment
+from rag_opt.storage import Moment
 
 
 def told(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:
@@ -24,13 +24,14 @@ def best(now: Moment) -> str:
 
 
 def _result(plan: Plan, trial: FrozenTrial) -> str:
-    if REPEATS in trial.user_attrs:
-        return f"the same as trial {trial.user_attrs[REPEATS]}, not measured again"
+    noted = attributes_of(trial)
+    if noted.repeats is not None:
+        return f"the same as trial {noted.repeats}, not measured again"
     if trial.state == TrialState.PRUNED:
-        return f"pruned after {trial.user_attrs['questions']} of {plan.dev.questions.count} questions"
+        return f"pruned after {noted.questions} of {plan.dev.questions.count} questions"
     if trial.state == TrialState.FAIL:
-        reason = str(trial.user_attrs.get("reason", ""))[:200]
-        return reason if {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs) else f"failed: {reason}"
+        reason = (noted.reason or "")[:200]
+        return reason if noted.interrupted or noted.given_up else f"failed: {reason}"
     kept = "" if history.feasible(trial) else ", beyond a constraint"
     pairs = zip(plan.objective.names, trial.values, strict=True)
     return " ".join(f"{name} {value:.4f}" for name, value in pairs) + kept

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import yaml_files
 from rag_opt.artifacts import linked
+from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.config import prompt_of
 from rag_opt.errors import LostError
 from rag_opt.gate import Gate
@@ -45,6 +46,12 @@ TRIAL_TAG = "rag_opt.trial"
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "UNAUTHENTICATED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
 """What MLflow calls errors that trying again does not mend."""
+
+TAGS = (
+    *(TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.command),
+    *(TrialAttributes.repeats, TrialAttributes.coverage),
+)
+"""What is noted of trials and stands among their runs' tags."""
 
 PAGE = 1000
 P = ParamSpec("P")
@@ -236,11 +243,7 @@ class MLflowCallback(Mirror):
         place = trial_folder(self.folder, trial.number)
         values = {**self.groups, **_flat(place / "config.yaml"), **values_of(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]
-        texts = [
-            RunTag(key, str(trial.user_attrs[key]))
-            for key in ("origin", "reason", "command", "repeats", "coverage")
-            if key in trial.user_attrs
-        ]
+        texts = [RunTag(each.name, str(trial.user_attrs[each.name])) for each in TAGS if each.name in trial.user_attrs]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
         self._link_prompts(run_id, _prompts_in(values))
         for name in ("config.yaml", "per_query.json"):
@@ -283,7 +286,7 @@ class MLflowCallback(Mirror):
         running = f"running.{metric_name(self.targets[0])}"
         steps = [Metric(running, value, start, step) for step, value in trial.intermediate_values.items()]
         # A pruned trial's means are over a part of the questions: they stay out of the final metrics.
-        means = trial.user_attrs.get("metrics", {}) if trial.state == TrialState.COMPLETE else {}
+        means = attributes_of(trial).metrics if trial.state == TrialState.COMPLETE else {}
         return steps + [Metric(metric_name(name), value, end, 0) for name, value in means.items()]
 
     def _children(self) -> dict[int, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 from optuna.trial import TrialState
 
 from rag_opt import enough, failures, outlook
+from rag_opt.attributes import attributes_of
 from rag_opt.databases import sqlite_path
 from rag_opt.endings import Terminated
 from rag_opt.errors import ConfigError, StudyError
-from rag_opt.history import REPEATS
 from rag_opt.launchers import REFUSED, End, cores
 from rag_opt.places import measured
 from rag_opt.plan import Plan
@@ -25,7 +25,7 @@ from rag_opt.processes import crew_of
 from rag_opt.progress import Line
 from rag_opt.session import AtWork
 from rag_opt.spending import Spending
-from rag_opt.storage import FINISHED, GIVEN_UP, INTERRUPTED, Moment
+from rag_opt.storage import FINISHED, Moment
 from rag_opt.telling import told
 from rag_opt.trust import build, plain
 
@@ -138,10 +138,11 @@ class Workers(AtWork):
         line.describe(f"{self.plan.settings.n_workers} workers")
         for trial in new:
             self._seen.add(trial.number)
-            if not {INTERRUPTED, GIVEN_UP} & set(trial.user_attrs):
+            noted = attributes_of(trial)
+            if not noted.interrupted and not noted.given_up:
                 self._deaths = 0
             left = self.plan.settings.n_trials - measured(now)
-            failed = trial.state == TrialState.FAIL and REPEATS not in trial.user_attrs
+            failed = trial.state == TrialState.FAIL and noted.repeats is None
             line.advance(
                 told(self.plan, now, trial), left, measured(now), after=outlook.seconds(self.plan, now), failed=failed
             )
@@ -171,7 +172,7 @@ class Workers(AtWork):
 
     def _say_why(self) -> None:
         spending = Spending(self.plan, self.study)
-        if why := enough.line(self.study.user_attrs):
+        if why := enough.line(self.study):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
             self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")

@@ -17,6 +17,9 @@ from rag_opt.samplers.agreement import Floats
 PARTIAL = 4.0
 """By how much a pruned trial's value is noisier than a whole one's, at least."""
 
+INTERRUPTED = "interrupted"
+"""User attribute of a trial whose process died; its place is taken by another trial."""
+
 SO_FAR = "so_far"
 """User attribute of a pruned trial of several objectives, which Optuna has no reports for: the means that it had."""
 

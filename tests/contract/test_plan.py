@@ -180,11 +180,14 @@ def test_a_seed_that_says_what_is_not_searched_is_measured_without_that(animals,
 
 
 def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_path) -> None:
-    from rag_opt.drift import FINGERPRINTS, check_fingerprints
+    from rag_opt.attributes import StudyAttributes
+    from rag_opt.drift import check_fingerprints
 
     now = plan(animals, tmp_path).fingerprints
     study = optuna.create_study()
-    study.set_user_attr(FINGERPRINTS, {name: value for name, value in now.items() if name != "measuring of ranks"})
+    StudyAttributes.fingerprints.note(
+        study, {name: value for name, value in now.items() if name != "measuring of ranks"}
+    )
     with pytest.raises(
         DriftError, match="(?s)another measuring of ranks.*then unknown, now whatever is handed on"
     ) as caught:

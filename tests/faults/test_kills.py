@@ -10,9 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt import summary
-from rag_opt.places import PROCESS
+from rag_opt.attributes import attributes_of
 from rag_opt.session import Session, entered
-from rag_opt.storage import DEATHS, GIVEN_UP, INTERRUPTED
 from tests.faults.conftest import Figure
 from tests.faults.workers import dies_in_trial, ended_well, killed_at_random, plan_of, start, study_of, told
 
@@ -86,11 +85,11 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     assert worker.join() == -signal.SIGKILL
     zombie = study_of(words).get_trials(states=(TrialState.RUNNING,))
     assert len(zombie) == 1
-    assert (PROCESS in zombie[0].user_attrs) == (moment != "asked")
+    assert bool(attributes_of(zombie[0]).process) == (moment != "asked")
     ended_well([start(words, ledger)], ledger)
     study = study_of(words)
     assert [trial.number for trial in study.trials if trial.state == TrialState.RUNNING] == []
-    assert INTERRUPTED in study.trials[zombie[0].number].user_attrs
+    assert attributes_of(study.trials[zombie[0].number]).interrupted
     assert counted(words) == 6
     figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
 
@@ -124,11 +123,11 @@ def test_one_worker_killed_at_three_points_draws_what_an_uninterrupted_one_does(
     whole = [*words[:-1], "name=whole"]
     ended_well([start(whole, tmp_path / "other")], tmp_path / "other")
     killed, at_once = (
-        [(t.params, t.values, t.state) for t in study_of(w).trials if INTERRUPTED not in t.user_attrs]
+        [(t.params, t.values, t.state) for t in study_of(w).trials if not attributes_of(t).interrupted]
         for w in (words, whole)
     )
     assert killed == at_once
-    assert sum(INTERRUPTED in trial.user_attrs for trial in study_of(words).trials) == 3
+    assert sum(attributes_of(trial).interrupted for trial in study_of(words).trials) == 3
     name = "PostgreSQL" if any("storage.url" in word for word in words) else "SQLite"
     figure("resume = uninterrupted (one worker)", f"{name}, {sampler}: {total} trials bit-equal after 3 SIGKILLs")
 
@@ -171,9 +170,9 @@ def test_a_configuration_that_ends_every_process_is_given_up_and_its_place_taken
         deaths += 1
     study = study_of(words)
     assert summary.given_up_lines(study)
-    given_up = [trial for trial in study.trials if GIVEN_UP in trial.user_attrs]
+    given_up = [trial for trial in study.trials if attributes_of(trial).given_up]
     assert given_up
-    assert all(trial.user_attrs[DEATHS] == 3 and "retries=2" in trial.user_attrs["reason"] for trial in given_up)
+    assert all(attributes_of(trial).deaths == 3 and "retries=2" in trial.user_attrs["reason"] for trial in given_up)
     assert deaths == 3 * len(given_up)
     assert counted(words) == 8
     figure(

@@ -19,8 +19,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import failures
+from rag_opt.attributes import attributes_of
 from rag_opt.errors import OutageError
-from rag_opt.storage import INTERRUPTED, OUTAGE
 from rag_opt.study import run
 from rag_opt.trial import Bench
 from tests.faults.conftest import LONG, Figure
@@ -41,7 +41,7 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+    return [trial for trial in trials if not attributes_of(trial).interrupted]
 
 
 def like(trials: list[FrozenTrial]) -> list[Any]:
@@ -175,7 +175,7 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     failed = [trial for trial in trials if trial.state == TrialState.FAIL and "repeats" not in trial.user_attrs]
     assert sum("repeats" not in trial.user_attrs for trial in counted(trials)) == 10
     assert len(failed) == tries
-    assert [OUTAGE in trial.user_attrs for trial in failed] == [True] * (tries - 1) + [False]
+    assert [bool(attributes_of(trial).outage) for trial in failed] == [True] * (tries - 1) + [False]
     assert failed[-1].user_attrs["reason"].startswith(type(error).__name__)
     assert [b - a for a, b in pairwise(trial.number for trial in failed)] == [2] * (tries - 1), "after another one each"
     assert outcome.error == ""

@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt import gate
+from rag_opt.attributes import attributes_of
 from rag_opt.session import Session
-from rag_opt.storage import DEATHS, INTERRUPTED
 from tests.faults.conftest import Figure
 from tests.faults.workers import Worker, ended_well, start, study_of, told
 
@@ -66,7 +66,7 @@ def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figu
         os.kill(stalled.process.pid, signal.SIGCONT)
     ended_well([stalled, other], ledger)
     study = study_of(words)
-    assert [trial.number for trial in study.trials if INTERRUPTED in trial.user_attrs] == []
+    assert [trial.number for trial in study.trials if attributes_of(trial).interrupted] == []
     assert study.trials[0].state == TrialState.COMPLETE
     assert sum("repeats" not in trial.user_attrs for trial in study.trials) == 12
     name = "PostgreSQL" if postgres else "SQLite"
@@ -86,7 +86,7 @@ def test_a_restart_of_postgresql_is_bridged(words, postgres, tmp_path, long: boo
         postgres.start()
     ended_well(workers, ledger)
     study, rows = study_of(words), told(ledger)
-    assert sum(t.state.is_finished() and INTERRUPTED not in t.user_attrs for t in study.trials) >= 60
+    assert sum(t.state.is_finished() and not attributes_of(t).interrupted for t in study.trials) >= 60
     assert running(words) == []
     by_number = {trial.number: trial for trial in study.trials}
     assert [row for row in rows if by_number[row["number"]].params != row["params"]] == []
@@ -128,7 +128,7 @@ def test_a_signal_gives_the_trial_back(stored, tmp_path, name: str) -> None:
     study = study_of(words)
     assert running(words) == []
     last = study.trials[-1]
-    assert INTERRUPTED in last.user_attrs
-    assert last.user_attrs[DEATHS] == 0, "a stop is no death"
+    assert attributes_of(last).interrupted
+    assert attributes_of(last).deaths == 0, "a stop is no death"
     ended_well([start(words, ledger)], ledger)
     assert sum(t.state == TrialState.COMPLETE for t in study_of(words).trials) == 3

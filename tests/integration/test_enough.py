@@ -9,10 +9,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt.enough import SETTLED, Outlook, line, noise_of
+from rag_opt.attributes import StudyAttributes, study_attributes
+from rag_opt.enough import Outlook, line, noise_of
 from rag_opt.errors import ConfigError
 from rag_opt.samplers import StageSeconds
-from rag_opt.samplers.costs import STORED
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ def test_a_search_ends_early_says_why_and_goes_on_when_told_to(animals, tmp_path
     folder = animals_study(animals, tmp_path, *words)
     told = capfd.readouterr().err
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
-    found = json.loads(study.user_attrs[SETTLED])
+    found = json.loads(study_attributes(study).settled)
     measured = [t for t in study.trials if "repeats" not in t.user_attrs]
     assert 8 <= len(measured) == found["trials"] < 40
     assert found["gain"] < found["noise"]
@@ -84,15 +84,18 @@ def test_the_noise_is_the_standard_error_of_the_difference() -> None:
 
 
 def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
-    assert line({SETTLED: '{"trials": "x", "gain": [], "noise": null}'}) == ""
-    assert line({}) == line({SETTLED: "{}"}) == line({SETTLED: "[1]"}) == line({SETTLED: '{"trials": "x"}'}) == ""
+    study = optuna.create_study()
+    for kept in ("{}", "[1]", '{"trials": "x"}', '{"trials": "x", "gain": [], "noise": null}'):
+        assert line(study) == ""
+        StudyAttributes.settled.note(study, kept)
+    assert line(study) == ""
 
 
 def test_workers_stop_together(animals, tmp_path) -> None:
     words = ["n_trials=60", "n_workers=2", "stopping=regret", "stopping.after=8", "stopping.share=1"]
     folder = animals_study(animals, tmp_path, *words)
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
-    found = json.loads(study.user_attrs[SETTLED])
+    found = json.loads(study_attributes(study).settled)
     measured = [t for t in study.trials if "repeats" not in t.user_attrs and t.state.name != "FAIL"]
     assert 8 <= found["trials"] <= len(measured) <= found["trials"] + 2
     assert "Stopped after" in (folder / "report.md").read_text()
@@ -104,18 +107,18 @@ def test_where_seconds_count_a_study_knows_what_others_have_stored(animals, tmp_
     done = optuna.load_study(study_name="first", storage=f"sqlite:///{first}/study.db")
     later = animals_study(animals, tmp_path, "n_trials=7", "name=later", "sampler=rag_seconds")
     study = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
-    known = [params for params, _ in study.user_attrs[STORED]]
+    known = [params for params, _ in study_attributes(study).stored]
     measured = [t for t in done.trials if t.state == TrialState.COMPLETE and "repeats" not in t.user_attrs]
     assert sorted(map(str, known)) == sorted(str(t.params) for t in measured)
     once = {"indexing": ["splitter", "embedder", "index"]}
-    for params, seconds in study.user_attrs[STORED]:
+    for params, seconds in study_attributes(study).stored:
         assert seconds["indexing"] >= 0
         assert StageSeconds(once)(study)([params]) == [0]
     animals_study(animals, tmp_path, "n_trials=9", "name=later", "sampler=rag_seconds")
     again = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
-    assert again.user_attrs[STORED] == study.user_attrs[STORED]
+    assert study_attributes(again).stored == study_attributes(study).stored
     other = animals_study(animals, tmp_path, "n_trials=5", "name=other", "sampler=rag_seconds", "dataset.split_seed=9")
-    assert not optuna.load_study(study_name="other", storage=f"sqlite:///{other}/study.db").user_attrs[STORED]
+    assert study_attributes(optuna.load_study(study_name="other", storage=f"sqlite:///{other}/study.db")).stored == []
 
 
 def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refused(animals, tmp_path) -> None:

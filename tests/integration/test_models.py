@@ -14,12 +14,12 @@ import pytest
 from mlflow import MlflowClient
 
 from rag_opt.ask import asked
+from rag_opt.attributes import attributes_of
 from rag_opt.components.chat import PROOF
 from rag_opt.config import composed
 from rag_opt.errors import RagOptError
 from rag_opt.forecast import Forecast, forecast
 from rag_opt.plan import planned
-from rag_opt.storage import INTERRUPTED
 from rag_opt.study import run
 from tests.conftest import DATA, write_jsonl
 from tests.services import counts, fault, reset, served
@@ -123,7 +123,7 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     batch = max(paid["calls"] / 10, 8) * paid[budget] / paid["calls"]
     assert 0.5 * limit < paid[budget] <= limit + batch
     trials = trials_of(tmp_path)
-    measured = [trial for trial in trials if INTERRUPTED not in trial.user_attrs]
+    measured = [trial for trial in trials if not attributes_of(trial).interrupted]
     assert 0 < len(measured) < 30
     assert all(trial.state.name == "COMPLETE" for trial in measured)
     assert said(tmp_path)["confirmation"] is not None, "what the confirmation needs was kept"
@@ -131,7 +131,7 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     assert float(greater) > paid[budget]
     assert "n_trials=30" in said(tmp_path)["commands"]["continue"]
     run([*(word for word in given if not word.startswith("budget")), f"n_trials={len(measured) + 1}"])
-    assert sum(INTERRUPTED not in trial.user_attrs for trial in trials_of(tmp_path)) == len(measured) + 1
+    assert sum(not attributes_of(trial).interrupted for trial in trials_of(tmp_path)) == len(measured) + 1
 
 
 def test_what_the_store_has_costs_nothing_and_ends_no_study(

@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 from rag_opt import report
+from rag_opt.attributes import study_attributes
 from rag_opt.comparison import compared
 from rag_opt.errors import StudyError
 from rag_opt.figures import OWN
@@ -167,7 +168,7 @@ def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
     shown = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     assert set(shown) == OWN
     assert all(json.loads(figure)["data"] for figure in shown.values())
-    kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
+    kept = finished / "artifacts" / study_attributes(study).report
     assert kept.samefile(finished / "report.html"), "it is kept once"
     report.reported(finished)
     assert kept.read_text() == (finished / "report.html").read_text()
@@ -176,7 +177,7 @@ def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
 
 def test_a_link_that_lies_in_the_pages_place_is_not_followed(finished: Path, tmp_path) -> None:
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
-    kept = finished / "artifacts" / study.user_attrs[report.ARTIFACT]
+    kept = finished / "artifacts" / study_attributes(study).report
     (tmp_path / "mine").write_text("mine")
     kept.unlink()
     kept.symlink_to(tmp_path / "mine")

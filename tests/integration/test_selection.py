@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt import history, session
+from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.racing import Race
 from rag_opt.samplers.evidence import telling
@@ -43,8 +44,8 @@ def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 11)"})
     start(animals, tmp_path, *space, HANDED, f"sampler={sampler}", "n_trials=30")
     trials = study_of(tmp_path).trials
-    measured = [trial for trial in trials if history.REPEATS not in trial.user_attrs]
-    repeated = [trial for trial in trials if history.REPEATS in trial.user_attrs]
+    measured = [trial for trial in trials if attributes_of(trial).repeats is None]
+    repeated = [trial for trial in trials if attributes_of(trial).repeats is not None]
     seen = [str(sorted(trial.params.items())) for trial in measured]
     assert len(seen) == len(set(seen)) == 6
     # The last new one ends the search: nothing is drawn after it, however many trials are left.
@@ -53,7 +54,7 @@ def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
     # The rag sampler proposes only what was not measured; the others draw blindly.
     assert bool(repeated) == (sampler != "rag")
     for trial in repeated:
-        original = trials[trial.user_attrs[history.REPEATS]]
+        original = trials[attributes_of(trial).repeats]
         assert (trial.params, trial.values) == (original.params, original.values)
         assert not (tmp_path / f"studies/animals/trials/{trial.number:04d}").exists()
 
@@ -65,7 +66,7 @@ def test_draws_that_only_repeat_end_a_search_that_cannot_know_it_has_all(
     monkeypatch.setattr(session, "size", lambda *_: 30)
     monkeypatch.setattr(session, "GIVE_UP_AFTER", 50)
     start(animals, tmp_path, *space, HANDED, "sampler=random", "n_trials=30")
-    repeated = [history.REPEATS in trial.user_attrs for trial in study_of(tmp_path).trials]
+    repeated = [attributes_of(trial).repeats is not None for trial in study_of(tmp_path).trials]
     assert repeated.count(False) == 3
     assert repeated[-51:] == [False, *[True] * 50]
     assert "nothing new to try: 50 draws in a row repeated what was measured" in capsys.readouterr().err
@@ -94,7 +95,7 @@ def test_a_repeat_that_was_killed_before_it_was_told_takes_no_place(animals, tmp
             told.append(found.number)
             open_study = study_of(tmp_path)
             trial = open_study.get_trials(states=(TrialState.RUNNING,))[0]
-            open_study._storage.set_trial_user_attr(trial._trial_id, history.REPEATS, found.number)
+            open_study._storage.set_trial_user_attr(trial._trial_id, TrialAttributes.repeats.name, found.number)
             raise KeyboardInterrupt
         return found
 

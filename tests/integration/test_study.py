@@ -15,17 +15,16 @@ from optuna.trial import TrialState
 
 from rag_opt import scorebook, session
 from rag_opt.artifacts import read_table
+from rag_opt.attributes import StudyAttributes, attributes_of
 from rag_opt.components.encoders import Hashing
 from rag_opt.components.fusion import Fusion
 from rag_opt.components.shelf import Shelf, digest_of
 from rag_opt.config import parse
-from rag_opt.drift import PARTS
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.experiments import expanded
 from rag_opt.pipelines import built
 from rag_opt.records import Floats
-from rag_opt.storage import INTERRUPTED
 from rag_opt.study import Outcome, run
 from rag_opt.trial import replayed
 from tests.conftest import QUESTIONS, own_space
@@ -128,7 +127,7 @@ def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> N
     start(animals, tmp_path, "n_trials=6")
     study = study_of(tmp_path)
     assert study.trials[zombie.number].state == TrialState.FAIL
-    assert INTERRUPTED in study.trials[zombie.number].user_attrs
+    assert attributes_of(study.trials[zombie.number]).interrupted
     assert len(study.trials) == 7
     assert [t.user_attrs.get("origin") for t in study.trials[:5]] == ["baseline", "seed", "seed", None, "seed"]
 
@@ -163,7 +162,7 @@ def test_a_changed_study_is_refused_with_both_fingerprints_and_two_ways_out(
 def test_a_study_that_kept_no_parts_is_told_what_it_may_be(animals, tmp_path, monkeypatch) -> None:
     start(animals, tmp_path, "n_trials=1")
     study = study_of(tmp_path)
-    study.set_user_attr(PARTS, {})
+    StudyAttributes.parts.note(study, {})
     start(animals, tmp_path, "n_trials=2")
     with pytest.raises(DriftError, match="made with another objective, seed or evaluation.batches; "):
         start(animals, tmp_path, "seed=1")

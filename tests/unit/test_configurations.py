@@ -14,7 +14,6 @@ from rag_opt import history
 from rag_opt.configurations import all_of, including, nearest, size
 from rag_opt.history import tried, untried
 from rag_opt.search_grammar import parsed
-from rag_opt.storage import ORIGIN
 
 CONDITIONAL = {
     "retriever": "choice(bm25, dense)",
@@ -55,7 +54,7 @@ def test_every_draw_is_one_of_them() -> None:
 def test_what_was_drawn_is_counted_once() -> None:
     space, study = parsed({"a": "range(0, 3)"}), optuna.create_study()
     for value in (1, 1, 2):
-        study.enqueue_trial({"a": value}, user_attrs={ORIGIN: "seed"})
+        study.enqueue_trial({"a": value}, user_attrs={"origin": "seed"})
         trial = study.ask()
         space.suggest(trial)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -101,7 +100,7 @@ def test_what_is_below_another_moves_below_it() -> None:
 def test_without_repeats_trials_keep_their_numbers() -> None:
     study = optuna.create_study()
     study.add_trial(create_trial(value=0.1))
-    study.add_trial(create_trial(value=0.1, user_attrs={history.REPEATS: 0}))
+    study.add_trial(create_trial(value=0.1, user_attrs={"repeats": 0}))
     study.add_trial(create_trial(value=0.3))
     found = history.without_repeats(study).get_trials(states=(TrialState.COMPLETE,))
     assert [(trial.number, trial.value) for trial in found] == [(0, 0.1), (2, 0.3)]

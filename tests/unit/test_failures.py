@@ -12,12 +12,13 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt import failures
+from rag_opt.attributes import TrialAttributes
 from rag_opt.components.chat import CallError
 from rag_opt.components.fetching import FetchError, fetched
 from rag_opt.errors import ComponentError, OutageError, StoreError
 from rag_opt.failures import Cause, cause_of
 from rag_opt.sharing import guarded
-from rag_opt.storage import INTERRUPTED, OUTAGE, RETRIES, Moment
+from rag_opt.storage import Moment
 
 
 def caught(call: Callable[[], object]) -> BaseException:
@@ -161,12 +162,12 @@ def trials_of(*ends: str) -> Moment:
     study = optuna.create_study()
     for end in ends:
         kind, _, before = end.partition("<")
-        about = {RETRIES: int(before)} if before else {}
+        about = {TrialAttributes.retries.name: int(before)} if before else {}
         study.enqueue_trial({}, user_attrs=about)
         trial = study.ask()
         if kind in Cause.__members__:
-            trial.set_user_attr(INTERRUPTED, True)
-            trial.set_user_attr(OUTAGE, kind)
+            TrialAttributes.interrupted.note(trial, True)
+            TrialAttributes.outage.note(trial, kind)
         study.tell(trial, 1.0 if kind == "C" else None, TrialState.COMPLETE if kind == "C" else TrialState.FAIL)
     return Moment(study)
 
@@ -224,7 +225,7 @@ def test_what_was_tried_again_is_no_more_to_be(retried: list[int], told: str) ->
     study = _study_with_reasons()
     for number in retried:
         trial = study.ask()
-        trial.set_user_attr(RETRIES, number)
+        TrialAttributes.retries.note(trial, number)
         study.tell(trial, 1.0)
     assert failures.grouped(study)[1] == f"2 trials lost to what surrounds the study, {told}: 2 × the disk is full"
 
@@ -241,7 +242,7 @@ def _study_with_reasons() -> optuna.Study:
         trial = study.ask()
         trial.set_user_attr("reason", reason)
         if cause:
-            trial.set_user_attr(INTERRUPTED, True)
-            trial.set_user_attr(OUTAGE, cause)
+            TrialAttributes.interrupted.note(trial, True)
+            TrialAttributes.outage.note(trial, cause)
         study.tell(trial, state=TrialState.FAIL)
     return study

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt import outlook
-from rag_opt.storage import ORIGIN, Moment
+from rag_opt.storage import Moment
 
 
 def plan(*searched: str) -> Any:
@@ -28,7 +28,7 @@ def after_baseline(others: int = 0) -> Moment:
     """A study whose baseline took 40 s, 30 of them to ask and judge, 0.2 s a question."""
     study = optuna.create_study()
     for number in range(1 + others):
-        about = {"seconds": {"query": 0.2, "evaluation": 30.0}, **({} if number else {ORIGIN: "baseline"})}
+        about = {"seconds": {"query": 0.2, "evaluation": 30.0}, **({} if number else {"origin": "baseline"})}
         trial = create_trial(state=TrialState.COMPLETE, value=1.0, user_attrs=about)
         trial.datetime_start = datetime(2026, 1, 1)
         trial.datetime_complete = trial.datetime_start + timedelta(seconds=40)
