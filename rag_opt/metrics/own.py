@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rag_opt.errors import MetricError
-from rag_opt.keys import algorithm_of, key_of
+from rag_opt.keys import key_of
 from rag_opt.progress import say
 from rag_opt.records import Scores
 
@@ -19,6 +20,7 @@ KINDS = ("function", "evaluator", "scorer")
 """What may measure: a function of a case, a Haystack evaluator, an MLflow scorer."""
 
 KEYS = (*KINDS, "direction", "needs")
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 NEEDS = ("", "qrels", "answers", "evidence", "generator")
 
 
@@ -82,8 +84,9 @@ def checked(name: str, node: Any) -> tuple[str, str, str]:
 
 
 def identity(function: Function) -> str:
-    """The hash of a function's source, so that scores of another version are not compared; without one, of its name."""
+    """The hash of a function's source, so that scores of another version are not compared; else of its repr."""
     try:
         return key_of(inspect.getsource(function))
     except (OSError, TypeError):
-        return key_of(algorithm_of(function))
+        # An address is another one in each process, and would refuse every resumed study.
+        return key_of(ADDRESS.sub("", repr(function)))

@@ -29,7 +29,7 @@ WORDS = [
     *("dataset=jsonl", "dataset.documents=documents.jsonl", "dataset.questions=questions.jsonl", "embedder=hashing"),
     *("splitter=sentence", "splitter.chunk_size=20", "splitter.overlap=5", "search_space=retrieval"),
     *("retriever.depth=10", "reranker=mmr", "context=assembled", "context.window=1", "tracking=none", "pruner=none"),
-    *("threads=1", "store.path=studies/.store"),
+    "store.path=studies/.store",
 ]
 
 CHOICES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,7 +93,7 @@ def test_an_evaluator_that_moves_measures_the_same(monkeypatch: pytest.MonkeyPat
     assert own_metric("length", {"evaluator": {"_target_": "second.Counting"}}, trusted).version != versions[0]
 
 
-def test_a_function_without_a_source_has_the_same_version_in_every_process() -> None:
+def test_what_has_no_source_has_the_same_version_in_every_process() -> None:
     """Its repr holds its address."""
 
     def made() -> Any:
@@ -100,4 +101,7 @@ def test_a_function_without_a_source_has_the_same_version_in_every_process() -> 
         exec("def score(case): return 1.0", scope)
         return scope["score"]
 
-    assert identity(made()) == identity(made())
+    one, other = made(), made()
+    assert identity(one) == identity(other)
+    weighing = make_dataclass("Weighing", ["weight"], namespace={"__call__": lambda self, case: self.weight})
+    assert identity(weighing(1.0)) == identity(weighing(1.0)) != identity(weighing(2.0))
