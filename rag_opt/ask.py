@@ -34,7 +34,7 @@ def asked(overrides: Sequence[str]) -> str:
     from rag_opt.datasets.checks import documents_of
     from rag_opt.pipelines import built
     from rag_opt.progress import Screen
-    from rag_opt.trial import loaded, store_of
+    from rag_opt.trial import loaded, resources_of
     from rag_opt.unused import unused
 
     config = composed(overrides)
@@ -43,8 +43,7 @@ def asked(overrides: Sequence[str]) -> str:
     if not isinstance(question, str) or not question.strip():
         raise ConfigError("question: what is asked is expected, such as question='What is a decorator?'")
     environment.use_threads(settings_of(config).threads)
-    store = store_of(config)
-    pipeline = built(overrides, store)
+    pipeline = built(overrides, resources_of(config))
     with Screen() as screen:
         for line in unused(overrides, None, [pipeline], command="ask"):
             screen.say(line)
@@ -60,7 +59,7 @@ def asked(overrides: Sequence[str]) -> str:
     for row, score in found["context"].hits(0)[:SHOWN]:
         text = " ".join(chunks.texts[row].split())[:90]
         print(inline(f"  {chunks.document_ids[row]} ({score:.3f}): {text}"))
-    store.settle()
+    pipeline.resources.store.settle()
     return answer
 
 

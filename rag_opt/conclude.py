@@ -45,7 +45,7 @@ SHOWN = 5
 
 def concluded(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
-    plan.test.store.notes.clear()
+    plan.resources.notices.kept.clear()
     now = Moment(study)
     budget = enlarged(plan, now)
     found, evaluations = confirmations(plan, study, now)
@@ -57,7 +57,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     given = words_of(now, chosen) if chosen is not None else words(plan.baseline)
     baseline = history.baseline_of(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
-    hits, misses = sum(plan.dev.store.hits.values()), sum(plan.dev.store.misses.values())
+    hits, misses = sum(plan.resources.store.hits.values()), sum(plan.resources.store.misses.values())
     trials = now.get_trials()
     return Findings(
         name=plan.settings.name,
@@ -87,7 +87,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         differences=_differences(plan, [evaluations[number] for number in pair]),
         paid=_paid(plan),
         noise=_noise(plan, [evaluations[number] for number in pair]),
-        notes=tuple(plan.test.store.notes),
+        notes=tuple(plan.resources.notices.kept),
         means={str(number): _finite(each.means) for number, each in evaluations.items()},
     )
 
@@ -139,8 +139,8 @@ def _differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
 
 def _paid(plan: Plan) -> dict[str, float]:
     """What calls to models this study was charged for; {} where it made none."""
-    purse = plan.dev.store.purse
-    spent = purse.store.replies.paid(purse.study) if purse is not None and plan.dev.store.asked else None
+    purse = plan.resources.store.purse
+    spent = purse.store.replies.paid(purse.study) if purse is not None and plan.resources.store.asked else None
     return {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd} if spent is not None else {}
 
 

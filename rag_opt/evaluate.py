@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rag_opt.components.encoders import MiniLM
 from rag_opt.components.generators import context_tokens
-from rag_opt.components.ranking import say_once
 from rag_opt.components.sentences import sentences_in
 from rag_opt.components.shelf import looked_up
 from rag_opt.datasets.checks import documents_of
@@ -31,8 +30,8 @@ from rag_opt.records import (
     by_stage,
     total_tokens,
 )
+from rag_opt.resources import Resources
 from rag_opt.results import Evaluation
-from rag_opt.store import Store
 
 Report = Callable[["Progress"], None]
 
@@ -83,16 +82,17 @@ def evaluated(
     pipeline: RagPipeline,
     questions: Questions,
     metrics: Sequence[Metric],
-    store: Store,
     report: Report | None = None,
     latency: tuple[float, float] | None = None,
 ) -> Evaluation:
     """The scores of a pipeline; `latency` is its (p50, p95) in seconds where a metric asks for it.
 
-    `report` is told after every batch; what it raises ends the evaluation.
+    Its rankings are made as far as the metrics read. `report` is told after every batch; what it raises ends the
+    evaluation.
     """
-    store.reach = max((metric.reach for metric in metrics), default=0)
-    measuring = Measuring(pipeline, questions, tuple(metrics), store, pipeline.index(questions.documents), latency)
+    reach = max((metric.reach for metric in metrics), default=0)
+    pipeline = pipeline.using(replace(pipeline.resources, reach=reach))
+    measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index(questions.documents), latency)
     start = time.perf_counter()
     parts: list[Observed] = []
     scores: dict[str, Scores] = {}
@@ -141,7 +141,6 @@ class Measuring:
     pipeline: RagPipeline
     questions: Questions
     metrics: tuple[Metric, ...]
-    store: Store
     index: Products
     latency: tuple[float, float] | None
     memory: dict[str, Any] = field(default_factory=dict)
@@ -163,10 +162,10 @@ class Measuring:
             yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
 
     def _observed(self, queries: Queries) -> Observed:
-        documents, store = self.questions.documents, self.store
+        documents, resources = self.questions.documents, self.pipeline.resources
         found = self.pipeline.ask(queries, documents, self.index)
         context, answers = found["context"], found.get("answers")
-        rankings = document_rankings(found["rankings"], store.reach)
+        rankings = document_rankings(found["rankings"], resources.reach)
         self._say_short(found["rankings"][-1], rankings)
         last = context if answers is None else answers
         return Observed(
@@ -175,15 +174,15 @@ class Measuring:
             rankings=rankings,
             context=context,
             answers=None if answers is None else answers.texts,
-            tokens=context_tokens(context, queries, store) + total_tokens(context.usage, len(queries.items))
+            tokens=context_tokens(context, queries, resources.store) + total_tokens(context.usage, len(queries.items))
             if answers is None
             else answers.tokens,
             seconds=sum(last.costs.values()),
             usage=by_stage(last.usage.values()),
-            store=store,
+            resources=resources,
             memory=self.memory,
-            encode=lambda texts: _encoded(store, texts),
-            split=lambda texts: sentences_in(texts, documents, store),
+            encode=lambda texts: _encoded(resources, texts),
+            split=lambda texts: sentences_in(texts, documents, resources.store),
             metrics=tuple(metric.name for metric in self.metrics),
             latency=self.latency,
             index_bytes=lambda: sum(
@@ -194,12 +193,11 @@ class Measuring:
     def _say_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
         """Say where a retriever of someone's own, or the web, ranks fewer documents than metrics read."""
         deep = retrieved.rows.shape[1]
-        reach = min(self.store.reach, len(self.questions.documents.items))
+        reach = min(self.pipeline.resources.reach, len(self.questions.documents.items))
         full = retrieved.rows[:, -1] >= 0 if deep and retrieved.rest is None else np.zeros(len(rankings), bool)
         short = sum(1 for at_end, ranking in zip(full, rankings, strict=True) if at_end and len(ranking) < reach)
         if short:
-            say_once(
-                self.store,
+            self.pipeline.resources.notices.say(
                 f"{short} of {len(rankings)} questions are measured on fewer than {reach} documents: the retriever "
                 f"ranks only {deep} chunks; have it rank more",
             )
@@ -282,7 +280,7 @@ def mean(values: Scores) -> float:
     return float(measured.mean()) if len(measured) else float("nan")
 
 
-def _encoded(store: Store, texts: list[str]) -> Any:
-    encoder = store.live("measuring encoder", "minilm", MiniLM)
-    encoder.use(store)
-    return looked_up(encoder, texts, store)
+def _encoded(resources: Resources, texts: list[str]) -> Any:
+    encoder = resources.store.live("measuring encoder", "minilm", MiniLM)
+    encoder.use(resources)
+    return looked_up(encoder, texts, resources.store)

@@ -173,10 +173,10 @@ def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]
     """What has been asked for after each configuration, all before it included, on a few questions."""
     few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=_judging(bench), times=False)
     start = time.monotonic()
-    means = bench.store.replies.means()
+    means = bench.resources.store.replies.means()
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in means.items()})
     snapshots: list[Rehearsal] = []
-    bench.store.rehearsal = rehearsal
+    bench.resources.store.rehearsal = rehearsal
     try:
         with track("forecast: configurations rehearsed", len(configurations)) as advance:
             for given in configurations:
@@ -191,7 +191,7 @@ def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]
                     continue
                 snapshots.append(rehearsal.copied())
     finally:
-        bench.store.rehearsal = None
+        bench.resources.store.rehearsal = None
     return snapshots
 
 
@@ -219,7 +219,7 @@ def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, que
     scale = growth * questions / asked
     rows = list(last.values())
     tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
-    took = plan.dev.store.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
+    took = plan.resources.store.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
     paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _at_once(plan) if new else 0.0)
     return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
 

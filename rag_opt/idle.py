@@ -17,9 +17,9 @@ from rag_opt.errors import SearchSpaceError
 from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
+from rag_opt.resources import Resources
 from rag_opt.search_grammar import ordered
 from rag_opt.search_space import Assignment, Parameter, SearchSpace, Value, words
-from rag_opt.store import Store
 from rag_opt.wiring import outputs
 
 RERANKER = "reranker"
@@ -30,7 +30,7 @@ Place = tuple[str, str | None]
 
 
 def stirring(
-    space: SearchSpace, overrides: Sequence[str], store: Store, metrics: Sequence[Metric], standing: Assignment
+    space: SearchSpace, overrides: Sequence[str], resources: Resources, metrics: Sequence[Metric], standing: Assignment
 ) -> tuple[SearchSpace, tuple[str, ...]]:
     """The space less what can't move any of these metrics, and the names of that, which are said.
 
@@ -39,7 +39,7 @@ def stirring(
     """
     if any(metric.reads == ALL for metric in metrics):
         return space, ()
-    look = Look(space, tuple(overrides), store, {metric.reads for metric in metrics})
+    look = Look(space, tuple(overrides), resources, {metric.reads for metric in metrics})
     found = {parameter.name: look.bound(parameter) for parameter in space.parameters}
     idle = tuple(name for name, bound in found.items() if bound is None)
     measured = ", ".join(metric.name for metric in metrics)
@@ -93,7 +93,7 @@ class Look:
 
     space: SearchSpace
     base: tuple[str, ...]
-    store: Store
+    resources: Resources
     reads: set[str]
 
     def bound(self, parameter: Parameter) -> Mapping[str, tuple[Value, ...]] | None:
@@ -130,7 +130,7 @@ class Look:
 
     def _apart(self, one: Sequence[str], other: Sequence[str]) -> bool:
         places = set(differing(one, other))
-        pipelines = [built(each, self.store) for each in (one, other)] if places else []
+        pipelines = [built(each, self.resources) for each in (one, other)] if places else []
         return any(depends(reads, each, place) for each in pipelines for place in places for reads in self.reads)
 
 

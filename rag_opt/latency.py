@@ -13,6 +13,7 @@ from rag_opt.evaluate import Questions
 from rag_opt.pipelines import Products, RagPipeline
 from rag_opt.progress import hushed
 from rag_opt.records import Documents, Queries, Query
+from rag_opt.resources import Resources
 from rag_opt.results import Latency
 from rag_opt.store import Store
 
@@ -26,11 +27,11 @@ def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Late
     question is computed anew.
     """
     index = pipeline.index(questions.documents)
-    empty = Store()
+    empty = Resources.of(Store())
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
             # Not those nested in it: an encoder keeps its loaded model.
-            part.component.store = empty
+            part.component.resources = empty
     # Each text once: a repeated one would be found in memory.
     asked = list({query.text: query for query in questions.queries.items}.values())[:most]
     # What there is to say of questions was said of all of them.

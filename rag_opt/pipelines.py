@@ -7,7 +7,7 @@ embedder, index, retriever, reranker, context, generator. How they are connected
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from haystack import Pipeline
@@ -18,7 +18,7 @@ from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
 from rag_opt.replies import BudgetSpentError
-from rag_opt.store import Store
+from rag_opt.resources import Resources
 from rag_opt.trust import build, plain
 from rag_opt.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
 
@@ -41,16 +41,24 @@ class Step:
 
 @dataclass(frozen=True)
 class RagPipeline:
-    """Both pipelines of one configuration, and which parts give the results."""
+    """Both pipelines of one configuration, which parts give the results, and what our components work with."""
 
     indexing: Pipeline
     querying: Pipeline
     parts: tuple[Part, ...]
     results: Mapping[str, str]
+    resources: Resources
 
     @property
     def has_generator(self) -> bool:
         return "answers" in self.results
+
+    def using(self, resources: Resources) -> RagPipeline:
+        """This pipeline with its components at work with these resources from now on."""
+        for part in self.parts:
+            if isinstance(part.component, Stage):
+                part.component.use(resources)
+        return replace(self, resources=resources)
 
     def leading_to(self, names: Iterable[str]) -> set[str]:
         """These parts, and all whose products reach them."""
@@ -146,20 +154,17 @@ def _costs(product: Any) -> Costs:
     return getattr(product, "costs", {})
 
 
-def built(overrides: Sequence[str], store: Store) -> RagPipeline:
-    """The pipelines of the configuration of these overrides, their products kept in the store.
+def built(overrides: Sequence[str], resources: Resources) -> RagPipeline:
+    """The pipelines of the configuration of these overrides, at work with these resources.
 
     Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source, or a
     component serves nothing.
     """
     parts = needed(wired(_components(overrides)))
-    for part in parts:
-        if isinstance(part.component, Stage):
-            part.component.use(store)
     asked = _asked(parts)
     indexing = _pipeline([part for part in parts if part.name not in asked])
     querying = _pipeline([part for part in parts if part.name in asked])
-    return RagPipeline(indexing, querying, tuple(parts), results_of(parts))
+    return RagPipeline(indexing, querying, tuple(parts), results_of(parts), resources).using(resources)
 
 
 def _components(overrides: Sequence[str]) -> Iterator[tuple[str, str, Any]]:

@@ -33,13 +33,14 @@ from rag_opt.progress import say
 from rag_opt.racing import Race, idle_line
 from rag_opt.records import Dataset
 from rag_opt.replies import Purse
+from rag_opt.resources import Resources
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.stock import PICKLED, refuse_pickles
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
-from rag_opt.trial import Bench, loaded, store_of
+from rag_opt.trial import Bench, loaded, resources_of
 from rag_opt.trust import build, check_secrets, plain
 from rag_opt.unused import unused
 
@@ -74,6 +75,11 @@ class Plan:
         return self.seeds[0]
 
     @property
+    def resources(self) -> Resources:
+        """What all its pipelines work with."""
+        return self.dev.resources
+
+    @property
     def storage_url(self) -> str:
         """The storage's URL, with the study's folder where it stands in it."""
         return str(plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
@@ -99,12 +105,12 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     settings = settings_of(config, variant)
     use_threads(settings.threads)
     objective = objective_of(config)
-    store = store_of(config)
+    resources = resources_of(config)
     space = own_values(searched(config, overrides), overrides)
     _check_stopping(settings, objective)
-    pipeline = built(overrides, store)
-    shown = check_space(space, overrides, store)
-    space, idle = stirring(space, overrides, store, objective.deciding, default_values(space, overrides))
+    pipeline = built(overrides, resources)
+    shown = check_space(space, overrides, resources)
+    space, idle = stirring(space, overrides, resources, objective.deciding, default_values(space, overrides))
     check_search(config, space)
     searching = [f"{name}={value}" for name, value in _named(space)]
     for line in unused(overrides, objective, [pipeline, *shown], searching):
@@ -114,13 +120,13 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     metrics = measurable(objective, dataset, _has_generator(pipeline, space))
     parts = split(dataset, settings.test_share, settings.split_seed)
     # Last, since it makes a folder.
-    store.check()
-    store.deepest = deepest(space)
-    store.purse = purse_of(settings, store)
+    resources.store.check()
+    resources.store.purse = purse_of(settings, resources.store)
+    resources = replace(resources, deepest=deepest(space))
     # Beside pipelines that pay for each question, none is timed in another way than these.
     times = objective.times and not asks_models(space, overrides)
     dev, test = (
-        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, store, times)
+        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, resources, times)
         for part in parts
     )
     return Plan(
@@ -133,7 +139,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         dev,
         test,
         _prints(config, settings, space, objective, dataset)
-        | _precision(config, store)
+        | _precision(config, resources.store)
         | ({"measuring of latency": TIMED_APART} if times else {})
         | {"choices": _choices(space, overrides)},
         _parts(settings, objective, dataset),
@@ -351,7 +357,7 @@ def _distinct(rows: list[Values]) -> list[Values]:
     return [row for place, row in enumerate(rows) if row not in rows[:place]]
 
 
-def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> list[RagPipeline]:
+def check_space(space: SearchSpace, overrides: Sequence[str], resources: Resources) -> list[RagPipeline]:
     """The pipelines of few configurations that together show every choice and every end of every range.
 
     Raises SearchSpaceError with the words that can't be composed or built.
@@ -360,7 +366,7 @@ def check_space(space: SearchSpace, overrides: Sequence[str], store: Store) -> l
     for values in space.corners():
         given = words(values)
         try:
-            pipelines.append(built([*overrides, *given], store))
+            pipelines.append(built([*overrides, *given], resources))
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"

@@ -23,8 +23,8 @@ from rag_opt.pipelines import built
 from rag_opt.plan import Plan
 from rag_opt.progress import track
 from rag_opt.replies import BudgetSpentError
+from rag_opt.resources import Resources
 from rag_opt.search_space import words
-from rag_opt.store import Store
 from rag_opt.trust import build, plain
 
 PROVEN = (MiniLM, Static, Hashing, MaxSim)
@@ -43,13 +43,13 @@ class Use:
     service: bool
 
 
-def check(plan: Plan, store: Store, *, services: bool) -> None:
+def check(plan: Plan, resources: Resources, *, services: bool) -> None:
     """Use each model, or each service, that the configuration or its space names once; raises ComponentError.
 
     What has been loaded stays in the store's memory. A service is asked the least there is, which is paid for; a budget
     that is spent spares it. A judge that decides is shown a right and a wrong answer.
     """
-    uses = {use.key: use for use in _uses(plan, store) if use.service == services}
+    uses = {use.key: use for use in _uses(plan, resources) if use.service == services}
     if not uses:
         return
     wrong = []
@@ -73,8 +73,8 @@ def _said(error: Exception) -> str:
     return text if isinstance(error, ComponentError) else f"{type(error).__name__}: {text}"
 
 
-def _uses(plan: Plan, store: Store) -> Iterator[Use]:
-    seen, needed = set[str](), _needed(plan, store)
+def _uses(plan: Plan, resources: Resources) -> Iterator[Use]:
+    seen, needed = set[str](), _needed(plan, resources)
     for given in _corners(plan):
         overrides = [*plan.dev.base, *given]
         # What several stages share is known by its own group.
@@ -85,8 +85,8 @@ def _uses(plan: Plan, store: Store) -> Iterator[Use]:
                 if key not in seen:
                     seen.add(key)
                     component = build(node_of_component, plain(plan.config.trusted_modules))
-                    yield from _used(component, _named(stage, overrides, given), store)
-    yield from _judge(plan, store)
+                    yield from _used(component, _named(stage, overrides, given), resources)
+    yield from _judge(plan, resources)
 
 
 def _corners(plan: Plan) -> Iterator[list[str]]:
@@ -95,12 +95,12 @@ def _corners(plan: Plan) -> Iterator[list[str]]:
     yield from (words(values) for values in plan.space.corners())
 
 
-def _needed(plan: Plan, store: Store) -> set[str]:
+def _needed(plan: Plan, resources: Resources) -> set[str]:
     """The stages of which any configuration takes something: with BM25 alone nothing is embedded."""
     found = set[str]()
     for given in _corners(plan):
         overrides = [*plan.dev.base, *given]
-        parts = {part.name for part in built(overrides, store).parts}
+        parts = {part.name for part in built(overrides, resources).parts}
         found |= {stage for stage, node in stages(overrides).items() if parts & set(node["components"])}
     return found
 
@@ -120,15 +120,15 @@ def _parts(component: Any) -> Iterator[Any]:
             yield from _parts(part)
 
 
-def _used(component: Any, named: str, store: Store) -> Iterator[Use]:
+def _used(component: Any, named: str, resources: Resources) -> Iterator[Use]:
     """How the parts of a component are used once, those that can be and have not been.
 
     An encoder whose vectors the store has is proven.
     """
     if isinstance(component, Stage):
-        component.use(store)
+        component.use(resources)
     for part in _parts(component):
-        if isinstance(part, PROVEN) or (isinstance(part, Encoder) and not _asks(component, part, store)):
+        if isinstance(part, PROVEN) or (isinstance(part, Encoder) and not _asks(component, part, resources)):
             continue
         if isinstance(part, Encoder):
             yield Use(part.fingerprint, named, partial(part.encode, ["What is this?"]), service=False)
@@ -143,18 +143,18 @@ def _used(component: Any, named: str, store: Store) -> Iterator[Use]:
             yield Use(key, f"{named}, web.service", partial(part.found, "What is this?", 1), service=True)
 
 
-def _asks(component: Any, encoder: Encoder, store: Store) -> bool:
+def _asks(component: Any, encoder: Encoder, resources: Resources) -> bool:
     """Whether a component will ask its encoder for anything: not one that counts words, nor for what is kept."""
     counts = isinstance(component, SizedSplitter) and not isinstance(component, SemanticSplitter)
-    return not (counts and component.unit != "tokens") and not store.keeps("vectors", encoder.fingerprint)
+    return not (counts and component.unit != "tokens") and not resources.store.keeps("vectors", encoder.fingerprint)
 
 
-def _judge(plan: Plan, store: Store) -> Iterator[Use]:
+def _judge(plan: Plan, resources: Resources) -> Iterator[Use]:
     """The judge, where an objective or a report wants one."""
     if any(metric.name.startswith(JUDGE) for metric in plan.dev.metrics):
         node = plain(plan.config.judge)
         chat, model = build(node["chat"], plain(plan.config.trusted_modules)), str(node["model"])
-        chat.use(store)
+        chat.use(resources)
         named = f"judge.model={model}"
         yield Use(key_of(chat.fingerprint, model), named, partial(chat.prove, model), service=True)
         for aspect in FIELDS:

@@ -248,7 +248,7 @@ class Session(AtWork):
 
     def _measure(self, claim: Claim, describe: Callable[[str], None]) -> None:
         trial, seen = claim.trial, list[Progress]()
-        self.plan.dev.store.troubles.clear()
+        self.plan.resources.store.troubles.clear()
         try:
             given = words(claim.values)
             self._note(trial, given)
@@ -277,7 +277,7 @@ class Session(AtWork):
 
     def _fail(self, trial: Trial, error: BaseException) -> None:
         """The trial ended with its reason; where that lies outside of it, it will be tried again."""
-        troubles, now = self.plan.dev.store.troubles, Moment(self.study)
+        troubles, now = self.plan.resources.store.troubles, Moment(self.study)
         unanswered = troubles if isinstance(error, UncoveredError) else {}
         cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
         if cause is None or failures.by_itself(now, trial.number, cause, self.places.since):
@@ -369,7 +369,7 @@ class Session(AtWork):
         self._constrain(trial, evaluation.means)
         folder, whole = self.plan.settings.folder, not self.plan.shares_folder
         self._left[trial.number][scorebook.FILE] = scorebook.write(folder, trial.number, evaluation, whole=whole)
-        timings.note(self.plan.dev.store, self.plan.shelf, trial.params, evaluation.seconds)
+        timings.note(self.plan.resources.store, self.plan.shelf, trial.params, evaluation.seconds)
 
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
         count = len(next(iter(progress.scores.values())))
@@ -430,8 +430,8 @@ def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study,
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _tell_stored(plan, study)
                     name_metrics(study, [*plan.objective.names])
-                    if plan.dev.store.purse is not None:
-                        plan.dev.store.purse.study = ledger_of(study)
+                    if plan.resources.store.purse is not None:
+                        plan.resources.store.purse.study = ledger_of(study)
                 study.pruner = pruner_of(plan.config)[0]
                 yield study, gate
         finally:
@@ -443,7 +443,7 @@ def _tell_stored(plan: Plan, study: optuna.Study) -> None:
     """Where seconds count, have the study know what is computed; once, so that what others store changes no draw."""
     sampler = sampler_of(plan.config, 0)
     if isinstance(sampler, RagSampler) and sampler.counts_seconds and study_attributes(study).stored is None:
-        StudyAttributes.stored.note(study, timings.noted(plan.dev.store, plan.shelf))
+        StudyAttributes.stored.note(study, timings.noted(plan.resources.store, plan.shelf))
 
 
 def measured_config(overrides: Sequence[str]) -> dict[str, Any]:

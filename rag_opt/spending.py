@@ -30,8 +30,8 @@ class Spending:
     @property
     def purse(self) -> Purse:
         """What the study may spend."""
-        assert self.plan.dev.store.purse is not None
-        return self.plan.dev.store.purse
+        assert self.plan.resources.store.purse is not None
+        return self.plan.resources.store.purse
 
     def allowed(self, now: Trials) -> bool:
         """Whether another trial may begin, what the confirmation needs put aside."""
@@ -40,7 +40,7 @@ class Spending:
             # Of what trials have left over each that is under way has its part.
             at_once = 1 + len(now.get_trials(states=(TrialState.RUNNING,)))
             self.purse.deadline = time.monotonic() + (limit - history.seconds_of(now)) / at_once
-        if not self.plan.shares_folder and self.plan.dev.store.asked:
+        if not self.plan.shares_folder and self.plan.resources.store.asked:
             self._reconcile()
         self.purse.reserve = history.confirmation_cost(
             now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
@@ -53,14 +53,14 @@ class Spending:
 
     def _reconcile(self) -> None:
         """Tell the storage what this machine's store has paid for, and hear what others have."""
-        replies = self.plan.dev.store.replies
+        replies = self.plan.resources.store.replies
         note_payment(self.study, replies.identity, [*astuple(replies.paid(self.purse.study))])
         others = [paid for store, paid in study_attributes(self.study).payments.items() if store != replies.identity]
         self.purse.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
 
     def paid(self) -> dict[str, int]:
         """By stage how many calls this process has paid for."""
-        store = self.plan.dev.store
+        store = self.plan.resources.store
         return dict(store.replies.mine) if store.asked else {}
 
     def paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
@@ -69,9 +69,9 @@ class Spending:
 
     def outlook(self, left: int) -> str:
         """After a trial: what was paid, and what that will come to with so many left; "" where no model was asked."""
-        if not self.plan.dev.store.asked:
+        if not self.plan.resources.store.asked:
             return ""
-        now = self.plan.dev.store.replies.paid(self.purse.study)
+        now = self.plan.resources.store.replies.paid(self.purse.study)
         self._after.append(now)
         told = f" · {now.tokens:,.0f} tokens paid" + (f", ${now.usd:.4g}" if now.usd else "")
         if len(self._after) < ENOUGH:
@@ -89,10 +89,10 @@ def enlarged(plan: Plan, now: Trials) -> dict[str, float]:
 
     {} where no budget has ended it.
     """
-    purse, settings = plan.dev.store.purse, plan.settings
+    purse, settings = plan.resources.store.purse, plan.settings
     if purse is None or not purse.empty:
         return {}
-    paid = purse.store.replies.paid(purse.study) if plan.dev.store.asked else Spent()
+    paid = purse.store.replies.paid(purse.study) if plan.resources.store.asked else Spent()
     minutes = None if settings.budget_seconds is None else settings.budget_seconds / 60
     needed = {
         "budget.tokens": (settings.budget_tokens, paid.tokens + purse.elsewhere.tokens + purse.reserve.tokens),

@@ -57,23 +57,17 @@ class Store:
 
     `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
     to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
-    `limit` is in bytes (None: none). `deepest` is how deep a study will rank at most, so that rankings are made for
-    that at once, `reach` how many documents a ranking is measured on; `purse` is what it may spend on calls to models,
-    `rehearsal` counts calls in place of making them, `listening` gathers (stage, request, reply), `troubles` by stage
-    why a call last failed, `notes` what bears on the results.
+    `limit` is in bytes (None: none). `purse` is what a study may spend on calls to models, `rehearsal` counts calls in
+    place of making them, `listening` gathers (stage, request, reply), `troubles` by stage why a call last failed.
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
         self.limit = limit
-        self.deepest = 0
-        self.reach = 0
         self.purse: Purse | None = None
         self.rehearsal: Rehearsal | None = None
         self.listening: list[Any] | None = None
         self.troubles: dict[str, str | Exception] = {}
-        self.said: set[str] = set()
-        self.notes: dict[str, None] = {}
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
         # Calls to models come from several threads.

@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
         try:
             findings, error = _worked(plan, screen)
         finally:
-            plan.dev.store.settle()
+            plan.resources.store.settle()
     return Outcome(plan.settings.name, plan.settings.folder, findings, error)
 
 
@@ -158,16 +158,18 @@ def _ready(plan: Plan, study: optuna.Study, screen: Screen, *, shared: bool) -> 
 
     settings = plan.settings
     # Who only has workers measure needs no model in memory.
-    store = Store(plan.dev.store.root) if shared else plan.dev.store
-    store.purse = plan.dev.store.purse
+    resources = plan.resources
+    if shared:
+        resources = replace(resources, store=Store(resources.store.root))
+        resources.store.purse = plan.resources.store.purse
     if settings.preflight:
-        preflight.check(plan, store, services=False)
+        preflight.check(plan, resources, services=False)
     told = forecast(plan, study)
     for line in told.lines(settings.budget_tokens, settings.budget_usd):
         screen.say(line)
     # What has its replies asks for nothing, nor for the few that a forecast expects beside them.
     if settings.preflight and (told.paid.calls > KEPT * told.calls or not told.stages):
-        preflight.check(plan, store, services=True)
+        preflight.check(plan, resources, services=True)
 
 
 def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
@@ -256,7 +258,7 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
             for number, bench, split in wanted:
                 tags = {"study": study.study_name, "trial": str(number), "split": split}
                 pipeline = bench.pipeline(words_of(study, number))
-                advance(tracer.write(pipeline, bench.questions, bench.store, tags, tracker.run_of(number)))
+                advance(tracer.write(pipeline, bench.questions, bench.resources.store, tags, tracker.run_of(number)))
         tracer.flush()
     except Exception as error:
         # Whatever MLflow, its server or a component may raise: the study's result stands.

@@ -25,6 +25,7 @@ from rag_opt.objective import measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset
+from rag_opt.resources import Resources
 from rag_opt.results import Evaluation, Latency
 from rag_opt.settings import folder_of, settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
@@ -38,7 +39,7 @@ SPLITS = ("dev", "test")
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials of a study share: the command line they start from, the questions, the metrics, the store.
+    """What all trials of a study share: the command line they start from, the questions, the metrics, the resources.
 
     `times`: each is timed apart from its evaluation, as where percentiles are measured.
     """
@@ -46,12 +47,12 @@ class Bench:
     base: tuple[str, ...]
     questions: Questions
     metrics: tuple[Metric, ...]
-    store: Store
+    resources: Resources
     times: bool = False
 
     def pipeline(self, words: Sequence[str]) -> RagPipeline:
         """The pipelines of the configuration that these words describe."""
-        return built([*self.base, *words], self.store)
+        return built([*self.base, *words], self.resources)
 
     def timed(self, words: Sequence[str]) -> Latency | None:
         """What a question costs with the configuration that these words describe, nothing cached.
@@ -76,17 +77,18 @@ class Bench:
         apart = self.times or any(metric.name in TIMED for metric in self.metrics)
         latency = self.timed(words) if apart else None
         percentiles = None if latency is None else (latency.p50, latency.p95)
-        return evaluated(self.pipeline(words), self.questions, self.metrics, self.store, report, percentiles)
+        return evaluated(self.pipeline(words), self.questions, self.metrics, report, percentiles)
 
 
-def store_of(config: DictConfig) -> Store:
-    """The artifact store of a configuration; raises ConfigError for a limit that is none."""
+def resources_of(config: DictConfig) -> Resources:
+    """What a configuration's pipelines work with; raises ConfigError for a limit of the store that is none."""
     limit = plain(config.store.limit_gb)
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf
     ):
         raise ConfigError(f"store.limit_gb={limit}: a number of gigabytes, or null for no limit, is expected")
-    return Store(folder_of("store.path", plain(config.store.path)), None if limit is None else int(limit * GIGABYTE))
+    folder = folder_of("store.path", plain(config.store.path))
+    return Resources.of(Store(folder, None if limit is None else int(limit * GIGABYTE)))
 
 
 def loaded(config: DictConfig) -> Dataset:
@@ -106,9 +108,9 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     check_shape(config)
     if config.split not in SPLITS:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
-    settings, objective, store = settings_of(config), objective_of(config), store_of(config)
+    settings, objective, resources = settings_of(config), objective_of(config), resources_of(config)
     environment.use_threads(settings.threads)
-    pipeline = built(overrides, store)
+    pipeline = built(overrides, resources)
     with Screen():
         for line in unused(overrides, objective, [pipeline], command="trial"):
             say(line)
@@ -116,8 +118,8 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.of(part, settings.batches, settings.seed)
-        evaluation = Bench(tuple(overrides), questions, metrics, store, objective.times).measured(())
-        store.settle()
+        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measured(())
+        resources.store.settle()
     for stage, share in evaluation.served.items():
         if share < 1:
             say(f"{stage} got {share:.0%} of what it asked its model for, and went on without the rest")

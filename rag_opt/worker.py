@@ -45,7 +45,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             with Stopping(always=True) as stopping, entered(plan, rescues=False) as (study, gate):
                 Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
         finally:
-            plan.dev.store.settle()
+            plan.resources.store.settle()
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from rag_opt.components.splitters import SentenceSplitter
 from rag_opt.datasets import beir
 from rag_opt.datasets.checks import documents_of
 from rag_opt.records import Chunks, Floats, Query
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 SIZES = (25, 50, 100, 200)
@@ -91,7 +92,7 @@ def main() -> None:
     dataset = beir.load(str(folder))
     queries = random.Random(0).sample([query for query in dataset.queries if query.evidence], count)
     documents, encoder = documents_of(dataset), MiniLM()
-    encoder.use(Store())
+    encoder.use(Resources.of(Store()))
     model = encoder.loaded()
     asked = encoder.encode([query.text for query in queries])
     cut = {}

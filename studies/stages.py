@@ -18,6 +18,7 @@ from rag_opt.config import composed
 from rag_opt.evaluate import Questions
 from rag_opt.metrics.catalogue import metric
 from rag_opt.progress import Screen
+from rag_opt.resources import Resources
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, loaded
@@ -51,7 +52,7 @@ def rows(words: list[str]) -> list[str]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         questions = Questions.of(dataset, settings.batches, settings.seed)
-        bench = Bench(tuple(words), questions, (METRIC,), Store(Path(folder)))
+        bench = Bench(tuple(words), questions, (METRIC,), Resources.of(Store(Path(folder))))
         for base, stages in COMPARED.items():
             begin = [base, f"retriever.top_k={CANDIDATES}", "generator=none"]
             plain = bench.measured(begin)

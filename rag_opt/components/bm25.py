@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rag_opt.components.feedback import Feedback, by_chunk
 from rag_opt.components.fusion import of_variants
-from rag_opt.components.ranking import best, note, ranked
+from rag_opt.components.ranking import best, ranked
 from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.themselves import Pair, Search, among_others
@@ -166,7 +166,7 @@ class BM25Retriever(Stage):
             return searched
 
         key = key_of("bm25", index.key, *([feedback.key] if feedback else []))
-        whole = ranked(self.store, key, queries.whole, index.chunks, self.depth, prepare)
+        whole = ranked(self.resources, key, queries.whole, index.chunks, self.depth, prepare)
         self._say_strange(whole)
         return whole if queries.whole_set is None else whole.take(queries.rows)
 
@@ -174,7 +174,7 @@ class BM25Retriever(Stage):
         """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
         lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
         if lost > STRANGE * total:
-            note(self.store, f"BM25: {lost} of {total} questions share no word with any chunk")
+            self.notices.keep(f"BM25: {lost} of {total} questions share no word with any chunk")
 
 
 def counted_words(found: list[str]) -> dict[str, float]:

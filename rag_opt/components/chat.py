@@ -27,7 +27,6 @@ from rag_opt.components.stage import Part, require_whole
 from rag_opt.components.talks import Talk, Talks
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
-from rag_opt.progress import say
 from rag_opt.replies import THOUGHT, Reply
 from rag_opt.text import count_tokens, valid
 
@@ -166,13 +165,14 @@ class Chat(Part):
                 self._why = error
                 raise ComponentError(self._given_up) from error
             line = f"{stage}: a call to {request.model} failed: {error}"
-            self._say_first(NUMBERS.sub("#", line), line)
+            self.notices.say(line, about=NUMBERS.sub("#", line))
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)
         reads: Reads = self.store.live("tokens read", key_of(self.fingerprint, request.model), Reads)
         if cut_short(request, reply.tokens_in) or reads.stuck(request, reply.tokens_in):
-            self._say_first(f"cut short: {stage}", f"{stage}: {told_short(request, reply.tokens_in)}")
+            line = f"{stage}: {told_short(request, reply.tokens_in)}"
+            self.notices.say(line, about=f"cut short: {stage}")
         return reply if reply.text is None else replace(reply, text=valid(reply.text))
 
     def _shown(self, request: Request, show: Callable[[str], None]) -> Reply:
@@ -186,29 +186,23 @@ class Chat(Part):
         if self.window is not None and (why := too_long(request, self.thinking, self.window)):
             raise CallError(why)
         if self.window is None and request.characters > LONG:
-            self._say_first(
-                "long prompt",
+            self.notices.say(
                 f"{stage}: a prompt of {told_size(request)} goes to {request.model}; set llm.window to how many tokens "
                 "it reads, and what is longer is not sent",
+                about="long prompt",
             )
 
     def gives_nothing(self, stage: str, model: str, why: str) -> None:
         """Take note that nothing of a request could be read; raises ComponentError after too many in a row."""
         self.store.troubles[stage] = why
         self._unread += 1
-        self._say_first(f"unreadable {stage}", f"{stage}: {model}: {why}; it goes on without")
+        self.notices.say(f"{stage}: {model}: {why}; it goes on without", about=f"unreadable {stage}")
         if self._unread >= UNREADABLE:
             self._given_up = (
                 f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}; once that "
                 "is mended, have it asked again: python -m rag_opt.store forget"
             )
             raise ComponentError(self._given_up)
-
-    def _say_first(self, what: str, line: str) -> None:
-        """Say the first line about something, whatever the further ones would be."""
-        if what not in self.store.said:
-            self.store.said.add(what)
-            say(line)
 
     def gives(self) -> None:
         """Take note that a reply could be read."""

@@ -118,7 +118,7 @@ class DenseRetriever(Stage):
         key = key_of("dense", vector_index.key, vectors.key)
         costs = {vectors.key: vectors.seconds}
         exact = vector_index.collection is None
-        return ranked(self.store, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
+        return ranked(self.resources, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
 
 
 def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:

@@ -25,7 +25,7 @@ class ChunkEmbedder(Stage):
     @component.output_types(vectors=Vectors)
     def run(self, chunks: Chunks) -> dict[str, Vectors]:
         encoder = self.encoder.for_documents
-        say_not_embedded(encoder, chunks, self.store)
+        say_not_embedded(encoder, chunks, self.resources)
         key = key_of(encoder.fingerprint, chunks.key)
         return {"vectors": self.store.live("vectors", key, lambda: embedded(encoder, chunks.contents, self.store))}
 

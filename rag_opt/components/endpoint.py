@@ -12,7 +12,6 @@ from rag_opt.components.chat import CallError, Chat, check_room
 from rag_opt.components.completions import Completion, Gathered, NoCompletionError, completion, told
 from rag_opt.components.hosts import is_loopback, proxy_of
 from rag_opt.components.parameters import Accepted, check_parameters, wanted
-from rag_opt.components.ranking import say_once
 from rag_opt.components.request import TOKENS_A_WORD, Request, tokens_of, without_system
 from rag_opt.components.stage import require, require_whole
 from rag_opt.hiding import hide, know_variable
@@ -150,7 +149,7 @@ class OpenAIChat(Chat):
                     raise self._failed_with(error) from error
                 if learnt:
                     host = urlsplit(self.base_url).hostname
-                    say_once(self.store, f"llm: {request.model} at {host} {learnt}")
+                    self.notices.say(f"llm: {request.model} at {host} {learnt}")
 
     def _failed_with(self, error: Any) -> CallError:
         """An answer with an error status as a failed call."""

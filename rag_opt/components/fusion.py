@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from haystack import component
 
-from rag_opt.components.ranking import say_once
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.themselves import Pair
 from rag_opt.keys import key_of
@@ -80,7 +79,7 @@ class Fusion(Stage):
         first = given[-1]
         depth = max(ranking.rows.shape[1] for ranking in given)
         if self.top_k > depth:
-            say_once(self.store, f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
+            self.notices.say(f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
         rows, scores = first.rows, first.scores
         if len(given) > 1:
             shares = [self._shares(ranking, weight) for ranking, weight in zip(given, weights, strict=True)]

@@ -42,7 +42,8 @@ def fast_precision(store: Store) -> str:
     Measured once and kept on disk, since the precision is part of what an embedding is.
     """
     key = key_of("precision", _machine())
-    found: str = IN_MEMORY.live("pace", key, lambda: store.table("paces", key, _precision).columns["precision"][0])
+    memory = IN_MEMORY.store
+    found: str = memory.live("pace", key, lambda: store.table("paces", key, _precision).columns["precision"][0])
     return found
 
 
@@ -73,7 +74,7 @@ def _product_seconds(precision: str) -> float:
 def fast_batch(model: Any, name: str, store: Store) -> int:
     """The tokens a batch with which this model (its content key) is fastest on this machine; measured once and kept."""
     key = key_of("batch tokens", _machine(), name)
-    found: int = IN_MEMORY.live(
+    found: int = IN_MEMORY.store.live(
         "pace", key, lambda: int(store.table("paces", key, lambda: _batches(model)).columns["batch_tokens"][0])
     )
     return found

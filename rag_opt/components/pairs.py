@@ -106,7 +106,7 @@ class MaxSim(PairScorer):
         return np.array([[maxsim(vectors[question], vectors[passage])] for question, passage in split], np.float32)
 
     def say_cut(self, chunks: Chunks) -> None:
-        say_not_embedded(self.encoder, chunks, self.store)
+        say_not_embedded(self.encoder, chunks, self.resources)
 
     def prepare(self, count: int) -> None:
         del count
@@ -195,7 +195,7 @@ class CrossEncoder(PairScorer):
         return [len(ids) for ids in given["input_ids"]]
 
     def say_cut(self, chunks: Chunks) -> None:
-        say_not_read(self, chunks, self.store)
+        say_not_read(self, chunks, self.resources)
 
     @property
     def _model(self) -> Any:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from rag_opt.artifacts import Columns
 from rag_opt.components.themselves import Pair, Search, among_others
 from rag_opt.keys import key_of
-from rag_opt.progress import say
 from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings
-from rag_opt.store import Store
+from rag_opt.resources import Resources
 
 AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""
@@ -54,7 +53,7 @@ def by_place(rows: Ints) -> Pair:
 
 
 def ranked(
-    store: Store,
+    resources: Resources,
     key: str,
     queries: Queries,
     chunks: Chunks,
@@ -70,22 +69,22 @@ def ranked(
     `depth` is clipped to the number of chunks, which is said once. Where a shorter ranking is the beginning of a deeper
     one (`exact`), the deepest that the study will ask for is computed. `costs` is what a query has cost before.
     A query's own document is no hit.
-    What is ranked behind `depth` is the rankings' `rest`: as far as `store.reach` asks for, a chunk a document.
+    What is ranked behind `depth` is the rankings' `rest`: as far as `resources.reach` asks for, a chunk a document.
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
-        say_once(store, f"only {len(chunks)} chunks: depth {depth} is clipped to that")
-    made = min(max(depth, store.deepest), len(chunks)) if exact else clipped
+        resources.notices.say(f"only {len(chunks)} chunks: depth {depth} is clipped to that")
+    made = min(max(depth, resources.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
     full_key = key_of(key, whole.key, made)
 
     def ready() -> Search:
         return among_others(prepare(whole), whole, chunks)
 
-    columns = store.table("rankings", full_key, lambda: _timed(ready(), len(whole.items), made)).columns
+    columns = resources.store.table("rankings", full_key, lambda: _timed(ready(), len(whole.items), made)).columns
     rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
     spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
-    further = _further(store, full_key, columns["rows"], chunks, ready)
+    further = _further(resources, full_key, columns["rows"], chunks, ready)
     rest = np.concatenate([columns["rows"][:, clipped:], further], axis=1)
     rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent, rest=rest)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
@@ -101,12 +100,12 @@ def _timed(search: Search, count: int, depth: int) -> Columns:
     return {**stacked(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
 
 
-def _further(store: Store, key: str, rows: Ints, chunks: Chunks, ready: Callable[[], Search]) -> Ints:
-    """The best chunk of each further document, [queries, any], where a full ranking holds fewer than `store.reach`.
+def _further(resources: Resources, key: str, rows: Ints, chunks: Chunks, ready: Callable[[], Search]) -> Ints:
+    """The best chunk of each further document, [queries, any], where a full ranking holds fewer than `resources.reach`.
 
     It is made to be measured: what it takes is no cost of the pipeline's.
     """
-    reach = min(store.reach, len(chunks.documents.items))
+    reach = min(resources.reach, len(chunks.documents.items))
     deep = rows.shape[1]
     if deep >= len(chunks) or not deep:
         return np.zeros((len(rows), 0), np.int32)
@@ -123,7 +122,7 @@ def _further(store: Store, key: str, rows: Ints, chunks: Chunks, ready: Callable
                 found[row] = hits
         return {"rows": stacked(map(by_place, found), max(1, *map(len, found)))["rows"]}
 
-    further: Ints = store.table("further documents", key_of(key, reach), made).columns["rows"]
+    further: Ints = resources.store.table("further documents", key_of(key, reach), made).columns["rows"]
     return further
 
 
@@ -158,16 +157,3 @@ def _distinct(values: Ints) -> Ints:
     ordered = np.sort(values, axis=1)
     counts: Ints = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int32)
     return counts
-
-
-def say_once(store: Store, line: str) -> None:
-    """Say a line the first time that it comes up with this store."""
-    if line not in store.said:
-        store.said.add(line)
-        say(line)
-
-
-def note(store: Store, line: str) -> None:
-    """Say a line once, and keep it for the report: what it tells bears on the result."""
-    store.notes[line] = None
-    say_once(store, line)

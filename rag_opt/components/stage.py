@@ -1,4 +1,4 @@
-"""What our components share: a fingerprint made of their parameters, and the store that keeps their products."""
+"""What our components share: a fingerprint made of their parameters, and the resources that they work with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import inspect
 from typing import Any, ClassVar
 
 from rag_opt.keys import FORM, algorithm_of, key_of
+from rag_opt.notices import Notices
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
-IN_MEMORY = Store()
-"""Where components keep their products when nobody gave them another store."""
+IN_MEMORY = Resources.of(Store())
+"""What components work with when nobody gave them anything else."""
 
 
 class Stage:
@@ -21,7 +23,7 @@ class Stage:
     """
 
     algorithm: ClassVar[str]
-    store: Store = IN_MEMORY
+    resources: Resources = IN_MEMORY
 
     pays_per_query = False
     """Whether a query costs so much (a language model's call) that pruning a trial should spare it.
@@ -32,12 +34,22 @@ class Stage:
     handing: tuple[str, ...] = ()
     """The constructor's parameters that say how much of a ranking is handed on, and change no place in it."""
 
-    def use(self, store: Store) -> None:
-        """Keep products in this store from now on, nested parts' too."""
-        self.store = store
+    def use(self, resources: Resources) -> None:
+        """Work with these resources from now on, nested parts too."""
+        self.resources = resources
         for name in parameter_names(type(self)):
             if isinstance(part := getattr(self, name), Stage):
-                part.use(store)
+                part.use(resources)
+
+    @property
+    def store(self) -> Store:
+        """Where products are kept."""
+        return self.resources.store
+
+    @property
+    def notices(self) -> Notices:
+        """What says a line once."""
+        return self.resources.notices
 
     def forget(self) -> None:
         """Drop what is remembered of single texts, nested parts' too: a question is to be timed as if it were new."""

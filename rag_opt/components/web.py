@@ -17,7 +17,7 @@ from haystack import component
 
 from rag_opt.components.endpoint import ADVICE, check_key
 from rag_opt.components.fetching import Fetched, FetchError, fetched
-from rag_opt.components.ranking import by_place, say_once, stacked
+from rag_opt.components.ranking import by_place, stacked
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
@@ -162,7 +162,7 @@ class WebRetriever(Stage):
                 f"web: the search service failed for {len(failed)} of {len(found)} questions: {failed[0]}"
             ) from failed[0]
         if failed:
-            say_once(self.store, f"web: {len(failed)} questions were answered without it: {failed[0]}")
+            self.notices.say(f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]
         seconds = [0.0 if isinstance(each, FetchError) else each[1] for each in found]
         return lists, float(np.median(seconds)) if seconds else 0.0

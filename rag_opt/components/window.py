@@ -7,11 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from rag_opt.artifacts import Columns
-from rag_opt.components.ranking import note
 from rag_opt.keys import key_of
 from rag_opt.progress import track
 from rag_opt.records import Chunks
-from rag_opt.store import Store
+from rag_opt.resources import Resources
 
 MARKS = 8
 """Tokens of its own that a model may put around a text, at most."""
@@ -37,22 +36,24 @@ class Reader(Protocol):
     def lengths(self, texts: list[str]) -> list[int]: ...
 
 
-def say_not_embedded(encoder: Reader, chunks: Chunks, store: Store) -> None:
+def say_not_embedded(encoder: Reader, chunks: Chunks, resources: Resources) -> None:
     """Say how many chunks are longer than the encoder reads, and what would fit, where they are many."""
-    _say(encoder, chunks, store, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
+    _say(encoder, chunks, resources, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
 
 
-def say_not_read(reranker: Reader, chunks: Chunks, store: Store) -> None:
+def say_not_read(reranker: Reader, chunks: Chunks, resources: Resources) -> None:
     """Say how many chunks are longer than the reranker reads, where they are many; the question takes its part, too."""
-    _say(reranker, chunks, store, "read; a smaller splitter.chunk_size stays within")
+    _say(reranker, chunks, resources, "read; a smaller splitter.chunk_size stays within")
 
 
-def _say(reader: Reader, chunks: Chunks, store: Store, lost: str) -> None:
-    found = store.table("windows", key_of(reader.fingerprint, chunks.key), lambda: _counted(reader, chunks)).columns
+def _say(reader: Reader, chunks: Chunks, resources: Resources, lost: str) -> None:
+    found = resources.store.table(
+        "windows", key_of(reader.fingerprint, chunks.key), lambda: _counted(reader, chunks)
+    ).columns
     window, longer, fitting = (int(found[name][0]) for name in ("window", "longer", "fitting"))
     if longer > WORTH_TELLING * len(chunks):
         many = f"{reader.name} reads {window} tokens: {longer:,} of {len(chunks):,} chunks are longer"
-        note(store, f"{many}, the rest is not {lost.format(fitting=fitting)}")
+        resources.notices.keep(f"{many}, the rest is not {lost.format(fitting=fitting)}")
 
 
 def _counted(reader: Reader, chunks: Chunks) -> Columns:

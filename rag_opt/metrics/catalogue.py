@@ -17,7 +17,7 @@ from rag_opt.metrics import answer, context, evidence, own, retrieval
 from rag_opt.metrics.adapters import by_evaluator, by_scorer
 from rag_opt.metrics.judges import FIELDS, Judges, Shown, Verdicts
 from rag_opt.records import Dataset, Ints, Qrels, Query, Rankings, Scores, Usage
-from rag_opt.store import Store
+from rag_opt.resources import Resources
 from rag_opt.trust import build
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
@@ -52,7 +52,7 @@ class Observed:
     answers: Sequence[str | None] | None
     tokens: Ints
     seconds: float
-    store: Store
+    resources: Resources
     encode: Callable[[list[str]], Any]
     split: Callable[[list[str]], list[list[str]]]
     metrics: tuple[str, ...] = ()
@@ -291,7 +291,7 @@ def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
             rows = zip(seen.queries, answers, seen.contexts, strict=True)
             shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
             # The same for all batches, so that failures in a row are counted.
-            asked = seen.memory.setdefault("judges", judges.on(seen.store))
+            asked = seen.memory.setdefault("judges", judges.on(seen.resources))
             earlier = seen.memory.setdefault(f"grades: {aspect}", [])
             seen.judging[aspect] = asked.telling(aspect, asked.verdicts(aspect, shown), earlier)
         found = seen.judging[aspect]

@@ -16,13 +16,12 @@ import numpy as np
 
 from rag_opt.components.chat import Chat
 from rag_opt.components.prompts import Prompt, check, messages, numbered
-from rag_opt.components.ranking import say_once
 from rag_opt.components.request import Request, Sampling, check_model
 from rag_opt.components.spoken import whole_number
 from rag_opt.components.talks import Talk
 from rag_opt.keys import key_of
 from rag_opt.records import Scores, Usage
-from rag_opt.store import Store
+from rag_opt.resources import Resources
 
 WORST, BEST = 1, 5
 FIELDS = {
@@ -83,10 +82,10 @@ class Judges:
         for aspect, prompt in self.prompts.items():
             check(prompt, {"user": FIELDS[aspect]})
 
-    def on(self, store: Store) -> Judges:
-        """These judges with their verdicts kept in this store, and no memory of failed calls."""
+    def on(self, resources: Resources) -> Judges:
+        """These judges at work with these resources, and with no memory of failed calls."""
         chat = self.chat.fresh()
-        chat.use(store)
+        chat.use(resources)
         return replace(self, chat=chat)
 
     def version(self, aspect: str) -> str:
@@ -117,7 +116,7 @@ class Judges:
             "wrong one, so its grades measure nothing; choose another judge.model, or another objective"
         )
         store.troubles[f"judge {aspect}"] = why
-        say_once(store, f"judge {aspect}: {why}")
+        self.chat.notices.say(f"judge {aspect}: {why}")
         nothing = np.full(len(found.grades), np.nan)
         return replace(found, grades=nothing, spread=nothing)
 

@@ -257,12 +257,13 @@ def floor(setup: Setup) -> list[Figure]:
     from rag_opt.components.splitters import NoSplitter
     from rag_opt.datasets import beir
     from rag_opt.datasets.checks import documents_of
+    from rag_opt.resources import Resources
     from rag_opt.store import Store
 
     documents = documents_of(beir.load(str(cut(setup, "msmarco_qa", 3 * setup.passages, 10))))
     texts = sorted({document.text for document in documents.items}, key=len)
     encoder = MiniLM()
-    encoder.use(Store(setup.folder("pace")))
+    encoder.use(Resources.of(Store(setup.folder("pace"))))
     encoder.encode(texts[:256])
     ratios = []
     for number in range(setup.rounds):
@@ -271,8 +272,8 @@ def floor(setup: Setup) -> list[Figure]:
         def indexed(store: Store = store) -> None:
             chunker, indexer = NoSplitter(), BM25Indexer(1.2, 0.75, "lucene", "english", "english")
             embedder = ChunkEmbedder(encoder)
-            # The encoder keeps its own store, and in it the loaded model.
-            chunker.store = embedder.store = indexer.store = store
+            # The encoder keeps its own resources, and in it the loaded model.
+            chunker.resources = embedder.resources = indexer.resources = Resources.of(store)
             chunks = chunker.run(documents)["chunks"]
             embedder.run(chunks)
             indexer.run(chunks)["bm25_index"].model()
@@ -293,12 +294,13 @@ def encoder(setup: Setup) -> list[Figure]:
     from rag_opt.components.encoders import MiniLM
     from rag_opt.components.minilm import minilm_folder
     from rag_opt.datasets import beir
+    from rag_opt.resources import Resources
     from rag_opt.store import Store
 
     dataset = beir.load(str(cut(setup, "msmarco_qa", setup.passages, setup.questions)))
     texts, asked = [d.text for d in dataset.documents], [q.text for q in dataset.queries]
     ours = MiniLM()
-    ours.use(Store(setup.folder("pace")))
+    ours.use(Resources.of(Store(setup.folder("pace"))))
     ours.encode(texts[:256])
     library = SentenceTransformer(str(minilm_folder()))
     ways = {"library": lambda each: library.encode(each, normalize_embeddings=True), "ours": ours.encode}

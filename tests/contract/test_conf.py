@@ -18,6 +18,7 @@ from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
 from rag_opt.pipelines import built
 from rag_opt.plan import beginnings, check_space, pruner_of, sampler_of, searched
+from rag_opt.resources import Resources
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import words
 from rag_opt.settings import settings_of
@@ -76,7 +77,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
 ) -> None:
     more = [WEB] if choice.endswith("web") and stage == "retriever" else []
     more += ["retriever=hybrid_web", WEB] if choice == "rewrite_web" else []
-    pipeline = built([*services, f"{stage}={choice}", *more], store)
+    pipeline = built([*services, f"{stage}={choice}", *more], Resources.of(store))
     for part in (pipeline.indexing, pipeline.querying):
         again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
         assert set(again.graph.nodes) == set(part.graph.nodes)
@@ -112,7 +113,7 @@ def test_every_stage_answers_questions(
     ]
     space = "search_space=retrieval" if (stage, choice) != ("retriever", "none") else None
     if space is None:
-        pipeline = built([*words, "retriever=none"], store)
+        pipeline = built([*words, "retriever=none"], Resources.of(store))
         assert "answers" in pipeline.results
         return
     # The web alone has no depth, and what it finds is no document of the corpus.
@@ -131,7 +132,7 @@ def test_a_search_space_can_be_searched(choice: str, store: Store, services: lis
     words = [*services, *NEEDED.get(choice, []), f"search_space={choice}"]
     found = composed(words)
     space = parsed(plain(found.search_space))
-    check_space(space, words, store)
+    check_space(space, words, Resources.of(store))
     seeds = beginnings(found, space, words)
     assert len(seeds) >= (2 if choice == "sources" else 3)
 
@@ -141,7 +142,7 @@ def test_an_experiments_baseline_lies_in_its_space(choice: str, store: Store, se
     overrides = [*services, f"+experiment={choice}", WEB]
     found = composed(overrides)
     space = searched(found, overrides)
-    check_space(space, overrides, store)
+    check_space(space, overrides, Resources.of(store))
     beginnings(found, space, overrides)
     objective_of(found)
 

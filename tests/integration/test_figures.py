@@ -17,6 +17,7 @@ from rag_opt.evaluate import Questions, evaluated
 from rag_opt.metrics.catalogue import metric
 from rag_opt.pipelines import built
 from rag_opt.records import Queries, Searches
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 pytestmark = pytest.mark.integration
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.integration
 def test_bm25_on_nfcorpus_is_the_published_figure(data: Path, store: Store) -> None:
     """BEIR's BM25 (Lucene, stemmed, multi-field aside) has nDCG@10 0.32 on NFCorpus: 0.325 (Thakur et al. 2021)."""
     questions = Questions.of(beir.load(str(data / "nfcorpus")), 1, 0)
-    pipeline = built(["splitter=none", "retriever=bm25", "generator=none"], store)
-    scores = evaluated(pipeline, questions, [metric("nDCG@10")], store).means
+    pipeline = built(["splitter=none", "retriever=bm25", "generator=none"], Resources.of(store))
+    scores = evaluated(pipeline, questions, [metric("nDCG@10")]).means
     assert scores["nDCG@10"] == pytest.approx(0.32, abs=0.01)
 
 
@@ -34,12 +35,12 @@ def test_dense_exact_equals_chroma_up_to_its_recall_on_real_text(data: Path, sto
     dataset = msmarco.load(str(data / "msmarco_qa"), num_documents=400, num_queries=80)
     documents, queries = documents_of(dataset), Queries.of(dataset.queries)
     encoder = MiniLM()
-    encoder.use(store)
+    encoder.use(Resources.of(store))
     chunks = NoSplitter().run(documents)["chunks"]
     vectors = ChunkEmbedder(encoder).run(chunks)["vectors"]
     asked = QueryEmbedder(encoder).run(Searches((queries,)))["query_vectors"]
     chroma = ChromaIndexer(200, 200, 32)
-    chroma.use(store)
+    chroma.use(Resources.of(store))
     rankings = {}
     for name, indexer in (("exact", ExactIndexer()), ("chroma", chroma)):
         index = indexer.run(chunks, vectors)["vector_index"]
@@ -63,8 +64,8 @@ def test_dense_beats_bm25_and_both_beat_chance_on_msmarco(data: Path, store: Sto
     questions = Questions.of(dataset, 4, 0)
     scores = {}
     for words in (["retriever=bm25"], ["retriever=dense"], ["retriever=dense", "index=chroma"], ["retriever=hybrid"]):
-        pipeline = built(["splitter=none", *words], store)
-        scores[" ".join(words)] = evaluated(pipeline, questions, [metric("nDCG@10")], store).means["nDCG@10"]
+        pipeline = built(["splitter=none", *words], Resources.of(store))
+        scores[" ".join(words)] = evaluated(pipeline, questions, [metric("nDCG@10")]).means["nDCG@10"]
     assert scores["retriever=dense"] > 0.85
     assert scores["retriever=dense index=chroma"] == pytest.approx(scores["retriever=dense"], abs=0.01)
     assert scores["retriever=hybrid"] > scores["retriever=bm25"] > 0.7
@@ -78,7 +79,7 @@ def test_a_warm_store_gives_the_same_bits(data: Path, tmp_path: Path) -> None:
     found = []
     for _ in range(2):
         store = Store(tmp_path / "store")
-        found.append(evaluated(built(words, store), questions, [metric(name) for name in names], store))
+        found.append(evaluated(built(words, Resources.of(store)), questions, [metric(name) for name in names]))
     for name in names:
         assert np.array_equal(found[0].per_query[name], found[1].per_query[name], equal_nan=True)
     assert found[0].answers == found[1].answers

@@ -25,6 +25,7 @@ from rag_opt.evaluate import evaluated
 from rag_opt.experiments import expanded
 from rag_opt.pipelines import built
 from rag_opt.records import Floats
+from rag_opt.resources import Resources
 from rag_opt.study import Outcome, run
 from rag_opt.trial import replayed
 from tests.conftest import QUESTIONS, own_space
@@ -497,11 +498,11 @@ def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
 
 
 def test_bm25_alone_never_embeds_and_hybrid_uses_both(animals, store) -> None:
-    parts = lambda *words: {part.name for part in built([*animals, *words], store).parts}  # noqa: E731
+    parts = lambda *words: {part.name for part in built([*animals, *words], Resources.of(store)).parts}  # noqa: E731
     assert "chunk_embedder" not in parts("retriever=bm25")
     assert "bm25_indexer" not in parts("retriever=dense")
     assert {"bm25_retriever", "dense_retriever", "fusion", "chunk_embedder"} <= parts("retriever=hybrid")
-    hybrid = {part.name: part for part in built([*animals], store).parts}["fusion"]
+    hybrid = {part.name: part for part in built([*animals], Resources.of(store)).parts}["fusion"]
     assert set(hybrid.inputs) == {"bm25_ranking", "dense_ranking"}
     assert "mmr" in parts("reranker=mmr")
 
@@ -510,7 +511,7 @@ def test_a_pipeline_survives_haystacks_save_and_load(animals, store) -> None:
     from haystack import Pipeline
 
     for words in (["retriever=hybrid", "reranker=mmr"], ["splitter=semantic"], ["index=chroma", "retriever=dense"]):
-        pipeline = built([*animals, *words], store)
+        pipeline = built([*animals, *words], Resources.of(store))
         for part in (pipeline.indexing, pipeline.querying):
             again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
             before, after = yaml.safe_load(part.dumps()), yaml.safe_load(again.dumps())

@@ -12,6 +12,7 @@ import yaml
 from rag_opt.components.chat import CallError, Chat
 from rag_opt.components.request import Request, Sampling
 from rag_opt.replies import Reply
+from rag_opt.resources import Resources
 
 Said = str | Exception | Reply | None
 IN, OUT, SECONDS = 10, 5, 0.5
@@ -48,7 +49,7 @@ def saying(*script: Said, **options: Any) -> Scripted:
 
 def on(store: Any, chat: Scripted, stage: Any = None) -> Any:
     """The stage (or the chat itself) with its products in this store."""
-    (stage or chat).use(store)
+    (stage or chat).use(Resources.of(store))
     return stage or chat
 
 

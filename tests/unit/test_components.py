@@ -18,6 +18,7 @@ from rag_opt.components.reading import Reading
 from rag_opt.components.rerankers import MMR
 from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
 from rag_opt.records import Chunks, Document, Documents, Queries, Query, QueryVectors, Rankings, Searches, Vectors
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 
@@ -168,7 +169,7 @@ def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None
     chunks, queries = chunked(*texts), asked(*texts[:20])
     vectors, query_vectors = vectors_of(chunks, queries)
     chroma = ChromaIndexer(200, 200, 32)
-    chroma.use(Store(tmp_path))
+    chroma.use(Resources.of(Store(tmp_path)))
     found = {
         name: DenseRetriever(10).run(query_vectors, indexer.run(chunks, vectors)["vector_index"])["dense_ranking"]
         for name, indexer in {"exact": ExactIndexer(), "chroma": chroma}.items()
@@ -341,7 +342,7 @@ def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
 
     indexer, retriever, fusion = BM25Indexer(1.2, 0.75, "lucene", None, None), BM25Retriever(50), Fusion(20)
     for part in (indexer, retriever, fusion):
-        part.use(store)
+        part.use(Resources.of(store))
     index = indexer.run(chunked("red apple", "blue sky", "red sky"))["bm25_index"]
     with Screen():
         for query in ("red", "sky", "apple"):
@@ -428,7 +429,7 @@ def all_retrievals(queries: Queries, store: Store) -> dict[str, Rankings]:
     found = {"bm25": bm25_ranking}
     for name, indexer in (("exact", ExactIndexer()), ("chroma", ChromaIndexer(100, 100, 16))):
         if name == "chroma":
-            indexer.use(store)
+            indexer.use(Resources.of(store))
         index = indexer.run(chunks, vectors)["vector_index"]
         found[name] = DenseRetriever(12).run(query_vectors, index)["dense_ranking"]
     for method, scaling in (("weighted", "minmax"), ("weighted", "zscore"), ("rrf", "minmax")):
@@ -457,12 +458,12 @@ def test_a_batch_is_its_queries_one_by_one_for_every_retriever_fusion_and_rerank
 def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
     chunks, queries = chunked(*(f"word{i % 7} common" for i in range(30))), asked("word3 common", "common")
     store = Store()
-    store.deepest = 20
+    resources = Resources(store, deepest=20)
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
     found = {}
     for depth in (5, 12, 20):
         retriever = BM25Retriever(depth)
-        retriever.use(store)
+        retriever.use(resources)
         found[depth] = retriever.run(Searches((queries,)), index)["bm25_ranking"]
     assert (store.misses["rankings"], store.hits["rankings"]) == (1, 2)
     for depth, ranked in found.items():
@@ -487,7 +488,7 @@ def test_reranking_nothing_is_nothing(tmp_path) -> None:
     vectors, query_vectors = vectors_of(chunks, queries)
     nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
     reranker = MMR(0.3, Hashing(256))
-    reranker.use(Store(tmp_path))
+    reranker.use(Resources.of(Store(tmp_path)))
     assert rows(reranker.run(nothing, query_vectors, vectors)["ranking"]) == []
 
 
@@ -499,7 +500,7 @@ def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None
     slow = bm25.counted
     monkeypatch.setattr(bm25, "counted", lambda *given: [time.sleep(0.3), slow(*given)][1])
     index = BM25Indexer(1.2, 0.75, "lucene", None, None)
-    index.use(Store())
+    index.use(Resources.of(Store()))
     made = index.run(chunked("red apple pie", "blue sky"))["bm25_index"]
     assert made.seconds == 0.0
     found = BM25Retriever(2).run(Searches((asked("apple of index time"),)), made)["bm25_ranking"]

@@ -11,6 +11,7 @@ from rag_opt.components.context import ORDERS, Assembler, Piece, merged, ordered
 from rag_opt.components.sentences import sentences_of
 from rag_opt.components.splitters import NoSplitter, SentenceSplitter, WordSplitter
 from rag_opt.records import Chunks, Document, Documents, Rankings, Usage
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.text import count_tokens
 from tests.unit.test_components import chunked, corpus, ranking
@@ -20,7 +21,7 @@ SENTENCES = [[(0, 10), (11, 20), (21, 30), (31, 40)], [(0, 5)]]
 
 def assembled(found: Rankings, window: int = 0, merge: bool = False, order: str = "score", tokens: int | None = None):
     stage = Assembler(window, merge, order, tokens)
-    stage.use(Store())
+    stage.use(Resources.of(Store()))
     return stage.run(found, found.chunks.documents)["context"]
 
 
@@ -210,7 +211,7 @@ def test_a_page_of_the_web_is_read_as_it_was_found() -> None:
     chunks = chunked("The cat sat. The dog ran.").extended((Document("web", "A page. Of the web. It is long."),))
     found = ranking(chunks, [(1, 2.0), (0, 1.0)])
     stage = Assembler(1, True, "score", None)
-    stage.use(Store())
+    stage.use(Resources.of(Store()))
     context = stage.run(found, corpus("The cat sat. The dog ran."))["context"]
     assert context.texts_of(0) == ["A page. Of the web. It is long.", "The cat sat. The dog ran."]
     assert context.chunks.document_ids == ["web", "d0"]

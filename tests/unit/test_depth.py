@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ir_measures
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from rag_opt.metrics.catalogue import metric
 from rag_opt.metrics.retrieval import per_query
 from rag_opt.pipelines import built
 from rag_opt.records import Chunks, Dataset, Document, Documents, Queries, Query, Rankings, Searches
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 OF_CHUNK = (0, 0, 1, 0, 1, 2, 0, 1, 2, 2)
@@ -102,46 +105,42 @@ def test_ranks_are_the_same_for_every_top_k_and_agree_with_ir_measures(lists, da
 LONG = ["red " * 40 + "apple", "red sky over red sea", "a red fish", "blue red bird", "green tree", "red"]
 
 
-def searched(kind: str, depth: int, store: Store) -> tuple[Rankings, Chunks]:
+def searched(kind: str, depth: int, resources: Resources) -> tuple[Rankings, Chunks]:
     documents = Documents(tuple(Document(f"d{row}", text) for row, text in enumerate(LONG)), repr(LONG))
     cut = WordSplitter(2).run(documents)["chunks"]
     queries = Queries.of((Query("q", "red red"), Query("r", "tree")))
     if kind == "bm25":
         index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(cut)["bm25_index"]
         retriever = BM25Retriever(depth)
-        retriever.use(store)
+        retriever.use(resources)
         return retriever.run(Searches((queries,)), index)["bm25_ranking"], cut
     encoder = Hashing(64)
     vectors = ChunkEmbedder(encoder).run(cut)["vectors"]
     asked = QueryEmbedder(encoder).run(Searches((queries,)))["query_vectors"]
     indexer = ChromaIndexer(200, 200, 32) if kind == "chroma" else ExactIndexer()
     retriever = DenseRetriever(depth)
-    retriever.use(store)
+    retriever.use(resources)
     return retriever.run(asked, indexer.run(cut, vectors)["vector_index"])["dense_ranking"], cut
 
 
 @pytest.mark.parametrize("kind", ["bm25", "dense", "chroma"])
 def test_documents_behind_one_with_many_chunks_are_ranked_as_deep_as_metrics_read(kind: str, store: Store) -> None:
     """Twenty chunks of one document come first: three chunks deep, a ranking of five documents would hold one."""
-    store.reach = 5
-    shallow, cut = searched(kind, 3, store)
+    resources = Resources.of(store)
+    shallow, cut = searched(kind, 3, replace(resources, reach=5))
     assert shallow.rows.shape == (2, 3)
-    whole, _ = searched(kind, len(cut), Store())
+    whole, _ = searched(kind, len(cut), Resources.of(Store()))
     wanted = [ids[:5] for ids in document_rankings([whole], len(LONG))]
     if kind == "chroma":
         # Equal vectors, which a word repeated makes, come in any order.
         assert [len(ids) for ids in document_rankings([shallow], 5)] == [5, 5]
     else:
         assert document_rankings([shallow], 5) == wanted
-    store.reach = 0
-    assert document_rankings([searched(kind, 3, store)[0]], 0)[0] == ["d0"]
+    assert document_rankings([searched(kind, 3, resources)[0]], 0)[0] == ["d0"]
 
 
 def test_what_is_ranked_to_be_measured_costs_the_pipeline_nothing(store: Store) -> None:
-    found = []
-    for reach in (0, 5):
-        store.reach = reach
-        found.append(searched("bm25", 3, store)[0])
+    found = [searched("bm25", 3, replace(Resources.of(store), reach=reach))[0] for reach in (0, 5)]
     assert found[0].costs == found[1].costs
     assert found[0].key == found[1].key
 
@@ -167,7 +166,7 @@ NAMES = ["nDCG@10", "RR@10", "AP", "context.nDCG@10", "context.SetR", "tokens"]
 def scores(store: Store, *words: str, names: list[str] = NAMES):
     whole = "splitter=none" in words
     base = [*([] if whole else ["splitter=word", "splitter.chunk_size=8"]), "embedder=hashing", "generator=none"]
-    return evaluated(built([*base, *words], store), books(), [metric(name) for name in names], store)
+    return evaluated(built([*base, *words], Resources.of(store)), books(), [metric(name) for name in names])
 
 
 @pytest.mark.parametrize("words", [["retriever=bm25"], ["retriever=dense"], ["retriever=hybrid"], ["splitter=none"]])

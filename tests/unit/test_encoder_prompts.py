@@ -14,6 +14,7 @@ from rag_opt.components.splitters import NoSplitter, SentenceSplitter
 from rag_opt.keys import key_of
 from rag_opt.progress import Screen
 from rag_opt.records import Chunks, Document, Documents, Queries, Query, Searches
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.services import tiny_models
 
@@ -21,9 +22,9 @@ PROMPTS = {"query": "Represent this question for searching relevant passages: ",
 TEXTS = ["which otter lives here", "a camel", "the squirrel is up in the tree", "word " * 60, ""]
 
 
-def encoder(model: str, store: Store | None = None, **options: object) -> SentenceTransformerEncoder:
+def encoder(model: str, resources: Resources | None = None, **options: object) -> SentenceTransformerEncoder:
     made = SentenceTransformerEncoder(model, None, "float32", None, **options)
-    made.use(store or Store())
+    made.use(resources or Resources.of(Store()))
     return made
 
 
@@ -105,29 +106,29 @@ def test_what_the_encoder_does_not_read_is_counted_and_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """32 tokens, of which the prompt and the model's marks take 4."""
-    store = Store(tmp_path / "store")
+    resources = Resources.of(Store(tmp_path / "store"))
     model = tiny_models.sentence_encoder(tmp_path, {"document": "passage: "})
     long, short = "river " * 29, "river " * 28
     with Screen():
         for _ in range(2):
-            ours = encoder(model, store)
+            ours = encoder(model, resources)
             embedder = ChunkEmbedder(ours)
-            embedder.use(store)
+            embedder.use(resources)
             embedder.run(chunks(long, short, long, "camel"))
             embedder.run(chunks(short, "camel"))
     line = "model reads 32 tokens: 2 of 4 chunks are longer, the rest is not embedded"
     assert capsys.readouterr().err.count(line) == 1
-    assert [each for each in store.said if "reads 32" in each] == [
+    assert [each for each in resources.notices.said if "reads 32" in each] == [
         f"{line}; splitter=tokens splitter.chunk_size=28 stays within"
     ]
 
 
 def test_what_a_cross_encoder_does_not_read_is_told(tmp_path: Path) -> None:
     scorer = CrossEncoder(tiny_models.cross_encoder(tmp_path))
-    scorer.use(store := Store())
+    scorer.use(resources := Resources.of(Store()))
     scorer.say_cut(chunks("river " * 600, "an otter"))
     name = tmp_path.name
-    assert list(store.notes) == [
+    assert list(resources.notices.kept) == [
         f"{name} reads 512 tokens: 1 of 2 chunks are longer, the rest is not read; a smaller splitter.chunk_size stays within"
     ]
 
@@ -137,12 +138,12 @@ def test_the_size_that_is_advised_fits(tmp_path: Path) -> None:
     long = Documents((Document("d", "River otters eat fish. " * 40, "All about otters"),), "long")
     whole = NoSplitter().run(long)["chunks"]
     embedder = ChunkEmbedder(ours)
-    embedder.use(store := Store())
+    embedder.use(resources := Resources.of(Store()))
     embedder.run(whole)
-    (line,) = (each for each in store.said if "tokens" in each)
+    (line,) = (each for each in resources.notices.said if "tokens" in each)
     size = int(line.partition("chunk_size=")[2].split()[0])
     cut = SentenceSplitter(size, 0, "tokens", ours)
-    cut.use(store)
+    cut.use(resources)
     pieces = cut.run(long)["chunks"]
     assert max(ours.for_documents.lengths(pieces.contents)) <= 32
     assert len(pieces) > 1

@@ -12,6 +12,7 @@ from rag_opt.components.encoders import MiniLM
 from rag_opt.components.minilm import minilm_folder
 from rag_opt.components.shelf import embedded
 from rag_opt.components.stage import IN_MEMORY
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 WORDS = "the quick brown fox jumps over a lazy dog while water boils".split()
@@ -58,12 +59,12 @@ def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monke
     monkeypatch.setattr(pace, "_batches", lambda model: [calls.append(1), batches(model)][1])
     for _ in range(2):
         encoder = MiniLM("float32")
-        encoder.use(Store(tmp_path))
+        encoder.use(Resources.of(Store(tmp_path)))
         encoder.prepare(10)
         assert encoder._fast_batch is None
         encoder.prepare(100_000)
         assert encoder._fast_batch in pace.CPU_TOKENS
-        IN_MEMORY._live.clear()
+        IN_MEMORY.store._live.clear()
     assert len(calls) == 1
 
 
@@ -75,5 +76,5 @@ def test_bfloat16_is_taken_where_it_is_much_faster(tmp_path, monkeypatch, bfloat
     assert pace.fast_precision(Store(tmp_path)) == expected
     # It is measured once, so that a noisy moment can't change what an embedding is.
     monkeypatch.setattr(pace, "_product_seconds", lambda _: pytest.fail("measured again"))
-    IN_MEMORY._live.clear()
+    IN_MEMORY.store._live.clear()
     assert pace.fast_precision(Store(tmp_path)) == expected

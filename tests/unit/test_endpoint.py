@@ -24,6 +24,7 @@ from rag_opt.components.local import LocalChat
 from rag_opt.components.request import Request, Sampling
 from rag_opt.errors import ComponentError
 from rag_opt.replies import Reply
+from rag_opt.resources import Resources
 from rag_opt.stopping import Stopping, Terminated
 from rag_opt.store import Store
 from tests.services import counts, fault, reset
@@ -44,7 +45,7 @@ def chat(url: str, **options: Any) -> OpenAIChat:
     made = OpenAIChat(
         **{"base_url": url, "key": None, "timeout": 2.0, "tries": 2, "at_once": 4, "prices": {}, **options}
     )
-    made.use(Store())
+    made.use(Resources.of(Store()))
     return made
 
 
@@ -295,7 +296,7 @@ def test_so_many_calls_are_under_way_at_once(odd: Odd, at_once: int) -> None:
 def test_the_same_request_at_once_is_paid_once(odd: Odd, tmp_path: Path) -> None:
     odd.delay = 0.1
     made = chat(odd.url, at_once=8)
-    made.use(Store(tmp_path / "store"))
+    made.use(Resources.of(Store(tmp_path / "store")))
     talks = made.each("generator", lambda talk, text: talk.ask(request(text)), ["same"] * 8)
     assert talks.results == ["fine"] * 8
     assert len(odd.requests) == 1
@@ -393,7 +394,7 @@ NO_COMPLETION = ["invalid_json", "wrong_schema", "error_body_200", "html_200", "
 def test_whatever_comes_with_status_200_is_a_reply_or_a_failed_call(odd: Odd, body: Any, tmp_path: Path) -> None:
     odd.body = json.dumps(body).encode()
     made = chat(odd.url, tries=1)
-    made.use(Store(tmp_path / "store"))
+    made.use(Resources.of(Store(tmp_path / "store")))
     found = made.reply(request("hello"), "generator")
     assert found.text is None or isinstance(found.text, str)
     assert found.text is not None or found.reason
@@ -492,7 +493,7 @@ def test_a_stream_without_a_text_is_a_reply_without_one(faulty: str, name: str) 
 @pytest.fixture(scope="module")
 def local() -> LocalChat:
     made = LocalChat(None, "float32")
-    made.use(Store())
+    made.use(Resources.of(Store()))
     return made
 
 
@@ -557,7 +558,7 @@ def test_tokens_are_counted_as_the_model_reads_them(local: LocalChat, tiny_model
 
 def test_threads_get_what_one_gets(tiny_models: dict[str, str]) -> None:
     made = LocalChat(None, "float32")
-    made.use(Store())
+    made.use(Resources.of(Store()))
     made.at_once = 4
     texts = [f"the cat {place}" for place in range(6)]
     work = lambda talk, text: talk.ask(  # noqa: E731
@@ -650,7 +651,7 @@ def test_a_model_that_can_choose_thinks_only_where_it_is_given_room(
     found = {}
     for thinking in (0, 8):
         made = LocalChat(None, "float32", thinking=thinking)
-        made.use(Store())
+        made.use(Resources.of(Store()))
         found[thinking] = ask(made, str(copy), max_tokens=4)
     assert found[0].tokens_in > found[8].tokens_in
     assert found[0].tokens_out <= 4 < found[8].tokens_out <= 12
@@ -662,7 +663,7 @@ def test_a_template_without_a_system_is_told_all_by_the_user(tiny_models: dict[s
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     (copy / "chat_template.jinja").write_text(refuses + template)
     made = LocalChat(None, "float32")
-    made.use(Store())
+    made.use(Resources.of(Store()))
     said = (("system", "the king"), ("user", "the cat"))
     found = made.called(Request(str(copy), said, Sampling(max_tokens=4)))
     assert found.tokens_in == ask(made, str(copy), "the king\n\nthe cat").tokens_in

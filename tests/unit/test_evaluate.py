@@ -18,7 +18,7 @@ def observed(**spent: tuple[list[int], list[int]]) -> Observed:
         stage: Usage(stage, none, none, none, none.astype(float), none, np.array(asked), np.array(lost))
         for stage, (asked, lost) in spent.items()
     }
-    nothing = dict.fromkeys(("queries", "qrels", "rankings", "context", "answers", "tokens", "seconds", "store"))
+    nothing = dict.fromkeys(("queries", "qrels", "rankings", "context", "answers", "tokens", "seconds", "resources"))
     return Observed(**nothing, encode=None, split=None, usage=usage)
 
 

@@ -20,6 +20,7 @@ from rag_opt.metrics import own
 from rag_opt.metrics.adapters import by_evaluator, by_scorer, number_of
 from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, graded
 from rag_opt.metrics.own import Case
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.unit.hostile import HOSTILE
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
@@ -29,7 +30,7 @@ EVERY = list(FIELDS)
 
 
 def judges(chat: Scripted, store: Store, repeats: int = 1) -> Judges:
-    return Judges(chat, "model", PROMPTS, repeats).on(store)
+    return Judges(chat, "model", PROMPTS, repeats).on(Resources.of(store))
 
 
 def shown(**values: object) -> Shown:
@@ -227,9 +228,9 @@ def test_judges_on_a_store_remember_no_failures_of_an_earlier_one(store: Store) 
     broken = [True]
     base = Judges(Scripted(lambda _: FAILS if broken[0] else verdict(3)), "model", PROMPTS, 1)
     with pytest.raises(ComponentError):
-        base.on(store).verdicts("correctness", [shown(question=str(number)) for number in range(9)])
+        base.on(Resources.of(store)).verdicts("correctness", [shown(question=str(number)) for number in range(9)])
     broken[0] = False
-    assert same(base.on(store).verdicts("correctness", [shown()]).grades, [3])
+    assert same(base.on(Resources.of(store)).verdicts("correctness", [shown()]).grades, [3])
 
 
 def test_judges_that_were_put_on_a_store_themselves_forget_too(store: Store, tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_judges_that_were_put_on_a_store_themselves_forget_too(store: Store, tmp
     with pytest.raises(ComponentError):
         first.verdicts("correctness", [shown(question=str(number)) for number in range(9)])
     broken[0] = False
-    assert same(first.on(Store(tmp_path / "other")).verdicts("correctness", [shown()]).grades, [3])
+    assert same(first.on(Resources.of(Store(tmp_path / "other"))).verdicts("correctness", [shown()]).grades, [3])
 
 
 def test_a_grade_depends_on_model_prompt_and_repeats() -> None:

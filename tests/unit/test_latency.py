@@ -23,6 +23,7 @@ from rag_opt.pipelines import built
 from rag_opt.progress import Screen
 from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
 from rag_opt.replies import Reply
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.trial import Bench
 from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
@@ -80,7 +81,7 @@ def test_a_model_that_loads_is_not_charged_to_the_first_texts_nor_kept(tmp_path,
 def test_a_model_is_ready_before_the_first_text(store: Store) -> None:
     """Loaded, and run once."""
     for encoder, text in ((MiniLM(), "a text"), (MaxSim(MiniLM()), f"a{BETWEEN}text")):
-        encoder.use(store)
+        encoder.use(Resources.of(store))
         encoder.prepare(2)
         known = set(store._live)
         assert {"model", "ready"} <= {stage for stage, _ in known}
@@ -89,6 +90,7 @@ def test_a_model_is_ready_before_the_first_text(store: Store) -> None:
 
 
 def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, clock: Clock) -> None:
+    resources = Resources.of(store)
     asked: list[int] = []
 
     def search(rows: Ints, depth: int):
@@ -97,10 +99,10 @@ def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, c
         return [(np.arange(depth, dtype=np.int32), np.zeros(depth, np.float32)) for _ in rows]
 
     queries = Queries.of(tuple(Query(text, text) for text in TEXTS))
-    found = ranked(store, "index", queries, chunks(), 3, lambda _: search)
+    found = ranked(resources, "index", queries, chunks(), 3, lambda _: search)
     assert list(found.costs.values()) == [pytest.approx(0.02)]
     assert asked == [1, 8]
-    ranked(store, "index", Queries.of((Query("q", "one"),)), chunks(), 3, lambda _: search)
+    ranked(resources, "index", Queries.of((Query("q", "one"),)), chunks(), 3, lambda _: search)
     assert asked == [1, 8, 1]
 
 
@@ -121,7 +123,7 @@ WORDS = ["retriever=bm25", "splitter=none", "embedder=hashing", "trusted_modules
 def test_a_batch_that_starts_something_does_not_make_a_pipeline_slow(store: Store) -> None:
     StartsSlowly.started.clear()
     own = ["generator=none", "+generator.components.own._target_=tests.unit.ranking_parts.StartsSlowly"]
-    found = evaluated(built([*WORDS, *own], store), questions(), [metric("latency"), metric("F1")], store)
+    found = evaluated(built([*WORDS, *own], Resources.of(store)), questions(), [metric("latency"), metric("F1")])
     assert StartsSlowly.started == [True] * 4
     assert found.means["latency"] == pytest.approx(0.01)
     assert found.per_query["latency"].tolist() == [found.means["latency"]] * 8
@@ -141,7 +143,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_timed_was_asked_before(store: Store) -> None:
     output = io.StringIO()
     with Screen(output):
-        found = timed(built(SLOW, store), questions())
+        found = timed(built(SLOW, Resources.of(store)), questions())
     assert output.getvalue() == ""
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
 
@@ -149,7 +151,7 @@ def test_what_is_timed_was_asked_before(store: Store) -> None:
 def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
     strange = tuple(Query(text, text) for text in ("zymurgy", "quixotic"))
     asked = Questions.of(Dataset("d", questions().dataset.documents, strange, {}), 1, 0)
-    timed(built(WORDS, store), asked)
+    timed(built(WORDS, Resources.of(store)), asked)
     assert said() == []
 
 
@@ -157,7 +159,8 @@ def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
 def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
     """The reranker tells no cost, so what stages took when they ran says nothing of it."""
     by_stages, apart = (
-        Bench(tuple(SLOW), questions(), (metric("latency"),), store, times).measured([]) for times in (False, True)
+        Bench(tuple(SLOW), questions(), (metric("latency"),), Resources.of(store), times).measured([])
+        for times in (False, True)
     )
     assert by_stages.means["latency"] == pytest.approx(0.0)
     assert apart.means["latency"] == pytest.approx(0.02)

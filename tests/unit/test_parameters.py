@@ -14,6 +14,7 @@ from rag_opt.components.completions import completion, told
 from rag_opt.components.endpoint import OpenAIChat
 from rag_opt.components.parameters import AS_THEY_ARE, Accepted, check_parameters, refused
 from rag_opt.components.request import Request
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.services import counts, fault, reset
 from tests.services.openai_server import DRESSES, REFUSALS
@@ -41,7 +42,7 @@ LEARNT = {
 def chat(url: str, **options: Any) -> OpenAIChat:
     given = {"base_url": url, "key": None, "timeout": 5.0, "tries": 1, "at_once": 4, "prices": {}}
     made = OpenAIChat(**given | options)
-    made.use(Store())
+    made.use(Resources.of(Store()))
     return made
 
 
@@ -82,7 +83,7 @@ def test_parameters_say_it_from_the_start_and_find_the_same_replies(server: str,
     lines = len(said())
     reset(server)
     knowing = chat(server, parameters=LEARNT[mode])
-    knowing.use(Store())
+    knowing.use(Resources.of(Store()))
     assert knowing.reply(judged(), "judge").text == learning.reply(judged(), "judge").text
     assert counts(server)["chat"] == 1
     assert len(said()) == lines

@@ -37,7 +37,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(plan: Any, *, services: bool = False) -> str:
     with pytest.raises(ComponentError) as caught:
-        preflight.check(plan, plan.dev.store, services=services)
+        preflight.check(plan, plan.resources, services=services)
     return str(caught.value)
 
 
@@ -75,7 +75,7 @@ def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hu
     hub = ["embedder=hub", "embedder.encoder.precision=float32", "retriever=bm25"]
     plan = planned(words(animals, tmp_path, *hub, "splitter=sentence", f"splitter.unit={unit}"))
     if unit == "words":
-        preflight.check(plan, plan.dev.store, services=False)
+        preflight.check(plan, plan.resources, services=False)
     else:
         assert "splitter=sentence: embedder: model" in refused(plan)
 
@@ -86,8 +86,8 @@ def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Pat
     monkeypatch.setattr(MiniLM, "loaded", lambda _: pytest.fail("it was loaded"))
     given = [word for word in words(animals, tmp_path) if word != "embedder=hashing"]
     plan = planned([*given, "embedder=minilm", "embedder.encoder.precision=float32", "reranker=maxsim"])
-    preflight.check(plan, plan.dev.store, services=True)
-    preflight.check(plan, plan.dev.store, services=False)
+    preflight.check(plan, plan.resources, services=True)
+    preflight.check(plan, plan.resources, services=False)
 
 
 def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_models, monkeypatch) -> None:
@@ -97,7 +97,7 @@ def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_mode
     monkeypatch.setattr(CrossEncoder, "loaded", lambda self: loads.append(1) or real(self))
     model = f"reranker.model={tiny_models['tiny_cross_encoder']}"
     plan = planned(words(animals, tmp_path, "reranker=cross_encoder", model, "retriever=bm25"))
-    preflight.check(plan, plan.dev.store, services=False)
+    preflight.check(plan, plan.resources, services=False)
     plan.dev.measured(())
     assert loads == [1]
 
@@ -107,12 +107,12 @@ def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint,
     reset(endpoint)
     more = ["generator=openai", "query=rewrite", "objective.metrics=[judge.correctness]", "objective.report=[]"]
     plan = planned(words(animals, tmp_path, *services, *more))
-    preflight.check(plan, plan.dev.store, services=True)
+    preflight.check(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3
-    paid = plan.dev.store.replies.paid(plan.dev.store.purse.study)
+    paid = plan.resources.store.replies.paid(plan.resources.store.purse.study)
     assert (paid.calls, paid.tokens > 0) == (3, True)
-    plan.dev.store.purse = Purse(plan.dev.store.purse.study, plan.dev.store, tokens=1)
-    preflight.check(plan, plan.dev.store, services=True)
+    plan.resources.store.purse = Purse(plan.resources.store.purse.study, plan.resources.store, tokens=1)
+    preflight.check(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3, "a budget that is spent spares it"
 
 
@@ -123,7 +123,7 @@ def test_a_judge_that_gives_everything_the_same_is_no_objective(animals, service
     assert "judge.model=gpt-4o-mini: as a judge of correctness it gives 1 to a right answer and 1 to a wrong" in told
     # Where it is only reported, the study says so and goes on.
     plan = planned([*given, "objective.metrics=[F1]", "objective.report=[judge.correctness]"])
-    preflight.check(plan, plan.dev.store, services=True)
+    preflight.check(plan, plan.resources, services=True)
 
 
 @pytest.mark.parametrize(("name", "said"), [("unauthorized", "HTTP 401"), ("not_found", "HTTP 404"), ("reset", "")])

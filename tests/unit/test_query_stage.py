@@ -24,6 +24,7 @@ from rag_opt.components.talks import ATTEMPTS
 from rag_opt.components.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
 from rag_opt.records import Chunks, Queries, Query, Rankings, Searches
 from rag_opt.replies import Rehearsal
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows
@@ -95,7 +96,7 @@ def test_rm3_hands_its_numbers_to_the_retriever() -> None:
 def bm25(texts: list[str], queries: Queries, feedback: Feedback | None, k1: float = 1.2, b: float = 0.75) -> Rankings:
     index = BM25Indexer(k1, b, "lucene", None, None).run(chunked(*texts))["bm25_index"]
     retriever = BM25Retriever(len(texts))
-    retriever.use(Store())
+    retriever.use(Resources.of(Store()))
     return retriever.run(Searches((queries,)), index, feedback)["bm25_ranking"]
 
 
@@ -187,7 +188,7 @@ def test_feedback_makes_nothing_out_of_nothing(question: str) -> None:
 
 def hyde(chat: Scripted, store: Store, passages: int = 2) -> HyDE:
     stage = HyDE(chat, "model", prompt("hyde"), passages, 0.7, 64)
-    stage.use(store)
+    stage.use(Resources.of(store))
     return stage
 
 
@@ -203,7 +204,7 @@ def direction(*texts: str) -> np.ndarray:
 
 def vectors_of(searches: Searches, store: Store) -> np.ndarray:
     embedder = QueryEmbedder(Hashing(64))
-    embedder.use(store)
+    embedder.use(Resources.of(store))
     return embedder.run(searches)["query_vectors"].own
 
 
@@ -252,8 +253,8 @@ def test_hyde_finds_the_chunk_that_its_passages_are_about(store: Store) -> None:
     index = ExactIndexer().run(chunks, vectors)["vector_index"]
     searches = hyde(by_seed(dict.fromkeys(range(2), "Kittens drink milk.")), store).run(asked("trees?"))
     embedder, retriever = QueryEmbedder(Hashing(512)), DenseRetriever(3)
-    embedder.use(store)
-    retriever.use(store)
+    embedder.use(Resources.of(store))
+    retriever.use(Resources.of(store))
     found = retriever.run(embedder.run(searches["dense_queries"])["query_vectors"], index)["dense_ranking"]
     assert rows(found)[0] == 1
     assert {usage.stage for usage in found.usage.values()} == {"query"}
@@ -264,7 +265,7 @@ def test_hyde_finds_the_chunk_that_its_passages_are_about(store: Store) -> None:
 
 def multi(chat: Scripted, store: Store, count: int = 2) -> list[list[str]]:
     stage = MultiQuery(chat, "model", prompt("multi_query"), count, 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     found = stage.run(asked("why?"))
     assert set(found) == {"bm25_queries", "dense_queries"}
     assert found["bm25_queries"] is found["dense_queries"]
@@ -300,7 +301,7 @@ def test_without_other_wordings_the_question_is_searched_for(store: Store, said:
 
 def test_a_rewritten_question_goes_to_every_retriever(store: Store) -> None:
     stage = Rewrite(saying("no", in_json(queries=[" cats purr ", "second"])), "model", prompt("rewrite"), 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     found = stage.run(Queries.of((Query("q7", "Why do cats purr?", ("content",)),)))
     assert set(found) == {"bm25_queries", "dense_queries", "web_queries"}
     for searches in found.values():
@@ -311,7 +312,7 @@ def test_a_rewritten_question_goes_to_every_retriever(store: Store) -> None:
 
 def test_a_question_rewritten_for_the_web_goes_nowhere_else(store: Store) -> None:
     stage = WebRewrite(saying(in_json(queries=["cats purr"])), "model", prompt("rewrite"), 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     found = stage.run(asked("Why do cats purr?"))
     assert set(found) == {"web_queries"}
     assert found["web_queries"].variants[0].texts == ["cats purr"]
@@ -320,14 +321,14 @@ def test_a_question_rewritten_for_the_web_goes_nowhere_else(store: Store) -> Non
 @pytest.mark.parametrize("kind", [Rewrite, WebRewrite])
 def test_a_question_that_cannot_be_rewritten_is_searched_for_itself(store: Store, kind: type) -> None:
     stage = kind(saying(FAILS, in_json(queries=["b!"])), "model", prompt("rewrite"), 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     assert stage.run(asked("a?", "b?"))["web_queries"].variants[0].texts == ["a?", "b!"]
 
 
 def test_what_is_searched_for_depends_on_the_texts_alone(store: Store) -> None:
     def key(text: str) -> str:
         stage = Rewrite(saying(in_json(queries=[text])), "model", prompt("rewrite"), 0.0)
-        stage.use(Store())
+        stage.use(Resources.of(Store()))
         return stage.run(asked("why?"))["bm25_queries"].key
 
     assert key("a") == key(" a") != key("b")
@@ -335,7 +336,7 @@ def test_what_is_searched_for_depends_on_the_texts_alone(store: Store) -> None:
 
 def test_a_query_that_is_no_valid_text_does_not_end_the_study(store: Store) -> None:
     stage = Rewrite(saying('{"queries": ["cats \\ud800 purr"]}'), "model", prompt("rewrite"), 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     assert np.isfinite(vectors_of(stage.run(asked("why?"))["dense_queries"], store)).all()
 
 
@@ -355,7 +356,7 @@ def test_a_rehearsal_expects_one_call_a_question(store: Store, question: str, ki
         if kind is Rewrite
         else MultiQuery(chat, "model", prompt("multi_query"), 2, 0.0)
     )
-    stage.use(store)
+    stage.use(Resources.of(store))
     stage.run(asked(question))
     assert dict(store.rehearsal.calls) == {"query": 1}
 
@@ -414,9 +415,9 @@ def test_a_chunk_that_every_wording_finds_beats_one_that_a_single_wording_finds_
     texts = ["feline purring", "feline sound", "cat sound purring", "stone"]
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunked(*texts))["bm25_index"]
     stage = MultiQuery(saying(in_json(queries=["purring", "cat sound"])), "model", prompt("multi_query"), 2, 0.0)
-    stage.use(store)
+    stage.use(Resources.of(store))
     retriever = BM25Retriever(4)
-    retriever.use(store)
+    retriever.use(Resources.of(store))
     found = retriever.run(stage.run(asked("feline"))["bm25_queries"], index)["bm25_ranking"]
     ranks = {0: [1, 1], 1: [2, 2], 2: [2, 1]}
     worth = {row: sum(1 / (60 + rank) for rank in each) for row, each in ranks.items()}

@@ -16,7 +16,8 @@ from rag_opt.components.chat import GIVE_UP_AFTER, UNREADABLE, CallError
 from rag_opt.components.request import Request, Sampling, tokens_of
 from rag_opt.errors import ComponentError
 from rag_opt.replies import FILE, BudgetSpentError, Purse, Rehearsal, Replies, Reply, Spent
-from rag_opt.store import Store, main
+from rag_opt.store import Store
+from rag_opt.store_cli import main
 from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
@@ -528,8 +529,8 @@ def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals
         words = [*animals, f"studies_dir={tmp_path}/{name}", f"store.path={tmp_path}/{name}/store", "budget.tokens=100"]
         plan = planned([*words, f"storage.url=sqlite:///{tmp_path}/shared.db", "tracking=none"])
         with entered(plan) as (study, _):
-            purse = plan.dev.store.purse
-            plan.dev.store.replies.pay(purse.study, "answers", Reply("a", 50, 10), 0.0, 50)
+            purse = plan.resources.store.purse
+            plan.resources.store.replies.pay(purse.study, "answers", Reply("a", 50, 10), 0.0, 50)
             allowed = Spending(plan, study).allowed(Moment(study))
             purses.append((allowed, purse.elsewhere.tokens))
     assert purses == [(True, 0), (False, 60)]

@@ -20,6 +20,7 @@ from rag_opt.components.pairs import BETWEEN, CrossEncoder, MaxSim, PairReranker
 from rag_opt.components.request import Request
 from rag_opt.components.talks import ATTEMPTS
 from rag_opt.records import Document, Documents, Floats, Rankings
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.services import tiny_models
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
@@ -136,13 +137,13 @@ def knowing(request: Request) -> str:
 
 def listwise(chat: Scripted, store: Store, window: int = 4, step: int = 2, keep: int | None = None) -> ListwiseReranker:
     stage = ListwiseReranker(chat, "model", prompt("listwise"), window, step, keep)
-    stage.use(store)
+    stage.use(Resources.of(store))
     return stage
 
 
 def pointwise(chat: Scripted, store: Store, keep: int | None = None) -> PointwiseReranker:
     stage = PointwiseReranker(chat, "model", prompt("pointwise"), keep)
-    stage.use(store)
+    stage.use(Resources.of(store))
     return stage
 
 
@@ -282,7 +283,7 @@ class Never(Worth):
 
 def reranked(scorer: PairScorer, store: Store, given: Rankings, *questions: str, keep: int | None = None) -> Rankings:
     stage = PairReranker(scorer, keep)
-    stage.use(store)
+    stage.use(Resources.of(store))
     return stage.run(asked(*questions), given)["ranking"]
 
 
@@ -351,7 +352,7 @@ def minilm():
     from rag_opt.components.encoders import MiniLM
 
     encoder = MiniLM("float32")
-    encoder.use(Store())
+    encoder.use(Resources.of(Store()))
     return encoder
 
 
@@ -381,7 +382,7 @@ def brute_force(question: str, passage: str) -> float:
 
 def test_maxsim_agrees_with_two_loops_over_token_vectors(minilm, store: Store) -> None:
     scorer = MaxSim(minilm)
-    scorer.use(store)
+    scorer.use(Resources.of(store))
     found = scorer.encode([f"{QUESTION}{BETWEEN}{passage}" for passage in [*PASSAGES, QUESTION]])
     assert found.dtype == np.float32
     assert found.shape == (5, 1)
@@ -462,7 +463,7 @@ def test_a_cross_encoder_gives_the_logits_of_the_pair(crossing: str, store: Stor
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     scorer = CrossEncoder(crossing, batch_size=2)
-    scorer.use(store)
+    scorer.use(Resources.of(store))
     found = scorer.encode([f"{QUESTION}{BETWEEN}{passage}" for passage in PASSAGES])
     tokenizer = AutoTokenizer.from_pretrained(crossing)
     model = AutoModelForSequenceClassification.from_pretrained(crossing).eval()

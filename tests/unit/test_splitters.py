@@ -15,6 +15,7 @@ from rag_opt.components.splitters import (
 )
 from rag_opt.keys import key_of
 from rag_opt.records import Document, Documents
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.text import count_tokens
 
@@ -31,7 +32,7 @@ KINDS = (WordSplitter, SlidingWindowSplitter, SentenceSplitter, RecursiveSplitte
 
 
 def chunks(splitter: WordSplitter | OverlappingSplitter | SemanticSplitter, *texts: str) -> list[str]:
-    splitter.use(Store())
+    splitter.use(Resources.of(Store()))
     documents = Documents(tuple(Document(f"d{i}", text) for i, text in enumerate(texts)), key_of(texts))
     return list(splitter.run(documents)["chunks"].texts)
 
@@ -54,7 +55,7 @@ def test_no_chunk_is_longer_than_its_size_in_any_script(kind: type, script: str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_chunk_has_more_tokens_than_its_size(kind: type) -> None:
     encoder = MiniLM("float32")
-    encoder.use(Store())
+    encoder.use(Resources.of(Store()))
     for text in TEXTS.values():
         for each in chunks(made(kind, 64, unit="tokens", encoder=encoder), text[:3000]):
             # What is cut out of a word may be spelt by one piece more.

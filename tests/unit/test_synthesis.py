@@ -14,6 +14,7 @@ from rag_opt.components.spoken import read_json
 from rag_opt.components.synthesis import MODES, Synthesis, compact_and_refine, packs, stuff, tree_summarize
 from rag_opt.errors import ComponentError
 from rag_opt.records import Usage
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.text import count_tokens
 from tests.unit.hostile import HOSTILE
@@ -351,7 +352,7 @@ PARTS_TOLD = {
 
 def synthesis(chat: Scripted, store: Store, mode: str = "stuff", pack: int = 2) -> Synthesis:
     stage = Synthesis(chat, "model", PARTS_TOLD, mode, pack, 0.5, 32, 0.9, 7)
-    stage.use(store)
+    stage.use(Resources.of(store))
     return stage
 
 

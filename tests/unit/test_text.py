@@ -22,6 +22,7 @@ from rag_opt.datasets import python_docs
 from rag_opt.keys import key_of
 from rag_opt.progress import Screen
 from rag_opt.records import Document, Documents, Queries, Query, Searches
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=80) | st.lists(
@@ -140,21 +141,21 @@ def scores_by_hand(documents: list[str], question: str, k1: float, b: float) -> 
     return [sum(part(word, row) for word in read_by_hand(question)) for row in range(total)]
 
 
-def searched(documents: list[str], questions: list[str], store: Store, **options: object):
+def searched(documents: list[str], questions: list[str], resources: Resources, **options: object):
     corpus = Documents(tuple(Document(f"d{i}", each) for i, each in enumerate(documents)), key_of(documents))
     chunks = NoSplitter().run(corpus)["chunks"]
     reading = {"stemmer": None, "stopwords": None} | options
     index = BM25Indexer(1.2, 0.75, "lucene", **reading).run(chunks)["bm25_index"]
     asked = Queries.of(tuple(Query(f"q{i}", each) for i, each in enumerate(questions)))
     retriever = BM25Retriever(10)
-    retriever.use(store)
+    retriever.use(resources)
     return retriever.run(Searches((asked,)), index)["bm25_ranking"]
 
 
 @pytest.mark.parametrize("language", SETS)
 def test_bm25_finds_in_every_script_what_the_formula_finds(language: str) -> None:
     documents, questions = SETS[language]
-    found = searched(documents, questions, Store())
+    found = searched(documents, questions, Resources.of(Store()))
     best = []
     for question, rows, scores in zip(questions, found.rows, found.scores, strict=True):
         expected = np.array(scores_by_hand(documents, question, 1.2, 0.75))
@@ -204,15 +205,15 @@ def test_spellings_of_the_same_word_are_one(one: str, other: str) -> None:
 
 
 def test_questions_that_share_no_word_are_counted_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store()
+    resources = Resources.of(Store())
     with Screen():
         for _ in range(2):
-            searched(["apples are red", "the sky is blue"], ["apples", "grün", "жёлтый"], store)
+            searched(["apples are red", "the sky is blue"], ["apples", "grün", "жёлтый"], resources)
     line = "BM25: 2 of 3 questions share no word with any chunk"
     assert capsys.readouterr().err.count(line) == 1
-    assert line in store.said
-    searched(["apples are red"], ["apples"], known := Store())
-    assert not any("share no word" in each for each in known.said)
+    assert line in resources.notices.said
+    searched(["apples are red"], ["apples"], known := Resources.of(Store()))
+    assert not any("share no word" in each for each in known.notices.said)
 
 
 def test_full_stops_of_every_script_end_a_sentence() -> None:

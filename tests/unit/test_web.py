@@ -25,6 +25,7 @@ from rag_opt.components.fusion import BELOW, Fusion
 from rag_opt.components.web import LONGEST, SearchService, WebRetriever
 from rag_opt.errors import ComponentError
 from rag_opt.records import Chunks, Document, Documents, Queries, Query, Rankings, Searches
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.conftest import DOCUMENTS
 from tests.services import counts, fault, reset
@@ -65,7 +66,7 @@ def corpus(count: int = 3) -> Chunks:
 
 def retriever(found: Any, store: Store, results: int = 3, at_once: int = 2) -> WebRetriever:
     made = WebRetriever(found, results, at_once)
-    made.use(store)
+    made.use(Resources.of(store))
     return made
 
 
@@ -478,7 +479,7 @@ def test_three_rankings_fuse_as_they_do_one_by_one(
     both = {"bm25": 1 - hybrid, "dense": hybrid} if len(local) == 2 else dict.fromkeys(local, 1.0)
     weights = [left * both[name] for name in names[:-1]] + [share if local else 1.0]
     fusion = Fusion(top_k, method, hybrid, scaling, 60, share)
-    fusion.use(Store())
+    fusion.use(Resources.of(Store()))
     ranking = fusion.run(**given_)["ranking"]
     assert ranking.chunks is whole
     for query, rankings in enumerate(by_query):
@@ -502,7 +503,7 @@ def test_a_web_weight_of_one_reads_the_web_first(pages: str, store: Store) -> No
     local = as_rankings(chunks, [[(0, 5.0), (1, 2.0)]], 3, "bm25")
     for share, first in ((1.0, web_ranking.rows[0, 0]), (0.0, 0)):
         fusion = Fusion(3, web_weight=share)
-        fusion.use(store)
+        fusion.use(Resources.of(store))
         assert fusion.run(bm25_ranking=local, web_ranking=web_ranking)["ranking"].rows[0, 0] == first
 
 

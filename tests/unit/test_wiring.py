@@ -9,6 +9,7 @@ import pytest
 from rag_opt.errors import ComponentError
 from rag_opt.pipelines import built
 from rag_opt.records import Documents, Rankings
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.wiring import accepts
 
@@ -17,7 +18,10 @@ OURS = "tests.unit.ranking_parts"
 
 
 def parts(*words: str) -> list[str]:
-    return [part.name for part in built([*words, "embedder=hashing", "trusted_modules=[tests]"], Store()).parts]
+    return [
+        part.name
+        for part in built([*words, "embedder=hashing", "trusted_modules=[tests]"], Resources.of(Store())).parts
+    ]
 
 
 def own(stage: str, target: str) -> str:

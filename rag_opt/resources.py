@@ -1,0 +1,27 @@
+"""What the components of a pipeline work with beside their own parameters: one record, handed to all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rag_opt.notices import Notices
+from rag_opt.store import Store
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The store of artifacts, what was said already, and how deep rankings are made and measured.
+
+    `deepest` is how deep a study will rank at most, so that rankings are made for that at once; `reach` how many
+    documents a ranking is measured on (0: those that are handed on).
+    """
+
+    store: Store
+    notices: Notices = field(default_factory=Notices)
+    deepest: int = 0
+    reach: int = 0
+
+    @classmethod
+    def of(cls, store: Store) -> Resources:
+        """Those of components that keep their products in this store, before anything was said."""
+        return cls(store)
