@@ -17,6 +17,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
 from rag_opt.databases import patient
+from rag_opt.internals import study_id
 from rag_opt.progress import say
 from rag_opt.settings import trial_folder
 from rag_opt.storage import engine_of
@@ -49,7 +50,7 @@ def prepare(study: optuna.Study) -> None:
 def put(study: optuna.Study, number: int, files: Mapping[str, bytes]) -> None:
     """Keep a trial's files, by their names."""
     rows = [
-        {"study_id": study._study_id, "trial": number, "name": name, "content": zlib.compress(body, QUICK)}
+        {"study_id": study_id(study), "trial": number, "name": name, "content": zlib.compress(body, QUICK)}
         for name, body in files.items()
     ]
     if rows:
@@ -66,7 +67,7 @@ def put(study: optuna.Study, number: int, files: Mapping[str, bytes]) -> None:
 def got(study: optuna.Study, numbers: Iterable[int]) -> dict[int, dict[str, bytes]]:
     """The files of these trials, by number and name; what is damaged counts as not there, and is said."""
     wanted = sqlalchemy.select(FILES.c.trial, FILES.c.name, FILES.c.content).where(
-        FILES.c.study_id == study._study_id, FILES.c.trial.in_(list(numbers)), FILES.c.name.in_(NAMES)
+        FILES.c.study_id == study_id(study), FILES.c.trial.in_(list(numbers)), FILES.c.name.in_(NAMES)
     )
     with engine_of(study).connect() as connection:
         rows = connection.execute(wanted).all()
@@ -82,7 +83,7 @@ def got(study: optuna.Study, numbers: Iterable[int]) -> dict[int, dict[str, byte
 
 def numbers(study: optuna.Study) -> set[int]:
     """The trials whose scores are in the database."""
-    wanted = sqlalchemy.select(FILES.c.trial).where(FILES.c.study_id == study._study_id, FILES.c.name == SCORES)
+    wanted = sqlalchemy.select(FILES.c.trial).where(FILES.c.study_id == study_id(study), FILES.c.name == SCORES)
     with engine_of(study).connect() as connection:
         return set(connection.execute(wanted).scalars())
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rag_opt import history, page, summary
 from rag_opt.figures import BLUE, Plot, dressed, errors
 from rag_opt.findings import Findings
+from rag_opt.moment import Trials
 from rag_opt.progress import clock
-from rag_opt.storage import Trials
 from rag_opt.summary import Rows
 
 FILE = "comparison.html"

@@ -20,6 +20,7 @@ from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
 from rag_opt.interchange import FOLDER, write_trec
 from rag_opt.metrics.catalogue import SPREAD
+from rag_opt.moment import Moment, Trials
 from rag_opt.plan import Plan
 from rag_opt.progress import say
 from rag_opt.records import Dataset
@@ -27,7 +28,6 @@ from rag_opt.results import Evaluation, Latency
 from rag_opt.search_space import words
 from rag_opt.session import measured_config, replay_command
 from rag_opt.spending import enlarged
-from rag_opt.storage import Moment, Trials
 from rag_opt.trust import plain
 
 TIMED = 3

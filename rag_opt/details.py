@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rag_opt.findings import Findings
-from rag_opt.storage import Trials
+from rag_opt.moment import Trials
 
 NEAR = 0.01
 """Of a range: a value that is as near to its end lies at it."""

@@ -16,11 +16,11 @@ import optuna
 
 from rag_opt import history, scorebook
 from rag_opt.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
+from rag_opt.moment import Trials
 from rag_opt.paired import differences
 from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.settings import Settings
-from rag_opt.storage import Trials
 
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""

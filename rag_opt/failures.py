@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.attributes import attributes_of
 from rag_opt.errors import OutageError, StoreError
 from rag_opt.hiding import hide
-from rag_opt.storage import Moment, Trials
+from rag_opt.moment import Moment, Trials
 
 ALIKE = 3
 """Failures in a row with the same cause after which a study stops."""

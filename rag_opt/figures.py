@@ -19,10 +19,10 @@ from rag_opt import history
 from rag_opt.attributes import attributes_of
 from rag_opt.confirm import Arm
 from rag_opt.findings import Findings
+from rag_opt.moment import Trials
 from rag_opt.parallel import lines
 from rag_opt.progress import say
 from rag_opt.search_space import values_of
-from rag_opt.storage import Trials
 from rag_opt.summary import described
 
 BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#D55E00", "#009E73", "#8a8a8a", "#CC3311"

@@ -25,12 +25,12 @@ from rag_opt.confirm import (
 )
 from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
+from rag_opt.moment import Moment, Trials
 from rag_opt.plan import Plan
 from rag_opt.progress import say, track
 from rag_opt.recovery import lost
 from rag_opt.results import Evaluation
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import Moment, Trials
 
 Confirmations = tuple[Confirmation, ...]
 

@@ -12,8 +12,8 @@ import optuna
 
 from rag_opt.confirm import Confirmation
 from rag_opt.errors import StudyError
+from rag_opt.moment import Moment
 from rag_opt.results import Latency
-from rag_opt.storage import Moment
 
 FILE = "findings.json"
 

@@ -23,12 +23,12 @@ from rag_opt import environment, history
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
 from rag_opt.metrics.catalogue import JUDGE, Metric
+from rag_opt.moment import FINISHED, places_taken
 from rag_opt.plan import Plan, asks_models, sampler_of
 from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
 from rag_opt.replies import Rehearsal, Spent
 from rag_opt.search_space import words
-from rag_opt.storage import FINISHED, places_taken
 from rag_opt.trial import Bench
 from rag_opt.trust import plain
 

@@ -14,11 +14,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.attributes import TrialAttributes, attributes_of
+from rag_opt.moment import FINISHED, Trials
+from rag_opt.moment import drawn as drawn_whole
 from rag_opt.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import FINISHED, Trials
-from rag_opt.storage import drawn as drawn_whole
 
 BASELINE = "baseline"
 SEED = "seed"

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.attributes import TrialAttributes, attributes_of
+from rag_opt.moment import Trials
 from rag_opt.records import Qrels
 from rag_opt.results import Evaluation
 from rag_opt.search_space import values_of
-from rag_opt.storage import Trials
 from rag_opt.terminal import visible
 
 FOLDER = "trec"

@@ -7,9 +7,9 @@ from optuna.trial import TrialState
 from rag_opt import history
 from rag_opt.attributes import attributes_of
 from rag_opt.latency import MOST
+from rag_opt.moment import Moment
 from rag_opt.plan import Plan
 from rag_opt.progress import clock
-from rag_opt.storage import Moment
 
 REPORT = 5.0
 """Seconds for figures, the page, and MLflow's copy of them."""

@@ -13,8 +13,8 @@ from rag_opt import summary
 from rag_opt.details import other_metrics
 from rag_opt.figures import Plot
 from rag_opt.findings import Findings
+from rag_opt.moment import Trials
 from rag_opt.price import settings
-from rag_opt.storage import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 PLOTLY = Path(__file__).with_name("plotly-cartesian.min.js")

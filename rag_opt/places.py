@@ -21,16 +21,12 @@ from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.configurations import all_of, size
 from rag_opt.gate import Gate, Life
 from rag_opt.history import BASELINE, SEED
+from rag_opt.internals import enqueued
+from rag_opt.interruptions import interrupt, snapshot_sampler
+from rag_opt.moment import Moment, drawn, places_taken
 from rag_opt.plan import Plan, sampler_of, seed_of
 from rag_opt.processes import Crew, worker_of
 from rag_opt.search_space import Value
-from rag_opt.storage import (
-    Moment,
-    drawn,
-    interrupt,
-    places_taken,
-    snapshot_sampler,
-)
 
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""
@@ -155,8 +151,7 @@ def ended(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | N
 
 def _given(trial: FrozenTrial) -> Mapping[str, Any]:
     """The parameters that it was to measure, as far as they are no longer the sampler's to draw; {} for others."""
-    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
-    return trial.params if drawn(trial) else fixed
+    return trial.params if drawn(trial) else enqueued(trial)
 
 
 def _inherited(again: FrozenTrial) -> dict[str, Any]:

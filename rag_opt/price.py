@@ -11,8 +11,8 @@ from rag_opt import history
 from rag_opt.attributes import attributes_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
+from rag_opt.moment import Trials
 from rag_opt.search_space import Value, values_of
-from rag_opt.storage import Trials
 
 COUNTED = ("tokens", "usd")
 """Metrics whose change is told, beside the one that decides among ties; seconds are from the timing of finalists."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import optuna
 
     from rag_opt.findings import Findings
-    from rag_opt.storage import Trials
+    from rag_opt.moment import Trials
 
 
 def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
 
     from rag_opt.attributes import StudyAttributes, study_attributes
     from rag_opt.figures import OWN
-    from rag_opt.storage import note_study, plot_study
+    from rag_opt.notes import note_study, plot_study
 
     note_study(study, note)
     for name in OWN & set(figures):
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(given: Any) -> None:
     with environment.no_collection():
         from rag_opt import comparison, summary
-        from rag_opt.storage import places_taken
+        from rag_opt.moment import places_taken
 
         environment.quiet_optuna()
     screen = console()

@@ -23,6 +23,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rag_opt.errors import SearchSpaceError
+from rag_opt.internals import contains
 from rag_opt.keys import key_of
 
 Value = bool | int | float | str | None
@@ -254,7 +255,7 @@ def possible(distribution: BaseDistribution, value: Value) -> bool:
     """Whether the distribution can give this value."""
     if isinstance(distribution, CategoricalDistribution):
         return _in(value, distribution.choices)
-    return isinstance(value, int | float) and distribution._contains(value)
+    return isinstance(value, int | float) and contains(distribution, value)
 
 
 def _contains(parameter: Parameter, chosen: Assignment) -> bool:

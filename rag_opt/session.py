@@ -29,6 +29,10 @@ from rag_opt.experiments import written
 from rag_opt.gate import Gate, creating
 from rag_opt.hiding import hide
 from rag_opt.intact import check_study
+from rag_opt.internals import stoppable, stopped
+from rag_opt.interruptions import interrupt
+from rag_opt.moment import Moment
+from rag_opt.notes import name_metrics, note
 from rag_opt.places import Places, measured, running, waiting
 from rag_opt.plan import Plan, pruner_of, sampler_of
 from rag_opt.processes import NOBODY, Crew
@@ -40,21 +44,7 @@ from rag_opt.search_space import Value, words
 from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
 from rag_opt.stopping import Stopping
-from rag_opt.storage import (
-    DATABASE_ERRORS,
-    Moment,
-    close,
-    explained,
-    gate_for,
-    interrupt,
-    ledger_of,
-    name_metrics,
-    note,
-    opened,
-    rescuing,
-    stoppable,
-    stopped,
-)
+from rag_opt.storage import DATABASE_ERRORS, close, explained, gate_for, ledger_of, opened, rescuing
 from rag_opt.telling import told
 
 SEARCH_ONLY = (

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from rag_opt import history
 from rag_opt.attributes import note_payment, study_attributes
+from rag_opt.moment import Trials
 from rag_opt.plan import Plan
 from rag_opt.replies import BudgetSpentError, Purse, Spent
-from rag_opt.storage import Trials
 
 ENOUGH = 4
 """Trials after which their pace says what the others will cost."""

@@ -133,9 +133,9 @@ def _resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, *, sha
     """Say what is there already and what the rest will cost; raises ComponentError for what it can't use."""
     from rag_opt import failures
     from rag_opt.gate import Life
+    from rag_opt.moment import Moment, places_taken
     from rag_opt.places import running
     from rag_opt.processes import worker_of
-    from rag_opt.storage import Moment, places_taken
 
     settings, now = plan.settings, Moment(study)
     alive = [trial for trial in running(now) if gate.life(worker_of(trial)) is Life.ALIVE]

@@ -19,10 +19,10 @@ from rag_opt.details import edge_line, other_metrics, p_value
 from rag_opt.experiments import text_of
 from rag_opt.findings import Findings
 from rag_opt.history import BASELINE
+from rag_opt.moment import Trials
 from rag_opt.price import price, settings
 from rag_opt.progress import clock
 from rag_opt.search_space import values_of, words
-from rag_opt.storage import Trials
 from rag_opt.terminal import inline
 
 TOP = 10

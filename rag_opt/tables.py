@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from rag_opt import history, scorebook
 from rag_opt.attributes import attributes_of
 from rag_opt.errors import StudyError
+from rag_opt.internals import contains
 from rag_opt.records import Scores
 from rag_opt.report import finished
 from rag_opt.samplers.agreement import distances
@@ -222,7 +223,7 @@ def _checked(**columns: Any) -> Table:
             raise TypeError(f"configuration {row} is none")
         for name, value in given.items():
             distribution = table.distributions[name]
-            if not distribution._contains(distribution.to_internal_repr(value)):
+            if not contains(distribution, value):
                 raise ValueError(f"configuration {row}: {name}={value!r} is not among its values")
     for row, taken in enumerate(table.seconds):
         numbers = isinstance(taken, dict) and all(isinstance(each, int | float) for each in taken.values())

@@ -6,8 +6,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import history
 from rag_opt.attributes import attributes_of
+from rag_opt.moment import Moment
 from rag_opt.plan import Plan
-from rag_opt.storage import Moment
 
 
 def told(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:

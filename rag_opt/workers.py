@@ -19,13 +19,13 @@ from rag_opt.databases import sqlite_path
 from rag_opt.endings import Terminated
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.launchers import REFUSED, End, cores
+from rag_opt.moment import FINISHED, Moment
 from rag_opt.places import measured
 from rag_opt.plan import Plan
 from rag_opt.processes import crew_of
 from rag_opt.progress import Line
 from rag_opt.session import AtWork
 from rag_opt.spending import Spending
-from rag_opt.storage import FINISHED, Moment
 from rag_opt.telling import told
 from rag_opt.trust import build, plain
 

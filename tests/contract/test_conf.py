@@ -191,7 +191,7 @@ def test_conf_is_found_where_the_package_is(tmp_path: Path) -> None:
 
 
 def test_optunas_internals_are_where_storage_expects_them() -> None:
-    from rag_opt.storage import stoppable, stopped
+    from rag_opt.internals import stoppable, stopped
 
     study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
     for _ in range(2):
@@ -200,8 +200,8 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         with stoppable(study):
             study.tell(trial, 0.0)
     assert stopped(study)
+    from rag_opt.interruptions import interrupt
     from rag_opt.samplers.stock import BruteForce
-    from rag_opt.storage import interrupt
 
     study = optuna.create_study(sampler=BruteForce(seed=0))
     for place in range(3):

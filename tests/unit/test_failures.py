@@ -17,8 +17,8 @@ from rag_opt.components.chat import CallError
 from rag_opt.components.fetching import FetchError, fetched
 from rag_opt.errors import ComponentError, OutageError, StoreError
 from rag_opt.failures import Cause, cause_of
+from rag_opt.moment import Moment
 from rag_opt.sharing import guarded
-from rag_opt.storage import Moment
 
 
 def caught(call: Callable[[], object]) -> BaseException:

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt import outlook
-from rag_opt.storage import Moment
+from rag_opt.moment import Moment
 
 
 def plan(*searched: str) -> Any:
