@@ -14,7 +14,7 @@ from rag_opt import enough, history, paired
 from rag_opt.attributes import StudyAttributes, attributes_of, study_attributes
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
-from rag_opt.experiments import experiment_of, written
+from rag_opt.experiments import experiment_of, measured_config, replay_command, written
 from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
@@ -26,7 +26,6 @@ from rag_opt.progress import say
 from rag_opt.records import Dataset
 from rag_opt.results import Evaluation, Latency
 from rag_opt.search_space import words
-from rag_opt.session import measured_config, replay_command
 from rag_opt.spending import enlarged
 from rag_opt.trust import plain
 

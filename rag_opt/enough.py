@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import optuna
 
-from rag_opt import history, scorebook
+from rag_opt import history
 from rag_opt.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
 from rag_opt.moment import Trials
 from rag_opt.paired import differences
 from rag_opt.records import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.settings import Settings
+from rag_opt.trial_files import TrialFiles
 
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""
@@ -61,7 +62,8 @@ def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
 def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
     best = history.candidates(now)[:CANDIDATES]
-    books = [scorebook.read(study, settings.folder, trial, [target]) for trial in best]
+    files = TrialFiles(study, settings.folder)
+    books = [files.scores(trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
     noise = noise_of(scores[0], scores[1:]) if scores else np.nan
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)

@@ -1,4 +1,4 @@
-"""A configuration as an experiment file: the choices of its groups and what differs from their files.
+"""A configuration as text: its stages, the command that measures it again, the experiment file that stands for it.
 
 `best=studies/x` on a command line stands for the one that a finished study has left.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from rag_opt.config import STAGES, Words, choices, composed, parse
+from rag_opt.config import STAGES, Words, choices, composed, parse, quoted, stages
 from rag_opt.errors import ConfigError
 from rag_opt.hiding import hide
 from rag_opt.typed import SEARCH_PATH, search_path_list
@@ -23,6 +23,17 @@ KEPT = (*STAGES, "dataset", "objective", "llm", "price", "web", "judge", "evalua
 GIVEN, EXPERIMENT = "best=", "+experiment=best"
 PLACE = "conf/experiment/best.yaml"
 """Where a study leaves it, so that `--config-dir studies/x/conf +experiment=best` finds it, too."""
+
+
+SEARCH_ONLY = (
+    *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
+    *("budget", "forecast", "preflight", "question"),
+    *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
+)
+"""Keys and groups that a single trial has no use for; a storage URL may hold a password."""
+
+WIRING = ("components", "chat", "scorer")
+"""What a stage's file is made of beside its parameters."""
 
 
 def experiment_of(overrides: Words) -> dict[str, Any]:
@@ -98,3 +109,16 @@ def _searched(words: Words) -> list[str]:
     """The folders of the search path that words name."""
     given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
     return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]
+
+
+def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed stages of a configuration, interpolations resolved, without the wiring."""
+    found = stages(overrides)
+    return {stage: {key: value for key, value in node.items() if key not in WIRING} for stage, node in found.items()}
+
+
+def replay_command(overrides: Sequence[str]) -> str:
+    """The command that measures this configuration again."""
+    last = {override.partition("=")[0]: override for override in written(overrides)}
+    last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
+    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())

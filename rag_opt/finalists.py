@@ -9,7 +9,7 @@ from dataclasses import replace
 import optuna
 from optuna.trial import FrozenTrial
 
-from rag_opt import failures, history, scorebook
+from rag_opt import failures, history
 from rag_opt.attributes import attributes_of
 from rag_opt.confirm import (
     BASELINE,
@@ -64,12 +64,12 @@ def _eligible(now: Moment) -> list[FrozenTrial]:
 
 
 def _candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTrial]) -> Iterable[Candidate]:
-    names, folder = plan.objective.names, plan.settings.folder
+    names, files = plan.objective.names, plan.files(study)
     for trial in trials:
-        scores = scorebook.read(study, folder, trial, names)
+        scores = files.scores(trial, names)
         if not scores:
             # Which one is best must not depend on what happens to be there.
-            raise StudyError(lost(folder, trial.number))
+            raise StudyError(lost(files.folder, trial.number))
         handed = scores.get(plan.objective.handed or "")
         yield Candidate(trial.number, scores[names[0]], _cost(plan, trial), handed)
 

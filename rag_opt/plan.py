@@ -41,6 +41,7 @@ from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, loaded, resources_of
+from rag_opt.trial_files import TrialFiles
 from rag_opt.trust import build, check_secrets, plain
 from rag_opt.unused import unused
 
@@ -88,6 +89,10 @@ class Plan:
     def shelf(self) -> str:
         """What studies have in common where equal parameters mean equal work: questions, and what is not searched."""
         return key_of(self.fingerprints["dataset"], self.fingerprints["pipeline"])
+
+    def files(self, study: optuna.Study) -> TrialFiles:
+        """What the study's trials leave."""
+        return TrialFiles(study, self.settings.folder, self.shares_folder)
 
     @property
     def shares_folder(self) -> bool:

@@ -8,12 +8,14 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt import archive, history, scorebook
+from rag_opt import history
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.plan import Plan
 from rag_opt.progress import say
+from rag_opt.scorebook import Book
 from rag_opt.search_space import values_of, words
 from rag_opt.settings import trial_folder
+from rag_opt.trial_files import TrialFiles
 
 
 def recovered(plan: Plan, study: optuna.Study) -> None:
@@ -22,21 +24,21 @@ def recovered(plan: Plan, study: optuna.Study) -> None:
     They come from the files in the study's folder or, where these are lost too, are measured again. Raises StudyError
     where they can't be had: without them another configuration would seem best.
     """
-    folder, missing = plan.settings.folder, list[FrozenTrial]()
+    files, missing = plan.files(study), list[FrozenTrial]()
     for trial in history.finished(study, TrialState.COMPLETE):
-        if not _good(plan, scorebook.stored(study, trial.number), trial):
-            if _good(plan, scorebook.left(folder, trial.number), trial):
-                scorebook.keep(study, folder, trial.number)
+        if not _good(plan, files.kept(trial.number), trial):
+            if _good(plan, files.left(trial.number), trial):
+                files.adopt(trial.number)
             else:
                 missing.append(trial)
-    for number in _stopped_early(study, folder):
-        scorebook.keep(study, folder, number)
+    for number in _stopped_early(files):
+        files.adopt(number)
     if missing:
         numbers = ", ".join(str(trial.number) for trial in missing)
         those = "trial" if len(missing) == 1 else f"{len(missing)} trials:"
         say(f"the scores per question of {those} {numbers} are lost; they are measured again")
     for trial in missing:
-        _measured_again(plan, study, trial)
+        _measured_again(plan, files, trial)
 
 
 def lost(folder: Path, number: int) -> str:
@@ -47,31 +49,29 @@ def lost(folder: Path, number: int) -> str:
     )
 
 
-def _good(plan: Plan, book: scorebook.Book | None, trial: FrozenTrial) -> bool:
+def _good(plan: Plan, book: Book | None, trial: FrozenTrial) -> bool:
     asked = tuple(query.id for query in plan.dev.questions.queries.items)
     return book is not None and book.ids == asked and book.fits(trial, plan.objective.names)
 
 
-def _stopped_early(study: optuna.Study, folder: Path) -> Iterator[int]:
+def _stopped_early(files: TrialFiles) -> Iterator[int]:
     """The pruned trials whose scores are in the folder alone."""
-    kept = archive.numbers(study)
-    for trial in history.finished(study, TrialState.PRUNED):
-        if trial.number not in kept and scorebook.left(folder, trial.number) is not None:
+    kept = files.kept_numbers()
+    for trial in history.finished(files.study, TrialState.PRUNED):
+        if trial.number not in kept and files.left(trial.number) is not None:
             yield trial.number
 
 
-def _measured_again(plan: Plan, study: optuna.Study, trial: FrozenTrial) -> None:
+def _measured_again(plan: Plan, files: TrialFiles, trial: FrozenTrial) -> None:
     """Measure a trial's configuration once more; raises StudyError unless that gives its values."""
     folder, names = plan.settings.folder, plan.objective.names
     try:
         evaluation = plan.dev.measured(words(values_of(trial.params)))
     except RagOptError as error:
         raise StudyError(f"{lost(folder, trial.number)}; measuring it again failed: {error}") from error
-    book = scorebook.Book(evaluation.query_ids, evaluation.per_query)
+    book = Book(evaluation.query_ids, evaluation.per_query)
     if not _good(plan, book, trial):
         told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, trial.values, strict=False))
         now = ", ".join(f"{name} {evaluation.means[name]:.6g}" for name in names)
         raise StudyError(f"{lost(folder, trial.number)}; measured again it has {now}, not {told}")
-    trial_folder(folder, trial.number).mkdir(parents=True, exist_ok=True)
-    scorebook.write(folder, trial.number, evaluation)
-    scorebook.keep(study, folder, trial.number)
+    files.rewrite(trial.number, evaluation)

@@ -9,25 +9,21 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
-import yaml
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from yaml import CSafeDumper
 
-from rag_opt import archive, enough, failures, history, outlook, scorebook, timings
+from rag_opt import archive, enough, failures, history, outlook, timings
 from rag_opt.attributes import StudyAttributes, TrialAttributes, attributes_of, study_attributes
-from rag_opt.config import quoted, stages
 from rag_opt.configurations import size
 from rag_opt.drift import check_fingerprints
 from rag_opt.errors import StorageError
 from rag_opt.evaluate import Progress, UncoveredError, check_served
-from rag_opt.experiments import written
+from rag_opt.experiments import measured_config, replay_command
 from rag_opt.gate import Gate, creating
-from rag_opt.hiding import hide
 from rag_opt.intact import check_study
 from rag_opt.internals import stoppable, stopped
 from rag_opt.interruptions import interrupt
@@ -41,18 +37,11 @@ from rag_opt.racing import Race
 from rag_opt.results import Evaluation
 from rag_opt.samplers import RagSampler
 from rag_opt.search_space import Value, words
-from rag_opt.settings import trial_folder
 from rag_opt.spending import Spending
 from rag_opt.stopping import Stopping
 from rag_opt.storage import DATABASE_ERRORS, close, explained, gate_for, ledger_of, opened, rescuing
 from rag_opt.telling import told
-
-SEARCH_ONLY = (
-    *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
-    *("budget", "forecast", "preflight", "question"),
-    *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
-)
-"""Keys and groups that a single trial has no use for; a storage URL may hold a password."""
+from rag_opt.trial_files import TrialFiles
 
 POLL = 0.1
 """Seconds between two looks at whether a place has become free."""
@@ -62,9 +51,6 @@ GIVE_UP_AFTER = 200
 
 RIVALS = 5
 """Of a Pareto front so many trials are raced against."""
-
-WIRING = ("components", "chat", "scorer")
-"""What a stage's file is made of beside its parameters."""
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
@@ -104,10 +90,10 @@ class Session(AtWork):
     race: Race | None = field(init=False)
     spending: Spending = field(init=False)
     places: Places = field(init=False)
+    files: TrialFiles = field(init=False)
     _now: Moment = field(init=False)
     start: float = field(default_factory=time.monotonic)
     _rivals: Sequence[FrozenTrial] = ()
-    _left: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _again: int = 0
     _looked: int = -1
     _size: int = 0
@@ -117,6 +103,7 @@ class Session(AtWork):
         self.race = pruner_of(self.plan.config)[1]
         self._size = size(self.plan.space, self.plan.settings.n_trials)
         self.spending = Spending(self.plan, self.study)
+        self.files = self.plan.files(self.study)
         self.places = Places(self.plan, self.study, self.gate, self.crew)
 
     def run(self) -> None:
@@ -297,7 +284,7 @@ class Session(AtWork):
 
     def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         # Before it is told: a trial that counts has its scores.
-        archive.put(self.study, trial.number, self._left.pop(trial.number, {}))
+        self.files.keep(trial.number)
         with stoppable(self.study):
             self.study.tell(trial, values, state)
         if stopped(self.study):
@@ -331,8 +318,8 @@ class Session(AtWork):
             trial.report(running, progress.batch)
 
     def _lost(self, progress: Progress) -> bool:
-        signs, folder = self.plan.objective.signs, self.plan.settings.folder
-        known = [scorebook.read(self.study, folder, rival, [*signs]) for rival in self._rivals]
+        signs = self.plan.objective.signs
+        known = [self.files.scores(rival, [*signs]) for rival in self._rivals]
         rivals = [scores for scores in known if set(signs) <= set(scores)]
         return self.race is not None and self.race.lost(progress.scores, rivals, signs)
 
@@ -340,12 +327,7 @@ class Session(AtWork):
         command = replay_command([*self.plan.dev.base, *given])
         TrialAttributes.command.note(trial, command)
         note(trial, f"Replay this trial:\n\n```sh\n{command}\n```\n")
-        folder = trial_folder(self.plan.settings.folder, trial.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = measured_config([*self.plan.dev.base, *given])
-        text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
-        (folder / "config.yaml").write_text(text, "utf-8")
-        self._left[trial.number] = {"config.yaml": text.encode()}
+        self.files.write_config(trial.number, measured_config([*self.plan.dev.base, *given]))
 
     def _keep(self, trial: Trial, evaluation: Evaluation, before: Mapping[str, int]) -> None:
         means = {name: value for name, value in evaluation.means.items() if math.isfinite(value)}
@@ -357,8 +339,7 @@ class Session(AtWork):
         if short := {name: share for name, share in {**evaluation.served, **evaluation.coverage}.items() if share < 1}:
             TrialAttributes.coverage.note(trial, short)
         self._constrain(trial, evaluation.means)
-        folder, whole = self.plan.settings.folder, not self.plan.shares_folder
-        self._left[trial.number][scorebook.FILE] = scorebook.write(folder, trial.number, evaluation, whole=whole)
+        self.files.write(trial.number, evaluation)
         timings.note(self.plan.resources.store, self.plan.shelf, trial.params, evaluation.seconds)
 
     def _keep_partial(self, trial: Trial, progress: Progress) -> None:
@@ -370,15 +351,7 @@ class Session(AtWork):
         values = [means[name] for name in self.plan.objective.names]
         if len(values) > 1 and all(map(math.isfinite, values)):
             TrialAttributes.so_far.note(trial, values)
-        self._left[trial.number][scorebook.FILE] = scorebook.write_part(
-            self.plan.settings.folder,
-            trial.number,
-            ids,
-            progress.scores,
-            progress.retrieved,
-            progress.answers,
-            whole=not self.plan.shares_folder,
-        )
+        self.files.write_part(trial.number, ids, progress.scores, progress.retrieved, progress.answers)
 
     def _constrain(self, trial: Trial, means: Mapping[str, float]) -> None:
         for constraint in self.plan.objective.constraints:
@@ -434,16 +407,3 @@ def _tell_stored(plan: Plan, study: optuna.Study) -> None:
     sampler = sampler_of(plan.config, 0)
     if isinstance(sampler, RagSampler) and sampler.counts_seconds and study_attributes(study).stored is None:
         StudyAttributes.stored.note(study, timings.noted(plan.resources.store, plan.shelf))
-
-
-def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
-    """The composed stages of a configuration, interpolations resolved, without the wiring."""
-    found = stages(overrides)
-    return {stage: {key: value for key, value in node.items() if key not in WIRING} for stage, node in found.items()}
-
-
-def replay_command(overrides: Sequence[str]) -> str:
-    """The command that measures this configuration again."""
-    last = {override.partition("=")[0]: override for override in written(overrides)}
-    last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
-    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())

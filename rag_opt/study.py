@@ -178,7 +178,6 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     node = plain(plan.config.tracking)
     if not node["enabled"]:
         return None
-    from rag_opt import archive
     from rag_opt.config import STAGES, choices
     from rag_opt.tracking import connected
 
@@ -186,7 +185,7 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)
     if tracker is not None:
         tracker.groups = {group: choice for group, choice in choices(plan.dev.base).items() if group in STAGES}
-        tracker.fetch = lambda number: archive.fetch(study, plan.settings.folder, [number])
+        tracker.fetch = plan.files(study).fetch
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
         tracker.open(study, gate, params, plan.dataset, dev)
@@ -209,14 +208,14 @@ def _repaired(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
 
 
 def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
-    from rag_opt import report, scorebook, summary
+    from rag_opt import report, summary
     from rag_opt.conclude import concluded
     from rag_opt.gate import MIRROR
     from rag_opt.storage import locked
 
     # Of several processes that ran it here each concludes, one after the other.
     with locked(plan.settings.folder):
-        scorebook.restored(study, plan.settings.folder, range(len(study.get_trials(deepcopy=False))))
+        plan.files(study).restore()
         if tracker:
             with gate.alone(MIRROR):
                 tracker = _repaired(plan, study, gate, tracker)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
 
-from rag_opt import history, scorebook
+from rag_opt import history
 from rag_opt.attributes import attributes_of
 from rag_opt.errors import StudyError
 from rag_opt.internals import contains
@@ -25,6 +25,7 @@ from rag_opt.report import finished
 from rag_opt.samplers.agreement import distances
 from rag_opt.samplers.space import Space, joined, learnt
 from rag_opt.search_space import Value, ask
+from rag_opt.trial_files import TrialFiles
 
 SUFFIX = ".parquet"
 
@@ -146,10 +147,10 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     metric = findings.targets[0]
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Value], Scores, Mapping[str, float]]] = {}
     distributions: dict[str, BaseDistribution] = {}
-    trials = history.candidates(study)
+    trials, files = history.candidates(study), TrialFiles(study, folder)
     for trial in sorted(trials, key=lambda trial: trial.number):
         params = trial.params
-        scores = scorebook.read(study, folder, trial, [metric]).get(metric)
+        scores = files.scores(trial, [metric]).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
         distributions = joined([distributions, trial.distributions])

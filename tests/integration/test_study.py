@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt import scorebook, session
+from rag_opt import experiments, scorebook
 from rag_opt.artifacts import read_table
 from rag_opt.attributes import StudyAttributes, attributes_of
 from rag_opt.components.encoders import Hashing
@@ -59,7 +59,7 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
     again = expanded([f"best={folder}"])
-    assert session.measured_config(again) == outcome.findings.config
+    assert experiments.measured_config(again) == outcome.findings.config
     assert replayed([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
         outcome.findings.confirmation.chosen.dev, abs=1e-12
     )
@@ -488,7 +488,7 @@ def test_trials_logged_while_there_was_no_parent_are_logged_once(animals, tmp_pa
 
 
 def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
-    command = session.replay_command(
+    command = experiments.replay_command(
         ["retriever=bm25", "storage.url=postgresql://u:secret@h/d", "tracking.uri=http://u:secret@h", "split=test"]
     )
     assert command == "python -m rag_opt.trial retriever=bm25"
