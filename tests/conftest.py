@@ -116,6 +116,15 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"tiny_llm": language_model(folder / "llm"), "tiny_cross_encoder": cross_encoder(folder / "cross")}
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without the hub, where a name is not even found."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command line of a study over six documents and ten questions, without a model, in a second."""

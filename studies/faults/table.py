@@ -27,6 +27,12 @@ PROMISES = {
     "a disk that fills": "3 failures in a row stop the study; none takes a place, the same command makes all of them",
     "a model's server that is out of order": "the same with a server at 503",
     "a lost study file": "removed, moved or replaced under a running study: noticed, 0 trials lost",
+    "the same measure for every configuration": "≥ 200 configurations: as ir_measures has it, whatever is handed on",
+    "the recommendation is never dominated": "400 simulated studies: 0 dominated, both ends of the front confirmed",
+    "latency is the pipeline's": "first calls of up to 900 s in every trial: in no reported latency",
+    "nothing configured is dropped": "≥ 400 useless, misspelt or misplaced components: refused before trial 0",
+    "preflight": "≥ 15 models and services that can't be used: each named before trial 0, 0 trials begun",
+    "a budget counts what is paid": "kept replies end nothing; what is paid ends it within the calls under way",
     "lost scores": "trials/ removed, in part or whole: the same findings",
     "a copy of study.db is a study": "the file alone, also of a running study: it goes on with all that was told",
     "one moment": "trials that others add while a report is made: not in it",
@@ -38,11 +44,14 @@ PROMISES = {
     "bad input": "≥ 60 datasets and ≥ 40 configurations: refused before trial 0 with file, line or key and what to do",
     "secrets": "12 planted canaries: 0 found in whatever a study leaves",
     "code from configuration": "≥ 30 hostile configurations: refused, no side effect",
+    "texts of others at a terminal": "escapes and presigned addresses in ids, titles, file names, answers: 0 raw",
+    "tags in prompts": "≥ 1,000 spellings of a prompt's tags in documents, questions, replies: 0 open or close one",
+    "a prompt too long": "beyond llm.window not sent; where that is not known, said",
     "bombs": "aliases, interpolations, brackets that stand for more than memory holds: refused by name, at once",
     "code from data": "no pickle, eval, unsafe YAML; poisoned databases, stores, indexes: refused or made again",
     "paths": "≥ 40 names: 0 files outside the roots",
     "network": "nothing leaves the machine in a default run; telemetry off",
-    "dashboard": "foreign Host 403, cross-origin write 403, loopback only",
+    "dashboard": "foreign Host 403, cross-origin write 403, MLflow's too; odd paths 4xx; loopback only",
 }
 
 HEAD = """# What holds when things go wrong

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
@@ -102,10 +103,19 @@ ODD = (
 )
 
 
-def test_a_path_that_no_page_has_is_the_askers_mistake(study: Path) -> None:
+def odd(count: int) -> list[str]:
+    """So many paths below /static/ of bytes that no file's name has."""
+    chance = Random(0)
+    rows = [[0, *(chance.randrange(256) for _ in range(chance.randrange(1, 40)))] for _ in range(count)]
+    return [f"/static/{''.join(f'%{byte:02x}' for byte in chance.sample(row, len(row)))}" for row in rows]
+
+
+def test_a_path_that_no_page_has_is_the_askers_mistake(study: Path, long: bool, figure: Figure) -> None:
+    paths = (*ODD, *odd(500 if long else 5))
     with served(study, "--no-mlflow") as port:
-        found = {(method, path): asked(port, method, path)[0] for path in ODD for method in ("GET", "HEAD")}
+        found = {(method, path): asked(port, method, path)[0] for path in paths for method in ("GET", "HEAD")}
     assert {case: status for case, status in found.items() if not 400 <= status < 500} == {}
+    figure("dashboard", f"{len(found)} requests for {len(paths)} encoded and impossible paths: all 4xx")
 
 
 def test_changes_are_for_those_who_ask_for_them_and_for_its_own_pages(study: Path) -> None:

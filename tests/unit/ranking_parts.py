@@ -65,20 +65,34 @@ class StartsSlowly(Stage):
 
 @component
 class ReordersSlowlyOnce(Stage):
-    """The chunks as they are; the first call moves `clock` by five seconds, each other one by a fiftieth."""
+    """The chunks as they are; the first call moves `clock` by `start` seconds, each other one by a fiftieth."""
 
+    start: ClassVar[float] = 5.0
     clock: ClassVar[list[float]] = [0.0]
     started: ClassVar[list[bool]] = []
     pays_per_query = False
 
     @component.output_types(ranking=Rankings)
     def run(self, ranking: Rankings) -> dict[str, Rankings]:
-        self.clock[0] += 0.02 if self.started else 5.0
+        self.clock[0] += 0.02 if self.started else self.start
         self.started.append(True)
         return {"ranking": ranking}
 
 
 # ---- with a mistake each
+
+
+@component
+class Misnamed(Stage):
+    """The chunks as they are, which it takes and gives under names that it is told."""
+
+    def __init__(self, takes: str, gives: str) -> None:
+        self.takes, self.gives = takes, gives
+        component.set_input_type(self, takes, Rankings)
+        component.set_output_types(self, **{gives: Rankings})
+
+    def run(self, **given: Rankings) -> dict[str, Rankings]:
+        return {self.gives: given[self.takes]}
 
 
 @component

@@ -26,15 +26,6 @@ def words(animals: list[str], folder: Path, *more: str) -> list[str]:
     return [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", *more]
 
 
-@pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network without the hub, where a name is not even found."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
 def refused(plan: Any, *, services: bool = False) -> str:
     with pytest.raises(ComponentError) as caught:
         preflight.check(plan, plan.resources, services=services)

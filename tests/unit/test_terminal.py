@@ -20,11 +20,9 @@ from rag_opt.records import Document
 from rag_opt.summary import as_table
 from rag_opt.terminal import complain, console, inline, shown, visible
 from tests.conftest import ROOT, write_jsonl
+from tests.unit.hostile import COMMANDS, OBEYED, TITLE
 
-TITLE = "\x1b]0;gone\x07"
-HOSTILE = f"a{TITLE}\x1b[2J\x1b[31m\x9b1A\r\u202eb\u2066c\nerror: all is lost\x7f"
 FIT = re.compile(r"\b(inline|shown)\(")
-OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
 @pytest.mark.parametrize(
@@ -61,24 +59,24 @@ def test_no_text_holds_what_a_terminal_obeys(text: str) -> None:
 def test_a_console_obeys_no_text_in_lines_tables_and_bars() -> None:
     file = io.StringIO()
     screen = console(file)
-    screen.print(HOSTILE, markup=False)
-    table = Table(HOSTILE, title=HOSTILE)
-    table.add_row(Text(HOSTILE))
+    screen.print(COMMANDS, markup=False)
+    table = Table(COMMANDS, title=COMMANDS)
+    table.add_row(Text(COMMANDS))
     screen.print(table)
-    screen.print(as_table(HOSTILE, ([HOSTILE], [[HOSTILE]])))
+    screen.print(as_table(COMMANDS, ([COMMANDS], [[COMMANDS]])))
     assert not OBEYED.search(file.getvalue())
 
 
 def test_a_screen_says_one_line() -> None:
     file = io.StringIO()
     with Screen(file) as screen:
-        screen.say(HOSTILE)
+        screen.say(COMMANDS)
     assert file.getvalue().count("\n") == 1
     assert not OBEYED.search(file.getvalue())
 
 
 def test_a_text_in_an_error_can_not_pass_for_a_line_of_its_own(capsys) -> None:
-    complain(DatasetError(HOSTILE))
+    complain(DatasetError(COMMANDS))
     told = capsys.readouterr().err
     assert not OBEYED.search(told)
     assert [line[:2] for line in told.splitlines()] == ["er", "  "]
@@ -99,13 +97,13 @@ def test_every_line_of_the_package_goes_through_the_one_place() -> None:
 
 def test_ids_that_occur_twice_are_named_in_one_line() -> None:
     with pytest.raises(DatasetError) as caught:
-        checked("mine", [Document(HOSTILE, "text")] * 2, [], [])
+        checked("mine", [Document(COMMANDS, "text")] * 2, [], [])
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 
 def test_ask_shows_sources_and_answer_without_what_a_terminal_obeys(tmp_path, capsys) -> None:
-    rows = [{"id": f"{HOSTILE}{name}", "text": f"{name} purr{HOSTILE} all day"} for name in ("cats", "dogs")]
+    rows = [{"id": f"{COMMANDS}{name}", "text": f"{name} purr{COMMANDS} all day"} for name in ("cats", "dogs")]
     questions = [{"question": "Who purrs?", "relevant": [rows[0]["id"]]}]
     files = [
         f"dataset.documents={write_jsonl(tmp_path / 'd.jsonl', rows)}",
