@@ -36,6 +36,9 @@ CONFIGURATIONS = 40
 QUESTIONS = 5
 """How many of each are rehearsed at most."""
 
+FEW = 0.1
+"""The share of a study's calls that a forecast may expect to be paid though the store has all of them."""
+
 PATIENCE = 60.0
 """Seconds after which no other configuration is rehearsed."""
 
@@ -55,6 +58,13 @@ class Forecast:
     trials: int
     configurations: int
     stages: Mapping[str, Stage]
+    kept: bool = False
+    """Whether the store has any of the replies."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether services will be asked for more than the few replies that are expected beside those kept."""
+        return not self.kept or self.paid.calls > FEW * self.calls
 
     @property
     def calls(self) -> float:
@@ -143,7 +153,8 @@ def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
         for name in found[-1].calls if found else ():
             more = _scaled(plan, name, found, trials, bench.questions.count)
             stages[name] = _sum(stages.get(name), _at_most(more, seen.get(name, 1.0)))
-    whole = Forecast(left, len(configurations), stages)
+    kept = any(found[-1].kept for found in (searched, confirming) if found)
+    whole = Forecast(left, len(configurations), stages, kept)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
         raise ConfigError(
             "budget.usd is set, but a model that would be asked has no price: add it to a file in conf/price, or set "

@@ -251,10 +251,12 @@ class Rehearsal:
     expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
+    kept: int = 0
 
-    def asked(self, stage: str) -> None:
-        """Count a call of a stage, paid or not."""
+    def asked(self, stage: str, *, kept: bool) -> None:
+        """Count a call of a stage, paid or not; `kept`: there is a reply to it already."""
         self.calls[stage] += 1
+        self.kept += kept
 
     def paid(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
         """Count a request that no reply is kept for."""
@@ -262,4 +264,5 @@ class Rehearsal:
 
     def copied(self) -> Rehearsal:
         """What has been counted so far."""
-        return Rehearsal(self.expected, dict(self.calls), {stage: dict(rows) for stage, rows in self.new.items()})
+        new = {stage: dict(rows) for stage, rows in self.new.items()}
+        return Rehearsal(self.expected, dict(self.calls), new, self.kept)

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from rag_opt.progress import Screen
 
 
-KEPT = 0.1
-"""The share of a study's calls that are not stored yet from which services are asked before the first trial."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A study that was run: its findings, or in `error` why there is no configuration to recommend."""
@@ -167,8 +163,7 @@ def _ready(plan: Plan, study: optuna.Study, screen: Screen, *, shared: bool) -> 
     told = forecast(plan, study)
     for line in told.lines(settings.budget_tokens, settings.budget_usd):
         screen.say(line)
-    # What has its replies asks for nothing, nor for the few that a forecast expects beside them.
-    if settings.preflight and (told.paid.calls > KEPT * told.calls or not told.stages):
+    if settings.preflight and told.asks:
         preflight.check(plan, resources, services=True)
 
 

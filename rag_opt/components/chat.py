@@ -133,7 +133,7 @@ class Chat(Part):
         replies, rehearsal = self.store.replies, self.store.rehearsal
         found = replies.get(key)
         if rehearsal is not None:
-            rehearsal.asked(stage)
+            rehearsal.asked(stage, kept=found is not None)
             return _heard(found) if found else self._expected(request, stage, key)
         if found is not None and show is not None:
             show(_heard(found).text or "")
