@@ -6,6 +6,7 @@ import string
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,13 +18,14 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rag_opt import archive, scorebook, search_space
+from rag_opt import archive, finalists, scorebook, search_space
 from rag_opt.ask import asked
+from rag_opt.confirm import confirmed
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.finalists import confirmations
+from rag_opt.moment import Moment
 from rag_opt.plan import Plan, planned
-from rag_opt.records import Evaluation
-from rag_opt.storage import Moment
+from rag_opt.results import Evaluation
 from rag_opt.study import run
 from rag_opt.trial import Bench, replayed
 from tests.conftest import own_space, write_jsonl
@@ -254,7 +256,7 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
         return Evaluation(tuple(map(str, range(asked_later))), scores, {}, {}, coverage=dict.fromkeys(scores, 1.0))
 
     monkeypatch.setattr(Bench, "measured", measured)
-    monkeypatch.setattr("rag_opt.paired.RESAMPLES", 10)
+    monkeypatch.setattr(finalists, "confirmed", partial(confirmed, resamples=10))
     storage, dominated, tied = optuna.storages.RDBStorage("sqlite://"), 0, 0
     studies = 400 if long else 40
     for seed in range(studies):
