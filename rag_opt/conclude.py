@@ -138,9 +138,10 @@ def _differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
 
 def _paid(plan: Plan) -> dict[str, float]:
     """What calls to models this study was charged for; {} where it made none."""
-    purse = plan.resources.store.purse
-    spent = purse.store.replies.paid(purse.study) if purse is not None and plan.resources.store.asked else None
-    return {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd} if spent is not None else {}
+    if not plan.resources.llm.asked:
+        return {}
+    spent = plan.resources.llm.spent
+    return {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
 
 
 def _noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:

@@ -129,3 +129,9 @@ def _moved(parameter: Parameter, chosen: Assignment) -> Value:
     if limited.step is None:
         return kept
     return _step(limited, round((kept - limited.low) / limited.step))
+
+
+def deepest(space: SearchSpace) -> int:
+    """How deep the space ranks at most; 0 where it does not search that."""
+    ends = [parameter.largest for parameter in space.parameters if parameter.name == "retriever.depth"]
+    return max((end for end in ends if isinstance(end, int)), default=0)

@@ -40,8 +40,8 @@ def confirmations(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Confirm
 
     () without a complete trial, or where the recommended one could not be measured.
     """
-    if plan.resources.store.purse is not None:
-        plan.resources.store.purse.open_reserve()
+    if plan.resources.llm.budget is not None:
+        plan.resources.llm.budget.open_reserve()
     target, baseline = plan.objective.names[0], history.baseline_of(now)
     candidates = list(_candidates(plan, study, _eligible(now)))
     if not candidates:

@@ -22,12 +22,13 @@ from rich.text import Text
 from rag_opt import environment, history
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
+from rag_opt.llm import Rehearsal
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.moment import FINISHED, places_taken
 from rag_opt.plan import Plan, asks_models, sampler_of
 from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
-from rag_opt.replies import Rehearsal, Spent
+from rag_opt.replies import Spent
 from rag_opt.search_space import words
 from rag_opt.trial import Bench
 from rag_opt.trust import plain
@@ -182,27 +183,24 @@ def _judging(bench: Bench) -> tuple[Metric, ...]:
 
 def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    few = replace(bench, questions=_few(bench.questions, plan.settings.seed), metrics=_judging(bench), times=False)
+    llm, questions = bench.resources.llm, _few(bench.questions, plan.settings.seed)
+    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.means().items()})
+    resources = replace(bench.resources, llm=replace(llm, rehearsal=rehearsal))
+    few = replace(bench, questions=questions, metrics=_judging(bench), resources=resources, times=False)
     start = time.monotonic()
-    means = bench.resources.store.replies.means()
-    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in means.items()})
     snapshots: list[Rehearsal] = []
-    bench.resources.store.rehearsal = rehearsal
-    try:
-        with track("forecast: configurations rehearsed", len(configurations)) as advance:
-            for given in configurations:
-                if snapshots and time.monotonic() - start > PATIENCE:
-                    break
-                advance(1)
-                try:
-                    few.measured(given)
-                except Exception as error:
-                    # Whatever a component may raise: its trial will fail, and the study goes on.
-                    say(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
-                    continue
-                snapshots.append(rehearsal.copied())
-    finally:
-        bench.resources.store.rehearsal = None
+    with track("forecast: configurations rehearsed", len(configurations)) as advance:
+        for given in configurations:
+            if snapshots and time.monotonic() - start > PATIENCE:
+                break
+            advance(1)
+            try:
+                few.measured(given)
+            except Exception as error:
+                # Whatever a component may raise: its trial will fail, and the study goes on.
+                say(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
+                continue
+            snapshots.append(rehearsal.copied())
     return snapshots
 
 
@@ -230,7 +228,7 @@ def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, que
     scale = growth * questions / asked
     rows = list(last.values())
     tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
-    took = plan.resources.store.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
+    took = plan.resources.llm.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
     paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _at_once(plan) if new else 0.0)
     return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
 

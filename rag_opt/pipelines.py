@@ -13,11 +13,11 @@ from typing import Any
 from haystack import Pipeline
 from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
+from rag_opt.budget import BudgetSpentError
 from rag_opt.components.stage import Stage, may_lack
 from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
-from rag_opt.replies import BudgetSpentError
 from rag_opt.resources import Resources
 from rag_opt.trust import build, plain
 from rag_opt.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired

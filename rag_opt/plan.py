@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -14,9 +13,10 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 from optuna.study import StudyDirection
 
+from rag_opt.budget import Budget
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
-from rag_opt.configurations import including, nearest
+from rag_opt.configurations import deepest, including, nearest
 from rag_opt.databases import sqlite_path
 from rag_opt.datasets.checks import split, split_print
 from rag_opt.drift import Parts, parts_of
@@ -26,13 +26,13 @@ from rag_opt.evaluate import Questions
 from rag_opt.hiding import hide, know
 from rag_opt.idle import stirring
 from rag_opt.keys import key_of
+from rag_opt.llm import LLMClient
 from rag_opt.metrics.catalogue import RANKS
 from rag_opt.objective import Objective, measurable, objective_of
 from rag_opt.pipelines import RagPipeline, built
 from rag_opt.progress import say
 from rag_opt.racing import Race, idle_line
 from rag_opt.records import Dataset
-from rag_opt.replies import Purse
 from rag_opt.resources import Resources
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.stock import PICKLED, refuse_pickles
@@ -126,8 +126,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     parts = split(dataset, settings.test_share, settings.split_seed)
     # Last, since it makes a folder.
     resources.store.check()
-    resources.store.purse = purse_of(settings, resources.store)
-    resources = replace(resources, deepest=deepest(space))
+    resources = replace(resources, llm=_budgeted(settings, resources.llm), deepest=deepest(space))
     # Beside pipelines that pay for each question, none is timed in another way than these.
     times = objective.times and not asks_models(space, overrides)
     dev, test = (
@@ -172,17 +171,10 @@ def _check_stopping(settings: Settings, objective: Objective) -> None:
         )
 
 
-def purse_of(settings: Settings, store: Store) -> Purse:
-    """What the study may spend."""
-    tokens, usd = settings.budget_tokens, settings.budget_usd
-    purse = Purse(settings.folder.resolve().as_posix(), store)
-    return replace(purse, tokens=math.inf if tokens is None else tokens, usd=math.inf if usd is None else usd)
-
-
-def deepest(space: SearchSpace) -> int:
-    """How deep the space ranks at most; 0 where it does not search that."""
-    ends = [parameter.largest for parameter in space.parameters if parameter.name == "retriever.depth"]
-    return max((end for end in ends if isinstance(end, int)), default=0)
+def _budgeted(settings: Settings, llm: LLMClient) -> LLMClient:
+    """The way to models within what the study may spend."""
+    study = settings.folder.resolve().as_posix()
+    return replace(llm, budget=Budget.of(study, llm.replies, settings.budget_tokens, settings.budget_usd))
 
 
 def check_search(config: DictConfig, space: SearchSpace) -> None:

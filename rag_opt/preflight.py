@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rag_opt.budget import BudgetSpentError
 from rag_opt.components.chat import Chat
 from rag_opt.components.encoder import Encoder
 from rag_opt.components.encoders import Hashing, MiniLM, Static
@@ -22,7 +23,6 @@ from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.pipelines import built
 from rag_opt.plan import Plan
 from rag_opt.progress import track
-from rag_opt.replies import BudgetSpentError
 from rag_opt.resources import Resources
 from rag_opt.search_space import words
 from rag_opt.trust import build, plain

@@ -11,9 +11,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from rag_opt.errors import StoreError
 from rag_opt.progress import say
-from rag_opt.sharing import make_file, whose
+from rag_opt.sharing import guarded, make_file, whose
 from rag_opt.waiting import STEP, alone, unlocked
 
 FILE = "replies.db"
@@ -61,7 +61,10 @@ class Reply:
 
 
 class Replies:
-    """The replies of one store, shared by threads and processes; in memory without a folder."""
+    """The replies of one store, shared by threads and processes; in memory without a folder.
+
+    The file is opened, and made where there is none, once something is looked for.
+    """
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
@@ -69,7 +72,12 @@ class Replies:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.mine: Counter[str] = Counter()
         """By stage how many calls this process has paid for."""
-        self._base = self._opened()
+        self._base: sqlite3.Connection | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything was looked for: no model was asked before that."""
+        return self._base is not None
 
     def get(self, key: str) -> Reply | None:
         """The reply under this key, if there is one."""
@@ -117,22 +125,23 @@ class Replies:
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows of a statement; a file that turns out to be damaged is put aside first."""
         with self._guard:
+            base = self._base = self._base or self._opened()
             try:
-                return self._done(statement, values)
+                return self._done(base, statement, values)
             except sqlite3.OperationalError as error:
                 raise StoreError(
                     f"store.path: {self._path} can't be read or written: {error}{whose(self._path)}"
                 ) from error
             except sqlite3.DatabaseError:
-                self._base.close()
+                base.close()
                 self._put_aside()
-                self._base = self._opened()
-                return self._done(statement, values)
+                base = self._base = self._opened()
+                return self._done(base, statement, values)
 
-    def _done(self, statement: str, values: Sequence[Any]) -> list[Any]:
+    def _done(self, base: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
         def tried() -> list[Any]:
-            with self._base:
-                return self._base.execute(statement, values).fetchall()
+            with base:
+                return base.execute(statement, values).fetchall()
 
         return unlocked(self._path, tried, BUSY)
 
@@ -159,14 +168,15 @@ class Replies:
     def _opened(self) -> sqlite3.Connection:
         if self.root is None:
             return _tables(sqlite3.connect(":memory:", check_same_thread=False))
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            return self._connected()
-        except sqlite3.OperationalError as error:
-            raise StoreError(f"store.path: {self._path} can't be opened: {error}{whose(self._path)}") from error
-        except sqlite3.DatabaseError:
-            self._put_aside()
-            return self._connected()
+        with guarded(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._connected()
+            except sqlite3.OperationalError as error:
+                raise StoreError(f"store.path: {self._path} can't be opened: {error}{whose(self._path)}") from error
+            except sqlite3.DatabaseError:
+                self._put_aside()
+                return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
         make_file(self._path)
@@ -198,71 +208,4 @@ class Spent:
     seconds: float = 0.0
 
 
-class BudgetSpentError(Exception):
-    """A study's budget is used up: not an error of its own, so it stands outside the tree of errors."""
-
-
-@dataclass
-class Purse:
-    """What a study may spend; `reserve` is kept for its confirmation until `open_reserve`.
-
-    `elsewhere` was paid for by machines with stores of their own; `deadline` is on the monotonic clock.
-    """
-
-    study: str
-    store: Any
-    tokens: float = math.inf
-    usd: float = math.inf
-    deadline: float = math.inf
-    reserve: Spent = Spent()
-    elsewhere: Spent = Spent()
-    empty: str = ""
-
-    def check(self) -> None:
-        """Raise BudgetSpentError when nothing more may be paid for."""
-        spent = self.store.replies.paid(self.study) if min(self.tokens, self.usd) < math.inf else Spent()
-        for name, limit, used, kept in (
-            ("tokens", self.tokens, spent.tokens + self.elsewhere.tokens, self.reserve.tokens),
-            ("usd", self.usd, spent.usd + self.elsewhere.usd, self.reserve.usd),
-        ):
-            if used + kept >= limit:
-                held = f", {kept:,.6g} kept for the confirmation" if kept else ""
-                self.empty = f"budget.{name}={limit:,.10g} is spent: {used:,.6g} paid{held}"
-        if time.monotonic() + self.reserve.seconds >= self.deadline:
-            self.empty = "budget.minutes is used up" + (
-                ", the confirmation's share kept" if self.reserve.seconds else ""
-            )
-        if self.empty:
-            raise BudgetSpentError(self.empty)
-
-    def open_reserve(self) -> None:
-        """From now on what was kept for the confirmation may be spent."""
-        self.reserve = Spent()
-        self.empty = ""
-
-
-@dataclass
-class Rehearsal:
-    """Counts calls in place of making them: by stage the requests that would be paid for, with their tokens.
-
-    `expected`: by stage the tokens that calls have read so far for one guessed, and written on average.
-    """
-
-    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
-    kept: int = 0
-
-    def asked(self, stage: str, *, kept: bool) -> None:
-        """Count a call of a stage, paid or not; `kept`: there is a reply to it already."""
-        self.calls[stage] += 1
-        self.kept += kept
-
-    def paid(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
-        """Count a request that no reply is kept for."""
-        self.new[stage][key] = tokens_in, tokens_out, usd
-
-    def copied(self) -> Rehearsal:
-        """What has been counted so far."""
-        new = {stage: dict(rows) for stage, rows in self.new.items()}
-        return Rehearsal(self.expected, dict(self.calls), new, self.kept)
+NOTHING = Spent()

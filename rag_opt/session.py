@@ -208,8 +208,8 @@ class Session(AtWork):
             time.sleep(min(POLL, max(0.0, until - time.monotonic())))
 
     def _say_why(self) -> None:
-        if self.spending.purse.empty:
-            self.screen.say(f"{self.spending.purse.empty}; the search stops here, a greater budget goes on from here")
+        if self.spending.budget.empty:
+            self.screen.say(f"{self.spending.budget.empty}; the search stops here, a greater budget goes on from here")
         if why := enough.line(self.study):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if (whole := self._whole()) and measured(self._now) < self.plan.settings.n_trials:
@@ -225,7 +225,7 @@ class Session(AtWork):
 
     def _measure(self, claim: Claim, describe: Callable[[str], None]) -> None:
         trial, seen = claim.trial, list[Progress]()
-        self.plan.resources.store.troubles.clear()
+        self.plan.resources.llm.troubles.clear()
         try:
             given = words(claim.values)
             self._note(trial, given)
@@ -244,7 +244,7 @@ class Session(AtWork):
             raise
         except BaseException as error:
             # A trial may fail in any way that its components can, even by leaving; the study goes on.
-            if self.spending.purse.empty:
+            if self.spending.budget.empty:
                 # Its place is taken again once there is a greater budget.
                 interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
             else:
@@ -254,7 +254,7 @@ class Session(AtWork):
 
     def _fail(self, trial: Trial, error: BaseException) -> None:
         """The trial ended with its reason; where that lies outside of it, it will be tried again."""
-        troubles, now = self.plan.resources.store.troubles, Moment(self.study)
+        troubles, now = self.plan.resources.llm.troubles, Moment(self.study)
         unanswered = troubles if isinstance(error, UncoveredError) else {}
         cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
         if cause is None or failures.by_itself(now, trial.number, cause, self.places.since):
@@ -294,7 +294,7 @@ class Session(AtWork):
         seen[:] = [progress]
         self.stopping.check()
         if progress.batch < len(self.plan.dev.questions.batches):
-            self.spending.purse.check()
+            self.spending.budget.check()
         name = self.plan.objective.targets[0].name
         running = progress.mean(name)
         describe(f"trial {trial.number} · {running:.4f}")
@@ -393,8 +393,8 @@ def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study,
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _tell_stored(plan, study)
                     name_metrics(study, [*plan.objective.names])
-                    if plan.resources.store.purse is not None:
-                        plan.resources.store.purse.study = ledger_of(study)
+                    if plan.resources.llm.budget is not None:
+                        plan.resources.llm.budget.study = ledger_of(study)
                 study.pruner = pruner_of(plan.config)[0]
                 yield study, gate
         finally:

@@ -21,7 +21,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +41,6 @@ from rag_opt.artifacts import (
 from rag_opt.inventory import add_usage, evicted, told
 from rag_opt.leases import Lease, held
 from rag_opt.progress import say
-from rag_opt.replies import Purse, Rehearsal, Replies
 from rag_opt.sharing import guarded
 
 T = TypeVar("T")
@@ -57,20 +55,15 @@ class Store:
 
     `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
     to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
-    `limit` is in bytes (None: none). `purse` is what a study may spend on calls to models, `rehearsal` counts calls in
-    place of making them, `listening` gathers (stage, request, reply), `troubles` by stage why a call last failed.
+    `limit` is in bytes (None: none).
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
         self.root = root
         self.limit = limit
-        self.purse: Purse | None = None
-        self.rehearsal: Rehearsal | None = None
-        self.listening: list[Any] | None = None
-        self.troubles: dict[str, str | Exception] = {}
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
-        # Calls to models come from several threads.
+        # Components that call models work in several threads.
         self._guard = threading.RLock()
         self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._live_limit = live_limit
@@ -127,19 +120,6 @@ class Store:
             for name in mine[: -keep or len(mine)] if keep else ():
                 del self._live[name]
         return found
-
-    @property
-    def asked(self) -> bool:
-        """Whether any language model's reply was looked for here."""
-        return "replies" in vars(self)
-
-    @cached_property
-    def replies(self) -> Replies:
-        """What language models answered."""
-        if self.root is None:
-            return Replies(None)
-        with guarded(self.root):
-            return Replies(self.root)
 
     def check(self) -> None:
         """Raise StoreError unless the folder can be written; from now on what is used in it stays."""

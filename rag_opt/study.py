@@ -154,10 +154,7 @@ def _ready(plan: Plan, study: optuna.Study, screen: Screen, *, shared: bool) -> 
 
     settings = plan.settings
     # Who only has workers measure needs no model in memory.
-    resources = plan.resources
-    if shared:
-        resources = replace(resources, store=Store(resources.store.root))
-        resources.store.purse = plan.resources.store.purse
+    resources = replace(plan.resources, store=Store(plan.resources.store.root)) if shared else plan.resources
     if settings.preflight:
         preflight.check(plan, resources, services=False)
     told = forecast(plan, study)
@@ -252,7 +249,7 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
             for number, bench, split in wanted:
                 tags = {"study": study.study_name, "trial": str(number), "split": split}
                 pipeline = bench.pipeline(words_of(study, number))
-                advance(tracer.write(pipeline, bench.questions, bench.resources.store, tags, tracker.run_of(number)))
+                advance(tracer.write(pipeline, bench.questions, tags, tracker.run_of(number)))
         tracer.flush()
     except Exception as error:
         # Whatever MLflow, its server or a component may raise: the study's result stands.

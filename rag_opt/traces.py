@@ -20,11 +20,11 @@ from mlflow.entities import SpanType
 
 from rag_opt.components.request import Request
 from rag_opt.evaluate import Questions
+from rag_opt.llm import Heard
 from rag_opt.pipelines import Products, RagPipeline, Step
 from rag_opt.progress import say
 from rag_opt.records import Answers, Queries, Query, Rankings, Searches
 from rag_opt.replies import Reply
-from rag_opt.store import Store
 from rag_opt.wiring import Part
 
 SHOWN = 10
@@ -33,8 +33,6 @@ SHOWN = 10
 LONGEST = 2_000
 """Characters of a document that a span shows."""
 
-Heard = tuple[str, Request, Reply]
-"""A stage, what it asked a model, and what the model said."""
 
 ENVIRONMENT = {
     # Samplers seed Python's random numbers, from which trace ids would be drawn otherwise: the same ones again.
@@ -64,15 +62,13 @@ class Tracer:
         mlflow.set_tracking_uri(client.tracking_uri)
         return cls(client, experiment_id)
 
-    def write(
-        self, pipeline: RagPipeline, questions: Questions, store: Store, tags: Mapping[str, str], run: str
-    ) -> int:
+    def write(self, pipeline: RagPipeline, questions: Questions, tags: Mapping[str, str], run: str) -> int:
         """One trace a question, tagged with its id, linked to a run that has none yet; gives how many there are."""
         if self.client.search_traces(locations=[self.experiment_id], run_id=run, max_results=1):
             return questions.count
         index = pipeline.index(questions.documents)
         for query in questions.queries.items:
-            self._question(pipeline, questions, index, store, query, tags, run)
+            self._question(pipeline, questions, index, query, tags, run)
         return questions.count
 
     def flush(self) -> None:
@@ -86,17 +82,12 @@ class Tracer:
         pipeline: RagPipeline,
         questions: Questions,
         index: Products,
-        store: Store,
         query: Query,
         tags: Mapping[str, str],
         run: str,
     ) -> None:
-        heard: list[Heard] = []
-        store.listening = heard
-        try:
+        with pipeline.resources.llm.recorded() as heard:
             steps = pipeline.steps(Queries.of((query,)), questions.documents, index)
-        finally:
-            store.listening = None
         moment = time.time_ns()
         root = self.client.start_trace(
             name="question",

@@ -175,7 +175,7 @@ class Workers(AtWork):
         if why := enough.line(self.study):
             self.screen.say(f"{why}; stopping=none goes on from here")
         if measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.allowed(Moment(self.study)):
-            self.screen.say(f"{spending.purse.empty}; the search stops here, a greater budget goes on from here")
+            self.screen.say(f"{spending.budget.empty}; the search stops here, a greater budget goes on from here")
 
     def _log(self, worker: int) -> Any:
         return self.plan.settings.folder / "workers" / f"{worker}.log"

@@ -27,6 +27,7 @@ from rag_opt.components.stage import Part, require_whole
 from rag_opt.components.talks import Talk, Talks
 from rag_opt.errors import ComponentError
 from rag_opt.keys import key_of
+from rag_opt.llm import Rehearsal
 from rag_opt.replies import THOUGHT, Reply
 from rag_opt.text import count_tokens, valid
 
@@ -130,11 +131,11 @@ class Chat(Part):
         may be paid for, and ComponentError where calls fail one after the other.
         """
         key = key_of(self.fingerprint, self.identity(request.model), {**asdict(request), "example": ""})
-        replies, rehearsal = self.store.replies, self.store.rehearsal
+        replies, rehearsal = self.llm.replies, self.llm.rehearsal
         found = replies.get(key)
         if rehearsal is not None:
             rehearsal.asked(stage, kept=found is not None)
-            return _heard(found) if found else self._expected(request, stage, key)
+            return _heard(found) if found else self._expected(rehearsal, request, stage, key)
         if found is not None and show is not None:
             show(_heard(found).text or "")
         if found is None:
@@ -143,22 +144,20 @@ class Chat(Part):
                 if found.text is not None or found.tokens_in:
                     replies.put(key, replace(found, reason=_unreadable(_heard(found), readable)))
         found = _heard(found)
-        if self.store.listening is not None:
-            self.store.listening.append((stage, request, found))
+        self.llm.record(stage, request, found)
         return found
 
     def _asked(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
             raise ComponentError(self._given_up) from self._why
-        if self.store.purse is not None:
-            self.store.purse.check()
+        self.llm.check_budget()
         stopping.check_ending()
         try:
             self._check_size(request, stage)
             reply = self.called(request) if show is None else self._shown(request, show)
         except CallError as error:
             self._failed += 1
-            self.store.troubles[stage] = error
+            self.llm.troubles[stage] = error
             if error.fatal or self._failed >= GIVE_UP_AFTER:
                 times = "" if error.fatal else f" {self._failed} calls in a row failed:"
                 self._given_up = f"{stage}: {request.model} can't be asked:{times} {error}"
@@ -194,7 +193,7 @@ class Chat(Part):
 
     def gives_nothing(self, stage: str, model: str, why: str) -> None:
         """Take note that nothing of a request could be read; raises ComponentError after too many in a row."""
-        self.store.troubles[stage] = why
+        self.llm.troubles[stage] = why
         self._unread += 1
         self.notices.say(f"{stage}: {model}: {why}; it goes on without", about=f"unreadable {stage}")
         if self._unread >= UNREADABLE:
@@ -210,8 +209,7 @@ class Chat(Part):
 
     def prove(self, model: str) -> None:
         """Ask the least there is, and pay for it; raises CallError, ComponentError, or BudgetSpentError."""
-        if self.store.purse is not None:
-            self.store.purse.check()
+        self.llm.check_budget()
         request = Request(model, (("user", "Say yes."),), Sampling(max_tokens=LEAST))
         try:
             self._pay(request, PROOF, self.called(request))
@@ -221,13 +219,10 @@ class Chat(Part):
                 raise
 
     def _pay(self, request: Request, stage: str, reply: Reply) -> None:
-        if self.store.purse is not None:
-            usd = self.usd(request.model, reply.tokens_in, reply.tokens_out)
-            self.store.replies.pay(self.store.purse.study, stage, reply, usd, tokens_of(request))
+        usd = self.usd(request.model, reply.tokens_in, reply.tokens_out)
+        self.llm.pay(stage, reply, usd, tokens_of(request))
 
-    def _expected(self, request: Request, stage: str, key: str) -> Reply:
-        rehearsal = self.store.rehearsal
-        assert rehearsal is not None
+    def _expected(self, rehearsal: Rehearsal, request: Request, stage: str, key: str) -> Reply:
         # Like a real answer it differs from what is said to another request, so what is asked about it differs, too.
         text = request.example or " ".join([key, *["word"] * max(1, request.sampling.max_tokens // 4)])
         ratio, written = rehearsal.expected.get(stage, (1.0, TOKENS_A_WORD * count_tokens(text)))
@@ -237,7 +232,6 @@ class Chat(Part):
 
     def each(self, stage: str, work: Callable[[Talk, T], R], items: Sequence[T]) -> Talks[R]:
         """What `work(talk, item)` gives for each item, `at_once` at a time; raises what the first one raises."""
-        assert self.store.replies is not None  # opened once, before there are threads
         talks = [Talk(self, stage) for _ in items]
         with ThreadPoolExecutor(max(1, self.at_once)) as pool:
             results = list(pool.map(work, talks, items))

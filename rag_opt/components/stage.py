@@ -6,6 +6,7 @@ import inspect
 from typing import Any, ClassVar
 
 from rag_opt.keys import FORM, algorithm_of, key_of
+from rag_opt.llm import LLMClient
 from rag_opt.notices import Notices
 from rag_opt.resources import Resources
 from rag_opt.store import Store
@@ -45,6 +46,11 @@ class Stage:
     def store(self) -> Store:
         """Where products are kept."""
         return self.resources.store
+
+    @property
+    def llm(self) -> LLMClient:
+        """The way to language models."""
+        return self.resources.llm
 
     @property
     def notices(self) -> Notices:

@@ -193,7 +193,7 @@ class WebRetriever(Stage):
             names = ("id", "text", "title")
             return {**{name: [getattr(page, name) for page in pages] for name in names}, "seconds": seconds}
 
-        if self.store.rehearsal is not None:
+        if self.llm.rehearsal is not None:
             return [], 0.0
         try:
             table = self.store.table("web", key, columns)

@@ -105,8 +105,7 @@ class Judges:
         `earlier` are the grades of this evaluation so far, to which these are added.
         """
         earlier += [float(grade) for grade in found.grades if not np.isnan(grade)]
-        store = self.chat.store
-        if len(earlier) < SAME or len({*earlier}) > 1 or store.rehearsal is not None:
+        if len(earlier) < SAME or len({*earlier}) > 1 or self.chat.llm.rehearsal is not None:
             return found
         right, wrong = self.verdicts(aspect, _test_of(aspect)).grades
         if not wrong >= right:
@@ -115,7 +114,7 @@ class Judges:
             f"{self.model} gives {earlier[0]:g} to whatever it is shown, also {right:g} to a right and {wrong:g} to a "
             "wrong one, so its grades measure nothing; choose another judge.model, or another objective"
         )
-        store.troubles[f"judge {aspect}"] = why
+        self.chat.llm.troubles[f"judge {aspect}"] = why
         self.chat.notices.say(f"judge {aspect}: {why}")
         nothing = np.full(len(found.grades), np.nan)
         return replace(found, grades=nothing, spread=nothing)

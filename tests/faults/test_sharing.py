@@ -69,7 +69,7 @@ def test_every_file_of_a_study_is_made_as_the_umask_says(animals, tmp_path, umas
 def test_what_is_made_anew_keeps_to_the_umask(tmp_path, umask: int) -> None:
     write_table(tmp_path / "a.arrow", {"x": [1, 2]}, 0.0)
     write_folder(tmp_path / "b", lambda folder: (folder / "c").write_text("c"))
-    Replies(tmp_path)
+    Replies(tmp_path).paid("study")
     modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("a.arrow", "b", "replies.db")}
     assert modes == {"a.arrow": 0o666 & ~umask, "b": 0o777 & ~umask, "replies.db": 0o666 & ~umask}
     remove(tmp_path / "b")

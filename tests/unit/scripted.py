@@ -13,6 +13,7 @@ from rag_opt.components.chat import CallError, Chat
 from rag_opt.components.request import Request, Sampling
 from rag_opt.replies import Reply
 from rag_opt.resources import Resources
+from rag_opt.store import Store
 
 Said = str | Exception | Reply | None
 IN, OUT, SECONDS = 10, 5, 0.5
@@ -47,9 +48,9 @@ def saying(*script: Said, **options: Any) -> Scripted:
     return Scripted(lambda _: next(left), **options)
 
 
-def on(store: Any, chat: Scripted, stage: Any = None) -> Any:
-    """The stage (or the chat itself) with its products in this store."""
-    (stage or chat).use(Resources.of(store))
+def on(place: Store | Resources, chat: Scripted, stage: Any = None) -> Any:
+    """The stage (or the chat itself) at work with these resources, or with its products in this store."""
+    (stage or chat).use(place if isinstance(place, Resources) else Resources.of(place))
     return stage or chat
 
 

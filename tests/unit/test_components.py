@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -458,7 +460,7 @@ def test_a_batch_is_its_queries_one_by_one_for_every_retriever_fusion_and_rerank
 def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
     chunks, queries = chunked(*(f"word{i % 7} common" for i in range(30))), asked("word3 common", "common")
     store = Store()
-    resources = Resources(store, deepest=20)
+    resources = replace(Resources.of(store), deepest=20)
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
     found = {}
     for depth in (5, 12, 20):

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -424,15 +425,15 @@ def test_what_is_no_completion_is_asked_for_again(faulty: str, name: str, stream
 
 
 def test_half_an_answer_in_json_is_paid_for(faulty: str) -> None:
-    from rag_opt.replies import Purse
+    from rag_opt.budget import Budget
 
     fault(faulty, "length")
     made = chat(faulty)
-    made.store.purse = Purse("study", made.store)
+    made.use(replace(made.resources, llm=replace(made.llm, budget=Budget("study", made.llm.replies))))
     talks = made.each("judge", lambda talk, text: talk.ask(request(text, schema=SCHEMA)), ["hello"])
     assert talks.results[0] is None or not talks.results[0].endswith("}")
     actual = counts(faulty)
-    assert made.store.replies.paid("study").tokens == actual["prompt_tokens"] + actual["completion_tokens"] > 0
+    assert made.llm.replies.paid("study").tokens == actual["prompt_tokens"] + actual["completion_tokens"] > 0
 
 
 # ---- streams

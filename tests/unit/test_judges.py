@@ -275,7 +275,7 @@ def test_a_judge_that_gives_one_grade_to_everything_measures_nothing(store: Stor
     assert line.startswith(
         f"judge {aspect}: model gives 1 to whatever it is shown, also 1 to a right and 1 to a wrong one"
     )
-    assert "measure nothing" in store.troubles[f"judge {aspect}"]
+    assert "measure nothing" in mine.chat.llm.troubles[f"judge {aspect}"]
     assert len(chat.requests) == SAME // 2 + 2
 
 

@@ -15,7 +15,7 @@ from rag_opt.components.chat import CallError
 from rag_opt.components.endpoint import OpenAIChat
 from rag_opt.errors import ComponentError
 from rag_opt.plan import planned
-from rag_opt.replies import Purse, Reply
+from rag_opt.replies import Reply
 from rag_opt.store import Store
 from tests.conftest import own_space
 from tests.services import counts, fault, reset
@@ -100,9 +100,9 @@ def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint,
     plan = planned(words(animals, tmp_path, *services, *more))
     preflight.check(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3
-    paid = plan.resources.store.replies.paid(plan.resources.store.purse.study)
+    paid = plan.resources.llm.spent
     assert (paid.calls, paid.tokens > 0) == (3, True)
-    plan.resources.store.purse = Purse(plan.resources.store.purse.study, plan.resources.store, tokens=1)
+    plan.resources.llm.budget.tokens = 1
     preflight.check(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3, "a budget that is spent spares it"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,8 +23,8 @@ from rag_opt.components.fusion import of_variants
 from rag_opt.components.ranking import by_place, stacked
 from rag_opt.components.talks import ATTEMPTS
 from rag_opt.components.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
+from rag_opt.llm import Rehearsal
 from rag_opt.records import Chunks, Queries, Query, Rankings, Searches
-from rag_opt.replies import Rehearsal
 from rag_opt.resources import Resources
 from rag_opt.store import Store
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
@@ -349,16 +350,16 @@ def test_a_query_that_is_no_valid_text_does_not_end_the_study(store: Store) -> N
 )
 @pytest.mark.parametrize("kind", [Rewrite, MultiQuery])
 def test_a_rehearsal_expects_one_call_a_question(store: Store, question: str, kind: type) -> None:
-    store.rehearsal = Rehearsal()
+    resources, rehearsal = Resources.of(store), Rehearsal()
     chat: Chat = saying()
     stage = (
         Rewrite(chat, "model", prompt("rewrite"), 0.0)
         if kind is Rewrite
         else MultiQuery(chat, "model", prompt("multi_query"), 2, 0.0)
     )
-    stage.use(Resources.of(store))
+    stage.use(replace(resources, llm=replace(resources.llm, rehearsal=rehearsal)))
     stage.run(asked(question))
-    assert dict(store.rehearsal.calls) == {"query": 1}
+    assert dict(rehearsal.calls) == {"query": 1}
 
 
 # ---- rankings of several texts, fused

@@ -12,23 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt.budget import Budget, BudgetSpentError
 from rag_opt.components.chat import GIVE_UP_AFTER, UNREADABLE, CallError
 from rag_opt.components.request import Request, Sampling, tokens_of
 from rag_opt.errors import ComponentError
-from rag_opt.replies import FILE, BudgetSpentError, Purse, Rehearsal, Replies, Reply, Spent
+from rag_opt.llm import Rehearsal
+from rag_opt.replies import FILE, Replies, Reply, Spent
+from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.store_cli import main
 from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
-def purse(store: Store, **limits: object) -> Purse:
-    store.purse = Purse("study", store, **limits)
-    return store.purse
+def within(place: Resources, **limits: object) -> Resources:
+    """The same with a budget."""
+    return replace(place, llm=replace(place.llm, budget=Budget("study", place.llm.replies, **limits)))
 
 
 @pytest.fixture(params=["disk", "memory"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(tmp_path / "store" if request.param == "disk" else None)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Resources:
+    return Resources.of(Store(tmp_path / "store" if request.param == "disk" else None))
 
 
 def all_of(chat: Scripted, texts: list[str]) -> list[Reply]:
@@ -46,8 +49,8 @@ def test_a_reply_is_found_again_as_it_was(tmp_path: Path, text: str) -> None:
     assert Replies(tmp_path).get("other") is None
 
 
-def test_the_same_request_is_called_once(any_store: Store) -> None:
-    chat = on(any_store, saying("one", "two"))
+def test_the_same_request_is_called_once(place: Resources) -> None:
+    chat = on(place, saying("one", "two"))
     assert [chat.reply(request("a"), "stage").text for _ in range(3)] == ["one"] * 3
     assert chat.reply(request("b"), "stage").text == "two"
     assert len(chat.requests) == 2
@@ -83,9 +86,9 @@ def slow(_: Request) -> str:
     return "yes"
 
 
-def test_what_16_threads_ask_at_once_is_called_once(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, Scripted(slow))
+def test_what_16_threads_ask_at_once_is_called_once(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, Scripted(slow))
     together = threading.Barrier(16)
 
     def ask(_: int) -> str | None:
@@ -95,7 +98,7 @@ def test_what_16_threads_ask_at_once_is_called_once(any_store: Store) -> None:
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(16))) == ["yes"] * 16
     assert len(chat.requests) == 1
-    assert any_store.replies.paid("study").calls == 1
+    assert place.llm.replies.paid("study").calls == 1
 
 
 def test_what_several_stores_on_one_folder_ask_at_once_is_called_once(tmp_path: Path) -> None:
@@ -111,25 +114,25 @@ def test_what_several_stores_on_one_folder_ask_at_once_is_called_once(tmp_path: 
     assert sum(len(chat.requests) for chat in chats) == 1
 
 
-def test_different_requests_are_asked_side_by_side(any_store: Store) -> None:
+def test_different_requests_are_asked_side_by_side(place: Resources) -> None:
     together = threading.Barrier(8, timeout=20)
-    chat = on(any_store, Scripted(lambda _: together.wait() is not None and "yes"))
+    chat = on(place, Scripted(lambda _: together.wait() is not None and "yes"))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: chat.reply(request(str(number)), "stage").text, range(8)))
     assert found == ["yes"] * 8
 
 
-def test_a_reply_without_a_text_is_paid_once_and_kept_with_its_reason(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, saying(Reply(None, 10, 0, 0.5, "no text")))
+def test_a_reply_without_a_text_is_paid_once_and_kept_with_its_reason(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, saying(Reply(None, 10, 0, 0.5, "no text")))
     for _ in range(2):
         assert chat.reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
-    assert any_store.replies.paid("study") == Spent(1, 10, 0.0, 0.5)
+    assert place.llm.replies.paid("study") == Spent(1, 10, 0.0, 0.5)
 
 
-def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, saying("no", "none", "{}"))
+def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, saying("no", "none", "{}"))
     asked = request("a", schema={"required": ["score"]})
     for _ in range(2):
         (talk,) = chat.each(
@@ -137,8 +140,8 @@ def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(any_store:
         ).talks
         assert (talk.asked, talk.lost, talk.broken, len(talk.replies)) == (1, 1, 3, 3)
     assert [reply.text for reply in talk.replies] == ["no", "none", "{}"]
-    assert any_store.replies.paid("study").calls == len(chat.requests) == 3
-    kept = any_store.replies._run("select text, reason from replies join unread using (key)")
+    assert place.llm.replies.paid("study").calls == len(chat.requests) == 3
+    kept = place.llm.replies._run("select text, reason from replies join unread using (key)")
     assert kept == [(text, "a reply that can't be read") for text in ("no", "none", "{}")]
 
 
@@ -154,17 +157,17 @@ def test_what_could_not_be_read_can_be_asked_for_again(tmp_path: Path, capsys) -
     assert chat.reply(request("b"), "stage").text == "fine", "what could be read stays"
 
 
-def test_what_was_unreadable_is_read_once_it_can_be(any_store: Store) -> None:
-    chat = on(any_store, saying("no", "no", "no"))
+def test_what_was_unreadable_is_read_once_it_can_be(place: Resources) -> None:
+    chat = on(place, saying("no", "no", "no"))
     asked = request("a", schema={"required": ["score"]})
     ask = lambda read: chat.each("stage", lambda talk, one: talk.ask_json(one, read), [asked]).results  # noqa: E731
     assert ask(lambda said: said.get("score")) == [None]
-    any_store.replies._run("update replies set text = '{\"score\": 3}'")
+    place.llm.replies._run("update replies set text = '{\"score\": 3}'")
     assert ask(lambda said: said.get("score")) == [3]
 
 
-def test_a_further_attempt_says_what_was_wrong_and_has_another_seed(any_store: Store) -> None:
-    chat = on(any_store, saying("no", '{"score": 3}'))
+def test_a_further_attempt_says_what_was_wrong_and_has_another_seed(place: Resources) -> None:
+    chat = on(place, saying("no", '{"score": 3}'))
     asked = request("a", schema={"required": ["score"]})
     chat.each("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])
     first, second = chat.requests
@@ -175,9 +178,9 @@ def test_a_further_attempt_says_what_was_wrong_and_has_another_seed(any_store: S
     assert '"score"' in said
 
 
-def test_a_stage_gives_up_after_so_many_requests_without_a_readable_reply(any_store: Store, said) -> None:
+def test_a_stage_gives_up_after_so_many_requests_without_a_readable_reply(place: Resources, said) -> None:
     texts = ["no"] * 3 * (UNREADABLE - 1) + ['{"score": 1}'] + ["no"] * 3 * UNREADABLE
-    chat = on(any_store, saying(*texts))
+    chat = on(place, saying(*texts))
     score = lambda talk, number: talk.ask_json(  # noqa: E731
         request(str(number), schema={"required": ["score"]}), lambda found: found.get("score")
     )
@@ -191,12 +194,12 @@ def test_a_stage_gives_up_after_so_many_requests_without_a_readable_reply(any_st
     assert len(chat.requests) == len(texts), "kept: a later trial pays nothing to find out"
 
 
-def test_a_model_that_says_the_same_at_temperature_0_is_not_asked_the_same_again(any_store: Store) -> None:
+def test_a_model_that_says_the_same_at_temperature_0_is_not_asked_the_same_again(place: Resources) -> None:
     class Fixed(Scripted):
         def varies(self, request: Request) -> bool:
             return request.sampling.temperature > 0
 
-    chat = on(any_store, Fixed(lambda _: Reply(None, 10, 0)))
+    chat = on(place, Fixed(lambda _: Reply(None, 10, 0)))
     assert chat.each("stage", lambda talk, text: talk.ask(request(text)), ["a"]).results == [None]
     assert len(chat.requests) == 1
 
@@ -217,23 +220,23 @@ def test_an_older_store_is_read_and_gains_what_it_lacks(tmp_path: Path) -> None:
 # ---- thinking, windows
 
 
-def test_what_a_model_thinks_is_no_part_of_its_reply_but_kept_and_paid(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, saying("<think>\n{hm}\n</think>\n\nOslo", "<think> for ever"))
+def test_what_a_model_thinks_is_no_part_of_its_reply_but_kept_and_paid(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, saying("<think>\n{hm}\n</think>\n\nOslo", "<think> for ever"))
     shown: list[str] = []
     for _ in range(2):
         found = chat.reply(request("a"), "stage", shown.append)
         assert (found.text, found.tokens_out) == ("Oslo", OUT)
     assert shown == ["Oslo", "Oslo"]
-    assert any_store.replies.paid("study").calls == 1
+    assert place.llm.replies.paid("study").calls == 1
     talks = chat.each("stage", lambda talk, text: talk.ask(request(text)), ["b"])
     assert talks.results == [None]
-    assert "llm.thinking" in any_store.troubles["stage"]
+    assert "llm.thinking" in place.llm.troubles["stage"]
     assert len(chat.requests) == 2, "another attempt would think as long"
 
 
-def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(any_store: Store, said) -> None:
-    chat = on(any_store, saying("yes", "yes"))
+def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(place: Resources, said) -> None:
+    chat = on(place, saying("yes", "yes"))
     assert chat.reply(request("word " * 30_000), "generator").text == "yes"
     assert chat.reply(request("words " * 30_000), "generator").text == "yes"
     (line,) = [line for line in said() if "llm.window" in line]
@@ -245,11 +248,11 @@ def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(any_store
     assert len(chat.requests) == 2
 
 
-def test_a_window_that_prompts_of_every_length_fill_is_noticed(any_store: Store, said) -> None:
+def test_a_window_that_prompts_of_every_length_fill_is_noticed(place: Resources, said) -> None:
     """Ollama reads 2,048 tokens of 2,500 as of 4,000: each number could be right, that all are the same can't be."""
     counted = {"whole": lambda request: tokens_of(request), "cut": lambda request: min(2048, tokens_of(request))}
     for count in counted.values():
-        chat = on(any_store, Scripted(lambda request, count=count: Reply("yes", count(request), 1)))
+        chat = on(place, Scripted(lambda request, count=count: Reply("yes", count(request), 1)))
         for words in (1_000, 2_000, 2_400, 2_800, 3_200):
             chat.reply(request(f"{count} " + "word " * words), "generator")
         lines = [line for line in said() if "num_ctx" in line]
@@ -258,10 +261,10 @@ def test_a_window_that_prompts_of_every_length_fill_is_noticed(any_store: Store,
 
 
 @pytest.mark.parametrize(("read", "noticed"), [(64, True), (430, False), (200, False), (250, False)])
-def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(any_store: Store, said, read: int, noticed: bool) -> None:
+def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(place: Resources, said, read: int, noticed: bool) -> None:
     """330 words: no tokenizer makes fewer than 165 tokens of them."""
     text = "The lighthouse of the harbour town was built from grey stone. " * 30
-    chat = on(any_store, Scripted(lambda _: Reply("yes", read, 1)))
+    chat = on(place, Scripted(lambda _: Reply("yes", read, 1)))
     for number in range(2):
         chat.reply(request(f"{number} {text}"), "generator")
     lines = [line for line in said() if "num_ctx" in line]
@@ -269,20 +272,20 @@ def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(any_store: Store, sai
     assert not noticed or "64 tokens" in lines[0]
 
 
-def test_a_call_that_fails_is_neither_paid_nor_kept(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, saying(FAILS, "now"))
+def test_a_call_that_fails_is_neither_paid_nor_kept(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, saying(FAILS, "now"))
     assert chat.reply(request("a"), "stage") == Reply(None, reason="no connection")
-    assert any_store.replies.paid("study").calls == 0
+    assert place.llm.replies.paid("study").calls == 0
     assert chat.reply(request("a"), "stage").text == "now"
 
 
-def test_a_kept_reply_costs_nothing(any_store: Store) -> None:
-    purse(any_store)
-    chat = on(any_store, saying("yes"))
+def test_a_kept_reply_costs_nothing(place: Resources) -> None:
+    place = within(place)
+    chat = on(place, saying("yes"))
     for _ in range(5):
         chat.reply(request("a"), "stage")
-    assert any_store.replies.paid("study").calls == 1
+    assert place.llm.replies.paid("study").calls == 1
 
 
 def test_a_reply_that_is_no_valid_text_does_not_end_the_study(store: Store) -> None:
@@ -298,40 +301,38 @@ PRICES = {"model": {"in": 100_000.0, "out": 200_000.0}}
 
 
 def test_payments_survive_reopening(tmp_path: Path) -> None:
-    first = Store(tmp_path)
-    purse(first)
-    chat = on(first, saying("one", "two", prices=PRICES))
+    chat = on(within(Resources.of(Store(tmp_path))), saying("one", "two", prices=PRICES))
     chat.reply(request("a"), "stage")
     chat.reply(request("b"), "stage")
-    assert Store(tmp_path).replies.paid("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
-    assert Store(tmp_path).replies.paid("another study") == Spent()
+    assert Replies(tmp_path).paid("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
+    assert Replies(tmp_path).paid("another study") == Spent()
 
 
-def test_dollars_that_are_not_known_count_as_none(any_store: Store) -> None:
-    any_store.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
-    any_store.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
-    assert any_store.replies.paid("study") == Spent(2, 6, 0.25, 1.0)
+def test_dollars_that_are_not_known_count_as_none(place: Resources) -> None:
+    place.llm.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
+    place.llm.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
+    assert place.llm.replies.paid("study") == Spent(2, 6, 0.25, 1.0)
 
 
-def test_what_a_stage_reads_and_writes_on_average(any_store: Store) -> None:
+def test_what_a_stage_reads_and_writes_on_average(place: Resources) -> None:
     """Guessed 10 + 30, read 20 + 40, written 1 + 5, 1 + 2 seconds."""
-    any_store.replies.pay("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
-    any_store.replies.pay("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
-    any_store.replies.pay("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
-    assert any_store.replies.means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
+    place.llm.replies.pay("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
+    place.llm.replies.pay("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
+    place.llm.replies.pay("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
+    assert place.llm.replies.means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
 
 
-def test_without_a_purse_nothing_is_entered(any_store: Store) -> None:
-    on(any_store, saying("one")).reply(request("a"), "stage")
-    assert any_store.replies.means() == {}
+def test_without_a_budget_nothing_is_entered(place: Resources) -> None:
+    on(place, saying("one")).reply(request("a"), "stage")
+    assert place.llm.replies.means() == {}
 
 
 # ---- budgets
 
 
-def asked_until_spent(store: Store, **options: object) -> tuple[int, str]:
+def asked_until_spent(place: Resources, **options: object) -> tuple[int, str]:
     """How many calls could be made, and why no more."""
-    chat = on(store, Scripted(lambda _: "yes", **options))
+    chat = on(place, Scripted(lambda _: "yes", **options))
     with pytest.raises(BudgetSpentError) as stopped:
         all_of(chat, [str(number) for number in range(100)])
     return len(chat.requests), str(stopped.value)
@@ -353,28 +354,30 @@ def asked_until_spent(store: Store, **options: object) -> tuple[int, str]:
         ({"deadline": 0.0}, 0),
     ],
 )
-def test_calls_are_made_until_the_budget_is_spent(any_store: Store, limits: dict, calls: int) -> None:
-    purse(any_store, **limits)
-    made, why = asked_until_spent(any_store, prices=PRICES)
+def test_calls_are_made_until_the_budget_is_spent(place: Resources, limits: dict, calls: int) -> None:
+    place = within(place, **limits)
+    made, why = asked_until_spent(place, prices=PRICES)
     assert made == calls
     assert why.startswith("budget.")
     assert ("kept for the confirmation" in why) == ("reserve" in limits and limits["reserve"].tokens < 1e9)
 
 
-def test_after_the_budget_is_spent_the_reserve_can_be_opened(any_store: Store) -> None:
-    mine = purse(any_store, tokens=60, reserve=Spent(tokens=30))
-    assert asked_until_spent(any_store)[0] == 2
+def test_after_the_budget_is_spent_the_reserve_can_be_opened(place: Resources) -> None:
+    place = within(place, tokens=60, reserve=Spent(tokens=30))
+    mine = place.llm.budget
+    assert asked_until_spent(place)[0] == 2
     assert "30 paid, 30 kept" in mine.empty
     mine.open_reserve()
     assert mine.empty == ""
-    chat = on(any_store, Scripted(lambda _: "yes"))
+    chat = on(place, Scripted(lambda _: "yes"))
     assert [chat.reply(request(f"later {number}"), "stage").text for number in range(2)] == ["yes", "yes"]
     with pytest.raises(BudgetSpentError, match=r"budget.tokens=60 is spent: 60 paid$"):
         chat.reply(request("one more"), "stage")
 
 
-def test_time_is_kept_for_the_confirmation(any_store: Store) -> None:
-    mine = purse(any_store, deadline=time.monotonic() + 1000, reserve=Spent(seconds=2000))
+def test_time_is_kept_for_the_confirmation(place: Resources) -> None:
+    place = within(place, deadline=time.monotonic() + 1000, reserve=Spent(seconds=2000))
+    mine = place.llm.budget
     with pytest.raises(BudgetSpentError, match=r"budget.minutes is used up, the confirmation's share kept"):
         mine.check()
     mine.open_reserve()
@@ -383,32 +386,32 @@ def test_time_is_kept_for_the_confirmation(any_store: Store) -> None:
         replace(mine, deadline=time.monotonic() - 1).check()
 
 
-def test_what_is_kept_can_be_read_when_nothing_can_be_paid(any_store: Store) -> None:
-    chat = on(any_store, saying("yes"))
+def test_what_is_kept_can_be_read_when_nothing_can_be_paid(place: Resources) -> None:
+    chat = on(place, saying("yes"))
     chat.reply(request("a"), "stage")
-    purse(any_store, tokens=0)
+    chat.use(within(place, tokens=0))
     assert chat.reply(request("a"), "stage").text == "yes"
     with pytest.raises(BudgetSpentError):
         chat.reply(request("b"), "stage")
 
 
-def test_what_another_study_has_paid_is_no_concern_of_ours(any_store: Store) -> None:
-    any_store.replies.pay("another study", "stage", Reply("x", 1000, 1000), 1000.0, 1)
-    purse(any_store, tokens=10, usd=1.0).check()
+def test_what_another_study_has_paid_is_no_concern_of_ours(place: Resources) -> None:
+    place.llm.replies.pay("another study", "stage", Reply("x", 1000, 1000), 1000.0, 1)
+    within(place, tokens=10, usd=1.0).llm.check_budget()
 
 
-def test_a_spent_budget_holds_no_lock(any_store: Store) -> None:
-    purse(any_store, tokens=0)
-    assert asked_until_spent(any_store)[0] == 0
-    any_store.purse = None
-    assert on(any_store, saying("yes")).reply(request("0"), "stage").text == "yes"
+def test_a_spent_budget_holds_no_lock(place: Resources) -> None:
+    place = within(place, tokens=0)
+    assert asked_until_spent(place)[0] == 0
+    place = replace(place, llm=replace(place.llm, budget=None))
+    assert on(place, saying("yes")).reply(request("0"), "stage").text == "yes"
 
 
 # ---- failures
 
 
-def test_calls_that_fail_one_after_the_other_are_given_up(any_store: Store) -> None:
-    chat = on(any_store, Scripted(lambda _: CallError("no connection")))
+def test_calls_that_fail_one_after_the_other_are_given_up(place: Resources) -> None:
+    chat = on(place, Scripted(lambda _: CallError("no connection")))
     for number in range(GIVE_UP_AFTER - 1):
         assert chat.reply(request(str(number)), "query").text is None
     with pytest.raises(ComponentError, match=f"query: model can't be asked: {GIVE_UP_AFTER} calls in a row failed: no"):
@@ -418,25 +421,25 @@ def test_calls_that_fail_one_after_the_other_are_given_up(any_store: Store) -> N
     assert len(chat.requests) == GIVE_UP_AFTER
 
 
-def test_a_success_in_between_starts_the_count_again(any_store: Store) -> None:
+def test_a_success_in_between_starts_the_count_again(place: Resources) -> None:
     almost = [FAILS] * (GIVE_UP_AFTER - 1)
-    chat = on(any_store, saying(*almost, "yes", *almost, Reply(None, 1, 1), *almost, FAILS))
+    chat = on(place, saying(*almost, "yes", *almost, Reply(None, 1, 1), *almost, FAILS))
     found = [chat.reply(request(str(number)), "query").text for number in range(3 * GIVE_UP_AFTER - 1)]
     assert found.count("yes") == 1
     with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
         chat.reply(request("last"), "query")
 
 
-def test_a_kept_reply_is_no_success_of_a_call(any_store: Store) -> None:
-    chat = on(any_store, saying("yes", *[FAILS] * GIVE_UP_AFTER))
+def test_a_kept_reply_is_no_success_of_a_call(place: Resources) -> None:
+    chat = on(place, saying("yes", *[FAILS] * GIVE_UP_AFTER))
     chat.reply(request("kept"), "query")
     with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
         all_of(chat, [text for number in range(GIVE_UP_AFTER) for text in ("kept", str(number))])
     assert chat.reply(request("kept"), "query").text == "yes"
 
 
-def test_a_fatal_failure_is_the_last_call(any_store: Store) -> None:
-    chat = on(any_store, Scripted(lambda _: CallError("HTTP 401", fatal=True)))
+def test_a_fatal_failure_is_the_last_call(place: Resources) -> None:
+    chat = on(place, Scripted(lambda _: CallError("HTTP 401", fatal=True)))
     for _ in range(2):
         with pytest.raises(ComponentError, match="query: model can't be asked: HTTP 401"):
             chat.reply(request("a"), "query")
@@ -446,15 +449,16 @@ def test_a_fatal_failure_is_the_last_call(any_store: Store) -> None:
 # ---- rehearsals
 
 
-def test_a_rehearsal_counts_calls_and_makes_none(any_store: Store) -> None:
-    chat = on(any_store, saying("kept", prices=PRICES))
+def test_a_rehearsal_counts_calls_and_makes_none(place: Resources) -> None:
+    chat = on(place, saying("kept", prices=PRICES))
     chat.reply(request("kept"), "query")
-    any_store.rehearsal = Rehearsal({"query": (2.0, 7.0)})
+    rehearsal = Rehearsal({"query": (2.0, 7.0)})
+    chat.use(replace(place, llm=replace(place.llm, rehearsal=rehearsal)))
     assert chat.reply(request("kept"), "query").text == "kept"
     assert chat.reply(request("new", example="e"), "query").text == "e"
     assert chat.reply(request("new", example="e"), "query").text == "e"
-    assert any_store.rehearsal.calls == {"query": 3}
-    (new,) = any_store.rehearsal.new["query"].values()
+    assert rehearsal.calls == {"query": 3}
+    (new,) = rehearsal.new["query"].values()
     read = 2 * tokens_of(request("new"))
     assert new == (read, 7, pytest.approx(read * 0.1 + 7 * 0.2))
     assert len(chat.requests) == 1
@@ -524,13 +528,13 @@ def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals
     from rag_opt.session import entered
     from rag_opt.spending import Spending
 
-    purses = []
+    found = []
     for name in ("one", "two"):
         words = [*animals, f"studies_dir={tmp_path}/{name}", f"store.path={tmp_path}/{name}/store", "budget.tokens=100"]
         plan = planned([*words, f"storage.url=sqlite:///{tmp_path}/shared.db", "tracking=none"])
         with entered(plan) as (study, _):
-            purse = plan.resources.store.purse
-            plan.resources.store.replies.pay(purse.study, "answers", Reply("a", 50, 10), 0.0, 50)
+            budget = plan.resources.llm.budget
+            plan.resources.llm.replies.pay(budget.study, "answers", Reply("a", 50, 10), 0.0, 50)
             allowed = Spending(plan, study).allowed(Moment(study))
-            purses.append((allowed, purse.elsewhere.tokens))
-    assert purses == [(True, 0), (False, 60)]
+            found.append((allowed, budget.elsewhere.tokens))
+    assert found == [(True, 0), (False, 60)]

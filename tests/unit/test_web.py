@@ -7,6 +7,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from rag_opt.components.fetching import FetchError
 from rag_opt.components.fusion import BELOW, Fusion
 from rag_opt.components.web import LONGEST, SearchService, WebRetriever
 from rag_opt.errors import ComponentError
+from rag_opt.llm import Rehearsal
 from rag_opt.records import Chunks, Document, Documents, Queries, Query, Rankings, Searches
 from rag_opt.resources import Resources
 from rag_opt.store import Store
@@ -248,10 +250,9 @@ def test_a_key_is_in_nothing_that_is_kept(pages: str, tmp_path: Path) -> None:
 
 
 def test_a_rehearsal_asks_nobody(pages: str, store: Store) -> None:
-    from rag_opt.replies import Rehearsal
-
-    store.rehearsal = Rehearsal()
-    ranking = found(retriever(service(pages), store), "cats purr")
+    mine = retriever(service(pages), store)
+    mine.use(replace(mine.resources, llm=replace(mine.llm, rehearsal=Rehearsal())))
+    ranking = found(mine, "cats purr")
     assert ids(ranking) == []
     assert counts(pages)["requests"] == 0
 
