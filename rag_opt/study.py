@@ -85,10 +85,11 @@ def _greeting(plan: Plan) -> str:
 def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from rag_opt import workers
+    from rag_opt.entering import entered
     from rag_opt.gate import MIRROR
     from rag_opt.processes import Crew
     from rag_opt.recovery import recovered
-    from rag_opt.session import Session, entered
+    from rag_opt.session import Session
     from rag_opt.stopping import Stopping
 
     shared = workers.wanted(plan)

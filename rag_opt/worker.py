@@ -34,9 +34,10 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
 
     with Screen() as screen:
         with environment.no_collection():
+            from rag_opt.entering import entered
             from rag_opt.plan import planned
             from rag_opt.processes import Crew
-            from rag_opt.session import Session, entered
+            from rag_opt.session import Session
             from rag_opt.stopping import Stopping
 
             environment.quiet_optuna()

@@ -99,14 +99,14 @@ def test_a_backup_of_a_running_study_is_whole_and_goes_on(words, tmp_path, figur
     words, ledger, seen = [*words, "n_trials=8"], tmp_path / "ledger", tmp_path / "backup.db"
 
     def kept(session: Session) -> None:
-        real = session._batch
+        real = session.measuring.batch
 
         def at_batch(trial, *arguments) -> None:
             if trial.number == 5 and not seen.exists():
                 backup.backed_up(file_of(words).parent, seen)
             real(trial, *arguments)
 
-        session._batch = at_batch
+        session.measuring.batch = at_batch
 
     ended_well([start(words, ledger, kept)], ledger)
     assert [trial.number for trial in told(seen)] == [0, 1, 2, 3, 4]

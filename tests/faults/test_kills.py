@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from rag_opt import summary
 from rag_opt.attributes import attributes_of
-from rag_opt.session import Session, entered
+from rag_opt.entering import entered
+from rag_opt.session import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import dies_in_trial, ended_well, killed_at_random, plan_of, start, study_of, told
 

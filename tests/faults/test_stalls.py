@@ -32,7 +32,7 @@ def stalls(seconds: float, how: str):
     """In its second batch the worker holds the interpreter's lock, or suspends itself."""
 
     def prepare(session: Session) -> None:
-        real, calls = session._batch, []
+        real, calls = session.measuring.batch, []
 
         def at_batch(*arguments) -> None:
             calls.append(1)
@@ -44,7 +44,7 @@ def stalls(seconds: float, how: str):
                     os.kill(os.getpid(), signal.SIGSTOP)
             real(*arguments)
 
-        session._batch = at_batch
+        session.measuring.batch = at_batch
 
     return prepare
 
@@ -106,13 +106,13 @@ def stopped(words: list[str], ledger, number: int, slow) -> Worker:
 
 
 def slow(session: Session) -> None:
-    real = session._batch
+    real = session.measuring.batch
 
     def at_batch(*arguments) -> None:
         time.sleep(3)
         real(*arguments)
 
-    session._batch = at_batch
+    session.measuring.batch = at_batch
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGINT twice"])

@@ -25,10 +25,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.databases import engine_url
+from rag_opt.entering import entered
 from rag_opt.environment import quiet_optuna
 from rag_opt.plan import Plan, planned
 from rag_opt.progress import Screen
-from rag_opt.session import Session, entered
+from rag_opt.session import Session
 from rag_opt.stopping import Stopping
 
 FORK = multiprocessing.get_context("fork")
@@ -115,7 +116,7 @@ def dies_in_trial(after: int, batch: int) -> Prepare:
     """The worker kills itself at the end of this batch of its trial number `after` (its own count, from 0)."""
 
     def prepare(session: Session) -> None:
-        real, begun = session._batch, []
+        real, begun = session.measuring.batch, []
 
         def at_batch(trial: optuna.Trial, seen: Any, describe: Any, progress: Any) -> None:
             begun.extend([trial.number] if trial.number not in begun else [])
@@ -123,7 +124,7 @@ def dies_in_trial(after: int, batch: int) -> Prepare:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(trial, seen, describe, progress)
 
-        session._batch = at_batch
+        session.measuring.batch = at_batch
 
     return prepare
 

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import history, session
+from rag_opt import history, limits
 from rag_opt.attributes import TrialAttributes, attributes_of
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.racing import Race
@@ -63,8 +63,8 @@ def test_draws_that_only_repeat_end_a_search_that_cannot_know_it_has_all(
     animals, tmp_path, monkeypatch, capsys
 ) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)"})
-    monkeypatch.setattr(session, "size", lambda *_: 30)
-    monkeypatch.setattr(session, "GIVE_UP_AFTER", 50)
+    monkeypatch.setattr(limits, "size", lambda *_: 30)
+    monkeypatch.setattr(limits, "GIVE_UP_AFTER", 50)
     start(animals, tmp_path, *space, HANDED, "sampler=random", "n_trials=30")
     repeated = [attributes_of(trial).repeats is not None for trial in study_of(tmp_path).trials]
     assert repeated.count(False) == 3

@@ -523,9 +523,9 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
 
 def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
     """Two stores, one storage between them: each sees the other's payments before its next trial."""
+    from rag_opt.entering import entered
     from rag_opt.moment import Moment
     from rag_opt.plan import planned
-    from rag_opt.session import entered
     from rag_opt.spending import Spending
 
     found = []
