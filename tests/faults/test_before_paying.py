@@ -87,14 +87,15 @@ def test_what_can_not_be_used_is_named_before_the_first_trial(words, tmp_path: P
 
 
 @pytest.mark.skipif(not LONG, reason="the long version")
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_service_that_answers_wrongly_is_named_too(words, endpoint: str, name: str, figure: Figure) -> None:
-    fault(endpoint, name)
+def test_a_service_that_answers_wrongly_is_named_too(words, endpoint: str, figure: Figure) -> None:
+    given = [*words, *ASKING, f"llm.base_url={endpoint}", "generator=openai"]
     try:
-        refused([*words, *ASKING, f"llm.base_url={endpoint}", "generator=openai"], ("generator=openai, ",), "wrong")
+        for name in FAULTS:
+            fault(endpoint, name)
+            refused(given, ("generator=openai, ",), name)
     finally:
         fault(endpoint, "none")
-    figure("preflight", f"a service that answers with {name}: named, 0 trials begun")
+    figure("preflight", f"a service that answers with {', '.join(FAULTS)}: named, 0 trials begun")
 
 
 # ---- a budget

@@ -172,7 +172,7 @@ STAGES = (
     ["generator=openai"],
     ["generator=openai", "generator.synthesis=compact_and_refine", "generator.pack_tokens=20"],
     ["generator=openai", "reranker=llm_listwise"],
-    ["reranker=llm_pointwise", "query=hyde"],
+    ["reranker=llm_pointwise", "query=hyde", "retriever=hybrid"],
     ["query=multi_query", "generator=openai", "objective.report=[judge.correctness,judge.faithfulness]"],
     ["query=rewrite", "generator=openai", "objective.report=[judge.context_relevance,judge.answer_relevance]"],
 )
