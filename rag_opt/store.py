@@ -63,7 +63,7 @@ class Store:
         self.limit = limit
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
-        # Components that call models work in several threads.
+        # Some components work in several threads.
         self._guard = threading.RLock()
         self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._live_limit = live_limit

@@ -136,7 +136,9 @@ def test_documents_behind_one_with_many_chunks_are_ranked_as_deep_as_metrics_rea
         assert [len(ids) for ids in document_rankings([shallow], 5)] == [5, 5]
     else:
         assert document_rankings([shallow], 5) == wanted
-    assert document_rankings([searched(kind, 3, resources)[0]], 0)[0] == ["d0"]
+    handed = document_rankings([searched(kind, 3, resources)[0]], 0)[0]
+    # The last document is "red" alone, whose vector is that of "red red".
+    assert handed == ["d0"] or (kind == "chroma" and {*handed} == {"d0", "d5"})
 
 
 def test_what_is_ranked_to_be_measured_costs_the_pipeline_nothing(store: Store) -> None:
