@@ -32,9 +32,10 @@ def asked(overrides: Sequence[str]) -> str:
     """
     from rag_opt.components.synthesis import Synthesis
     from rag_opt.datasets.checks import documents_of
-    from rag_opt.pipelines import built
+    from rag_opt.pipelines import build_pipeline
     from rag_opt.progress import Screen
     from rag_opt.trial import loaded, resources_of
+    from rag_opt.trial_config import trial_of
     from rag_opt.unused import unused
 
     config = composed(overrides)
@@ -43,7 +44,7 @@ def asked(overrides: Sequence[str]) -> str:
     if not isinstance(question, str) or not question.strip():
         raise ConfigError("question: what is asked is expected, such as question='What is a decorator?'")
     environment.use_threads(settings_of(config).threads)
-    pipeline = built(overrides, resources_of(config))
+    pipeline = build_pipeline(trial_of(config, overrides), resources_of(config))
     with Screen() as screen:
         for line in unused(overrides, None, [pipeline], command="ask"):
             screen.say(line)

@@ -14,7 +14,7 @@ from rag_opt import enough, history, paired
 from rag_opt.attributes import StudyAttributes, attributes_of, study_attributes
 from rag_opt.config import quoted
 from rag_opt.databases import hidden
-from rag_opt.experiments import experiment_of, measured_config, replay_command, written
+from rag_opt.experiments import experiment_of, replay_command, written
 from rag_opt.finalists import confirmations, name_of, several, words_of
 from rag_opt.findings import Findings, Loss
 from rag_opt.hiding import hide
@@ -27,6 +27,7 @@ from rag_opt.records import Dataset
 from rag_opt.results import Evaluation, Latency
 from rag_opt.search_space import words
 from rag_opt.spending import enlarged
+from rag_opt.trial_config import TrialConfig
 from rag_opt.trust import plain
 
 TIMED = 3
@@ -53,7 +54,7 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
     write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
     front = history.front_of(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
-    given = words_of(now, chosen) if chosen is not None else words(plan.baseline)
+    config = plan.dev.composed(words_of(now, chosen) if chosen is not None else words(plan.baseline))
     baseline = history.baseline_of(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
     hits, misses = sum(plan.resources.store.hits.values()), sum(plan.resources.store.misses.values())
@@ -72,15 +73,15 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         confirmation=confirmation,
         others=found[1:],
         latencies=_latencies(plan, now, chosen),
-        stages={name_of(now, number): plan.test.stages(words_of(now, number)) for number in dict.fromkeys(pair)},
+        stages={name_of(now, each): plan.test.stages(_config(plan, now, each)) for each in dict.fromkeys(pair)},
         looks=_looks(study, len(trials)),
         losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, given if front else None, bool(enough.line(now)), budget),
+        commands=_commands(plan, config if front else None, bool(enough.line(now)), budget),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
         reason=_reason(trials),
-        mermaid=plan.dev.pipeline(given).mermaid(),
-        config=measured_config([*plan.dev.base, *given]),
-        experiment=experiment_of([*plan.dev.base, *given]),
+        mermaid=plan.dev.pipeline(config).mermaid(),
+        config=config.parameters,
+        experiment=experiment_of(config.words),
         fingerprints=plan.fingerprints,
         space=OmegaConf.to_yaml(plan.config.search_space),
         differences=_differences(plan, [evaluations[number] for number in pair]),
@@ -89,6 +90,10 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         notes=tuple(plan.resources.notices.kept),
         means={str(number): _finite(each.means) for number, each in evaluations.items()},
     )
+
+
+def _config(plan: Plan, study: Trials, number: int) -> TrialConfig:
+    return plan.test.composed(words_of(study, number))
 
 
 def _finite(means: Mapping[str, float]) -> dict[str, float]:
@@ -118,7 +123,7 @@ def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Laten
     for number in wanted:
         name = name_of(study, number)
         try:
-            latency = plan.test.timed(words_of(study, number))
+            latency = plan.test.timed(_config(plan, study, number))
         except Exception as error:
             # The study's result stands, whatever a component does with a single question.
             say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
@@ -206,13 +211,13 @@ def _without_password(word: str) -> str:
     return hide(word)
 
 
-def _commands(plan: Plan, given: Sequence[str] | None, settled: bool, budget: Mapping[str, float]) -> dict[str, str]:
+def _commands(plan: Plan, config: TrialConfig | None, settled: bool, budget: Mapping[str, float]) -> dict[str, str]:
     node, settings = plain(plan.config.tracking), plan.settings
     early = ("stopping", "stopping.after", "stopping.share") if settled else ()
     longer = typed(plan, "n_trials", *early, *budget)
     commands = {}
-    if given is not None:
-        commands["replay"] = replay_command([*plan.dev.base, *given])
+    if config is not None:
+        commands["replay"] = replay_command(config.words)
         place = settings.folder.as_posix()
         asked = quoted([f"best={place}", *_kept(plan, *NEEDED, *PLACES)])
         commands["ask"] = f"python -m rag_opt.ask {asked} question='…'"

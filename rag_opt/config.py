@@ -59,7 +59,10 @@ def composed(overrides: Words) -> DictConfig:
     """
     check_words(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
-    return _composed(tuple(overrides))
+    config = _merged(overrides)
+    _check_whose_trust(config, overrides)
+    OmegaConf.set_readonly(config, True)
+    return config
 
 
 def check_words(overrides: Words) -> None:
@@ -68,15 +71,6 @@ def check_words(overrides: Words) -> None:
         key, _, value = word.partition("=")
         check_secret(SECRET.sub("…", key).lstrip("+~"), word)
         check_field(key.lstrip("+~"), value.strip("'\""))
-
-
-@lru_cache(maxsize=64)
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    # Planning, noting and measuring a trial ask for the same configuration.
-    config = _merged(overrides)
-    _check_whose_trust(config, overrides)
-    OmegaConf.set_readonly(config, True)
-    return config
 
 
 def _check_whose_trust(config: DictConfig, overrides: Words) -> None:
@@ -88,17 +82,6 @@ def _check_whose_trust(config: DictConfig, overrides: Words) -> None:
             f"trusted_modules={given} is set by a configuration file; whom you trust is said "
             "on the command line: trusted_modules=[…]"
         )
-
-
-@lru_cache(maxsize=64)
-def _stages(overrides: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    config = composed(overrides)
-    return {stage: plain(config[stage]) for stage in STAGES}
-
-
-def stages(overrides: Words) -> dict[str, dict[str, Any]]:
-    """The configuration of each stage as plain containers, interpolations resolved; not to be changed."""
-    return _stages(tuple(overrides))
 
 
 def _merged(overrides: Words) -> DictConfig:
@@ -172,17 +155,19 @@ def _hydra() -> Iterator[None]:
 
 def parse(overrides: Words) -> list[Override]:
     """The parsed overrides; raises ConfigError at one that is not of Hydra's grammar."""
-    parser = OverridesParser.create()
-    parsed = []
-    for given in overrides:
-        try:
-            parsed.append(parser.parse_override(given))
-        except (HydraException, RecursionError) as error:
-            reason = str(error).splitlines()[0][:300]
-            raise ConfigError(
-                f"'{given[:300]}' is not key=value as Hydra reads it: {reason}; quote special characters"
-            ) from error
-    return parsed
+    return [_parsed(given) for given in overrides]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(given: str) -> Override:
+    # Hydra's grammar takes a millisecond a word, and a study composes thousands of configurations from few words.
+    try:
+        return OverridesParser.create().parse_override(given)
+    except (HydraException, RecursionError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise ConfigError(
+            f"'{given[:300]}' is not key=value as Hydra reads it: {reason}; quote special characters"
+        ) from error
 
 
 def _explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:

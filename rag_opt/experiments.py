@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from rag_opt.config import STAGES, Words, choices, composed, parse, quoted, stages
+from rag_opt.config import STAGES, Words, choices, composed, parse, quoted
 from rag_opt.errors import ConfigError
 from rag_opt.hiding import hide
 from rag_opt.typed import SEARCH_PATH, search_path_list
@@ -31,9 +31,6 @@ SEARCH_ONLY = (
     *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
-
-WIRING = ("components", "chat", "scorer")
-"""What a stage's file is made of beside its parameters."""
 
 
 def experiment_of(overrides: Words) -> dict[str, Any]:
@@ -109,12 +106,6 @@ def _searched(words: Words) -> list[str]:
     """The folders of the search path that words name."""
     given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
     return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]
-
-
-def measured_config(overrides: Sequence[str]) -> dict[str, Any]:
-    """The composed stages of a configuration, interpolations resolved, without the wiring."""
-    found = stages(overrides)
-    return {stage: {key: value for key, value in node.items() if key not in WIRING} for stage, node in found.items()}
 
 
 def replay_command(overrides: Sequence[str]) -> str:

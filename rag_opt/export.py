@@ -62,16 +62,18 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     from rag_opt.config import composed
     from rag_opt.experiments import expanded
     from rag_opt.hiding import hide
-    from rag_opt.pipelines import built
+    from rag_opt.pipelines import build_pipeline
     from rag_opt.resources import Resources
     from rag_opt.store import Store
     from rag_opt.trial import loaded
+    from rag_opt.trial_config import trial_of
     from rag_opt.trust import plain
     from rag_opt.typed import as_typed
     from rag_opt.wiring import SEARCHES
 
     words = expanded(as_typed([f"best={folder.as_posix()}", *overrides]))
-    config, pipeline, place = composed(words), built(words, Resources.of(Store())), target or folder / "export"
+    config, place = composed(words), target or folder / "export"
+    pipeline = build_pipeline(trial_of(config, words), Resources.of(Store()))
     trusted = [f"{module}.*" for module in ("rag_opt", *plain(config.trusted_modules))]
     answers, context = pipeline.results.get("answers"), pipeline.results.get("context")
     program = PROGRAM.substitute(

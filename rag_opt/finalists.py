@@ -102,7 +102,7 @@ def _evaluations(
         # Where the budget ends early, what matters most is known.
         for number in sorted(roles, key=lambda each: (each != recommended, BASELINE not in roles[each])):
             try:
-                found[number] = plan.test.measured(words_of(now, number))
+                found[number] = plan.test.measured(plan.test.composed(words_of(now, number)))
             except Exception as error:
                 needed = number == recommended or BASELINE in roles[number]
                 if needed and (cause := failures.cause_of(error)) is not None:

@@ -25,7 +25,7 @@ from rag_opt.evaluate import Questions
 from rag_opt.llm import Rehearsal
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.moment import FINISHED, places_taken
-from rag_opt.plan import Plan, asks_models, sampler_of
+from rag_opt.plan import Plan, sampler_of
 from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
 from rag_opt.replies import Spent
@@ -142,7 +142,7 @@ def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     done = places_taken(study) if study is not None else 0
     seen = history.paid_share(study) if study is not None else {}
     left = max(0, plan.settings.n_trials - done)
-    if not _judging(plan.dev) and not asks_models(plan.space, plan.dev.base):
+    if not _judging(plan.dev) and not plan.asks_models:
         return Forecast(left, 0, {})
     configurations = list(_configurations(plan, study, done, min(left, CONFIGURATIONS)))
     searched = _rehearsed(plan, plan.dev, configurations)
@@ -195,7 +195,7 @@ def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]
                 break
             advance(1)
             try:
-                few.measured(given)
+                few.measured(few.composed(given))
             except Exception as error:
                 # Whatever a component may raise: its trial will fail, and the study goes on.
                 say(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])

@@ -12,14 +12,15 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from rag_opt.config import STAGES, choices, stages
+from rag_opt.config import STAGES
 from rag_opt.errors import SearchSpaceError
 from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
-from rag_opt.pipelines import RagPipeline, built
+from rag_opt.pipelines import RagPipeline, build_pipeline
 from rag_opt.progress import say
 from rag_opt.resources import Resources
 from rag_opt.search_grammar import ordered
 from rag_opt.search_space import Assignment, Parameter, SearchSpace, Value, words
+from rag_opt.trial_config import TrialConfig, compose_trial
 from rag_opt.wiring import outputs
 
 RERANKER = "reranker"
@@ -30,7 +31,7 @@ Place = tuple[str, str | None]
 
 
 def stirring(
-    space: SearchSpace, overrides: Sequence[str], resources: Resources, metrics: Sequence[Metric], standing: Assignment
+    space: SearchSpace, config: TrialConfig, resources: Resources, metrics: Sequence[Metric], standing: Assignment
 ) -> tuple[SearchSpace, tuple[str, ...]]:
     """The space less what can't move any of these metrics, and the names of that, which are said.
 
@@ -39,7 +40,7 @@ def stirring(
     """
     if any(metric.reads == ALL for metric in metrics):
         return space, ()
-    look = Look(space, tuple(overrides), resources, {metric.reads for metric in metrics})
+    look = Look(space, config, resources, {metric.reads for metric in metrics})
     found = {parameter.name: look.bound(parameter) for parameter in space.parameters}
     idle = tuple(name for name, bound in found.items() if bound is None)
     measured = ", ".join(metric.name for metric in metrics)
@@ -92,7 +93,7 @@ class Look:
     """A space, and what the metrics of its study read."""
 
     space: SearchSpace
-    base: tuple[str, ...]
+    base: TrialConfig
     resources: Resources
     reads: set[str]
 
@@ -108,7 +109,7 @@ class Look:
         if not moved:
             return {} if self._moves(parameter, {}) else None
         # Where the space has no reranker to choose, there is the one that stands in the configuration.
-        always = bool(reranker.when) and choices(self.base)[RERANKER] in moved
+        always = bool(reranker.when) and self.base.stages[RERANKER].choice in moved
         return {} if always or len(moved) == len(values) else {RERANKER: moved}
 
     def _moves(self, parameter: Parameter, given: Assignment) -> bool:
@@ -125,20 +126,21 @@ class Look:
 
     def _differs(self, parameter: Parameter, known: Assignment) -> bool:
         showing = (self.space.showing({**known, parameter.name: value}) for value in self.space.telling(parameter))
-        lists = [[*self.base, *words(values)] for values in showing if values is not None]
-        return any(self._apart(lists[0], other) for other in lists[1:])
+        # One after the other, since most parameters show with their second value that they matter.
+        configs = (compose_trial([*self.base.words, *words(values)]) for values in showing if values is not None)
+        first = next(configs, None)
+        return first is not None and any(self._apart(first, other) for other in configs)
 
-    def _apart(self, one: Sequence[str], other: Sequence[str]) -> bool:
+    def _apart(self, one: TrialConfig, other: TrialConfig) -> bool:
         places = set(differing(one, other))
-        pipelines = [built(each, self.resources) for each in (one, other)] if places else []
+        pipelines = [build_pipeline(each, self.resources) for each in (one, other)] if places else []
         return any(depends(reads, each, place) for each in pipelines for place in places for reads in self.reads)
 
 
-def differing(one: Sequence[str], other: Sequence[str]) -> Iterator[Place]:
+def differing(one: TrialConfig, other: TrialConfig) -> Iterator[Place]:
     """The components' parameters in which two configurations differ."""
-    ours, theirs = stages(one), stages(other)
     for stage in STAGES:
-        mine, others = ours[stage]["components"], theirs[stage]["components"]
+        mine, others = one.stages[stage].components, other.stages[stage].components
         for name in _union(mine, others):
             if name not in mine or name not in others:
                 yield name, None

@@ -48,11 +48,12 @@ class Measuring:
         """
         seen = list[Progress]()
         self.plan.resources.llm.troubles.clear()
-        self.noting.begin(trial, given)
+        config = self.plan.dev.composed(given)
+        self.noting.begin(trial, config)
         self._rivals = history.front_of(now)[:RIVALS] if self.race else ()
         before = self.spending.paid()
         try:
-            evaluation = self.plan.dev.measured(given, partial(self.batch, trial, seen, describe))
+            evaluation = self.plan.dev.measured(config, partial(self.batch, trial, seen, describe))
         except optuna.TrialPruned:
             self.noting.keep_part(trial, seen[-1])
             return None

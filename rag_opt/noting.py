@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from optuna.trial import Trial
@@ -11,10 +11,11 @@ from optuna.trial import Trial
 from rag_opt import timings
 from rag_opt.attributes import TrialAttributes
 from rag_opt.evaluate import Progress
-from rag_opt.experiments import measured_config, replay_command
+from rag_opt.experiments import replay_command
 from rag_opt.notes import note
 from rag_opt.plan import Plan
 from rag_opt.results import Evaluation
+from rag_opt.trial_config import TrialConfig
 from rag_opt.trial_files import TrialFiles
 
 
@@ -25,12 +26,12 @@ class Noting:
     plan: Plan
     files: TrialFiles
 
-    def begin(self, trial: Trial, given: Sequence[str]) -> None:
-        """Note which configuration the trial measures, by the words that it was given."""
-        command = replay_command([*self.plan.dev.base, *given])
+    def begin(self, trial: Trial, config: TrialConfig) -> None:
+        """Note which configuration the trial measures."""
+        command = replay_command(config.words)
         TrialAttributes.command.note(trial, command)
         note(trial, f"Replay this trial:\n\n```sh\n{command}\n```\n")
-        self.files.write_config(trial.number, measured_config([*self.plan.dev.base, *given]))
+        self.files.write_config(trial.number, config.parameters)
 
     def keep(self, trial: Trial, evaluation: Evaluation, paid: Mapping[str, int]) -> None:
         """Note what a whole trial has measured, and by stage how many calls were `paid` for it."""

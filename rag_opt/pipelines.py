@@ -6,7 +6,7 @@ embedder, index, retriever, reranker, context, generator. How they are connected
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,11 @@ from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
 from rag_opt.budget import BudgetSpentError
 from rag_opt.components.stage import Stage, may_lack
-from rag_opt.config import composed, stages
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.records import Costs, Documents, Queries, QueryVectors, Searches
 from rag_opt.resources import Resources
-from rag_opt.trust import build, plain
+from rag_opt.trial_config import TrialConfig
+from rag_opt.trust import build
 from rag_opt.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
 
 PARTS = ("encoder", "chat", "scorer", "service")
@@ -154,25 +154,23 @@ def _costs(product: Any) -> Costs:
     return getattr(product, "costs", {})
 
 
-def built(overrides: Sequence[str], resources: Resources) -> RagPipeline:
-    """The pipelines of the configuration of these overrides, at work with these resources.
+def build_pipeline(config: TrialConfig, resources: Resources) -> RagPipeline:
+    """The pipelines of a configuration, at work with these resources.
 
     Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source, or a
     component serves nothing.
     """
-    parts = needed(wired(_components(overrides)))
+    parts = needed(wired(_components(config)))
     asked = _asked(parts)
     indexing = _pipeline([part for part in parts if part.name not in asked])
     querying = _pipeline([part for part in parts if part.name in asked])
     return RagPipeline(indexing, querying, tuple(parts), results_of(parts), resources).using(resources)
 
 
-def _components(overrides: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+def _components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
     """(stage, name, component), as data flows."""
-    trusted = plain(composed(overrides).trusted_modules)
-    for name_of_stage, stage in stages(overrides).items():
-        nodes = stage["components"]
-        components = {name: build(node, trusted) for name, node in nodes.items()}
+    for name_of_stage, stage in config.stages.items():
+        components = {name: build(node, config.trusted) for name, node in stage.components.items()}
         for name, component in components.items():
             _check_component(name, component)
         yield from ((name_of_stage, name, component) for name, component in ordered(components))

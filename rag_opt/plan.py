@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 
 from rag_opt.budget import Budget
 from rag_opt.components.pace import fast_precision
-from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of, stages
+from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of
 from rag_opt.configurations import deepest, including, nearest
 from rag_opt.databases import sqlite_path
 from rag_opt.datasets.checks import split, split_print
@@ -29,7 +29,7 @@ from rag_opt.keys import key_of
 from rag_opt.llm import LLMClient
 from rag_opt.metrics.catalogue import RANKS
 from rag_opt.objective import Objective, measurable, objective_of
-from rag_opt.pipelines import RagPipeline, built
+from rag_opt.pipelines import RagPipeline, build_pipeline
 from rag_opt.progress import say
 from rag_opt.racing import Race, idle_line
 from rag_opt.records import Dataset
@@ -41,6 +41,7 @@ from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
 from rag_opt.trial import Bench, loaded, resources_of
+from rag_opt.trial_config import TrialConfig, compose_trial, trial_of
 from rag_opt.trial_files import TrialFiles
 from rag_opt.trust import build, check_secrets, plain
 from rag_opt.unused import unused
@@ -57,11 +58,15 @@ RANKED = "whatever is handed on"
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that can run: nothing in it depends on whether it ran before."""
+    """A study that can run: nothing in it depends on whether it ran before.
+
+    `shown` are the configuration that the command line describes and others that together show every choice.
+    """
 
     config: DictConfig
     settings: Settings
     space: SearchSpace
+    shown: tuple[TrialConfig, ...]
     seeds: tuple[Values, ...]
     objective: Objective
     dataset: Dataset
@@ -69,6 +74,11 @@ class Plan:
     test: Bench
     fingerprints: Mapping[str, str]
     parts: Parts
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether any stage of this configuration, or one that the space may choose, calls language models."""
+        return any(config.asks_models for config in self.shown)
 
     @property
     def baseline(self) -> Values:
@@ -113,12 +123,13 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     resources = resources_of(config)
     space = own_values(searched(config, overrides), overrides)
     _check_stopping(settings, objective)
-    pipeline = built(overrides, resources)
-    shown = check_space(space, overrides, resources)
-    space, idle = stirring(space, overrides, resources, objective.deciding, default_values(space, overrides))
+    own = trial_of(config, overrides)
+    pipeline = build_pipeline(own, resources)
+    shown = {own: pipeline, **check_space(space, own, resources)}
+    space, idle = stirring(space, own, resources, objective.deciding, default_values(space, overrides))
     check_search(config, space)
     searching = [f"{name}={value}" for name, value in _named(space)]
-    for line in unused(overrides, objective, [pipeline, *shown], searching):
+    for line in unused(overrides, objective, list(shown.values()), searching):
         say(line)
     seeds = beginnings(config, space, overrides, idle)
     dataset = loaded(config)
@@ -128,7 +139,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
     resources.store.check()
     resources = replace(resources, llm=_budgeted(settings, resources.llm), deepest=deepest(space))
     # Beside pipelines that pay for each question, none is timed in another way than these.
-    times = objective.times and not asks_models(space, overrides)
+    times = objective.times and not any(each.asks_models for each in shown)
     dev, test = (
         Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, resources, times)
         for part in parts
@@ -137,6 +148,7 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         config,
         settings,
         space,
+        tuple(shown),
         tuple(seeds),
         objective,
         dataset,
@@ -354,16 +366,17 @@ def _distinct(rows: list[Values]) -> list[Values]:
     return [row for place, row in enumerate(rows) if row not in rows[:place]]
 
 
-def check_space(space: SearchSpace, overrides: Sequence[str], resources: Resources) -> list[RagPipeline]:
+def check_space(space: SearchSpace, own: TrialConfig, resources: Resources) -> dict[TrialConfig, RagPipeline]:
     """The pipelines of few configurations that together show every choice and every end of every range.
 
     Raises SearchSpaceError with the words that can't be composed or built.
     """
-    pipelines = []
+    pipelines = {}
     for values in space.corners():
         given = words(values)
         try:
-            pipelines.append(built([*overrides, *given], resources))
+            config = compose_trial([*own.words, *given])
+            pipelines[config] = build_pipeline(config, resources)
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"
@@ -388,15 +401,6 @@ def _named(space: SearchSpace) -> Iterator[tuple[str, str]]:
     for parameter in space.parameters:
         for value in getattr(parameter.distribution, "choices", ()):
             yield parameter.name, str(value)
-
-
-def asks_models(space: SearchSpace, overrides: Sequence[str]) -> bool:
-    """Whether any stage of this configuration, or one that the space may choose, calls language models."""
-    nodes = [
-        *stages(overrides).values(),
-        *(stages([*overrides, f"{name}={value}"])[name] for name, value in _named(space) if name in STAGES),
-    ]
-    return any("chat" in component for node in nodes for component in node["components"].values())
 
 
 def _choices(space: SearchSpace, overrides: Sequence[str]) -> str:

@@ -14,17 +14,17 @@ from rag_opt.components.encoders import Hashing, MiniLM, Static
 from rag_opt.components.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.splitters import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, parameter_names
-from rag_opt.config import choices, prompt_of, stages
+from rag_opt.config import prompt_of
 from rag_opt.errors import ComponentError
 from rag_opt.hiding import hide
 from rag_opt.keys import key_of
 from rag_opt.metrics.catalogue import JUDGE
 from rag_opt.metrics.judges import FIELDS, Judges
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.plan import Plan
 from rag_opt.progress import track
 from rag_opt.resources import Resources
-from rag_opt.search_space import words
+from rag_opt.trial_config import TrialConfig
 from rag_opt.trust import build, plain
 
 PROVEN = (MiniLM, Static, Hashing, MaxSim)
@@ -75,40 +75,33 @@ def _said(error: Exception) -> str:
 
 def _uses(plan: Plan, resources: Resources) -> Iterator[Use]:
     seen, needed = set[str](), _needed(plan, resources)
-    for given in _corners(plan):
-        overrides = [*plan.dev.base, *given]
+    for config in plan.shown:
         # What several stages share is known by its own group.
-        for stage, node in sorted(stages(overrides).items(), key=lambda item: item[0] != "embedder"):
-            for node_of_component in node["components"].values() if stage in needed else ():
+        for name, stage in sorted(config.stages.items(), key=lambda item: item[0] != "embedder"):
+            for node in stage.components.values() if name in needed else ():
                 # An interpolation is resolved here, so equal nodes make equal components.
-                key = key_of(stage, node_of_component)
+                key = key_of(name, node)
                 if key not in seen:
                     seen.add(key)
-                    component = build(node_of_component, plain(plan.config.trusted_modules))
-                    yield from _used(component, _named(stage, overrides, given), resources)
+                    component = build(node, config.trusted)
+                    yield from _used(component, _named(name, config, plan.dev.base), resources)
     yield from _judge(plan, resources)
-
-
-def _corners(plan: Plan) -> Iterator[list[str]]:
-    """The words of the configuration itself and of few others that together show every choice."""
-    yield []
-    yield from (words(values) for values in plan.space.corners())
 
 
 def _needed(plan: Plan, resources: Resources) -> set[str]:
     """The stages of which any configuration takes something: with BM25 alone nothing is embedded."""
     found = set[str]()
-    for given in _corners(plan):
-        overrides = [*plan.dev.base, *given]
-        parts = {part.name for part in built(overrides, resources).parts}
-        found |= {stage for stage, node in stages(overrides).items() if parts & set(node["components"])}
+    for config in plan.shown:
+        parts = {part.name for part in build_pipeline(config, resources).parts}
+        found |= {name for name, stage in config.stages.items() if parts & set(stage.components)}
     return found
 
 
-def _named(stage: str, overrides: Sequence[str], given: Sequence[str]) -> str:
+def _named(stage: str, config: TrialConfig, base: Sequence[str]) -> str:
     """Where a component is named: its group's choice, and what the space sets in that group."""
+    given = config.words[len(base) :]
     own = [word for word in given if word.startswith(f"{stage}.") and word.partition("=")[0].endswith("model")]
-    return " ".join([f"{stage}={choices(overrides)[stage]}", *own])
+    return " ".join([f"{stage}={config.stages[stage].choice}", *own])
 
 
 def _parts(component: Any) -> Iterator[Any]:

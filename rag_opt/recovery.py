@@ -66,7 +66,7 @@ def _measured_again(plan: Plan, files: TrialFiles, trial: FrozenTrial) -> None:
     """Measure a trial's configuration once more; raises StudyError unless that gives its values."""
     folder, names = plan.settings.folder, plan.objective.names
     try:
-        evaluation = plan.dev.measured(words(values_of(trial.params)))
+        evaluation = plan.dev.measured(plan.dev.composed(words(values_of(trial.params))))
     except RagOptError as error:
         raise StudyError(f"{lost(folder, trial.number)}; measuring it again failed: {error}") from error
     book = Book(evaluation.query_ids, evaluation.per_query)

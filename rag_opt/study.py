@@ -249,7 +249,7 @@ def _traced(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -
         with track("traces", sum(bench.questions.count for _, bench, _ in wanted)) as advance:
             for number, bench, split in wanted:
                 tags = {"study": study.study_name, "trial": str(number), "split": split}
-                pipeline = bench.pipeline(words_of(study, number))
+                pipeline = bench.pipeline(bench.composed(words_of(study, number)))
                 advance(tracer.write(pipeline, bench.questions, tags, tracker.run_of(number)))
         tracer.flush()
     except Exception as error:

@@ -22,7 +22,7 @@ from rag_opt.evaluate import Questions, Report, evaluated
 from rag_opt.latency import timed
 from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.objective import measurable, objective_of
-from rag_opt.pipelines import RagPipeline, built
+from rag_opt.pipelines import RagPipeline, build_pipeline
 from rag_opt.progress import Screen, say
 from rag_opt.records import Dataset
 from rag_opt.resources import Resources
@@ -31,6 +31,7 @@ from rag_opt.settings import folder_of, settings_of
 from rag_opt.shell import Refused, run_hydra, search_path
 from rag_opt.store import GIGABYTE, Store
 from rag_opt.terminal import console
+from rag_opt.trial_config import TrialConfig, compose_trial, trial_of
 from rag_opt.trust import build, plain
 from rag_opt.unused import unused
 
@@ -50,34 +51,38 @@ class Bench:
     resources: Resources
     times: bool = False
 
-    def pipeline(self, words: Sequence[str]) -> RagPipeline:
-        """The pipelines of the configuration that these words describe."""
-        return built([*self.base, *words], self.resources)
+    def composed(self, words: Sequence[str]) -> TrialConfig:
+        """The configuration that these words, such as a trial's, describe on top of the command line."""
+        return compose_trial([*self.base, *words])
 
-    def timed(self, words: Sequence[str]) -> Latency | None:
-        """What a question costs with the configuration that these words describe, nothing cached.
+    def pipeline(self, config: TrialConfig) -> RagPipeline:
+        """The pipelines of a configuration."""
+        return build_pipeline(config, self.resources)
+
+    def timed(self, config: TrialConfig) -> Latency | None:
+        """What a question costs with this configuration, nothing cached.
 
         None where every question has to be paid for.
         """
-        pipeline = self.pipeline(words)
+        pipeline = self.pipeline(config)
         return None if pipeline.pays_per_query else timed(pipeline, self.questions)
 
-    def stages(self, words: Sequence[str]) -> dict[str, float]:
+    def stages(self, config: TrialConfig) -> dict[str, float]:
         """Seconds by part of the configuration's pipelines: indexing in all, the others per question.
 
         {} where every question has to be paid for.
         """
-        pipeline, asked = self.pipeline(words), self.questions
+        pipeline, asked = self.pipeline(config), self.questions
         if pipeline.pays_per_query:
             return {}
         return pipeline.stage_seconds(asked.queries, asked.documents, pipeline.index(asked.documents))
 
-    def measured(self, words: Sequence[str], report: Report | None = None) -> Evaluation:
-        """The scores of the configuration that these words describe."""
+    def measured(self, config: TrialConfig, report: Report | None = None) -> Evaluation:
+        """The scores of a configuration."""
         apart = self.times or any(metric.name in TIMED for metric in self.metrics)
-        latency = self.timed(words) if apart else None
+        latency = self.timed(config) if apart else None
         percentiles = None if latency is None else (latency.p50, latency.p95)
-        return evaluated(self.pipeline(words), self.questions, self.metrics, report, percentiles)
+        return evaluated(self.pipeline(config), self.questions, self.metrics, report, percentiles)
 
 
 def resources_of(config: DictConfig) -> Resources:
@@ -110,7 +115,8 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
     settings, objective, resources = settings_of(config), objective_of(config), resources_of(config)
     environment.use_threads(settings.threads)
-    pipeline = built(overrides, resources)
+    trial = trial_of(config, overrides)
+    pipeline = build_pipeline(trial, resources)
     with Screen():
         for line in unused(overrides, objective, [pipeline], command="trial"):
             say(line)
@@ -118,7 +124,7 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
         metrics = measurable(objective, dataset, pipeline.has_generator)
         part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.of(part, settings.batches, settings.seed)
-        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measured(())
+        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measured(trial)
         resources.store.settle()
     for stage, share in evaluation.served.items():
         if share < 1:

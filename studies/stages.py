@@ -55,11 +55,11 @@ def rows(words: list[str]) -> list[str]:
         bench = Bench(tuple(words), questions, (METRIC,), Resources.of(Store(Path(folder))))
         for base, stages in COMPARED.items():
             begin = [base, f"retriever.top_k={CANDIDATES}", "generator=none"]
-            plain = bench.measured(begin)
+            plain = bench.measured(bench.composed(begin))
             found.append(row(bench, begin, base, plain.means[METRIC.name], ""))
             for stage in stages:
                 given = [*begin, *stage.split()]
-                scores = bench.measured(given)
+                scores = bench.measured(bench.composed(given))
                 apart = paired.differences(scores.per_query[METRIC.name], plain.per_query[METRIC.name])
                 low, high = paired.interval(apart, 0)
                 told = f"{apart.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
@@ -68,7 +68,7 @@ def rows(words: list[str]) -> list[str]:
 
 
 def row(bench: Bench, given: list[str], name: str, value: float, told: str) -> str:
-    latency = bench.timed(given)
+    latency = bench.timed(bench.composed(given))
     assert latency is not None
     return f"| {name} | {value:.4f} | {told} | {1000 * latency.p50:.0f} |"
 

@@ -16,13 +16,14 @@ from rag_opt.config import FOLDER, STAGES, composed
 from rag_opt.errors import ConfigError
 from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.plan import beginnings, check_space, pruner_of, sampler_of, searched
 from rag_opt.resources import Resources
 from rag_opt.search_grammar import parsed
 from rag_opt.search_space import words
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 from rag_opt.trust import build, plain
 
 CHOICES = sorted(
@@ -77,7 +78,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
 ) -> None:
     more = [WEB] if choice.endswith("web") and stage == "retriever" else []
     more += ["retriever=hybrid_web", WEB] if choice == "rewrite_web" else []
-    pipeline = built([*services, f"{stage}={choice}", *more], Resources.of(store))
+    pipeline = build_pipeline(compose_trial([*services, f"{stage}={choice}", *more]), Resources.of(store))
     for part in (pipeline.indexing, pipeline.querying):
         again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
         assert set(again.graph.nodes) == set(part.graph.nodes)
@@ -113,7 +114,7 @@ def test_every_stage_answers_questions(
     ]
     space = "search_space=retrieval" if (stage, choice) != ("retriever", "none") else None
     if space is None:
-        pipeline = built([*words, "retriever=none"], Resources.of(store))
+        pipeline = build_pipeline(compose_trial([*words, "retriever=none"]), Resources.of(store))
         assert "answers" in pipeline.results
         return
     # The web alone has no depth, and what it finds is no document of the corpus.
@@ -122,7 +123,7 @@ def test_every_stage_answers_questions(
     # Of some only top_k is left to search, on which a ranking does not depend.
     words += ["objective.constraints=['tokens <= 100000']"]
     plan = planned([*words, f"{stage}={choice}", "store.path=" + str(store.root)])
-    scores = plan.dev.measured([]).means
+    scores = plan.dev.measured(plan.shown[0]).means
     assert alone or 0.4 < scores["nDCG@10"] <= 1.0
     assert scores["latency"] > 0
 
@@ -272,7 +273,7 @@ def test_best_yaml_composes_to_the_configuration_of_any_trial(space: str, tmp_pa
         path.write_text(experiments.text_of(experiments.experiment_of(overrides), ["a study's best"]), "utf-8")
         again = experiments.expanded([f"best={folder}"])
         assert experiments._plain(again) == experiments._plain(overrides)
-        assert repr(config.stages(again)) == repr(config.stages(overrides))
+        assert repr(compose_trial(again).stages) == repr(compose_trial(overrides).stages)
         chosen = {group: choice for group, choice in config.choices(overrides).items() if group in experiments.KEPT}
         assert chosen.items() <= config.choices(again).items()
 

@@ -358,12 +358,10 @@ def test_what_a_model_or_the_web_lacks_is_said_before_anything_is_written(
 
 
 def test_who_asks_models_is_known_without_drawing_a_configuration(animals: list[str], tmp_path, services) -> None:
-    from rag_opt.plan import asks_models
-
     base = [*animals, *services]
     for words, asked in (([], False), (["generator=openai"], True), (["retriever=hybrid", SEARCHED], True)):
         found = plan(base, tmp_path, *words)
-        assert asks_models(found.space, found.dev.base) == asked
+        assert found.asks_models == asked
 
 
 SEARCHED = "+search_space.query='choice(none, rewrite)'"

@@ -108,7 +108,7 @@ def plan_of(words: tuple[str, ...]) -> Plan:
     quiet_optuna()
     plan = planned(words)
     # What is imported on first use is there when they are forked.
-    plan.dev.measured(())
+    plan.dev.measured(plan.shown[0])
     return plan
 
 

@@ -15,10 +15,11 @@ from rag_opt.datasets import beir, msmarco
 from rag_opt.datasets.checks import documents_of
 from rag_opt.evaluate import Questions, evaluated
 from rag_opt.metrics.catalogue import metric
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.records import Queries, Searches
 from rag_opt.resources import Resources
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.integration
 def test_bm25_on_nfcorpus_is_the_published_figure(data: Path, store: Store) -> None:
     """BEIR's BM25 (Lucene, stemmed, multi-field aside) has nDCG@10 0.32 on NFCorpus: 0.325 (Thakur et al. 2021)."""
     questions = Questions.of(beir.load(str(data / "nfcorpus")), 1, 0)
-    pipeline = built(["splitter=none", "retriever=bm25", "generator=none"], Resources.of(store))
+    pipeline = build_pipeline(compose_trial(["splitter=none", "retriever=bm25", "generator=none"]), Resources.of(store))
     scores = evaluated(pipeline, questions, [metric("nDCG@10")]).means
     assert scores["nDCG@10"] == pytest.approx(0.32, abs=0.01)
 
@@ -64,7 +65,7 @@ def test_dense_beats_bm25_and_both_beat_chance_on_msmarco(data: Path, store: Sto
     questions = Questions.of(dataset, 4, 0)
     scores = {}
     for words in (["retriever=bm25"], ["retriever=dense"], ["retriever=dense", "index=chroma"], ["retriever=hybrid"]):
-        pipeline = built(["splitter=none", *words], Resources.of(store))
+        pipeline = build_pipeline(compose_trial(["splitter=none", *words]), Resources.of(store))
         scores[" ".join(words)] = evaluated(pipeline, questions, [metric("nDCG@10")]).means["nDCG@10"]
     assert scores["retriever=dense"] > 0.85
     assert scores["retriever=dense index=chroma"] == pytest.approx(scores["retriever=dense"], abs=0.01)
@@ -79,7 +80,11 @@ def test_a_warm_store_gives_the_same_bits(data: Path, tmp_path: Path) -> None:
     found = []
     for _ in range(2):
         store = Store(tmp_path / "store")
-        found.append(evaluated(built(words, Resources.of(store)), questions, [metric(name) for name in names]))
+        found.append(
+            evaluated(
+                build_pipeline(compose_trial(words), Resources.of(store)), questions, [metric(name) for name in names]
+            )
+        )
     for name in names:
         assert np.array_equal(found[0].per_query[name], found[1].per_query[name], equal_nan=True)
     assert found[0].answers == found[1].answers

@@ -23,11 +23,12 @@ from rag_opt.config import parse
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
 from rag_opt.evaluate import evaluated
 from rag_opt.experiments import expanded
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.records import Floats
 from rag_opt.resources import Resources
 from rag_opt.study import Outcome, run
 from rag_opt.trial import replayed
+from rag_opt.trial_config import compose_trial
 from tests.conftest import QUESTIONS, own_space
 
 pytestmark = pytest.mark.integration
@@ -59,7 +60,7 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
     again = expanded([f"best={folder}"])
-    assert experiments.measured_config(again) == outcome.findings.config
+    assert compose_trial(again).parameters == outcome.findings.config
     assert replayed([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
         outcome.findings.confirmation.chosen.dev, abs=1e-12
     )
@@ -498,11 +499,16 @@ def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
 
 
 def test_bm25_alone_never_embeds_and_hybrid_uses_both(animals, store) -> None:
-    parts = lambda *words: {part.name for part in built([*animals, *words], Resources.of(store)).parts}  # noqa: E731
+    def parts(*words: str) -> set[str]:
+        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.of(store))
+        return {part.name for part in pipeline.parts}
+
     assert "chunk_embedder" not in parts("retriever=bm25")
     assert "bm25_indexer" not in parts("retriever=dense")
     assert {"bm25_retriever", "dense_retriever", "fusion", "chunk_embedder"} <= parts("retriever=hybrid")
-    hybrid = {part.name: part for part in built([*animals], Resources.of(store)).parts}["fusion"]
+    hybrid = {part.name: part for part in build_pipeline(compose_trial([*animals]), Resources.of(store)).parts}[
+        "fusion"
+    ]
     assert set(hybrid.inputs) == {"bm25_ranking", "dense_ranking"}
     assert "mmr" in parts("reranker=mmr")
 
@@ -511,7 +517,7 @@ def test_a_pipeline_survives_haystacks_save_and_load(animals, store) -> None:
     from haystack import Pipeline
 
     for words in (["retriever=hybrid", "reranker=mmr"], ["splitter=semantic"], ["index=chroma", "retriever=dense"]):
-        pipeline = built([*animals, *words], Resources.of(store))
+        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.of(store))
         for part in (pipeline.indexing, pipeline.querying):
             again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
             before, after = yaml.safe_load(part.dumps()), yaml.safe_load(again.dumps())
@@ -589,8 +595,9 @@ def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> No
     from rag_opt.plan import planned
 
     plan = planned([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
-    plan.dev.measured(["retriever=hybrid"])
-    pipeline = plan.dev.pipeline(["retriever=hybrid"])
+    hybrid = plan.dev.composed(["retriever=hybrid"])
+    plan.dev.measured(hybrid)
+    pipeline = plan.dev.pipeline(hybrid)
     seen = []
     for part in pipeline.parts:
         if part.name == "query_embedder":

@@ -21,10 +21,11 @@ from rag_opt.errors import MetricError
 from rag_opt.evaluate import Questions, document_rankings, evaluated
 from rag_opt.metrics.catalogue import metric
 from rag_opt.metrics.retrieval import per_query
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.records import Chunks, Dataset, Document, Documents, Queries, Query, Rankings, Searches
 from rag_opt.resources import Resources
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 
 OF_CHUNK = (0, 0, 1, 0, 1, 2, 0, 1, 2, 2)
 """Ten chunks: the number of each one's document."""
@@ -168,7 +169,9 @@ NAMES = ["nDCG@10", "RR@10", "AP", "context.nDCG@10", "context.SetR", "tokens"]
 def scores(store: Store, *words: str, names: list[str] = NAMES):
     whole = "splitter=none" in words
     base = [*([] if whole else ["splitter=word", "splitter.chunk_size=8"]), "embedder=hashing", "generator=none"]
-    return evaluated(built([*base, *words], Resources.of(store)), books(), [metric(name) for name in names])
+    return evaluated(
+        build_pipeline(compose_trial([*base, *words]), Resources.of(store)), books(), [metric(name) for name in names]
+    )
 
 
 @pytest.mark.parametrize("words", [["retriever=bm25"], ["retriever=dense"], ["retriever=hybrid"], ["splitter=none"]])

@@ -19,13 +19,14 @@ from rag_opt.evaluate import Questions, evaluated
 from rag_opt.latency import timed
 from rag_opt.metrics.catalogue import metric
 from rag_opt.objective import objective_of
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.progress import Screen
 from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
 from rag_opt.replies import Reply
 from rag_opt.resources import Resources
 from rag_opt.store import Store
 from rag_opt.trial import Bench
+from rag_opt.trial_config import compose_trial
 from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
 from tests.unit.test_depth import chunks
 
@@ -123,7 +124,11 @@ WORDS = ["retriever=bm25", "splitter=none", "embedder=hashing", "trusted_modules
 def test_a_batch_that_starts_something_does_not_make_a_pipeline_slow(store: Store) -> None:
     StartsSlowly.started.clear()
     own = ["generator=none", "+generator.components.own._target_=tests.unit.ranking_parts.StartsSlowly"]
-    found = evaluated(built([*WORDS, *own], Resources.of(store)), questions(), [metric("latency"), metric("F1")])
+    found = evaluated(
+        build_pipeline(compose_trial([*WORDS, *own]), Resources.of(store)),
+        questions(),
+        [metric("latency"), metric("F1")],
+    )
     assert StartsSlowly.started == [True] * 4
     assert found.means["latency"] == pytest.approx(0.01)
     assert found.per_query["latency"].tolist() == [found.means["latency"]] * 8
@@ -143,7 +148,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_timed_was_asked_before(store: Store) -> None:
     output = io.StringIO()
     with Screen(output):
-        found = timed(built(SLOW, Resources.of(store)), questions())
+        found = timed(build_pipeline(compose_trial(SLOW), Resources.of(store)), questions())
     assert output.getvalue() == ""
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
 
@@ -151,7 +156,7 @@ def test_what_is_timed_was_asked_before(store: Store) -> None:
 def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
     strange = tuple(Query(text, text) for text in ("zymurgy", "quixotic"))
     asked = Questions.of(Dataset("d", questions().dataset.documents, strange, {}), 1, 0)
-    timed(built(WORDS, Resources.of(store)), asked)
+    timed(build_pipeline(compose_trial(WORDS), Resources.of(store)), asked)
     assert said() == []
 
 
@@ -159,7 +164,7 @@ def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
 def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
     """The reranker tells no cost, so what stages took when they ran says nothing of it."""
     by_stages, apart = (
-        Bench(tuple(SLOW), questions(), (metric("latency"),), Resources.of(store), times).measured([])
+        Bench(tuple(SLOW), questions(), (metric("latency"),), Resources.of(store), times).measured(compose_trial(SLOW))
         for times in (False, True)
     )
     assert by_stages.means["latency"] == pytest.approx(0.0)

@@ -89,7 +89,7 @@ def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_mode
     model = f"reranker.model={tiny_models['tiny_cross_encoder']}"
     plan = planned(words(animals, tmp_path, "reranker=cross_encoder", model, "retriever=bm25"))
     preflight.check(plan, plan.resources, services=False)
-    plan.dev.measured(())
+    plan.dev.measured(plan.shown[0])
     assert loads == [1]
 
 

@@ -15,10 +15,11 @@ from rag_opt.datasets.repeats import repeats_told
 from rag_opt.errors import DatasetError
 from rag_opt.evaluate import Questions, evaluated
 from rag_opt.metrics.catalogue import metric
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.records import Chunks, Dataset, Document, Documents, Queries, Query
 from rag_opt.resources import Resources
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 from tests.conftest import write_jsonl
 
 SUBJECTS = ["apples", "bees", "cats", "dogs", "eels", "figs"]
@@ -35,9 +36,8 @@ def arguments() -> Dataset:
 
 def retrieved(dataset: Dataset, store: Store, *words: str) -> tuple[list[tuple[str, ...]], float]:
     """The documents by query, in the dataset's order of queries, and nDCG@10."""
-    pipeline = built(
-        ["generator=none", "embedder=hashing", "splitter=word", "splitter.chunk_size=10", *words], Resources.of(store)
-    )
+    given = ["generator=none", "embedder=hashing", "splitter=word", "splitter.chunk_size=10", *words]
+    pipeline = build_pipeline(compose_trial(given), Resources.of(store))
     found = evaluated(pipeline, Questions.of(dataset, 1, 0), [metric("nDCG@10")])
     by_id = dict(zip(found.query_ids, found.retrieved, strict=True))
     return [by_id[query.id] for query in dataset.queries], found.means["nDCG@10"]

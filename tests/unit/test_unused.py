@@ -6,14 +6,18 @@ import pytest
 
 from rag_opt.config import composed
 from rag_opt.objective import objective_of
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.resources import Resources
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 from rag_opt.unused import unused
 
 
 def told(*words: str, searched: tuple[str, ...] = (), command: str = "study") -> list[str]:
-    pipelines = [built([*words, *more], Resources.of(Store())) for more in ([], *([choice] for choice in searched))]
+    pipelines = [
+        build_pipeline(compose_trial([*words, *more]), Resources.of(Store()))
+        for more in ([], *([choice] for choice in searched))
+    ]
     return unused(words, objective_of(composed(words)), pipelines, searched, command)
 
 
@@ -68,4 +72,4 @@ def test_a_single_configuration_has_no_trials() -> None:
     assert told("n_trials=5", command="trial") == ["n_trials=5 does nothing here: it is for rag_opt.study"]
     assert told("split=test", command="trial") == []
     assert told("split=test") == ["split=test does nothing here: it is for rag_opt.trial"]
-    assert unused(["question=x"], None, [built([], Resources.of(Store()))], command="ask") == []
+    assert unused(["question=x"], None, [build_pipeline(compose_trial([]), Resources.of(Store()))], command="ask") == []

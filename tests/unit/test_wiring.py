@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from rag_opt.errors import ComponentError
-from rag_opt.pipelines import built
+from rag_opt.pipelines import build_pipeline
 from rag_opt.records import Documents, Rankings
 from rag_opt.resources import Resources
 from rag_opt.store import Store
+from rag_opt.trial_config import compose_trial
 from rag_opt.wiring import accepts
 
 HAYSTACKS = "haystack.components.rankers.LostInTheMiddleRanker"
@@ -20,7 +21,9 @@ OURS = "tests.unit.ranking_parts"
 def parts(*words: str) -> list[str]:
     return [
         part.name
-        for part in built([*words, "embedder=hashing", "trusted_modules=[tests]"], Resources.of(Store())).parts
+        for part in build_pipeline(
+            compose_trial([*words, "embedder=hashing", "trusted_modules=[tests]"]), Resources.of(Store())
+        ).parts
     ]
 
 
