@@ -30,11 +30,11 @@ def asked(overrides: Sequence[str]) -> str:
 
     "" where the configuration has no generator. Raises a RagOptError.
     """
+    from rag_opt.bench import loaded, resources_of
     from rag_opt.components.synthesis import Synthesis
     from rag_opt.datasets.checks import documents_of
     from rag_opt.pipelines import build_pipeline
     from rag_opt.progress import Screen
-    from rag_opt.trial import loaded, resources_of
     from rag_opt.trial_config import trial_of
     from rag_opt.unused import unused
 

@@ -59,13 +59,13 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     `overrides` come on top of what the study recommends. Passwords are not written. Raises a RagOptError where the
     study recommends nothing, or its configuration can't be built.
     """
+    from rag_opt.bench import loaded
     from rag_opt.config import composed
     from rag_opt.experiments import expanded
     from rag_opt.hiding import hide
     from rag_opt.pipelines import build_pipeline
     from rag_opt.resources import Resources
     from rag_opt.store import Store
-    from rag_opt.trial import loaded
     from rag_opt.trial_config import trial_of
     from rag_opt.trust import plain
     from rag_opt.typed import as_typed

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt import environment, history
+from rag_opt.bench import Bench
 from rag_opt.errors import ConfigError
 from rag_opt.evaluate import Questions
 from rag_opt.llm import Rehearsal
@@ -30,7 +31,6 @@ from rag_opt.progress import clock, say, track
 from rag_opt.records import Queries
 from rag_opt.replies import Spent
 from rag_opt.search_space import words
-from rag_opt.trial import Bench
 from rag_opt.trust import plain
 
 CONFIGURATIONS = 40

@@ -13,6 +13,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 from optuna.study import StudyDirection
 
+from rag_opt.bench import Bench, loaded, resources_of
 from rag_opt.budget import Budget
 from rag_opt.components.pace import fast_precision
 from rag_opt.config import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of
@@ -40,7 +41,6 @@ from rag_opt.search_grammar import parsed
 from rag_opt.search_space import SearchSpace, Value, words
 from rag_opt.settings import Settings, settings_of
 from rag_opt.store import Store
-from rag_opt.trial import Bench, loaded, resources_of
 from rag_opt.trial_config import TrialConfig, compose_trial, trial_of
 from rag_opt.trial_files import TrialFiles
 from rag_opt.trust import build, check_secrets, plain

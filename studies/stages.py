@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from rag_opt import paired
+from rag_opt.bench import Bench, loaded
 from rag_opt.config import composed
 from rag_opt.evaluate import Questions
 from rag_opt.metrics.catalogue import metric
@@ -21,7 +22,6 @@ from rag_opt.progress import Screen
 from rag_opt.resources import Resources
 from rag_opt.settings import settings_of
 from rag_opt.store import Store
-from rag_opt.trial import Bench, loaded
 
 CANDIDATES = 30
 COMPARED = {

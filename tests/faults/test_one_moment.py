@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt import report
+from rag_opt.bench import Bench
 from rag_opt.study import run
-from rag_opt.trial import Bench
 from tests.faults.conftest import Figure
 
 

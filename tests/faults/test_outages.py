@@ -20,9 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt import failures
 from rag_opt.attributes import attributes_of
+from rag_opt.bench import Bench
 from rag_opt.errors import OutageError
 from rag_opt.study import run
-from rag_opt.trial import Bench
 from tests.faults.conftest import LONG, Figure
 from tests.integration.commands import finished
 from tests.services import fault

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rag_opt import archive, finalists, scorebook, search_space
 from rag_opt.ask import asked
+from rag_opt.bench import Bench
 from rag_opt.confirm import confirmed
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.finalists import confirmations
@@ -27,7 +28,7 @@ from rag_opt.moment import Moment
 from rag_opt.plan import Plan, planned
 from rag_opt.results import Evaluation
 from rag_opt.study import run
-from rag_opt.trial import Bench, replayed
+from rag_opt.trial import replayed
 from tests.conftest import own_space, write_jsonl
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of

@@ -191,7 +191,7 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
         found = evaluated(*args, **kwargs)
         return replace(found, means={**found.means, "nDCG@10": value})
 
-    monkeypatch.setattr("rag_opt.trial.evaluated", broken)
+    monkeypatch.setattr("rag_opt.bench.evaluated", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
     assert outcome.findings.best is None
     assert "nDCG@10 is" in outcome.error

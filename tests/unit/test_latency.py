@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from rag_opt.bench import Bench
 from rag_opt.components.encoder import Encoder
 from rag_opt.components.encoders import MiniLM
 from rag_opt.components.pairs import BETWEEN, MaxSim
@@ -25,7 +26,6 @@ from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
 from rag_opt.replies import Reply
 from rag_opt.resources import Resources
 from rag_opt.store import Store
-from rag_opt.trial import Bench
 from rag_opt.trial_config import compose_trial
 from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
 from tests.unit.test_depth import chunks
