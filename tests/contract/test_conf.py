@@ -133,7 +133,7 @@ def test_a_search_space_can_be_searched(choice: str, store: Store, services: lis
     words = [*services, *NEEDED.get(choice, []), f"search_space={choice}"]
     found = composed(words)
     space = parsed(plain(found.search_space))
-    check_space(space, words, Resources.of(store))
+    check_space(space, compose_trial(words), Resources.of(store))
     seeds = beginnings(found, space, words)
     assert len(seeds) >= (2 if choice == "sources" else 3)
 
@@ -143,7 +143,7 @@ def test_an_experiments_baseline_lies_in_its_space(choice: str, store: Store, se
     overrides = [*services, f"+experiment={choice}", WEB]
     found = composed(overrides)
     space = searched(found, overrides)
-    check_space(space, overrides, Resources.of(store))
+    check_space(space, compose_trial(overrides), Resources.of(store))
     beginnings(found, space, overrides)
     objective_of(found)
 
