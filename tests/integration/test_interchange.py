@@ -40,7 +40,9 @@ def test_ir_measures_reads_the_finalists_and_gives_the_reported_values(animals, 
 def test_the_mean_of_a_pruned_trial_says_of_how_many_questions_it_is() -> None:
     study = optuna.create_study()
     study.add_trial(create_trial(value=0.5))
-    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.9}, user_attrs={"questions": 12}))
+    study.add_trial(
+        create_trial(state=TrialState.PRUNED, value=0.9, intermediate_values={0: 0.9}, user_attrs={"questions": 12})
+    )
     study.add_trial(create_trial(state=TrialState.FAIL))
     table = interchange.trials_table(study, ["nDCG@10"], 40)
     assert table["questions"].to_pylist() == [40, 12, None]
