@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from rag_opt import environment
+from rag_opt.system import environment
 
 # Telemetry is decided when a dependency is imported, so this must come before any of them.
 environment.prepare()

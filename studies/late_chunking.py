@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from rag_opt import paired
-from rag_opt.components.encoders import MiniLM
-from rag_opt.components.splitters import SentenceSplitter
+from rag_opt.analysis import paired
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.resources import Resources
+from rag_opt.components.splitters.chunkers import SentenceSplitter
 from rag_opt.datasets import beir
 from rag_opt.datasets.checks import documents_of
-from rag_opt.records import Chunks, Floats, Query
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.records.documents import Chunks, Floats, Query
 
 SIZES = (25, 50, 100, 200)
 WINDOWS = (128, 254, 510)

@@ -13,15 +13,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rag_opt import paired
-from rag_opt.bench import Bench, loaded
-from rag_opt.config import composed
-from rag_opt.evaluate import Questions
+from rag_opt.analysis import paired
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.config.compose import composed
+from rag_opt.config.settings import settings_of
+from rag_opt.console.progress import Screen
+from rag_opt.evaluation.bench import Bench, loaded
+from rag_opt.evaluation.evaluate import Questions
 from rag_opt.metrics.catalogue import metric
-from rag_opt.progress import Screen
-from rag_opt.resources import Resources
-from rag_opt.settings import settings_of
-from rag_opt.store import Store
 
 CANDIDATES = 30
 COMPARED = {

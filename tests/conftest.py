@@ -18,8 +18,8 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
-from rag_opt.progress import Screen
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.console.progress import Screen
 from tests.services import fault, served
 from tests.services.postgres import Server, binaries
 
@@ -174,7 +174,7 @@ def data() -> Path:
 
 def animals_study(animals: list[str], folder: Path, *overrides: str) -> Path:
     """The folder of a study over the animals that was run to its end, without MLflow; `name=` gives it another name."""
-    from rag_opt.study import run
+    from rag_opt.cli.study import run
 
     words = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "pruner=none"]
     return run([*animals, *words, *overrides]).folder

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.artifacts import Columns
+from rag_opt.cache.artifacts import Columns
+from rag_opt.components.resources import Resources
 from rag_opt.components.themselves import Pair, Search, among_others
-from rag_opt.keys import key_of
-from rag_opt.records import Chunks, Costs, Floats, Ints, Queries, Rankings
-from rag_opt.resources import Resources
+from rag_opt.records.documents import Chunks, Costs, Floats, Ints, Queries, Rankings
+from rag_opt.records.keys import key_of
 
 AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""

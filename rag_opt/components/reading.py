@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import Stemmer
 
 from rag_opt.components.stage import require
-from rag_opt.text import AUTO, DOTLESS, folded, script_of, words
+from rag_opt.text.words import AUTO, DOTLESS, folded, script_of, words
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
-from rag_opt.keys import FORM, algorithm_of, key_of
-from rag_opt.llm import LLMClient
-from rag_opt.notices import Notices
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.console.notices import Notices
+from rag_opt.llm.client import LLMClient
+from rag_opt.records.keys import FORM, algorithm_of, key_of
 
 IN_MEMORY = Resources.of(Store())
 """What components work with when nobody gave them anything else."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rag_opt.records import Chunks, Floats, Ints, Queries
+from rag_opt.records.documents import Chunks, Floats, Ints, Queries
 
 Pair = tuple[Ints, Floats]
 

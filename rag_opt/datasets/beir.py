@@ -24,7 +24,7 @@ from rag_opt.datasets.files import (
     texts,
 )
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset, Document, Evidence, Query
+from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
 GRADE = re.compile(r"([+-]?\d{1,9})(\.0*)?")
 """A grade in a file, 1.0 being 1: what the measures count with has 32 bits."""

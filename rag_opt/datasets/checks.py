@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from rag_opt.console.terminal import first_of, inline
 from rag_opt.datasets.files import NAMED
 from rag_opt.datasets.repeats import grouped_ids
 from rag_opt.errors import DatasetError
-from rag_opt.keys import key_of
-from rag_opt.records import Dataset, Document, Documents, Query
-from rag_opt.terminal import first_of, inline
+from rag_opt.records.documents import Dataset, Document, Documents, Query
+from rag_opt.records.keys import key_of
 
 EMPTY_LIMIT = 0.10
 """The largest share of empty documents that is dropped with a note; more is a broken file."""

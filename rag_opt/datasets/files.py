@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from rag_opt.console.terminal import inline
 from rag_opt.errors import DatasetError
-from rag_opt.terminal import inline
 
 Row = dict[str, Any]
 UNZIPPED = 200

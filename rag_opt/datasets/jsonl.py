@@ -11,7 +11,7 @@ from rag_opt.datasets.beir import evidence_of
 from rag_opt.datasets.checks import Judgement, check_flag, checked, without_themselves
 from rag_opt.datasets.files import Row, body, existing, identifier, json_lines, not_read, stem, text, texts
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset, Document, Query
+from rag_opt.records.documents import Dataset, Document, Query
 
 LARGEST_GRADE = 10**9
 """What the measures count with has 32 bits."""

@@ -10,7 +10,7 @@ from rag_opt.datasets import beir
 from rag_opt.datasets.checks import Judgement, check_count, check_flag, check_seed, checked, sample
 from rag_opt.datasets.files import Row, existing, identifier, json_lines, plain_or_gzipped, stem, text, texts
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset, Document, Query
+from rag_opt.records.documents import Dataset, Document, Query
 
 NO_ANSWER = "No Answer Present."
 """How ms_marco v2.1 marks an unanswerable query."""

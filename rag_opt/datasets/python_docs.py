@@ -13,7 +13,7 @@ from typing import Any
 
 from rag_opt.datasets.checks import Judgement, check_count, checked
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset, Document, Evidence, Query
+from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
 
 def load(num_queries: int | None = None) -> Dataset:

@@ -13,9 +13,9 @@ from math import ceil
 
 import numpy as np
 
-from rag_opt.records import Dataset, Ints, Qrels, Query
-from rag_opt.terminal import inline
-from rag_opt.text import folded, words
+from rag_opt.console.terminal import inline
+from rag_opt.records.documents import Dataset, Ints, Qrels, Query
+from rag_opt.text.words import folded, words
 
 NEAR = 0.8
 """The share of all their words that two questions of the same gold have in common (Jaccard) and count as one."""

@@ -9,7 +9,7 @@ from typing import Any
 from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
 from rag_opt.datasets.files import existing, identifier, json_file, text
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset, Document, Evidence, Query
+from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
 SEPARATOR = "\n\n"
 """Stands between the paragraphs of an article."""

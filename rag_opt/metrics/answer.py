@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import regex
 
-from rag_opt.records import Scores
-from rag_opt.text import alphanumeric, apart, folded
+from rag_opt.records.documents import Scores
+from rag_opt.text.words import alphanumeric, apart, folded
 
 ARTICLES = regex.compile(r"\b(a|an|the)\b")
 PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")

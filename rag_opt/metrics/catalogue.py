@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_opt.components.resources import Resources
+from rag_opt.config.fingerprints import by_algorithm
+from rag_opt.config.trust import build
 from rag_opt.errors import MetricError, nearest
-from rag_opt.fingerprints import by_algorithm
-from rag_opt.keys import key_of
 from rag_opt.metrics import answer, context, evidence, own, retrieval
 from rag_opt.metrics.adapters import by_evaluator, by_scorer
 from rag_opt.metrics.judges import FIELDS, Judges, Shown, Verdicts
-from rag_opt.records import Dataset, Ints, Qrels, Query, Rankings, Scores, Usage
-from rag_opt.resources import Resources
-from rag_opt.trust import build
+from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Rankings, Scores, Usage
+from rag_opt.records.keys import key_of
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 JUDGE = "judge."

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.records import Scores
+from rag_opt.records.documents import Scores
 
 Encode = Callable[[list[str]], Any]
 Split = Callable[[list[str]], list[list[str]]]

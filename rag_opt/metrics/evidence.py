@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rag_opt.records import Evidence, Scores
+from rag_opt.records.documents import Evidence, Scores
 
 MEASURES = ("evidence_recall", "evidence_precision", "evidence_iou")
 NAME = re.compile(rf"({'|'.join(MEASURES)})@([1-9][0-9]{{0,3}})")

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.chat import Chat
-from rag_opt.components.prompts import Prompt, check, messages, numbered
-from rag_opt.components.request import Request, Sampling, check_model
-from rag_opt.components.spoken import whole_number
-from rag_opt.components.talks import Talk
-from rag_opt.keys import key_of
-from rag_opt.records import Scores, Usage
-from rag_opt.resources import Resources
+from rag_opt.components.llm.chat import Chat
+from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
+from rag_opt.components.llm.request import Request, Sampling, check_model
+from rag_opt.components.llm.spoken import whole_number
+from rag_opt.components.llm.talks import Talk
+from rag_opt.components.resources import Resources
+from rag_opt.records.documents import Scores, Usage
+from rag_opt.records.keys import key_of
 
 WORST, BEST = 1, 5
 FIELDS = {

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from rag_opt.console.progress import say
 from rag_opt.errors import MetricError
-from rag_opt.keys import key_of
-from rag_opt.progress import say
-from rag_opt.records import Scores
+from rag_opt.records.documents import Scores
+from rag_opt.records.keys import key_of
 
 KINDS = ("function", "evaluator", "scorer")
 """What may measure: a function of a case, a Haystack evaluator, an MLflow scorer."""

@@ -13,7 +13,7 @@ import ir_measures
 import numpy as np
 
 from rag_opt.errors import MetricError
-from rag_opt.records import Qrels, Scores
+from rag_opt.records.documents import Qrels, Scores
 
 MEASURES = ("nDCG@10", "RR@10", "R@10", "P@10", "AP@10")
 """Those that are measured by default; every measure of ir_measures that needs no other program is known."""

@@ -19,11 +19,13 @@ import numpy as np
 import optuna
 from threadpoolctl import threadpool_limits
 
-from rag_opt import contest, environment, summary
-from rag_opt.contest import Contest, Rules
-from rag_opt.progress import Screen
+from rag_opt.console.progress import Screen
+from rag_opt.reporting import summary
 from rag_opt.samplers import RagSampler, StageSeconds
-from rag_opt.tables import Table, read
+from rag_opt.simulation import contest
+from rag_opt.simulation.contest import Contest, Rules
+from rag_opt.simulation.tables import Table, read
+from rag_opt.system import environment
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
@@ -216,7 +218,7 @@ def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
 
 def _noise(table: Table) -> float:
     """In units of regret, on half of the questions."""
-    from rag_opt.enough import CANDIDATES, noise_of
+    from rag_opt.study.terminator import CANDIDATES, noise_of
 
     values = table.values()
     order = np.argsort(-values)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rag_opt.tables import table_of, write
+from rag_opt.simulation.tables import table_of, write
 
 HERE = Path(__file__).parent
 PARTS: dict[str, tuple[int | None, int | None]] = {

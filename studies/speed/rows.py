@@ -251,14 +251,14 @@ def warm(setup: Setup) -> list[Figure]:
 
 def floor(setup: Setup) -> list[Figure]:
     """Cold indexing (chunks, vectors, matrix, BM25 counts, all written) against the encoder alone; same process."""
-    from rag_opt.components.bm25 import BM25Indexer
-    from rag_opt.components.embedders import ChunkEmbedder
-    from rag_opt.components.encoders import MiniLM
-    from rag_opt.components.splitters import NoSplitter
+    from rag_opt.cache.store import Store
+    from rag_opt.components.embedders.embed import ChunkEmbedder
+    from rag_opt.components.embedders.encoders import MiniLM
+    from rag_opt.components.resources import Resources
+    from rag_opt.components.retrievers.bm25 import BM25Indexer
+    from rag_opt.components.splitters.chunkers import NoSplitter
     from rag_opt.datasets import beir
     from rag_opt.datasets.checks import documents_of
-    from rag_opt.resources import Resources
-    from rag_opt.store import Store
 
     documents = documents_of(beir.load(str(cut(setup, "msmarco_qa", 3 * setup.passages, 10))))
     texts = sorted({document.text for document in documents.items}, key=len)
@@ -291,11 +291,11 @@ def encoder(setup: Setup) -> list[Figure]:
     import ir_measures
     from sentence_transformers import SentenceTransformer
 
-    from rag_opt.components.encoders import MiniLM
-    from rag_opt.components.minilm import minilm_folder
+    from rag_opt.cache.store import Store
+    from rag_opt.components.embedders.encoders import MiniLM
+    from rag_opt.components.embedders.minilm import minilm_folder
+    from rag_opt.components.resources import Resources
     from rag_opt.datasets import beir
-    from rag_opt.resources import Resources
-    from rag_opt.store import Store
 
     dataset = beir.load(str(cut(setup, "msmarco_qa", setup.passages, setup.questions)))
     texts, asked = [d.text for d in dataset.documents], [q.text for q in dataset.queries]
@@ -359,7 +359,7 @@ def second(setup: Setup) -> list[Figure]:
 
 
 def rows_embedded(store: Path) -> int:
-    from rag_opt.artifacts import read_table
+    from rag_opt.cache.artifacts import read_table
 
     return sum(len(read_table(path).columns["name"]) for path in (store / "vectors").rglob("*.arrow"))
 
@@ -388,8 +388,8 @@ def growth(setup: Setup) -> list[Figure]:
 
 def stage_seconds(store: Path) -> dict[str, float]:
     """The seconds that each stage's artifacts took when they were made."""
-    from rag_opt.artifacts import read_folder, read_table
-    from rag_opt.inventory import artifacts
+    from rag_opt.cache.artifacts import read_folder, read_table
+    from rag_opt.cache.eviction import artifacts
 
     spent: dict[str, float] = {}
     for artifact in artifacts(store):

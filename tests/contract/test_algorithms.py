@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from rag_opt.components.stage import Stage
-from rag_opt.config import FOLDER
-from rag_opt.keys import key_of
-from rag_opt.trust import named
+from rag_opt.config.compose import FOLDER
+from rag_opt.config.trust import named
+from rag_opt.records.keys import key_of
 
 TARGET = re.compile(r"_target_: *(rag_opt\.[\w.]+)")
 

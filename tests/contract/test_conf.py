@@ -10,21 +10,21 @@ import pytest
 import yaml
 from haystack import Pipeline
 
-from rag_opt import config, experiments
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
-from rag_opt.config import FOLDER, STAGES, composed
+from rag_opt.config import compose, experiments
+from rag_opt.config.compose import FOLDER, STAGES, composed
+from rag_opt.config.search_space import words
+from rag_opt.config.settings import settings_of
+from rag_opt.config.sweep_grammar import parsed
+from rag_opt.config.trial import compose_trial
+from rag_opt.config.trust import build, plain
 from rag_opt.errors import ConfigError
+from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.objective import objective_of
-from rag_opt.pipelines import build_pipeline
-from rag_opt.plan import beginnings, check_space, pruner_of, sampler_of, searched
-from rag_opt.resources import Resources
-from rag_opt.search_grammar import parsed
-from rag_opt.search_space import words
-from rag_opt.settings import settings_of
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
-from rag_opt.trust import build, plain
+from rag_opt.study.plan import beginnings, check_space, pruner_of, sampler_of, searched
 
 CHOICES = sorted(
     (path.parent.name, path.stem)
@@ -53,7 +53,7 @@ def chosen(group: str, choice: str) -> list[str]:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
 def test_it_composes_says_what_it_is_and_survives_a_save_and_a_load(group: str, choice: str) -> None:
     found = composed(chosen(group, choice))
-    config.checked(chosen(group, choice))
+    compose.checked(chosen(group, choice))
     settings_of(found)
     saved = plain(found)
     assert yaml.safe_load(yaml.safe_dump(saved)) == saved
@@ -100,7 +100,7 @@ def test_every_stage_answers_questions(
     tiny_models: dict[str, str],
 ) -> None:
     """Every choice of every stage, measured end to end on the animals; only a hub model needs a network."""
-    from rag_opt.plan import planned
+    from rag_opt.study.plan import planned
 
     words = [*services, *animals]
     words += [SERVED[stage, choice].format(**tiny_models)] if (stage, choice) in SERVED else []
@@ -192,7 +192,7 @@ def test_conf_is_found_where_the_package_is(tmp_path: Path) -> None:
 
 
 def test_optunas_internals_are_where_storage_expects_them() -> None:
-    from rag_opt.internals import stoppable, stopped
+    from rag_opt.samplers.internals import stoppable, stopped
 
     study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
     for _ in range(2):
@@ -201,8 +201,8 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         with stoppable(study):
             study.tell(trial, 0.0)
     assert stopped(study)
-    from rag_opt.interruptions import interrupt
     from rag_opt.samplers.stock import BruteForce
+    from rag_opt.storages.interruptions import interrupt
 
     study = optuna.create_study(sampler=BruteForce(seed=0))
     for place in range(3):
@@ -248,9 +248,9 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
     assert type(sampler).__name__ == "Mine"
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
-    with pytest.raises(config.ConfigError, match="has no 'Other'"):
+    with pytest.raises(compose.ConfigError, match="has no 'Other'"):
         build(node | {"name": "Other"}, ["optunahub"])
-    with pytest.raises(config.ConfigError, match="can't be loaded"):
+    with pytest.raises(compose.ConfigError, match="can't be loaded"):
         build(node | {"package": "samplers/none"}, ["optunahub"])
 
 
@@ -274,8 +274,8 @@ def test_best_yaml_composes_to_the_configuration_of_any_trial(space: str, tmp_pa
         again = experiments.expanded([f"best={folder}"])
         assert experiments._plain(again) == experiments._plain(overrides)
         assert repr(compose_trial(again).stages) == repr(compose_trial(overrides).stages)
-        chosen = {group: choice for group, choice in config.choices(overrides).items() if group in experiments.KEPT}
-        assert chosen.items() <= config.choices(again).items()
+        chosen = {group: choice for group, choice in compose.choices(overrides).items() if group in experiments.KEPT}
+        assert chosen.items() <= compose.choices(again).items()
 
 
 def test_a_best_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -292,6 +292,6 @@ def test_a_best_is_found_before_that_of_another_folder_and_told_as_it_was_typed(
         path.write_text(experiments.text_of(experiments.experiment_of([f"retriever={choice}"]), [name]), "utf-8")
     other = f"hydra.searchpath=['file://{tmp_path}/other/conf']"
     again = experiments.expanded([other, f"best={tmp_path}/one", "seed=3"])
-    assert config.choices(again)["retriever"] == "dense"
+    assert compose.choices(again)["retriever"] == "dense"
     assert experiments.written(again) == [f"best={tmp_path}/one", other, "seed=3"]
     assert experiments.written(["+experiment=squad", "seed=3"]) == ["+experiment=squad", "seed=3"]

@@ -8,6 +8,8 @@ import optuna
 import pytest
 import yaml
 
+from rag_opt.cli.study import run
+from rag_opt.console.progress import Screen
 from rag_opt.errors import (
     ComponentError,
     ConfigError,
@@ -17,9 +19,7 @@ from rag_opt.errors import (
     RagOptError,
     SearchSpaceError,
 )
-from rag_opt.plan import Plan, planned
-from rag_opt.progress import Screen
-from rag_opt.study import run
+from rag_opt.study.plan import Plan, planned
 from tests.conftest import QUESTIONS, own_space, write_jsonl
 
 
@@ -180,8 +180,8 @@ def test_a_seed_that_says_what_is_not_searched_is_measured_without_that(animals,
 
 
 def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_path) -> None:
-    from rag_opt.attributes import StudyAttributes
-    from rag_opt.drift import check_fingerprints
+    from rag_opt.storages.attributes import StudyAttributes
+    from rag_opt.storages.drift import check_fingerprints
 
     now = plan(animals, tmp_path).fingerprints
     study = optuna.create_study()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt import gate
+from rag_opt.storages import locks
 
 LONG = os.environ.get("RAG_OPT_LONG") == "1"
 FIGURES = os.environ.get("RAG_OPT_FIGURES")
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked workers wait less for a session of PostgreSQL that is gone; the long version waits as users do."""
     if not LONG:
-        monkeypatch.setattr(gate, "GRACE", 1.0)
+        monkeypatch.setattr(locks, "GRACE", 1.0)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.generators import Extractive
-from rag_opt.records import Answers, Chunks, Queries, Rankings
+from rag_opt.components.generators.extractive import Extractive
+from rag_opt.records.documents import Answers, Chunks, Queries, Rankings
 
 VALUES: dict[str, Any] = {
     "not_a_number": float("nan"),

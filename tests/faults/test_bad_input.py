@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt.cli.study import run
 from rag_opt.datasets import jsonl
 from rag_opt.errors import DatasetError, RagOptError
-from rag_opt.study import run
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
 from tests.faults.conftest import Figure
 from tests.integration.commands import finished
@@ -524,7 +524,7 @@ def test_there_are_enough_of_both(figure: Figure) -> None:
 
 def sections() -> list[str]:
     """The keys of conf/config.yaml that hold keys, and the groups."""
-    from rag_opt.config import STAGES
+    from rag_opt.config.compose import STAGES
 
     return ["store", "evaluation", "web", "judge", "budget", "confirmation", *STAGES, "sampler", "pruner", "tracking"]
 

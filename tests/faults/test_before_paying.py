@@ -9,11 +9,11 @@ from random import Random
 import optuna
 import pytest
 
-from rag_opt.components.endpoint import OpenAIChat
-from rag_opt.components.request import Request
+from rag_opt.cli.study import run
+from rag_opt.components.llm.endpoint import OpenAIChat
+from rag_opt.components.llm.request import Request
 from rag_opt.errors import ComponentError
-from rag_opt.replies import Reply
-from rag_opt.study import run
+from rag_opt.llm.replies import Reply
 from tests.conftest import own_space
 from tests.faults.conftest import LONG, Figure
 from tests.faults.test_copies import file_of
@@ -118,8 +118,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         return Reply("Cats purr", TOKENS_IN, TOKENS_OUT, 0.01)
 
     monkeypatch.setattr(OpenAIChat, "called", called)
-    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
-    monkeypatch.setattr("rag_opt.report.written", lambda *_: {})
+    monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
+    monkeypatch.setattr("rag_opt.reporting.report.written", lambda *_: {})
     return found
 
 

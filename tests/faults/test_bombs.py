@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt import yaml_files
-from rag_opt.config import check_shape, checked, composed, prompt_of
+from rag_opt.config import yaml_files
+from rag_opt.config.compose import check_shape, checked, composed, prompt_of
 from rag_opt.errors import ConfigError
-from rag_opt.tracking import _flat
+from rag_opt.tracking.mirror import _flat
 from tests.faults.conftest import Figure
 
 QUICK = 10.0
@@ -74,7 +74,7 @@ def test_a_prompt_and_a_trials_configuration_are_bounded(tmp_path: Path, monkeyp
     (tmp_path / "prompt").mkdir()
     bomb = tmp_path / "prompt" / "bomb.yaml"
     bomb.write_text(ALIASES)
-    monkeypatch.setattr("rag_opt.config.FOLDER", tmp_path)
+    monkeypatch.setattr("rag_opt.config.compose.FOLDER", tmp_path)
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):
         prompt_of("bomb")
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from rag_opt.cli.study import run
 from rag_opt.errors import ConfigError, RagOptError, StorageError, StudyError
-from rag_opt.replies import Replies
-from rag_opt.report import reported
-from rag_opt.study import run
+from rag_opt.llm.replies import Replies
+from rag_opt.reporting.report import reported
 from tests.conftest import ROOT, own_space
 
 EVIL = '<script>alert("canary")</script><img src=x onerror=alert(1)>"\'</title>'

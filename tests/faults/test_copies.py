@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import backup
+from rag_opt.cli import backup
+from rag_opt.cli.study import run
 from rag_opt.errors import StorageError, StudyError
-from rag_opt.session import Session
-from rag_opt.study import run
+from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import ended_well, start, study_of
 

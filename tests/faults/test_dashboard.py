@@ -17,7 +17,7 @@ from random import Random
 import psutil
 import pytest
 
-from rag_opt.study import run
+from rag_opt.cli.study import run
 from tests.conftest import ROOT
 from tests.faults.conftest import Figure
 
@@ -222,7 +222,7 @@ def test_a_browser_shows_the_study_its_report_and_its_trials(study: Path) -> Non
 
 @pytest.mark.parametrize("what", ["no such folder", "empty folder"])
 def test_what_is_no_study_is_said(tmp_path: Path, what: str, capsys) -> None:
-    from rag_opt.dashboard import main
+    from rag_opt.cli.dashboard import main
 
     folder = tmp_path / "none"
     if what == "empty folder":

@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt.attributes import attributes_of
+from rag_opt.storages.attributes import attributes_of
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.integration.commands import command

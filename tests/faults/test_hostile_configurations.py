@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.config import checked
+from rag_opt.cli.study import run
+from rag_opt.config.compose import checked
+from rag_opt.config.trust import build
 from rag_opt.errors import ConfigError, RagOptError
-from rag_opt.study import run
-from rag_opt.trust import build
 from tests.faults.conftest import Figure
 from tests.integration.commands import finished
 
@@ -71,15 +71,15 @@ TARGETS = {
     "optuna.storages.journal._file.os.remove": "private",
     "haystack.marshal.yaml.yaml.unsafe_load": "not below a trusted module",
     "haystack.utils.auth.os.system": "not below a trusted module",
-    "rag_opt.artifacts.shutil.rmtree": "not below a trusted module",
-    "rag_opt.config.yaml.unsafe_load": "not below a trusted module",
-    "rag_opt.trust.importlib.import_module": "not below a trusted module",
-    "rag_opt.trust.partial": "not below a trusted module",
+    "rag_opt.cache.artifacts.shutil.rmtree": "not below a trusted module",
+    "rag_opt.config.compose.yaml.unsafe_load": "not below a trusted module",
+    "rag_opt.config.trust.importlib.import_module": "not below a trusted module",
+    "rag_opt.config.trust.partial": "not below a trusted module",
     # ---- dunders and methods
     "optuna.samplers.TPESampler.__init__.__globals__": "private",
     "optuna.samplers.TPESampler.__subclasses__": "private",
     "optuna.samplers.TPESampler.sample_relative": "function",
-    "rag_opt.trust.build.__globals__.get": "private",
+    "rag_opt.config.trust.build.__globals__.get": "private",
     "haystack.Pipeline.loads": "none of what a study is made of",
     "haystack.core.pipeline.Pipeline.from_dict": "none of what a study is made of",
     "haystack.utils.Secret.from_env_var": "function",
@@ -88,10 +88,10 @@ TARGETS = {
     "optuna.delete_study": "none of what a study is made of",
     "haystack.utils.deserialize_callable": "function",
     "haystack.utils.request_with_retry": "function",
-    "rag_opt.trust.build": "none of what a study is made of",
-    "rag_opt.artifacts.remove": "none of what a study is made of",
-    "rag_opt.inventory.evicted": "none of what a study is made of",
-    "rag_opt.components.shelf.embedded": "function",
+    "rag_opt.config.trust.build": "none of what a study is made of",
+    "rag_opt.cache.artifacts.remove": "none of what a study is made of",
+    "rag_opt.cache.eviction.evicted": "none of what a study is made of",
+    "rag_opt.components.embedders.embedding_cache.embedded": "function",
     # ---- classes of trusted modules that open, fetch, read, run
     "optuna.storages.RDBStorage": "none of what a study is made of",
     "optuna.storages.JournalStorage": "none of what a study is made of",
@@ -109,9 +109,9 @@ TARGETS = {
     "haystack.components.converters.TextFileToDocument": "none of what a study is made of",
     "haystack.components.routers.ConditionalRouter": "none of what a study is made of",
     "haystack.components.writers.DocumentWriter": "none of what a study is made of",
-    "rag_opt.store.Store": "none of what a study is made of",
-    "rag_opt.replies.Replies": "none of what a study is made of",
-    "rag_opt.leases.Lease": "none of what a study is made of",
+    "rag_opt.cache.store.Store": "none of what a study is made of",
+    "rag_opt.llm.replies.Replies": "none of what a study is made of",
+    "rag_opt.cache.leases.Lease": "none of what a study is made of",
 }
 
 
@@ -143,8 +143,8 @@ def test_a_hostile_target_is_refused(target: str, tmp_path) -> None:
         "optuna.samplers.TPESampler",
         "optuna.samplers.nsgaii.UniformCrossover",
         "optuna.pruners.PatientPruner",
-        "rag_opt.racing.Race",
-        "rag_opt.components.encoders.Hashing",
+        "rag_opt.study.racing.Race",
+        "rag_opt.components.embedders.encoders.Hashing",
         "haystack.components.evaluators.AnswerExactMatchEvaluator",
         "haystack.components.rankers.LostInTheMiddleRanker",
         "haystack.document_stores.in_memory.InMemoryDocumentStore",
@@ -157,7 +157,7 @@ def test_what_a_study_is_made_of_is_built(target: str) -> None:
 
 
 def test_code_beside_a_model_is_never_run() -> None:
-    node = {"_target_": "rag_opt.components.encoders.Hashing", "dimensions": 8}
+    node = {"_target_": "rag_opt.components.embedders.encoders.Hashing", "dimensions": 8}
     for hidden in (
         {"trust_remote_code": True},
         {"model_kwargs": {"trust_remote_code": "yes"}},
@@ -207,7 +207,7 @@ BY_WORD: dict[str, Words] = {
     "a dataset": lambda do: ["dataset._target_=os.system", f"+dataset.command='{do}'"],
     "a dataset's reader that is none": lambda do: ["dataset._target_=rag_opt.datasets.files.existing"],
     "a metric's function": lambda do: ["+objective.own={x: {function: os.system}}"],
-    "a metric's trusted function": lambda do: ["+objective.own={x: {function: rag_opt.artifacts.remove}}"],
+    "a metric's trusted function": lambda do: ["+objective.own={x: {function: rag_opt.cache.artifacts.remove}}"],
     "a metric's evaluator": lambda do: [f"+objective.own={{x: {{evaluator: {sampler(do)}}}}}"],
     "a metric's scorer": lambda do: [f"+objective.own={{x: {{scorer: {sampler(do)}}}}}"],
     "an interpolated name": lambda do: ["question=os.system", "sampler._target_='${question}'"],
@@ -222,11 +222,11 @@ BY_WORD: dict[str, Words] = {
         f"+hydra.callbacks.evil={{_target_: hydra._internal.utils.os.system, command: '{do}'}}"
     ],
     "a callback through our own imports": lambda do: [
-        f"+hydra.callbacks.evil={{_target_: rag_opt.artifacts.os.system, command: '{do}'}}"
+        f"+hydra.callbacks.evil={{_target_: rag_opt.cache.artifacts.os.system, command: '{do}'}}"
     ],
     "a callback that calls": lambda do: ["+hydra.callbacks.evil={_target_: hydra.utils.call}"],
     "a callback inside a callback": lambda do: [
-        f"+hydra.callbacks.evil={{_target_: rag_opt.multirun.CompareStudies, x: {sampler(do)}}}"
+        f"+hydra.callbacks.evil={{_target_: rag_opt.cli.multirun.CompareStudies, x: {sampler(do)}}}"
     ],
     "an interpolated callback": lambda do: [f"question={sampler(do)}", "+hydra.callbacks.evil='${question}'"],
     "a callback by an interpolated name": lambda do: [
@@ -239,7 +239,7 @@ BY_WORD: dict[str, Words] = {
     "a module as a search path": lambda do: ["hydra.searchpath=[pkg://antigravity]"],
     "a handler of a log": lambda do: ["+hydra.job_logging.handlers={x: {class: os.system}}"],
     "a formatter of Hydra's log": lambda do: ["+hydra.hydra_logging.formatters={x: {class: os.system}}"],
-    "a study within a study": lambda do: ["sampler._target_=rag_opt.study.run"],
+    "a study within a study": lambda do: ["sampler._target_=rag_opt.cli.study.run"],
     "a Haystack pipeline": lambda do: [
         f"+retriever.components.evil={{_target_: haystack.Pipeline, metadata: {sampler(do)}}}"
     ],
@@ -293,11 +293,11 @@ BY_FILE = {
     "pruner": "_target_: optuna.pruners.PatientPruner\nwrapped_pruner: {{_target_: os.system, command: {do}}}\n",
     "dataset": "_target_: subprocess.Popen\nargs: {do}\nshell: true\ntest_share: 0.3\nsplit_seed: 0\n",
     "embedder": "encoder: {{_target_: os.system, command: {do}}}\ncomponents:\n  query_embedder: "
-    '{{_target_: rag_opt.components.embedders.QueryEmbedder, encoder: "${{embedder.encoder}}"}}\n',
+    '{{_target_: rag_opt.components.embedders.embed.QueryEmbedder, encoder: "${{embedder.encoder}}"}}\n',
     "reranker": "keep: 3\ncomponents:\n  mine: {{_target_: os.system, command: {do}}}\n",
     "generator": "components:\n  mine: {{_target_: builtins.eval, _args_: [{do}]}}\n",
     "objective": "metrics: [x]\ndirections: null\nreport: []\nconstraints: []\nown: {{x: {{function: os.system}}}}\n",
-    "search_space": "retriever.components.fusion._target_: choice(rag_opt.components.fusion.Fusion, os.system)\n",
+    "search_space": "retriever.components.fusion._target_: choice(rag_opt.components.retrievers.fusion.Fusion, os.system)\n",
     "storage": "url: {{_target_: os.system, command: {do}}}\n",
     "tracking": "!!python/object/apply:os.system [{do}]\n",
     "splitter": "components: !!python/object/new:os.system [{do}]\n",
@@ -383,7 +383,7 @@ def test_an_option_that_leaves_the_checked_configuration_is_refused(tmp_path, op
 
 def test_a_refused_target_is_not_even_imported() -> None:
     program = (
-        "import sys\nfrom rag_opt.trust import build\nfrom rag_opt.errors import ConfigError\n"
+        "import sys\nfrom rag_opt.config.trust import build\nfrom rag_opt.errors import ConfigError\n"
         "for name in ('antigravity', 'turtledemo.clock', 'xmlrpc.client', 'pip', 'joblib'):\n"
         "    before = set(sys.modules)\n"
         "    try:\n        build({'_target_': 'optuna.samplers.RandomSampler', 'seed': {'_target_': name + '.x'}})\n"

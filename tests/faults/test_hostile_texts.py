@@ -13,16 +13,16 @@ from random import Random
 
 import pytest
 
-from rag_opt.ask import asked
-from rag_opt.components.endpoint import OpenAIChat
-from rag_opt.components.prompts import TAGS
-from rag_opt.components.request import Request
+from rag_opt.cli.ask import asked
+from rag_opt.cli.study import run
+from rag_opt.cli.trial import replayed
+from rag_opt.components.llm.endpoint import OpenAIChat
+from rag_opt.components.llm.prompts import TAGS
+from rag_opt.components.llm.request import Request
+from rag_opt.config.typed import literal
+from rag_opt.console.terminal import complain
 from rag_opt.errors import RagOptError
-from rag_opt.replies import Reply
-from rag_opt.study import run
-from rag_opt.terminal import complain
-from rag_opt.trial import replayed
-from rag_opt.typed import literal
+from rag_opt.llm.replies import Reply
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
 from tests.faults.conftest import Figure
 from tests.unit.hostile import COMMANDS, OBEYED, TAGS_SPELT

@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import summary
-from rag_opt.attributes import attributes_of
-from rag_opt.entering import entered
-from rag_opt.session import Session
+from rag_opt.reporting import summary
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.study.entering import entered
+from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import dies_in_trial, ended_well, killed_at_random, plan_of, start, study_of, told
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.drift import check_fingerprints
+from rag_opt.cli.study import run
 from rag_opt.errors import LostError
-from rag_opt.session import Session
-from rag_opt.study import run
+from rag_opt.storages.drift import check_fingerprints
+from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of, told
 
@@ -98,7 +98,7 @@ def test_a_new_study_of_the_same_name_keeps_its_log(words, tmp_path, monkeypatch
 
 
 def test_where_nothing_can_be_written_that_is_said(words, monkeypatch) -> None:
-    monkeypatch.setattr("rag_opt.lost.Guard._written", lambda _: "/x: disk full")
+    monkeypatch.setattr("rag_opt.storages.lost.Guard._written", lambda _: "/x: disk full")
     said = lost([*words, "n_trials=6"], HARM["the file removed"], monkeypatch)
     assert "can't be written anywhere: /x: disk full" in said
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from rag_opt import archive, history, scorebook
+from rag_opt.analysis import history
+from rag_opt.analysis.findings import Findings
+from rag_opt.cli.study import run
 from rag_opt.errors import StudyError
-from rag_opt.findings import Findings
-from rag_opt.storage import engine_of
-from rag_opt.study import run
+from rag_opt.storages import archive, scores
+from rag_opt.storages.opening import engine_of
 from tests.faults.conftest import Figure
 from tests.faults.workers import study_of
 
@@ -46,7 +47,7 @@ HARM: dict[str, Callable[[Path], object]] = {
 def drop(study) -> None:
     """As a study was before its database kept scores."""
     archive.FILES.drop(engine_of(study))
-    scorebook._stored.cache_clear()
+    scores._stored.cache_clear()
 
 
 def harms(long: bool) -> dict[str, Callable[[Path], object]]:
@@ -57,12 +58,12 @@ def test_what_is_lost_in_the_folder_is_taken_from_the_database(stored, tmp_path,
     six = [*stored, "n_trials=6"]
     before = run(six).findings
     place = tmp_path / "studies/animals/trials"
-    path = place / f"{before.confirmation.best:04d}" / scorebook.FILE
-    kept = {each: scorebook._book(each.read_bytes()) for each in place.glob(f"*/{scorebook.FILE}")}
+    path = place / f"{before.confirmation.best:04d}" / scores.FILE
+    kept = {each: scores._book(each.read_bytes()) for each in place.glob(f"*/{scores.FILE}")}
     for name, harm in harms(long).items():
         harm(path)
         assert shown(run(six).findings) == shown(before)
-        assert all(scorebook._same(scorebook._book(each.read_bytes()), book) for each, book in kept.items())
+        assert all(scores._same(scores._book(each.read_bytes()), book) for each, book in kept.items())
         assert (path.parent / "config.yaml").is_file()
         top = (tmp_path / "studies/animals/report.md").read_text("utf-8").partition("## Top trials")[2]
         assert sum("best" in line for line in top.splitlines() if line.startswith("| ")) == 1
@@ -72,7 +73,7 @@ def test_what_is_lost_in_the_folder_is_taken_from_the_database(stored, tmp_path,
 def test_an_older_study_has_them_from_its_folder_or_measured_again(words, tmp_path, long: bool, capsys) -> None:
     six = [*words, "n_trials=6"]
     before = run(six).findings
-    path = tmp_path / f"studies/animals/trials/{before.confirmation.best:04d}/{scorebook.FILE}"
+    path = tmp_path / f"studies/animals/trials/{before.confirmation.best:04d}/{scores.FILE}"
     drop(study_of(six))
     assert shown(run(six).findings) == shown(before)
     assert "measured again" not in capsys.readouterr().err
@@ -94,7 +95,7 @@ def test_what_is_damaged_in_the_database_is_taken_from_the_folder(words) -> None
             connection.execute(sqlalchemy.update(archive.FILES).values(content=content))
         assert shown(run(six).findings) == shown(before)
         study = study_of(six)
-        assert all(scorebook.stored(study, trial.number) for trial in history.candidates(study))
+        assert all(scores.stored(study, trial.number) for trial in history.candidates(study))
 
 
 def test_scores_that_can_not_be_had_again_are_no_reason_to_choose_among_the_others(words, tmp_path) -> None:

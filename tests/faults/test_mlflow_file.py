@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from rag_opt.mlflow_file import reopen
-from rag_opt.session import Session
-from rag_opt.study import run
+from rag_opt.cli.study import run
+from rag_opt.study.loop import Session
+from rag_opt.tracking.mlflow_file import reopen
 from tests.faults.conftest import Figure
 
 

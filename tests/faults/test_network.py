@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.environment import QUIET
+from rag_opt.system.environment import QUIET
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration
@@ -68,7 +68,7 @@ def tried(tmp_path: Path) -> list[str]:
 
 AFTER = """
 import sys
-from rag_opt import ask, report, trial
+from rag_opt.cli import ask, report, trial
 report.main(["studies/animals"])
 trial.replayed(sys.argv[1:-1])
 ask.asked(sys.argv[1:])

@@ -10,9 +10,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt import report
-from rag_opt.bench import Bench
-from rag_opt.study import run
+from rag_opt.cli.study import run
+from rag_opt.evaluation.bench import Bench
+from rag_opt.reporting import report
 from tests.faults.conftest import Figure
 
 

@@ -18,11 +18,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt import failures
-from rag_opt.attributes import attributes_of
-from rag_opt.bench import Bench
+from rag_opt.cli.study import run
 from rag_opt.errors import OutageError
-from rag_opt.study import run
+from rag_opt.evaluation.bench import Bench
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.study import failures
 from tests.faults.conftest import LONG, Figure
 from tests.integration.commands import finished
 from tests.services import fault

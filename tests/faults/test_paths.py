@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import rag_opt
-from rag_opt.config import composed, parse, prompt_of
+from rag_opt.cli.study import run
+from rag_opt.config.compose import composed, parse, prompt_of
+from rag_opt.config.settings import settings_of
 from rag_opt.datasets import beir
 from rag_opt.errors import ConfigError, DatasetError, RagOptError
-from rag_opt.settings import settings_of
-from rag_opt.study import run
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
 from tests.faults.conftest import Figure
 from tests.integration.commands import finished

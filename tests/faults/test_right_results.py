@@ -17,18 +17,21 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rag_opt import archive, finalists, scorebook, search_space
-from rag_opt.ask import asked
-from rag_opt.bench import Bench
-from rag_opt.confirm import confirmed
+from rag_opt.analysis.confirmation import confirmed
+from rag_opt.cli.ask import asked
+from rag_opt.cli.study import run
+from rag_opt.cli.trial import replayed
+from rag_opt.config import search_space
 from rag_opt.errors import ComponentError, SearchSpaceError
-from rag_opt.finalists import confirmations
-from rag_opt.latency import Latency
-from rag_opt.moment import Moment
-from rag_opt.plan import Plan, planned
-from rag_opt.results import Evaluation
-from rag_opt.study import run
-from rag_opt.trial import replayed
+from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.latency import Latency
+from rag_opt.records.measured import Evaluation
+from rag_opt.storages import archive
+from rag_opt.storages import scores as scorebook
+from rag_opt.storages.moment import Moment
+from rag_opt.study import finalists
+from rag_opt.study.finalists import confirmations
+from rag_opt.study.plan import Plan, planned
 from tests.conftest import own_space, write_jsonl
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of

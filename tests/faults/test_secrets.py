@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.components.completions import Completion
-from rag_opt.components.endpoint import OpenAIChat
-from rag_opt.config import check_words, composed
+from rag_opt.cli.study import run
+from rag_opt.components.llm.completions import Completion
+from rag_opt.components.llm.endpoint import OpenAIChat
+from rag_opt.config.compose import check_words, composed
+from rag_opt.config.trust import check_secrets, plain
+from rag_opt.console.secrets import hide
 from rag_opt.errors import ConfigError, RagOptError
-from rag_opt.hiding import hide
-from rag_opt.study import run
-from rag_opt.trust import check_secrets, plain
 from tests.conftest import ROOT
 from tests.services import counts, fault, reset
 
@@ -249,7 +249,7 @@ def test_a_key_in_a_reply_is_nowhere(words, model, tmp_path, monkeypatch, capfd)
 
 
 def test_a_key_that_a_redirect_would_take_along_is_nowhere(words, web, tmp_path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr("rag_opt.components.web.TRIES", 1)
+    monkeypatch.setattr("rag_opt.components.retrievers.web.TRIES", 1)
     monkeypatch.setenv("RAG_OPT_TEST_WEB", canary("web"))
     fault(web, "redirect_private")
     asked = ["retriever=bm25_web", f"web.url={web}/brave/res/v1/web/search", "web.key=RAG_OPT_TEST_WEB"]

@@ -10,13 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from rag_opt import report
-from rag_opt.artifacts import read_table, remove, touch, write_folder, write_table
+from rag_opt.cache.artifacts import read_table, remove, touch, write_folder, write_table
+from rag_opt.cli.study import run
 from rag_opt.errors import StoreError
-from rag_opt.replies import Replies
-from rag_opt.sharing import guarded, whose
-from rag_opt.storage import locked, opened
-from rag_opt.study import run
+from rag_opt.llm.replies import Replies
+from rag_opt.reporting import report
+from rag_opt.storages.opening import locked, opened
+from rag_opt.system.sharing import guarded, whose
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK
 

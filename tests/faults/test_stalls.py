@@ -10,9 +10,9 @@ import time
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import gate
-from rag_opt.attributes import attributes_of
-from rag_opt.session import Session
+from rag_opt.storages import locks
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import Worker, ended_well, start, study_of, told
 
@@ -53,7 +53,7 @@ def stalls(seconds: float, how: str):
 def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figure) -> None:
     words, ledger = [*stored, "n_trials=12"], tmp_path / "ledger"
     postgres = any("storage.url" in word for word in words)
-    seconds = 4 * gate.GRACE if postgres else 4.0
+    seconds = 4 * locks.GRACE if postgres else 4.0
     stalled = start(words, ledger, stalls(seconds, how))
     stalled.ready.wait(30)
     until(lambda: running(words) == [0])

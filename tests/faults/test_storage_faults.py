@@ -14,10 +14,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from rag_opt.cli.study import run
 from rag_opt.errors import RagOptError, StorageError, StudyError
-from rag_opt.sqlite import check_sqlite
-from rag_opt.storage import opened
-from rag_opt.study import run
+from rag_opt.storages.opening import opened
+from rag_opt.storages.sqlite import check_sqlite
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK, study_of
 
@@ -157,7 +157,7 @@ def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, fi
 
 
 def test_postgresql_that_is_not_there_is_named_without_its_password(words, monkeypatch) -> None:
-    monkeypatch.setattr("rag_opt.databases.FIRST_PATIENCE", 1.0)
+    monkeypatch.setattr("rag_opt.storages.databases.FIRST_PATIENCE", 1.0)
     with pytest.raises(StorageError, match=r"storage\.url=postgresql.*can't be used") as caught:
         run([*words, "storage.url='postgresql://me:canary@127.0.0.1:1/none'", "n_trials=2"])
     assert "canary" not in str(caught.value)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.shelf import embedded
-from rag_opt.inventory import artifacts, evicted, usage_of
-from rag_opt.store import Store
+from rag_opt.cache.eviction import artifacts, evicted, usage_of
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.encoders import Hashing
 
 pytestmark = pytest.mark.integration
 
@@ -23,8 +23,8 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from rag_opt.store import Store
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.shelf import embedded
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.embedding_cache import embedded
 root = Path(sys.argv[1])
 def note(name):
     with open(root.parent / name, "a") as file:
@@ -96,7 +96,7 @@ def test_fifty_kills_while_indexing_leave_nothing_half_built(tmp_path, figure) -
     root = tmp_path / "store"
     program = """
 import os, random, signal
-import rag_opt.components.shelf as shelf
+import rag_opt.components.embedders.embedding_cache as shelf
 shelf.FIRST_BLOCK = shelf.LARGEST_BLOCK = 64
 def work():
     store = Store(root)

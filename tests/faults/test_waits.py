@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from rag_opt.endings import Terminated
+from rag_opt.cli.study import run
+from rag_opt.console.endings import Terminated
 from rag_opt.errors import StorageError
-from rag_opt.gate import DOES, TRIALS, gate_of
-from rag_opt.stopping import Stopping
-from rag_opt.study import run
-from rag_opt.waiting import holder, taken
+from rag_opt.storages.locks import DOES, TRIALS, gate_of
+from rag_opt.system.signals import Stopping
+from rag_opt.system.waiting import holder, taken
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.faults.test_stalls import until
@@ -28,7 +28,9 @@ from tests.faults.test_stalls import until
 HOLDS = {
     "file": "import filelock; lock = filelock.FileLock(path); lock.acquire()",
     "sqlite": "import sqlite3; b = sqlite3.connect(path, isolation_level=None); b.execute('BEGIN IMMEDIATE')",
-    "postgresql": ("from rag_opt.gate import gate_of; gate = gate_of(path, 7); turn = gate.alone(); turn.__enter__()"),
+    "postgresql": (
+        "from rag_opt.storages.locks import gate_of; gate = gate_of(path, 7); turn = gate.alone(); turn.__enter__()"
+    ),
 }
 
 
@@ -64,7 +66,7 @@ def told_once_said(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     thread = threading.Thread(target=tell, daemon=True)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr("rag_opt.waiting.say", say)
+        patched.setattr("rag_opt.system.waiting.say", say)
         # Whoever is started in a shell's background ignores Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         thread.start()
@@ -117,7 +119,7 @@ def _take_gently(stopping: Stopping, path: Path) -> None:
 
 def test_after_its_limit_a_wait_says_who_held_the_lock(words, monkeypatch) -> None:
     run([*words, "n_trials=2"])
-    monkeypatch.setattr("rag_opt.sqlite.BUSY_SECONDS", 1.0)
+    monkeypatch.setattr("rag_opt.storages.sqlite.BUSY_SECONDS", 1.0)
     with stopped("sqlite", file_of(words)) as holding, pytest.raises(StorageError) as caught:
         run([*words, "n_trials=4"])
     assert f"process {holding} on" in str(caught.value)

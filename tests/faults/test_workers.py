@@ -20,10 +20,10 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt.databases import engine_url
+from rag_opt.cli.study import run
 from rag_opt.errors import ConfigError
-from rag_opt.processes import worker_of
-from rag_opt.study import run
+from rag_opt.storages.databases import engine_url
+from rag_opt.storages.processes import worker_of
 from tests.conftest import ROOT, own_space
 from tests.faults.conftest import Figure
 from tests.faults.faulty import DEADLY, FAULTS, VALUES
@@ -101,7 +101,7 @@ def test_whatever_a_trial_returns_or_raises_the_study_goes_on(words, tmp_path, m
 
 def test_workers_that_only_die_end_the_study_with_a_reason(words, tmp_path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'rag_opt.worker' in ' '.join(sys.orig_argv):\n    os.kill(os.getpid(), 9)\n"
+        "import os, sys\nif 'rag_opt.workers.worker' in ' '.join(sys.orig_argv):\n    os.kill(os.getpid(), 9)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(

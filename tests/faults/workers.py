@@ -24,13 +24,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.databases import engine_url
-from rag_opt.entering import entered
-from rag_opt.environment import quiet_optuna
-from rag_opt.plan import Plan, planned
-from rag_opt.progress import Screen
-from rag_opt.session import Session
-from rag_opt.stopping import Stopping
+from rag_opt.console.progress import Screen
+from rag_opt.storages.databases import engine_url
+from rag_opt.study.entering import entered
+from rag_opt.study.loop import Session
+from rag_opt.study.plan import Plan, planned
+from rag_opt.system.environment import quiet_optuna
+from rag_opt.system.signals import Stopping
 
 FORK = multiprocessing.get_context("fork")
 Prepare = Callable[[Session], None]

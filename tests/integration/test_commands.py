@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from rag_opt import config
-from rag_opt.experiments import expanded
+from rag_opt.config import compose
+from rag_opt.config.experiments import expanded
 from tests.conftest import ROOT
 from tests.integration.commands import command, finished, killed, trials
 
@@ -116,7 +116,7 @@ def test_a_real_msmarco_study_and_the_replay_of_its_best_command(tmp_path, msmar
     line = next(line for line in again.stdout.splitlines() if "nDCG@10" in line)
     assert f"{best:.6g}" in line
     # What is a default needs no line in best.yaml: what it composes to is what counts.
-    saved, told = config.composed(expanded([f"best={tmp_path}/studies/msmarco"])), config.composed(words)
+    saved, told = compose.composed(expanded([f"best={tmp_path}/studies/msmarco"])), compose.composed(words)
     assert saved.retriever.depth == 100
     assert saved.retriever == told.retriever
     assert saved.dataset == told.dataset
@@ -232,7 +232,7 @@ def test_ctrl_c_stops_resumably(tmp_path, animals) -> None:
 def test_what_is_asked_and_exported_in_the_end_finds_ones_own_files(tmp_path, animals) -> None:
     place = tmp_path / "mine" / "splitter"
     place.mkdir(parents=True)
-    target = "rag_opt.components.splitters.WordSplitter"
+    target = "rag_opt.components.splitters.chunkers.WordSplitter"
     (place / "own.yaml").write_text(f"components:\n  splitter: {{_target_: {target}, chunk_size: 30}}\n")
     given = [*animals, "splitter=own"]
     done = finished(tmp_path, "--config-dir", str(tmp_path / "mine"), *given, "n_trials=2", "tracking=none")

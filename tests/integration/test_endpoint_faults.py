@@ -15,9 +15,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt import failures
+from rag_opt.cli.study import Outcome, run
 from rag_opt.errors import OutageError
-from rag_opt.study import Outcome, run
+from rag_opt.study import failures
 from tests.services import counts, fault, reset
 from tests.services.openai_server import FAULTS
 

@@ -9,10 +9,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt.attributes import StudyAttributes, study_attributes
-from rag_opt.enough import Outlook, line, noise_of
 from rag_opt.errors import ConfigError
 from rag_opt.samplers import StageSeconds
+from rag_opt.storages.attributes import StudyAttributes, study_attributes
+from rag_opt.study.terminator import Outlook, line, noise_of
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rag_opt import export
-from rag_opt.ask import asked
+from rag_opt.cli import export
+from rag_opt.cli.ask import asked
+from rag_opt.cli.study import run
+from rag_opt.config.experiments import expanded
 from rag_opt.errors import ConfigError
-from rag_opt.experiments import expanded
-from rag_opt.study import run
 
 pytestmark = pytest.mark.integration
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
-from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.encoders import MiniLM
-from rag_opt.components.splitters import NoSplitter
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
+from rag_opt.components.splitters.chunkers import NoSplitter
+from rag_opt.config.trial import compose_trial
 from rag_opt.datasets import beir, msmarco
 from rag_opt.datasets.checks import documents_of
-from rag_opt.evaluate import Questions, evaluated
+from rag_opt.evaluation.evaluate import Questions, evaluated
+from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.pipelines import build_pipeline
-from rag_opt.records import Queries, Searches
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
+from rag_opt.records.documents import Queries, Searches
 
 pytestmark = pytest.mark.integration
 

@@ -8,9 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt import archive, history, report, scorebook
-from rag_opt.findings import Findings
-from rag_opt.study import run
+from rag_opt.analysis import history
+from rag_opt.analysis.findings import Findings
+from rag_opt.cli.study import run
+from rag_opt.reporting import report
+from rag_opt.storages import archive, scores
 
 pytestmark = pytest.mark.integration
 
@@ -28,12 +30,12 @@ def words(animals, tmp_path) -> list[str]:
 def plant(study: optuna.Study, folder: Path, values: list[float], tokens: float) -> int:
     """A trial with these values and its scores, as another process would leave it; its number."""
     like = study.get_trials(states=(TrialState.COMPLETE,))[0]
-    book = scorebook.stored(study, like.number)
+    book = scores.stored(study, like.number)
     attrs = {"metrics": {"nDCG@10": values[0], "latency": values[1], "tokens": tokens}, "origin": "random"}
     study.add_trial(create_trial(values=values, params=like.params, distributions=like.distributions, user_attrs=attrs))
     number = len(study.trials) - 1
     columns = {name: [value] * len(book.ids) for name, value in attrs["metrics"].items()}
-    archive.put(study, number, {scorebook.FILE: scorebook._table(book.ids, columns)})
+    archive.put(study, number, {scores.FILE: scores._table(book.ids, columns)})
     return number
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt import interchange
-from rag_opt.results import Evaluation
-from rag_opt.study import run
+from rag_opt.analysis import interchange
+from rag_opt.cli.study import run
+from rag_opt.records.measured import Evaluation
 
 
 @pytest.mark.integration

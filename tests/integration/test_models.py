@@ -13,14 +13,14 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from rag_opt.ask import asked
-from rag_opt.attributes import attributes_of
-from rag_opt.components.chat import PROOF
-from rag_opt.config import composed
+from rag_opt.cli.ask import asked
+from rag_opt.cli.study import run
+from rag_opt.components.llm.chat import PROOF
+from rag_opt.config.compose import composed
 from rag_opt.errors import RagOptError
-from rag_opt.forecast import Forecast, forecast
-from rag_opt.plan import planned
-from rag_opt.study import run
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.study.forecast import Forecast, forecast
+from rag_opt.study.plan import planned
 from tests.conftest import DATA, write_jsonl
 from tests.services import counts, fault, reset, served
 
@@ -116,7 +116,7 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     tmp_path: Path, services: list[str], endpoint: str, budget: str, limit: float, monkeypatch
 ) -> None:
     # A server on this machine is free; this one shall cost something.
-    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=30", f"budget.{budget}={limit}")
     run(given)
     paid = said(tmp_path)["paid"]
@@ -138,7 +138,7 @@ def test_what_the_store_has_costs_nothing_and_ends_no_study(
     tmp_path: Path, services: list[str], endpoint: str, monkeypatch
 ) -> None:
     """A second study of the same configurations, its server away, with a budget that the first one spent many times."""
-    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
     run(given)
     assert said(tmp_path)["paid"]["tokens"] > 3000
@@ -159,7 +159,7 @@ def test_a_budget_of_minutes_stops_the_search(tmp_path: Path, services: list[str
 
 
 def test_a_budget_in_dollars_needs_prices(tmp_path: Path, services: list[str], monkeypatch) -> None:
-    monkeypatch.setattr("rag_opt.components.endpoint.is_loopback", lambda _: False)
+    monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "budget.usd=1", "llm.model=nobody-knows")
     with pytest.raises(RagOptError, match="has no price"):
         run(given)
@@ -263,7 +263,7 @@ def test_the_web_is_one_source_among_others(tmp_path: Path, services: list[str],
 
 
 def test_prices_are_no_part_of_what_a_study_is() -> None:
-    from rag_opt.config import fingerprint
+    from rag_opt.config.compose import fingerprint
 
     one = composed(["generator=openai"])
     other = composed(["generator=openai", "llm.timeout=5", "llm.at_once=2"])
@@ -315,8 +315,10 @@ def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
     space = "+search_space.reranker='choice(none, broken)'"
     given = [*words(tmp_path, services, *ANSWERING, "retriever=bm25", "n_trials=6"), space]
     (tmp_path / "conf" / "reranker").mkdir(parents=True)
-    file = f"model: {broken}\nscorer: {{_target_: rag_opt.components.pairs.CrossEncoder, model: '{broken}'}}\n"
-    file += "components:\n  cross: {_target_: rag_opt.components.pairs.PairReranker, scorer: '${reranker.scorer}'}\n"
+    file = (
+        f"model: {broken}\nscorer: {{_target_: rag_opt.components.rerankers.pairs.CrossEncoder, model: '{broken}'}}\n"
+    )
+    file += "components:\n  cross: {_target_: rag_opt.components.rerankers.pairs.PairReranker, scorer: '${reranker.scorer}'}\n"
     (tmp_path / "conf" / "reranker" / "broken.yaml").write_text(f"# A folder without a model.\n{file}")
     with pytest.raises(RagOptError, match=r"before trial 0 this can't be used:\n  reranker=broken: "):
         run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 import rag_opt
-from rag_opt.config import FOLDER
-from rag_opt.inventory import usage_of
-from rag_opt.study import run
-from rag_opt.trust import named, targets
+from rag_opt.cache.eviction import usage_of
+from rag_opt.cli.study import run
+from rag_opt.config.compose import FOLDER
+from rag_opt.config.trust import named, targets
 from tests.conftest import animals_study
 
 PAST = Path(__file__).with_name("study_of_0_1_0.tar.gz")

@@ -12,14 +12,14 @@ from pathlib import Path
 import optuna
 import pytest
 
-from rag_opt import report
-from rag_opt.attributes import study_attributes
-from rag_opt.comparison import compared
+from rag_opt.analysis.findings import Findings
+from rag_opt.cli.study import Outcome, run
+from rag_opt.console.terminal import console
 from rag_opt.errors import StudyError
-from rag_opt.figures import OWN
-from rag_opt.findings import Findings
-from rag_opt.study import Outcome, run
-from rag_opt.terminal import console
+from rag_opt.reporting import report
+from rag_opt.reporting.comparison import compared
+from rag_opt.reporting.figures import OWN
+from rag_opt.storages.attributes import study_attributes
 from tests.integration import commands
 
 pytestmark = pytest.mark.integration
@@ -132,7 +132,7 @@ def test_a_report_outlives_its_database(finished: Path, tmp_path) -> None:
 
 
 def test_no_password_is_written(animals, tmp_path) -> None:
-    from rag_opt.conclude import _without_password
+    from rag_opt.study.conclusion import _without_password
 
     assert _without_password("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
     assert "geheim" not in _without_password("storage.url='postgresql://me:geheim@host/db'")

@@ -11,12 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import history, limits
-from rag_opt.attributes import TrialAttributes, attributes_of
+from rag_opt.analysis import history
+from rag_opt.cli.study import Outcome, run
 from rag_opt.errors import ConfigError, MetricError
-from rag_opt.racing import Race
 from rag_opt.samplers.evidence import telling
-from rag_opt.study import Outcome, run
+from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.study import limits
+from rag_opt.study.racing import Race
 from tests.conftest import animals_study, own_space
 
 pytestmark = pytest.mark.integration

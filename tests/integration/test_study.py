@@ -13,22 +13,23 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt import experiments, scorebook
-from rag_opt.artifacts import read_table
-from rag_opt.attributes import StudyAttributes, attributes_of
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.fusion import Fusion
-from rag_opt.components.shelf import Shelf, digest_of
-from rag_opt.config import parse
+from rag_opt.cache.artifacts import read_table
+from rag_opt.cli.study import Outcome, run
+from rag_opt.cli.trial import replayed
+from rag_opt.components.embedders.embedding_cache import Shelf, digest_of
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers.fusion import Fusion
+from rag_opt.config import experiments
+from rag_opt.config.compose import parse
+from rag_opt.config.experiments import expanded
+from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
-from rag_opt.evaluate import evaluated
-from rag_opt.experiments import expanded
-from rag_opt.pipelines import build_pipeline
-from rag_opt.records import Floats
-from rag_opt.resources import Resources
-from rag_opt.study import Outcome, run
-from rag_opt.trial import replayed
-from rag_opt.trial_config import compose_trial
+from rag_opt.evaluation.evaluate import evaluated
+from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.records.documents import Floats
+from rag_opt.storages import scores as scorebook
+from rag_opt.storages.attributes import StudyAttributes, attributes_of
 from tests.conftest import QUESTIONS, own_space
 
 pytestmark = pytest.mark.integration
@@ -191,7 +192,7 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
         found = evaluated(*args, **kwargs)
         return replace(found, means={**found.means, "nDCG@10": value})
 
-    monkeypatch.setattr("rag_opt.bench.evaluated", broken)
+    monkeypatch.setattr("rag_opt.evaluation.bench.evaluated", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
     assert outcome.findings.best is None
     assert "nDCG@10 is" in outcome.error
@@ -592,7 +593,7 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
 
 
 def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> None:
-    from rag_opt.plan import planned
+    from rag_opt.study.plan import planned
 
     plan = planned([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
     hybrid = plan.dev.composed(["retriever=hybrid"])
@@ -602,7 +603,7 @@ def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> No
     for part in pipeline.parts:
         if part.name == "query_embedder":
             part.component.encoder.encode = lambda texts: [seen.extend(texts), Hashing(512).encode(texts)][1]
-    from rag_opt.latency import timed
+    from rag_opt.evaluation.latency import timed
 
     latency = timed(pipeline, plan.dev.questions)
     asked = [query.text for query in plan.dev.questions.queries.items]
@@ -622,7 +623,8 @@ def test_a_wrong_limit_of_the_store_is_refused(animals, tmp_path) -> None:
 
 
 def test_threads_are_those_of_a_replay_and_of_a_question_too(animals, tmp_path, monkeypatch) -> None:
-    from rag_opt import ask, environment, trial
+    from rag_opt.cli import ask, trial
+    from rag_opt.system import environment
 
     used: list[int | None] = []
     monkeypatch.setattr(environment, "use_threads", used.append)

@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from rag_opt.components.chat import CallError, Chat
-from rag_opt.components.request import Request, Sampling
-from rag_opt.replies import Reply
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.llm.chat import CallError, Chat
+from rag_opt.components.llm.request import Request, Sampling
+from rag_opt.components.resources import Resources
+from rag_opt.llm.replies import Reply
 
 Said = str | Exception | Reply | None
 IN, OUT, SECONDS = 10, 5, 0.5

@@ -4,7 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt.attributes import (
+from rag_opt.errors import StorageError
+from rag_opt.storages.attributes import (
     Attribute,
     StudyAttributes,
     TrialAttributes,
@@ -12,8 +13,7 @@ from rag_opt.attributes import (
     note_payment,
     study_attributes,
 )
-from rag_opt.errors import StorageError
-from rag_opt.intact import check_study
+from rag_opt.storages.schema_checks import check_study
 
 USAGE = {"calls": 1, "tokens_in": 2, "tokens_out": 3, "usd": 0.5, "broken": 0}
 OF_TRIALS = {

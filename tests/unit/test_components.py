@@ -9,19 +9,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.bm25 import BM25Indexer, BM25Retriever, counted, weighed
-from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
-from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.fusion import Fusion
-from rag_opt.components.generators import Extractive, Sentence, within
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.generators.extractive import Extractive, Sentence, within
 from rag_opt.components.ranking import best, stacked
 from rag_opt.components.reading import Reading
-from rag_opt.components.rerankers import MMR
-from rag_opt.components.splitters import NoSplitter, SemanticSplitter, SentenceSplitter
-from rag_opt.records import Chunks, Document, Documents, Queries, Query, QueryVectors, Rankings, Searches, Vectors
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.components.rerankers.mmr import MMR
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, counted, weighed
+from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
+from rag_opt.components.retrievers.fusion import Fusion
+from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
+from rag_opt.records.documents import (
+    Chunks,
+    Document,
+    Documents,
+    Queries,
+    Query,
+    QueryVectors,
+    Rankings,
+    Searches,
+    Vectors,
+)
 
 
 def corpus(*texts: str) -> Documents:
@@ -318,7 +328,7 @@ def test_nothing_retrieved_gives_an_empty_answer() -> None:
 
 @given(st.lists(st.text(alphabet="ab ,.", min_size=1, max_size=30)), st.integers(1, 20))
 def test_an_answer_never_exceeds_its_tokens(parts: list[str], limit: int) -> None:
-    from rag_opt.text import count_tokens
+    from rag_opt.text.words import count_tokens
 
     assert count_tokens(within(map(Sentence.of, parts), limit)) <= limit
 
@@ -340,7 +350,7 @@ def test_batches_of_a_set_give_what_the_set_gives() -> None:
 def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
     store: Store, capsys: pytest.CaptureFixture
 ) -> None:
-    from rag_opt.progress import Screen
+    from rag_opt.console.progress import Screen
 
     indexer, retriever, fusion = BM25Indexer(1.2, 0.75, "lucene", None, None), BM25Retriever(50), Fusion(20)
     for part in (indexer, retriever, fusion):
@@ -497,7 +507,7 @@ def test_reranking_nothing_is_nothing(tmp_path) -> None:
 def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None:
     import time
 
-    from rag_opt.components import bm25
+    from rag_opt.components.retrievers import bm25
 
     slow = bm25.counted
     monkeypatch.setattr(bm25, "counted", lambda *given: [time.sleep(0.3), slow(*given)][1])

@@ -8,9 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rag_opt import config, trust
+from rag_opt.config import compose as config
+from rag_opt.config import trust
+from rag_opt.config.settings import settings_of
 from rag_opt.errors import ConfigError
-from rag_opt.settings import settings_of
 
 
 @pytest.mark.parametrize(
@@ -81,13 +82,18 @@ def test_a_key_that_another_choice_has_is_not_proposed() -> None:
     ],
 )
 def test_an_untrusted_target_is_refused_before_it_is_imported(target: str) -> None:
-    for node in ({"_target_": target}, {"_target_": "rag_opt.store.Store", "root": [{"_target_": target}]}):
+    for node in ({"_target_": target}, {"_target_": "rag_opt.cache.store.Store", "root": [{"_target_": target}]}):
         with pytest.raises(ConfigError, match="_target_.*not below a trusted module"):
             trust.build(node)
 
 
 @pytest.mark.parametrize(
-    "target", ["rag_opt.trust.importlib.import_module", "rag_opt.artifacts.shutil.rmtree", "optuna.storages.os.system"]
+    "target",
+    [
+        "rag_opt.config.trust.importlib.import_module",
+        "rag_opt.cache.artifacts.shutil.rmtree",
+        "optuna.storages.os.system",
+    ],
 )
 def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="_target_"):
@@ -95,7 +101,13 @@ def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) ->
 
 
 @pytest.mark.parametrize(
-    "target", ["rag_opt.trust._module_of", "rag_opt.text.words", "rag_opt.artifacts.read_table", "optuna.create_study"]
+    "target",
+    [
+        "rag_opt.config.trust._module_of",
+        "rag_opt.text.words.words",
+        "rag_opt.cache.artifacts.read_table",
+        "optuna.create_study",
+    ],
 )
 def test_a_function_is_no_target(target: str) -> None:
     with pytest.raises(ConfigError, match="_target_"):
@@ -122,7 +134,7 @@ def test_a_missing_target_is_said(target: str, message: str) -> None:
 
 def test_a_refused_parameter_names_the_class() -> None:
     with pytest.raises(ConfigError, match="BM25Retriever: depth must be a whole number of at least 1"):
-        trust.build({"_target_": "rag_opt.components.bm25.BM25Retriever", "depth": 0})
+        trust.build({"_target_": "rag_opt.components.retrievers.bm25.BM25Retriever", "depth": 0})
     with pytest.raises(ConfigError, match="TPESampler: .*nonsense"):
         trust.build({"_target_": "optuna.samplers.TPESampler", "nonsense": 0})
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from rag_opt import history
-from rag_opt.configurations import all_of, including, nearest, size
-from rag_opt.history import tried, untried
-from rag_opt.search_grammar import parsed
+from rag_opt.analysis import history
+from rag_opt.analysis.history import tried, untried
+from rag_opt.config.configurations import all_of, including, nearest, size
+from rag_opt.config.sweep_grammar import parsed
 
 CONDITIONAL = {
     "retriever": "choice(bm25, dense)",

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rag_opt import confirm, paired
-from rag_opt.confirm import Candidate, Confirmation, Measured, _corrected, confirmed, selected, together
+from rag_opt.analysis import confirmation as confirm
+from rag_opt.analysis import paired
+from rag_opt.analysis.confirmation import Candidate, Confirmation, Measured, _corrected, confirmed, selected, together
 
 QUESTIONS, CONFIGURATIONS = 40, 40
 

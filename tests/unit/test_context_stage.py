@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.context import ORDERS, Assembler, Piece, merged, ordered, widened
-from rag_opt.components.sentences import sentences_of
-from rag_opt.components.splitters import NoSplitter, SentenceSplitter, WordSplitter
-from rag_opt.records import Chunks, Document, Documents, Rankings, Usage
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.text import count_tokens
+from rag_opt.cache.store import Store
+from rag_opt.components.context.assembler import ORDERS, Assembler, Piece, merged, ordered, widened
+from rag_opt.components.resources import Resources
+from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter, WordSplitter
+from rag_opt.components.splitters.sentences import sentences_of
+from rag_opt.records.documents import Chunks, Document, Documents, Rankings, Usage
+from rag_opt.text.words import count_tokens
 from tests.unit.test_components import chunked, corpus, ranking
 
 SENTENCES = [[(0, 10), (11, 20), (21, 30), (31, 40)], [(0, 5)]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rag_opt.datasets import beir, jsonl, msmarco, squad
 from rag_opt.datasets.checks import encodable, sample, split
 from rag_opt.errors import DatasetError
-from rag_opt.records import Dataset
+from rag_opt.records.documents import Dataset
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
 
 CORPUS = [{"_id": str(i), "text": f"text {i}", "title": ""} for i in range(1, 5)]
@@ -425,7 +425,7 @@ def test_line_separators_inside_json_do_not_end_a_line(tmp_path) -> None:
 
 
 def dataset_of(count: int) -> Dataset:
-    from rag_opt.records import Document, Query
+    from rag_opt.records.documents import Document, Query
 
     return Dataset(
         "x",

@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.bm25 import BM25Indexer, BM25Retriever
-from rag_opt.components.dense import ChromaIndexer, DenseRetriever, ExactIndexer
-from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.fusion import Fusion
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
+from rag_opt.components.embedders.encoders import Hashing
 from rag_opt.components.ranking import stacked
-from rag_opt.components.splitters import WordSplitter
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
+from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
+from rag_opt.components.retrievers.fusion import Fusion
+from rag_opt.components.splitters.chunkers import WordSplitter
+from rag_opt.config.trial import compose_trial
 from rag_opt.errors import MetricError
-from rag_opt.evaluate import Questions, document_rankings, evaluated
+from rag_opt.evaluation.evaluate import Questions, document_rankings, evaluated
+from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
 from rag_opt.metrics.retrieval import per_query
-from rag_opt.pipelines import build_pipeline
-from rag_opt.records import Chunks, Dataset, Document, Documents, Queries, Query, Rankings, Searches
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
+from rag_opt.records.documents import Chunks, Dataset, Document, Documents, Queries, Query, Rankings, Searches
 
 OF_CHUNK = (0, 0, 1, 0, 1, 2, 0, 1, 2, 2)
 """Ten chunks: the number of each one's document."""
@@ -226,7 +226,7 @@ def test_a_measure_without_a_cutoff_reads_as_many_documents_of_every_ranking() -
 
 
 def test_a_retriever_of_ones_own_that_ranks_too_little_is_said(store: Store, capsys: pytest.CaptureFixture) -> None:
-    from rag_opt.progress import Screen
+    from rag_opt.console.progress import Screen
 
     words = ["~retriever.components.fusion", "+retriever.components.own._target_=tests.unit.ranking_parts.Shallow"]
     with Screen():

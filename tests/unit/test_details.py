@@ -10,9 +10,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.confirm import Arm
-from rag_opt.details import edge_line, other_metrics, p_value
-from rag_opt.tracking import _repaired
+from rag_opt.analysis.confirmation import Arm
+from rag_opt.analysis.details import edge_line, other_metrics, p_value
+from rag_opt.tracking.mirror import _repaired
 
 
 @pytest.mark.parametrize(

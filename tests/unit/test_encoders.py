@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components import pace
-from rag_opt.components.encoders import MiniLM
-from rag_opt.components.minilm import minilm_folder
-from rag_opt.components.shelf import embedded
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.embedders.minilm import minilm_folder
+from rag_opt.components.models import speed
+from rag_opt.components.resources import Resources
 from rag_opt.components.stage import IN_MEMORY
-from rag_opt.resources import Resources
-from rag_opt.store import Store
 
 WORDS = "the quick brown fox jumps over a lazy dog while water boils".split()
 
@@ -55,15 +55,15 @@ def test_nothing_is_encoded_to_nothing(minilm: MiniLM) -> None:
 
 def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monkeypatch) -> None:
     calls = []
-    batches = pace._batches
-    monkeypatch.setattr(pace, "_batches", lambda model: [calls.append(1), batches(model)][1])
+    batches = speed._batches
+    monkeypatch.setattr(speed, "_batches", lambda model: [calls.append(1), batches(model)][1])
     for _ in range(2):
         encoder = MiniLM("float32")
         encoder.use(Resources.of(Store(tmp_path)))
         encoder.prepare(10)
         assert encoder._fast_batch is None
         encoder.prepare(100_000)
-        assert encoder._fast_batch in pace.CPU_TOKENS
+        assert encoder._fast_batch in speed.CPU_TOKENS
         IN_MEMORY.store._live.clear()
     assert len(calls) == 1
 
@@ -71,10 +71,10 @@ def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monke
 @pytest.mark.parametrize(("bfloat16", "expected"), [(0.001, "bfloat16"), (0.009, "float32"), (0.1, "float32")])
 def test_bfloat16_is_taken_where_it_is_much_faster(tmp_path, monkeypatch, bfloat16: float, expected: str) -> None:
     seconds = {"float32": 0.01, "bfloat16": bfloat16}
-    monkeypatch.setattr(pace, "_product_seconds", seconds.__getitem__)
-    monkeypatch.setattr(pace, "_machine", lambda: ["a machine", str(tmp_path)])
-    assert pace.fast_precision(Store(tmp_path)) == expected
+    monkeypatch.setattr(speed, "_product_seconds", seconds.__getitem__)
+    monkeypatch.setattr(speed, "_machine", lambda: ["a machine", str(tmp_path)])
+    assert speed.fast_precision(Store(tmp_path)) == expected
     # It is measured once, so that a noisy moment can't change what an embedding is.
-    monkeypatch.setattr(pace, "_product_seconds", lambda _: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "_product_seconds", lambda _: pytest.fail("measured again"))
     IN_MEMORY.store._live.clear()
-    assert pace.fast_precision(Store(tmp_path)) == expected
+    assert speed.fast_precision(Store(tmp_path)) == expected

@@ -17,17 +17,17 @@ from typing import Any
 
 import pytest
 
-from rag_opt import stopping
-from rag_opt.components.chat import CallError
-from rag_opt.components.endpoint import OpenAIChat, check_key, check_prices
+from rag_opt.cache.store import Store
 from rag_opt.components.hosts import is_loopback, proxy_of
-from rag_opt.components.local import LocalChat
-from rag_opt.components.request import Request, Sampling
+from rag_opt.components.llm.chat import CallError
+from rag_opt.components.llm.endpoint import OpenAIChat, check_key, check_prices
+from rag_opt.components.llm.local import LocalChat
+from rag_opt.components.llm.request import Request, Sampling
+from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
-from rag_opt.replies import Reply
-from rag_opt.resources import Resources
-from rag_opt.stopping import Stopping, Terminated
-from rag_opt.store import Store
+from rag_opt.llm.replies import Reply
+from rag_opt.system import signals
+from rag_opt.system.signals import Stopping, Terminated
 from tests.services import counts, fault, reset
 from tests.unit.scripted import request
 
@@ -425,7 +425,7 @@ def test_what_is_no_completion_is_asked_for_again(faulty: str, name: str, stream
 
 
 def test_half_an_answer_in_json_is_paid_for(faulty: str) -> None:
-    from rag_opt.budget import Budget
+    from rag_opt.llm.budget import Budget
 
     fault(faulty, "length")
     made = chat(faulty)
@@ -518,7 +518,7 @@ def test_a_text_ends_in_its_midst_when_the_study_is_to_end(local, tiny_models, m
         if next(left, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("rag_opt.stopping.check_ending", check)
+    monkeypatch.setattr("rag_opt.system.signals.check_ending", check)
     with pytest.raises(KeyboardInterrupt):
         ask(local, tiny_models["tiny_llm"], "the cat", temperature=1.0, max_tokens=400, seed=3)
     assert len(asked) == 7
@@ -526,13 +526,13 @@ def test_a_text_ends_in_its_midst_when_the_study_is_to_end(local, tiny_models, m
 
 def test_a_stop_that_was_asked_for_is_raised_in_every_thread() -> None:
     with Stopping() as stop:
-        stopping.check_ending()
+        signals.check_ending()
         stop.asked = True
-        stopping.check_ending()  # a first Ctrl-C lets the batch be finished
+        signals.check_ending()  # a first Ctrl-C lets the batch be finished
         stop.raised = Terminated()
         with pytest.raises(Terminated):
-            stopping.check_ending()
-    stopping.check_ending()
+            signals.check_ending()
+    signals.check_ending()
 
 
 def test_the_seed_decides_what_is_sampled(local: LocalChat, tiny_models: dict[str, str]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_opt.evaluate import _served, check_served
+from rag_opt.evaluation.evaluate import _served, check_served
 from rag_opt.metrics.catalogue import Observed
-from rag_opt.records import Usage
-from rag_opt.results import Evaluation
+from rag_opt.records.documents import Usage
+from rag_opt.records.measured import Evaluation
 
 
 def observed(**spent: tuple[list[int], list[int]]) -> Observed:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.metrics.evidence import MEASURES, Span, parsed, per_query
-from rag_opt.records import Evidence
+from rag_opt.records.documents import Evidence
 
 DOCUMENTS = st.sampled_from(["a", "b"])
 RANGES = st.tuples(DOCUMENTS, st.integers(0, 30), st.integers(1, 12))

@@ -11,14 +11,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt import failures
-from rag_opt.attributes import TrialAttributes
-from rag_opt.components.chat import CallError
-from rag_opt.components.fetching import FetchError, fetched
+from rag_opt.components.llm.chat import CallError
+from rag_opt.components.retrievers.fetching import FetchError, fetched
 from rag_opt.errors import ComponentError, OutageError, StoreError
-from rag_opt.failures import Cause, cause_of
-from rag_opt.moment import Moment
-from rag_opt.sharing import guarded
+from rag_opt.storages.attributes import TrialAttributes
+from rag_opt.storages.moment import Moment
+from rag_opt.study import failures
+from rag_opt.study.failures import Cause, cause_of
+from rag_opt.system.sharing import guarded
 
 
 def caught(call: Callable[[], object]) -> BaseException:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpcore
 import pytest
 
-from rag_opt.components.fetching import LARGEST, MOST_REDIRECTS, Fetched, FetchError, check_address, fetched
+from rag_opt.components.retrievers.fetching import LARGEST, MOST_REDIRECTS, Fetched, FetchError, check_address, fetched
 from tests.services import fault
 
 PUBLIC, OTHER = "93.184.216.34", "151.101.1.6"

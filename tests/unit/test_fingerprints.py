@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from haystack import component
 
-from rag_opt import config
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.splitters import SentenceSplitter as Sentences
-from rag_opt.fingerprints import by_algorithm
-from rag_opt.keys import algorithm_of
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.splitters.chunkers import SentenceSplitter as Sentences
+from rag_opt.config import compose
+from rag_opt.config.fingerprints import by_algorithm
 from rag_opt.metrics.catalogue import own_metric
 from rag_opt.metrics.own import identity
-from rag_opt.records import Chunks, Documents
+from rag_opt.records.documents import Chunks, Documents
+from rag_opt.records.keys import algorithm_of
 
 
 @component
@@ -74,7 +74,7 @@ def test_what_is_not_trusted_is_not_imported_for_a_key(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     for target in ("untold.Mine", "rag_opt.nowhere.Nothing", "haystack.nowhere", 7):
         assert by_algorithm({"_target_": target}) == {"_target_": target}
-    config.fingerprint(config.composed(["+splitter.unused={_target_: untold.Mine}"]))
+    compose.fingerprint(compose.composed(["+splitter.unused={_target_: untold.Mine}"]))
     assert "untold" not in sys.modules
 
 

@@ -12,16 +12,16 @@ import pytest
 from haystack import component
 from haystack.components.evaluators import AnswerExactMatchEvaluator
 
-from rag_opt.components.chat import GIVE_UP_AFTER
-from rag_opt.components.request import Request
-from rag_opt.components.talks import ATTEMPTS
+from rag_opt.cache.store import Store
+from rag_opt.components.llm.chat import GIVE_UP_AFTER
+from rag_opt.components.llm.request import Request
+from rag_opt.components.llm.talks import ATTEMPTS
+from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.metrics import own
 from rag_opt.metrics.adapters import by_evaluator, by_scorer, number_of
 from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, graded
 from rag_opt.metrics.own import Case
-from rag_opt.resources import Resources
-from rag_opt.store import Store
 from tests.unit.hostile import HOSTILE
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 

@@ -8,25 +8,25 @@ import time
 import numpy as np
 import pytest
 
-from rag_opt.bench import Bench
-from rag_opt.components.encoder import Encoder
-from rag_opt.components.encoders import MiniLM
-from rag_opt.components.pairs import BETWEEN, MaxSim
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embedding_cache import embedded, scored
+from rag_opt.components.embedders.encoder import Encoder
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.ranking import ranked
-from rag_opt.components.shelf import embedded, scored
-from rag_opt.components.talks import Talk, Talks
-from rag_opt.config import composed
-from rag_opt.evaluate import Questions, evaluated
-from rag_opt.latency import timed
+from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim
+from rag_opt.components.resources import Resources
+from rag_opt.config.compose import composed
+from rag_opt.config.trial import compose_trial
+from rag_opt.console.progress import Screen
+from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.evaluate import Questions, evaluated
+from rag_opt.evaluation.latency import timed
+from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.llm.replies import Reply
 from rag_opt.metrics.catalogue import metric
-from rag_opt.objective import objective_of
-from rag_opt.pipelines import build_pipeline
-from rag_opt.progress import Screen
-from rag_opt.records import Dataset, Document, Floats, Ints, Queries, Query
-from rag_opt.replies import Reply
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
+from rag_opt.records.documents import Dataset, Document, Floats, Ints, Queries, Query
 from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
 from tests.unit.test_depth import chunks
 

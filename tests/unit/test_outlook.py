@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt import outlook
-from rag_opt.moment import Moment
+from rag_opt.storages.moment import Moment
+from rag_opt.study import outlook
 
 
 def plan(*searched: str) -> Any:

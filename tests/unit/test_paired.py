@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rag_opt import paired
+from rag_opt.analysis import paired
 
 SCORES = st.lists(st.floats(-1, 1), min_size=3, max_size=10)
 

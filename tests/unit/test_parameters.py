@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from rag_opt.components.chat import CallError
-from rag_opt.components.completions import completion, told
-from rag_opt.components.endpoint import OpenAIChat
-from rag_opt.components.parameters import AS_THEY_ARE, Accepted, check_parameters, refused
-from rag_opt.components.request import Request
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.llm.chat import CallError
+from rag_opt.components.llm.completions import completion, told
+from rag_opt.components.llm.endpoint import OpenAIChat
+from rag_opt.components.llm.parameters import AS_THEY_ARE, Accepted, check_parameters, refused
+from rag_opt.components.llm.request import Request
+from rag_opt.components.resources import Resources
 from tests.services import counts, fault, reset
 from tests.services.openai_server import DRESSES, REFUSALS
 from tests.unit.scripted import request
@@ -220,7 +220,7 @@ def test_an_answer_cut_off_in_json_is_a_text_and_what_was_all_thought_is_said(se
 def test_room_to_think_is_added_to_max_tokens_and_makes_other_replies(server: str) -> None:
     made = chat(server, thinking=1000)
     assert made.fingerprint != chat(server).fingerprint
-    from rag_opt.components.parameters import wanted
+    from rag_opt.components.llm.parameters import wanted
 
     assert wanted(request("a"), 1000, stream=False)["max_tokens"] == 1256
 

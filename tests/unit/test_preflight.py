@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from rag_opt import preflight
-from rag_opt.components import hub
-from rag_opt.components.chat import CallError
-from rag_opt.components.endpoint import OpenAIChat
+from rag_opt.cache.store import Store
+from rag_opt.components.llm.chat import CallError
+from rag_opt.components.llm.endpoint import OpenAIChat
+from rag_opt.components.models import hub
 from rag_opt.errors import ComponentError
-from rag_opt.plan import planned
-from rag_opt.replies import Reply
-from rag_opt.store import Store
+from rag_opt.llm.replies import Reply
+from rag_opt.study import preflight
+from rag_opt.study.plan import planned
 from tests.conftest import own_space
 from tests.services import counts, fault, reset
 from tests.unit.scripted import on, saying
@@ -72,7 +72,7 @@ def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hu
 
 
 def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Path, monkeypatch) -> None:
-    from rag_opt.components.encoders import MiniLM
+    from rag_opt.components.embedders.encoders import MiniLM
 
     monkeypatch.setattr(MiniLM, "loaded", lambda _: pytest.fail("it was loaded"))
     given = [word for word in words(animals, tmp_path) if word != "embedder=hashing"]
@@ -82,7 +82,7 @@ def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Pat
 
 
 def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_models, monkeypatch) -> None:
-    from rag_opt.components.pairs import CrossEncoder
+    from rag_opt.components.rerankers.pairs import CrossEncoder
 
     loads, real = [], CrossEncoder.loaded
     monkeypatch.setattr(CrossEncoder, "loaded", lambda self: loads.append(1) or real(self))

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from rag_opt.price import price, settings
-from rag_opt.results import Latency
+from rag_opt.analysis.price import price, settings
+from rag_opt.records.measured import Latency
 
 METRICS = {"tokens": 1000.0, "usd": 0.0, "index_size": 50.0, "latency": 1.0}
 SPACE = {"retriever": CategoricalDistribution(["bm25", "hybrid"]), "retriever.hybrid_weight": FloatDistribution(0, 1)}

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from rag_opt import progress
-from rag_opt.progress import Line, Screen, hushed, say, track
+from rag_opt.console import progress
+from rag_opt.console.progress import Line, Screen, hushed, say, track
 
 
 class Terminal(io.StringIO):

@@ -13,20 +13,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from rag_opt.components.bm25 import BM25Indexer, BM25Retriever
-from rag_opt.components.chat import Chat
-from rag_opt.components.dense import DenseRetriever, ExactIndexer
-from rag_opt.components.embedders import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.feedback import RM3, Feedback
-from rag_opt.components.fusion import of_variants
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.llm.chat import Chat
+from rag_opt.components.llm.talks import ATTEMPTS
+from rag_opt.components.query.feedback import RM3, Feedback
+from rag_opt.components.query.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
 from rag_opt.components.ranking import by_place, stacked
-from rag_opt.components.talks import ATTEMPTS
-from rag_opt.components.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
-from rag_opt.llm import Rehearsal
-from rag_opt.records import Chunks, Queries, Query, Rankings, Searches
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
+from rag_opt.components.retrievers.dense import DenseRetriever, ExactIndexer
+from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.llm.client import Rehearsal
+from rag_opt.records.documents import Chunks, Queries, Query, Rankings, Searches
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows
 

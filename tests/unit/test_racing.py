@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rag_opt.errors import ConfigError
-from rag_opt.racing import Race
+from rag_opt.study.racing import Race
 
 UP = {"nDCG": 1.0}
 
@@ -107,7 +107,7 @@ def test_what_makes_no_sense_is_refused(wrong) -> None:
 
 
 def test_a_pruner_that_can_stop_nothing_is_said_before_the_first_trial(animals, said, tmp_path) -> None:
-    from rag_opt.plan import planned
+    from rag_opt.study.plan import planned
 
     words = [*animals, f"store.path={tmp_path}/store", f"studies_dir={tmp_path}/studies"]
     two = "objective.metrics=[nDCG@10,tokens]"

@@ -12,8 +12,8 @@ from rag_opt.datasets import repeats
 from rag_opt.datasets.checks import split, split_print
 from rag_opt.datasets.repeats import groups_of, repeats_told
 from rag_opt.errors import DatasetError
-from rag_opt.keys import key_of
-from rag_opt.records import Dataset, Document, Query
+from rag_opt.records.documents import Dataset, Document, Query
+from rag_opt.records.keys import key_of
 
 DOCUMENTS = (Document("a", "Apples grow."), Document("b", "Bees fly."))
 

@@ -21,13 +21,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import RandomSampler
 from scipy import stats
 
-from rag_opt import contest, replay
-from rag_opt.config import composed
+from rag_opt.cli import replay
+from rag_opt.config.compose import composed
 from rag_opt.errors import StudyError
-from rag_opt.plan import pruner_of
-from rag_opt.replaying import Search, replayed, split
 from rag_opt.samplers import RagSampler
-from rag_opt.tables import Table, read, recorded, table_of, write
+from rag_opt.simulation import contest
+from rag_opt.simulation.searches import Search, replayed, split
+from rag_opt.simulation.tables import Table, read, recorded, table_of, write
+from rag_opt.study.plan import pruner_of
 from tests.conftest import animals_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.budget import Budget, BudgetSpentError
-from rag_opt.components.chat import GIVE_UP_AFTER, UNREADABLE, CallError
-from rag_opt.components.request import Request, Sampling, tokens_of
+from rag_opt.cache.store import Store
+from rag_opt.cli.store import main
+from rag_opt.components.llm.chat import GIVE_UP_AFTER, UNREADABLE, CallError
+from rag_opt.components.llm.request import Request, Sampling, tokens_of
+from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
-from rag_opt.llm import Rehearsal
-from rag_opt.replies import FILE, Replies, Reply, Spent
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.store_cli import main
+from rag_opt.llm.budget import Budget, BudgetSpentError
+from rag_opt.llm.client import Rehearsal
+from rag_opt.llm.replies import FILE, Replies, Reply, Spent
 from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
@@ -523,10 +523,10 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
 
 def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
     """Two stores, one storage between them: each sees the other's payments before its next trial."""
-    from rag_opt.entering import entered
-    from rag_opt.moment import Moment
-    from rag_opt.plan import planned
-    from rag_opt.spending import Spending
+    from rag_opt.storages.moment import Moment
+    from rag_opt.study.entering import entered
+    from rag_opt.study.plan import planned
+    from rag_opt.study.spending import Spending
 
     found = []
     for name in ("one", "two"):

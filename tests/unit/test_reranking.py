@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components import pairs
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.llm_rerankers import ListwiseReranker, PointwiseReranker, grade, permutation, slid
-from rag_opt.components.minilm import minilm_folder
-from rag_opt.components.pairs import BETWEEN, CrossEncoder, MaxSim, PairReranker, PairScorer, Tokens, maxsim
-from rag_opt.components.request import Request
-from rag_opt.components.talks import ATTEMPTS
-from rag_opt.records import Document, Documents, Floats, Rankings
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.minilm import minilm_folder
+from rag_opt.components.llm.request import Request
+from rag_opt.components.llm.talks import ATTEMPTS
+from rag_opt.components.rerankers import pairs
+from rag_opt.components.rerankers.llm import ListwiseReranker, PointwiseReranker, grade, permutation, slid
+from rag_opt.components.rerankers.pairs import BETWEEN, CrossEncoder, MaxSim, PairReranker, PairScorer, Tokens, maxsim
+from rag_opt.components.resources import Resources
+from rag_opt.records.documents import Document, Documents, Floats, Rankings
 from tests.services import tiny_models
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows
@@ -315,7 +315,7 @@ def test_keep_is_a_whole_number_or_none(keep: object) -> None:
 
 
 def test_a_passage_is_scored_with_its_title(store: Store) -> None:
-    from rag_opt.components.splitters import NoSplitter
+    from rag_opt.components.splitters.chunkers import NoSplitter
 
     chunks = NoSplitter().run(Documents((Document("a", "body 3", "Title"),), "titled"))["chunks"]
     scorer = Worth()
@@ -349,7 +349,7 @@ def test_maxsim_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def minilm():
-    from rag_opt.components.encoders import MiniLM
+    from rag_opt.components.embedders.encoders import MiniLM
 
     encoder = MiniLM("float32")
     encoder.use(Resources.of(Store()))

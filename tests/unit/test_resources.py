@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rag_opt.components.rerankers import MMR
-from rag_opt.components.synthesis import Synthesis
-from rag_opt.llm import Rehearsal
-from rag_opt.notices import Notices
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.generators.synthesis import Synthesis
+from rag_opt.components.rerankers.mmr import MMR
+from rag_opt.components.resources import Resources
+from rag_opt.console.notices import Notices
+from rag_opt.llm.client import Rehearsal
 from tests.unit.scripted import Scripted, on, prompt, request, saying
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.config import parse
+from rag_opt.config.compose import parse
+from rag_opt.config.search_space import values_of, words
+from rag_opt.config.sweep_grammar import parsed
 from rag_opt.errors import SearchSpaceError
-from rag_opt.search_grammar import parsed
-from rag_opt.search_space import values_of, words
 
 ROWS = {
     "retriever": "choice(bm25, dense, hybrid)",

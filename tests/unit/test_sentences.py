@@ -7,10 +7,10 @@ import time
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
-from rag_opt.components import sentences
-from rag_opt.progress import Screen
-from rag_opt.records import Document, Documents
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
+from rag_opt.components.splitters import sentences
+from rag_opt.console.progress import Screen
+from rag_opt.records.documents import Document, Documents
 
 TEXT = (
     "Prof. Ada met Dr. Babbage in St. Ives. He said approx. nothing. Then Prof. Ada left for St. Ives. "

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.components import spans
-from rag_opt.components.spans import Ruler
+from rag_opt.components.splitters import spans
+from rag_opt.components.splitters.spans import Ruler
 
 TEXT = "One two three. Four five six seven. Eight nine.\n\nTen eleven twelve thirteen fourteen."
 texts = st.text(alphabet="ab .\n水ก้", max_size=200)

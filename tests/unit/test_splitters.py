@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rag_opt.components.encoders import Hashing, MiniLM
-from rag_opt.components.splitters import (
+from rag_opt.cache.store import Store
+from rag_opt.components.embedders.encoders import Hashing, MiniLM
+from rag_opt.components.resources import Resources
+from rag_opt.components.splitters.chunkers import (
     OverlappingSplitter,
     RecursiveSplitter,
     SemanticSplitter,
@@ -13,11 +15,9 @@ from rag_opt.components.splitters import (
     SlidingWindowSplitter,
     WordSplitter,
 )
-from rag_opt.keys import key_of
-from rag_opt.records import Document, Documents
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.text import count_tokens
+from rag_opt.records.documents import Document, Documents
+from rag_opt.records.keys import key_of
+from rag_opt.text.words import count_tokens
 
 TEXTS = {
     "chinese": "水獭住在河边，吃鱼。骆驼住在沙漠里，吃草！" * 60,

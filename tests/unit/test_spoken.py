@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rag_opt.components.spoken import Shown, read_json, whole_number, without_thinking
+from rag_opt.components.llm.spoken import Shown, read_json, whole_number, without_thinking
 
 THOUGHTS = {
     "block": '<think>\nDocuments {1..n} say "score".\n</think>\n\nOslo',

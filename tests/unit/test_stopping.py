@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from rag_opt.endings import HungUp, ReaderGone, Terminated, piped
-from rag_opt.shell import run_hydra
-from rag_opt.stopping import Stopping
+from rag_opt.cli.shell import run_hydra
+from rag_opt.console.endings import HungUp, ReaderGone, Terminated, piped
+from rag_opt.system.signals import Stopping
 
 
 class Loud:

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.artifacts import read_table
-from rag_opt.components.encoders import Hashing
-from rag_opt.components.shelf import Shelf, embedded, looked_up
+from rag_opt.cache.artifacts import read_table
+from rag_opt.cache.eviction import artifacts, evicted, usage_of
+from rag_opt.cache.leases import Claims, Lease, oldest_lease
+from rag_opt.cache.store import Store
+from rag_opt.cli.store import main
+from rag_opt.components.embedders.embedding_cache import Shelf, embedded, looked_up
+from rag_opt.components.embedders.encoders import Hashing
 from rag_opt.errors import StoreError
-from rag_opt.inventory import artifacts, evicted, usage_of
-from rag_opt.leases import Claims, Lease, oldest_lease
-from rag_opt.store import Store
-from rag_opt.store_cli import main
 
 COLUMNS = {
     "rows": np.arange(6, dtype=np.int32).reshape(3, 2),

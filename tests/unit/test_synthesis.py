@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_opt.components.prompts import TAGS, check, messages, numbered
-from rag_opt.components.spoken import read_json
-from rag_opt.components.synthesis import MODES, Synthesis, compact_and_refine, packs, stuff, tree_summarize
+from rag_opt.cache.store import Store
+from rag_opt.components.generators.synthesis import MODES, Synthesis, compact_and_refine, packs, stuff, tree_summarize
+from rag_opt.components.llm.prompts import TAGS, check, messages, numbered
+from rag_opt.components.llm.spoken import read_json
+from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
-from rag_opt.records import Usage
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.text import count_tokens
+from rag_opt.records.documents import Usage
+from rag_opt.text.words import count_tokens
 from tests.unit.hostile import HOSTILE, TAGS_SPELT
 from tests.unit.scripted import FAILS, PROMPTS, Scripted, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt.ask import asked
+from rag_opt.cli.ask import asked
+from rag_opt.console.progress import Screen
+from rag_opt.console.terminal import complain, console, inline, shown, visible
 from rag_opt.datasets.checks import checked
 from rag_opt.errors import DatasetError
-from rag_opt.progress import Screen
-from rag_opt.records import Document
-from rag_opt.summary import as_table
-from rag_opt.terminal import complain, console, inline, shown, visible
+from rag_opt.records.documents import Document
+from rag_opt.reporting.summary import as_table
 from tests.conftest import ROOT, write_jsonl
 from tests.unit.hostile import COMMANDS, OBEYED, TITLE
 

@@ -8,18 +8,18 @@ import ir_measures
 import numpy as np
 import pytest
 
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
 from rag_opt.components.themselves import among_others
+from rag_opt.config.trial import compose_trial
 from rag_opt.datasets import beir, jsonl
 from rag_opt.datasets.checks import without_themselves
 from rag_opt.datasets.repeats import repeats_told
 from rag_opt.errors import DatasetError
-from rag_opt.evaluate import Questions, evaluated
+from rag_opt.evaluation.evaluate import Questions, evaluated
+from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.pipelines import build_pipeline
-from rag_opt.records import Chunks, Dataset, Document, Documents, Queries, Query
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
+from rag_opt.records.documents import Chunks, Dataset, Document, Documents, Queries, Query
 from tests.conftest import write_jsonl
 
 SUBJECTS = ["apples", "bees", "cats", "dogs", "eels", "figs"]

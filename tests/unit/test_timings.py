@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from rag_opt import timings
-from rag_opt.artifacts import write_table
-from rag_opt.inventory import artifacts, evicted
-from rag_opt.store import Store
+from rag_opt.cache.artifacts import write_table
+from rag_opt.cache.eviction import artifacts, evicted
+from rag_opt.cache.store import Store
+from rag_opt.study import timings
 
 
 def test_what_was_noted_is_told_to_those_of_the_same_shelf(tmp_path) -> None:

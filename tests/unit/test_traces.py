@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.traces import ENVIRONMENT, PROTOCOLS, Tracer
+from rag_opt.tracking.traces import ENVIRONMENT, PROTOCOLS, Tracer
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 SET = (ENDPOINT, *PROTOCOLS, *ENVIRONMENT, "MLFLOW_ENABLE_OTLP_EXPORTER")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from optuna.study import StudyDirection
 
-from rag_opt import archive
-from rag_opt.results import Evaluation
-from rag_opt.storage import close, opened
-from rag_opt.trial_files import TrialFiles
+from rag_opt.records.measured import Evaluation
+from rag_opt.storages import archive
+from rag_opt.storages.opening import close, opened
+from rag_opt.storages.trial_files import TrialFiles
 
 FOUND = Evaluation(
     ("a", "b"), {"nDCG@10": np.array([1.0, 0.5])}, {"nDCG@10": 0.75}, {}, retrieved=(("cat",), ("dog", "cat"))

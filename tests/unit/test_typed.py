@@ -11,8 +11,10 @@ from hydra._internal.utils import get_args_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt import config, endings, shell
-from rag_opt.typed import as_typed, literal, plainly
+from rag_opt.cli import shell
+from rag_opt.config import compose
+from rag_opt.config.typed import as_typed, literal, plainly
+from rag_opt.console import endings
 
 QUESTIONS = [
     "What's sold, and where?",
@@ -48,12 +50,12 @@ QUESTIONS = [
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_taken_as_it_is(question: str, multirun: bool) -> None:
     words = as_typed([f"question={question}", "seed=1"], multirun=multirun)
-    assert config.composed(words).question == question
+    assert compose.composed(words).question == question
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_any_text_survives_quoting(text: str) -> None:
-    assert config.composed([f"name={literal(text)}"]).name == text
+    assert compose.composed([f"name={literal(text)}"]).name == text
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_any_text_survives_quoting(text: str) -> None:
 )
 def test_a_name_is_what_was_typed(name: str) -> None:
     (word,) = as_typed([f"name={name}"])
-    assert config.composed([word]).name == name
+    assert compose.composed([word]).name == name
     assert plainly(word) == f"name={name}"
     assert as_typed([f"name={literal(name)}"]) == [f"name={literal(name)}"]
 
@@ -77,7 +79,7 @@ def test_a_name_is_what_was_typed(name: str) -> None:
     ],
 )
 def test_paths_and_models_are_what_was_typed(key: str, path: str) -> None:
-    found = config.composed(["dataset=jsonl", *as_typed([f"{key}={path}"])])
+    found = compose.composed(["dataset=jsonl", *as_typed([f"{key}={path}"])])
     for part in key.split("."):
         found = found[part]
     assert found == path
@@ -110,10 +112,10 @@ def test_a_configuration_folder_may_have_any_name(tmp_path: Path, folder: str) -
     place = tmp_path / folder / "my_conf"
     (place / "pruner").mkdir(parents=True)
     (place / "pruner" / "own.yaml").write_text("_target_: optuna.pruners.NopPruner\n")
-    found = config.composed([shell.searched([str(place)]), "pruner=own"])
+    found = compose.composed([shell.searched([str(place)]), "pruner=own"])
     assert found.pruner == {"_target_": "optuna.pruners.NopPruner"}
     (typed,) = as_typed([f"hydra.searchpath=[file://{place}]"])
-    assert config.composed([typed, "pruner=own"]).pruner == found.pruner
+    assert compose.composed([typed, "pruner=own"]).pruner == found.pruner
 
 
 def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from rag_opt.config import composed
-from rag_opt.objective import objective_of
-from rag_opt.pipelines import build_pipeline
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
-from rag_opt.unused import unused
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.config.compose import composed
+from rag_opt.config.trial import compose_trial
+from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.evaluation.unused import unused
 
 
 def told(*words: str, searched: tuple[str, ...] = (), command: str = "study") -> list[str]:

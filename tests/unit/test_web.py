@@ -20,15 +20,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.components import web as module
-from rag_opt.components.fetching import FetchError
-from rag_opt.components.fusion import BELOW, Fusion
-from rag_opt.components.web import LONGEST, SearchService, WebRetriever
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.components.retrievers import web as module
+from rag_opt.components.retrievers.fetching import FetchError
+from rag_opt.components.retrievers.fusion import BELOW, Fusion
+from rag_opt.components.retrievers.web import LONGEST, SearchService, WebRetriever
 from rag_opt.errors import ComponentError
-from rag_opt.llm import Rehearsal
-from rag_opt.records import Chunks, Document, Documents, Queries, Query, Rankings, Searches
-from rag_opt.resources import Resources
-from rag_opt.store import Store
+from rag_opt.llm.client import Rehearsal
+from rag_opt.records.documents import Chunks, Document, Documents, Queries, Query, Rankings, Searches
 from tests.conftest import DOCUMENTS
 from tests.services import counts, fault, reset
 from tests.unit.hostile import HOSTILE

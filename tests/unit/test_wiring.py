@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from rag_opt.cache.store import Store
+from rag_opt.components.resources import Resources
+from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ComponentError
-from rag_opt.pipelines import build_pipeline
-from rag_opt.records import Documents, Rankings
-from rag_opt.resources import Resources
-from rag_opt.store import Store
-from rag_opt.trial_config import compose_trial
-from rag_opt.wiring import accepts
+from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.evaluation.wiring import accepts
+from rag_opt.records.documents import Documents, Rankings
 
 HAYSTACKS = "haystack.components.rankers.LostInTheMiddleRanker"
 OURS = "tests.unit.ranking_parts"
@@ -48,7 +48,7 @@ REFUSED = {
     ),
     "a stock splitter": (
         [own("splitter", "haystack.components.preprocessors.DocumentSplitter")],
-        "as list.*, and it is given as rag_opt.records.Documents",
+        "as list.*, and it is given as rag_opt.records.documents.Documents",
     ),
     "a misspelt output": (
         [own("reranker", f"{OURS}.MisspeltOutput")],
@@ -65,7 +65,7 @@ REFUSED = {
     ),
     "a result of another kind": (
         [own("reranker", f"{OURS}.GivesTexts")],
-        r"^mine: it gives 'ranking' as list\[str\], not as rag_opt.records.Rankings",
+        r"^mine: it gives 'ranking' as list\[str\], not as rag_opt.records.documents.Rankings",
     ),
     "a part of a stage that serves": ([own("embedder", f"{OURS}.Whitening")], "did you mean 'vectors'"),
     "a query stage that no retriever asks for": (["query=rm3", "retriever=dense"], "a retriever that searches for it"),
@@ -108,7 +108,7 @@ def test_what_can_feed_an_input(takes: Any, gives: Any, possible: bool) -> None:
 @pytest.mark.parametrize("name", ["WordSplitter", "SentenceSplitter"])
 def test_a_splitter_of_words_needs_no_encoder(name: str) -> None:
     """Files of one's own may leave out what the constructor does without, but not what it needs."""
-    mine = ["splitter=none", f"splitter.components.splitter._target_=rag_opt.components.splitters.{name}"]
+    mine = ["splitter=none", f"splitter.components.splitter._target_=rag_opt.components.splitters.chunkers.{name}"]
     mine += ["+splitter.components.splitter.chunk_size=60"]
     mine += ["+splitter.components.splitter.overlap=0"] if name == "SentenceSplitter" else []
     assert "splitter" in parts(*mine)

@@ -1,0 +1,146 @@
+"""What a study found, as it leaves it in its folder (findings.json): with the trials all that a report needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from rag_opt.analysis.confirmation import Confirmation
+from rag_opt.errors import StudyError
+from rag_opt.records.measured import Latency
+from rag_opt.storages.moment import Moment
+
+FILE = "findings.json"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A test question that the recommended configuration answers worse than the baseline."""
+
+    question: str
+    gold: tuple[str, ...]
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    score: float
+    baseline: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A finished study, without its trials; `signs` by target 1 where more is better, `stages` seconds by part.
+
+    `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
+    score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
+    calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
+    and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
+    the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
+    is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
+    scores; `means` the finalists' metrics on the unseen questions, by trial and name.
+    """
+
+    name: str
+    url: str
+    signs: Mapping[str, float]
+    cost: str
+    trials: int
+    best: float | None
+    documents: int
+    dev: int
+    test: int
+    confirmation: Confirmation | None
+    latencies: Mapping[str, Latency]
+    stages: Mapping[str, Mapping[str, float]]
+    losses: tuple[Loss, ...]
+    commands: Mapping[str, str]
+    store: str
+    reason: str
+    mermaid: str
+    config: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    space: str
+    differences: tuple[float, ...] = ()
+    looks: int = 1
+    unfinished: tuple[int, ...] = ()
+    paid: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
+    means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    others: tuple[Confirmation, ...] = ()
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def confirmations(self) -> tuple[Confirmation, ...]:
+        """What the unseen questions show, one an objective; () without a confirmation."""
+        return () if self.confirmation is None else (self.confirmation, *self.others)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self.signs)
+
+    def moment(self, study: optuna.Study) -> Moment:
+        """The study as it was when this was found: others may have added to it since."""
+        return Moment(study, self.trials, self.unfinished)
+
+    def write(self, folder: Path) -> None:
+        """Keep the findings in the study's folder."""
+        whole = folder / f".{FILE}"
+        whole.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
+        whole.replace(folder / FILE)
+
+    @property
+    def unseen(self) -> str:
+        """How many questions confirm, and how many of them differ where some are alike."""
+        found = self.confirmation
+        apart = f" ({found.questions} different)" if found and 0 < found.questions < found.asked else ""
+        return f"{self.test} questions never searched{apart}"
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """The findings of a study's folder; raises StudyError where it has none."""
+        path = folder / FILE
+        try:
+            node = json.loads(path.read_text("utf-8"))
+            confirmation = node["confirmation"] and Confirmation.restored(node["confirmation"])
+            latencies = {name: Latency(**each) for name, each in node["latencies"].items()}
+            losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
+            changed = {
+                "confirmation": confirmation,
+                "others": tuple(Confirmation.restored(each) for each in node.get("others", ())),
+                "latencies": latencies,
+                "losses": losses,
+                "name": str(node["name"]),
+            }
+            lists = {key: tuple(node.get(key, ())) for key in ("differences", "unfinished", "notes")}
+            return cls(**{**node, **changed, **lists})
+        except FileNotFoundError as error:
+            raise StudyError(
+                f"{folder}: no finished study: there is no {FILE} in it. A study writes it at its end; "
+                "run it with python -m rag_opt.study"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise StudyError(
+                f"{path}: can't be read ({error}); run the study's command again, it writes it anew"
+            ) from error
+
+
+def storage_url(folder: Path, given: str | None = None) -> str:
+    """The URL of the folder's study, `given` or found; raises StudyError where that can't be known."""
+    if given is not None:
+        return given
+    if (folder / "study.db").is_file():
+        return f"sqlite:///{(folder / 'study.db').as_posix()}"
+    if not (folder / FILE).is_file():
+        raise StudyError(f"{folder}: there is no study in it; name a study's folder, or its storage with --storage")
+    url = Findings.read(folder).url
+    if ":***@" in url:
+        raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
+    return url
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,107 @@
+"""Results for other tools: finalists as TREC runs with their qrels, trials as a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.config.search_space import values_of
+from rag_opt.console.terminal import visible
+from rag_opt.records.documents import Qrels
+from rag_opt.records.measured import Evaluation
+from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.storages.moment import Trials
+
+FOLDER = "trec"
+SHOWN = (TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.repeats, TrialAttributes.command)
+"""What is noted of trials and stands in their table as text."""
+
+BREAKING = re.compile(r"[\s%]")
+
+
+def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]) -> None:
+    """Leave qrels.txt, and of each evaluation <name>.run, in the folder.
+
+    The score is 1/rank: those of several stages do not compare, and readers sort by it. Where an id holds white space,
+    that and % are written as in URLs, in all files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("*.run"):
+        # Of trials that were finalists once.
+        earlier.unlink()
+    known = {query for found in evaluations.values() for query in found.query_ids}
+    asked = {query: grades for query, grades in qrels.items() if query in known}
+    named = _naming([*asked, *known, *(d for each in asked.values() for d in each), *_retrieved(evaluations.values())])
+    lines = [f"{named(q)} 0 {named(d)} {grade}\n" for q, grades in asked.items() for d, grade in grades.items()]
+    (folder / "qrels.txt").write_text("".join(lines), "utf-8")
+    for name, found in evaluations.items():
+        tag = name.replace(" ", "-")
+        rows = zip(found.query_ids, found.retrieved, strict=True)
+        run = [
+            f"{named(query)} Q0 {named(document)} {rank} {1 / rank:.9f} {tag}\n"
+            for query, documents in rows
+            for rank, document in enumerate(documents, 1)
+        ]
+        (folder / f"{tag}.run").write_text("".join(run), "utf-8")
+
+
+def _retrieved(found: Iterable[Evaluation]) -> Iterable[str]:
+    return (document for each in found for documents in each.retrieved for document in documents)
+
+
+def _naming(ids: Iterable[str]) -> Callable[[str], str]:
+    """How ids are written: as they are, unless one of them would end a column."""
+    if not any(re.search(r"\s", each) for each in set(ids)):
+        return str
+    return lambda text: BREAKING.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
+    """A row a trial: number, state, the objectives, parameters, means of all metrics, origin, seconds, command.
+
+    `questions` are those that it was asked: a pruned trial's objective is the mean of these, one of `dev` that of all.
+    """
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        noted, values = attributes_of(trial), trial.values or []
+        rows.append(
+            {"number": trial.number, "state": trial.state.name.lower(), "questions": _asked(trial, dev)}
+            | {f"objective.{name}": value for name, value in zip(targets, values, strict=False)}
+            | {f"param.{name}": value for name, value in values_of(trial.params).items()}
+            | {f"metric.{name}": value for name, value in noted.metrics.items()}
+            | {f"seconds.{name}": value for name, value in noted.seconds.items()}
+            | {each.name: str(noted.given[each.name]) for each in SHOWN if each.name in noted.given}
+        )
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _asked(trial: FrozenTrial, dev: int) -> int | None:
+    """The questions that a trial's values are the mean of; None where it has none."""
+    found = attributes_of(trial).questions
+    return dev if found is None and trial.state == TrialState.COMPLETE else found
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """The values as one column; of several types as text."""
+    kinds = {type(value) for value in values if value is not None}
+    numbers = kinds <= {int, float}
+    if str in kinds or (len(kinds) > 1 and not numbers):
+        # Neither file can hold half of a character, which an exception's text may.
+        values = [None if value is None else visible(str(value)) for value in values]
+    return pa.array([float(v) if v is not None else None for v in values] if kinds == {int, float} else values)
+
+
+def write_trials(folder: Path, study: Trials, targets: Sequence[str], dev: int) -> None:
+    """Leave trials.csv and trials.parquet in the folder; nothing without a trial."""
+    table = trials_table(study, targets, dev)
+    if table.num_rows:
+        pa.csv.write_csv(table, folder / "trials.csv")
+        pq.write_table(table, folder / "trials.parquet")

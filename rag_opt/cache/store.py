@@ -1,0 +1,240 @@
+"""Content-addressed artifacts on disk: what was computed once is found again under the key of how it was made.
+
+A key is the hash of a stage's parameters and of its inputs' keys, so nothing is ever out of date. Processes share a
+store: of several that want the same artifact one makes it and the others wait. A file that is not what was written is
+made again, and that is said.
+
+    <root>/<stage>/<key>.arrow      a table, memory-mapped
+    <root>/<stage>/<key>/           a folder: what a library writes itself
+    <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash (components/shelf.py)
+    <root>/replies.db               what language models answered (replies.py); never evicted
+    <root>/usage.json               look-ups by stage
+
+`python -m rag_opt.store` shows what is kept, and prunes it (store_cli.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rag_opt.cache.artifacts import (
+    MANIFEST,
+    Columns,
+    DamagedError,
+    Table,
+    read_folder,
+    read_table,
+    remove,
+    size_of,
+    touch,
+    write_folder,
+    write_table,
+)
+from rag_opt.cache.eviction import add_usage, evicted, told
+from rag_opt.cache.leases import Lease, held
+from rag_opt.console.progress import say
+from rag_opt.system.sharing import guarded
+
+T = TypeVar("T")
+SUFFIX = ".arrow"
+GIGABYTE = 1_000_000_000
+CHECK_EVERY = 0.05
+"""Share of the size limit that may be written before the limit is looked at again."""
+
+
+class Store:
+    """Artifacts under one folder; without a folder (None) they live as long as the process.
+
+    `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
+    to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
+    `limit` is in bytes (None: none).
+    """
+
+    def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
+        self.root = root
+        self.limit = limit
+        self.hits: Counter[str] = Counter()
+        self.misses: Counter[str] = Counter()
+        # Some components work in several threads.
+        self._guard = threading.RLock()
+        self._live: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._live_limit = live_limit
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._lease: Lease | None = None
+        self._written = 0
+
+    def table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
+        """The table under this key, made and kept when it is not there."""
+        found: Table | None = self._remembered(stage, key)
+        made = False
+        if found is None:
+            found, made = self._table(stage, key, make)
+        self.count(stage, hit=not made)
+        return self._remember(stage, key, found)
+
+    def _table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
+        if self.root is None:
+            return self._timed(make), True
+        path = self.root / stage / f"{key}{SUFFIX}"
+        return self._once(stage, key, path, lambda: read_table(path), lambda: self._write(path, make))
+
+    def folder(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
+        """The folder under this key; `make` fills an empty one when it is not there. What is in it must not change."""
+        path = self._folders() / stage / key
+        made = False
+        if self._remembered(stage, key) is None:
+            seconds, made = self._once(
+                stage, key, path, lambda: read_folder(path), lambda: self._fill(path, make), self._folders()
+            )
+            self._remember(stage, key, seconds)
+        self.count(stage, hit=not made)
+        return path
+
+    def keeps(self, stage: str, key: str) -> bool:
+        """Whether a folder is on disk under this key."""
+        return self.root is not None and (self.root / stage / key).is_dir()
+
+    def seconds(self, stage: str, key: str) -> float:
+        """How long the making of a folder of this process took, whenever that was."""
+        found = self._remembered(stage, key)
+        return float(read_folder(self._folders() / stage / key) if found is None else found)
+
+    def live(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
+        """The object under this key, made when it is not in memory.
+
+        Of large ones only the last `keep` of their stage stay (0: no limit of its own).
+        """
+        found: T | None = self._remembered(stage, key)
+        if found is None:
+            found = self._remember(stage, key, make())
+        with self._guard:
+            mine = [name for name in self._live if name[0] == stage]
+            for name in mine[: -keep or len(mine)] if keep else ():
+                del self._live[name]
+        return found
+
+    def check(self) -> None:
+        """Raise StoreError unless the folder can be written; from now on what is used in it stays."""
+        if self.root is not None:
+            with guarded(self.root):
+                self._leased(self.root)
+                with tempfile.TemporaryFile(dir=self.root):
+                    pass
+            self.trim()
+
+    def lease(self) -> None:
+        """From now on what is used in the folder stays."""
+        if self.root is not None:
+            with guarded(self.root):
+                self._leased(self.root)
+
+    def trim(self) -> None:
+        """Bring the folder below its limit, as far as no process uses what is in it."""
+        self._written = 0
+        if self.root is not None and self.limit is not None and (removed := evicted(self.root, self.limit)):
+            say(f"store: above its limit, so {told(removed)} not used for longest were removed")
+
+    def settle(self) -> None:
+        """Add this process's look-ups to those of all, so that `python -m rag_opt.store` can show them."""
+        if self.root is not None and self.root.is_dir() and (self.hits or self.misses):
+            with guarded(self.root):
+                add_usage(self.root, self.hits, self.misses)
+        self.hits.clear()
+        self.misses.clear()
+
+    def written(self, size: int) -> None:
+        """Count bytes that were added, and look at the limit once they are many."""
+        self._written += size
+        if self.limit is not None and self._written > CHECK_EVERY * self.limit:
+            self.trim()
+
+    def damaged(self, path: Path) -> None:
+        """Say that a file is not what was written, and remove it."""
+        say(f"store: {path} is damaged; it is made again")
+        with suppress(OSError):
+            remove(path)
+
+    def _once(
+        self, stage: str, key: str, path: Path, read: Callable[[], T], make: Callable[[], T], root: Path | None = None
+    ) -> tuple[T, bool]:
+        """What is there, else what is made, by one process alone; and whether it was made."""
+        root = self.root or root
+        assert root is not None
+        with guarded(path):
+            self._leased(root)
+            found = self._found(path, read)
+        if found is not None:
+            return found, False
+        with held(root, stage, key):
+            with guarded(path):
+                # Only here is nobody else at work on it, so only here may a damaged file go.
+                found = self._found(path, read, mend=True)
+            return (make(), True) if found is None else (found, False)
+
+    def _found(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
+        # A touch is what keeps it from being evicted, so it comes first.
+        try:
+            touch(path / MANIFEST if path.is_dir() else path)
+            return read()
+        except FileNotFoundError:
+            damaged = path.is_dir()
+        except DamagedError:
+            damaged = True
+        if damaged and mend:
+            self.damaged(path)
+        return None
+
+    def _write(self, path: Path, make: Callable[[], Columns]) -> Table:
+        made = self._timed(make)
+        with guarded(path):
+            write_table(path, made.columns, made.seconds)
+        self.written(path.stat().st_size)
+        return made
+
+    def _fill(self, path: Path, make: Callable[[Path], None]) -> float:
+        with guarded(path):
+            write_folder(path, make)
+            seconds = read_folder(path)
+        self.written(size_of(path))
+        return seconds
+
+    def _timed(self, make: Callable[[], Columns]) -> Table:
+        start = time.perf_counter()
+        columns = make()
+        return Table(columns, time.perf_counter() - start)
+
+    def _remembered(self, stage: str, key: str) -> Any:
+        with self._guard:
+            found = self._live.get((stage, key))
+            if found is not None:
+                self._live.move_to_end((stage, key))
+        return found
+
+    def _remember(self, stage: str, key: str, value: T) -> T:
+        with self._guard:
+            self._live[stage, key] = value
+            while len(self._live) > self._live_limit:
+                self._live.popitem(last=False)
+        return value
+
+    def count(self, stage: str, *, hit: bool) -> None:
+        """Count a look-up."""
+        with self._guard:
+            (self.hits if hit else self.misses)[stage] += 1
+
+    def _leased(self, root: Path) -> None:
+        if self._lease is None:
+            self._lease = Lease(root)
+
+    def _folders(self) -> Path:
+        if self.root is not None:
+            return self.root
+        self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="rag_opt-")
+        return Path(self._temporary.name)

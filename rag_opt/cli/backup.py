@@ -1,0 +1,73 @@
+"""`python -m rag_opt.backup studies/<name> <file>`: a copy of a study's database, whole also while the study runs."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from rag_opt.console.endings import piped
+from rag_opt.console.terminal import complain, inline
+from rag_opt.errors import RagOptError, StorageError, StudyError
+from rag_opt.system import environment
+from rag_opt.system.sharing import make_file
+
+TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
+
+
+def backed_up(folder: Path, target: Path, storage: str | None = None) -> int:
+    """Copy the study's database to a new file, as it is at one moment; gives the number of finished trials in it.
+
+    Raises StudyError or StorageError where there is nothing to copy, or no place for it.
+    """
+    from rag_opt.analysis.findings import storage_url
+    from rag_opt.storages.databases import hidden, sqlite_path
+
+    url = storage_url(folder, storage)
+    path = sqlite_path(url)
+    if path is None:
+        raise StorageError(f"{hidden(url)}: a PostgreSQL server makes its backups itself: pg_dump")
+    if not path.is_file():
+        raise StudyError(f"{path}: there is no such file; name a study's folder, or its storage with --storage")
+    if target.exists():
+        raise StorageError(f"{target}: it is there already; name a new file")
+    # Whole or not at all: it gets its name last.
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        trials = _copied(path, unfinished)
+        unfinished.replace(target)
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{path} can't be copied to {target}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return trials
+
+
+def _copied(path: Path, target: Path) -> int:
+    make_file(target)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+        # One file, without a log beside it.
+        copy.execute("PRAGMA journal_mode=DELETE")
+        return int(copy.execute(TRIALS).fetchone()[0])
+
+
+@piped()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rag_opt.backup", description=__doc__)
+    parser.add_argument("study", type=Path, help="a study's folder")
+    parser.add_argument("file", type=Path, help="the new file")
+    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder")
+    given = parser.parse_args(arguments)
+    try:
+        with environment.no_collection():
+            trials = backed_up(given.study, given.file, given.storage)
+    except RagOptError as error:
+        complain(error)
+        sys.exit(2)
+    told = f"the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on"
+    print(inline(f"{given.file}: {told}"))

@@ -1,0 +1,115 @@
+"""`python -m rag_opt.export studies/<name> [key=value ...]`: what a study recommends as plain Haystack pipelines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from rag_opt.console.endings import piped
+from rag_opt.console.terminal import complain, inline
+from rag_opt.errors import RagOptError
+from rag_opt.system import environment
+
+SCRIPT = "ask.py"
+PROGRAM = Template('''\
+"""Ask the pipelines beside this file: python ask.py 'What is …?' (their components are rag_opt's)."""
+
+import json, sys
+from pathlib import Path
+
+from rag_opt.records.documents import Document, Documents, Queries, Query, Searches
+from rag_opt.console.terminal import inline, shown
+from haystack import Pipeline
+
+
+def run(name, given):
+    text = (Path(__file__).parent / f"{name}.yaml").read_text("utf-8")
+    pipeline = Pipeline.loads(text, allowed_modules=$modules)
+    inputs = {part: {s: given[s] for s in open_ if s in given} for part, open_ in pipeline.inputs().items()}
+    return pipeline.run(inputs, include_outputs_from=set(pipeline.graph.nodes))
+
+
+lines = (Path(__file__).parent / "documents.jsonl").read_text("utf-8").split("\\n")
+documents = Documents(tuple(Document(**json.loads(line)) for line in lines if line), key="documents.jsonl")
+queries = Queries.of((Query("question", sys.argv[1].strip()),))
+given = {"documents": documents, "queries": queries, **dict.fromkeys($searches, Searches((queries,)))}
+index = run("indexing", given)
+found = run("querying", given | {name: value for made in index.values() for name, value in made.items()})
+$answer
+context = found["$part"]["ranking"]
+for row, score in context.hits(0)[:5]:
+    text = " ".join(context.chunks.texts[row].split())[:90]
+    print(inline(f"  {context.chunks.document_ids[row]} ({score:.3f}): {text}"))
+''')
+"""The program that loads and asks; what it prints is what rag_opt.ask prints."""
+
+ANSWER = Template("""\
+said = found["$part"]["answers"].texts[0]
+print("no answer: the call to the model failed" if said is None else shown(said))\
+""")
+
+
+def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = None) -> Path:
+    """The folder, `target` or <folder>/export, with indexing.yaml, querying.yaml, documents.jsonl and ask.py written.
+
+    `overrides` come on top of what the study recommends. Passwords are not written. Raises a RagOptError where the
+    study recommends nothing, or its configuration can't be built.
+    """
+    from rag_opt.cache.store import Store
+    from rag_opt.components.resources import Resources
+    from rag_opt.config.compose import composed
+    from rag_opt.config.experiments import expanded
+    from rag_opt.config.trial import trial_of
+    from rag_opt.config.trust import plain
+    from rag_opt.config.typed import as_typed
+    from rag_opt.console.secrets import hide
+    from rag_opt.evaluation.bench import loaded
+    from rag_opt.evaluation.pipelines import build_pipeline
+    from rag_opt.evaluation.wiring import SEARCHES
+
+    words = expanded(as_typed([f"best={folder.as_posix()}", *overrides]))
+    config, place = composed(words), target or folder / "export"
+    pipeline = build_pipeline(trial_of(config, words), Resources.of(Store()))
+    trusted = [f"{module}.*" for module in ("rag_opt", *plain(config.trusted_modules))]
+    answers, context = pipeline.results.get("answers"), pipeline.results.get("context")
+    program = PROGRAM.substitute(
+        modules=repr(trusted),
+        searches=repr(SEARCHES),
+        answer=ANSWER.substitute(part=answers) if answers else "",
+        part=context or pipeline.results["ranking"],
+    )
+    program = program.replace('["ranking"]', '["context"]') if context else program
+    rows = (json.dumps(vars(document), ensure_ascii=False) for document in loaded(config).documents)
+    texts = {
+        "indexing.yaml": hide(pipeline.indexing.dumps()),
+        "querying.yaml": hide(pipeline.querying.dumps()),
+        "documents.jsonl": "".join(f"{row}\n" for row in rows),
+        SCRIPT: program,
+    }
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (place / name).write_text(text, "utf-8")
+    return place
+
+
+@piped()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rag_opt.export", description=__doc__)
+    parser.add_argument("study", type=Path, help="a finished study's folder")
+    parser.add_argument("overrides", nargs="*", help="key=value: what is to differ from what the study recommends")
+    parser.add_argument("--to", type=Path, help="the folder to write; <study>/export where it is not given")
+    given = parser.parse_args(arguments)
+    try:
+        with environment.no_collection():
+            place = exported(given.study, given.overrides, given.to)
+    except RagOptError as error:
+        complain(error)
+        sys.exit(2)
+    kept = f"python -m rag_opt.ask best={given.study.as_posix()} question='your question'"
+    print(inline(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
+    print(inline(f"ask it: python {place / SCRIPT} 'your question'"))

@@ -1,0 +1,56 @@
+"""The end of a multirun: its studies compared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from rag_opt.console.secrets import hide
+from rag_opt.console.terminal import complain, console
+from rag_opt.errors import RagOptError
+
+
+class CompareStudies(Callback):
+    """Collects the outcome of each job of a multirun and compares them at its end."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        """Hide what Hydra has written of the command line beside the studies."""
+        path = Path(str(config.hydra.sweep.dir)) / "multirun.yaml"
+        if path.is_file() and (text := path.read_text("utf-8")) != hide(text):
+            path.write_text(hide(text), "utf-8")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
+            return
+        self.outcomes.append(job_return._return_value)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        folders = [outcome.folder for outcome in self.outcomes if not outcome.error]
+        if folders:
+            try:
+                _compared(folders)
+            except RagOptError as error:
+                complain(error, "the studies could not be compared: ")
+        failed = [outcome for outcome in self.outcomes if outcome.error]
+        for outcome in failed:
+            complain(outcome.error, f"{outcome.name}: ")
+        if failed:
+            sys.exit(2)
+
+
+def _compared(folders: list[Any]) -> None:
+    from rag_opt.reporting.comparison import compared
+    from rag_opt.reporting.report import finished
+
+    screen = console()
+    screen.print()
+    page = compared([finished(folder) for folder in folders], folders, screen)
+    screen.print(f"\n{'open:':<10} {page}", markup=False)

@@ -1,0 +1,91 @@
+"""`python -m rag_opt.replay studies/a [grid.parquet ...] [sampler=rag,tpe] [seeds=30] [budget=50] [questions=20]`.
+
+Recorded studies as benchmarks of samplers: each is searched again, on other halves of its questions every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_opt.console.endings import INTERRUPTED, piped
+from rag_opt.console.terminal import complain, console
+from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.system import environment
+
+SAMPLERS = "random,greedy,tpe,gp,rag"
+NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
+
+
+@piped()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m rag_opt.replay", description=__doc__, formatter_class=form)
+    parser.add_argument("words", nargs="+", help="studies' folders, tables, and key=value")
+    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
+    parser.add_argument("--out", type=Path, default=Path("replay"), help="where the tables and the plot go")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        _run(given.words, given.storage, given.out)
+    except RagOptError as error:
+        complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing was kept: the same command begins anew", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
+    # Studies of a multirun have folders such as seed=0.
+    places = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    values = dict(word.split("=", 1) for word in words if Path(word) not in places)
+    samplers = values.pop("sampler", SAMPLERS).split(",")
+    numbers = {key: _number(key, values.pop(key, str(default))) for key, default in NUMBERS.items()}
+    if values:
+        raise ConfigError(f"{next(iter(values))}: no such key; there are sampler, {', '.join(NUMBERS)}")
+    if not places:
+        raise ConfigError("name a study's folder or a table, such as studies/quickstart")
+    with environment.no_collection():
+        from rag_opt.console.progress import Screen
+        from rag_opt.simulation import contest
+        from rag_opt.simulation.tables import SUFFIX, table_of, write
+
+        environment.quiet_optuna()
+    _check_out(out)
+    tables = [table_of(place, storage) for place in places]
+    twice = [table.name for table in tables if [other.name for other in tables].count(table.name) > 1]
+    if twice:
+        raise ConfigError(f"{twice[0]}: two tables have this name; replay them apart, or one under another name")
+    for place, table in zip(places, tables, strict=True):
+        if place.suffix != SUFFIX:
+            write(table, out / f"{table.name}{SUFFIX}")
+    budget = min(numbers["budget"], max(len(table.configurations) for table in tables))
+    with Screen() as screen:
+        if budget < numbers["budget"]:
+            screen.say(f"budget={numbers['budget']}: there are {budget} configurations at most, so that many are told")
+        rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
+        found = contest.held(tables, samplers, rules, screen)
+    output = console()
+    contest.printed(found, output)
+    page = contest.written(found, out)
+    output.print(f"\n{'open:':<10} {page}", markup=False)
+
+
+def _number(key: str, text: str) -> int:
+    if not text.isdecimal() or (int(text) == 0 and key != "questions"):
+        raise ConfigError(f"{key}={text}: give a whole number{'' if key == 'questions' else ' of at least 1'}")
+    return int(text)
+
+
+def _check_out(out: Path) -> None:
+    """Raise ConfigError unless what is found can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out}: can't be written: {error.strerror or error}") from error

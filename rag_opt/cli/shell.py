@@ -1,0 +1,140 @@
+"""Command lines: what is wrong is said in one message, without a traceback."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+
+from rag_opt.config.compose import checked, parse
+from rag_opt.config.experiments import GIVEN, expanded
+from rag_opt.config.settings import settings_of
+from rag_opt.config.typed import as_typed, search_path_list
+from rag_opt.console.endings import ReaderGone, piped, status_of
+from rag_opt.console.terminal import complain, shown
+from rag_opt.errors import ConfigError, RagOptError
+
+USAGE_ERROR = 2
+INTERNAL = re.compile(r"(?<=[ ,])_\w+(, |$)", re.MULTILINE)
+
+
+class Refused(SystemExit):
+    """Ends a Hydra job with a message; Hydra lets it pass where it would frame an ordinary exception."""
+
+    def __init__(self, error: RagOptError) -> None:
+        super().__init__(USAGE_ERROR)
+        self.error = error
+
+
+def run_hydra(task: Callable[[], Any]) -> None:
+    """Check the command line, run the Hydra main function, and end with its status.
+
+    0, 2 (refused), 130, 143 or 129 (stopped by Ctrl-C, SIGTERM or SIGHUP), 141 (nobody reads what it says).
+    """
+    with piped():
+        _run(task)
+
+
+def _run(task: Callable[[], Any]) -> None:
+    try:
+        args = _arguments()
+        _check_options(args)
+        if not (args.help or args.hydra_help or args.shell_completion):
+            extra = [searched([args.config_dir])] if args.config_dir else []
+            words = expanded([*args.overrides, *extra])
+            if any(word.startswith(GIVEN) for word in args.overrides):
+                sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
+            settings_of(checked(words))
+            if args.multirun:
+                sys.argv.insert(1, _names_by_what_is_swept(words))
+        if args.help:
+            _helped(task)
+        else:
+            task()
+    except Refused as refused:
+        sys.exit(_said(refused.error))
+    except RagOptError as error:
+        sys.exit(_said(error))
+    except ReaderGone:
+        raise
+    except KeyboardInterrupt as stop:
+        # The terminal may be gone.
+        with suppress(OSError):
+            print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
+        sys.exit(status_of(stop))
+
+
+def _arguments() -> Any:
+    """The parsed command line; in sys.argv, too, what is text is then written as Hydra reads it."""
+    parser = get_args_parser()
+    known, rest = parser.parse_known_args()
+    words = [word for word in rest if not word.startswith("-")]
+    if unknown := [word for word in rest if word not in words]:
+        raise ConfigError(_no_option(unknown[0], sys.argv))
+    options = [word for word in sys.argv[1:] if word not in {*known.overrides, *words}]
+    # Hydra wants them side by side.
+    sys.argv[1:] = [*as_typed([*known.overrides, *words], multirun=known.multirun), *options]
+    return parser.parse_args()
+
+
+def _no_option(option: str, line: list[str]) -> str:
+    """What to write in place of an option that there is not, such as n_trials=5 for --n-trials=5."""
+    name, equals, value = option.lstrip("-").partition("=")
+    if not equals:
+        after = line[line.index(option) + 1 :][:1]
+        value = after[0] if after and "=" not in after[0] and not after[0].startswith("-") else "…"
+    wanted = f"write {name.replace('-', '_')}={value}" if option.startswith("--") else "--help lists them"
+    return f"{option}: there is no such option; {wanted}"
+
+
+def _helped(task: Callable[[], Any]) -> None:
+    """Hydra's help without the files that only other files name, such as _with_web."""
+    told = io.StringIO()
+    try:
+        with redirect_stdout(told):
+            task()
+    finally:
+        print(shown(INTERNAL.sub("", told.getvalue())), end="")
+
+
+def searched(folders: Iterable[str]) -> str:
+    """The override that has files found in these folders."""
+    return f"hydra.searchpath={search_path_list([f'file://{folder}' for folder in folders])}"
+
+
+def _check_options(args: Any) -> None:
+    """Raise ConfigError at an option of Hydra's that leaves the checked configuration, or opens a pickle."""
+    for option in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(args, option, None) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')}={getattr(args, option)}: it is not taken here; files of your own go "
+                "into a folder: --config-dir my_conf <group>=<file>"
+            )
+    if args.config_dir is not None and not Path(args.config_dir).is_dir():
+        raise ConfigError(
+            f"--config-dir={args.config_dir}: there is no such folder (looked for {Path(args.config_dir).absolute()})"
+        )
+
+
+def search_path(config: Any) -> list[str]:
+    """The override that finds the user's own configuration folder (--config-dir) again; [] when there is none."""
+    given = [word for word in config.overrides.hydra if word.startswith("hydra.searchpath=")]
+    own = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
+    return given or [searched(own)] * bool(own)
+
+
+def _names_by_what_is_swept(overrides: list[str]) -> str:
+    """The Hydra override that leaves what all jobs of a multirun have in common out of their names."""
+    common = {override.key_or_group for override in parse(overrides) if not override.is_sweep_override()}
+    return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(common))}]"
+
+
+def _said(error: RagOptError) -> int:
+    complain(error)
+    return USAGE_ERROR

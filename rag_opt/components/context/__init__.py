@@ -1,0 +1,1 @@
+"""Rankings → what is read (group `context`)."""

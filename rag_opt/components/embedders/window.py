@@ -1,0 +1,80 @@
+"""What a model can't read of chunks, since they are longer than its window: counted once, kept and told."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from rag_opt.cache.artifacts import Columns
+from rag_opt.components.resources import Resources
+from rag_opt.console.progress import track
+from rag_opt.records.documents import Chunks
+from rag_opt.records.keys import key_of
+
+MARKS = 8
+"""Tokens of its own that a model may put around a text, at most."""
+
+COUNTED = 1024
+"""Texts whose tokens are counted at once."""
+
+WORTH_TELLING = 0.01
+"""The share of chunks that are cut from which it is told."""
+
+
+class Reader(Protocol):
+    """A model that reads so many tokens of a text (`window`, None: all), as `lengths` counts them."""
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def window(self) -> int | None: ...
+
+    def lengths(self, texts: list[str]) -> list[int]: ...
+
+
+def say_not_embedded(encoder: Reader, chunks: Chunks, resources: Resources) -> None:
+    """Say how many chunks are longer than the encoder reads, and what would fit, where they are many."""
+    _say(encoder, chunks, resources, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
+
+
+def say_not_read(reranker: Reader, chunks: Chunks, resources: Resources) -> None:
+    """Say how many chunks are longer than the reranker reads, where they are many; the question takes its part, too."""
+    _say(reranker, chunks, resources, "read; a smaller splitter.chunk_size stays within")
+
+
+def _say(reader: Reader, chunks: Chunks, resources: Resources, lost: str) -> None:
+    found = resources.store.table(
+        "windows", key_of(reader.fingerprint, chunks.key), lambda: _counted(reader, chunks)
+    ).columns
+    window, longer, fitting = (int(found[name][0]) for name in ("window", "longer", "fitting"))
+    if longer > WORTH_TELLING * len(chunks):
+        many = f"{reader.name} reads {window} tokens: {longer:,} of {len(chunks):,} chunks are longer"
+        resources.notices.keep(f"{many}, the rest is not {lost.format(fitting=fitting)}")
+
+
+def _counted(reader: Reader, chunks: Chunks) -> Columns:
+    window, longer, titles = reader.window, 0, 0
+    if window is not None:
+        known = _lengths(reader, chunks.contents, window)
+        longer = sum(known.get(text, 0) > window for text in chunks.contents)
+        titles = max(_lengths(reader, [document.title for document in chunks.documents.items], 0).values(), default=0)
+    fitting = max((window or 0) - titles, (window or 0) // 2)
+    return {
+        name: np.array([each]) for name, each in (("window", window or 0), ("longer", longer), ("fitting", fitting))
+    }
+
+
+def _lengths(reader: Reader, texts: list[str], least: int) -> dict[str, int]:
+    """The tokens of the texts that may have more than `least`: a token is a byte at least."""
+    behind = reader.lengths([""])[0] + MARKS
+    some = [text for text in dict.fromkeys(texts) if len(text.encode()) + behind > least]
+    found: list[int] = []
+    with track(f"{reader.name}: counting tokens", len(some)) as advance:
+        for start in range(0, len(some), COUNTED):
+            found += reader.lengths(some[start : start + COUNTED])
+            advance(min(COUNTED, len(some) - start))
+    return dict(zip(some, found, strict=True))

@@ -1,0 +1,1 @@
+"""Models' files: where their weights come from, and how fast they run here."""

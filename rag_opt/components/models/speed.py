@@ -1,0 +1,182 @@
+"""The precision and the batch size at which this machine runs a transformer fastest: measured once, then kept."""
+
+from __future__ import annotations
+
+import platform
+import random
+import statistics
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_opt.cache.store import Store
+from rag_opt.components.stage import IN_MEMORY
+from rag_opt.records.documents import Floats
+from rag_opt.records.keys import key_of
+
+SAMPLE = 64
+SAMPLE_WORDS = 60
+WORDS = "the of and passage where water was found in old city government after which company people made more than"
+WORTH_IT = 1.5
+"""How much faster bfloat16's matrix products must be to be worth its rounding."""
+
+PRODUCT = (2048, 384, 1536)
+"""The matrix product that precisions are compared by: a batch of MiniLM's in its feed-forward layer."""
+
+CPU_TOKENS = (512, 1024, 2048, 4096)
+GPU_TOKENS = (4_096, 16_384, 65_536)
+GPU_SAMPLE = 2_048
+GPU_SCALE = 8
+"""A GPU is done with the CPU's product before it is asked whether it is."""
+
+TOKENIZED = 1024
+"""Texts tokenised at once."""
+
+
+def fast_precision(store: Store) -> str:
+    """bfloat16 where this machine's matrix products in it are much faster than in float32, else float32.
+
+    Measured once and kept on disk, since the precision is part of what an embedding is.
+    """
+    key = key_of("precision", _machine())
+    memory = IN_MEMORY.store
+    found: str = memory.live("pace", key, lambda: store.table("paces", key, _precision).columns["precision"][0])
+    return found
+
+
+def _precision() -> dict[str, Any]:
+    seconds = {name: _product_seconds(name) for name in ("float32", "bfloat16")}
+    fast = seconds["float32"] > WORTH_IT * seconds["bfloat16"]
+    return {"precision": ["bfloat16" if fast else "float32"], **{name: np.array([s]) for name, s in seconds.items()}}
+
+
+def _product_seconds(precision: str) -> float:
+    """The median time of a few matrix products."""
+    import torch
+
+    place = device()
+    rows, inner, columns = (GPU_SCALE * size for size in PRODUCT) if place == "cuda" else PRODUCT
+    left, right = (
+        torch.ones(shape, dtype=getattr(torch, precision), device=place) for shape in ((rows, inner), (inner, columns))
+    )
+    spans = []
+    for _ in range(6):
+        start = time.perf_counter()
+        # Reading a number waits for the device.
+        float((left @ right)[0, 0])
+        spans.append(time.perf_counter() - start)
+    return statistics.median(spans[1:])
+
+
+def fast_batch(model: Any, name: str, store: Store) -> int:
+    """The tokens a batch with which this model (its content key) is fastest on this machine; measured once and kept."""
+    key = key_of("batch tokens", _machine(), name)
+    found: int = IN_MEMORY.store.live(
+        "pace", key, lambda: int(store.table("paces", key, lambda: _batches(model)).columns["batch_tokens"][0])
+    )
+    return found
+
+
+def _batches(model: Any) -> dict[str, Any]:
+    """Tokens a batch, the fastest first, with the texts per second."""
+    on_gpu = model.device.type == "cuda"
+    texts = sample(GPU_SAMPLE if on_gpu else SAMPLE)
+    encoded(model, texts[:8], CPU_TOKENS[0])
+    speeds: dict[int, float] = {}
+    for tokens in 2 * (GPU_TOKENS if on_gpu else CPU_TOKENS):
+        start = time.perf_counter()
+        encoded(model, texts, tokens)
+        speeds[tokens] = max(speeds.get(tokens, 0.0), len(texts) / (time.perf_counter() - start))
+    order = sorted(speeds, key=lambda tokens: -speeds[tokens])
+    return {"batch_tokens": np.array(order), "texts_per_second": np.array([speeds[tokens] for tokens in order])}
+
+
+def sample(count: int) -> list[str]:
+    """Texts to measure with: 60 words each."""
+    chooser = random.Random(0)
+    return [" ".join(chooser.choices(WORDS.split(), k=SAMPLE_WORDS)) for _ in range(count)]
+
+
+def device() -> str:
+    """What transformers run on here: cuda or cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@cache
+def _machine() -> list[Any]:
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return [name, torch.__version__, torch.get_num_threads()]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return key_of(about)
+
+
+def encoded(
+    model: Any, texts: list[str], batch_tokens: int, prompt: str | None = None, task: str | None = None
+) -> Floats:
+    """Unit vectors of a sentence-transformers model, float32 [texts, dimensions].
+
+    Each text stands behind the prompt, and is encoded for the task (query, document, None: neither), as the library's
+    own encode has it. Texts of equally many tokens form a batch: nothing is padded, so nothing is computed in vain, and
+    a text's vector does not depend on what else is in its batch.
+    """
+    vectors = _all(model, texts, batch_tokens, "sentence_embedding", prompt, {"task": task} if task else {})
+    return np.stack(vectors) if vectors else np.zeros((0, model.get_embedding_dimension()), np.float32)
+
+
+def token_vectors(model: Any, texts: list[str], batch_tokens: int) -> list[Floats]:
+    """Unit vectors of each text's tokens, the special ones included, float32 [tokens, dimensions]."""
+    return _all(model, texts, batch_tokens, "token_embeddings", model.prompts.get(model.default_prompt_name), {})
+
+
+def _all(
+    model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
+) -> list[Floats]:
+    import torch
+
+    with torch.inference_mode():
+        model.eval()
+        blocks = (texts[start : start + TOKENIZED] for start in range(0, len(texts), TOKENIZED))
+        return [vector for block in blocks for vector in _block(model, block, batch_tokens, output, prompt, task)]
+
+
+def _block(
+    model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
+) -> list[Floats]:
+    import torch
+
+    features = model.preprocess(texts, prompt=prompt, **task)
+    mask = features.get("attention_mask")
+    if mask is None or mask.ndim != 2:
+        # Models without attention (static embeddings) have no padding either.
+        given = {"prompt": prompt, "normalize_embeddings": True, "show_progress_bar": False, **task}
+        return list(np.asarray(model.encode(texts, **given), np.float32))
+    lengths = mask.sum(dim=1)
+    left = bool((mask[:, -1] == 1).all() and (mask[:, 0] == 0).any())
+    vectors: list[Any] = [None] * len(texts)
+    for length in lengths.unique().tolist():
+        rows = torch.nonzero(lengths == length).flatten()
+        for part in torch.split(rows, max(1, batch_tokens // max(1, length))):
+            cut = slice(-length, None) if left else slice(length)
+            # What is not a number a token (the kind of input, say) goes along as it is.
+            each = {
+                name: value[part][:, cut].to(model.device) if getattr(value, "shape", None) == mask.shape else value
+                for name, value in features.items()
+            }
+            unit = torch.nn.functional.normalize(model(each, **task)[output].float(), dim=-1).cpu().numpy()
+            for row, vector in zip(part.tolist(), unit, strict=True):
+                vectors[row] = vector
+    return vectors

@@ -1,0 +1,38 @@
+"""The files of a model in a folder, and transformers kept quiet while it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from rag_opt.records.keys import key_of
+
+WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
+"""Endings of the files that decide what a local model gives."""
+
+
+def weights(model: str) -> str | None:
+    """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS)
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digests = []
+    for path, _, _ in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return key_of(digests)
+
+
+def quiet_transformers() -> None:
+    """No bars and load reports from transformers: they tear the study's own line apart."""
+    from transformers.utils import logging as messages
+
+    messages.set_verbosity_error()  # type: ignore[no-untyped-call]
+    messages.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Questions → what is searched for (group `query`)."""

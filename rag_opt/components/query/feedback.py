@@ -1,0 +1,90 @@
+"""Pseudo-relevance feedback: the words of what BM25 finds first are searched for, too. No model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from haystack import component
+from scipy.sparse import csc_array, csr_array
+
+from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair
+from rag_opt.records.documents import Floats, Record
+from rag_opt.records.keys import key_of
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback(Record):
+    """How a query grows by its first hits: RM3 (Abdul-Jaleel et al. 2004, after Lavrenko and Croft 2001).
+
+    `documents` hits are read, `terms` words of theirs remain, and the query's own words keep `own_weight`.
+    """
+
+    documents: int
+    terms: int
+    own_weight: float
+
+    @property
+    def key(self) -> str:
+        return key_of("rm3", self.documents, self.terms, self.own_weight)
+
+    def grown(self, words: Mapping[str, float], hits: Pair, vectors: Any, vocabulary: list[str]) -> dict[str, float]:
+        """The query's words and their weights, which sum to 1; unchanged where nothing was hit.
+
+        The relevance model gives word w the weight Σ P(w|d) P(d|query) over the hits, P(w|d) its share of the chunk's
+        words, P(d|query) the chunk's share of the hits' scores. `vectors` are word counts, sparse [chunks, words].
+        """
+        rows, scores = hits
+        if not len(rows) or not words:
+            return dict(words)
+        counts = vectors[rows]
+        shares = scores.astype(np.float64) / scores.sum() / np.maximum(counts.sum(axis=1), 1)
+        model: Floats = counts.T @ shares
+        best = _greatest(model, vocabulary, self.terms)
+        total, own = model[best].sum(), sum(words.values())
+        grown = {word: self.own_weight * weight / own for word, weight in words.items()}
+        for place in best:
+            word = vocabulary[place]
+            grown[word] = grown.get(word, 0.0) + (1 - self.own_weight) * float(model[place] / total)
+        return grown
+
+
+def _greatest(model: Floats, vocabulary: list[str], count: int) -> list[int]:
+    """The places of the words of greatest weight above 0, equal ones by their letters.
+
+    The vocabulary's own order is another one in each process.
+    """
+    known = np.flatnonzero(model > 0)
+    if len(known) > count:
+        known = known[model[known] >= np.partition(model[known], len(known) - count)[len(known) - count]]
+    return sorted(known.tolist(), key=lambda place: (-model[place], vocabulary[place]))[:count]
+
+
+@component
+class RM3(Stage):
+    """Tells BM25 to search twice: for the query, then for the query and the telling words of its first hits."""
+
+    algorithm = "rag_opt.components.feedback.RM3"
+
+    def __init__(self, documents: int, terms: int, own_weight: float) -> None:
+        require_whole("documents", documents)
+        require_whole("terms", terms)
+        require(0 <= own_weight <= 1, f"own_weight must be from 0 to 1, not {own_weight}")
+        self.documents = documents
+        self.terms = terms
+        self.own_weight = own_weight
+
+    @component.output_types(feedback=Feedback)
+    def run(self, bm25_queries: Any) -> dict[str, Feedback]:
+        del bm25_queries  # what is asked makes this a part of asking
+        return {"feedback": Feedback(self.documents, self.terms, self.own_weight)}
+
+
+def by_chunk(counts: Any) -> tuple[Any, list[str]]:
+    """BM25's word counts the other way round: sparse [chunks, words], and the words."""
+    shape = len(counts.lengths), len(counts.words)
+    columns = csc_array((counts.frequencies, counts.chunk_rows, counts.starts), shape=shape)
+    return csr_array(columns), counts.words

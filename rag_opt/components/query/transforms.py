@@ -1,0 +1,166 @@
+"""Query transformations by a language model: what is searched for in place of the question."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from haystack import component
+
+from rag_opt.components.llm.chat import Chat
+from rag_opt.components.llm.prompts import Prompt, check, messages
+from rag_opt.components.llm.request import Messages, Request, Sampling, check_model
+from rag_opt.components.llm.talks import Talk, Talks
+from rag_opt.components.stage import Stage, require_whole
+from rag_opt.records.documents import Queries, Searches
+from rag_opt.records.keys import key_of
+from rag_opt.text.words import valid, words
+
+
+class Transformation(Stage):
+    """Common to all: one text, or several, a query. Where a call fails the question itself is searched for."""
+
+    pays_per_query = True
+
+    chat: Chat
+    model: str
+    prompt: Prompt
+
+    def _request(self, question: str, sampling: Sampling, count: int, said: Messages) -> Request:
+        schema = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
+        whole = {
+            "type": "object",
+            "properties": {"queries": schema},
+            "required": ["queries"],
+            "additionalProperties": False,
+        }
+        example = json.dumps({"queries": [question] * count}, ensure_ascii=False)
+        return Request(self.model, said, sampling, whole, example=example)
+
+    def _searches(self, queries: Queries, talks: Talks[list[str]], count: int, *, averaged: bool = False) -> Searches:
+        """The questions' texts as so many variants, short lists filled up with the question itself."""
+        rows = [[*said, *[text] * count][:count] for said, text in zip(talks.results, queries.texts, strict=True)]
+        variants = [_instead(queries, [row[place] for row in rows]) for place in range(count)]
+        key = key_of(self.fingerprint, queries.key)
+        return Searches(tuple(variants), averaged, {key: talks.seconds}, {key: talks.usage})
+
+
+def _instead(queries: Queries, texts: list[str]) -> Queries:
+    return Queries.of(tuple(replace(query, text=text) for query, text in zip(queries.items, texts, strict=True)))
+
+
+def _read(found: Any, count: int) -> list[str] | None:
+    """Up to `count` distinct texts of {"queries": [...]}; None when there is none."""
+    texts = found.get("queries") if isinstance(found, dict) else None
+    if not isinstance(texts, list):
+        return None
+    # An ellipsis copied from the prompt is no query.
+    kept = dict.fromkeys(valid(text).strip() for text in texts if isinstance(text, str) and words(text))
+    return list(kept)[:count] or None
+
+
+@component
+class HyDE(Transformation):
+    """Passages that a model imagines as answers; the mean of their vectors and the question's is searched for.
+
+    Gao et al. 2022 (arXiv 2212.10496). Only dense retrieval takes it.
+    """
+
+    algorithm = "rag_opt.components.transforms.HyDE"
+
+    def __init__(
+        self, chat: Chat, model: str, prompt: Prompt, passages: int, temperature: float, max_tokens: int
+    ) -> None:
+        require_whole("passages", passages)
+        check_model(model)
+        check(prompt, {"user": ("question",)})
+        self.chat = chat
+        self.model = model
+        self.prompt = prompt
+        self.passages = passages
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self._samplings = [Sampling(temperature, max_tokens, 1.0, seed) for seed in range(passages)]
+
+    @component.output_types(dense_queries=Searches)
+    def run(self, queries: Queries) -> dict[str, Searches]:
+        talks = self.chat.each("query", self._imagined, queries.texts)
+        return {"dense_queries": self._searches(queries, talks, self.passages + 1, averaged=True)}
+
+    def _imagined(self, talk: Talk, question: str) -> list[str]:
+        asked = messages(self.prompt, question=question)
+        found = [talk.ask(Request(self.model, asked, sampling)) for sampling in self._samplings]
+        return [question, *(text.strip() for text in found if text and text.strip())]
+
+
+@component
+class MultiQuery(Transformation):
+    """The question and `count` other ways to ask it; each is searched for, the rankings are fused by their ranks."""
+
+    algorithm = "rag_opt.components.transforms.MultiQuery"
+
+    def __init__(self, chat: Chat, model: str, prompt: Prompt, count: int, temperature: float) -> None:
+        require_whole("count", count)
+        check_model(model)
+        check(prompt, {"user": ("question", "count")})
+        self.chat = chat
+        self.model = model
+        self.prompt = prompt
+        self.count = count
+        self.temperature = temperature
+        self._sampling = Sampling(temperature, 64 * count)
+
+    @component.output_types(bm25_queries=Searches, dense_queries=Searches)
+    def run(self, queries: Queries) -> dict[str, Searches]:
+        talks = self.chat.each("query", self._asked, queries.texts)
+        found = self._searches(queries, talks, self.count + 1)
+        return {"bm25_queries": found, "dense_queries": found}
+
+    def _asked(self, talk: Talk, question: str) -> list[str]:
+        said = messages(self.prompt, question=question, count=str(self.count))
+        request = self._request(question, self._sampling, self.count, said)
+        return [question, *(talk.ask_json(request, lambda found: _read(found, self.count)) or [])]
+
+
+class Rewriting(Transformation):
+    """Common to both places where a rewritten query may be searched for."""
+
+    def __init__(self, chat: Chat, model: str, prompt: Prompt, temperature: float) -> None:
+        check_model(model)
+        check(prompt, {"user": ("question",)})
+        self.chat = chat
+        self.model = model
+        self.prompt = prompt
+        self.temperature = temperature
+        self._sampling = Sampling(temperature, 64)
+
+    def _rewritten(self, queries: Queries) -> Searches:
+        def work(talk: Talk, question: str) -> list[str]:
+            request = self._request(question, self._sampling, 1, messages(self.prompt, question=question))
+            return talk.ask_json(request, lambda found: _read(found, 1)) or []
+
+        return self._searches(queries, self.chat.each("query", work, queries.texts), 1)
+
+
+@component
+class Rewrite(Rewriting):
+    """The question as a search query, for every retriever."""
+
+    algorithm = "rag_opt.components.transforms.Rewrite"
+
+    @component.output_types(bm25_queries=Searches, dense_queries=Searches, web_queries=Searches)
+    def run(self, queries: Queries) -> dict[str, Searches]:
+        found = self._rewritten(queries)
+        return {"bm25_queries": found, "dense_queries": found, "web_queries": found}
+
+
+@component
+class WebRewrite(Rewriting):
+    """The question as a search query, for the web alone."""
+
+    algorithm = "rag_opt.components.transforms.WebRewrite"
+
+    @component.output_types(web_queries=Searches)
+    def run(self, queries: Queries) -> dict[str, Searches]:
+        return {"web_queries": self._rewritten(queries)}

@@ -1,0 +1,1 @@
+"""Rankings → better rankings (group `reranker`)."""

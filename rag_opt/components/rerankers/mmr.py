@@ -1,0 +1,77 @@
+"""Rerankers: a ranking → the same chunks in another order."""
+
+from __future__ import annotations
+
+import numpy as np
+from haystack import component
+from numpy.typing import NDArray
+
+from rag_opt.cache.artifacts import Columns
+from rag_opt.components.embedders.embedding_cache import looked_up
+from rag_opt.components.embedders.encoder import Encoder
+from rag_opt.components.ranking import kept, stacked
+from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair
+from rag_opt.records.documents import Floats, QueryVectors, Rankings, Vectors
+from rag_opt.records.keys import key_of
+
+
+@component
+class MMR(Stage):
+    """Maximal marginal relevance (Carbonell and Goldstein 1998): relevant, and unlike what was chosen before.
+
+    Each step takes the chunk of greatest (1 - diversity) x similarity to the query - diversity x greatest similarity
+    to a chosen chunk; similarities are cosines. `keep` chunks are handed on (None: all). `encoder` embeds what has no
+    vector yet: pages of the web.
+    """
+
+    algorithm = "rag_opt.components.rerankers.MMR"
+
+    handing = ("keep",)
+
+    def __init__(self, diversity: float, encoder: Encoder, keep: int | None = None) -> None:
+        require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
+        if keep is not None:
+            require_whole("keep", keep)
+        self.diversity = diversity
+        self.encoder = encoder
+        self.keep = keep
+
+    @component.output_types(ranking=Rankings)
+    def run(self, ranking: Rankings, query_vectors: QueryVectors, vectors: Vectors) -> dict[str, Rankings]:
+        asked = query_vectors.own
+        width = ranking.rows.shape[1]
+        if not width:
+            return {"ranking": ranking}
+
+        def columns() -> Columns:
+            known = vectors.values
+            if more := ranking.chunks.contents[len(known) :]:
+                known = np.concatenate([known, looked_up(self.encoder.for_documents, more, self.store)])
+            pairs = [self._reordered(ranking.rows[i], asked[i], known) for i in range(len(asked))]
+            return stacked(pairs, width)
+
+        first, asked_as = query_vectors.vectors[0], query_vectors.queries[0]
+        # The order is the same whatever is kept of it.
+        order = key_of(MMR(self.diversity, self.encoder).fingerprint, ranking.key, first.key, asked_as.key, vectors.key)
+        table = self.store.table("reranked", order, columns)
+        costs = {first.key: first.seconds, order: table.seconds / max(1, len(asked))}
+        rows, scores, rest = kept(table.columns, self.keep)
+        key = key_of(order, self.keep)
+        return {"ranking": Rankings(ranking.chunks, rows, scores, key, costs, rest=rest).because(ranking)}
+
+    def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
+        rows = rows[rows >= 0]
+        mine = vectors[rows]
+        relevance, likeness = mine @ query, mine @ mine.T
+        nearest = np.zeros(len(rows), np.float32)
+        free = np.ones(len(rows), bool)
+        order, scores = [], []
+        for _ in range(len(rows)):
+            gain = (1 - self.diversity) * relevance - self.diversity * nearest
+            choice = int(np.argmax(np.where(free, gain, -np.inf)))
+            order.append(choice)
+            scores.append(gain[choice])
+            free[choice] = False
+            nearest = likeness[choice] if len(order) == 1 else np.maximum(nearest, likeness[choice])
+        return rows[order], np.array(scores, np.float32)

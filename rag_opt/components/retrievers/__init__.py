@@ -1,0 +1,1 @@
+"""Queries → rankings (groups `retriever` and `index`)."""

@@ -1,0 +1,276 @@
+"""BM25 by bm25s (Lù 2024, arXiv 2407.03618): index and retriever.
+
+What k1, b and the variant have no part in — which word stands how often in which chunk — is counted once and kept; an
+index is that, weighed, which takes milliseconds. The scorers are bm25s' own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from haystack import component
+from numpy.typing import NDArray
+
+from rag_opt.cache.store import Store
+from rag_opt.components.query.feedback import Feedback, by_chunk
+from rag_opt.components.ranking import best, ranked
+from rag_opt.components.reading import Reading, check_reading, tokenized
+from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.themselves import Pair, Search, among_others
+from rag_opt.records.documents import Chunks, Ints, Queries, Rankings, Record, Searches
+from rag_opt.records.keys import key_of
+from rag_opt.text.words import AUTO, READING
+
+VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
+STRANGE = 0.05
+"""The share of questions without a known word from which it is said."""
+
+KEPT = 2
+"""Indexes that stay in memory: each k1 and b makes another, and their rankings are kept on disk."""
+
+ARRAYS = ("frequencies", "chunk_rows", "starts", "lengths")
+
+
+@dataclass(frozen=True, eq=False)
+class Counts(Record):
+    """How often each word stands in each chunk: word w in chunks chunk_rows[starts[w]:starts[w + 1]].
+
+    `frequencies` is float32 beside chunk_rows, `lengths` the words of each chunk.
+    """
+
+    words: list[str]
+    frequencies: NDArray[np.float32]
+    chunk_rows: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The number of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+
+@dataclass(frozen=True, eq=False)
+class BM25Index(Record):
+    """A BM25 index over chunks.
+
+    `model()` gives bm25s' (None where no chunk has a word that counts), made when asked for: a ranking that is in the
+    store needs none. size() are the bytes of its word counts.
+    """
+
+    chunks: Chunks
+    reading: Reading
+    model: Callable[[], Any]
+    counts: Callable[[], Counts]
+    size: Callable[[], int]
+    took: Callable[[], float]
+    key: str
+
+    @property
+    def seconds(self) -> float:
+        """What counting the words took, whenever that was; 0 before it was needed."""
+        return self.took()
+
+
+@component
+class BM25Indexer(Stage):
+    """Chunks → BM25 index.
+
+    k1 saturates term frequency, b normalises length. Stop words and stemmer name a language; `language` is that of the
+    texts where its capitals are its own (AUTO: the stemmer's).
+    """
+
+    algorithm = "rag_opt.components.bm25.BM25Indexer"
+
+    def __init__(
+        self, k1: float, b: float, variant: str, stemmer: str | None, stopwords: str | None, language: str = AUTO
+    ) -> None:
+        require(k1 >= 0, f"k1 must be at least 0, not {k1}")
+        require(0 <= b <= 1, f"b must be from 0 to 1, not {b}")
+        require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
+        check_reading(stemmer, stopwords, language)
+        self.k1 = k1
+        self.b = b
+        self.variant = variant
+        self.stemmer = stemmer
+        self.stopwords = stopwords
+        self.language = language
+
+    @component.output_types(bm25_index=BM25Index)
+    def run(self, chunks: Chunks) -> dict[str, BM25Index]:
+        key = key_of(self.fingerprint, chunks.key)
+        reading = Reading(self.stopwords, self.stemmer, self.language)
+
+        def model() -> Any:
+            return self.store.live("bm25 indexes", key, lambda: self._weighed(chunks, reading), KEPT)
+
+        def took() -> float:
+            try:
+                return self.store.seconds("bm25 counts", _counts_key(chunks, reading))
+            except FileNotFoundError:
+                return 0.0
+
+        def counts() -> Counts:
+            return counts_of(chunks, reading, self.store)
+
+        def size() -> int:
+            return sum(getattr(counts(), name).nbytes for name in ARRAYS)
+
+        return {"bm25_index": BM25Index(chunks, reading, model, counts, size, took, key)}
+
+    def _weighed(self, chunks: Chunks, reading: Reading) -> Any:
+        counts = counts_of(chunks, reading, self.store)
+        return weighed(counts, self.k1, self.b, self.variant) if counts.words else None
+
+
+@component
+class BM25Retriever(Stage):
+    """The `depth` best chunks of each query by BM25; a query without a known word finds nothing."""
+
+    algorithm = "rag_opt.components.bm25.BM25Retriever"
+
+    def __init__(self, depth: int) -> None:
+        require_whole("depth", depth)
+        self.depth = depth
+
+    @component.output_types(bm25_ranking=Rankings)
+    def run(
+        self, bm25_queries: Searches, bm25_index: BM25Index, feedback: Feedback | None = None
+    ) -> dict[str, Rankings]:
+        found = [self._found(queries, bm25_index, feedback) for queries in bm25_queries.variants]
+        return {"bm25_ranking": of_variants(found, self.depth).because(bm25_queries)}
+
+    def _found(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
+        def prepare(whole: Queries) -> Search:
+            model = index.model()
+            asked = [counted_words(each) for each in tokenized(whole.texts, index.reading)]
+            if feedback is None or model is None:
+                return lambda rows, depth: _searched(model, [asked[row] for row in rows], depth)
+            first = among_others(
+                lambda rows, depth: _searched(model, [asked[row] for row in rows], depth), whole, index.chunks
+            )
+            vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
+
+            def searched(rows: Ints, depth: int) -> list[Pair]:
+                mine = [asked[row] for row in rows]
+                grown = zip(mine, first(rows, feedback.documents), strict=True)
+                return _searched(model, [feedback.grown(own, hits, *vectors) for own, hits in grown], depth)
+
+            return searched
+
+        key = key_of("bm25", index.key, *([feedback.key] if feedback else []))
+        whole = ranked(self.resources, key, queries.whole, index.chunks, self.depth, prepare)
+        self._say_strange(whole)
+        return whole if queries.whole_set is None else whole.take(queries.rows)
+
+    def _say_strange(self, found: Rankings) -> None:
+        """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
+        lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
+        if lost > STRANGE * total:
+            self.notices.keep(f"BM25: {lost} of {total} questions share no word with any chunk")
+
+
+def counted_words(found: list[str]) -> dict[str, float]:
+    """How often each word stands in a query: its weight."""
+    return {word: float(times) for word, times in Counter(found).items()}
+
+
+def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
+    """The word counts of chunks, counted once and kept, memory-mapped."""
+    key = _counts_key(chunks, reading)
+    folder = store.folder("bm25 counts", key, lambda path: _write(path, counted(chunks.contents, reading)))
+    return store.live("bm25 counts read", key, lambda: _read(folder), KEPT)
+
+
+def _counts_key(chunks: Chunks, reading: Reading) -> str:
+    return key_of("bm25 counts", READING, chunks.key, vars(reading))
+
+
+def counted(texts: list[str], reading: Reading) -> Counts:
+    """The word counts of these texts."""
+    read = tokenized(texts, reading)
+    places_of = {word: place for place, word in enumerate(dict.fromkeys(word for each in read for word in each))}
+    known = list(places_of)
+    lengths = np.array([len(each) for each in read], np.int64)
+    chosen = np.fromiter((places_of[word] for each in read for word in each), np.int64, int(lengths.sum()))
+    places = chosen * len(texts) + np.repeat(np.arange(len(texts)), lengths)
+    found, times = np.unique(places, return_counts=True)
+    of_word, rows = np.divmod(found, max(1, len(texts)))
+    starts = np.searchsorted(of_word, np.arange(len(known) + 1))
+    return Counts(known if len(found) else [], times.astype(np.float32), rows.astype(np.int32), starts, lengths)
+
+
+def _write(folder: Path, counts: Counts) -> None:
+    (folder / "words.txt").write_text("\n".join(counts.words), "utf-8")
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(counts, name), allow_pickle=False)
+
+
+def _read(folder: Path) -> Counts:
+    known = (folder / "words.txt").read_text("utf-8")
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    return Counts(known.split("\n") if known else [], **arrays)
+
+
+def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
+    """bm25s' index of these counts, as its own `index` would make it."""
+    import bm25s
+    from bm25s.scoring import _select_idf_scorer, _select_tfc_scorer
+
+    model = bm25s.BM25(k1=k1, b=b, method=variant)
+    total, average = len(counts.lengths), counts.lengths.mean()
+    containing = np.diff(counts.starts)
+    rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words))
+    for number in np.unique(containing[containing > 0]).tolist():
+        idf[containing == number] = rarity(number, N=total)
+    frequency = _select_tfc_scorer(variant)
+    known = {"l_avg": average, "k1": k1, "b": b, "delta": model.delta}
+    parts = frequency(counts.frequencies, counts.lengths[counts.chunk_rows], **known)
+    scores = np.repeat(idf.astype(np.float32), containing) * parts
+    model.nonoccurrence_array = None
+    if variant in model.methods_requiring_nonoccurrence:
+        model.nonoccurrence_array = (idf * frequency(0, average, **known)).astype(np.float32)
+        scores -= np.repeat(model.nonoccurrence_array, containing)
+    model.scores = {
+        "data": scores.astype(np.float32),
+        "indices": counts.chunk_rows,
+        "indptr": counts.starts,
+        "num_docs": total,
+    }
+    model.vocab_dict = counts.places
+    return model
+
+
+def _searched(model: Any, queries: list[dict[str, float]], depth: int) -> list[Pair]:
+    nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    found = []
+    for weights in queries:
+        places = model.vocab_dict if model is not None else {}
+        known = {places[word]: weight for word, weight in weights.items() if word in places}
+        found.append(best(_matching(model, known), depth) if known else nothing)
+    return found
+
+
+def _matching(model: Any, known: dict[int, float]) -> NDArray[np.floating]:
+    """The chunks' scores, -inf where no word of the query occurs: bm25s would fill a list up with arbitrary chunks."""
+    postings = model.scores
+    scores = np.zeros(postings["num_docs"], np.float32)
+    for word, weight in known.items():
+        place = slice(postings["indptr"][word], postings["indptr"][word + 1])
+        # A word names a chunk once.
+        scores[postings["indices"][place]] += np.float32(weight) * postings["data"][place]
+    # bm25l and bm25+ give a chunk something for every word that it lacks.
+    lacking = getattr(model, "nonoccurrence_array", None)
+    nothing = 0.0
+    if lacking is not None:
+        nothing = float(sum(weight * lacking[word] for word, weight in known.items()))
+        scores += np.float32(nothing)
+    matching: NDArray[np.floating] = np.where(scores > nothing * (1 + 1e-6), scores, -np.inf)
+    return matching

@@ -1,0 +1,164 @@
+"""Nearest neighbours of query vectors: exact, or by Chroma's HNSW index on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from haystack import component
+
+from rag_opt.cache.artifacts import size_of
+from rag_opt.components.ranking import best, ranked
+from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.themselves import Pair, Search
+from rag_opt.records.documents import Chunks, Floats, Queries, QueryVectors, Rankings, Record, Vectors
+from rag_opt.records.keys import key_of
+
+SCORES = 2**24
+"""Scores computed at once (64 MiB), however large the corpus is."""
+
+
+@dataclass(frozen=True, eq=False)
+class VectorIndex(Record):
+    """The vectors of chunks, and how Chroma's collection of them is opened (None: exact search); size() in bytes."""
+
+    chunks: Chunks
+    vectors: Vectors
+    collection: Callable[[], Any] | None
+    size: Callable[[], int]
+    key: str
+    seconds: float = 0.0
+
+
+@component
+class ExactIndexer(Stage):
+    """Keeps the vectors as they are: search compares a query with every chunk."""
+
+    algorithm = "rag_opt.components.dense.ExactIndexer"
+
+    @component.output_types(vector_index=VectorIndex)
+    def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
+        key = key_of(self.fingerprint, vectors.key, chunks.key)
+        return {"vector_index": VectorIndex(chunks, vectors, None, lambda: vectors.values.nbytes, key)}
+
+
+@component
+class ChromaIndexer(Stage):
+    """A persistent Chroma collection (HNSW, cosine); greater parameters find more of the true neighbours, slower."""
+
+    algorithm = "rag_opt.components.dense.ChromaIndexer"
+
+    def __init__(self, ef_construction: int, ef_search: int, max_neighbors: int) -> None:
+        require_whole("ef_construction", ef_construction)
+        require_whole("ef_search", ef_search)
+        require_whole("max_neighbors", max_neighbors, 2)
+        self.ef_construction = ef_construction
+        self.ef_search = ef_search
+        self.max_neighbors = max_neighbors
+
+    @component.output_types(vector_index=VectorIndex)
+    def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
+        key = key_of(self.fingerprint, vectors.key, chunks.key)
+        folder = self.store.folder("chroma", key, lambda path: self._write(path, vectors.values))
+
+        def collection() -> Any:
+            return self.store.live("chroma opened", key, lambda: Opened(folder), keep=1).collection
+
+        took = self.store.seconds("chroma", key)
+        return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: size_of(folder), key, took)}
+
+    def _write(self, path: Path, values: Floats) -> None:
+        hnsw = {
+            "space": "cosine",
+            "ef_construction": self.ef_construction,
+            "ef_search": self.ef_search,
+            "max_neighbors": self.max_neighbors,
+        }
+        # Closed at once: the folder is renamed next.
+        with closing(_client(path)) as client:
+            collection = client.create_collection("chunks", configuration={"hnsw": hnsw}, embedding_function=None)
+            step = client.get_max_batch_size()
+            for start in range(0, len(values), step):
+                rows = range(start, min(start + step, len(values)))
+                collection.add(ids=[str(row) for row in rows], embeddings=values[start : rows.stop])
+
+
+@component
+class DenseRetriever(Stage):
+    """The `depth` chunks of greatest cosine similarity to each query."""
+
+    algorithm = "rag_opt.components.dense.DenseRetriever"
+
+    def __init__(self, depth: int) -> None:
+        require_whole("depth", depth)
+        self.depth = depth
+
+    @component.output_types(dense_ranking=Rankings)
+    def run(self, query_vectors: QueryVectors, vector_index: VectorIndex) -> dict[str, Rankings]:
+        sets = zip(query_vectors.queries, query_vectors.vectors, strict=True)
+        found = [self._found(queries, vectors, vector_index) for queries, vectors in sets]
+        return {"dense_ranking": of_variants(found, self.depth).because(query_vectors.searches)}
+
+    def _found(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
+        def prepare(_: Queries) -> Search:
+            if vector_index.collection is None:
+                return lambda rows, depth: _exact(vector_index, vectors.values[rows], depth)
+            collection = vector_index.collection()
+            if collection.count() != len(vector_index.chunks):
+                raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
+            return lambda rows, depth: _approximate(collection, vectors.values[rows], depth)
+
+        key = key_of("dense", vector_index.key, vectors.key)
+        costs = {vectors.key: vectors.seconds}
+        exact = vector_index.collection is None
+        return ranked(self.resources, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
+
+
+def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
+    found = []
+    block = max(1, SCORES // max(1, len(index.chunks)))
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ index.vectors.values.T
+        found += [best(row, depth) for row in scores]
+    return found
+
+
+def _approximate(collection: Any, queries: Floats, depth: int) -> list[Pair]:
+    answer = collection.query(query_embeddings=queries, n_results=depth, include=["distances"])
+    pairs = zip(answer["ids"], answer["distances"], strict=True)
+    # Chroma gives cosine distances, smaller is better; everything here is a similarity, greater is better.
+    return [_ordered(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
+
+
+class Opened:
+    """A kept collection, opened for queries. Chroma writes into what it opens, so it is given a copy."""
+
+    def __init__(self, kept: Path) -> None:
+        self._folder = TemporaryDirectory(prefix="rag_opt-chroma-")
+        copy = Path(self._folder.name, "copy")
+        shutil.copytree(kept, copy)
+        self._client = _client(copy)
+        self.collection = self._client.get_collection("chunks", embedding_function=None)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_client"):
+            self._client.close()
+
+
+def _ordered(rows: Any, scores: Any) -> Pair:
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]
+
+
+def _client(path: Path) -> Any:
+    import chromadb
+    from chromadb.config import Settings
+
+    return chromadb.PersistentClient(str(path), Settings(anonymized_telemetry=False))

@@ -1,0 +1,199 @@
+"""Splitters: documents → chunks, each of which knows its document and its characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from haystack import component
+
+from rag_opt.cache.artifacts import Columns
+from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.encoder import Encoder
+from rag_opt.components.splitters.sentences import sentences_of
+from rag_opt.components.splitters.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
+from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
+from rag_opt.records.documents import Chunks, Documents
+from rag_opt.records.keys import algorithm_of, key_of
+from rag_opt.text.words import READING, Span
+
+UNITS = ("words", "characters", "tokens")
+OURS = "rag_opt.components.splitters."
+"""What the keys of our splitters leave out of their algorithms."""
+
+
+class Splitter(Stage):
+    """Common to all splitters: spans are computed once and kept as three columns of numbers."""
+
+    def _chunks(self, documents: Documents, spans: Callable[[int, str], list[Span]]) -> Chunks:
+        key = key_of(self.fingerprint, READING, documents.key)
+        table = self.store.table("chunks", key, lambda: _columns(documents, spans))
+        columns = table.columns
+        return Chunks(documents, columns["rows"], columns["starts"], columns["ends"], key, table.seconds)
+
+
+class SizedSplitter(Splitter):
+    """Common to those whose chunks have up to `chunk_size` units and may repeat up to `overlap` of the one before.
+
+    Units are words (in scripts without spaces: characters), characters, or the tokens of `encoder`.
+    """
+
+    chunk_size: int
+    unit: str
+    encoder: Encoder | None
+
+    def _size(self, chunk_size: int, overlap: int, unit: str, encoder: Encoder | None) -> None:
+        require_whole("chunk_size", chunk_size)
+        require_whole("overlap", overlap, 0)
+        most = chunk_size - 1
+        require(0 <= overlap <= most, f"overlap must be from 0 to chunk_size - 1 = {most}, not {overlap}")
+        require(unit in UNITS, f"unit must be one of {', '.join(UNITS)}, not {unit}")
+        require(
+            unit != "tokens" or encoder is not None, "unit: tokens are an embedder's; give the splitter its encoder"
+        )
+        self.chunk_size = chunk_size
+        self.unit = unit
+        self.encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        values = {name: identity(getattr(self, name)) for name in parameter_names(type(self)) if name != "encoder"}
+        return key_of("splitter", algorithm_of(type(self)).removeprefix(OURS), values, self._of_encoder)
+
+    @property
+    def _of_encoder(self) -> str | None:
+        """What the chunks owe to the encoder: other embedders cut alike, unless their tokens are counted."""
+        return self.encoder.vocabulary if self.unit == "tokens" and self.encoder is not None else None
+
+    def _ruler(self, text: str) -> Ruler:
+        if self.unit == "tokens" and self.encoder is not None:
+            return Ruler.of_tokens(text, self.encoder.tokens(text))
+        return Ruler.of_characters(text) if self.unit == "characters" else Ruler.of_words(text)
+
+
+class OverlappingSplitter(SizedSplitter):
+    """A sized splitter whose chunks may overlap."""
+
+    def __init__(self, chunk_size: int, overlap: int, unit: str = "words", encoder: Encoder | None = None) -> None:
+        self._size(chunk_size, overlap, unit, encoder)
+        self.overlap = overlap
+
+
+def _columns(documents: Documents, spans: Callable[[int, str], list[Span]]) -> Columns:
+    found = [(row, *span) for row, document in enumerate(documents.items) for span in spans(row, document.text)]
+    columns = np.array(found, np.int32).reshape(-1, 3)
+    return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
+
+
+@component
+class NoSplitter(Splitter):
+    """Every document is one chunk."""
+
+    algorithm = "rag_opt.components.splitters.NoSplitter"
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        return {"chunks": self._chunks(documents, lambda _, text: [trimmed(text, (0, len(text)))])}
+
+
+@component
+class WordSplitter(SizedSplitter):
+    """Chunks of `chunk_size`, side by side, cut between words."""
+
+    algorithm = "rag_opt.components.splitters.WordSplitter"
+
+    def __init__(self, chunk_size: int, unit: str = "words", encoder: Encoder | None = None) -> None:
+        self._size(chunk_size, 0, unit, encoder)
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(_: int, text: str) -> list[Span]:
+            return windows(self._ruler(text), (0, len(text)), self.chunk_size)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+
+@component
+class SlidingWindowSplitter(OverlappingSplitter):
+    """Chunks of `chunk_size`, cut between words; each repeats the last words of the one before, up to `overlap`."""
+
+    algorithm = "rag_opt.components.splitters.SlidingWindowSplitter"
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(_: int, text: str) -> list[Span]:
+            return windows(self._ruler(text), (0, len(text)), self.chunk_size, self.overlap)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+
+@component
+class SentenceSplitter(OverlappingSplitter):
+    """Whole sentences up to `chunk_size`; each chunk repeats the last sentences of the one before, up to `overlap`."""
+
+    algorithm = "rag_opt.components.splitters.SentenceSplitter"
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(row: int, text: str) -> list[Span]:
+            sentences = sentences_of(documents, self.store)[row]
+            return by_sentence(self._ruler(text), sentences, self.chunk_size, self.overlap)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+
+@component
+class RecursiveSplitter(OverlappingSplitter):
+    """Paragraphs of up to `chunk_size`, else their lines, sentences or words; small neighbours are joined."""
+
+    algorithm = "rag_opt.components.splitters.RecursiveSplitter"
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(row: int, text: str) -> list[Span]:
+            sentences = sentences_of(documents, self.store)[row]
+            return recursive(self._ruler(text), sentences, self.chunk_size, self.overlap)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+
+@component
+class SemanticSplitter(SizedSplitter):
+    """Sentences up to `chunk_size`, cut where the text changes its subject.
+
+    A cut stands between neighbouring sentences whose cosine similarity is among the lowest `cut_share` of the corpus.
+    """
+
+    algorithm = "rag_opt.components.splitters.SemanticSplitter"
+
+    encoder: Encoder
+
+    def __init__(self, chunk_size: int, cut_share: float, encoder: Encoder, unit: str = "words") -> None:
+        self._size(chunk_size, 0, unit, encoder)
+        require(0.0 <= cut_share <= 1.0, f"cut_share must be from 0 to 1, not {cut_share}")
+        self.cut_share = cut_share
+
+    @property
+    def _of_encoder(self) -> str:
+        return self.encoder.fingerprint
+
+    @component.output_types(chunks=Chunks)
+    def run(self, documents: Documents) -> dict[str, Chunks]:
+        def spans(row: int, text: str) -> list[Span]:
+            breaks = self.store.live("breaks", key_of(self.fingerprint, documents.key), lambda: self._breaks(documents))
+            return at_breaks(self._ruler(text), sentences_of(documents, self.store)[row], breaks[row], self.chunk_size)
+
+        return {"chunks": self._chunks(documents, spans)}
+
+    def _breaks(self, documents: Documents) -> list[list[bool]]:
+        sentences = sentences_of(documents, self.store)
+        items = zip(documents.items, sentences, strict=True)
+        texts = [document.text[start:end] for document, spans in items for start, end in spans]
+        vectors = embedded(self.encoder, texts, self.store).values
+        similarity = np.einsum("nd,nd->n", vectors[:-1], vectors[1:])
+        ends = np.cumsum([len(spans) for spans in sentences])
+        inside = np.ones(len(similarity), bool)
+        inside[ends[ends < len(vectors)] - 1] = False
+        limit = np.quantile(similarity[inside], self.cut_share) if inside.any() else -np.inf
+        low = np.append(similarity < limit, False)
+        return [low[end - len(spans) : end].tolist() for end, spans in zip(ends, sentences, strict=True)]

@@ -1,0 +1,122 @@
+"""Sentence boundaries by Punkt, trained on the corpus itself (Kiss and Strunk 2006), so nothing is downloaded.
+
+Punkt knows . ! and ?; the full stops of other scripts end a sentence, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rag_opt.cache.artifacts import Columns
+from rag_opt.cache.store import Store
+from rag_opt.components.splitters.spans import BLANK_LINE, between, trimmed
+from rag_opt.console.progress import track
+from rag_opt.records.documents import Documents
+from rag_opt.records.keys import key_of
+from rag_opt.text.words import READING, Span, full_stops
+
+TRAINING_CHARACTERS = 5_000_000
+"""Enough for stable abbreviations; training on more only takes longer."""
+
+ABBREVIATION, COLLOCATION, STARTER, CONTEXT = range(4)
+"""What a word is to Punkt: the last is a word whose capitals were counted."""
+
+
+def sentences_of(documents: Documents, store: Store) -> list[list[Span]]:
+    """Per document the spans of its sentences; a blank line always ends one."""
+    return store.live("sentence lists", documents.key, lambda: _lists(documents, store))
+
+
+def _lists(documents: Documents, store: Store) -> list[list[Span]]:
+    key = key_of("punkt", READING, documents.key)
+    table = store.table("sentences", key, lambda: _columns(documents, store)).columns
+    spans: list[list[Span]] = [[] for _ in documents.items]
+    for row, start, end in zip(*(table[name].tolist() for name in ("rows", "starts", "ends")), strict=True):
+        spans[row].append((start, end))
+    return spans
+
+
+def sentences_in(texts: list[str], documents: Documents, store: Store) -> list[list[str]]:
+    """The sentences of each text, as the documents' own language and abbreviations have it; [] of an empty text."""
+    punkt = _trained(documents, store)
+    return [[text[start:end] for start, end in _cut(punkt, text, trimmed(text, (0, len(text))))] for text in texts]
+
+
+def _columns(documents: Documents, store: Store) -> Columns:
+    found = list(_sentences(documents, _trained(documents, store)))
+    columns = np.array(found, np.int32).reshape(-1, 3)
+    return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
+
+
+def _trained(documents: Documents, store: Store) -> Any:
+    """Punkt for this corpus, which is trained on it once: what it has learnt is kept."""
+
+    def known() -> Any:
+        from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+        learnt = store.table("punkt", key_of("punkt parameters", documents.key), lambda: _learnt(documents)).columns
+        return PunktSentenceTokenizer(_parameters(learnt))
+
+    return store.live("punkt", documents.key, known)
+
+
+def _learnt(documents: Documents) -> Columns:
+    """What Punkt learns from the corpus, a row for each word: what it is, itself, and what goes with it."""
+    from nltk.tokenize.punkt import PunktTrainer
+
+    trainer, seen = PunktTrainer(), 0
+    wanted = min(TRAINING_CHARACTERS, sum(len(document.text) for document in documents.items))
+    with track("learning where sentences end, characters", wanted) as advance:
+        for document in documents.items:
+            if seen > TRAINING_CHARACTERS:
+                break
+            trainer.train(document.text, finalize=False)
+            seen += len(document.text)
+            advance(len(document.text))
+    trainer.finalize_training()
+    found = trainer.get_params()
+    rows = [(ABBREVIATION, word, "", 0) for word in sorted(found.abbrev_types)]
+    rows += [(COLLOCATION, *pair, 0) for pair in sorted(found.collocations)]
+    rows += [(STARTER, word, "", 0) for word in sorted(found.sent_starters)]
+    rows += [(CONTEXT, word, "", count) for word, count in sorted(found.ortho_context.items())]
+    kinds, words, others, counts = zip(*rows, strict=True) if rows else ((), (), (), ())
+    numbers = {"kinds": np.array(kinds, np.int8), "counts": np.array(counts, np.int64)}
+    return {**numbers, "words": list(words), "others": list(others)}
+
+
+def _parameters(learnt: Columns) -> Any:
+    from nltk.tokenize.punkt import PunktParameters
+
+    found = PunktParameters()
+    for kind, word, other, count in zip(
+        learnt["kinds"].tolist(), learnt["words"], learnt["others"], learnt["counts"].tolist(), strict=True
+    ):
+        if kind == ABBREVIATION:
+            found.abbrev_types.add(word)
+        elif kind == COLLOCATION:
+            found.collocations.add((word, other))
+        elif kind == STARTER:
+            found.sent_starters.add(word)
+        else:
+            found.ortho_context[word] = count
+    return found
+
+
+def _sentences(documents: Documents, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
+    with track("sentences, documents", len(documents.items)) as advance:
+        for row, document in enumerate(documents.items):
+            for start, end in between(document.text, (0, len(document.text)), BLANK_LINE):
+                yield from ((row, *span) for span in _cut(tokenizer, document.text, (start, end)))
+            advance(1)
+
+
+def _cut(punkt: Any, text: str, span: Span) -> Iterator[Span]:
+    """The sentences of a span by Punkt, which knows . ! and ?, and by the full stops of other scripts."""
+    for first, last in punkt.span_tokenize(text[span[0] : span[1]]):
+        for part in full_stops(text, (span[0] + first, span[0] + last)):
+            start, end = trimmed(text, part)
+            if start < end:
+                yield start, end

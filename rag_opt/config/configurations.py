@@ -1,0 +1,137 @@
+"""What a search space holds, counted and walked through; and how a configuration that lies beside it gets into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value, possible, words
+from rag_opt.errors import SearchSpaceError
+
+
+def size(space: SearchSpace, limit: int) -> int:
+    """How many configurations the space holds; `limit` where it holds that many, more, or a real number."""
+    return _count(space.parameters, {}, limit)
+
+
+def all_of(space: SearchSpace) -> Iterator[dict[str, Value]]:
+    """The configurations of a space without real numbers, the first parameter's values changing last."""
+    return _walk(space.parameters, {})
+
+
+def _count(parameters: Sequence[Parameter], chosen: Assignment, limit: int) -> int:
+    if not parameters:
+        return min(1, limit)
+    first, rest = parameters[0], parameters[1:]
+    if not first.active(chosen):
+        return _count(rest, chosen, limit)
+    values = _values(first.limited(chosen), limit)
+    if values is None:
+        return limit
+    found = 0
+    for value in values:
+        found += _count(rest, {**chosen, first.name: value}, limit - found)
+        if found >= limit:
+            break
+    return found
+
+
+def _walk(parameters: Sequence[Parameter], chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    if not parameters:
+        yield chosen
+        return
+    first, rest = parameters[0], parameters[1:]
+    if not first.active(chosen):
+        yield from _walk(rest, chosen)
+        return
+    for value in _values(first.limited(chosen)) or ():
+        yield from _walk(rest, {**chosen, first.name: value})
+
+
+def _values(distribution: BaseDistribution, most: int | None = None) -> list[Value] | None:
+    """The distribution's values, `most` of them where told; None for real numbers."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(islice(distribution.choices, most))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.step is None:
+        return None
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [_step(distribution, place) for place in range(count if most is None else min(count, most))]
+
+
+def _step(distribution: IntDistribution | FloatDistribution, place: int) -> Value:
+    assert distribution.step is not None
+    return type(distribution.low)(distribution.low + place * distribution.step)
+
+
+def including(space: SearchSpace, own: Assignment) -> tuple[SearchSpace, list[str]]:
+    """The space with the numbers that the configuration itself has added to their choices, and a line for each."""
+    found, told = list[Parameter](), list[str]()
+    active = space.active(own)
+    for parameter in space.parameters:
+        value, distribution = active.get(parameter.name), parameter.distribution
+        if isinstance(distribution, CategoricalDistribution) and _lacks(distribution, value):
+            assert isinstance(value, int | float)
+            numbers = sorted([*distribution.choices, value], key=lambda each: float(str(each)))
+            text = f"choice({', '.join(map(str, numbers))})"
+            told.append(
+                f"{words({parameter.name: value})[0]} is not in {parameter.text}: added, for trial 0 measures it"
+            )
+            parameter = replace(parameter, distribution=CategoricalDistribution(numbers), text=text)  # noqa: PLW2901
+        found.append(parameter)
+    return SearchSpace(tuple(found)), told
+
+
+def _lacks(distribution: CategoricalDistribution, value: Value) -> bool:
+    """Whether a number is missing among numbers."""
+    return _is_number(value) and all(map(_is_number, distribution.choices)) and not possible(distribution, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def nearest(space: SearchSpace, own: Assignment) -> tuple[dict[str, Value], list[str]]:
+    """The values, numbers beside their range moved to its nearest value; and a line for each that was moved.
+
+    What has no nearest value stays as it is.
+    """
+    found, told = dict(own), list[str]()
+    for parameter in space.parameters:
+        if parameter.name not in found or not parameter.active(space.active(found)):
+            continue
+        value, moved = found[parameter.name], _moved(parameter, found)
+        if moved != value:
+            found[parameter.name] = moved
+            told.append(
+                f"{words({parameter.name: value})[0]} is not in {parameter.text}: trial 0 begins with the nearest, "
+                f"{moved:g}"
+            )
+    return found, told
+
+
+def _moved(parameter: Parameter, chosen: Assignment) -> Value:
+    """The parameter's value, or the nearest that it may have."""
+    value = chosen[parameter.name]
+    if isinstance(parameter.distribution, CategoricalDistribution) or not isinstance(value, int | float):
+        return value
+    try:
+        limited = parameter.limited(chosen)
+    except SearchSpaceError:
+        return value
+    assert isinstance(limited, IntDistribution | FloatDistribution)
+    if possible(limited, value) or isinstance(value, bool):
+        return value
+    kept = min(max(value, limited.low), limited.high)
+    if limited.step is None:
+        return kept
+    return _step(limited, round((kept - limited.low) / limited.step))
+
+
+def deepest(space: SearchSpace) -> int:
+    """How deep the space ranks at most; 0 where it does not search that."""
+    ends = [parameter.largest for parameter in space.parameters if parameter.name == "retriever.depth"]
+    return max((end for end in ends if isinstance(end, int)), default=0)

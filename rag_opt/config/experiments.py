@@ -1,0 +1,115 @@
+"""A configuration as text: its stages, the command that measures it again, the experiment file that stands for it.
+
+`best=studies/x` on a command line stands for the one that a finished study has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from rag_opt.config.compose import STAGES, Words, choices, composed, parse, quoted
+from rag_opt.config.typed import SEARCH_PATH, search_path_list
+from rag_opt.console.secrets import hide
+from rag_opt.errors import ConfigError
+
+KEPT = (*STAGES, "dataset", "objective", "llm", "price", "web", "judge", "evaluation")
+"""What a configuration is, and what it is measured on; how it was searched for is left out."""
+
+GIVEN, EXPERIMENT = "best=", "+experiment=best"
+PLACE = "conf/experiment/best.yaml"
+"""Where a study leaves it, so that `--config-dir studies/x/conf +experiment=best` finds it, too."""
+
+
+SEARCH_ONLY = (
+    *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
+    *("budget", "forecast", "preflight", "question"),
+    *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
+)
+"""Keys and groups that a single trial has no use for; a storage URL may hold a password."""
+
+
+def experiment_of(overrides: Words) -> dict[str, Any]:
+    """The content of the experiment file that composes to the configuration of these overrides."""
+    chosen = {group: choice for group, choice in choices(overrides).items() if group in KEPT}
+    path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]
+    bare = _plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])
+    values = differing(bare, _plain(overrides))
+    return {"defaults": [{f"override /{group}": choice} for group, choice in chosen.items()], **values}
+
+
+def text_of(experiment: Mapping[str, Any], comments: Sequence[str]) -> str:
+    """The file of an experiment, with comments at its head; passwords in it are hidden."""
+    # A line end in a comment would end it.
+    head = ["# @package _global_", *(f"# {' '.join(comment.split())}" for comment in comments)]
+    body = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=2**20)
+    return "\n".join([*head, hide(body)])
+
+
+def _plain(overrides: Words) -> dict[str, Any]:
+    """The kept part of a configuration, interpolations as they are written: what they stand for is for the reader."""
+    config = composed(overrides)
+    kept = {key: OmegaConf.to_container(config[key], resolve=False) for key in KEPT if key in config}
+    return {str(key): value for key, value in kept.items()}
+
+
+def differing(base: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What is to be merged into `base` to have `other`."""
+    found: dict[Any, Any] = {}
+    for key, value in other.items():
+        known = base.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            if inner := differing(known, value):
+                found[key] = inner
+        elif key not in base or type(known) is not type(value) or known != value:
+            found[key] = value
+    return found
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """The words with `best=<a study's folder>` as Hydra takes it; raises ConfigError where a folder holds none."""
+    given = [str(each.value()) for each in parse([word for word in words if word.startswith(GIVEN)])]
+    rest = [word for word in words if not word.startswith(GIVEN)]
+    if not given:
+        return rest
+    if any(word.startswith("+experiment=") for word in rest):
+        raise ConfigError(f"{GIVEN}{given[-1]}: it is an experiment itself; leave out +experiment=")
+    path = Path(given[-1]).expanduser()
+    folder = path.parent if path.name == "best.yaml" else path
+    if not (folder / PLACE).is_file():
+        raise ConfigError(
+            f"{GIVEN}{given[-1]}: there is no {folder / PLACE}; name the folder of a finished study (of one that an "
+            "older version has finished the replay command in its report.md is what there is)"
+        )
+    # First, since another folder may hold a best.yaml, too.
+    paths = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *_searched(rest)])
+    others = [word for word in rest if not word.startswith(f"{SEARCH_PATH}=")]
+    return [f"{SEARCH_PATH}={paths}", EXPERIMENT, *others]
+
+
+def written(words: Words) -> list[str]:
+    """The words as one types them: what `expanded` made of `best=<a study's folder>` is that again."""
+    first, *paths = _searched(words) or [""]
+    folder = Path(first.removeprefix("file://")).parent
+    if EXPERIMENT not in words or not first.endswith("/conf") or not (folder / PLACE).is_file():
+        return list(words)
+    others = [word for word in words if word != EXPERIMENT and not word.startswith(f"{SEARCH_PATH}=")]
+    kept = [f"{SEARCH_PATH}={search_path_list(paths)}"] if paths else []
+    return [f"{GIVEN}{folder.as_posix()}", *kept, *others]
+
+
+def _searched(words: Words) -> list[str]:
+    """The folders of the search path that words name."""
+    given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
+    return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]
+
+
+def replay_command(overrides: Sequence[str]) -> str:
+    """The command that measures this configuration again."""
+    last = {override.partition("=")[0]: override for override in written(overrides)}
+    last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
+    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())

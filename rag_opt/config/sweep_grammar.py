@@ -1,0 +1,150 @@
+"""Reading a search space: Hydra's sweep grammar with `when` and `below`, every mistake named by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
+from hydra.errors import HydraException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from rag_opt.config.search_space import Parameter, SearchSpace, Value, corner_values, possible
+from rag_opt.errors import SearchSpaceError, nearest
+
+FIELDS = ("values", "when", "below")
+
+
+def parsed(rows: Mapping[str, Any]) -> SearchSpace:
+    """The space of a configuration's `search_space`; raises SearchSpaceError naming the first wrong key."""
+    if not rows:
+        raise SearchSpaceError("search_space: there is nothing to search; choose search_space=retrieval or list keys")
+    parameters = [_parameter(str(name), row) for name, row in rows.items()]
+    space = SearchSpace(tuple(ordered(parameters)))
+    for parameter in space.parameters:
+        _check_below(parameter, space)
+    return space
+
+
+def _parameter(name: str, row: Any) -> Parameter:
+    fields = row if isinstance(row, Mapping) else {"values": row}
+    for given in fields:
+        if given not in FIELDS:
+            raise SearchSpaceError(f"search_space: {name}: unknown key '{given}'; {nearest(str(given), FIELDS)}")
+    if "values" not in fields:
+        raise SearchSpaceError(f"search_space: {name}: `values` is missing, such as values: choice(a, b)")
+    when = fields.get("when") or {}
+    if not isinstance(when, Mapping):
+        raise SearchSpaceError(f"search_space: {name}: `when` must be {{key: value or list}}, not {when!r}")
+    conditions = {str(key): tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
+    text = str(fields["values"])
+    below = fields.get("below")
+    return Parameter(name, _distribution(name, text), text, conditions, below)
+
+
+def _distribution(name: str, text: str) -> BaseDistribution:
+    try:
+        sweep = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException as error:
+        if "NoneType" in str(error):
+            plain = text.strip().removeprefix("choice(").removesuffix(")").replace(" ", "")
+            raise SearchSpaceError(
+                f"search_space: {name}: Hydra's choice() takes no null; write the choices side by side: {plain}"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise SearchSpaceError(f"search_space: {name}: '{text}' is not of Hydra's sweep grammar: {reason}") from error
+    log = "log" in getattr(sweep, "tags", ())
+    try:
+        match sweep:
+            case ChoiceSweep():
+                return _categorical(name, text, sweep)
+            case RangeSweep():
+                return _range(name, text, sweep, log)
+            case IntervalSweep() if sweep.start is not None and sweep.end is not None and sweep.start < sweep.end:
+                return FloatDistribution(float(sweep.start), float(sweep.end), log=log)
+            case IntervalSweep():
+                raise SearchSpaceError(f"search_space: {name}: {text} is empty: its start must be below its end")
+    except ValueError as error:
+        raise SearchSpaceError(f"search_space: {name}: {text}: {error}") from error
+    raise SearchSpaceError(f"search_space: {name}: choice(…), range(…) or interval(…) is expected, not '{text}'")
+
+
+def _categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistribution:
+    choices: list[Value] = []
+    for element in sweep.list:
+        value = element.text if isinstance(element, QuotedString) else element
+        if not isinstance(value, Value):
+            raise SearchSpaceError(
+                f"search_space: {name}: a choice must be text, a number, true, false or null: {text}"
+            )
+        choices.append(value)
+    if len({(type(choice), choice) for choice in choices}) < len(choices):
+        raise SearchSpaceError(f"search_space: {name}: {text} names a value twice")
+    return CategoricalDistribution(choices)
+
+
+def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistribution:
+    start, stop, step = sweep.start or 0, sweep.stop, sweep.step
+    if stop is None or step <= 0 or start >= stop:
+        raise SearchSpaceError(
+            f"search_space: {name}: {text} is empty: its start must be below its end, its step above 0"
+        )
+    count = int(-(-(stop - start) // step))
+    last = start + (count - 1) * step
+    if log and not (isinstance(start, int) and step == 1):
+        raise SearchSpaceError(
+            f"search_space: {name}: {text}: a logarithmic scale needs whole steps of 1, or interval(…)"
+        )
+    if all(isinstance(value, int) for value in (start, stop, step)):
+        return IntDistribution(int(start), int(last), log=log, step=int(step))
+    return FloatDistribution(float(start), float(last), step=float(step))
+
+
+def ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
+    """Parents first, otherwise in the file's order; raises SearchSpaceError at a circle or an unknown parent."""
+    waiting = {p.name: p for p in parameters}
+    names = set(waiting)
+    while waiting:
+        free = [p for p in waiting.values() if not _needs(p) & set(waiting)]
+        if not free:
+            raise SearchSpaceError(f"search_space: {', '.join(waiting)} depend on each other in a circle")
+        for parameter in free:
+            _check_parents(parameter, names, parameters)
+            del waiting[parameter.name]
+            yield parameter
+
+
+def _needs(parameter: Parameter) -> set[str]:
+    return {*parameter.when, *([parameter.below] if isinstance(parameter.below, str) else [])}
+
+
+def _check_parents(parameter: Parameter, names: set[str], parameters: list[Parameter]) -> None:
+    for parent in _needs(parameter) - names:
+        raise SearchSpaceError(
+            f"search_space: {parameter.name}: its parent '{parent}' is not in the space; {nearest(parent, names)}"
+        )
+    by_name = {p.name: p for p in parameters}
+    for parent, values in parameter.when.items():
+        for value in values:
+            if not possible(by_name[parent].distribution, value):
+                raise SearchSpaceError(
+                    f"search_space: {parameter.name}: `when` can never hold: "
+                    f"{parent}={value} is not in {by_name[parent].text}"
+                )
+
+
+def _check_below(parameter: Parameter, space: SearchSpace) -> None:
+    if parameter.below is None:
+        return
+    distribution = parameter.distribution
+    if isinstance(distribution, CategoricalDistribution) or (distribution.log or distribution.step is None):  # type: ignore[attr-defined]
+        raise SearchSpaceError(f"search_space: {parameter.name}: `below` needs a range(start, stop[, step])")
+    limits: list[Value] = [parameter.below]
+    if isinstance(parameter.below, str):
+        parent = next(p for p in space.parameters if p.name == parameter.below)
+        limits = corner_values(parent.distribution)
+    for limit in limits:
+        if not isinstance(limit, int | float):
+            raise SearchSpaceError(f"search_space: {parameter.name}: `below` needs numbers, not {limit!r}")
+        parameter.limited({str(parameter.below): limit})

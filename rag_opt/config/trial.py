@@ -1,0 +1,74 @@
+"""A trial's configuration, composed once: what builds, measures, exports or shows it needs no Hydra any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from rag_opt.config.compose import STAGES, Words, choices, composed
+from rag_opt.config.trust import plain
+
+WIRING = ("components", "chat", "scorer")
+"""What a stage's file is made of beside its parameters."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A stage of the pipeline: the file that its group chose, and what stands in it, interpolations resolved."""
+
+    choice: str
+    values: Mapping[str, Any]
+
+    @property
+    def components(self) -> Mapping[str, Mapping[str, Any]]:
+        """Each component's `_target_` and parameters, by its name."""
+        found: Mapping[str, Mapping[str, Any]] = self.values["components"]
+        return found
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What can be set, without the wiring."""
+        return {key: value for key, value in self.values.items() if key not in WIRING}
+
+
+@dataclass(frozen=True, eq=False)
+class TrialConfig:
+    """A pipeline as configured: its stages in the order of the data flow, and whose classes may be built.
+
+    `words` are the overrides that it was composed of. Not to be changed.
+    """
+
+    words: tuple[str, ...]
+    stages: Mapping[str, StageConfig]
+    trusted: tuple[str, ...]
+
+    @property
+    def components(self) -> dict[str, Mapping[str, Any]]:
+        """Every component of every stage, by its name."""
+        return {name: node for stage in self.stages.values() for name, node in stage.components.items()}
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether any component calls a language model."""
+        return any("chat" in node for node in self.components.values())
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """What can be set, by stage: the configuration as it is shown and kept."""
+        return {name: stage.parameters for name, stage in self.stages.items()}
+
+
+def compose_trial(words: Words) -> TrialConfig:
+    """The configuration of the pipeline that these overrides describe; raises ConfigError in one line."""
+    return trial_of(composed(words), words)
+
+
+def trial_of(config: DictConfig, words: Words) -> TrialConfig:
+    """The pipeline's part of a composed configuration; `words` are what it was composed of."""
+    chosen = choices(words)
+    stages = {stage: StageConfig(chosen[stage], plain(config[stage])) for stage in STAGES}
+    return TrialConfig(tuple(words), MappingProxyType(stages), tuple(plain(config.trusted_modules)))

@@ -1,0 +1,26 @@
+"""Lines that come up again and again while a study runs: each is said once, and what bears on results is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rag_opt.console.progress import say
+
+
+@dataclass(frozen=True)
+class Notices:
+    """`said` is what was said already, `kept` what a report repeats, in the order in which it came up."""
+
+    said: set[str] = field(default_factory=set)
+    kept: dict[str, None] = field(default_factory=dict)
+
+    def say(self, line: str, about: str = "") -> None:
+        """Say a line, unless it was said before, or another one `about` the same."""
+        if (about or line) not in self.said:
+            self.said.add(about or line)
+            say(line)
+
+    def keep(self, line: str) -> None:
+        """Say a line once, and keep it for the report: what it tells bears on the result."""
+        self.kept[line] = None
+        self.say(line)

@@ -1,0 +1,276 @@
+"""A pipeline × queries × metrics → Evaluation, batch by batch, so that a trial can be pruned."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag_opt.components.embedders.embedding_cache import looked_up
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.generators.extractive import context_tokens
+from rag_opt.components.resources import Resources
+from rag_opt.components.splitters.sentences import sentences_in
+from rag_opt.datasets.checks import documents_of
+from rag_opt.datasets.repeats import groups_of
+from rag_opt.evaluation.pipelines import Products, RagPipeline
+from rag_opt.metrics.catalogue import Metric, Observed
+from rag_opt.records.documents import SPENT, Dataset, Documents, Ints, Queries, Rankings, Scores, by_stage, total_tokens
+from rag_opt.records.measured import Evaluation
+
+Report = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a batch: the scores of all queries so far, in the order in which they are asked."""
+
+    batch: int
+    scores: Mapping[str, Scores]
+    new: int
+    retrieved: tuple[tuple[str, ...], ...] = ()
+    answers: tuple[str | None, ...] = ()
+
+    def mean(self, name: str) -> float:
+        """The mean over the queries so far (nan before the first measurable one)."""
+        return mean(self.scores[name])
+
+
+@dataclass(frozen=True)
+class Questions:
+    """One side of a dataset's split, made ready once: its documents, and its queries in a fixed shuffled order."""
+
+    dataset: Dataset
+    documents: Documents
+    queries: Queries
+    batches: tuple[Ints, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.queries.items)
+
+    @property
+    def groups(self) -> Ints:
+        """Which of the queries repeat each other: equal numbers."""
+        return groups_of(self.queries.items, self.dataset.qrels)
+
+    @classmethod
+    def of(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
+        """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""
+        queries = list(dataset.queries)
+        random.Random(seed).shuffle(queries)
+        cuts = np.array_split(np.arange(len(queries), dtype=np.int32), min(batches, len(queries)))
+        return cls(dataset, documents_of(dataset), Queries.of(tuple(queries)), tuple(cuts))
+
+
+def evaluated(
+    pipeline: RagPipeline,
+    questions: Questions,
+    metrics: Sequence[Metric],
+    report: Report | None = None,
+    latency: tuple[float, float] | None = None,
+) -> Evaluation:
+    """The scores of a pipeline; `latency` is its (p50, p95) in seconds where a metric asks for it.
+
+    Its rankings are made as far as the metrics read. `report` is told after every batch; what it raises ends the
+    evaluation.
+    """
+    reach = max((metric.reach for metric in metrics), default=0)
+    pipeline = pipeline.using(replace(pipeline.resources, reach=reach))
+    measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index(questions.documents), latency)
+    start = time.perf_counter()
+    parts: list[Observed] = []
+    scores: dict[str, Scores] = {}
+    for number, (rows, observed, values) in enumerate(measuring.batches(), 1):
+        parts += [observed] if observed is not None else []
+        scores = {name: np.concatenate([scores[name], new]) if scores else new for name, new in values.items()}
+        if report is not None:
+            report(_progress(number, scores, len(rows), parts))
+    items = questions.queries.items
+    for each in metrics:
+        if each.single:
+            # A batch of few questions may hold what happens once.
+            scores[each.name] = np.full(len(items), np.median(scores[each.name]))
+    return Evaluation(
+        query_ids=tuple(query.id for query in items),
+        per_query=scores,
+        means={name: mean(values) for name, values in scores.items()},
+        seconds={**_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
+        answers=_answers(parts),
+        usage=_usage(parts),
+        retrieved=_retrieved(parts),
+        coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
+        served=_served(parts),
+    )
+
+
+def _progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[Observed]) -> Progress:
+    # All questions may have been asked at once, with the first batch.
+    count = len(next(iter(scores.values()), ()))
+    return Progress(number, scores, new, _retrieved(parts)[:count], _answers(parts)[:count])
+
+
+def _retrieved(parts: Sequence[Observed]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(ids) for part in parts for ids in part.rankings)
+
+
+def _answers(parts: Sequence[Observed]) -> tuple[str | None, ...]:
+    """What was answered; () without a generator."""
+    return tuple(answer for part in parts for answer in part.answers or ())
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A pipeline with its index made, about to be asked; `memory` is what its metrics keep from batch to batch."""
+
+    pipeline: RagPipeline
+    questions: Questions
+    metrics: tuple[Metric, ...]
+    index: Products
+    latency: tuple[float, float] | None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
+        """Per batch its rows, what was observed and the scores.
+
+        A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
+        say when a trial can be pruned.
+        """
+        if self.pipeline.pays_per_query or any(metric.pays for metric in self.metrics):
+            for rows in self.questions.batches:
+                observed = self._observed(self.questions.queries.batch(rows))
+                yield rows, observed, {metric.name: metric.values(observed) for metric in self.metrics}
+            return
+        observed = self._observed(self.questions.queries)
+        values = {metric.name: metric.values(observed) for metric in self.metrics}
+        for number, rows in enumerate(self.questions.batches):
+            yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
+
+    def _observed(self, queries: Queries) -> Observed:
+        documents, resources = self.questions.documents, self.pipeline.resources
+        found = self.pipeline.ask(queries, documents, self.index)
+        context, answers = found["context"], found.get("answers")
+        rankings = document_rankings(found["rankings"], resources.reach)
+        self._say_short(found["rankings"][-1], rankings)
+        last = context if answers is None else answers
+        return Observed(
+            queries=queries.items,
+            qrels=self.questions.dataset.qrels,
+            rankings=rankings,
+            context=context,
+            answers=None if answers is None else answers.texts,
+            tokens=context_tokens(context, queries, resources.store) + total_tokens(context.usage, len(queries.items))
+            if answers is None
+            else answers.tokens,
+            seconds=sum(last.costs.values()),
+            usage=by_stage(last.usage.values()),
+            resources=resources,
+            memory=self.memory,
+            encode=lambda texts: _encoded(resources, texts),
+            split=lambda texts: sentences_in(texts, documents, resources.store),
+            metrics=tuple(metric.name for metric in self.metrics),
+            latency=self.latency,
+            index_bytes=lambda: sum(
+                each.size() for each in self.index.values() if callable(getattr(each, "size", None))
+            ),
+        )
+
+    def _say_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
+        """Say where a retriever of someone's own, or the web, ranks fewer documents than metrics read."""
+        deep = retrieved.rows.shape[1]
+        reach = min(self.pipeline.resources.reach, len(self.questions.documents.items))
+        full = retrieved.rows[:, -1] >= 0 if deep and retrieved.rest is None else np.zeros(len(rankings), bool)
+        short = sum(1 for at_end, ranking in zip(full, rankings, strict=True) if at_end and len(ranking) < reach)
+        if short:
+            self.pipeline.resources.notices.say(
+                f"{short} of {len(rankings)} questions are measured on fewer than {reach} documents: the retriever "
+                f"ranks only {deep} chunks; have it rank more",
+            )
+
+
+def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
+    """The share that was measured of the queries that could be; 1 where none could."""
+    return float((~np.isnan(values[applies])).mean()) if applies.any() else 1.0
+
+
+def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
+    """Seconds that indexing took when it was done, and that a query takes, by the median, whatever came from the store.
+
+    "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
+    """
+    spent = [part.seconds for part in parts for _ in part.queries]
+    return {
+        "indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()),
+        "query": float(np.median(spent)) if spent else 0.0,
+    }
+
+
+def _usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
+    """By stage what all calls of this evaluation cost."""
+    found: dict[str, dict[str, float]] = {}
+    for part in parts:
+        judging = {verdicts.usage.stage: verdicts.usage for verdicts in part.judging.values()}
+        for name, spent in {**part.usage, **judging}.items():
+            total = found.setdefault(name, dict.fromkeys(SPENT, 0.0))
+            for column in SPENT:
+                total[column] += float(getattr(spent, column).sum())
+    return found
+
+
+def _served(parts: Sequence[Observed]) -> dict[str, float]:
+    """By stage of the pipeline the share of what it asked a model for that came; 1 where it asked for nothing."""
+    found: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for stage, spent in part.usage.items():
+            asked, lost = found.get(stage, (0, 0))
+            found[stage] = asked + int(np.sum(spent.asked)), lost + int(np.sum(spent.lost))
+    return {stage: 1.0 - lost / max(1, asked) for stage, (asked, lost) in found.items()}
+
+
+class UncoveredError(ValueError):
+    """Too few questions were measured, or served by a stage: calls to a model may have failed for the others."""
+
+
+def check_served(evaluation: Evaluation, least: float) -> None:
+    """Raise UncoveredError where a stage did less than this share of its work: its configuration was not measured."""
+    for stage, share in evaluation.served.items():
+        if share < least:
+            raise UncoveredError(
+                f"{stage} got {share:.0%} of what it asked its model for and went on without the rest, "
+                f"evaluation.coverage asks for {least:.0%}"
+            )
+
+
+def document_rankings(rankings: Sequence[Rankings], reach: int) -> list[list[str]]:
+    """Per query its documents, each where its best chunk stands: those handed on, then the others up to `reach` in all.
+
+    The first ranking is the final one; what it lacks follows in the order of the one that it was made of, and so on.
+    """
+    ids = rankings[0].chunks.document_ids
+    found = [dict.fromkeys(ids[chunk] for chunk in row if chunk >= 0) for row in rankings[0].rows.tolist()]
+    for ranking in rankings:
+        ids = ranking.chunks.document_ids
+        for row, known in zip(ranking.whole.tolist(), found, strict=True):
+            for chunk in row:
+                if len(known) >= reach:
+                    break
+                if chunk >= 0:
+                    known[ids[chunk]] = None
+    return [list(known) for known in found]
+
+
+def mean(values: Scores) -> float:
+    """The mean of the measured values; nan when there are none."""
+    measured = values[~np.isnan(values)]
+    return float(measured.mean()) if len(measured) else float("nan")
+
+
+def _encoded(resources: Resources, texts: list[str]) -> Any:
+    encoder = resources.store.live("measuring encoder", "minilm", MiniLM)
+    encoder.use(resources)
+    return looked_up(encoder, texts, resources.store)

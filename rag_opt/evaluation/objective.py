@@ -1,0 +1,228 @@
+"""What a study optimises, what it must keep to, and what else it measures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from rag_opt.config.compose import prompt_of
+from rag_opt.config.trust import build, plain
+from rag_opt.errors import ConfigError, MetricError
+from rag_opt.evaluation.evaluate import UncoveredError
+from rag_opt.metrics.catalogue import (
+    HANDED,
+    JUDGE,
+    LATENCY,
+    MAXIMIZE,
+    MINIMIZE,
+    RANKS,
+    Metric,
+    judged,
+    metric,
+    own_metric,
+    unmet,
+)
+from rag_opt.metrics.judges import FIELDS, Judges
+from rag_opt.records.documents import Dataset
+from rag_opt.records.keys import key_of
+from rag_opt.records.measured import Evaluation
+
+CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")
+EXAMPLES = {"metrics": "[nDCG@10]", "report": "[F1, tokens]", "constraints": "['tokens <= 2000']"}
+UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "tokens": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+"""Metrics are in seconds and bytes; a constraint may use other units."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a metric's mean: `sign` is 1 for at most, -1 for at least."""
+
+    metric: str
+    sign: float
+    bound: float
+    text: str
+
+    def violation(self, means: Mapping[str, float]) -> float:
+        """How far the mean is beyond the bound, at most 0 where it is kept; inf where it could not be measured."""
+        value = means.get(self.metric, math.nan)
+        return math.inf if math.isnan(value) else self.sign * (value - self.bound)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is optimised (with a direction each), what else is measured, what must hold, and what counts as cost.
+
+    `coverage` is the share of the measurable questions that must be measured, or the trial fails.
+    """
+
+    targets: tuple[Metric, ...]
+    directions: tuple[str, ...]
+    reported: tuple[Metric, ...]
+    constraints: tuple[Constraint, ...]
+    cost: Metric
+    coverage: float
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (*self.targets, *self.reported)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets' names."""
+        return tuple(target.name for target in self.targets)
+
+    @property
+    def signs(self) -> dict[str, float]:
+        """By target 1 where more is better, -1 where less is."""
+        pairs = zip(self.names, self.directions, strict=True)
+        return {name: 1.0 if direction == MAXIMIZE else -1.0 for name, direction in pairs}
+
+    def values(self, found: Evaluation) -> list[float]:
+        """The targets' means; raises UncoveredError where one speaks for too few questions, ValueError for inf."""
+        for name in (*self.names, *(constraint.metric for constraint in self.constraints)):
+            if found.coverage[name] < self.coverage:
+                raise UncoveredError(
+                    f"{name} could be measured for {found.coverage[name]:.0%} of its questions, evaluation.coverage "
+                    f"asks for {self.coverage:.0%}"
+                )
+        for name in self.names:
+            if not math.isfinite(found.means[name]):
+                raise ValueError(
+                    f"{name} is {found.means[name]}: it could not be measured for any question, or is infinite"
+                )
+        return [float(found.means[name]) for name in self.names]
+
+    @property
+    def handed(self) -> str | None:
+        """The first target on what is handed on; None where it does not measure a ranking."""
+        return handed_of(self.targets[0])
+
+    @property
+    def deciding(self) -> tuple[Metric, ...]:
+        """The targets, and what is constrained."""
+        bound = {constraint.metric for constraint in self.constraints}
+        return tuple(each for each in self.metrics if each in self.targets or each.name in bound)
+
+    @property
+    def times(self) -> bool:
+        """Whether each trial's pipeline is timed apart, one question at a time, since latency decides."""
+        return LATENCY in {*(each.name for each in self.deciding), self.cost.name}
+
+    @property
+    def fingerprint(self) -> str:
+        whole = ["objective", self.names, self.directions]
+        versions = {m.name: m.version for m in self.metrics if m.version}
+        held = [(c.metric, c.sign, c.bound) for c in self.constraints]
+        return key_of(*whole, *([versions] if versions else []), *([held] if held else []))
+
+
+def handed_of(target: Metric) -> str | None:
+    """The name of a ranking's measure on what is handed on; None for any other metric."""
+    return f"{HANDED}{target.name}" if target.reads == RANKS else None
+
+
+def objective_of(config: DictConfig) -> Objective:
+    """The objective of a configuration; raises MetricError or ConfigError when it names nothing that exists."""
+    names, extra = _names(config, "metrics"), _names(config, "report")
+    if not names:
+        raise ConfigError("objective.metrics is empty: name at least one, such as objective.metrics=[nDCG@10]")
+    own = _own(config)
+    constraints = tuple(_constraint(text) for text in _names(config, "constraints"))
+    cost = plain(config.confirmation.cost)
+    wanted = dict.fromkeys([*names, *extra, *own, *(constraint.metric for constraint in constraints), str(cost)])
+    known = own | _judged(config, wanted)
+    found = {name: known.get(name) or metric(name) for name in {**wanted, **known}}
+    if (handed := handed_of(found[names[0]])) is not None:
+        # It decides among the tied ones.
+        found.setdefault(handed, metric(handed))
+    if found[cost].direction != MINIMIZE:
+        raise ConfigError(f"confirmation.cost={cost}: a metric of which less is better is expected, such as tokens")
+    targets = tuple(found[name] for name in names)
+    share = plain(config.evaluation.coverage)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ConfigError(f"evaluation.coverage={share}: a share from 0 to 1 is expected")
+    reported = tuple(each for name, each in found.items() if name not in names)
+    return Objective(targets, _directions(config, targets), reported, constraints, found[cost], float(share))
+
+
+def _directions(config: DictConfig, targets: tuple[Metric, ...]) -> tuple[str, ...]:
+    given = plain(config.objective.directions)
+    directions = [target.direction for target in targets] if given is None else given
+    if not isinstance(directions, list) or len(directions) != len(targets):
+        raise ConfigError(
+            f"objective.directions={given}: one for each of {[t.name for t in targets]} is needed, or null"
+        )
+    for direction in directions:
+        if direction not in (MAXIMIZE, MINIMIZE):
+            raise ConfigError(f"objective.directions: '{direction}' is neither {MAXIMIZE} nor {MINIMIZE}")
+    return tuple(directions)
+
+
+def _own(config: DictConfig) -> dict[str, Metric]:
+    given = plain(config.objective.get("own")) or {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"objective.own={given}: metrics by their names are expected")
+    return {str(name): own_metric(str(name), node, plain(config.trusted_modules)) for name, node in given.items()}
+
+
+def _judged(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:
+    """The judges' metrics among these names, with their noise where it is measured."""
+    aspects = [name.removeprefix(JUDGE) for name in names if name.startswith(JUDGE)]
+    known = [aspect for aspect in aspects if aspect in FIELDS]
+    if not known:
+        return {}
+    node = plain(config.judge)
+    repeats = node["repeats"]
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ConfigError(f"judge.repeats={repeats}: a whole number of at least 1 is expected")
+    chat = build(node["chat"], plain(config.trusted_modules))
+    try:
+        judges = Judges(chat, node["model"], {aspect: prompt_of(node["prompts"][aspect]) for aspect in known}, repeats)
+    except ValueError as error:
+        raise ConfigError(f"judge: {error}") from error
+    found = [judged(aspect, judges) for aspect in known]
+    found += [judged(aspect, judges, spread=True) for aspect in known if repeats > 1]
+    return {each.name: each for each in found}
+
+
+def _constraint(text: str) -> Constraint:
+    found = CONSTRAINT.fullmatch(text)
+    try:
+        if found is None or found[4] not in UNITS:
+            raise ValueError  # noqa: TRY301 (both ways to be wrong get the same message)
+        bound = float(found[3]) * UNITS[found[4]]
+    except ValueError as error:
+        raise ConfigError(
+            f"objective.constraints: '{text}' is not <metric> <= <number> or >=, with a unit of "
+            f"{', '.join(filter(None, UNITS))} or none, such as 'latency_p95 <= 50 ms'"
+        ) from error
+    return Constraint(found[1], 1.0 if found[2] == "<=" else -1.0, bound, text)
+
+
+def _names(config: DictConfig, key: str) -> list[str]:
+    given = plain(config.objective.get(key)) or []
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"objective.{key}={given}: a list is expected, such as {EXAMPLES[key]}")
+    if len(set(given)) < len(given):
+        raise ConfigError(f"objective.{key}={given}: one is named twice")
+    return given
+
+
+def measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> tuple[Metric, ...]:
+    """The targets, and the reported metrics that this dataset and pipeline can feed.
+
+    Raises MetricError when a target or a constraint can't be measured.
+    """
+    needed = {constraint.metric for constraint in objective.constraints} | {*objective.names, objective.cost.name}
+    kept = []
+    for each in objective.metrics:
+        reason: Any = unmet(each, dataset, has_generator)
+        if reason and each.name in needed:
+            raise MetricError(f"objective: {reason}")
+        kept += [] if reason else [each]
+    return tuple(kept)

@@ -1,0 +1,218 @@
+"""A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
+
+Each stage's file under conf/ lists its components; the stages follow each other as the data flows: splitter, query,
+embedder, index, retriever, reranker, context, generator. How they are connected says wiring.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from haystack import Pipeline
+from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
+
+from rag_opt.components.resources import Resources
+from rag_opt.components.stage import Stage, may_lack
+from rag_opt.config.trial import TrialConfig
+from rag_opt.config.trust import build
+from rag_opt.errors import ComponentError, RagOptError
+from rag_opt.evaluation.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
+from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.records.documents import Costs, Documents, Queries, QueryVectors, Searches
+
+PARTS = ("encoder", "chat", "scorer", "service")
+"""Parameters of our components that are objects themselves."""
+
+
+Products = Mapping[tuple[str | None, str], Any]
+"""Values by where they come from: (part, socket), part None for what is given from outside."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a part gave, by socket, and the seconds a query that it took, whenever that was done."""
+
+    part: Part
+    outputs: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RagPipeline:
+    """Both pipelines of one configuration, which parts give the results, and what our components work with."""
+
+    indexing: Pipeline
+    querying: Pipeline
+    parts: tuple[Part, ...]
+    results: Mapping[str, str]
+    resources: Resources
+
+    @property
+    def has_generator(self) -> bool:
+        return "answers" in self.results
+
+    def using(self, resources: Resources) -> RagPipeline:
+        """This pipeline with its components at work with these resources from now on."""
+        for part in self.parts:
+            if isinstance(part.component, Stage):
+                part.component.use(resources)
+        return replace(self, resources=resources)
+
+    def leading_to(self, names: Iterable[str]) -> set[str]:
+        """These parts, and all whose products reach them."""
+        return leading_to(self.parts, names)
+
+    @property
+    def pays_per_query(self) -> bool:
+        """Whether a query costs so much that a trial should be stopped as early as it can be."""
+        asked = (part.component for part in self.parts if part.name in self.querying.graph.nodes)
+        # Of a component that is not ours nothing is known.
+        return any(getattr(each, "pays_per_query", True) for each in asked)
+
+    def index(self, documents: Documents) -> Products:
+        """All that is computed from the documents alone."""
+        names = set(self.indexing.graph.nodes)
+        out = _ran(self.indexing, self._inputs(names, {(None, "documents"): documents}), names)
+        return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
+
+    def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
+        """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator.
+
+        "rankings" are all that led to the final one, which is the first of them: what a reranker was not given, or
+        left out, stands in an earlier one.
+        """
+        ranking = [part.name for part in self.parts if "ranking" in outputs(part.component)]
+        out = _ran(
+            self.querying,
+            self._inputs(set(self.querying.graph.nodes), _given(queries, documents, index)),
+            {*self.results.values(), *ranking},
+        )
+        found = {socket: out[part][socket] for socket, part in self.results.items()}
+        return {"context": found["ranking"], **found, "rankings": [out[part]["ranking"] for part in reversed(ranking)]}
+
+    def stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
+        """Seconds by part: what indexing took in all, and what asking takes per query, whenever that was done."""
+        spent = {f"indexing: {part}": 0.0 for part, _ in index if part is not None}
+        for (source, _), product in index.items():
+            spent[f"indexing: {source}"] += getattr(product, "seconds", 0.0)
+        return spent | {step.part.name: step.seconds for step in self.steps(queries, documents, index)}
+
+    def steps(self, queries: Queries, documents: Documents, index: Products) -> list[Step]:
+        """What each part that is asked gives for these queries, and the seconds it adds to a query, in their order."""
+        names = set(self.querying.graph.nodes)
+        out = _ran(self.querying, self._inputs(names, _given(queries, documents, index)), names)
+        found = []
+        for part in self.parts:
+            if part.name in names:
+                before = [_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
+                known = {key for costs in before for key in costs}
+                after = {key: cost for value in out[part.name].values() for key, cost in _costs(value).items()}
+                added = sum(cost for key, cost in after.items() if key not in known)
+                found.append(Step(part, out[part.name], added))
+        return found
+
+    def _inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
+        return {
+            part.name: {socket: given[source] for socket, source in part.inputs.items() if source in given}
+            for part in self.parts
+            if part.name in names
+        }
+
+    def mermaid(self) -> str:
+        """The whole pipeline as a Mermaid flow chart."""
+        lines = ["flowchart LR"]
+        for part in self.parts:
+            lines.append(f'    {part.name}["{part.name}<br><i>{type(part.component).__name__}</i>"]')
+            for socket, (sender, _) in part.inputs.items():
+                lines.append(f"    {sender or socket}([{socket}])" if sender is None else "")
+                lines.append(f"    {sender or socket} -- {socket} --> {part.name}")
+        return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
+
+
+def _ran(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """What these parts give; an error that says itself what is wrong comes out as it is."""
+    try:
+        return dict(pipeline.run(inputs, include_outputs_from=names))
+    except PipelineRuntimeError as error:
+        if isinstance(error.__cause__, RagOptError | BudgetSpentError):
+            # What was behind it says whose failure it is.
+            raise error.__cause__ from error.__cause__.__cause__
+        raise
+
+
+def _given(queries: Queries, documents: Documents, index: Products) -> Products:
+    asked: Products = {(None, socket): Searches((queries,)) for socket in SEARCHES}
+    return {(None, "queries"): queries, (None, "documents"): documents, **asked, **index}
+
+
+def _costs(product: Any) -> Costs:
+    """What a query has cost so far, by piece of work."""
+    if isinstance(product, QueryVectors):
+        return {**product.searches.costs, **{vectors.key: vectors.seconds for vectors in product.vectors}}
+    return getattr(product, "costs", {})
+
+
+def build_pipeline(config: TrialConfig, resources: Resources) -> RagPipeline:
+    """The pipelines of a configuration, at work with these resources.
+
+    Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source, or a
+    component serves nothing.
+    """
+    parts = needed(wired(_components(config)))
+    asked = _asked(parts)
+    indexing = _pipeline([part for part in parts if part.name not in asked])
+    querying = _pipeline([part for part in parts if part.name in asked])
+    return RagPipeline(indexing, querying, tuple(parts), results_of(parts), resources).using(resources)
+
+
+def _components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
+    """(stage, name, component), as data flows."""
+    for name_of_stage, stage in config.stages.items():
+        components = {name: build(node, config.trusted) for name, node in stage.components.items()}
+        for name, component in components.items():
+            _check_component(name, component)
+        yield from ((name_of_stage, name, component) for name, component in ordered(components))
+
+
+def _check_component(name: str, component: Any) -> None:
+    """Raise ComponentError for what is no component of Haystack's, or lacks a part that it works with."""
+    if not hasattr(component, "__haystack_input__"):
+        raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
+    for part in PARTS if isinstance(component, Stage) else ():
+        given = getattr(component, part, component)
+        lacks = given is None and not may_lack(type(component), part)
+        if lacks or isinstance(given, str | int | float | list | dict):
+            raise ComponentError(f"{name}: its {part} is {given!r}: a _target_ with its parameters is expected"[:300])
+
+
+def _asked(parts: Iterable[Part]) -> set[str]:
+    """The names of the parts that depend on the queries."""
+    found: set[str] = set()
+    given = {(None, socket) for socket in GIVEN if socket != "documents"}
+    for part in parts:
+        if any(source[0] in found or source in given for source in part.inputs.values()):
+            found.add(part.name)
+    return found
+
+
+def _connect(pipeline: Pipeline, giver: str, taker: str) -> None:
+    try:
+        pipeline.connect(giver, taker)
+    except PipelineConnectError as error:
+        raise ComponentError(
+            f"{taker}: {' '.join(str(error).split())}; declare what it takes, or leave it Any"
+        ) from error
+
+
+def _pipeline(parts: list[Part]) -> Pipeline:
+    pipeline = Pipeline()
+    for part in parts:
+        pipeline.add_component(part.name, part.component)
+    names = {part.name for part in parts}
+    for part in parts:
+        for socket, (sender, output) in part.inputs.items():
+            if sender in names:
+                _connect(pipeline, f"{sender}.{output}", f"{part.name}.{socket}")
+    return pipeline

@@ -1,0 +1,111 @@
+"""Settings that are typed and do nothing: no stage, no metric and no command of this kind reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rag_opt.components.embedders.encoder import Encoder
+from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
+from rag_opt.components.stage import Stage, parameter_names
+from rag_opt.config.compose import STAGES, choices, composed, parse
+from rag_opt.config.trust import plain
+from rag_opt.console.secrets import hide
+from rag_opt.evaluation.objective import Objective
+from rag_opt.evaluation.pipelines import RagPipeline
+from rag_opt.evaluation.wiring import MAY_REST, Part
+from rag_opt.metrics.catalogue import JUDGE
+
+READERS = {
+    "llm": "asks a language model (such as generator=openai, query=rewrite, reranker=llm_listwise)",
+    "price": "asks a language model, so nothing is paid",
+    "budget.usd": "asks a language model, so nothing is paid",
+    "budget.tokens": "asks a language model, so nothing is paid",
+    "web": "asks the web (such as retriever=hybrid_web)",
+}
+"""What a part of the configuration is for."""
+
+OTHER_COMMANDS = {
+    "question": {"ask"},
+    "split": {"trial"},
+    "n_trials": {"study"},
+    "n_workers": {"study"},
+    "sampler": {"study"},
+    "pruner": {"study"},
+}
+"""Keys that only these commands read; a command that a study prints leaves them out."""
+
+
+def unused(
+    overrides: Sequence[str],
+    objective: Objective | None,
+    pipelines: Sequence[RagPipeline],
+    searched: Iterable[str] = (),
+    command: str = "study",
+) -> list[str]:
+    """A line for each typed setting that does nothing; `searched` are the choices of the space, such as generator=x.
+
+    `objective` is None where nothing is measured; `pipelines` are those of the configuration and of enough others to
+    show every choice.
+    """
+    asked = _asked(overrides, objective, searched)
+    serving = {stage for pipeline in pipelines for stage in _serving(pipeline.parts)}
+    lines = []
+    for override in parse(overrides):
+        key, word = override.key_or_group, hide(override.input_line or "")
+        readers = next((READERS[part] for part in READERS if key == part or key.startswith(f"{part}.")), None)
+        if key.partition(".")[0] == "judge" and "judge" not in asked:
+            lines.append(f"{word} does nothing here: no metric is a judge's (such as judge.correctness)")
+        elif readers is not None and not asked & _sections(key):
+            lines.append(f"{word} does nothing here: no stage and no metric {readers}")
+        elif (stage := key.partition(".")[0]) in MAY_REST and stage not in serving:
+            here = f"retriever={choices(overrides)['retriever']}"
+            lines.append(f"{word} does nothing here: nothing takes what {stage} gives ({here})")
+        elif command not in (others := OTHER_COMMANDS.get(key.partition(".")[0], {command})):
+            lines.append(f"{word} does nothing here: it is for rag_opt.{min(others)}")
+    return lines
+
+
+def _serving(parts: Iterable[Part]) -> set[str]:
+    """The stages of which the result takes something; the embedder's encoder may serve in another stage as well."""
+    found = {part.stage for part in parts}
+    elsewhere = [part.component for part in parts if part.stage != "embedder"]
+    return found | ({"embedder"} if any(map(_encodes, elsewhere)) else set())
+
+
+def _encodes(component: Any) -> bool:
+    """Whether a component, or what it is made of, has texts encoded: a splitter that counts words does not."""
+    if isinstance(component, SizedSplitter) and not isinstance(component, SemanticSplitter):
+        return component.unit == "tokens"
+    if not isinstance(component, Stage):
+        # Of a component that is not ours nothing is known.
+        return True
+    parts = [getattr(component, name) for name in parameter_names(type(component))]
+    return any(isinstance(part, Encoder) or (isinstance(part, Stage) and _encodes(part)) for part in parts)
+
+
+def _sections(key: str) -> set[str]:
+    return {"web"} if key.startswith("web") else {"llm", "judge"}
+
+
+def _asked(overrides: Sequence[str], objective: Objective | None, searched: Iterable[str]) -> set[str]:
+    """Of llm, web and judge those that some stage or metric reads."""
+    text = "".join(_written(overrides, searched))
+    found = {section for section in ("llm", "web") if f"${{{section}" in text}
+    if objective is not None:
+        metrics = {metric.name for metric in (*objective.metrics, *objective.deciding, objective.cost)}
+        found |= {"judge"} if any(name.startswith(JUDGE) for name in metrics) else set()
+        # Evaluators and scorers of other libraries may ask whom they like.
+        found |= {"llm"} if plain(composed(overrides).objective).get("own") else set()
+    return found
+
+
+def _written(overrides: Sequence[str], searched: Iterable[str]) -> Iterator[str]:
+    """The stages' configuration as it is written, interpolations and all, of this one and of each choice."""
+    config = composed(overrides)
+    yield from (str(OmegaConf.to_container(config[stage], resolve=False)) for stage in STAGES)
+    for choice in searched:
+        if (stage := choice.partition("=")[0]) in STAGES:
+            yield str(OmegaConf.to_container(composed([*overrides, choice])[stage], resolve=False))

@@ -1,0 +1,92 @@
+"""The way to language models that all components of a study share: kept replies, the budget, who counts or listens."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_opt.llm.budget import Budget
+from rag_opt.llm.replies import NOTHING, Replies, Reply, Spent
+
+Heard = tuple[str, Any, Reply]
+"""A stage, its request (components/request.py), and the reply."""
+
+
+@dataclass
+class Rehearsal:
+    """Counts calls in place of making them: by stage the requests that would be paid for, with their tokens.
+
+    `expected`: by stage the tokens that calls have read so far for one guessed, and written on average.
+    """
+
+    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
+    kept: int = 0
+
+    def asked(self, stage: str, *, kept: bool) -> None:
+        """Count a call of a stage, paid or not; `kept`: there is a reply to it already."""
+        self.calls[stage] += 1
+        self.kept += kept
+
+    def paid(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
+        """Count a request that no reply is kept for."""
+        self.new[stage][key] = tokens_in, tokens_out, usd
+
+    def copied(self) -> Rehearsal:
+        """What has been counted so far."""
+        new = {stage: dict(rows) for stage, rows in self.new.items()}
+        return Rehearsal(self.expected, dict(self.calls), new, self.kept)
+
+
+@dataclass(frozen=True)
+class LLMClient:
+    """What stands between components and the models that they ask, the same for all of a study.
+
+    `replies` are those that are kept, `budget` what may be spent (None: nobody keeps account), `rehearsal` counts calls
+    in place of making them, `troubles` says by stage why a call last failed.
+    """
+
+    replies: Replies
+    budget: Budget | None = None
+    rehearsal: Rehearsal | None = None
+    troubles: dict[str, str | Exception] = field(default_factory=dict)
+    _recorders: list[list[Heard]] = field(default_factory=list)
+
+    @property
+    def asked(self) -> bool:
+        """Whether any model's reply was looked for by this process."""
+        return self.replies.opened
+
+    @property
+    def spent(self) -> Spent:
+        """What the budget's study has paid for so far."""
+        return self.replies.paid(self.budget.study) if self.budget is not None and self.asked else NOTHING
+
+    def check_budget(self) -> None:
+        """Raise BudgetSpentError when nothing more may be paid for."""
+        if self.budget is not None:
+            self.budget.check()
+
+    def pay(self, stage: str, reply: Reply, usd: float, guessed: int) -> None:
+        """Enter what a call has cost, where account is kept; `guessed` are the tokens that it was expected to read."""
+        if self.budget is not None:
+            self.replies.pay(self.budget.study, stage, reply, usd, guessed)
+
+    def record(self, stage: str, request: Any, reply: Reply) -> None:
+        """Let those hear a reply that listen."""
+        for heard in self._recorders:
+            heard.append((stage, request, reply))
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Heard]]:
+        """What is said from now on, in the order in which it comes."""
+        heard: list[Heard] = []
+        self._recorders.append(heard)
+        try:
+            yield heard
+        finally:
+            self._recorders.pop()

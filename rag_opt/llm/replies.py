@@ -1,0 +1,211 @@
+"""What language models have answered and what that cost: kept, so that the same request is never paid for twice.
+
+Replies lie in one SQLite file of the store, by the hash of the request; each is written as it comes, so a kill costs
+what was under way. They are not evicted: they were paid for. Beside them stands a ledger of payments by study.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from rag_opt.console.progress import say
+from rag_opt.errors import StoreError
+from rag_opt.system.sharing import guarded, make_file, whose
+from rag_opt.system.waiting import STEP, alone, unlocked
+
+FILE = "replies.db"
+TABLES = """
+create table if not exists replies
+    (key text primary key, text text, tokens_in integer, tokens_out integer, seconds real);
+create table if not exists payments
+    (study text, stage text, guessed integer, tokens_in integer, tokens_out integer, usd real, seconds real, at real);
+create table if not exists unread (key text primary key, reason text);
+create index if not exists payments_by_study on payments (study);
+create table if not exists identity (id text);
+insert into identity select lower(hex(randomblob(8))) where not exists (select * from identity);
+"""
+KEPT = """select text, tokens_in, tokens_out, seconds, coalesce(reason, '')
+from replies left join unread using (key) where key = ?"""
+SUM = """select count(*), coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(usd), 0), coalesce(sum(seconds), 0)
+from payments where study = ?"""
+THOUGHT = "it thought until its tokens were used up; llm.thinking=2048 lets it finish"
+"""Why there is no text where a model does not come to its answer."""
+
+BUSY = 60.0
+"""Seconds that a writer waits for another."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, and what that took; `text` is None where it gave nothing, with the reason.
+
+    A text with a reason is one that could not be read.
+    """
+
+    text: str | None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Replies:
+    """The replies of one store, shared by threads and processes; in memory without a folder.
+
+    The file is opened, and made where there is none, once something is looked for.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._guard = threading.RLock()
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.mine: Counter[str] = Counter()
+        """By stage how many calls this process has paid for."""
+        self._base: sqlite3.Connection | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything was looked for: no model was asked before that."""
+        return self._base is not None
+
+    def get(self, key: str) -> Reply | None:
+        """The reply under this key, if there is one."""
+        rows = self._run(KEPT, (key,))
+        return Reply(*rows[0]) if rows else None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep a reply; one that has a reason as one that could not be read."""
+        row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
+        if reply.reason:
+            self._run("insert or replace into unread values (?, ?)", (key, reply.reason))
+        self._run("insert or replace into replies values (?, ?, ?, ?, ?)", row)
+
+    def forget(self) -> int:
+        """Remove the replies that could not be read, so that they are asked for again; gives how many there were."""
+        self._run("delete from replies where key in (select key from unread)")
+        return len(self._run("delete from unread returning key"))
+
+    def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
+        """Enter what a call has cost; dollars that are not known count as none.
+
+        `guessed` are the tokens that it was expected to read.
+        """
+        cost = 0.0 if math.isnan(usd) else usd
+        with self._guard:
+            self.mine[stage] += 1
+        row = (study, stage, guessed, reply.tokens_in, reply.tokens_out, cost, reply.seconds, time.time())
+        self._run("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def means(self) -> dict[str, tuple[float, float, float]]:
+        """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call."""
+        wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out), avg(seconds)
+        from payments group by stage"""
+        return {stage: (read, written, took) for stage, read, written, took in self._run(wanted)}
+
+    def paid(self, study: str) -> Spent:
+        """What a study has paid for so far."""
+        return Spent(*self._run(SUM, (study,))[0])
+
+    @property
+    def identity(self) -> str:
+        """A name that no other store has."""
+        return str(self._run("select id from identity")[0][0])
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of a statement; a file that turns out to be damaged is put aside first."""
+        with self._guard:
+            base = self._base = self._base or self._opened()
+            try:
+                return self._done(base, statement, values)
+            except sqlite3.OperationalError as error:
+                raise StoreError(
+                    f"store.path: {self._path} can't be read or written: {error}{whose(self._path)}"
+                ) from error
+            except sqlite3.DatabaseError:
+                base.close()
+                self._put_aside()
+                base = self._base = self._opened()
+                return self._done(base, statement, values)
+
+    def _done(self, base: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
+        def tried() -> list[Any]:
+            with base:
+                return base.execute(statement, values).fetchall()
+
+        return unlocked(self._path, tried, BUSY)
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Nobody else asks for this key meanwhile, in this process or another."""
+        if self.root is None:
+            with self._locks[key]:
+                yield
+            return
+        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        path = self.root / ".locks" / f"reply-{key}.lock"
+        with alone(FileLock(path), "is asking a model the same"):
+            try:
+                yield
+            finally:
+                # Who waits for it now looks for the reply before asking.
+                path.unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path:
+        return (self.root or Path()) / FILE
+
+    def _opened(self) -> sqlite3.Connection:
+        if self.root is None:
+            return _tables(sqlite3.connect(":memory:", check_same_thread=False))
+        with guarded(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._connected()
+            except sqlite3.OperationalError as error:
+                raise StoreError(f"store.path: {self._path} can't be opened: {error}{whose(self._path)}") from error
+            except sqlite3.DatabaseError:
+                self._put_aside()
+                return self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        make_file(self._path)
+        base = sqlite3.connect(self._path, timeout=STEP, check_same_thread=False)
+        return unlocked(self._path, lambda: _tables(base), BUSY)
+
+    def _put_aside(self) -> None:
+        aside = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+        for ending in ("-wal", "-shm"):
+            self._path.with_name(f"{FILE}{ending}").unlink(missing_ok=True)
+        self._path.replace(aside)
+        say(f"store: {self._path} is damaged; it was put aside as {aside.name}, and replies are asked for again")
+
+
+def _tables(base: sqlite3.Connection) -> sqlite3.Connection:
+    base.execute("pragma journal_mode = wal")
+    base.execute("pragma synchronous = normal")
+    base.executescript(TABLES)
+    return base
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Paid calls, their tokens (in and out), dollars and seconds."""
+
+    calls: float = 0
+    tokens: float = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+
+
+NOTHING = Spent()

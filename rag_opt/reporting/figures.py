@@ -1,0 +1,326 @@
+"""A finished study → Plotly figures. A figure for which there is too little to show is None."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna import visualization
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+
+from rag_opt.analysis import history
+from rag_opt.analysis.confirmation import Arm
+from rag_opt.analysis.findings import Findings
+from rag_opt.config.search_space import values_of
+from rag_opt.console.progress import say
+from rag_opt.reporting.parallel import lines
+from rag_opt.reporting.summary import described
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.moment import Trials
+
+BLUE, ORANGE, GREEN, GREY, RED = "#0072B2", "#D55E00", "#009E73", "#8a8a8a", "#CC3311"
+"""Told apart by people who see colours differently (Okabe and Ito 2008), on light and dark ground."""
+
+TOP_PARAMETERS = 6
+OWN = {"intervals", "differences", "trade_off", "correlations", "stages"}
+"""Plots that optuna-dashboard does not draw by itself."""
+
+WIDE = ("slices", "parallel")
+"""Plots that a phone shows by scrolling: squeezed they could not be read."""
+
+FEW = 4
+"""Trials below which there is nothing to see in a plot of parameters."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and what it shows in a sentence."""
+
+    name: str
+    title: str
+    told: str
+    figure: go.Figure
+    wide: bool = False
+
+
+Maker = Callable[[Findings, optuna.Study], go.Figure | None]
+
+
+def plots(findings: Findings, trials: Trials) -> list[Plot]:
+    """All figures that can be drawn, in the order in which a reader wants them."""
+    made, study = [], history.without_repeats(trials)
+    for name, (title, told, maker) in MAKERS.items():
+        figure = drawn(maker, findings, study)
+        if figure is not None:
+            made.append(Plot(name, title, told, dressed(figure), name in WIDE))
+    return made
+
+
+def dressed(figure: go.Figure) -> go.Figure:
+    """The figure in the page's own dress: no ground, no title of its own."""
+    figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", template="none")
+    figure.update_xaxes(automargin=True)
+    return figure.update_layout(margin={"l": 60, "r": 20, "t": 30, "b": 50}, title=None)
+
+
+def drawn(maker: Maker, findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """The figure, None where it can't be drawn."""
+    try:
+        return maker(findings, study)
+    except (ValueError, RuntimeError) as error:
+        # Optuna's plots refuse studies that are too small or too uniform in ways of their own.
+        say(f"report: {maker.__name__} could not be drawn: {str(error).splitlines()[0][:160]}")
+        return None
+
+
+def intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001 (as the others)
+    """Differences from the baseline with their intervals, and below them the means themselves."""
+    found = findings.confirmation
+    if found is None:
+        return None
+    arms = list(reversed(found.arms))
+    apart = [arm for arm in arms if not math.isnan(arm.difference)]
+    figure = go.Figure()
+    figure.add_scatter(
+        **_marks([(arm.test, arm.low, arm.high) for arm in arms], arms, found.recommended),
+        xaxis="x2",
+        yaxis="y2",
+    )
+    figure.add_scatter(
+        **_marks([(a.difference, a.difference_low, a.difference_high) for a in apart], apart, found.recommended)
+    )
+    # The baseline has no difference from itself.
+    share = (len(arms) / (len(arms) + len(apart))) if arms else 0.5
+    metric = findings.targets[0]
+    if apart:
+        line = {"dash": "dash", "color": GREY}
+        figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, xref="x", yref="y domain", line=line)
+    return figure.update_layout(
+        xaxis={"title": "difference from the baseline", "anchor": "y"},
+        yaxis={"domain": [min(0.9, share + 0.12), 1], "automargin": True},
+        xaxis2={"title": f"{metric} on unseen questions", "anchor": "y2"},
+        yaxis2={"domain": [0, max(0.1, share - 0.1)], "automargin": True, "anchor": "x2"},
+        showlegend=False,
+        height=210 + 38 * (len(arms) + len(apart)),
+    )
+
+
+def _marks(rows: Sequence[tuple[float, float, float]], arms: Sequence[Arm], recommended: int) -> dict[str, Any]:
+    colours = [GREEN if arm.trial == recommended else GREY if arm.role == "baseline" else BLUE for arm in arms]
+    return {
+        "x": [value for value, _, _ in rows],
+        "y": [_label(arm, recommended) for arm in arms],
+        "mode": "markers",
+        "marker": {"size": 11, "color": colours},
+        "error_x": errors(rows),
+    }
+
+
+def _label(arm: Arm, recommended: int) -> str:
+    role = "recommended" if arm.trial == recommended and arm.role != "baseline" else arm.role
+    return f"trial {arm.trial}<br>({role})"
+
+
+def errors(rows: Sequence[tuple[float, float, float]]) -> dict[str, object]:
+    """Error bars of (value, low, high)."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value for value, _, high in rows],
+        "arrayminus": [value - low for value, low, _ in rows],
+        "thickness": 2,
+        "color": GREY,
+    }
+
+
+def differences(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+    """The recommended configuration less the baseline, question by question, sorted."""
+    if not findings.differences:
+        return None
+    sign = next(iter(findings.signs.values()))
+    values = sorted(findings.differences)
+    colours = [GREEN if sign * value > 0 else RED if value else GREY for value in values]
+    figure = go.Figure(go.Bar(y=values, marker={"color": colours, "line": {"width": 0}}))
+    figure.update_layout(
+        xaxis={"title": "questions, sorted", "showticklabels": False}, yaxis_title=f"Δ {findings.targets[0]}", bargap=0
+    )
+    return figure
+
+
+def optimisation(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """Values by trial, and the best so far."""
+    if len(history.finished(study, TrialState.COMPLETE)) < 2:
+        return None
+    name = findings.targets[0]
+    target = _first if len(findings.targets) > 1 else None
+    figure = visualization.plot_optimization_history(study, target=target, target_name=f"{name} (dev)")
+    return figure.update_layout(legend={"orientation": "h", "y": 1.15})
+
+
+def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """PED-ANOVA (Watanabe et al. 2023), each parameter over the trials that have it."""
+    found = _importances(findings, study)
+    if not found:
+        return None
+    names = list(found)[::-1]
+    figure = go.Figure(go.Bar(x=[found[name] for name in names], y=names, orientation="h", marker_color=BLUE))
+    figure.update_layout(xaxis_title="share of the importance", yaxis={"automargin": True})
+    return figure
+
+
+def _importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
+    if len(history.finished(study, TrialState.COMPLETE)) < FEW:
+        return {}
+    # PED-ANOVA looks at the trials with the least of what it is given.
+    sign = -findings.signs[findings.targets[0]]
+    target = (lambda trial: sign * trial.values[0]) if len(findings.targets) > 1 else None
+    with warnings.catch_warnings():
+        # That few trials have some parameter is in the plot of each parameter.
+        warnings.simplefilter("ignore")
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _top(findings: Findings, study: optuna.Study) -> list[str]:
+    """The most important parameters."""
+    return list(_importances(findings, study))[:TOP_PARAMETERS]
+
+
+def parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """The trials as lines through their parameters."""
+    names = _top(findings, study)
+    if not names:
+        return None
+    trials = history.finished(study, TrialState.COMPLETE)
+    return lines(trials, names, findings.targets[0], int(findings.signs[findings.targets[0]]))
+
+
+def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """Values by each of the top parameters."""
+    names = _top(findings, study)
+    if len(history.finished(study, TrialState.COMPLETE)) < FEW or not names:
+        return None
+    target = _first if len(findings.targets) > 1 else None
+    figure = visualization.plot_slice(study, names, target=target, target_name=findings.targets[0])
+    # Optuna makes room for every parameter in a line; a page has a width, and names that are longer than their plot.
+    figure.for_each_xaxis(lambda axis: axis.update(title_text=(axis.title.text or "").replace(".", ".<br>")))
+    figure.update_xaxes(tickangle=90, selector={"type": "category"})
+    return figure.update_layout(width=None)
+
+
+def contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """The two most important parameters together."""
+    names = _top(findings, study)[:2]
+    if len(names) < 2:
+        return None
+    target = _first if len(findings.targets) > 1 else None
+    return visualization.plot_contour(study, names, target=target, target_name=findings.targets[0])
+
+
+def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+    """Spearman's correlation of the metrics over the complete trials."""
+    rows = [attributes_of(trial).metrics for trial in history.finished(study, TrialState.COMPLETE)]
+    names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
+    names = [name for name in names if len({row[name] for row in rows}) > 1]
+    if len(rows) < FEW or len(names) < 3:
+        return None
+    found: Any = stats.spearmanr([[row[name] for name in names] for row in rows]).statistic
+    text = [[f"{value:.2f}" for value in row] for row in found]
+    heat = go.Heatmap(z=found, x=names, y=names, zmin=-1, zmax=1, colorscale="RdBu", text=text, texttemplate="%{text}")
+    figure = go.Figure(heat)
+    figure.update_layout(xaxis={"automargin": True}, yaxis={"automargin": True}, height=120 + 34 * len(names))
+    return figure
+
+
+def trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
+    """The first objective against the second, or against the cost."""
+    names = findings.targets if len(findings.targets) > 1 else (findings.targets[0], findings.cost)
+    trials = [t for t in history.candidates(study) if names[1] in attributes_of(t).metrics]
+    if len(trials) < 2:
+        return None
+    best = {trial.number for trial in history.front_of(study)}
+    chosen = findings.confirmation.recommended if findings.confirmation else -1
+    figure = go.Figure()
+    for label, colour, size, kept in (
+        ("trials", GREY, 7, [t for t in trials if t.number not in best and t.number != chosen]),
+        ("best" if len(findings.targets) == 1 else "Pareto front", BLUE, 10, [t for t in trials if t.number in best]),
+        ("recommended", GREEN, 13, [t for t in trials if t.number == chosen]),
+    ):
+        figure.add_scatter(
+            x=[attributes_of(trial).metrics[names[1]] for trial in kept],
+            y=[trial.values[0] for trial in kept],
+            mode="markers",
+            name=label,
+            marker={"color": colour, "size": size},
+            text=[_hover(trial) for trial in kept],
+            hoverinfo="text",
+        )
+    figure.update_layout(xaxis_title=names[1], yaxis_title=f"{names[0]} (dev)", legend={"orientation": "h", "y": 1.12})
+    return figure
+
+
+def stages(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+    """Seconds by part: indexing in all, the others per question; logarithmic."""
+    if not findings.stages:
+        return None
+    figure = go.Figure()
+    for (name, spent), colour in zip(findings.stages.items(), (GREEN, GREY), strict=False):
+        parts = [part for part, seconds in spent.items() if seconds > 0]
+        figure.add_bar(y=parts, x=[spent[part] for part in parts], orientation="h", name=name, marker_color=colour)
+    figure.update_layout(
+        xaxis={"type": "log", "title": "seconds"}, yaxis={"automargin": True}, legend={"orientation": "h", "y": 1.12}
+    )
+    return figure
+
+
+def _hover(trial: FrozenTrial) -> str:
+    return f"trial {trial.number}<br>{described(values_of(trial.params))}"
+
+
+def _first(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+MAKERS: dict[str, tuple[str, str, Maker]] = {
+    "intervals": (
+        "On unseen questions",
+        "With 95 % intervals; the dashed line is the baseline.",
+        intervals,
+    ),
+    "differences": (
+        "Question by question",
+        "The recommended configuration less the baseline, a bar a question.",
+        differences,
+    ),
+    "history": (
+        "Search",
+        "The score of each trial on the questions that were searched, and the best so far.",
+        optimisation,
+    ),
+    "importance": (
+        "Importance",
+        "What moved the score most (PED-ANOVA).",
+        importance,
+    ),
+    "slices": ("Parameters one by one", "The score by each of the top parameters.", slices),
+    "parallel": (
+        "Parameters together",
+        "Each line is a trial, brighter the better; where it breaks off, the trial has no such parameter.",
+        parallel,
+    ),
+    "contour": ("The top two parameters", "The score over the two most important parameters.", contour),
+    "trade_off": ("Quality and cost", "Each point is a trial; the recommended configuration is marked.", trade_off),
+    "correlations": (
+        "Metrics",
+        "How metrics rank the trials alike (Spearman): 1 the same, -1 the other way round.",
+        correlations,
+    ),
+    "stages": ("Cost by stage", "Seconds, logarithmic: indexing in all, the others per question.", stages),
+}

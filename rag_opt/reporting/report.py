@@ -1,0 +1,158 @@
+"""A study's report: what it leaves in its folder, in its storage and for the tracking server; read and written anew."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_opt.cache.artifacts import linked
+from rag_opt.console.secrets import hide
+from rag_opt.errors import StudyError
+from rag_opt.system.sharing import whose
+
+PAGE = "report.html"
+FILES = ("report.md", PAGE, "best.yaml")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+if TYPE_CHECKING:
+    import optuna
+
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.storages.moment import Trials
+
+
+def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
+    """Leave findings.json, report.md, report.html and best.yaml in the study's folder, note and figures in its storage.
+
+    Gives the figures as Plotly's JSON, by name.
+    """
+    from rag_opt.analysis.interchange import write_trials
+    from rag_opt.config.experiments import PLACE
+    from rag_opt.reporting import page, summary
+    from rag_opt.reporting.figures import plots
+
+    findings.write(folder)
+    now = findings.moment(study)
+    drawn, best = plots(findings, now), summary.best_yaml(findings, now)
+    texts = {
+        "report.md": summary.markdown(findings, now),
+        "best.yaml": best,
+        PLACE: best,
+        PAGE: page.html(findings, now, drawn),
+    }
+    for name, text in texts.items():
+        if text:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, "utf-8")
+    write_trials(folder, now, findings.targets, findings.dev)
+    figures = {plot.name: plot.figure.to_json() or "{}" for plot in drawn}
+    _show_in_dashboard(study, folder, texts["report.md"], figures)
+    return figures
+
+
+def metrics(findings: Findings, study: Trials) -> dict[str, float]:
+    """The findings as numbers for the tracking server: test scores, dev score, latencies."""
+    found = findings.confirmation
+    values: dict[str, float] = {}
+    if found is not None:
+        target, arm = findings.targets[0], found.chosen
+        compared = {"difference": arm.difference, "low": arm.difference_low, "high": arm.difference_high}
+        values = {f"test.{target}": arm.test, **{f"test.{name}": value for name, value in compared.items()}}
+        dev = study.get_trials(deepcopy=False)[found.recommended].values
+        values |= {f"test.{each.metric}": each.chosen.test for each in findings.others}
+        values |= {f"best.{name}": value for name, value in zip(findings.targets, dev, strict=True)}
+    for name, latency in findings.latencies.items():
+        role = "recommended" if found is not None and name == f"trial {found.recommended}" else name
+        values |= {f"{role}.latency_p50": latency.p50, f"{role}.latency_p95": latency.p95}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def tags(findings: Findings, study: Trials, config: Any) -> dict[str, str]:
+    """What the tracking server is told in words: the verdict, the command, and how was searched."""
+    from rag_opt.config.trust import plain
+    from rag_opt.reporting import summary
+
+    verdict, command = summary.conclusion(findings, study), findings.commands.get("replay", "")
+    told = {"verdict": verdict, "recommended": summary.recommendation(findings), "command": command}
+    told |= {key: str(plain(config[key]).get("_target_", "")) for key in ("sampler", "pruner")}
+    told |= {f"budget.{key}": str(value) for key, value in plain(config.budget).items() if value is not None}
+    told["mlflow.note.content"] = f"{verdict}\n\n```sh\n{command}\n```" if command else verdict
+    return {key: hide(text)[:5000] for key, text in told.items() if text}
+
+
+def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Mapping[str, str]) -> None:
+    """The report as optuna-dashboard's note of the study, the page as an artifact, the figures that it lacks."""
+    from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+
+    from rag_opt.reporting.figures import OWN
+    from rag_opt.storages.attributes import StudyAttributes, study_attributes
+    from rag_opt.storages.notes import note_study, plot_study
+
+    note_study(study, note)
+    for name in OWN & set(figures):
+        plot_study(study, name, figures[name])
+    place, page = folder / "artifacts", folder / PAGE
+    place.mkdir(exist_ok=True)
+    known = study_attributes(study).report
+    # It names a file: one that came from elsewhere must not lead out of the folder.
+    if not UUID.fullmatch(known):
+        store = FileSystemArtifactStore(str(place))
+        known = upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
+        StudyAttributes.report.note(study, known)
+    linked(page, place / known)
+
+
+def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna.Study]:
+    """The findings and the study of a folder; raises StudyError or StorageError where there is none."""
+    from optuna.study import StudyDirection
+
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.storages import archive
+    from rag_opt.storages.databases import sqlite_path
+    from rag_opt.storages.opening import opened
+    from rag_opt.storages.schema_checks import check_study
+
+    findings = Findings.read(folder)
+    if foreign := whose(folder, *(folder / name for name in (*FILES, "study.db"))):
+        raise StudyError(
+            f"{folder}: a report is written into it, which you may not do{foreign}; "
+            f"or make one in a copy: cp -r {folder} <a folder of yours>"
+        )
+    database = folder / "study.db"
+    url = f"sqlite:///{database.as_posix()}" if database.is_file() else (storage or findings.url)
+    path = sqlite_path(url)
+    if path is not None and not path.is_file():
+        raise StudyError(f"{folder}: its database {path} is gone; the report that lies there is the last one")
+    if ":***@" in url:
+        raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
+    directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
+    study = opened(url, findings.name, directions)
+    archive.prepare(study)
+    check_study(study, folder)
+    if not study.get_trials(deepcopy=False):
+        raise StudyError(f"{folder}: its storage has no trial of '{findings.name}'; name the right one with --storage")
+    return findings, study
+
+
+@contextmanager
+def readable(folders: Sequence[Path]) -> Iterator[None]:
+    """Raise StudyError where what lies in the folders has not the form that a study gives it."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        where = ", ".join(map(str, folders))
+        raise StudyError(
+            f"{where}: no report can be made of what lies there ({type(error).__name__}: {error}); "
+            "run the study's command again, it writes findings.json anew"
+        ) from error
+
+
+def reported(folder: Path, storage: str | None = None) -> Path:
+    """The report of a finished study, written anew from its folder and its storage; gives the page's path."""
+    with readable([folder]):
+        written(*finished(folder, storage), folder)
+    return folder / PAGE

@@ -1,0 +1,376 @@
+"""Samplers against each other on recorded tables: what each would have found, by how many measurements."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from optuna.samplers import BaseSampler
+from rich.console import Console
+from scipy import stats
+
+from rag_opt.config.compose import composed
+from rag_opt.config.trust import build
+from rag_opt.console.progress import Screen
+from rag_opt.reporting import page, summary
+from rag_opt.reporting.figures import Plot, dressed
+from rag_opt.reporting.summary import Rows
+from rag_opt.simulation.searches import Run, Search, replayed, split
+from rag_opt.simulation.tables import Table
+from rag_opt.study.plan import pruner_of, sampler_of
+from rag_opt.system import environment
+from rag_opt.workers.launchers import deaf
+
+BUDGETS = (10, 20, 30)
+"""Measurements after which the regret is told, beside those at the end."""
+
+ENOUGH = 0.9
+"""Of the searches that have come within 1 % of the best where a number of trials is called enough."""
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_tables: list[Table] = []
+"""Of a process that replays."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All searches of one table by one sampler, in the order of their seeds."""
+
+    table: str
+    sampler: str
+    runs: tuple[Run, ...]
+
+    def regret(self, at: int, questions: str = "dev") -> NDArray[np.float64]:
+        """One value a run: after so many measurements."""
+        return np.array([getattr(run, questions)[at - 1] for run in self.runs])
+
+    @property
+    def reached(self) -> NDArray[np.float64]:
+        """Measurements until 99 % of the best, inf where it was not reached."""
+        return np.array([np.inf if np.isnan(run.reached) else run.reached for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Rules:
+    """So many searches of so many measurements each; `questions`: of dev so many are measured, None: all.
+
+    `ratios`: after each measurement it is asked whether the search would stop there. `stored`: so many configurations,
+    at random, were computed by others before.
+    """
+
+    seeds: int
+    budget: int
+    questions: int | None = None
+    ratios: bool = False
+    stored: int = 0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The entries, table by table, and what they are about."""
+
+    entries: tuple[Entry, ...]
+    about: Mapping[str, str]
+    rules: Rules
+
+    @property
+    def budget(self) -> int:
+        """Measurements of each search."""
+        return self.rules.budget
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables' names."""
+        return list(dict.fromkeys(entry.table for entry in self.entries))
+
+    @property
+    def samplers(self) -> list[str]:
+        """The samplers' names."""
+        return list(dict.fromkeys(entry.sampler for entry in self.entries))
+
+    def of(self, sampler: str) -> list[Entry]:
+        """This sampler's entries, one a table."""
+        return [entry for entry in self.entries if entry.sampler == sampler]
+
+
+def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
+    """Every sampler on every table, so many times; raises ConfigError for an unknown name.
+
+    Names are of conf/sampler; after a + stands one of conf/pruner, such as rag+race.
+    """
+    for name in samplers:
+        _made(name.partition("+")[0], 0)
+        pruner_of(composed([f"pruner={name.partition('+')[2] or 'none'}"]))
+    names = list(dict.fromkeys(samplers))
+    jobs = [(row, name, seed) for row in range(len(tables)) for name in names for seed in range(rules.seeds)]
+    runs: dict[tuple[int, str], list[Run]] = {}
+    with _single_threaded(), screen.task("replays", len(jobs)) as advance:
+        context = multiprocessing.get_context("spawn")
+        count = min(os.cpu_count() or 1, len(jobs))
+        with ProcessPoolExecutor(count, context, _begin, (tables,)) as pool:
+            with deaf():
+                measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
+            try:
+                for (row, name, _), run in zip(jobs, measured, strict=True):
+                    runs.setdefault((row, name), []).append(run)
+                    advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    entries = tuple(Entry(tables[row].name, name, tuple(found)) for (row, name), found in runs.items())
+    about = {table.name: described(table) for table in tables}
+    return Contest(entries, about, rules)
+
+
+def described(table: Table) -> str:
+    """A table in a line: how much it holds, and what replaying what it lacks costs in truth."""
+    configurations, questions = table.scores.shape
+    told = f"{configurations} configurations, {questions} questions, {table.metric}"
+    if table.whole:
+        return f"{told}; the whole grid"
+    error = table.surrogate_error()
+    return f"{told}; what was not measured is taken from the nearest, which is off by {error:.0%} of the range"
+
+
+def _begin(tables: Sequence[Table]) -> None:
+    environment.quiet_optuna()
+    _tables[:] = tables
+
+
+def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
+    table = _tables[row]
+    name, _, pruner = sampler.partition("+")
+    pruners = pruner_of(composed([f"pruner={pruner or 'none'}"]))
+    others = np.random.default_rng([seed, 11]).permutation(len(table.configurations))[: rules.stored].tolist()
+    search = Search(table, _made(name, seed), split(table, seed, rules.questions), pruners, others)
+    return replayed(search, rules.budget, rules.ratios)
+
+
+def _made(name: str, seed: int) -> BaseSampler:
+    """The sampler of a file of conf/sampler or, with its defaults, of a class such as optuna.samplers.TPESampler."""
+    if "." in name:
+        return build({"_target_": name, "seed": seed})  # type: ignore[no-any-return]
+    return sampler_of(composed([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes that begin meanwhile use one core each: the matrices are small."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def difference(contest: Contest, sampler: str, other: str, at: int) -> tuple[float, float, float]:
+    """The mean over tables of `sampler` less `other` in dev regret after `at` measurements, and its 95 % interval.
+
+    Both searched the same halves of the questions, so the seeds are paired; the interval is over seeds, the tables
+    being those that are there.
+    """
+    pairs = zip(contest.of(sampler), contest.of(other), strict=True)
+    each = np.mean([mine.regret(at) - theirs.regret(at) for mine, theirs in pairs], axis=0)
+    return interval(each)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean and its 95 % interval by Student's t; nan for that of fewer than two values."""
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
+
+
+def rows(contest: Contest, tables: Sequence[str]) -> Rows:
+    """One row a sampler: over the runs of these tables, with standard errors over seeds; TOLD says what it shows."""
+    budgets = [at for at in BUDGETS if at < contest.budget]
+    header = ["sampler", "to 99 %", *(f"at {at}" for at in [*budgets, contest.budget])]
+    header += [f"unseen, {contest.budget}", "asked", "random", "ms"]
+    return header, [_row(contest, name, tables, [*budgets, contest.budget]) for name in contest.samplers]
+
+
+def _row(contest: Contest, sampler: str, tables: Sequence[str], budgets: Sequence[int]) -> list[str]:
+    entries = [entry for entry in contest.of(sampler) if entry.table in tables]
+    reached = np.concatenate([entry.reached for entry in entries])
+    runs = [run for entry in entries for run in entry.runs]
+    return [
+        sampler,
+        " / ".join(_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
+        *(_mean([entry.regret(at) for entry in entries]) for at in budgets),
+        _mean([entry.regret(budgets[-1], "test") for entry in entries]),
+        f"{np.mean([run.asked for run in runs]):.0%}",
+        f"{np.mean([run.random for run in runs]):.0%}",
+        f"{1000 * np.mean([run.seconds for run in runs]):.1f}",
+    ]
+
+
+def _mean(regrets: Sequence[NDArray[np.float64]]) -> str:
+    """The mean of the tables' means; its error over seeds, which are the tables' in common."""
+    each = np.mean(regrets, axis=0)
+    error = f" ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}" if len(each) > 1 else ""
+    return f"{each.mean():.3f}{error}"
+
+
+def _count(number: float) -> str:
+    return "-" if np.isinf(number) else f"{number:.0f}"
+
+
+def verdict(contest: Contest, table: str) -> str:
+    """Which sampler, and how many trials, would have been enough for this data; and what more of them bought."""
+    entries = [entry for entry in contest.entries if entry.table == table]
+    best = min(entries, key=lambda entry: (_enough(entry), np.mean([run.dev.mean() for run in entry.runs])))
+    enough = _enough(best)
+    if np.isinf(enough):
+        share = np.isfinite(best.reached).mean()
+        first = (
+            f"{table}: {contest.budget} trials would not have been enough; with {_words(best.sampler)} "
+            f"{share:.0%} of the searches came within 1 % of the best"
+        )
+    else:
+        first = (
+            f"{table}: {_words(best.sampler)} and {enough:.0f} trials would have been enough "
+            f"({ENOUGH:.0%} of the searches were within 1 % of the best)"
+        )
+    if len(best.runs) < 2:
+        return f"{first}."
+    unseen = np.array([run.test for run in best.runs])
+    later = [interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
+    settled = next(at for at, low in enumerate(later, 1) if not low > 0)
+    told = f"on unseen questions no gain can be shown after {settled} (regret {unseen[:, -1].mean():.2f})"
+    return f"{first}; {told}."
+
+
+def _words(sampler: str) -> str:
+    """What is typed for it, where there is a word for it."""
+    name, _, pruner = sampler.partition("+")
+    return f"{name if '.' in name else f'sampler={name}'}{f' pruner={pruner}' if pruner else ''}"
+
+
+def _enough(entry: Entry) -> float:
+    return float(np.quantile(entry.reached, ENOUGH, method="higher"))
+
+
+def printed(contest: Contest, console: Console) -> None:
+    """The tables, and a sentence for each."""
+    for title, tables in _parts(contest):
+        header, content = rows(contest, tables)
+        # A terminal is narrow: the errors are in the files.
+        narrow = [[cell.partition(" ±")[0] for cell in row] for row in content]
+        console.print(summary.as_table(title, (header, narrow)))
+    for table in contest.tables:
+        console.print(verdict(contest, table), markup=False)
+
+
+def _parts(contest: Contest) -> list[tuple[str, list[str]]]:
+    parts = [(f"{table}: {contest.about[table]}", [table]) for table in contest.tables]
+    return [*parts, (f"all {len(parts)} tables", contest.tables)] if len(parts) > 1 else parts
+
+
+def written(contest: Contest, out: Path) -> Path:
+    """replay.md, replay.json (every run) and replay.html in this folder; gives the page's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["# Samplers, replayed", "", f"{_how(contest)} {TOLD}", ""]
+    sections = []
+    for index, (title, tables) in enumerate(_parts(contest)):
+        content = rows(contest, tables)
+        lines += [f"## {title}", "", *summary.pipes(content), ""]
+        sections.append(page.Section(f"table{index}", title, TOLD, *content))
+    verdicts = [verdict(contest, table) for table in contest.tables]
+    (out / "replay.md").write_text("\n".join([*lines, *(f"- {line}" for line in verdicts), ""]), "utf-8")
+    (out / "replay.json").write_text(json.dumps(_plain(contest), allow_nan=False), "utf-8")
+    plots = [plotted(contest, tables, index) for index, (_, tables) in enumerate(_parts(contest))]
+    text = page.rendered(
+        title="samplers, replayed",
+        verdict=" ".join(verdicts) if len(verdicts) <= TOLD_FIRST else f"{len(verdicts)} tables: see the end",
+        why=_how(contest),
+        command="",
+        first=plots[-1:],
+        plots=plots[:-1],
+        tables=sections,
+        losses=(),
+        lines=verdicts,
+        texts={},
+    )
+    (out / "replay.html").write_text(text, "utf-8")
+    return out / "replay.html"
+
+
+def _how(contest: Contest) -> str:
+    rules = contest.rules
+    asked = f"{rules.questions} questions a trial" if rules.questions else "all questions of its half"
+    return f"{rules.seeds} searches of each sampler, each on another half of the questions, with {asked}."
+
+
+TOLD_FIRST = 5
+"""Tables whose sentences stand at the head of the page."""
+
+TOLD = (
+    "Measurements until 99 % of the best (half of the searches / nine of ten); regret after so many, on searched and "
+    "on unseen questions (0: the best configuration, 1: the median one), with standard errors over seeds; shares of "
+    "the questions asked and of draws at random; milliseconds a draw."
+)
+
+
+def plotted(contest: Contest, tables: Sequence[str], index: int) -> Plot:
+    """Regret on dev and, dotted, on unseen questions, by measurements; one standard error around the first."""
+    figure = go.Figure()
+    colours = ("#888888", "#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
+    steps = list(range(1, contest.budget + 1))
+    for name, colour in zip(contest.samplers, colours * len(contest.samplers), strict=False):
+        entries = [entry for entry in contest.of(name) if entry.table in tables]
+        each = np.mean([[run.dev for run in entry.runs] for entry in entries], axis=0)
+        unseen = np.mean([[run.test for run in entry.runs] for entry in entries], axis=(0, 1))
+        mean, error = each.mean(axis=0), each.std(axis=0, ddof=min(1, len(each) - 1)) / np.sqrt(len(each))
+        edge = [*(mean + error), *(mean - error)[::-1]]
+        around = {"fill": "toself", "fillcolor": colour, "opacity": 0.15, "line": {"width": 0}, "hoverinfo": "skip"}
+        figure.add_scatter(x=[*steps, *steps[::-1]], y=edge, showlegend=False, legendgroup=name, **around)
+        figure.add_scatter(x=steps, y=mean, name=name, legendgroup=name, line={"color": colour})
+        dotted = {"color": colour, "dash": "dot", "width": 1}
+        figure.add_scatter(x=steps, y=unseen, showlegend=False, legendgroup=name, line=dotted)
+    figure.update_layout(
+        xaxis_title="measured configurations",
+        yaxis_title="regret (dotted: unseen questions)",
+        legend={"orientation": "h", "y": 1.15},
+    )
+    title = tables[0] if len(tables) == 1 else f"all {len(tables)} tables"
+    told = "0 is the best configuration, 1 the median one. Whole lines: searched questions; dotted: unseen ones."
+    return Plot(f"regret{index}", title, told, dressed(figure))
+
+
+def _plain(contest: Contest) -> dict[str, object]:
+    runs = [
+        {
+            "table": entry.table,
+            "sampler": entry.sampler,
+            **{key: _values(np.asarray(value).tolist()) for key, value in asdict(run).items()},
+        }
+        for entry in contest.entries
+        for run in entry.runs
+    ]
+    return {"about": dict(contest.about), "rules": asdict(contest.rules), "runs": runs}
+
+
+def _values(value: Any) -> Any:
+    """As JSON has it: what was never reached is null."""
+    if isinstance(value, int | float):
+        return round(value, 5) if math.isfinite(value) else None
+    return [_values(each) for each in value]

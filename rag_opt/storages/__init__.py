@@ -1,0 +1,4 @@
+"""Optuna's storages: opening, locks, attributes, the files and scores of trials.
+
+Which trial comes next is decided in `study`.
+"""

@@ -1,0 +1,236 @@
+"""What is noted of trials and studies beside their parameters and values: by attribute its name, form and default.
+
+They are Optuna's user attributes: other tools and the studies of earlier versions know them by these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from rag_opt.records.documents import SPENT
+from rag_opt.samplers.costs import ATTRIBUTE as SECONDS
+from rag_opt.samplers.costs import STORED
+from rag_opt.samplers.evidence import INTERRUPTED, SO_FAR
+
+T = TypeVar("T")
+Timings = Sequence[tuple[Mapping[str, Any], Mapping[str, float]]]
+"""Pairs of parameters and seconds by stage."""
+
+
+class Noted(Protocol):
+    """A trial, a study, or what stands for one."""
+
+    @property
+    def user_attrs(self) -> dict[str, Any]: ...
+
+
+class Notable(Protocol):
+    """A trial or a study that is open."""
+
+    def set_user_attr(self, key: str, value: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Attribute(Generic[T]):
+    """One attribute: read from a record of attributes, written with `note`.
+
+    `fits` says whether a value is such as is written; `default` is what it is where none was.
+    """
+
+    name: str
+    fits: Callable[[Any], bool]
+    default: T
+
+    @overload
+    def __get__(self, record: None, owner: type) -> Attribute[T]: ...
+    @overload
+    def __get__(self, record: Attributes, owner: type) -> T: ...
+    def __get__(self, record: Attributes | None, owner: type) -> Attribute[T] | T:
+        if record is None:
+            return self
+        found: T = record.given.get(self.name, self.default)
+        return found
+
+    def note(self, place: Notable, value: T) -> None:
+        """Keep the value, in place of what is there."""
+        place.set_user_attr(self.name, value)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The attributes of one trial or study as they stand in its database; what is not there has its default."""
+
+    given: Mapping[str, Any]
+
+    @classmethod
+    def odd(cls, given: Mapping[str, Any]) -> list[str]:
+        """The names of the attributes whose values are not such as are written; others' attributes are no business."""
+        known = [each for each in vars(cls).values() if isinstance(each, Attribute)]
+        return [each.name for each in known if each.name in given and not each.fits(given[each.name])]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, which True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(is_number, value.values()))
+
+
+def _row(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_number, value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_text, value.values()))
+
+
+def _spending(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_numbers(each) and {*SPENT} <= {*each} for each in value.values())
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _mappings(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_mapping, value.values()))
+
+
+def _timings(value: Any) -> bool:
+    pairs = isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value)
+    return pairs and all(_values(params) and _numbers(seconds) for params, seconds in value)
+
+
+def _values(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(isinstance(each, list | Mapping) for each in value.values())
+
+
+def _flag(value: Any) -> bool:
+    return value is True
+
+
+class TrialAttributes(Attributes):
+    """What is noted of a trial."""
+
+    origin = Attribute("origin", _text, "")
+    """How its parameters were drawn (history.py); noted after the last one, a seed's when it is enqueued."""
+
+    seed = Attribute[int | None]("seed", is_number, None)
+    """Which of the configurations to begin with it is."""
+
+    process = Attribute[Mapping[str, str]]("process", _texts, {})
+    """{"worker": its name at the gate, "crew": that of who started it, "mlflow": the crew's parent run}."""
+
+    command = Attribute("command", _text, "")
+    """What measures its configuration again."""
+
+    metrics = Attribute[Mapping[str, float]]("metrics", _numbers, {})
+    """The means of a complete trial, those that are finite."""
+
+    seconds = Attribute[Mapping[str, float]](SECONDS, _numbers, {})
+    """What a complete trial took, by stage."""
+
+    usage = Attribute[Mapping[str, Mapping[str, float]]]("usage", _spending, {})
+    """By stage its calls to models, stored replies counted like paid ones."""
+
+    paid = Attribute[Mapping[str, float] | None]("paid", _numbers, None)
+    """By stage how many of these calls were paid for; None where that was not noted."""
+
+    coverage = Attribute[Mapping[str, float]]("coverage", _numbers, {})
+    """By metric, or stage, the share that was measured, or served, where that is not all."""
+
+    questions = Attribute[int | None]("questions", is_number, None)
+    """How many questions a pruned trial was asked."""
+
+    so_far = Attribute[list[float] | None](SO_FAR, _row, None)
+    """The objectives' means when a trial of several was pruned."""
+
+    repeats = Attribute[int | None]("repeats", is_number, None)
+    """The number of the earlier trial that has measured this configuration; this one was not measured."""
+
+    reason = Attribute[str | None]("reason", _text, None)
+    """Why it failed, or was ended."""
+
+    interrupted = Attribute(INTERRUPTED, _flag, default=False)
+    """Whether its process died, or it was ended from outside: another trial takes its place."""
+
+    outage = Attribute("outage", _text, "")
+    """Which failure of what surrounds the study has ended an interrupted trial (failures.py); "" for none."""
+
+    given_up = Attribute("given_up", _flag, default=False)
+    """Whether its configuration has ended too many processes."""
+
+    retries = Attribute[int | None]("retries", is_number, None)
+    """The number of the trial of the same configuration that was ended before it."""
+
+    deaths = Attribute("deaths", is_number, 0)
+    """How many processes have died over this configuration so far."""
+
+    earlier_deaths = Attribute("earlier_deaths", is_number, 0)
+    """How many of these had died before this trial."""
+
+
+class StudyAttributes(Attributes):
+    """What is noted of a study."""
+
+    fingerprints = Attribute[Mapping[str, str]]("rag_opt:fingerprints", _mapping, {})
+    """What the study is made of (drift.py)."""
+
+    parts = Attribute[Mapping[str, Mapping[str, str]]]("rag_opt:fingerprint_parts", _mappings, {})
+    """By fingerprint what it was made from, where that is more than one thing."""
+
+    stored = Attribute[Timings | None](STORED, _timings, None)
+    """What had been computed, and kept, before the study began, where the sampler counts seconds."""
+
+    sampler_state = Attribute[Mapping[str, Any]]("rag_opt:sampler_state", _mapping, {})
+    """Where the sampler stood before the latest trial was drawn."""
+
+    exhausted = Attribute("rag_opt:exhausted", _text, "")
+    """The class of a sampler that has said that every combination was tried."""
+
+    settled = Attribute("rag_opt:settled", _text, "{}")
+    """After how many trials the search was stopped, and why, as JSON (enough.py)."""
+
+    settled_by = Attribute[list[float] | None]("rag_opt:settled_by", _row, None)
+    """The rule that stopped it, `after` and `share`; by another one the search goes on."""
+
+    looks = Attribute[list[int]]("rag_opt:looks", _row, [])
+    """After how many trials the unseen questions were looked at."""
+
+    ledger = Attribute("rag_opt:ledger", _text, "")
+    """The name under which the study's payments are entered."""
+
+    report = Attribute("rag_opt:report_artifact", _text, "")
+    """The report's page among the artifacts that optuna-dashboard shows."""
+
+    @property
+    def payments(self) -> dict[str, list[float]]:
+        """By store what it has paid for: calls, tokens, dollars, seconds."""
+        return {key.removeprefix(PAID): value for key, value in self.given.items() if key.startswith(PAID)}
+
+
+PAID = "rag_opt:paid:"
+"""Prefix of the attributes in which each store enters what it has paid for."""
+
+
+def note_payment(study: Notable, store: str, spent: list[float]) -> None:
+    """Keep what this store has paid for so far."""
+    study.set_user_attr(f"{PAID}{store}", spent)
+
+
+def attributes_of(trial: Noted) -> TrialAttributes:
+    """What is noted of a trial."""
+    return TrialAttributes(trial.user_attrs)
+
+
+def study_attributes(study: Noted) -> StudyAttributes:
+    """What is noted of a study."""
+    return StudyAttributes(study.user_attrs)

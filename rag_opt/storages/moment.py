@@ -1,0 +1,61 @@
+"""The trials of a study at one moment, and which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from copy import copy
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.samplers.internals import enqueued
+from rag_opt.storages.attributes import attributes_of
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Moment:
+    """A study as it is now, to be asked many things without going to the storage for each, and to stay as it is.
+
+    Or as it was when it had so many trials, of which these were unfinished.
+    """
+
+    def __init__(self, study: optuna.Study, trials: int | None = None, unfinished: Container[int] = ()) -> None:
+        self.directions = study.directions
+        self.user_attrs = study.user_attrs
+        now = study.get_trials(deepcopy=False)[:trials]
+        self._trials = [_begun(trial) if trial.number in unfinished else trial for trial in now]
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """The trials that are waiting or under way."""
+        return tuple(trial.number for trial in self._trials if not trial.state.is_finished())
+
+    def get_trials(self, deepcopy: bool = False, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """As a study's; never copied."""
+        del deepcopy
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+
+def _begun(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without how it ended."""
+    begun = copy(trial)
+    begun.state, begun.values, begun.user_attrs = TrialState.RUNNING, None, {}
+    return begun
+
+
+Trials = optuna.Study | Moment
+
+
+def places_taken(study: Trials) -> int:
+    """Finished trials that count: what n_trials is compared with.
+
+    Those of stopped processes don't, nor do configurations that were given up.
+    """
+    finished = map(attributes_of, study.get_trials(deepcopy=False, states=FINISHED))
+    return sum(not noted.interrupted and not noted.given_up for noted in finished)
+
+
+def drawn(trial: FrozenTrial) -> bool:
+    """Whether all its parameters are there: its origin is noted after the last one, a seed's when it is enqueued."""
+    return bool(attributes_of(trial).origin and trial.params) and set(enqueued(trial)) <= set(trial.params)

@@ -1,0 +1,33 @@
+"""Which process runs a trial, and which writes its MLflow run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from optuna.trial import FrozenTrial
+
+from rag_opt.storages.attributes import attributes_of
+
+
+class Crew(NamedTuple):
+    """Who started a worker (its name at the gate), and the parent of the MLflow runs that it writes."""
+
+    name: str = ""
+    mlflow: str = ""
+
+
+NOBODY = Crew()
+
+
+def worker_of(trial: FrozenTrial) -> str:
+    """The name of the process that runs the trial; one that nobody has where none has named the trial as its own.
+
+    That is done inside the gate, right after the trial was made.
+    """
+    return str(attributes_of(trial).process.get("worker", "")) or f"nobody-{trial.number}"
+
+
+def crew_of(trial: FrozenTrial) -> Crew:
+    """Who writes the trial's MLflow run."""
+    about = attributes_of(trial).process
+    return Crew(str(about.get("crew", "")), str(about.get("mlflow", "")))

@@ -1,0 +1,287 @@
+"""Whose failure it is: the configuration's, or that of what surrounds a study: disk, memory, network, a service.
+
+What surrounds a study fails for all configurations alike, so such a failure takes no trial's place, teaches the sampler
+nothing, and is tried again. Of some kinds (memory, time) the configuration itself may be the cause: it is tried again
+after another one, and what fails ALIKE times while others are measured has failed by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.console.secrets import hide
+from rag_opt.errors import OutageError, StoreError
+from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.moment import Moment, Trials
+
+ALIKE = 3
+"""Failures in a row with the same cause after which a study stops."""
+
+PAUSES = (1.0, 4.0)
+"""Seconds before a configuration is tried again, after the first such failure in a row and after later ones."""
+
+
+class Cause(Enum):
+    """What has failed around a study: in words, what to do, and whether no configuration can be at fault."""
+
+    DISK = "the disk is full", "free some space, or name another place with store.path= and studies_dir=", True
+    FILES = "files can't be read or written", "see to the disk, the folder's permissions and its mount", True
+    MEMORY = "the memory is full", "end other programs, or leave the largest models out of the search space", False
+    NETWORK = "the network or a service can't be reached", "see that the server runs and the address is right", True
+    SILENCE = "a service answers too late or not to the end", "see to the server, or raise its timeout", False
+    KEY = "a service refuses the key", "see to the environment variable that names it", True
+    LIMIT = "a service wants no more calls for now", "wait, or ask for a greater quota", True
+    SERVICE = "a service is out of order", "see to the server", True
+    ERRORS = "a service answers with an error of its own", "see to the server's log", False
+    DATABASE = "a database can't be used", "see to the database", True
+
+    def __init__(self, told: str, advice: str, certain: bool) -> None:
+        self.told = told
+        self.advice = advice
+        self.certain = certain
+
+
+ERRNO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), Cause.DISK),
+    **dict.fromkeys((errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE), Cause.FILES),
+    errno.ENOMEM: Cause.MEMORY,
+    **dict.fromkeys((errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EHOSTDOWN), Cause.NETWORK),
+    **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN), Cause.NETWORK),
+}
+STATUSES = {
+    **dict.fromkeys((401, 403, 407), Cause.KEY),
+    **dict.fromkeys((402, 429), Cause.LIMIT),
+    **dict.fromkeys((502, 503, 504, 529), Cause.SERVICE),
+    408: Cause.SILENCE,
+    500: Cause.ERRORS,
+}
+SQLITE = {
+    sqlite3.SQLITE_FULL: Cause.DISK,
+    sqlite3.SQLITE_NOMEM: Cause.MEMORY,
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN), Cause.DATABASE),
+    **dict.fromkeys((sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY), Cause.DATABASE),
+}
+NAMES = {
+    **dict.fromkeys(("MemoryError", "OutOfMemoryError"), Cause.MEMORY),
+    **dict.fromkeys(("gaierror", "ConnectError", "NewConnectionError", "NameResolutionError"), Cause.NETWORK),
+    **dict.fromkeys(("ClientConnectorError", "ProxyError", "LocalEntryNotFoundError"), Cause.NETWORK),
+    **dict.fromkeys(("OfflineModeIsEnabled", "ConnectionRefusedError"), Cause.NETWORK),
+    **dict.fromkeys(("ConnectionError", "ReadError", "WriteError", "APIConnectionError"), Cause.SILENCE),
+    **dict.fromkeys(("RemoteProtocolError", "ChunkedEncodingError", "IncompleteRead"), Cause.SILENCE),
+}
+"""By the name of an exception's class or of one it derives from: each HTTP client has its own."""
+
+STATUS = ("status_code", "status", "code")
+"""What HTTP clients call the status."""
+
+TIMEOUT = re.compile(r"Time(d)?[oO]ut")
+DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pymysql")
+TEXTS = {
+    re.compile(r"no space left|disk is full|disk quota exceeded", re.IGNORECASE): Cause.DISK,
+    re.compile(r"out of memory|can(no|')t allocate memory|bad_alloc", re.IGNORECASE): Cause.MEMORY,
+}
+"""What libraries written in C say, whose exceptions tell nothing apart."""
+
+MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError")
+"""The hub answers 401 where there is no such model: the configuration's failure."""
+
+
+def cause_of(error: BaseException, troubles: Mapping[str, str | Exception] | None = None) -> Cause | None:
+    """What surrounds the study and has failed, as an exception and its causes tell; None for a configuration's own.
+
+    `troubles`: by stage the last failure of a call that left questions without an answer.
+    """
+    calls = [trouble for trouble in (troubles or {}).values() if isinstance(trouble, Exception)]
+    whole = [each for one in (error, *calls) for each in _chain(one)]
+    if any(type(each).__name__ in MISSING for each in whole):
+        return None
+    found = [cause for each in whole if (cause := _own(each)) is not None]
+    if not found:
+        return Cause.FILES if any(isinstance(each, StoreError) for each in whole) else None
+    return next((cause for cause in found if cause.certain), found[0])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it was raised for, outermost first."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            before = each.__cause__ or each.__context__
+            waiting += [] if before is None else [before]
+            waiting += getattr(each, "exceptions", ()) if isinstance(each, BaseExceptionGroup) else ()
+
+
+def _own(error: BaseException) -> Cause | None:
+    """What one exception says by itself."""
+    if isinstance(error, sqlite3.Error):
+        return SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if (status := _status(error)) is not None:
+        return STATUSES.get(status)
+    if isinstance(error, OSError) and error.errno in ERRNO:
+        return ERRNO[error.errno]
+    return _named(error) or _said(error)
+
+
+def _named(error: BaseException) -> Cause | None:
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    if any(TIMEOUT.search(kind) for kind in kinds):
+        return Cause.SILENCE
+    if kinds[0] in ("OperationalError", "InterfaceError") and type(error).__module__.partition(".")[0] in DRIVERS:
+        return Cause.DATABASE
+    return next((NAMES[kind] for kind in kinds if kind in NAMES), None)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an exception carries."""
+    holders = (error, getattr(error, "response", None))
+    found = next((code for each in holders for name in STATUS if (code := getattr(each, name, None))), None)
+    return found if type(found) is int and found >= 400 else None
+
+
+def _said(error: BaseException) -> Cause | None:
+    foreign = type(error).__module__.partition(".")[0] in ("chromadb", "pyarrow", "safetensors", "safetensors_rust")
+    if not foreign and not isinstance(error, OSError) and type(error) is not RuntimeError:
+        return None
+    return next((cause for text, cause in TEXTS.items() if text.search(str(error))), None)
+
+
+def reason_of(error: BaseException, troubles: Mapping[str, str | Exception]) -> str:
+    """Why a trial failed, in a line: the error, and what calls of its stages failed with."""
+    try:
+        text = str(error)
+    except Exception:
+        # Whoever writes an exception may get its text wrong, too.
+        text = "its text can't be made"
+    causes = "".join(f"; {stage}: {why}" for stage, why in troubles.items() if str(why) not in text)
+    return hide(f"{type(error).__name__}: {text}{causes}")[:2000]
+
+
+def outage_of(trial: FrozenTrial) -> Cause | None:
+    """What has ended a trial from outside; None for any other."""
+    name = attributes_of(trial).outage
+    return Cause[name] if name in Cause.__members__ else None
+
+
+def to_repeat(now: Moment) -> list[FrozenTrial]:
+    """The trials that were ended when it was known what they measure, and that were not tried again yet."""
+    trials = now.get_trials()
+    again = {attributes_of(trial).retries for trial in trials}
+    return [trial for trial in trials if attributes_of(trial).interrupted and trial.number not in again]
+
+
+def postponed(now: Moment, since: int) -> list[FrozenTrial]:
+    """Of the trials to repeat those whose configuration may be at fault, until another one was measured.
+
+    Of those that are numbered from `since` on: a command begins with what an earlier one has left.
+    """
+    measured = [trial.number for trial in now.get_trials() if trial.state.is_finished() and not _ended(trial)]
+    last = max(measured, default=-1)
+    causes = ((trial, outage_of(trial)) for trial in to_repeat(now) if trial.number >= since)
+    return [trial for trial, cause in causes if cause is not None and not cause.certain and trial.number > last]
+
+
+def _ended(trial: FrozenTrial) -> bool:
+    noted = attributes_of(trial)
+    return noted.interrupted or noted.repeats is not None
+
+
+def attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
+    """The outages that a configuration met one after the other, up to this trial, the latest first."""
+    found: list[FrozenTrial] = []
+    trials = now.get_trials()
+    while trial.number >= since and (outage_of(trial) is not None or not found):
+        found.append(trial)
+        before = attributes_of(trial).retries
+        if before is None:
+            break
+        trial = trials[before]
+    return found
+
+
+def by_itself(now: Moment, number: int, cause: Cause, since: int) -> bool:
+    """Whether a configuration that fails once more has failed by itself: others are measured, it never is."""
+    if cause.certain or len(attempts(now, now.get_trials()[number], since)) < ALIKE:
+        return False
+    return any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _ended(t) for t in now.get_trials())
+
+
+def in_a_row(now: Moment, since: int) -> list[FrozenTrial]:
+    """The latest failures in a row, or of one configuration, that have the same cause outside, the latest first."""
+    # What was stopped, and what repeats another trial, says nothing.
+    told = [t for t in now.get_trials() if t.number >= since and t.datetime_complete is not None]
+    told = [t for t in told if outage_of(t) is not None or not _ended(t)]
+    latest = sorted(told, key=lambda trial: (trial.datetime_complete, trial.number), reverse=True)
+    rows = [_alike(latest), *(_alike(attempts(now, trial, since)) for trial in to_repeat(now))]
+    return max(rows, key=len)
+
+
+def check(now: Moment, since: int) -> None:
+    """Raise OutageError when the latest trials, numbered from `since` on, failed ALIKE times in a row from outside."""
+    row = in_a_row(now, since)
+    if len(row) < ALIKE:
+        return
+    cause = outage_of(row[0])
+    assert cause is not None
+    reason = (attributes_of(row[0]).reason or "").removeprefix(f"{cause.told}: ")
+    raise outage(f"{_trials(len(row))} in a row failed alike", cause, reason)
+
+
+def _alike(latest: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    cause = outage_of(latest[0]) if latest else None
+    found: list[FrozenTrial] = []
+    for trial in latest if cause is not None else ():
+        if outage_of(trial) is not cause:
+            break
+        found.append(trial)
+    return found
+
+
+def outage(what: str, cause: Cause, reason: str) -> OutageError:
+    """The error that says what has failed from outside, why, and what to do."""
+    return OutageError(
+        f"{what}: {cause.told}\n  {reason}\n  {cause.advice}; nothing that was measured is lost: the same command goes "
+        "on from here"
+    )
+
+
+def grouped(study: Trials) -> list[str]:
+    """How many trials failed, and of what, in a line each: by themselves, and by what surrounds the study."""
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if trial.state == TrialState.FAIL]
+    own = Counter(_short(t) for t in trials if not _ended(t) and not attributes_of(t).given_up)
+    lost = [trial for trial in trials if outage_of(trial) is not None]
+    outside = Counter(cause.told for trial in lost if (cause := outage_of(trial)) is not None)
+    again = {attributes_of(trial).retries for trial in every}
+    left = sum(trial.number not in again for trial in lost)
+    lines = []
+    if own:
+        lines.append(f"{_trials(own.total())} failed: {_counted(own)}")
+    if outside:
+        then = f"{'' if left == len(lost) else f'{left} of them '}to be tried again" if left else "and tried again"
+        lines.append(f"{_trials(len(lost))} lost to what surrounds the study, {then}: {_counted(outside)}")
+    return lines
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
+
+
+def _short(trial: FrozenTrial) -> str:
+    """A failure's reason without the numbers in which like ones differ."""
+    return re.sub(r"\d+(\.\d+)?", "…", attributes_of(trial).reason or "no reason was kept")[:120]
+
+
+def _counted(found: Counter[str]) -> str:
+    told = [f"{count} × {reason}" for reason, count in found.most_common(3)]
+    rest = found.total() - sum(count for _, count in found.most_common(3))
+    return "; ".join([*told, *([f"{rest} × something else"] if rest else [])])

@@ -1,0 +1,83 @@
+"""When a search is over, and why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import optuna
+
+from rag_opt.analysis import history
+from rag_opt.config.configurations import size
+from rag_opt.storages.attributes import study_attributes
+from rag_opt.storages.moment import Moment
+from rag_opt.study import terminator
+from rag_opt.study.plan import Plan, sampler_of
+from rag_opt.study.scheduler import Places, measured, running, waiting
+from rag_opt.study.spending import Spending
+
+GIVE_UP_AFTER = 200
+"""Repeats in a row after which the space counts as exhausted."""
+
+
+@dataclass
+class Limits:
+    """Trials, time, money, configurations and what is still to be gained, as one process looks at them.
+
+    `repeated`: how many of its draws in a row have repeated what was measured.
+    """
+
+    plan: Plan
+    study: optuna.Study
+    places: Places
+    spending: Spending
+    start: float = field(default_factory=time.monotonic)
+    repeated: int = 0
+    _looked: int = -1
+    _size: int = 0
+    _enough: bool = False
+
+    def __post_init__(self) -> None:
+        self._size = size(self.plan.space, self.plan.settings.n_trials)
+
+    def over(self, now: Moment) -> bool:
+        """Whether no trial is to begin any more."""
+        complete = measured(now) >= self.plan.settings.n_trials and self.places.certain
+        # What others are at may end with them, and is then the last that is left to try.
+        exhausted = self.exhausted(now) and not running(now) and not waiting(now)
+        return complete or self._late() or exhausted or not self.spending.allowed(now) or self._settled(now)
+
+    def _settled(self, now: Moment) -> bool:
+        """Whether the search is to end early; looked at once for each number of measured trials."""
+        count = measured(now)
+        if count != self._looked and not waiting(now):
+            target, self._looked = self.plan.objective.names[0], count
+            self._enough = terminator.settled(self.study, now, target, self.plan.settings, count)
+        return self._enough
+
+    def exhausted(self, now: Moment) -> bool:
+        """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
+        said = study_attributes(self.study).exhausted == type(sampler_of(self.plan.config, 0)).__name__
+        return said or self.repeated >= GIVE_UP_AFTER or self._whole(now) > 0
+
+    def _whole(self, now: Moment) -> int:
+        """How many configurations the space holds where all of them were tried, 0 elsewhere."""
+        tried = history.tried(now)
+        # Counted as far as n_trials at first: those that were given up take no place, so more may be tried.
+        found = size(self.plan.space, tried + 1) if tried >= self._size else tried + 1
+        return found if found <= tried else 0
+
+    def _late(self) -> bool:
+        limit = self.plan.settings.timeout
+        return limit is not None and time.monotonic() - self.start > limit
+
+    def reasons(self, now: Moment) -> list[str]:
+        """Why the search has ended before all its trials were measured, in a line each; [] where it has not."""
+        budget, said = self.spending.budget, terminator.line(self.study)
+        lines = [f"{budget.empty}; the search stops here, a greater budget goes on from here"] if budget.empty else []
+        lines += [f"{said}; stopping=none goes on from here"] if said else []
+        if (whole := self._whole(now)) and measured(now) < self.plan.settings.n_trials:
+            lines.append(f"nothing new to try: all {whole} configurations of the space were tried")
+        elif self.repeated >= GIVE_UP_AFTER:
+            lines.append(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")
+        return lines

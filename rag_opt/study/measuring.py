@@ -1,0 +1,96 @@
+"""One trial measured, batch by batch: what is known is reported, and who loses is stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import optuna
+from optuna.trial import FrozenTrial, Trial
+
+from rag_opt.analysis import history
+from rag_opt.evaluation.evaluate import Progress, check_served
+from rag_opt.storages.moment import Moment
+from rag_opt.study.noting import Noting
+from rag_opt.study.plan import Plan, pruner_of
+from rag_opt.study.racing import Race
+from rag_opt.study.spending import Spending
+from rag_opt.system.signals import Stopping
+
+RIVALS = 5
+"""Of a Pareto front so many trials are raced against."""
+
+
+@dataclass
+class Measuring:
+    """Measures the trials of one process."""
+
+    study: optuna.Study
+    noting: Noting
+    spending: Spending
+    stopping: Stopping
+    plan: Plan = field(init=False)
+    race: Race | None = field(init=False)
+    _rivals: Sequence[FrozenTrial] = ()
+
+    def __post_init__(self) -> None:
+        self.plan = self.noting.plan
+        self.race = pruner_of(self.plan.config)[1]
+
+    def measured(
+        self, trial: Trial, given: Sequence[str], now: Moment, describe: Callable[[str], None]
+    ) -> list[float] | None:
+        """The values of the trial that was `given` these words, None where it was stopped early; all of it is noted.
+
+        Raises whatever its components raise. `describe` hears how far it is.
+        """
+        seen = list[Progress]()
+        self.plan.resources.llm.troubles.clear()
+        config = self.plan.dev.composed(given)
+        self.noting.begin(trial, config)
+        self._rivals = history.front_of(now)[:RIVALS] if self.race else ()
+        before = self.spending.paid()
+        try:
+            evaluation = self.plan.dev.measured(config, partial(self.batch, trial, seen, describe))
+        except optuna.TrialPruned:
+            self.noting.keep_part(trial, seen[-1])
+            return None
+        self.noting.keep(trial, evaluation, self.spending.paid_since(before))
+        check_served(evaluation, self.plan.objective.coverage)
+        return self.plan.objective.values(evaluation)
+
+    def batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
+        """A batch was measured: raises TrialPruned where the trial is to end here, KeyboardInterrupt where all is."""
+        seen[:] = [progress]
+        self.stopping.check()
+        if progress.batch < len(self.plan.dev.questions.batches):
+            self.spending.budget.check()
+        name = self.plan.objective.targets[0].name
+        running = progress.mean(name)
+        describe(f"trial {trial.number} · {running:.4f}")
+        self._report(trial, progress, name)
+        over = progress.batch == len(self.plan.dev.questions.batches)
+        single = len(self.study.directions) == 1 and not math.isnan(running)
+        if not over and (self._lost(progress) or (single and trial.should_prune())):
+            raise optuna.TrialPruned
+
+    def _report(self, trial: Trial, progress: Progress, name: str) -> None:
+        """Have the study know what is known so far: a trial that loses has said something, too."""
+        running = progress.mean(name)
+        if len(self.study.directions) > 1 or math.isnan(running):
+            return
+        if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
+            scores = progress.scores[name]
+            for step in range(len(scores) - progress.new, len(scores)):
+                if not math.isnan(scores[step]):
+                    trial.report(float(scores[step]), step)
+        else:
+            trial.report(running, progress.batch)
+
+    def _lost(self, progress: Progress) -> bool:
+        signs = self.plan.objective.signs
+        known = [self.noting.files.scores(rival, [*signs]) for rival in self._rivals]
+        rivals = [scores for scores in known if set(signs) <= set(scores)]
+        return self.race is not None and self.race.lost(progress.scores, rivals, signs)

@@ -1,0 +1,64 @@
+"""How a trial of this process ends: told to the study and its sampler, or given back to be tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from rag_opt.evaluation.evaluate import UncoveredError
+from rag_opt.samplers.internals import stoppable, stopped
+from rag_opt.storages.attributes import StudyAttributes, TrialAttributes
+from rag_opt.storages.interruptions import interrupt
+from rag_opt.storages.moment import Moment
+from rag_opt.storages.trial_files import TrialFiles
+from rag_opt.study import failures
+from rag_opt.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Ends the trials of one process; `since` is the first number that a trial of its session may have."""
+
+    plan: Plan
+    study: optuna.Study
+    files: TrialFiles
+    since: int
+
+    def tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
+        """Tell the study that the trial ended in this state, with these values where it is complete."""
+        # Before it is told: a trial that counts has its scores.
+        self.files.keep(trial.number)
+        with stoppable(self.study):
+            self.study.tell(trial, values, state)
+        if stopped(self.study):
+            StudyAttributes.exhausted.note(self.study, type(self.study.sampler).__name__)
+
+    def fail(self, trial: Trial, error: BaseException) -> None:
+        """End the trial with its reason; where that lies outside of it, it will be tried again."""
+        troubles, now = self.plan.resources.llm.troubles, Moment(self.study)
+        unanswered = troubles if isinstance(error, UncoveredError) else {}
+        cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
+        if cause is None or failures.by_itself(now, trial.number, cause, self.since):
+            TrialAttributes.reason.note(trial, reason)
+            self.tell(trial, TrialState.FAIL)
+        else:
+            told = {TrialAttributes.reason.name: f"{cause.told}: {reason}", TrialAttributes.outage.name: cause.name}
+            interrupt(self.study, now.get_trials()[trial.number], told=told)
+
+    def repeat(self, trial: Trial, earlier: FrozenTrial) -> None:
+        """End the trial as the earlier one of its configuration did, so that the sampler knows of that."""
+        TrialAttributes.repeats.note(trial, earlier.number)
+        for name in (TrialAttributes.command.name, TrialAttributes.metrics.name):
+            if name in earlier.user_attrs:
+                trial.set_user_attr(name, earlier.user_attrs[name])
+        for name, value in earlier.constraints.items():
+            trial.set_constraint(name, value)
+        # Of one that is being measured nothing is known yet.
+        state = earlier.state if earlier.state.is_finished() else TrialState.FAIL
+        self.tell(trial, state, earlier.values if state == TrialState.COMPLETE else None)
+
+    def give_back(self, trial: Trial) -> None:
+        """End the trial so that another takes its place, with the same configuration."""
+        interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])

@@ -1,0 +1,103 @@
+"""Whether another trial can gain more than the questions tell apart, as Makarova et al. (2022) stop a search.
+
+What may be gained is the expected improvement of the best configuration that was not measured, by the process that
+sampler=rag draws with, whichever sampler the study has. What can be told apart is the standard error of the difference
+between the best trial and those next to it, question by question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import optuna
+
+from rag_opt.analysis import history
+from rag_opt.analysis.paired import differences
+from rag_opt.config.settings import Settings
+from rag_opt.records.documents import Scores
+from rag_opt.samplers import RagSampler
+from rag_opt.storages.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
+from rag_opt.storages.moment import Trials
+from rag_opt.storages.trial_files import TrialFiles
+
+RIVALS = 5
+"""Trials next to the best from which the noise is taken, those left out that score the same for every question."""
+
+CANDIDATES = 30
+"""Of the best trials these are found among so many."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What another trial is expected to gain and how far apart two trials must be to be told apart, after `trials`."""
+
+    trials: int
+    gain: float
+    noise: float
+
+    def enough(self, share: float) -> bool:
+        """Whether the gain is less than this share of the noise; False where either is not known."""
+        return self.gain < share * self.noise
+
+    def __str__(self) -> str:
+        return (
+            f"stopped after {self.trials} trials: another one was expected to gain {self.gain:.2g}, and the questions "
+            f"tell {self.noise:.2g} apart"
+        )
+
+
+def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
+    """The median standard error of the mean difference to the first RIVALS that differ; nan without one.
+
+    Question by question; a rival that scores the same for every question says nothing.
+    """
+    found = [differences(best, rival) for rival in rivals if len(rival) == len(best)]
+    errors = [float(each.std(ddof=1) / np.sqrt(len(each))) for each in found if len(each) > 1]
+    return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
+
+
+def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
+    """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
+    best = history.candidates(now)[:CANDIDATES]
+    files = TrialFiles(study, settings.folder)
+    books = [files.scores(trial, [target]) for trial in best]
+    scores = [book[target] for book in books if target in book]
+    noise = noise_of(scores[0], scores[1:]) if scores else np.nan
+    sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
+    return Outlook(trials, sampler.expected_gain(study), noise)
+
+
+def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
+    """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
+    rule = settings.stopping
+    known = study_attributes(study)
+    if _kept(known) is not None:
+        if rule is not None and known.settled_by == [rule.after, rule.share]:
+            return True
+        # By another rule, or by none, the search goes on.
+        StudyAttributes.settled.note(study, "{}")
+    if rule is None or trials < rule.after:
+        return False
+    found = outlook(study, now, target, settings, trials)
+    if found.enough(rule.share):
+        StudyAttributes.settled_by.note(study, [rule.after, rule.share])
+        StudyAttributes.settled.note(study, json.dumps(asdict(found)))
+    return found.enough(rule.share)
+
+
+def line(study: Noted) -> str:
+    """Why a study's search ended early; "" where it did not, or went on."""
+    found = _kept(study_attributes(study))
+    return "" if found is None else str(found)
+
+
+def _kept(attributes: StudyAttributes) -> Outlook | None:
+    try:
+        found = Outlook(**json.loads(str(attributes.settled)))
+    except (TypeError, ValueError):
+        return None
+    # Whoever can write to the storage can write anything.
+    return found if all(isinstance(value, int | float) for value in asdict(found).values()) else None

@@ -1,0 +1,58 @@
+"""What configurations took, noted in the store beside their results, so that later studies know what is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rag_opt.cache.artifacts import DamagedError, read_table, touch, write_table
+from rag_opt.cache.eviction import last_used
+from rag_opt.cache.store import SUFFIX, Store
+from rag_opt.config.search_space import Value
+from rag_opt.records.keys import key_of
+
+STAGE = "timings"
+
+MOST = 500
+"""Configurations that a study is told of, those noted or met last."""
+
+
+def note(store: Store, shelf: str, params: Mapping[str, Value], seconds: Mapping[str, float]) -> None:
+    """Keep the seconds by stage of a configuration; what is there already stays. A full disk loses a note, no trial.
+
+    `shelf` stands for all that is not in `params`: the data, the questions, the rest of the pipeline.
+    """
+    if store.root is None:
+        return
+    path = _shelf(store.root, shelf) / f"{key_of(dict(params))}{SUFFIX}"
+    with suppress(OSError):
+        if path.exists():
+            touch(path)
+        else:
+            write_table(path, {"params": [json.dumps(dict(params))], "seconds": [json.dumps(dict(seconds))]}, 0.0)
+
+
+def noted(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[str, float]]]:
+    """(parameters, seconds by stage) of what studies on this shelf measured, as far as the store keeps it; else []."""
+    if store.root is None:
+        return []
+    found = []
+    paths = sorted(_shelf(store.root, shelf).glob(f"*{SUFFIX}"), key=lambda path: last_used(path) or 0.0)
+    for path in paths[: -MOST - 1 : -1]:
+        with suppress(OSError, DamagedError, LookupError, ValueError):
+            columns = read_table(path).columns
+            params, seconds = json.loads(columns["params"][0]), json.loads(columns["seconds"][0])
+            if _flat(params) and _flat(seconds) and all(isinstance(each, int | float) for each in seconds.values()):
+                found.append((params, seconds))
+    return found
+
+
+def _shelf(root: Path, shelf: str) -> Path:
+    return root / STAGE / shelf
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, dict) and not any(isinstance(each, dict | list) for each in value.values())

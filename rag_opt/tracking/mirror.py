@@ -1,0 +1,363 @@
+"""MLflow as a mirror of the study: one parent run, one nested run a trial, true statuses, repaired on resume.
+
+What goes in comes from the finished trial and from the files that it left in the study's folder, so that a run which a
+kill or an outage has cost can be made again at any time. Nothing here ends a study.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import optuna
+import yaml
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from optuna.trial import FrozenTrial, TrialState
+
+from rag_opt.cache.artifacts import linked
+from rag_opt.config import yaml_files
+from rag_opt.config.compose import prompt_of
+from rag_opt.config.search_space import values_of
+from rag_opt.config.settings import trial_folder
+from rag_opt.console.progress import say
+from rag_opt.console.secrets import hide
+from rag_opt.errors import LostError
+from rag_opt.records.documents import Dataset
+from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.storages.locks import Gate
+from rag_opt.storages.opening import ledger_of
+from rag_opt.storages.processes import crew_of
+from rag_opt.system.sharing import make_file, whose
+from rag_opt.system.waiting import alone
+from rag_opt.tracking.mlflow_file import Watched, file_of, hush, settled
+
+STUDY_TAG = "rag_opt.study_id"
+TRIAL_TAG = "rag_opt.trial"
+STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "UNAUTHENTICATED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
+"""What MLflow calls errors that trying again does not mend."""
+
+TAGS = (
+    *(TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.command),
+    *(TrialAttributes.repeats, TrialAttributes.coverage),
+)
+"""What is noted of trials and stands among their runs' tags."""
+
+PAGE = 1000
+P = ParamSpec("P")
+M = TypeVar("M", bound="Mirror")
+
+
+def metric_name(name: str) -> str:
+    """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
+    return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
+
+
+def _repaired(error: Exception) -> str:
+    """Whether, and when, what MLflow lacks will be there."""
+    if getattr(error, "error_code", "") in REFUSALS:
+        return "and MLflow will refuse that again until it, or what it is given, is changed"
+    return "and the same command repairs MLflow once that can be written"
+
+
+def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
+    """The call, with a failure said once and otherwise left behind: tracking never ends a study."""
+
+    @wraps(call)
+    def safe(mirror: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            mirror.check()
+            call(mirror, *args, **kwargs)
+        except LostError:
+            # Not the mirror is gone, but what it mirrors.
+            raise
+        except Exception as error:
+            # Whatever the tracking server, its client or the disk may raise.
+            mirror.failures += 1
+            if mirror.failures == 1:
+                foreign = whose(mirror.database.path) if mirror.database.path else ""
+                say(f"MLflow can't be written ({_short(error)}{foreign}); {mirror.repair(error)}")
+
+    return safe
+
+
+class Mirror:
+    """What counts the failures of a tracking client; `database` is its file, where it has one."""
+
+    failures = 0
+    database = Watched(None)
+
+    def check(self) -> None:
+        """Raise FileNotFoundError when the file is gone: MLflow would try each statement in vain, or write nowhere."""
+        if self.database.gone:
+            raise FileNotFoundError(f"{self.database.path} was removed or replaced")
+
+    def repair(self, error: Exception) -> str:
+        """What becomes of the study, and when what MLflow lacks will be there."""
+        if self.database.gone:
+            return "the study goes on, and makes it anew at its end"
+        return f"the study goes on, {_repaired(error)}"
+
+
+@dataclass
+class MLflowCallback(Mirror):
+    """Logs finished trials as nested runs of one parent; follows Optuna's callback signature (study, trial).
+
+    `targets` are the names of the optimised metrics, `groups` the choices that no trial changes; `folder` is the
+    study's, with trials/<number>/, into which `fetch` brings what another machine's trial has left.
+    """
+
+    client: MlflowClient
+    experiment_id: str
+    folder: Path
+    targets: tuple[str, ...]
+    fetch: Callable[[int], None] = lambda _: None
+    parent_id: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    database: Watched = field(default_factory=lambda: Watched(None))
+    prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @guarded
+    def open(
+        self,
+        study: optuna.Study,
+        gate: Gate,
+        params: Mapping[str, str],
+        dataset: Dataset,
+        questions: Mapping[str, str],
+    ) -> None:
+        """Find or make the parent run, and log what was missed since; `questions` are the searched ones, id → text.
+
+        To be called by one process at a time.
+        """
+        ledger = ledger_of(study)
+        known = self.client.search_runs([self.experiment_id], f"tags.`{STUDY_TAG}` = '{ledger}'", max_results=1)
+        if known:
+            self.parent_id = known[0].info.run_id
+        else:
+            tags = {"rag_opt.study": study.study_name, STUDY_TAG: ledger}
+            self.parent_id = self.client.create_run(
+                self.experiment_id, run_name=study.study_name, tags=tags
+            ).info.run_id
+        self.client.update_run(self.parent_id, status="RUNNING")
+        self.client.log_batch(self.parent_id, params=[Param(key, value) for key, value in params.items()])
+        inputs = self.client.get_run(self.parent_id).inputs
+        if inputs is None or not inputs.dataset_inputs:
+            self._log_dataset(self.parent_id, dataset, questions)
+        self.reconcile(study, gate)
+
+    @guarded
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
+        """Log one finished trial; without a parent run it waits for the next resume."""
+        if not self.parent_id:
+            return
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=_milliseconds(trial.datetime_start),
+            run_name=f"trial {trial.number}",
+            tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
+        )
+        self._log(run.info.run_id, trial)
+
+    @guarded
+    def reconcile(self, study: optuna.Study, gate: Gate) -> None:
+        """Make runs = finished trials: log those without a run, finish runs that a kill left open.
+
+        Of trials that another living process logs to the same place it keeps its hands. To be called by one process at
+        a time.
+        """
+        if not self.parent_id:
+            return
+        runs = self._children()
+        for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
+            run = runs.pop(trial.number, None)
+            if (run is None or run.info.status == "RUNNING") and self._ours(trial, gate):
+                if run is None:
+                    self(study, trial)
+                else:
+                    self._finish(run.info.run_id, trial)
+
+    @guarded
+    def _finish(self, run_id: str, trial: FrozenTrial) -> None:
+        """Log what a half-written run lacks; one that can't be finished keeps no other from it."""
+        self._log(run_id, trial)
+
+    def _ours(self, trial: FrozenTrial, gate: Gate) -> bool:
+        crew = crew_of(trial)
+        return crew.name == gate.me or crew.mlflow != self.parent_id or gate.gone(crew.name)
+
+    @guarded
+    def link_prompts(self, names: set[str]) -> None:
+        """Name the prompts that the whole study uses, the judges', on the parent run."""
+        if self.parent_id:
+            self._link_prompts(self.parent_id, names)
+
+    def run_of(self, trial: int) -> str:
+        """The id of a trial's run; raises KeyError where it has none."""
+        return str(self._children()[trial].info.run_id)
+
+    @guarded
+    def close(
+        self,
+        status: str,
+        artifacts: Mapping[str, str],
+        metrics: Mapping[str, float],
+        files: Sequence[Path],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Give the parent its results and its status; files that are not there are left out."""
+        if not self.parent_id:
+            return
+        for name, text in artifacts.items():
+            self.client.log_text(self.parent_id, text, name)
+        for path in files:
+            if path.is_file():
+                self._keep(self.parent_id, path)
+        for name, value in metrics.items():
+            self.client.log_metric(self.parent_id, metric_name(name), value)
+        for name, text in (tags or {}).items():
+            self.client.set_tag(self.parent_id, name, text)
+        self.client.set_terminated(self.parent_id, status)
+
+    def _log_dataset(self, run_id: str, dataset: Dataset, questions: Mapping[str, str]) -> None:
+        import pandas as pd
+        from mlflow.data.pandas_dataset import from_pandas
+
+        rows = pd.DataFrame({"id": list(questions), "question": list(questions.values())})
+        data = from_pandas(rows, name=dataset.name, digest=dataset.fingerprint[:8])
+        entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
+        self.client.log_inputs(run_id, datasets=[entity])
+
+    def _log(self, run_id: str, trial: FrozenTrial) -> None:
+        self.fetch(trial.number)
+        place = trial_folder(self.folder, trial.number)
+        values = {**self.groups, **_flat(place / "config.yaml"), **values_of(trial.params)}
+        params = [Param(key, str(value)) for key, value in values.items()]
+        texts = [RunTag(each.name, str(trial.user_attrs[each.name])) for each in TAGS if each.name in trial.user_attrs]
+        self.client.log_batch(run_id, self._metrics(trial), params, texts)
+        self._link_prompts(run_id, _prompts_in(values))
+        for name in ("config.yaml", "per_query.json"):
+            if (place / name).is_file():
+                self._keep(run_id, place / name, copied=name == "config.yaml")
+        self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
+
+    def _keep(self, run_id: str, path: Path, *, copied: bool = True) -> None:
+        """Give a run a file: a link on this machine; elsewhere a copy, where it is to have one."""
+        where = urlsplit(self.client.get_run(run_id).info.artifact_uri or "")
+        if where.scheme == "file":
+            place = Path(url2pathname(where.path))
+            place.mkdir(parents=True, exist_ok=True)
+            linked(path, place / path.name)
+        elif copied:
+            self.client.log_artifact(run_id, str(path))
+
+    def _link_prompts(self, run_id: str, names: set[str]) -> None:
+        """Name the versions of the prompts that this trial used, as MLflow shows them."""
+        if not names:
+            return
+        versions = [self._prompt(name) for name in sorted(names)]
+        linked = [{"name": version.name, "version": str(version.version)} for version in versions]
+        # link_prompt_version_to_run would write where MLflow's global address points.
+        self.client.set_tag(run_id, "mlflow.linkedPrompts", json.dumps(linked))
+
+    def _prompt(self, name: str) -> Any:
+        """The registered version of a prompt's present content; the same content is registered once."""
+        registered, text = f"rag_opt.{name}", yaml.safe_dump(prompt_of(name), sort_keys=False, allow_unicode=True)
+        if (registered, text) not in self.prompts:
+            found = None
+            if self.client.get_prompt(registered) is not None:
+                versions = self.client.search_prompt_versions(registered, max_results=PAGE)
+                found = next((version for version in versions if version.template == text), None)
+            self.prompts[registered, text] = found or self.client.register_prompt(registered, text)
+        return self.prompts[registered, text]
+
+    def _metrics(self, trial: FrozenTrial) -> list[Metric]:
+        start, end = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
+        running = f"running.{metric_name(self.targets[0])}"
+        steps = [Metric(running, value, start, step) for step, value in trial.intermediate_values.items()]
+        # A pruned trial's means are over a part of the questions: they stay out of the final metrics.
+        means = attributes_of(trial).metrics if trial.state == TrialState.COMPLETE else {}
+        return steps + [Metric(metric_name(name), value, end, 0) for name, value in means.items()]
+
+    def _children(self) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        token = None
+        query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+        while True:
+            page = self.client.search_runs([self.experiment_id], query, max_results=PAGE, page_token=token)
+            found |= {int(run.data.tags[TRIAL_TAG]): run for run in page if TRIAL_TAG in run.data.tags}
+            token = page.token
+            if not token:
+                return found
+
+
+def _prompts_in(values: Mapping[str, Any]) -> set[str]:
+    """The names of the prompts among a trial's parameters."""
+    return {value for key, value in values.items() if key.endswith(".prompt") and isinstance(value, str)}
+
+
+def _flat(path: Path) -> dict[str, Any]:
+    """The values of a configuration file by their dotted keys; {} when the file is not there."""
+    flat: dict[str, Any] = {}
+    waiting = [("", yaml_files.read(path))] if path.exists() else []
+    while waiting:
+        prefix, node = waiting.pop()
+        for key, value in node.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def connected(
+    uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]
+) -> MLflowCallback | None:
+    """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
+    hush()
+    try:
+        with _made_by_one(uri):
+            client = MlflowClient(uri)
+            found = client.get_experiment_by_name(experiment)
+            place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
+            known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
+            path = file_of(uri)
+            if found and place and path and (line := settled(path, experiment, found.artifact_location, place)):
+                say(line)
+    except Exception as error:  # as in `guarded`
+        why = _short(error) + (whose(path) if (path := file_of(uri)) else "")
+        say(f"MLflow can't be opened ({why}); the study runs without it, {_repaired(error)}")
+        return None
+    return MLflowCallback(client, known, folder, targets, database=Watched(path))
+
+
+@contextmanager
+def _made_by_one(uri: str) -> Iterator[None]:
+    """Of several processes of this machine one makes the tables of a file; a server makes its own."""
+    path = file_of(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_file(path)
+    with alone(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
+        yield
+
+
+def _short(error: Exception) -> str:
+    # Hidden before it is cut: half a password would not be known for one.
+    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
+
+
+def _milliseconds(moment: Any) -> int:
+    return int(moment.timestamp() * 1000) if moment is not None else 0

@@ -1,0 +1,81 @@
+"""`python -m rag_opt.workers.worker`: one worker of a study; `n_workers` starts them.
+
+It takes trials until there are no more. The first line of its standard input says what to do: the crew, its MLflow run, the overrides, as a JSON list. The rest
+belongs to whoever started it: when that ends, so does the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+
+from rag_opt.console.endings import write_anything
+from rag_opt.console.terminal import complain, shown
+from rag_opt.errors import LostError, RagOptError, StorageError
+from rag_opt.system import environment
+from rag_opt.workers.launchers import REFUSED
+
+LONGEST_LINE = 1 << 16
+"""Bytes that a pipe takes, and gives, at once; a command line is shorter."""
+
+LAST_MOMENT = 30.0
+"""Seconds that a worker whose parent has died may take to give its trial back."""
+
+
+def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
+    """Take trials of the study that these overrides describe until there are no more; raises a RagOptError."""
+    from rag_opt.console.progress import Screen
+
+    with Screen() as screen:
+        with environment.no_collection():
+            from rag_opt.storages.processes import Crew
+            from rag_opt.study.entering import entered
+            from rag_opt.study.loop import Session
+            from rag_opt.study.plan import planned
+            from rag_opt.system.signals import Stopping
+
+            environment.quiet_optuna()
+            plan = planned(overrides)
+        try:
+            with Stopping(always=True) as stopping, entered(plan, rescues=False) as (study, gate):
+                Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
+        finally:
+            plan.resources.store.settle()
+
+
+def main() -> None:
+    """The command line."""
+    write_anything()
+    crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
+    threading.Thread(target=_follow, name="rag_opt-parent", daemon=True).start()
+    try:
+        worked((crew, run), overrides)
+    except RagOptError as error:
+        complain(error)
+        # A database that went away may be back for the next worker; what a plan lacks it will lack again.
+        away = isinstance(error, StorageError) and not isinstance(error, LostError)
+        sys.exit(1 if away else REFUSED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        print(shown(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
+
+
+def _follow() -> None:
+    """Stop with the process at the other end of standard input."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_MOMENT)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
+    environment.leave()
