@@ -326,7 +326,7 @@ def test_greedy_goes_through_one_parameter_after_the_other() -> None:
 def test_they_need_nothing_but_optuna_numpy_and_scipy() -> None:
     folder = Path(rag_opt.samplers.__file__).parent
     standard = {"collections", "dataclasses", "datetime", "functools", "itertools", "math", "secrets", "threading"}
-    standard |= {"typing", "zlib"}
+    standard |= {"contextlib", "typing", "zlib"}
     for path in folder.glob("*.py"):
         if path.name == "stock.py":
             continue
