@@ -10,7 +10,7 @@ made again, and that is said.
     <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
-`python -m rag_opt.store` shows what is kept, and prunes it (store_cli.py).
+`python -m rag_opt.store` shows what is kept, and prunes it (cli/store.py).
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class StudyAttributes(Attributes):
     """The class of a sampler that has said that every combination was tried."""
 
     settled = Attribute("rag_opt:settled", _text, "{}")
-    """After how many trials the search was stopped, and why, as JSON (enough.py)."""
+    """After how many trials the search was stopped, and why, as JSON (study/terminator.py)."""
 
     settled_by = Attribute[list[float] | None]("rag_opt:settled_by", _row, None)
     """The rule that stopped it, `after` and `share`; by another one the search goes on."""

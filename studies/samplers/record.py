@@ -29,7 +29,7 @@ PARTS: dict[str, tuple[int | None, int | None]] = {
 """How many documents and questions are taken; None: all."""
 
 WORDS = (
-    *("pruner=none", "tracking=none", "generator=none", "objective=ndcg"),
+    *("pruner=none", "tracking=none", "generator=none", "objective=ndcg", "threads=1"),
     *("dataset.test_share=0.1", "evaluation.batches=1", "retriever.depth=30"),
 )
 GRID = ("search_space=grid", "sampler=brute_force", "n_trials=1000")
