@@ -28,7 +28,7 @@ from rag_opt.reporting.figures import Plot, dressed
 from rag_opt.reporting.summary import Rows
 from rag_opt.simulation.searches import Run, Search, replayed, split
 from rag_opt.simulation.tables import Table
-from rag_opt.study.plan import pruner_of, sampler_of
+from rag_opt.study.drawing import pruner_of, sampler_of
 from rag_opt.system import environment
 from rag_opt.workers.launchers import deaf
 

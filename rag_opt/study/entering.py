@@ -17,7 +17,8 @@ from rag_opt.storages.notes import name_metrics
 from rag_opt.storages.opening import close, explained, gate_for, ledger_of, opened, rescuing
 from rag_opt.storages.schema_checks import check_study
 from rag_opt.study import timings
-from rag_opt.study.plan import Plan, pruner_of, sampler_of
+from rag_opt.study.drawing import pruner_of, sampler_of
+from rag_opt.study.plan import Plan
 
 
 @contextmanager

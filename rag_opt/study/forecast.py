@@ -31,7 +31,8 @@ from rag_opt.llm.replies import Spent
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
 from rag_opt.storages.moment import FINISHED, places_taken
-from rag_opt.study.plan import Plan, sampler_of
+from rag_opt.study.drawing import sampler_of
+from rag_opt.study.plan import Plan
 from rag_opt.system import environment
 
 CONFIGURATIONS = 40

@@ -12,7 +12,8 @@ from rag_opt.config.configurations import size
 from rag_opt.storages.attributes import study_attributes
 from rag_opt.storages.moment import Moment
 from rag_opt.study import terminator
-from rag_opt.study.plan import Plan, sampler_of
+from rag_opt.study.drawing import sampler_of
+from rag_opt.study.plan import Plan
 from rag_opt.study.scheduler import Places, measured, running, waiting
 from rag_opt.study.spending import Spending
 

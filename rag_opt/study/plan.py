@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any
 
 import optuna
-from omegaconf import DictConfig, OmegaConf
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
-from optuna.study import StudyDirection
+from omegaconf import DictConfig
 
 from rag_opt.cache.store import Store
 from rag_opt.components.models.speed import fast_precision
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import STAGES, check_shape, choices, composed, fingerprint, parse, prompt_of
-from rag_opt.config.configurations import deepest, including, nearest
-from rag_opt.config.search_space import SearchSpace, Value, words
+from rag_opt.config.compose import STAGES, check_shape, composed, fingerprint, prompt_of
+from rag_opt.config.configurations import deepest
+from rag_opt.config.search_space import SearchSpace, words
 from rag_opt.config.settings import Settings, settings_of
-from rag_opt.config.sweep_grammar import parsed
 from rag_opt.config.trial import TrialConfig, compose_trial, trial_of
-from rag_opt.config.trust import build, check_secrets, plain
+from rag_opt.config.trust import check_secrets, plain
 from rag_opt.console.progress import say
-from rag_opt.console.secrets import hide, know
+from rag_opt.console.secrets import know
 from rag_opt.datasets.checks import split, split_print
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench, loaded, resources_of
@@ -37,17 +31,12 @@ from rag_opt.llm.client import LLMClient
 from rag_opt.metrics.catalogue import RANKS
 from rag_opt.records.documents import Dataset
 from rag_opt.records.keys import key_of
-from rag_opt.samplers import RagSampler
-from rag_opt.samplers.stock import PICKLED, refuse_pickles
-from rag_opt.storages.databases import sqlite_path
 from rag_opt.storages.drift import Parts, parts_of
 from rag_opt.storages.trial_files import TrialFiles
+from rag_opt.study.beginnings import Values, beginnings, default_values, own_values, searched
+from rag_opt.study.drawing import check_search
 from rag_opt.study.idle import stirring
-from rag_opt.study.racing import Race, idle_line
 from rag_opt.system.environment import use_threads
-
-Values = dict[str, Value]
-PER_TRIAL = "per_trial"
 
 TIMED_APART = "one question at a time, apart from the search"
 """How latency is measured where it decides; before, by what stages took when the search first ran them."""
@@ -187,183 +176,6 @@ def _budgeted(settings: Settings, llm: LLMClient) -> LLMClient:
     """The way to models within what the study may spend."""
     study = settings.folder.resolve().as_posix()
     return replace(llm, budget=Budget.of(study, llm.replies, settings.budget_tokens, settings.budget_usd))
-
-
-def check_search(config: DictConfig, space: SearchSpace) -> None:
-    """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
-    sampler = sampler_of(config, 0)
-    if isinstance(sampler, CmaEsSampler):
-        raise ConfigError(PICKLED)
-    pruner, _ = pruner_of(config)
-    for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
-        if not isinstance(found, kind):
-            raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
-    if line := idle_line(pruner, plain(config.objective.metrics)):
-        say(line)
-    if isinstance(sampler, RagSampler):
-        _check_earlier(config, sampler)
-    endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
-    if isinstance(sampler, BruteForceSampler) and endless:
-        raise SearchSpaceError(
-            f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
-            "or a choice(…), or choose another sampler"
-        )
-    _check_draw(config, sampler, space)
-
-
-def _check_draw(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
-    """Raise ConfigError where the sampler can't draw a trial: its options may be no sampler's business until then."""
-    directions = [StudyDirection.MAXIMIZE] * len(plain(config.objective.metrics))
-    study = optuna.create_study(directions=directions, sampler=sampler)
-    try:
-        space.suggest(study.ask())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"sampler: {type(sampler).__name__} draws no trial: {error}") from error
-
-
-def _check_earlier(config: DictConfig, sampler: RagSampler) -> None:
-    """Raise ConfigError where a study that the sampler is to learn from can't be read."""
-    for each in plain(config.sampler).get("earlier", ()):
-        know(str(each["storage"]))
-        try:
-            path = sqlite_path(str(each["storage"]))
-        except RagOptError as error:
-            raise ConfigError(
-                f"sampler.earlier: storage={hide(str(each['storage']))}: the URL of a database is expected, such as "
-                "sqlite:///studies/a/study.db"
-            ) from error
-        if path is not None and not path.is_file():
-            raise ConfigError(f"sampler.earlier: there is no database {path}")
-    try:
-        found = [len(study.directions) for study in sampler.foreign()]
-    except Exception as error:
-        # Optuna, SQLAlchemy and the database's driver each have their own.
-        reason = (hide(str(error)).splitlines() or [""])[0]
-        raise ConfigError(
-            f"sampler.earlier: a study can't be read ({type(error).__name__}: {reason}); is its name right?"
-        ) from error
-    own = len(plain(config.objective.metrics))
-    if other := next((count for count in found if count != own), 0):
-        raise ConfigError(f"sampler.earlier: a study has {other} objectives, this one has {own}")
-
-
-def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:
-    """What stops trials early: a pruner of Optuna's, or a race, beside which Optuna's stops none."""
-    found = build(config.pruner, plain(config.trusted_modules))
-    return (NopPruner(), found) if isinstance(found, Race) else (found, None)
-
-
-def sampler_of(config: DictConfig, place: int) -> Any:
-    """A fresh sampler for the trial of this place, so seeded that a resumed study draws what an uninterrupted one does.
-
-    `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
-    """
-    node = _seeded(plain(config.sampler), seed_of(config, place))
-    refuse_pickles()
-    return build(node, plain(config.trusted_modules))
-
-
-def seed_of(config: DictConfig, place: int) -> int:
-    """The seed for the trial of this place."""
-    return int.from_bytes(sha256(f"{config.seed}/{place}".encode()).digest()[:4], "big")
-
-
-def _seeded(node: Any, seed: int) -> Any:
-    if isinstance(node, dict):
-        return {key: _seeded(value, seed) for key, value in node.items()}
-    return seed if node == PER_TRIAL else node
-
-
-def searched(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
-    """The space less what the command line sets."""
-    whole = parsed(plain(config.search_space))
-    known = {p.name for p in whole.parameters}
-    pinned = [o.key_or_group for o in parse(overrides) if o.key_or_group in known]
-    _check_pinned(whole, pinned, choices(overrides))
-    standing = default_values(whole, overrides)
-    space = whole.without(pinned, {name: standing[name] for name in pinned if name in standing})
-    if not space.parameters:
-        raise SearchSpaceError(
-            "search_space: the command line sets every parameter; leave one of them out to search it"
-        )
-    if pinned:
-        say(f"set on the command line, so not searched: {', '.join(pinned)}")
-    return space
-
-
-def own_values(space: SearchSpace, overrides: Sequence[str]) -> SearchSpace:
-    """The space with the numbers that the configuration itself has among its choices; what was added is said."""
-    found, told = including(space, default_values(space, overrides))
-    for line in told:
-        say(line)
-    return found
-
-
-def _check_pinned(space: SearchSpace, pinned: Sequence[str], chosen: Mapping[str, str]) -> None:
-    """Raise SearchSpaceError for a key that is set while a group that it depends on is still searched."""
-    for parameter in space.parameters:
-        for parent, values in parameter.when.items() if parameter.name in pinned else ():
-            if parent in chosen and parent not in pinned:
-                raise SearchSpaceError(
-                    f"{parameter.name} is set, but {parent} is searched and {parameter.name} exists only with "
-                    f"{parent}={' or '.join(map(str, values))}: set {parent}={values[0]} too, or search both"
-                )
-
-
-def beginnings(
-    config: DictConfig, space: SearchSpace, overrides: Sequence[str], idle: Sequence[str] = ()
-) -> list[Values]:
-    """The configurations to begin with: the baseline, then those of `seeds` that the space can express.
-
-    What a seed says of an `idle` parameter, which is not searched, is left out.
-    """
-    standing, moved = nearest(space, default_values(space, overrides))
-    baseline = space.active(standing)
-    if wrong := space.outside(baseline):
-        raise SearchSpaceError(
-            f"search_space: the configuration's own {wrong.name}={standing.get(wrong.name)} is not in {wrong.text}; "
-            "trial 0 measures it, so add it to the space, make another one the configuration's own (an experiment's "
-            f"file, --config-dir), or set {wrong.name}=<a value> to leave it out of the search"
-        )
-    for line in moved:
-        say(line)
-    return _distinct([baseline, *_seeds(config, space, overrides, idle)])
-
-
-def default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
-    """The value that a composed configuration has for each parameter of the space that exists in it."""
-    config, chosen = composed(overrides), choices(overrides)
-    values: Values = {}
-    for parameter in space.parameters:
-        if parameter.name in chosen:
-            values[parameter.name] = chosen[parameter.name]
-        elif _has(config, parameter.name):
-            values[parameter.name] = OmegaConf.select(config, parameter.name)
-    return values
-
-
-def _has(config: DictConfig, key: str) -> bool:
-    # A value may be null, which OmegaConf.select can't tell from a key that is not there.
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and last in node
-
-
-def _seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str], idle: Sequence[str]) -> list[Values]:
-    found = []
-    for row in plain(config.seeds):
-        if not isinstance(row, list) or not all(isinstance(word, str) for word in row):
-            raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
-        # What the command line sets is no parameter any more, so such a seed is skipped too.
-        if {override.key_or_group for override in parse(row)} <= {*idle, *(p.name for p in space.parameters)}:
-            values = space.active(nearest(space, default_values(space, [*overrides, *row]))[0])
-            if space.outside(values) is None:
-                found.append(values)
-    return found
-
-
-def _distinct(rows: list[Values]) -> list[Values]:
-    return [row for place, row in enumerate(rows) if row not in rows[:place]]
 
 
 def check_space(space: SearchSpace, own: TrialConfig, resources: Resources) -> dict[TrialConfig, RagPipeline]:

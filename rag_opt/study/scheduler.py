@@ -27,7 +27,8 @@ from rag_opt.storages.locks import Gate, Life
 from rag_opt.storages.moment import Moment, drawn, places_taken
 from rag_opt.storages.processes import Crew, worker_of
 from rag_opt.study import failures
-from rag_opt.study.plan import Plan, sampler_of, seed_of
+from rag_opt.study.drawing import sampler_of, seed_of
+from rag_opt.study.plan import Plan
 
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""

@@ -24,7 +24,9 @@ from rag_opt.errors import ConfigError
 from rag_opt.evaluation.objective import objective_of
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.study.plan import beginnings, check_space, pruner_of, sampler_of, searched
+from rag_opt.study.beginnings import beginnings, searched
+from rag_opt.study.drawing import pruner_of, sampler_of
+from rag_opt.study.plan import check_space
 
 CHOICES = sorted(
     (path.parent.name, path.stem)

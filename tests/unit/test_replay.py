@@ -28,7 +28,7 @@ from rag_opt.samplers import RagSampler
 from rag_opt.simulation import contest
 from rag_opt.simulation.searches import Search, replayed, split
 from rag_opt.simulation.tables import Table, read, recorded, table_of, write
-from rag_opt.study.plan import pruner_of
+from rag_opt.study.drawing import pruner_of
 from tests.conftest import animals_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
