@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rag_opt.cli.shell import Refused, run_hydra, search_path
-from rag_opt.config.compose import FOLDER, NAME, check_shape, composed
+from rag_opt.config.compose import FOLDER, NAME, composed
 from rag_opt.config.settings import settings_of
+from rag_opt.config.shape import check_shape
 from rag_opt.console.terminal import begin, inline, shown
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records.documents import Answers, Queries, Query

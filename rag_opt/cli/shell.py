@@ -12,9 +12,10 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
-from rag_opt.config.compose import checked, parse
+from rag_opt.config.compose import parse
 from rag_opt.config.experiments import GIVEN, expanded
 from rag_opt.config.settings import settings_of
+from rag_opt.config.shape import checked
 from rag_opt.config.typed import as_typed, search_path_list
 from rag_opt.console.endings import ReaderGone, piped, status_of
 from rag_opt.console.terminal import complain, shown

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt.cli.shell import Refused, run_hydra, search_path
-from rag_opt.config.compose import FOLDER, NAME, check_shape, composed
+from rag_opt.config.compose import FOLDER, NAME, composed
 from rag_opt.config.settings import settings_of
+from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import trial_of
 from rag_opt.console.progress import Screen, say
 from rag_opt.console.terminal import console

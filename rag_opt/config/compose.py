@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.config import yaml_files
 from rag_opt.config.fingerprints import described
-from rag_opt.config.trust import SECRET, TRUSTED, check_field, check_hydras, check_secret, plain, unresolved
+from rag_opt.config.trust import SECRET, check_field, check_secret, plain, unresolved
 from rag_opt.config.typed import plainly
 from rag_opt.errors import ConfigError, nearest
 from rag_opt.records.keys import key_of
@@ -34,11 +33,6 @@ NAME = "config"
 STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
 
-BUILT = ("dataset", "sampler", "pruner")
-"""The groups whose file names one class or function to build."""
-
-HYDRAS = ("callbacks", "launcher", "sweeper")
-"""The parts of Hydra's own configuration from which it builds objects."""
 
 FOUND = ("file://", "pkg://hydra", "structured://")
 """Where configuration files may lie: any other search path would import a module."""
@@ -60,7 +54,7 @@ def composed(overrides: Words) -> DictConfig:
     check_words(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
     config = _merged(overrides)
-    _check_whose_trust(config, overrides)
+    check_whose_trust(config, overrides)
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -73,7 +67,7 @@ def check_words(overrides: Words) -> None:
         check_field(key.lstrip("+~"), value.strip("'\""))
 
 
-def _check_whose_trust(config: DictConfig, overrides: Words) -> None:
+def check_whose_trust(config: DictConfig, overrides: Words) -> None:
     """Raise ConfigError where a file, not the command line, says which modules are trusted."""
     # Parsing takes longer than composing; most configurations trust nobody.
     given = plain(config.get("trusted_modules"))
@@ -93,8 +87,8 @@ def _merged(overrides: Words) -> DictConfig:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     except OmegaConfBaseException:
         # Hydra knows the reason best.
-        with _hydra():
-            return _explained([o.input_line or "" for o in last.values()])
+        with initialized():
+            return explained([o.input_line or "" for o in last.values()])
     return config
 
 
@@ -112,15 +106,15 @@ def _group_words(overrides: Mapping[str, Override]) -> tuple[str, ...]:
 def _composed_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration that these choices of files give, and every group's choice."""
     # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.
-    with _hydra():
-        config = _explained(overrides, with_hydra=True)
+    with initialized():
+        config = explained(overrides, with_hydra=True)
         chosen = config.hydra.runtime.choices
         known = groups()
-    _without_hydra(config)
+    without_hydra(config)
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
-def _without_hydra(config: DictConfig) -> None:
+def without_hydra(config: DictConfig) -> None:
     with open_dict(config):
         del config["hydra"]
 
@@ -134,7 +128,7 @@ def _is_group(override: Override) -> bool:
 
 @lru_cache(maxsize=1)
 def _groups() -> frozenset[str]:
-    with _hydra():
+    with initialized():
         return frozenset(groups())
 
 
@@ -145,7 +139,7 @@ def groups() -> list[str]:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def initialized() -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():
         yield
     else:
@@ -170,7 +164,7 @@ def _parsed(given: str) -> Override:
         ) from error
 
 
-def _explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
+def explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
     words = list(overrides)
     try:
         config = compose(NAME, overrides=words, return_hydra_config=with_hydra)
@@ -239,118 +233,6 @@ def _group_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def check_keys(config: DictConfig) -> None:
-    """Raise ConfigError at a top-level key that nothing reads, such as +experimnt=msmarco."""
-    known = {*_defaults(), *groups()}
-    for key in config:
-        if key not in known:
-            raise ConfigError(f"'{key!s}' is not a key of the configuration; {nearest(str(key), map(str, known))}")
-
-
-def _defaults() -> dict[str, Any]:
-    """conf/config.yaml without what is Hydra's."""
-    whole = yaml.safe_load((FOLDER / f"{NAME}.yaml").read_text("utf-8"))
-    return {key: value for key, value in whole.items() if key not in ("defaults", "hydra")}
-
-
-def check_shape(config: DictConfig) -> None:
-    """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
-    check_sections(config)
-    given = _values(config, STAGES)
-    for stage in STAGES:
-        _check_mapping(stage, given.get(stage))
-        _check_mapping(f"{stage}.components", given[stage].get("components"))
-        for name, node in given[stage]["components"].items():
-            _check_buildable(f"{stage}.components.{name}", node)
-
-
-def check_sections(config: DictConfig) -> None:
-    """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
-    given = _values(config, [str(key) for key in config if key not in STAGES])
-    _check_like(_defaults(), given)
-    for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
-        _check_mapping(group, given.get(group))
-    for group in BUILT:
-        _check_buildable(group, given[group])
-
-
-def _values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
-    """These keys' values as plain containers; raises ConfigError where one has none."""
-    try:
-        return {key: plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
-    except OmegaConfBaseException as error:
-        raise ConfigError(unresolved(error)) from error
-
-
-def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> None:
-    for key, value in model.items():
-        if key not in given:
-            raise ConfigError(f"{where}{key} is missing: it was removed; leave it, or set it")
-        if isinstance(value, Mapping):
-            _check_mapping(f"{where}{key}", given[key])
-            _check_like(value, given[key], f"{where}{key}.")
-        if isinstance(value, list) and not isinstance(given[key], list):
-            raise ConfigError(f"{where}{key}={given[key]}: a list is expected, such as {where}{key}=[]")
-
-
-def _check_mapping(key: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        said = "is missing" if given is None else f"={given}".replace("=", "is ", 1)
-        raise ConfigError(f"{key} {said}: keys with values are expected ({key}.<key>=…)")
-
-
-def _check_buildable(key: str, given: Any) -> None:
-    _check_mapping(key, given)
-    if not isinstance(given.get("_target_"), str):
-        raise ConfigError(f"{key}._target_={given.get('_target_')}: the dotted name of a class is expected")
-
-
-def checked(overrides: Words) -> DictConfig:
-    """The configuration of a command line, of its first job where it sweeps.
-
-    Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
-    """
-    check_words(overrides)
-    check_search_path(overrides)
-    options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
-    first = {key: values[0] for key, values in options.items()}
-    with _hydra():
-        config = _explained(first.values(), with_hydra=True)
-        check_hydra(config)
-        _without_hydra(config)
-        check_keys(config)
-        _check_whose_trust(config, list(first.values()))
-        check_sections(config)
-        for key, values in options.items():
-            for value in values[1:]:
-                _explained({**first, key: value}.values())
-    return config
-
-
-def check_hydra(config: DictConfig) -> None:
-    """Raise ConfigError where Hydra's own part of a configuration would build or import what is not trusted."""
-    trusted = (*TRUSTED, "hydra", "hydra_plugins")
-    for part in HYDRAS:
-        check_hydras(_resolved(config.hydra, part), trusted)
-    for part in ("job_logging", "hydra_logging"):
-        # What Python's logging builds from a configuration may be anything that can be called.
-        if any(config.hydra[part].get(kind) for kind in ("handlers", "formatters", "filters")):
-            raise ConfigError(f"hydra.{part}: what it names would be built unchecked; leave hydra/{part}=none")
-
-
-def _resolved(node: DictConfig, part: str) -> Any:
-    """A part of Hydra's configuration as plain containers; what only a running job knows stays as it is written."""
-    try:
-        return OmegaConf.to_container(OmegaConf.select(node, part), resolve=True)
-    except OmegaConfBaseException:
-        found = OmegaConf.to_container(node._get_node(part), resolve=False)
-        if "${" in str(found):
-            raise ConfigError(
-                f"hydra.{part} holds an interpolation that can't be checked; write what it stands for"
-            ) from None
-        return found
-
-
 def check_search_path(words: Words) -> None:
     """Raise ConfigError at a search path that would import a module."""
     for override in parse(words):
@@ -360,17 +242,6 @@ def check_search_path(words: Words) -> None:
                 raise ConfigError(
                     f"hydra.searchpath: {path}: a folder is expected, as file://path, or --config-dir path"
                 )
-
-
-def _elements(override: Override) -> Iterator[str]:
-    if not override.is_sweep_override():
-        yield override.input_line or ""
-    elif override.is_discrete_sweep():
-        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
-    else:
-        raise ConfigError(
-            f"'{override.input_line}': an interval is for the search space; a multirun needs a choice or range"
-        )
 
 
 def fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:

@@ -15,9 +15,9 @@ from rich.console import Console
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
 from rag_opt.console.progress import clock
-from rag_opt.reporting import page, summary
+from rag_opt.reporting import page
 from rag_opt.reporting.figures import BLUE, Plot, dressed, errors
-from rag_opt.reporting.summary import Rows
+from rag_opt.reporting.tables import Rows, as_table, pipes
 from rag_opt.storages.moment import Trials
 
 FILE = "comparison.html"
@@ -38,12 +38,12 @@ def compared(
     told = verdict(studies)
     if console is not None:
         for title, content in tables:
-            console.print(summary.as_table(title, content))
+            console.print(as_table(title, content))
         console.print(told, markup=False)
     (place / FILE).write_text(_page(studies, groups, tables, told), "utf-8")
     lines = [f"# {len(studies)} studies compared", "", told, ""]
     for title, content in tables:
-        lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *summary.pipes(content), ""]
+        lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *pipes(content), ""]
     (place / "comparison.md").write_text("\n".join(lines), "utf-8")
     return place / FILE
 

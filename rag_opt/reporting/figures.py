@@ -21,7 +21,7 @@ from rag_opt.analysis.findings import Findings
 from rag_opt.config.search_space import values_of
 from rag_opt.console.progress import say
 from rag_opt.reporting.parallel import lines
-from rag_opt.reporting.summary import described
+from rag_opt.reporting.tables import described
 from rag_opt.storages.attributes import attributes_of
 from rag_opt.storages.moment import Trials
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rag_opt.analysis.details import other_metrics
 from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.price import settings
-from rag_opt.reporting import summary
+from rag_opt.reporting import summary, tables
 from rag_opt.reporting.figures import Plot
 from rag_opt.storages.moment import Trials
 
@@ -92,14 +92,14 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
                 f"finalists{place or ''}",
                 f"Finalists: {each.metric}" if findings.others else "Finalists",
                 unseen,
-                *summary.finalists(findings, place),
+                *tables.finalists(findings, place),
             )
             for place, each in enumerate(findings.confirmations)
         ),
         Section("settings", "What the recommended configuration changes", changed, *settings(findings, study)),
         Section("metrics", "Other metrics", others, *other_metrics(findings)),
-        Section("costs", "Calls to models", asked, *summary.costs(findings, study)),
-        Section("trials", "Top trials", seen, *summary.top_trials(study, findings)),
-        Section("seeds", "Where it began", begun, *summary.beginnings(study, findings)),
+        Section("costs", "Calls to models", asked, *tables.costs(findings, study)),
+        Section("trials", "Top trials", seen, *tables.top_trials(study, findings)),
+        Section("seeds", "Where it began", begun, *tables.beginnings(study, findings)),
     ]
     return [section for section in sections if section.rows]

@@ -23,9 +23,9 @@ from scipy import stats
 from rag_opt.config.compose import composed
 from rag_opt.config.trust import build
 from rag_opt.console.progress import Screen
-from rag_opt.reporting import page, summary
+from rag_opt.reporting import page
 from rag_opt.reporting.figures import Plot, dressed
-from rag_opt.reporting.summary import Rows
+from rag_opt.reporting.tables import Rows, as_table, pipes
 from rag_opt.simulation.searches import Run, Search, replayed, split
 from rag_opt.simulation.tables import Table
 from rag_opt.study.drawing import pruner_of, sampler_of
@@ -275,7 +275,7 @@ def printed(contest: Contest, console: Console) -> None:
         header, content = rows(contest, tables)
         # A terminal is narrow: the errors are in the files.
         narrow = [[cell.partition(" ±")[0] for cell in row] for row in content]
-        console.print(summary.as_table(title, (header, narrow)))
+        console.print(as_table(title, (header, narrow)))
     for table in contest.tables:
         console.print(verdict(contest, table), markup=False)
 
@@ -292,7 +292,7 @@ def written(contest: Contest, out: Path) -> Path:
     sections = []
     for index, (title, tables) in enumerate(_parts(contest)):
         content = rows(contest, tables)
-        lines += [f"## {title}", "", *summary.pipes(content), ""]
+        lines += [f"## {title}", "", *pipes(content), ""]
         sections.append(page.Section(f"table{index}", title, TOLD, *content))
     verdicts = [verdict(contest, table) for table in contest.tables]
     (out / "replay.md").write_text("\n".join([*lines, *(f"- {line}" for line in verdicts), ""]), "utf-8")

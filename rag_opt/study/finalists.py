@@ -10,18 +10,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
-from rag_opt.analysis.confirmation import (
-    BASELINE,
-    BEST,
-    TIED,
-    Candidate,
-    Confirmation,
-    Measured,
-    Selection,
-    confirmed,
-    selected,
-    together,
-)
+from rag_opt.analysis.confirmation import BASELINE, BEST, TIED, Confirmation, Measured, confirmed, together
+from rag_opt.analysis.selection import Candidate, Selection, selected
 from rag_opt.config.search_space import values_of, words
 from rag_opt.console.progress import say, track
 from rag_opt.errors import StudyError

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from rag_opt.cache.store import Store
 from rag_opt.components.models.speed import fast_precision
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import STAGES, check_shape, composed, fingerprint, prompt_of
+from rag_opt.config.compose import STAGES, composed, fingerprint, prompt_of
 from rag_opt.config.configurations import deepest
 from rag_opt.config.search_space import SearchSpace, words
 from rag_opt.config.settings import Settings, settings_of
+from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import TrialConfig, compose_trial, trial_of
 from rag_opt.config.trust import check_secrets, plain
 from rag_opt.console.progress import say

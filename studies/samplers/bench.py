@@ -20,7 +20,7 @@ import optuna
 from threadpoolctl import threadpool_limits
 
 from rag_opt.console.progress import Screen
-from rag_opt.reporting import summary
+from rag_opt.reporting.tables import pipes
 from rag_opt.samplers import RagSampler, StageSeconds
 from rag_opt.simulation import contest
 from rag_opt.simulation.contest import Contest, Rules
@@ -73,7 +73,7 @@ def main() -> None:
     rules, every = Rules(given.seeds, BUDGET), (*BASELINES, "rag")
     near = [sum(table.values() >= _near(table.values().max())) for table in tables]
     told = [[table.name, contest.described(table), f"{count}"] for table, count in zip(tables, near, strict=True)]
-    data = summary.pipes((["table", "what it is", "within 1 % of the best"], told))
+    data = pipes((["table", "what it is", "within 1 % of the best"], told))
     parts = [HEAD.format(**_about(given.seeds)), "## The data\n", *data]
     parts += _draws()
     with Screen() as screen:
@@ -90,7 +90,7 @@ def main() -> None:
             before = dataclasses.replace(rules, stored=stored)
             _kept(place, parts, _walls(contest.held(grids, TIMED, before, screen), stored))
         pruned = contest.held(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
-        _kept(place, parts, ["\n## Pruners\n", *summary.pipes(contest.rows(pruned, pruned.tables))])
+        _kept(place, parts, ["\n## Pruners\n", *pipes(contest.rows(pruned, pruned.tables))])
         _kept(place, parts, _compared("## Spaces with real numbers\n", contest.held(mixed, every, rules, screen)))
     print(f"open:      {place / 'README.md'}")
 
@@ -134,8 +134,8 @@ def _compared(title: str, held: Contest) -> list[str]:
     best = ["the best of them", *(_interval(held, _best(held, at), at) for at in BUDGETS)]
     table = contest.rows(held, held.tables)
     named = (table[0], [[_name(row[0]), *row[1:]] for row in table[1]])
-    against = summary.pipes((header, [*rows, best]))
-    return [f"\n{title}", *summary.pipes(named), told, *against, *_beside(held)]
+    against = pipes((header, [*rows, best]))
+    return [f"\n{title}", *pipes(named), told, *against, *_beside(held)]
 
 
 def _best(held: Contest, at: int) -> str:
@@ -156,7 +156,7 @@ def _beside(held: Contest) -> list[str]:
         worse = [each.mean() > each.std(ddof=1) / np.sqrt(len(each)) for each in apart]
         values = [f"{entry.regret(at).mean():.3f}" for entry in (mine, theirs) for at in BUDGETS]
         rows.append([mine.table, *values, "yes" if any(worse) else "no"])
-    return ["\ntable by table:\n", *summary.pipes((header, rows)), ""]
+    return ["\ntable by table:\n", *pipes((header, rows)), ""]
 
 
 def _walls(held: Contest, stored: int) -> list[str]:
@@ -176,7 +176,7 @@ def _walls(held: Contest, stored: int) -> list[str]:
     title = "\n## Improvement per second\n\nSeconds until 99 % of the best, by the stages' timings, nothing stored.\n"
     if stored:
         title = f"\n### Where {stored} configurations, drawn at random, were stored before\n"
-    return [title, *summary.pipes((header, rows)), told]
+    return [title, *pipes((header, rows)), told]
 
 
 def _spared(held: Contest, tables: Sequence[str]) -> str:
@@ -213,7 +213,7 @@ def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
         f"\n## Ending early (stopping=regret, after {LEAST} trials)\n\nWrong: {BUDGET} trials found what is better on "
         "dev by more than the noise, the standard error of the difference between the best ones.\n"
     )
-    return [told, *summary.pipes((header, rows)), ""]
+    return [told, *pipes((header, rows)), ""]
 
 
 def _noise(table: Table) -> float:
@@ -232,7 +232,7 @@ def _draws() -> list[str]:
     with threadpool_limits(1):
         rows = [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
     header = ["100 trials × 15 parameters", "ms a draw"]
-    return ["\n## A draw\n\nMedian of 15, one thread.\n", *summary.pipes((header, rows)), ""]
+    return ["\n## A draw\n\nMedian of 15, one thread.\n", *pipes((header, rows)), ""]
 
 
 def _draw(kind: str) -> float:

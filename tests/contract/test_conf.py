@@ -13,7 +13,7 @@ from haystack import Pipeline
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
-from rag_opt.config import compose, experiments
+from rag_opt.config import compose, experiments, shape
 from rag_opt.config.compose import FOLDER, STAGES, composed
 from rag_opt.config.search_space import words
 from rag_opt.config.settings import settings_of
@@ -55,7 +55,7 @@ def chosen(group: str, choice: str) -> list[str]:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
 def test_it_composes_says_what_it_is_and_survives_a_save_and_a_load(group: str, choice: str) -> None:
     found = composed(chosen(group, choice))
-    compose.checked(chosen(group, choice))
+    shape.checked(chosen(group, choice))
     settings_of(found)
     saved = plain(found)
     assert yaml.safe_load(yaml.safe_dump(saved)) == saved

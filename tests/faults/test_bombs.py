@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rag_opt.config import yaml_files
-from rag_opt.config.compose import check_shape, checked, composed, prompt_of
+from rag_opt.config.compose import composed, prompt_of
+from rag_opt.config.shape import check_shape, checked
 from rag_opt.errors import ConfigError
 from rag_opt.tracking.mirror import _flat
 from tests.faults.conftest import Figure

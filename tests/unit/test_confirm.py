@@ -8,7 +8,8 @@ import pytest
 
 from rag_opt.analysis import confirmation as confirm
 from rag_opt.analysis import paired
-from rag_opt.analysis.confirmation import Candidate, Confirmation, Measured, _corrected, confirmed, selected, together
+from rag_opt.analysis.confirmation import Confirmation, Measured, _corrected, confirmed, together
+from rag_opt.analysis.selection import Candidate, selected
 
 QUESTIONS, CONFIGURATIONS = 40, 40
 

@@ -18,7 +18,7 @@ from rag_opt.console.terminal import complain, console, inline, shown, visible
 from rag_opt.datasets.checks import checked
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Document
-from rag_opt.reporting.summary import as_table
+from rag_opt.reporting.tables import as_table
 from tests.conftest import ROOT, write_jsonl
 from tests.unit.hostile import COMMANDS, OBEYED, TITLE
 

@@ -1,0 +1,158 @@
+"""Whether a composed configuration has the keys and kinds of values it needs, and builds only what may be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rag_opt.config.compose import (
+    FOLDER,
+    NAME,
+    STAGES,
+    Words,
+    check_search_path,
+    check_whose_trust,
+    check_words,
+    explained,
+    groups,
+    initialized,
+    parse,
+    without_hydra,
+)
+from rag_opt.config.trust import TRUSTED, check_hydras, plain, unresolved
+from rag_opt.errors import ConfigError, nearest
+
+BUILT = ("dataset", "sampler", "pruner")
+"""The groups whose file names one class or function to build."""
+
+
+HYDRAS = ("callbacks", "launcher", "sweeper")
+"""The parts of Hydra's own configuration from which it builds objects."""
+
+
+def check_keys(config: DictConfig) -> None:
+    """Raise ConfigError at a top-level key that nothing reads, such as +experimnt=msmarco."""
+    known = {*_defaults(), *groups()}
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"'{key!s}' is not a key of the configuration; {nearest(str(key), map(str, known))}")
+
+
+def _defaults() -> dict[str, Any]:
+    """conf/config.yaml without what is Hydra's."""
+    whole = yaml.safe_load((FOLDER / f"{NAME}.yaml").read_text("utf-8"))
+    return {key: value for key, value in whole.items() if key not in ("defaults", "hydra")}
+
+
+def check_shape(config: DictConfig) -> None:
+    """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
+    check_sections(config)
+    given = _values(config, STAGES)
+    for stage in STAGES:
+        _check_mapping(stage, given.get(stage))
+        _check_mapping(f"{stage}.components", given[stage].get("components"))
+        for name, node in given[stage]["components"].items():
+            _check_buildable(f"{stage}.components.{name}", node)
+
+
+def check_sections(config: DictConfig) -> None:
+    """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
+    given = _values(config, [str(key) for key in config if key not in STAGES])
+    _check_like(_defaults(), given)
+    for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
+        _check_mapping(group, given.get(group))
+    for group in BUILT:
+        _check_buildable(group, given[group])
+
+
+def _values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+    """These keys' values as plain containers; raises ConfigError where one has none."""
+    try:
+        return {key: plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
+    except OmegaConfBaseException as error:
+        raise ConfigError(unresolved(error)) from error
+
+
+def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> None:
+    for key, value in model.items():
+        if key not in given:
+            raise ConfigError(f"{where}{key} is missing: it was removed; leave it, or set it")
+        if isinstance(value, Mapping):
+            _check_mapping(f"{where}{key}", given[key])
+            _check_like(value, given[key], f"{where}{key}.")
+        if isinstance(value, list) and not isinstance(given[key], list):
+            raise ConfigError(f"{where}{key}={given[key]}: a list is expected, such as {where}{key}=[]")
+
+
+def _check_mapping(key: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        said = "is missing" if given is None else f"={given}".replace("=", "is ", 1)
+        raise ConfigError(f"{key} {said}: keys with values are expected ({key}.<key>=…)")
+
+
+def _check_buildable(key: str, given: Any) -> None:
+    _check_mapping(key, given)
+    if not isinstance(given.get("_target_"), str):
+        raise ConfigError(f"{key}._target_={given.get('_target_')}: the dotted name of a class is expected")
+
+
+def checked(overrides: Words) -> DictConfig:
+    """The configuration of a command line, of its first job where it sweeps.
+
+    Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
+    """
+    check_words(overrides)
+    check_search_path(overrides)
+    options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
+    first = {key: values[0] for key, values in options.items()}
+    with initialized():
+        config = explained(first.values(), with_hydra=True)
+        check_hydra(config)
+        without_hydra(config)
+        check_keys(config)
+        check_whose_trust(config, list(first.values()))
+        check_sections(config)
+        for key, values in options.items():
+            for value in values[1:]:
+                explained({**first, key: value}.values())
+    return config
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise ConfigError where Hydra's own part of a configuration would build or import what is not trusted."""
+    trusted = (*TRUSTED, "hydra", "hydra_plugins")
+    for part in HYDRAS:
+        check_hydras(_resolved(config.hydra, part), trusted)
+    for part in ("job_logging", "hydra_logging"):
+        # What Python's logging builds from a configuration may be anything that can be called.
+        if any(config.hydra[part].get(kind) for kind in ("handlers", "formatters", "filters")):
+            raise ConfigError(f"hydra.{part}: what it names would be built unchecked; leave hydra/{part}=none")
+
+
+def _resolved(node: DictConfig, part: str) -> Any:
+    """A part of Hydra's configuration as plain containers; what only a running job knows stays as it is written."""
+    try:
+        return OmegaConf.to_container(OmegaConf.select(node, part), resolve=True)
+    except OmegaConfBaseException:
+        found = OmegaConf.to_container(node._get_node(part), resolve=False)
+        if "${" in str(found):
+            raise ConfigError(
+                f"hydra.{part} holds an interpolation that can't be checked; write what it stands for"
+            ) from None
+        return found
+
+
+def _elements(override: Override) -> Iterator[str]:
+    if not override.is_sweep_override():
+        yield override.input_line or ""
+    elif override.is_discrete_sweep():
+        yield from (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+    else:
+        raise ConfigError(
+            f"'{override.input_line}': an interval is for the search space; a multirun needs a choice or range"
+        )
