@@ -24,7 +24,8 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import SentenceSplitter
 from rag_opt.datasets import beir
 from rag_opt.datasets.checks import documents_of
-from rag_opt.records.documents import Chunks, Floats, Query
+from rag_opt.records.documents import Floats, Query
+from rag_opt.records.products import Chunks
 
 SIZES = (25, 50, 100, 200)
 WINDOWS = (128, 254, 510)

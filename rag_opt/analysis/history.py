@@ -13,7 +13,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.config.search_space import Value, values_of
+from rag_opt.config.overrides import values_of
+from rag_opt.config.search_space import Value
 from rag_opt.llm.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import TrialAttributes, attributes_of

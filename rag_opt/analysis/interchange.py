@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.config.search_space import values_of
+from rag_opt.config.overrides import values_of
 from rag_opt.console.terminal import visible
 from rag_opt.records.documents import Qrels
 from rag_opt.records.measured import Evaluation

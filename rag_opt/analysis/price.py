@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
-from rag_opt.config.search_space import Value, values_of
+from rag_opt.config.overrides import values_of
+from rag_opt.config.search_space import Value
 from rag_opt.storages.attributes import attributes_of
 from rag_opt.storages.moment import Trials
 

@@ -16,7 +16,8 @@ from rag_opt.config.settings import settings_of
 from rag_opt.config.shape import check_shape
 from rag_opt.console.terminal import begin, inline, shown
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
-from rag_opt.records.documents import Answers, Queries, Query
+from rag_opt.records.documents import Queries, Query
+from rag_opt.records.products import Answers
 from rag_opt.system import environment
 
 if TYPE_CHECKING:

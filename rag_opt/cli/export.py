@@ -21,7 +21,8 @@ PROGRAM = Template('''\
 import json, sys
 from pathlib import Path
 
-from rag_opt.records.documents import Document, Documents, Queries, Query, Searches
+from rag_opt.records.products import Searches
+from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.console.terminal import inline, shown
 from haystack import Pipeline
 

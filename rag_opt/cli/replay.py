@@ -51,7 +51,7 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
         raise ConfigError("name a study's folder or a table, such as studies/quickstart")
     with environment.no_collection():
         from rag_opt.console.progress import Screen
-        from rag_opt.simulation import contest
+        from rag_opt.simulation import contest, contest_page
         from rag_opt.simulation.tables import SUFFIX, table_of, write
 
         environment.quiet_optuna()
@@ -70,8 +70,8 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
         rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
         found = contest.held(tables, samplers, rules, screen)
     output = console()
-    contest.printed(found, output)
-    page = contest.written(found, out)
+    contest_page.printed(found, output)
+    page = contest_page.written(found, out)
     output.print(f"\n{'open:':<10} {page}", markup=False)
 
 

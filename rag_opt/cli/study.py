@@ -172,7 +172,7 @@ def _tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     if not node["enabled"]:
         return None
     from rag_opt.config.compose import STAGES, choices
-    from rag_opt.tracking.mirror import connected
+    from rag_opt.tracking.connection import connected
 
     targets = tuple(target.name for target in plan.objective.targets)
     tracker = connected(str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets)

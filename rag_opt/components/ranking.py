@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rag_opt.cache.artifacts import Columns
 from rag_opt.components.resources import Resources
 from rag_opt.components.themselves import Pair, Search, among_others
-from rag_opt.records.documents import Chunks, Costs, Floats, Ints, Queries, Rankings
+from rag_opt.records.documents import Floats, Ints, Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Costs, Rankings
 
 AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""

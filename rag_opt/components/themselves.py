@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rag_opt.records.documents import Chunks, Floats, Ints, Queries
+from rag_opt.records.documents import Floats, Ints, Queries
+from rag_opt.records.products import Chunks
 
 Pair = tuple[Ints, Floats]
 

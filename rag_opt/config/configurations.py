@@ -8,7 +8,8 @@ from itertools import islice
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value, possible, words
+from rag_opt.config.overrides import words
+from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value, possible
 from rag_opt.errors import SearchSpaceError
 
 

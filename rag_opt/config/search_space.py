@@ -18,8 +18,6 @@ from functools import partial
 from itertools import combinations, product
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rag_opt.errors import SearchSpaceError
@@ -231,16 +229,6 @@ def _shown(name: str, chosen: Assignment, missing: set[frozenset[tuple[str, Valu
     return sum((name, value) in target and target <= shown for target in missing)
 
 
-def values_of(params: Mapping[str, Value]) -> dict[str, Value]:
-    """A trial's parameters under the keys of the configuration."""
-    return {name.partition(UP_TO)[0]: value for name, value in params.items()}
-
-
-def words(values: Mapping[str, Value]) -> list[str]:
-    """The values as Hydra overrides: floats in full, text quoted where Hydra's grammar needs it."""
-    return [f"{name}={_word(value)}" for name, value in values.items()]
-
-
 def ask(trial: Any, name: str, distribution: BaseDistribution) -> Value:
     """The trial's value for this parameter."""
     if isinstance(distribution, CategoricalDistribution):
@@ -286,16 +274,3 @@ def corner_values(distribution: BaseDistribution) -> list[Value]:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     ends = [distribution.low, distribution.high]
     return list(dict.fromkeys(ends))
-
-
-def _word(value: Value) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if not isinstance(value, str):
-        return repr(value)
-    plain = OverridesParser.create().parse_override(f"key={value}").value() if _is_plain(value) else None
-    return value if plain == value and isinstance(plain, str) else QuotedString(value, Quote.single).with_quotes()
-
-
-def _is_plain(value: str) -> bool:
-    return bool(value) and all(character.isalnum() or character in "_-./" for character in value)

@@ -20,8 +20,9 @@ from rag_opt.datasets.checks import documents_of
 from rag_opt.datasets.repeats import groups_of
 from rag_opt.evaluation.pipelines import Products, RagPipeline
 from rag_opt.metrics.catalogue import Metric, Observed
-from rag_opt.records.documents import SPENT, Dataset, Documents, Ints, Queries, Rankings, Scores, by_stage, total_tokens
+from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
 from rag_opt.records.measured import Evaluation
+from rag_opt.records.products import SPENT, Rankings, by_stage, total_tokens
 
 Report = Callable[["Progress"], None]
 

@@ -20,7 +20,8 @@ from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.evaluation.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
 from rag_opt.llm.budget import BudgetSpentError
-from rag_opt.records.documents import Costs, Documents, Queries, QueryVectors, Searches
+from rag_opt.records.documents import Documents, Queries
+from rag_opt.records.products import Costs, QueryVectors, Searches
 
 PARTS = ("encoder", "chat", "scorer", "service")
 """Parameters of our components that are objects themselves."""

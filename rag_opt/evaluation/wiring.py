@@ -13,7 +13,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from rag_opt.errors import ComponentError, nearest
-from rag_opt.records.documents import Answers, Documents, Queries, Rankings, Searches
+from rag_opt.records.documents import Documents, Queries
+from rag_opt.records.products import Answers, Rankings, Searches
 
 SEARCHES = ("bm25_queries", "dense_queries", "web_queries")
 """What each retriever searches for: the queries, where stage `query` makes nothing else of them."""

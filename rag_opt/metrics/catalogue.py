@@ -17,8 +17,9 @@ from rag_opt.errors import MetricError, nearest
 from rag_opt.metrics import answer, context, evidence, own, retrieval
 from rag_opt.metrics.adapters import by_evaluator, by_scorer
 from rag_opt.metrics.judges import FIELDS, Judges, Shown, Verdicts
-from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Rankings, Scores, Usage
+from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Scores
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Rankings, Usage
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 JUDGE = "judge."

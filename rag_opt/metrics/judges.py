@@ -20,8 +20,9 @@ from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.components.llm.spoken import whole_number
 from rag_opt.components.llm.talks import Talk
 from rag_opt.components.resources import Resources
-from rag_opt.records.documents import Scores, Usage
+from rag_opt.records.documents import Scores
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Usage
 
 WORST, BEST = 1, 5
 FIELDS = {

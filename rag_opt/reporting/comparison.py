@@ -16,7 +16,9 @@ from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
 from rag_opt.console.progress import clock
 from rag_opt.reporting import page
-from rag_opt.reporting.figures import BLUE, Plot, dressed, errors
+from rag_opt.reporting.colours import BLUE
+from rag_opt.reporting.figures import Plot, dressed
+from rag_opt.reporting.intervals import errors
 from rag_opt.reporting.tables import Rows, as_table, pipes
 from rag_opt.storages.moment import Trials
 

@@ -12,7 +12,7 @@ from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
 from rag_opt.analysis.price import price, settings
 from rag_opt.config.experiments import text_of
-from rag_opt.config.search_space import values_of, words
+from rag_opt.config.overrides import values_of, words
 from rag_opt.console.progress import clock
 from rag_opt.console.terminal import inline
 from rag_opt.reporting.tables import _narrow, as_table, costs, finalists, pipes, top_trials

@@ -16,7 +16,7 @@ from rag_opt.analysis.confirmation import Arm, Confirmation, number, scored, sig
 from rag_opt.analysis.details import p_value
 from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
-from rag_opt.config.search_space import values_of
+from rag_opt.config.overrides import values_of
 from rag_opt.console.terminal import inline
 from rag_opt.storages.attributes import attributes_of
 from rag_opt.storages.moment import Trials

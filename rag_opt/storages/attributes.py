@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from rag_opt.records.documents import SPENT
+from rag_opt.records.products import SPENT
 from rag_opt.samplers.costs import ATTRIBUTE as SECONDS
 from rag_opt.samplers.costs import STORED
 from rag_opt.samplers.evidence import INTERRUPTED, SO_FAR

@@ -15,7 +15,7 @@ from rag_opt.analysis.findings import Findings, Loss
 from rag_opt.analysis.interchange import FOLDER, write_trec
 from rag_opt.config.compose import quoted
 from rag_opt.config.experiments import experiment_of, replay_command, written
-from rag_opt.config.search_space import words
+from rag_opt.config.overrides import words
 from rag_opt.config.trial import TrialConfig
 from rag_opt.config.trust import plain
 from rag_opt.console.progress import say

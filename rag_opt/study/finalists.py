@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from rag_opt.analysis import history
 from rag_opt.analysis.confirmation import BASELINE, BEST, TIED, Confirmation, Measured, confirmed, together
 from rag_opt.analysis.selection import Candidate, Selection, selected
-from rag_opt.config.search_space import values_of, words
+from rag_opt.config.overrides import values_of, words
 from rag_opt.console.progress import say, track
 from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt.analysis import history
-from rag_opt.config.search_space import words
+from rag_opt.config.overrides import words
 from rag_opt.config.trust import plain
 from rag_opt.console.progress import clock, say, track
 from rag_opt.errors import ConfigError

@@ -14,7 +14,8 @@ from optuna.distributions import CategoricalDistribution
 
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import STAGES
-from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value, words
+from rag_opt.config.overrides import words
+from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value
 from rag_opt.config.sweep_grammar import ordered
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.console.progress import say

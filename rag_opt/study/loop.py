@@ -13,7 +13,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt.analysis import history
-from rag_opt.config.search_space import Value, words
+from rag_opt.config.overrides import words
+from rag_opt.config.search_space import Value
 from rag_opt.console.progress import Line, Screen
 from rag_opt.errors import StorageError
 from rag_opt.storages.attributes import TrialAttributes, attributes_of

@@ -13,7 +13,8 @@ from rag_opt.components.models.speed import fast_precision
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import STAGES, composed, fingerprint, prompt_of
 from rag_opt.config.configurations import deepest
-from rag_opt.config.search_space import SearchSpace, words
+from rag_opt.config.overrides import words
+from rag_opt.config.search_space import SearchSpace
 from rag_opt.config.settings import Settings, settings_of
 from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import TrialConfig, compose_trial, trial_of

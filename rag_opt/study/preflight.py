@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from rag_opt.components.embedders.encoder import Encoder
-from rag_opt.components.embedders.encoders import Hashing, MiniLM, Static
+from rag_opt.components.embedders.encoders import MiniLM, Static
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.llm.chat import Chat
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.resources import Resources

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.analysis import history
-from rag_opt.config.search_space import values_of, words
+from rag_opt.config.overrides import values_of, words
 from rag_opt.config.settings import trial_folder
 from rag_opt.console.progress import say
 from rag_opt.errors import RagOptError, StudyError

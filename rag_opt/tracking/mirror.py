@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -19,7 +18,6 @@ from urllib.request import url2pathname
 
 import optuna
 import yaml
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
@@ -27,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.cache.artifacts import linked
 from rag_opt.config import yaml_files
 from rag_opt.config.compose import prompt_of
-from rag_opt.config.search_space import values_of
+from rag_opt.config.overrides import values_of
 from rag_opt.config.settings import trial_folder
 from rag_opt.console.progress import say
 from rag_opt.console.secrets import hide
@@ -37,9 +35,8 @@ from rag_opt.storages.attributes import TrialAttributes, attributes_of
 from rag_opt.storages.locks import Gate
 from rag_opt.storages.opening import ledger_of
 from rag_opt.storages.processes import crew_of
-from rag_opt.system.sharing import make_file, whose
-from rag_opt.system.waiting import alone
-from rag_opt.tracking.mlflow_file import Watched, file_of, hush, settled
+from rag_opt.system.sharing import whose
+from rag_opt.tracking.mlflow_file import Watched
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
@@ -61,6 +58,12 @@ M = TypeVar("M", bound="Mirror")
 def metric_name(name: str) -> str:
     """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
     return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
+
+
+def shortened(error: Exception) -> str:
+    """An error in a line, nothing secret in it."""
+    # Hidden before it is cut: half a password would not be known for one.
+    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
 def _repaired(error: Exception) -> str:
@@ -86,7 +89,7 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
             mirror.failures += 1
             if mirror.failures == 1:
                 foreign = whose(mirror.database.path) if mirror.database.path else ""
-                say(f"MLflow can't be written ({_short(error)}{foreign}); {mirror.repair(error)}")
+                say(f"MLflow can't be written ({shortened(error)}{foreign}); {mirror.repair(error)}")
 
     return safe
 
@@ -318,45 +321,6 @@ def _flat(path: Path) -> dict[str, Any]:
             else:
                 flat[f"{prefix}{key}"] = value
     return flat
-
-
-def connected(
-    uri: str, artifacts: str, experiment: str, folder: Path, targets: tuple[str, ...]
-) -> MLflowCallback | None:
-    """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
-    hush()
-    try:
-        with _made_by_one(uri):
-            client = MlflowClient(uri)
-            found = client.get_experiment_by_name(experiment)
-            place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
-            known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
-            path = file_of(uri)
-            if found and place and path and (line := settled(path, experiment, found.artifact_location, place)):
-                say(line)
-    except Exception as error:  # as in `guarded`
-        why = _short(error) + (whose(path) if (path := file_of(uri)) else "")
-        say(f"MLflow can't be opened ({why}); the study runs without it, {_repaired(error)}")
-        return None
-    return MLflowCallback(client, known, folder, targets, database=Watched(path))
-
-
-@contextmanager
-def _made_by_one(uri: str) -> Iterator[None]:
-    """Of several processes of this machine one makes the tables of a file; a server makes its own."""
-    path = file_of(uri)
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make_file(path)
-    with alone(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
-        yield
-
-
-def _short(error: Exception) -> str:
-    # Hidden before it is cut: half a password would not be known for one.
-    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
 def _milliseconds(moment: Any) -> int:

@@ -25,7 +25,8 @@ from rag_opt.evaluation.pipelines import Products, RagPipeline, Step
 from rag_opt.evaluation.wiring import Part
 from rag_opt.llm.client import Heard
 from rag_opt.llm.replies import Reply
-from rag_opt.records.documents import Answers, Queries, Query, Rankings, Searches
+from rag_opt.records.documents import Queries, Query
+from rag_opt.records.products import Answers, Rankings, Searches
 
 SHOWN = 10
 """Documents of a ranking that a span shows."""

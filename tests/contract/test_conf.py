@@ -15,7 +15,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
 from rag_opt.config import compose, experiments, shape
 from rag_opt.config.compose import FOLDER, STAGES, composed
-from rag_opt.config.search_space import words
+from rag_opt.config.overrides import words
 from rag_opt.config.settings import settings_of
 from rag_opt.config.sweep_grammar import parsed
 from rag_opt.config.trial import compose_trial

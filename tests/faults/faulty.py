@@ -15,7 +15,8 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.generators.extractive import Extractive
-from rag_opt.records.documents import Answers, Chunks, Queries, Rankings
+from rag_opt.records.documents import Queries
+from rag_opt.records.products import Answers, Chunks, Rankings
 
 VALUES: dict[str, Any] = {
     "not_a_number": float("nan"),

@@ -144,7 +144,7 @@ def test_a_hostile_target_is_refused(target: str, tmp_path) -> None:
         "optuna.samplers.nsgaii.UniformCrossover",
         "optuna.pruners.PatientPruner",
         "rag_opt.study.racing.Race",
-        "rag_opt.components.embedders.encoders.Hashing",
+        "rag_opt.components.embedders.hashing.Hashing",
         "haystack.components.evaluators.AnswerExactMatchEvaluator",
         "haystack.components.rankers.LostInTheMiddleRanker",
         "haystack.document_stores.in_memory.InMemoryDocumentStore",
@@ -157,7 +157,7 @@ def test_what_a_study_is_made_of_is_built(target: str) -> None:
 
 
 def test_code_beside_a_model_is_never_run() -> None:
-    node = {"_target_": "rag_opt.components.embedders.encoders.Hashing", "dimensions": 8}
+    node = {"_target_": "rag_opt.components.embedders.hashing.Hashing", "dimensions": 8}
     for hidden in (
         {"trust_remote_code": True},
         {"model_kwargs": {"trust_remote_code": "yes"}},

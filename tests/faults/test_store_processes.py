@@ -14,7 +14,7 @@ import pytest
 from rag_opt.cache.eviction import artifacts, evicted, usage_of
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embedding_cache import embedded
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +23,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from rag_opt.store import Store
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.embedders.embedding_cache import embedded
 root = Path(sys.argv[1])
 def note(name):

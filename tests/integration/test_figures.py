@@ -19,7 +19,8 @@ from rag_opt.datasets.checks import documents_of
 from rag_opt.evaluation.evaluate import Questions, evaluated
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.records.documents import Queries, Searches
+from rag_opt.records.documents import Queries
+from rag_opt.records.products import Searches
 
 pytestmark = pytest.mark.integration
 

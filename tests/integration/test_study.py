@@ -17,7 +17,7 @@ from rag_opt.cache.artifacts import read_table
 from rag_opt.cli.study import Outcome, run
 from rag_opt.cli.trial import replayed
 from rag_opt.components.embedders.embedding_cache import Shelf, digest_of
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.config import experiments

@@ -8,7 +8,8 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.stage import Stage
-from rag_opt.records.documents import Answers, Queries, Rankings
+from rag_opt.records.documents import Queries
+from rag_opt.records.products import Answers, Rankings
 
 
 @component

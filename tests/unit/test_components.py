@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.generators.extractive import Extractive, Sentence, within
 from rag_opt.components.ranking import best, stacked
 from rag_opt.components.reading import Reading
@@ -21,17 +21,8 @@ from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, count
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
-from rag_opt.records.documents import (
-    Chunks,
-    Document,
-    Documents,
-    Queries,
-    Query,
-    QueryVectors,
-    Rankings,
-    Searches,
-    Vectors,
-)
+from rag_opt.records.documents import Document, Documents, Queries, Query
+from rag_opt.records.products import Chunks, QueryVectors, Rankings, Searches, Vectors
 
 
 def corpus(*texts: str) -> Documents:

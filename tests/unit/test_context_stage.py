@@ -12,7 +12,8 @@ from rag_opt.components.context.assembler import ORDERS, Assembler, Piece, merge
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter, WordSplitter
 from rag_opt.components.splitters.sentences import sentences_of
-from rag_opt.records.documents import Chunks, Document, Documents, Rankings, Usage
+from rag_opt.records.documents import Document, Documents
+from rag_opt.records.products import Chunks, Rankings, Usage
 from rag_opt.text.words import count_tokens
 from tests.unit.test_components import chunked, corpus, ranking
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.ranking import stacked
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
@@ -25,7 +25,8 @@ from rag_opt.evaluation.evaluate import Questions, document_rankings, evaluated
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
 from rag_opt.metrics.retrieval import per_query
-from rag_opt.records.documents import Chunks, Dataset, Document, Documents, Queries, Query, Rankings, Searches
+from rag_opt.records.documents import Dataset, Document, Documents, Queries, Query
+from rag_opt.records.products import Chunks, Rankings, Searches
 
 OF_CHUNK = (0, 0, 1, 0, 1, 2, 0, 1, 2, 2)
 """Ten chunks: the number of each one's document."""

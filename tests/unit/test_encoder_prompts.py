@@ -9,13 +9,15 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.embedders.encoders import Hashing, MiniLM, SentenceTransformerEncoder
+from rag_opt.components.embedders.encoders import MiniLM, SentenceTransformerEncoder
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.rerankers.pairs import CrossEncoder
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter
 from rag_opt.console.progress import Screen
-from rag_opt.records.documents import Chunks, Document, Documents, Queries, Query, Searches
+from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Searches
 from tests.services import tiny_models
 
 PROMPTS = {"query": "Represent this question for searching relevant passages: ", "document": "passage: "}

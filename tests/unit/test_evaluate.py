@@ -7,8 +7,8 @@ import pytest
 
 from rag_opt.evaluation.evaluate import _served, check_served
 from rag_opt.metrics.catalogue import Observed
-from rag_opt.records.documents import Usage
 from rag_opt.records.measured import Evaluation
+from rag_opt.records.products import Usage
 
 
 def observed(**spent: tuple[list[int], list[int]]) -> Observed:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.query.feedback import RM3, Feedback
@@ -26,7 +26,8 @@ from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.retrievers.dense import DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import of_variants
 from rag_opt.llm.client import Rehearsal
-from rag_opt.records.documents import Chunks, Queries, Query, Rankings, Searches
+from rag_opt.records.documents import Queries, Query
+from rag_opt.records.products import Chunks, Rankings, Searches
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.embedders.minilm import minilm_folder
 from rag_opt.components.llm.request import Request
 from rag_opt.components.llm.talks import ATTEMPTS
@@ -21,7 +21,8 @@ from rag_opt.components.rerankers import pairs
 from rag_opt.components.rerankers.llm import ListwiseReranker, PointwiseReranker, grade, permutation, slid
 from rag_opt.components.rerankers.pairs import BETWEEN, CrossEncoder, MaxSim, PairReranker, PairScorer, Tokens, maxsim
 from rag_opt.components.resources import Resources
-from rag_opt.records.documents import Document, Documents, Floats, Rankings
+from rag_opt.records.documents import Document, Documents, Floats
+from rag_opt.records.products import Rankings
 from tests.services import tiny_models
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows

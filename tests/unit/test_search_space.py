@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rag_opt.config.compose import parse
-from rag_opt.config.search_space import values_of, words
+from rag_opt.config.overrides import values_of, words
 from rag_opt.config.sweep_grammar import parsed
 from rag_opt.errors import SearchSpaceError
 

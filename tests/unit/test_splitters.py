@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag_opt.cache.store import Store
-from rag_opt.components.embedders.encoders import Hashing, MiniLM
+from rag_opt.components.embedders.encoders import MiniLM
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import (
     OverlappingSplitter,

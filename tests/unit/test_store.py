@@ -18,7 +18,7 @@ from rag_opt.cache.leases import Claims, Lease, oldest_lease
 from rag_opt.cache.store import Store
 from rag_opt.cli.store import main
 from rag_opt.components.embedders.embedding_cache import Shelf, embedded, looked_up
-from rag_opt.components.embedders.encoders import Hashing
+from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.errors import StoreError
 
 COLUMNS = {

@@ -15,7 +15,7 @@ from rag_opt.components.llm.prompts import TAGS, check, messages, numbered
 from rag_opt.components.llm.spoken import read_json
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
-from rag_opt.records.documents import Usage
+from rag_opt.records.products import Usage
 from rag_opt.text.words import count_tokens
 from tests.unit.hostile import HOSTILE, TAGS_SPELT
 from tests.unit.scripted import FAILS, PROMPTS, Scripted, prompt, saying, spent, text_of

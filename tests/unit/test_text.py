@@ -21,8 +21,9 @@ from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.splitters.chunkers import NoSplitter
 from rag_opt.console.progress import Screen
 from rag_opt.datasets import python_docs
-from rag_opt.records.documents import Document, Documents, Queries, Query, Searches
+from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Searches
 from rag_opt.text import words
 
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=80) | st.lists(

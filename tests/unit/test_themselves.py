@@ -19,7 +19,8 @@ from rag_opt.errors import DatasetError
 from rag_opt.evaluation.evaluate import Questions, evaluated
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import metric
-from rag_opt.records.documents import Chunks, Dataset, Document, Documents, Queries, Query
+from rag_opt.records.documents import Dataset, Document, Documents, Queries, Query
+from rag_opt.records.products import Chunks
 from tests.conftest import write_jsonl
 
 SUBJECTS = ["apples", "bees", "cats", "dogs", "eels", "figs"]

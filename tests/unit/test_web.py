@@ -28,7 +28,8 @@ from rag_opt.components.retrievers.fusion import BELOW, Fusion
 from rag_opt.components.retrievers.web import LONGEST, SearchService, WebRetriever
 from rag_opt.errors import ComponentError
 from rag_opt.llm.client import Rehearsal
-from rag_opt.records.documents import Chunks, Document, Documents, Queries, Query, Rankings, Searches
+from rag_opt.records.documents import Document, Documents, Queries, Query
+from rag_opt.records.products import Chunks, Rankings, Searches
 from tests.conftest import DOCUMENTS
 from tests.services import counts, fault, reset
 from tests.unit.hostile import HOSTILE

@@ -12,7 +12,8 @@ from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.evaluation.wiring import accepts
-from rag_opt.records.documents import Documents, Rankings
+from rag_opt.records.documents import Documents
+from rag_opt.records.products import Rankings
 
 HAYSTACKS = "haystack.components.rankers.LostInTheMiddleRanker"
 OURS = "tests.unit.ranking_parts"

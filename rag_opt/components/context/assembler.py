@@ -10,8 +10,9 @@ from haystack import component
 
 from rag_opt.components.splitters.sentences import sentences_of
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.records.documents import Chunks, Documents, Rankings
+from rag_opt.records.documents import Documents
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Rankings
 from rag_opt.text.words import Span, count_tokens
 
 ORDERS = ("score", "document", "ends")

@@ -9,8 +9,9 @@ from rag_opt.components.embedders.embedding_cache import embedded
 from rag_opt.components.embedders.encoder import Encoder, unit
 from rag_opt.components.embedders.window import say_not_embedded
 from rag_opt.components.stage import Stage
-from rag_opt.records.documents import Chunks, Queries, QueryVectors, Searches, Vectors
+from rag_opt.records.documents import Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors
 
 
 @component

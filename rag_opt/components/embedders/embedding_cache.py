@@ -17,8 +17,9 @@ from rag_opt.cache.leases import POLL, Claims, held
 from rag_opt.cache.store import SUFFIX, Store
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.console.progress import track
-from rag_opt.records.documents import Floats, Vectors
+from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Vectors
 from rag_opt.system.sharing import guarded
 
 FIRST_BLOCK = 256

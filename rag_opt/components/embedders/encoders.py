@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
 from rag_opt.system.environment import no_collection
-from rag_opt.text.words import READING, Span, words
+from rag_opt.text.words import Span
 
 ENCODING = "sentence-transformers, batches of equal length"
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -277,25 +276,3 @@ class Static(Encoder):
         with track("static: distilling MiniLM", 1) as advance:
             distill(str(minilm_folder()), pca_dims=self.dimensions, device="cpu").save_pretrained(str(folder))
             advance(1)
-
-
-class Hashing(Encoder):
-    """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
-
-    algorithm = "rag_opt.components.encoders.Hashing"
-
-    def __init__(self, dimensions: int = 512) -> None:
-        require_whole("dimensions", dimensions)
-        self.dimensions = dimensions
-        self.name = "hashing"
-
-    @property
-    def fingerprint(self) -> str:
-        return key_of(super().fingerprint, READING)
-
-    def encode(self, texts: list[str]) -> Floats:
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        for row, text in enumerate(texts):
-            for word in words(text):
-                vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
-        return unit(vectors)

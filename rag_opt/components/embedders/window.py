@@ -9,8 +9,8 @@ import numpy as np
 from rag_opt.cache.artifacts import Columns
 from rag_opt.components.resources import Resources
 from rag_opt.console.progress import track
-from rag_opt.records.documents import Chunks
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks
 
 MARKS = 8
 """Tokens of its own that a model may put around a text, at most."""

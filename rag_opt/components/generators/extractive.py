@@ -14,8 +14,9 @@ from haystack import component
 from rag_opt.cache.artifacts import Columns
 from rag_opt.cache.store import Store
 from rag_opt.components.stage import Stage, require_whole
-from rag_opt.records.documents import Answers, Chunks, Ints, Queries, Rankings, total_tokens
+from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Answers, Chunks, Rankings, total_tokens
 from rag_opt.text.words import count_tokens, sentences, token_spans, words
 
 

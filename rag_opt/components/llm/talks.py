@@ -11,7 +11,7 @@ import numpy as np
 from rag_opt.components.llm.request import Request, again
 from rag_opt.components.llm.spoken import read_json
 from rag_opt.llm.replies import THOUGHT, Reply
-from rag_opt.records.documents import Usage
+from rag_opt.records.products import Usage
 
 R = TypeVar("R")
 ATTEMPTS = 3

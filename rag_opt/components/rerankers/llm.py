@@ -15,8 +15,9 @@ from rag_opt.components.llm.spoken import whole_number
 from rag_opt.components.llm.talks import Talk
 from rag_opt.components.ranking import by_place, kept, stacked
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.records.documents import Ints, Queries, Rankings
+from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Rankings
 
 GREATEST = 10
 """The greatest relevance a single passage is given."""

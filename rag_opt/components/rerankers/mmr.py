@@ -12,8 +12,9 @@ from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.themselves import Pair
-from rag_opt.records.documents import Floats, QueryVectors, Rankings, Vectors
+from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import QueryVectors, Rankings, Vectors
 
 
 @component

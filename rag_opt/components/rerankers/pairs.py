@@ -18,8 +18,9 @@ from rag_opt.components.models.weights import quiet_transformers, weights
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
-from rag_opt.records.documents import Chunks, Floats, Queries, Rankings
+from rag_opt.records.documents import Floats, Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Rankings
 from rag_opt.system.environment import no_collection
 
 BETWEEN = "\x1e"

@@ -24,8 +24,9 @@ from rag_opt.components.reading import Reading, check_reading, tokenized
 from rag_opt.components.retrievers.fusion import of_variants
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.themselves import Pair, Search, among_others
-from rag_opt.records.documents import Chunks, Ints, Queries, Rankings, Record, Searches
+from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.text.words import AUTO, READING
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")

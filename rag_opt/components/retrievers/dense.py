@@ -18,8 +18,9 @@ from rag_opt.components.ranking import best, ranked
 from rag_opt.components.retrievers.fusion import of_variants
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.components.themselves import Pair, Search
-from rag_opt.records.documents import Chunks, Floats, Queries, QueryVectors, Rankings, Record, Vectors
+from rag_opt.records.documents import Floats, Queries, Record
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
 
 SCORES = 2**24
 """Scores computed at once (64 MiB), however large the corpus is."""

@@ -10,8 +10,9 @@ from haystack import component
 
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.themselves import Pair
-from rag_opt.records.documents import Chunks, Costs, Floats, Ints, Queries, Rankings, Scores
+from rag_opt.records.documents import Floats, Ints, Queries, Scores
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Costs, Rankings
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")

@@ -20,8 +20,9 @@ from rag_opt.components.ranking import by_place, stacked
 from rag_opt.components.retrievers.fetching import Fetched, FetchError, fetched
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
-from rag_opt.records.documents import Chunks, Document, Queries, Rankings, Searches
+from rag_opt.records.documents import Document, Queries
 from rag_opt.records.keys import key_of
+from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.text.words import valid
 
 LONGEST = 20_000

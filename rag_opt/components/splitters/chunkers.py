@@ -13,8 +13,9 @@ from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.splitters.sentences import sentences_of
 from rag_opt.components.splitters.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
 from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
-from rag_opt.records.documents import Chunks, Documents
+from rag_opt.records.documents import Documents
 from rag_opt.records.keys import algorithm_of, key_of
+from rag_opt.records.products import Chunks
 from rag_opt.text.words import READING, Span
 
 UNITS = ("words", "characters", "tokens")

@@ -1,0 +1,35 @@
+"""Hashed words as vectors: no model at all."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from rag_opt.components.embedders.encoder import Encoder, unit
+from rag_opt.components.stage import require_whole
+from rag_opt.records.documents import Floats
+from rag_opt.records.keys import key_of
+from rag_opt.text.words import READING, words
+
+
+class Hashing(Encoder):
+    """Counts of words, each hashed to one of `dimensions` places: no model, no download; a floor to compare with."""
+
+    algorithm = "rag_opt.components.encoders.Hashing"
+
+    def __init__(self, dimensions: int = 512) -> None:
+        require_whole("dimensions", dimensions)
+        self.dimensions = dimensions
+        self.name = "hashing"
+
+    @property
+    def fingerprint(self) -> str:
+        return key_of(super().fingerprint, READING)
+
+    def encode(self, texts: list[str]) -> Floats:
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
+        return unit(vectors)

@@ -1,0 +1,207 @@
+"""What the stages of a pipeline give each other: chunks, vectors, rankings, answers, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from rag_opt.records.documents import Document, Documents, Floats, Ints, Queries, Record, Scores
+from rag_opt.records.keys import key_of
+
+Costs = Mapping[str, float]
+"""Seconds by the piece of work that they were spent on, so that what two results share is counted once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Usage(Record):
+    """What the calls of one stage to a model cost, one number a query; `usd` is nan where a price is not known.
+
+    `broken` are the calls that failed or gave what could not be read; `asked` counts what was wanted of the model,
+    whatever number of calls that took, `lost` how much of it never came.
+    """
+
+    stage: str
+    calls: Ints
+    tokens_in: Ints
+    tokens_out: Ints
+    usd: Scores
+    broken: Ints
+    asked: Ints | int = 0
+    lost: Ints | int = 0
+
+
+SPENT = ("calls", "tokens_in", "tokens_out", "usd", "broken")
+"""The columns of a Usage that are told."""
+
+
+Usages = Mapping[str, Usage]
+"""By the piece of work that it was spent on, as with `Costs`."""
+
+
+def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
+    """What each stage's calls cost in all."""
+    found: dict[str, Usage] = {}
+    for each in spent:
+        same = found.get(each.stage)
+        columns = {name: getattr(each, name) + getattr(same, name, 0) for name in (*SPENT, "asked", "lost")}
+        found[each.stage] = Usage(each.stage, **columns)
+    return found
+
+
+def total_tokens(usage: Usages, count: int) -> Ints:
+    """What all these calls have read and written, for each of `count` queries."""
+    total = np.zeros(count, np.int32)
+    for each in usage.values():
+        total += each.tokens_in + each.tokens_out
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class Searches(Record):
+    """What is searched for in place of the queries: `variants`, each with one text a query, in the queries' order.
+
+    The vectors of all variants are averaged to one (`averaged`), or each is searched for and the rankings are fused.
+    """
+
+    variants: tuple[Queries, ...]
+    averaged: bool = False
+    costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return key_of("searches", [variant.key for variant in self.variants], self.averaged)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks(Record):
+    """Spans of documents: chunk i is characters [starts[i], ends[i]) of document number document_rows[i].
+
+    `base` are the chunks that these begin with, where more were added for a question.
+    """
+
+    documents: Documents
+    document_rows: Ints
+    starts: Ints
+    ends: Ints
+    key: str
+    seconds: float = 0.0
+    base: Chunks | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Each chunk's own characters."""
+        items, known = self.documents.items, self.base.texts if self.base else []
+        columns = (column[len(known) :].tolist() for column in (self.document_rows, self.starts, self.ends))
+        return known + [items[row].text[start:end] for row, start, end in zip(*columns, strict=True)]
+
+    @cached_property
+    def contents(self) -> list[str]:
+        """What is indexed: the document's title, where it has one, then the chunk."""
+        known = self.base.contents if self.base else []
+        titles = (self.documents.items[row].title for row in self.document_rows[len(known) :].tolist())
+        texts = zip(titles, self.texts[len(known) :], strict=True)
+        return known + [f"{title}\n{text}" if title else text for title, text in texts]
+
+    @cached_property
+    def document_ids(self) -> list[str]:
+        known = self.base.document_ids if self.base else []
+        return known + [self.documents.items[row].id for row in self.document_rows[len(known) :].tolist()]
+
+    def extended(self, documents: tuple[Document, ...]) -> Chunks:
+        """These chunks, then each of more documents as one chunk."""
+        whole = Documents(
+            (*self.documents.items, *documents), key_of(self.documents.key, [vars(each) for each in documents])
+        )
+        first, count = len(self.documents.items), len(documents)
+        rows = np.concatenate([self.document_rows, np.arange(first, first + count, dtype=np.int32)])
+        starts = np.concatenate([self.starts, np.zeros(count, np.int32)])
+        ends = np.concatenate([self.ends, np.array([len(each.text) for each in documents], np.int32)])
+        return Chunks(whole, rows, starts, ends, key_of(self.key, whole.key), self.seconds, self)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors(Record):
+    """Unit vectors, float32 [n, dimensions], one a chunk or a query; `seconds` is the time they took."""
+
+    values: Floats
+    key: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class QueryVectors(Record):
+    """What is searched for as vectors: sets of texts, each with the vectors of its whole set."""
+
+    searches: Searches
+    queries: tuple[Queries, ...]
+    vectors: tuple[Vectors, ...]
+
+    @property
+    def own(self) -> Floats:
+        """The vectors that stand for the queries themselves, one a query of the batch."""
+        return self.queries[0].of_batch(self.vectors[0].values)
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings(Record):
+    """Per query the rows of the chunks that are handed on, best first, with their scores (greater is better).
+
+    `rows` and `scores` are [queries, chunks]; a query with fewer hits ends in row -1, score -inf. `rest` are the rows
+    that are ranked behind them, [queries, any], -1 where there is none: they are measured, and read by no stage.
+    `costs` is what one query has cost so far, every stage before included; `usage` the same of calls to models.
+    """
+
+    chunks: Chunks
+    rows: Ints
+    scores: Floats
+    key: str
+    costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
+    rest: Ints | None = None
+
+    @property
+    def whole(self) -> Ints:
+        """All that is ranked, what is handed on and the rest: [queries, any], -1 where there is none."""
+        return self.rows if self.rest is None else np.concatenate([self.rows, self.rest], axis=1)
+
+    def take(self, rows: Ints) -> Rankings:
+        """The rankings of these queries."""
+        key, rest = key_of(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
+        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest)
+
+    def because(self, *causes: Searches | Rankings) -> Rankings:
+        """The same, with what these have cost before."""
+        costs = {key: cost for each in (*causes, self) for key, cost in each.costs.items()}
+        usage = {key: spent for each in (*causes, self) for key, spent in each.usage.items()}
+        return replace(self, costs=costs, usage=usage)
+
+    def texts_of(self, query: int) -> list[str]:
+        """The texts of the chunks found for one query, best first."""
+        texts = self.chunks.texts
+        return [texts[row] for row in self.rows[query].tolist() if row >= 0]
+
+    def hits(self, query: int) -> list[tuple[int, float]]:
+        """(chunk row, score) of one query, best first."""
+        found = zip(self.rows[query].tolist(), self.scores[query].tolist(), strict=True)
+        return [(row, score) for row, score in found if row >= 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(Record):
+    """One answer a query, and the tokens read and written for it.
+
+    A text is "" where there was nothing to answer from, None where the answerer failed: that is not measurable.
+    """
+
+    texts: tuple[str | None, ...]
+    tokens: Ints
+    key: str
+    costs: Costs = field(default_factory=dict)
+    usage: Usages = field(default_factory=dict)
