@@ -157,7 +157,7 @@ def test_a_configuration_that_ends_every_process_is_given_up_and_its_place_taken
         real = session.plan.dev.__class__.measured
 
         def measured(bench, given, report=None):
-            if "retriever=bm25" in given:
+            if "retriever=bm25" in given.words:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return real(bench, given, report)
 

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from rag_opt.cli import report as command
 from rag_opt.cli.study import run
 from rag_opt.evaluation.bench import Bench
 from rag_opt.reporting import report
@@ -71,7 +72,7 @@ def test_trials_that_are_added_while_a_report_is_made_are_not_in_it(
     agrees(folder, 6)
     monkeypatch.undo()
     capsys.readouterr()
-    report.main([str(folder)])
+    command.main([str(folder)])
     agrees(folder, 6)
     assert f"{len(added)} trials were finished since" in capsys.readouterr().out
     figure("one moment", f"trials added while {step}: not in the report, which agrees with itself")

@@ -165,7 +165,7 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     real = Bench.measured
 
     def greedy(self, given, report=None):
-        if {"retriever.fusion=rrf", "retriever.k1=1.2"} <= set(given):
+        if {"retriever.fusion=rrf", "retriever.k1=1.2"} <= set(given.words):
             raise error
         return real(self, given, report)
 

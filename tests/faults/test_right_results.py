@@ -21,7 +21,7 @@ from rag_opt.analysis.confirmation import confirmed
 from rag_opt.cli.ask import asked
 from rag_opt.cli.study import run
 from rag_opt.cli.trial import replayed
-from rag_opt.config import search_space
+from rag_opt.config import overrides
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench
 from rag_opt.evaluation.latency import Latency
@@ -83,17 +83,17 @@ def by_another(plan: Plan, retrieved: dict[str, list[str]]) -> dict[str, float]:
 def test_every_configuration_is_scored_on_as_many_documents(chunked, long: bool, figure: Figure) -> None:
     """However few chunks are handed on; and as another implementation scores them."""
     plan, study = planned(chunked), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    drawn = {tuple(search_space.words(plan.space.suggest(study.ask()))): None for _ in range(300 if long else 12)}
+    drawn = {tuple(overrides.words(plan.space.suggest(study.ask()))): None for _ in range(300 if long else 12)}
     handed, furthest = set(), 0.0
     for given in drawn:
-        found = plan.dev.measured(given)
+        found = plan.dev.measured(plan.dev.composed(given))
         assert all(len(keys) >= DEPTH for keys in found.retrieved)
         for name, value in by_another(plan, dict(zip(found.query_ids, found.retrieved, strict=True))).items():
             furthest = max(furthest, abs(found.means[name] - value))
         (top_k,) = (word for word in given if word.startswith("retriever.top_k="))
         handed.add(int(top_k.partition("=")[2]))
         if "reranker=none" in given:
-            deepest = plan.dev.measured([*given, f"retriever.top_k={MOST}"])
+            deepest = plan.dev.measured(plan.dev.composed([*given, f"retriever.top_k={MOST}"]))
             assert np.array_equal(deepest.per_query["nDCG@10"], found.per_query["nDCG@10"])
     assert furthest < 1e-9
     assert len(handed) > 5
@@ -219,7 +219,8 @@ def test_nor_does_one_that_comes_from_the_search_itself(words, tmp_path: Path, b
     """A component that pays for each question is asked in the search alone: its median counts."""
     StartsSlowly.started.clear()
     mine = ["generator=none", own("generator", f"{OURS}.StartsSlowly"), "trusted_modules=[tests]"]
-    evaluation = planned([*words, *mine, f"evaluation.batches={batches + 1}"]).dev.measured(())
+    plan = planned([*words, *mine, f"evaluation.batches={batches + 1}"])
+    evaluation = plan.dev.measured(plan.shown[0])
     assert evaluation.means["latency"] == pytest.approx(0.01)
 
 

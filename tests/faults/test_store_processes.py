@@ -22,7 +22,7 @@ PREAMBLE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from rag_opt.store import Store
+from rag_opt.cache.store import Store
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.embedders.embedding_cache import embedded
 root = Path(sys.argv[1])

@@ -30,7 +30,8 @@ def study(animals, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("more", [["retriever=hybrid"], ["retriever=bm25", "context=assembled", "splitter=sentence"]])
 def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, more, capsys) -> None:
     export.main([str(study), *more, "--to", str(tmp_path / "out")])
-    told = capsys.readouterr().out.strip()
+    about, told = capsys.readouterr().out.strip().splitlines()
+    assert about.endswith(f"python -m rag_opt.ask best={study} question='your question'")
     assert told == f"ask it: python {tmp_path}/out/ask.py 'your question'"
     done = subprocess.run(
         [sys.executable, str(tmp_path / "out/ask.py"), QUESTION],

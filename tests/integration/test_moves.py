@@ -91,7 +91,7 @@ def test_a_move_and_a_release_make_nothing_anew_and_stop_no_study(
     after = [*mine, there, "trusted_modules=[moved]"]
     animals_study(after, tmp_path, "name=again", "n_trials=3")
     assert misses(tmp_path / "store") == known != {}
-    assert {"moved.splitters", "moved.encoders"} <= {*sys.modules}
+    assert {"moved.chunkers", "moved.hashing"} <= {*sys.modules}
     assert [(params, values) for params, values, _ in trials_of(tmp_path / "studies", "again")] == [
         (params, values) for params, values, _ in before
     ]

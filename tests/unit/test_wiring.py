@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "a result of another kind": (
         [own("reranker", f"{OURS}.GivesTexts")],
-        r"^mine: it gives 'ranking' as list\[str\], not as rag_opt.records.documents.Rankings",
+        r"^mine: it gives 'ranking' as list\[str\], not as rag_opt.records.products.Rankings",
     ),
     "a part of a stage that serves": ([own("embedder", f"{OURS}.Whitening")], "did you mean 'vectors'"),
     "a query stage that no retriever asks for": (["query=rm3", "retriever=dense"], "a retriever that searches for it"),
