@@ -68,6 +68,12 @@ def bench(session: nox.Session) -> None:
     session.run("python", "studies/speed/bench.py", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def structure(session: nox.Session) -> None:
+    """How deep the house is: import floors, file by file."""
+    session.run("python", "tools/structure.py")
+
+
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write requirements.lock anew: the versions of constraints.txt with the hashes of every file of theirs."""

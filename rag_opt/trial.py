@@ -1,6 +1,9 @@
 """`python -m rag_opt.trial`: measure one configuration (rag_opt/cli/trial.py)."""
 
 if __name__ == "__main__":
+    from rag_opt.console.terminal import begin
+
+    begin("rag_opt.trial: reading the configuration and loading PyTorch and Haystack, which takes some seconds")
     from rag_opt.cli.trial import main
     from rag_opt.system.environment import leave
 

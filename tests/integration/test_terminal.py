@@ -66,6 +66,7 @@ def test_without_progress_there_is_nothing_but_the_result(tmp_path: Path, animal
     again = finished(tmp_path, *animals, "retriever=bm25", module="rag_opt.trial")
     assert "nDCG@10" in again.stdout
     assert "nDCG@10" not in again.stderr
+    assert again.stderr.startswith("rag_opt.trial: reading the configuration")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
