@@ -194,7 +194,7 @@ def check_space(space: SearchSpace, own: TrialConfig, resources: Resources) -> d
         except RagOptError as error:
             raise SearchSpaceError(
                 f"search_space: {error}\n  with {' '.join(given)}\n"
-                "  a parameter that exists only with some choices needs `when: {group: choice}` (README, Search space)"
+                "  a parameter that exists only with some choices needs `when: {group: choice}` (docs/search-spaces.md)"
             ) from error
     return pipelines
 

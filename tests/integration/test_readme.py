@@ -19,6 +19,7 @@ from tests.integration.commands import finished
 
 pytestmark = pytest.mark.integration
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
@@ -37,7 +38,7 @@ def test_the_smallest_example_of_ones_own_data_runs_as_written(tmp_path: Path) -
 
 
 def test_the_sampler_of_the_readme_needs_its_yaml_file_and_nothing_else(tmp_path: Path, animals: list[str]) -> None:
-    (yaml_file,) = re.findall(r"`my_conf/sampler/halton.yaml`:\n\n```yaml\n(.*?)```", README, re.DOTALL)
+    (yaml_file,) = re.findall(r"`my_conf/sampler/halton.yaml`:\n\n```yaml\n(.*?)```", PAGES["extending"], re.DOTALL)
     place = tmp_path / "my_conf" / "sampler"
     place.mkdir(parents=True)
     (place / "halton.yaml").write_text(yaml_file)
@@ -45,14 +46,23 @@ def test_the_sampler_of_the_readme_needs_its_yaml_file_and_nothing_else(tmp_path
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readme_is_short_and_every_page_starts_with_what_works() -> None:
+    assert len(README.splitlines()) <= 150
+    for name, text in PAGES.items():
+        title, _, rest = text.partition("\n")
+        assert title.startswith("# "), name
+        assert "```" in "".join(rest.strip().splitlines(keepends=True)[:8]), f"{name}: it starts with words alone"
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     command = next(block for block in BLOCKS if "nox" in block).strip()
     assert command in (ROOT / ".ci/run").read_text()
 
 
-def test_every_package_is_in_the_readme_and_every_one_named_exists() -> None:
-    tree = README.split("## The tree")[1].split("```")[1]
-    named = set(re.findall(r"\b([a-z]+)/(?=[ \n])", tree.partition("rag_opt/\n")[2].partition("notebooks/")[0]))
+def test_every_package_is_in_the_architecture_and_every_one_named_exists() -> None:
+    named = set(
+        re.findall(r"\b([a-z]+)/(?=[ \n])", PAGES["architecture"].partition("rag_opt/\n")[2].partition("notebooks/")[0])
+    )
     assert named == {path.parent.name for path in (ROOT / "rag_opt").glob("*/__init__.py")}
 
 
