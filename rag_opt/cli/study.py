@@ -36,8 +36,11 @@ class Outcome:
     error: str = ""
 
 
-def run(overrides: Sequence[str], variant: str = "") -> Outcome:
-    """Run or resume the study that these overrides describe, and leave its report; raises a RagOptError."""
+def run(overrides: Sequence[str], variant: str = "", *, quiet: bool = False) -> Outcome:
+    """Run or resume the study that these overrides describe, and leave its report; raises a RagOptError.
+
+    The result is printed, unless `quiet`.
+    """
     from rag_opt.console.progress import Screen
 
     with Screen() as screen:
@@ -51,7 +54,7 @@ def run(overrides: Sequence[str], variant: str = "") -> Outcome:
             _forecast(plan, screen)
             return Outcome(plan.settings.name, plan.settings.folder)
         try:
-            findings, error = _worked(plan, screen)
+            findings, error = _worked(plan, screen, quiet=quiet)
         finally:
             plan.resources.store.settle()
     return Outcome(plan.settings.name, plan.settings.folder, findings, error)
@@ -82,7 +85,7 @@ def _greeting(plan: Plan) -> str:
     )
 
 
-def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
+def _worked(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.processes import Crew
@@ -104,7 +107,7 @@ def _worked(plan: Plan, screen: Screen) -> tuple[Findings, str]:
         at_work = pool.Workers if shared else Session
         try:
             at_work(plan, study, screen, gate, stopping, callbacks, crew).run()
-            return _finished(plan, study, gate, screen, tracker)
+            return _finished(plan, study, gate, screen, tracker, quiet=quiet)
         except BaseException as error:
             if tracker:
                 # A file that is lost can't be read, nor one that others keep from a process which is to end.
@@ -200,7 +203,9 @@ def _repaired(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
     return tracker
 
 
-def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any) -> tuple[Findings, str]:
+def _finished(
+    plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any, *, quiet: bool
+) -> tuple[Findings, str]:
     from rag_opt.reporting import report, summary
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.opening import locked
@@ -217,9 +222,11 @@ def _finished(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, track
             _traced(plan, study, tracker, findings)
         figures = report.written(findings, study, plan.settings.folder)
     screen.rest()
-    output, now = console(), findings.moment(study)
-    summary.printed(findings, now, output)
-    output.print(f"{'open:':<10} {plan.settings.folder / report.PAGE}", markup=False)
+    now = findings.moment(study)
+    if not quiet:
+        output = console()
+        summary.printed(findings, now, output)
+        output.print(f"{'open:':<10} {plan.settings.folder / report.PAGE}", markup=False)
     if tracker:
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}

@@ -17,10 +17,11 @@ def values_of(params: Mapping[str, Value]) -> dict[str, Value]:
 
 def words(values: Mapping[str, Value]) -> list[str]:
     """The values as Hydra overrides: floats in full, text quoted where Hydra's grammar needs it."""
-    return [f"{name}={_word(value)}" for name, value in values.items()]
+    return [f"{name}={word_of(value)}" for name, value in values.items()]
 
 
-def _word(value: Value) -> str:
+def word_of(value: Value) -> str:
+    """The value as Hydra's grammar has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str):

@@ -279,7 +279,7 @@ def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
         scored = by_scorer(build(node[kind], trusted))
         version = key_of(by_algorithm(node[kind], trusted))
         return Metric(name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), version, pays=True)
-    function = build({"_target_": node[kind], "_partial_": True}, trusted).func
+    function = own.given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
     return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
 
 

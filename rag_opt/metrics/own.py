@@ -6,7 +6,9 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,24 @@ class Case:
 
 
 Function = Callable[[Case], float | None]
+
+GIVEN: ContextVar[Mapping[str, Function]] = ContextVar("GIVEN", default=MappingProxyType({}))
+"""The functions that were given in Python; an objective names them given.<name>."""
+
+BEHIND = "given."
+
+
+def given(name: str, function: str) -> Function | None:
+    """The Python function behind given.<name>, None for what is imported; raises MetricError where it was not given."""
+    if not function.startswith(BEHIND):
+        return None
+    found = GIVEN.get().get(function.removeprefix(BEHIND))
+    if found is None:
+        raise MetricError(
+            f"objective.own.{name}: {function} was given to rag_opt.optimize in Python, which this command can't know; "
+            "go on from Python, or put the function into a module and name that"
+        )
+    return found
 
 
 def values(name: str, function: Function, cases: Sequence[Case]) -> Scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any
 
@@ -88,11 +89,17 @@ def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:
     return (NopPruner(), found) if isinstance(found, Race) else (found, None)
 
 
+GIVEN: ContextVar[BaseSampler | None] = ContextVar("GIVEN", default=None)
+"""The sampler that was given in Python, in place of the configuration's; it seeds itself."""
+
+
 def sampler_of(config: DictConfig, place: int) -> Any:
     """A fresh sampler for the trial of this place, so seeded that a resumed study draws what an uninterrupted one does.
 
     `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
     """
+    if (given := GIVEN.get()) is not None:
+        return given
     node = _seeded(plain(config.sampler), seed_of(config, place))
     refuse_pickles()
     return build(node, plain(config.trusted_modules))

@@ -1,0 +1,52 @@
+"""A configuration as a Haystack pipeline that one asks: a question in, documents and an answer out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from haystack import Document as HaystackDocument
+from haystack import Pipeline, component
+
+from rag_opt.config.compose import Words, composed
+from rag_opt.config.trial import trial_of
+from rag_opt.datasets.checks import documents_of
+from rag_opt.evaluation.bench import loaded, resources_of
+from rag_opt.evaluation.pipelines import Products, RagPipeline, build_pipeline
+from rag_opt.records.documents import Documents, Queries, Query
+
+
+@component
+class Asked:
+    """Asks a RagPipeline one question: the same components, on a batch of one, that a study measured."""
+
+    def __init__(self, pipeline: RagPipeline, documents: Documents, index: Products) -> None:
+        self.pipeline = pipeline
+        self.documents = documents
+        self.index = index
+
+    @component.output_types(documents=list[HaystackDocument], answer=str | None)
+    def run(self, query: str) -> dict[str, Any]:
+        """The chunks that are read, best first, as Haystack documents, and the answer (None without a generator)."""
+        asked = Queries.of((Query("question", query.strip()),))
+        found = self.pipeline.ask(asked, self.documents, self.index)
+        chunks, answers = found["context"].chunks, found.get("answers")
+        read = [
+            HaystackDocument(
+                content=chunks.texts[row], score=float(score), meta={"document_id": chunks.document_ids[row]}
+            )
+            for row, score in found["context"].hits(0)
+        ]
+        return {"documents": read, "answer": answers.texts[0] if answers is not None else None}
+
+
+def asked_pipeline(words: Words) -> Pipeline:
+    """A Haystack pipeline of the configuration of these overrides, its documents indexed.
+
+    `pipeline.run({"query": "…"})` gives {"rag": {"documents": […], "answer": …}}. Raises a RagOptError.
+    """
+    config = composed(words)
+    built = build_pipeline(trial_of(config, words), resources_of(config))
+    documents = documents_of(loaded(config))
+    pipeline = Pipeline()
+    pipeline.add_component("rag", Asked(built, documents, built.index(documents)))
+    return pipeline

@@ -1,0 +1,195 @@
+"""Studies from Python: run, resumed, opened; what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_opt.api.given import Rows, dataset_words, metric_words, space_words
+from rag_opt.errors import ConfigError, StudyError
+from rag_opt.system import environment
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from haystack import Pipeline
+    from optuna.samplers import BaseSampler
+
+    from rag_opt.analysis.confirmation import Confirmation
+    from rag_opt.analysis.findings import Findings
+
+
+class Result:
+    """What a study recommends and what unseen questions say of it; printed, a few lines."""
+
+    def __init__(self, findings: Findings, study: optuna.Study) -> None:
+        from rag_opt.reporting import summary
+
+        now = findings.moment(study)
+        self._lines = [line for line in (summary.conclusion(findings, now), summary.recommendation(findings)) if line]
+        self.confirmation: Confirmation | None = findings.confirmation
+        self.config: Mapping[str, Any] = findings.config
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The recommended configuration as the words that differ from the command line's; () without one."""
+        return self.confirmation.chosen.words if self.confirmation else ()
+
+    @property
+    def difference(self) -> float:
+        """The recommended one's mean less the baseline's on unseen questions; nan where there is nothing to compare."""
+        return self.confirmation.chosen.difference if self.confirmation else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The difference's 95 % bootstrap interval."""
+        chosen = self.confirmation.chosen if self.confirmation else None
+        return (chosen.difference_low, chosen.difference_high) if chosen else (float("nan"), float("nan"))
+
+    def __str__(self) -> str:
+        return "\n".join([*self._lines, *(f"  {word}" for word in self.overrides)])
+
+    def _repr_html_(self) -> str:
+        first, *rest = self._lines or [""]
+        words = "".join(f"<li><code>{escape(word)}</code></li>" for word in self.overrides)
+        told = "".join(f"<p>{escape(line)}</p>" for line in rest)
+        return f"<p><b>{escape(first)}</b></p>{told}<ul>{words}</ul>"
+
+
+class Study:
+    """A finished study: its findings, its trials, and what to do with the configuration that it recommends."""
+
+    def __init__(self, folder: Path, findings: Findings, trials: optuna.Study) -> None:
+        self.folder = folder
+        self.findings = findings
+        self.optuna_study = trials
+
+    @property
+    def name(self) -> str:
+        return self.findings.name
+
+    @property
+    def result(self) -> Result:
+        """What is recommended, its difference from the baseline on unseen questions, the interval."""
+        return Result(self.findings, self.optuna_study)
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """A row a trial: number, state, questions, objective.*, param.*, metric.*, seconds.*."""
+        from rag_opt.analysis.interchange import trials_table
+
+        table = trials_table(self.findings.moment(self.optuna_study), self.findings.targets, self.findings.dev)
+        return table.to_pandas()  # type: ignore[no-any-return]
+
+    def best_pipeline(self) -> Pipeline:
+        """The recommended configuration as a Haystack pipeline, its documents indexed; see `asked_pipeline`.
+
+        `best_pipeline().run({"query": "…"})["rag"]` has "documents" and "answer".
+        """
+        from rag_opt.api.pipeline import asked_pipeline
+        from rag_opt.config.experiments import expanded
+        from rag_opt.config.typed import as_typed
+
+        return asked_pipeline(expanded(as_typed([f"best={self.folder.as_posix()}"])))
+
+    def __repr__(self) -> str:
+        return f"<rag_opt.Study '{self.name}' in {self.folder}: {self.findings.trials} trials>"
+
+    def _repr_html_(self) -> str:
+        page = (self.folder / "report.html").as_posix()
+        return f"{self.result._repr_html_()}<p>{escape(repr(self))}, {escape(page)}</p>"
+
+
+def optimize(
+    documents: Rows = None,
+    questions: Rows = None,
+    space: str | Mapping[str, Any] | None = None,
+    *,
+    n_trials: int = 25,
+    metric: str | Sequence[str] | Callable[..., Any] | None = None,
+    direction: str | None = None,
+    sampler: str | BaseSampler | None = None,
+    name: str = "study",
+    studies_dir: str | Path = "studies",
+    overrides: Sequence[str] = (),
+) -> Study:
+    """Search for the best configuration, or go on where a study of this name stopped; the same as `rag_opt.study`.
+
+    Args:
+        documents: rows with "text" (and "id", "title"), as a list of dicts, a DataFrame, a Hugging Face dataset, or a
+            path; a BEIR folder alone; None for Python's own language reference.
+        questions: rows with "question" and "relevant" (document ids) or "answer"; the same kinds.
+        space: the name of a space in conf/search_space, or a dict such as {"retriever": ["bm25", "dense"],
+            "retriever.k1": (0.4, 3.0)}: a list is a choice, a pair a range.
+        n_trials: how many trials the study has in all.
+        metric: a name such as "nDCG@10", several of them, or a function of a `Case` that gives a number.
+        direction: "maximize" or "minimize", where it is not the metric's own.
+        sampler: a name such as "tpe", or any Optuna sampler. One that is an object seeds itself: a resumed study draws
+            other trials than an uninterrupted one.
+        name: the study's name, its folder below `studies_dir`.
+        studies_dir: where studies lie.
+        overrides: what else a command line may say, such as "generator=none" or "n_workers=4".
+
+    Returns:
+        The finished study; its report lies in its folder.
+
+    Raises:
+        RagOptError: for whatever is wrong, before the first trial where it can be known then.
+    """
+    from rag_opt.cli.study import run
+
+    folder = Path(studies_dir) / name
+    words = [
+        *(f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"),
+        *dataset_words(documents, questions, folder),
+        *space_words(space, folder, overrides),
+        *metric_words(metric, direction),
+        *([f"sampler={sampler}"] if isinstance(sampler, str) else []),
+        *overrides,
+    ]
+    with _given(metric, sampler, words):
+        outcome = run(words, quiet=True)
+    if outcome.findings is None:
+        raise StudyError(outcome.error or f"{name}: nothing was run")
+    return load_study(outcome.folder)
+
+
+def load_study(folder: str | Path, storage: str | None = None) -> Study:
+    """The finished study in a folder, whoever ran it; `storage` is its URL where it needs a password.
+
+    Raises StudyError or StorageError where there is none.
+    """
+    from rag_opt.reporting.report import finished
+
+    environment.quiet_optuna()
+    findings, study = finished(Path(folder), storage)
+    return Study(Path(folder), findings, study)
+
+
+@contextmanager
+def _given(metric: Any, sampler: Any, words: Sequence[str]) -> Iterator[None]:
+    """Within it, Python objects stand where a command line has names; this process alone knows them."""
+    from rag_opt.metrics import own
+    from rag_opt.study import drawing
+
+    objects = {"metric": callable(metric), "sampler": sampler is not None and not isinstance(sampler, str)}
+    several = [word for word in words if word.startswith("n_workers=") and word != "n_workers=1"]
+    if several and any(objects.values()):
+        kind = next(key for key, is_object in objects.items() if is_object)
+        raise ConfigError(f"{several[0]}: other processes can't have the {kind} that was given as an object; name one")
+    functions = {getattr(metric, "__name__", "metric").strip("<>"): metric} if callable(metric) else {}
+    given_sampler = sampler if objects["sampler"] else None
+    with _set(own.GIVEN, functions), _set(drawing.GIVEN, given_sampler):
+        yield
+
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)

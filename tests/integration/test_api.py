@@ -1,0 +1,155 @@
+"""The front door from Python: what is given, what comes back, and that a command line knows the same study."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+
+import rag_opt
+from rag_opt.api.given import metric_words, space_words
+from rag_opt.errors import ConfigError, MetricError
+from tests.integration.commands import finished
+
+DOCUMENTS = [
+    {"id": "cats", "text": "Cats purr when they are content. A cat sleeps most of the day."},
+    {"id": "dogs", "text": "Dogs bark at strangers. A dog needs long walks every day."},
+    {"id": "bees", "text": "Bees make honey from nectar. A queen bee lays all the eggs."},
+]
+QUESTIONS = [
+    {"question": "Which animal purrs?", "relevant": ["cats"]},
+    {"question": "What does a dog need every day?", "relevant": ["dogs"]},
+    {"question": "Who lays the eggs in a hive?", "relevant": ["bees"]},
+    {"question": "What is honey made from?", "relevant": ["bees"]},
+]
+SMALL = ("embedder=hashing", "tracking=none", "threads=1", "dataset.test_share=0.5")
+
+
+def optimized(folder: Path, **given: object) -> rag_opt.Study:
+    whole = {"documents": DOCUMENTS, "questions": QUESTIONS, "n_trials": 5, "studies_dir": folder, "overrides": SMALL}
+    return rag_opt.optimize(**whole | given)
+
+
+def read(space: dict[str, object], folder: Path) -> dict[str, object]:
+    space_words(space, folder)
+    return yaml.safe_load((folder / "conf/search_space/given.yaml").read_text("utf-8"))
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = "import sys, rag_opt; print([m for m in ('torch', 'optuna', 'haystack', 'mlflow', 'numpy') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    assert {*rag_opt.__all__} <= {*dir(rag_opt)}
+    with pytest.raises(AttributeError, match="no attribute 'optimise'"):
+        rag_opt.optimise  # noqa: B018
+
+
+@pytest.mark.integration
+def test_a_study_of_rows_is_found_resumed_and_asked(tmp_path: Path) -> None:
+    space = {
+        "retriever": ["bm25", "dense", "hybrid"],
+        "retriever.k1": (0.4, 3.0),
+        "retriever.hybrid_weight": (0.0, 1.0),
+    }
+    study = optimized(tmp_path, space=space, overrides=[*SMALL, "generator=extractive"])
+    table = study.trials_dataframe()
+    assert len(table) == 5
+    assert table["param.retriever.hybrid_weight"].notna().tolist() == [
+        retriever == "hybrid" for retriever in table["param.retriever"]
+    ]
+    found = study.best_pipeline().run({"query": "Which animal purrs?"})["rag"]
+    assert found["documents"][0].meta["document_id"] == "cats"
+    assert "purr" in found["answer"]
+    assert "nDCG@10" in str(study.result)
+    assert "<b>" in study._repr_html_()
+    again = rag_opt.load_study(tmp_path / "study")
+    assert again.result.overrides == study.result.overrides
+    longer = optimized(tmp_path, space=space, overrides=[*SMALL, "generator=extractive"], n_trials=7)
+    pd.testing.assert_frame_equal(longer.trials_dataframe().loc[:4, table.columns], table)
+
+
+@pytest.mark.integration
+def test_the_command_line_opens_it_and_the_other_way_round(animals: list[str], tmp_path: Path) -> None:
+    study = optimized(tmp_path / "studies", documents=pd.DataFrame(DOCUMENTS), questions=pd.DataFrame(QUESTIONS))
+    done = finished(tmp_path, "studies/study", module="rag_opt.report")
+    assert done.returncode == 0, done.stderr
+    assert str(study.result).splitlines()[0] in done.stdout
+    assert finished(tmp_path, *animals, "n_trials=4", "tracking=none").returncode == 0
+    assert len(rag_opt.load_study(tmp_path / "studies/animals").trials_dataframe()) >= 4
+
+
+@pytest.mark.integration
+def test_a_function_and_a_sampler_may_be_python_objects(tmp_path: Path) -> None:
+    def read_texts(case: rag_opt.Case) -> float:
+        return float(len(case.contexts))
+
+    drawn: list[int] = []
+
+    class Counting(optuna.samplers.RandomSampler):
+        def sample_relative(self, study, trial, search_space):
+            drawn.append(trial.number)
+            return super().sample_relative(study, trial, search_space)
+
+    given = {"metric": read_texts, "sampler": Counting(seed=1)}
+    space = {"retriever": ["bm25", "dense"], "retriever.top_k": (1, 3)}
+    study = optimized(tmp_path, space=space, **given)
+    assert drawn
+    assert study.trials_dataframe()["objective.read_texts"].max() == 3.0
+    with pytest.raises(ConfigError, match="other processes can't have the metric"):
+        optimized(tmp_path, space=space, **given, overrides=[*SMALL, "n_workers=2"])
+    with pytest.raises(MetricError, match="was given to rag_opt.optimize in Python"):
+        optimized(tmp_path, overrides=[*SMALL, *metric_words(read_texts, None)])
+
+
+@pytest.mark.integration
+def test_it_works_in_a_thread_and_twice_in_one_process(tmp_path: Path) -> None:
+    found: list[rag_opt.Study] = []
+    for number in range(2):
+        thread = threading.Thread(
+            target=lambda number=number: found.append(
+                optimized(tmp_path, name=f"s{number}", space={"retriever": ["bm25", "dense"]}, n_trials=2)
+            )
+        )
+        thread.start()
+        thread.join()
+    assert [study.name for study in found] == ["s0", "s1"]
+
+
+def test_a_dict_is_a_space(tmp_path: Path) -> None:
+    space = {
+        "retriever": ["bm25", "dense", "hybrid"],
+        "retriever.top_k": (3, 20),
+        "retriever.k1": (0.4, 3),
+        "retriever.hybrid_weight": {"values": (0.1, 0.9), "when": {"retriever": "hybrid"}},
+        "splitter.chunk_size": "tag(log, interval(20, 200))",
+        "prompt": ["a b", None, True],
+    }
+    assert read(space, tmp_path) == {
+        "retriever": "choice(bm25, dense, hybrid)",
+        "retriever.top_k": "range(3, 21)",
+        "retriever.k1": {"values": "interval(0.4, 3.0)", "when": {"retriever": ["bm25", "hybrid"]}},
+        "retriever.hybrid_weight": {"values": "interval(0.1, 0.9)", "when": {"retriever": "hybrid"}},
+        "splitter.chunk_size": "tag(log, interval(20, 200))",
+        "prompt": "choice('a b', null, true)",
+    }
+    with pytest.raises(ConfigError, match=r"space: retriever.k1: 3: a list of choices"):
+        read({"retriever.k1": 3}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"documents": 7}, "documents: a path, a list of dicts"),
+        ({"documents": ["Cats purr."]}, "documents: row 1 is a str, where a dict is expected"),
+        ({"documents": [{"id": "a", "text": object()}]}, "documents: row 1 can't be written as JSON"),
+        ({"questions": None}, "questions: none were given"),
+    ],
+)
+def test_what_can_not_be_read_is_refused(given: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        optimized(tmp_path, **given)
