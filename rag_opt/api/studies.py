@@ -116,7 +116,7 @@ def optimize(
     studies_dir: str | Path = "studies",
     overrides: Sequence[str] = (),
 ) -> Study:
-    """Search for the best configuration, or go on where a study of this name stopped; the same as `rag_opt.study`.
+    """Search for the best configuration, or go on where a study of this name stopped, as `rag_opt.study` does.
 
     Args:
         documents: rows with "text" (and "id", "title"), as a list of dicts, a DataFrame, a Hugging Face dataset, or a
@@ -127,14 +127,12 @@ def optimize(
         n_trials: how many trials the study has in all.
         metric: a name such as "nDCG@10", several of them, or a function of a `Case` that gives a number.
         direction: "maximize" or "minimize", where it is not the metric's own.
-        sampler: a name such as "tpe", or any Optuna sampler. One that is an object seeds itself: a resumed study draws
-            other trials than an uninterrupted one.
+        sampler: a name such as "tpe", or any Optuna sampler (which seeds itself: no bit-equal resume).
         name: the study's name, its folder below `studies_dir`.
-        studies_dir: where studies lie.
         overrides: what else a command line may say, such as "generator=none" or "n_workers=4".
 
     Returns:
-        The finished study; its report lies in its folder.
+        The finished study.
 
     Raises:
         RagOptError: for whatever is wrong, before the first trial where it can be known then.

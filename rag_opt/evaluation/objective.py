@@ -14,20 +14,9 @@ from rag_opt.config.compose import prompt_of
 from rag_opt.config.trust import build, plain
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.evaluation.evaluate import UncoveredError
-from rag_opt.metrics.catalogue import (
-    HANDED,
-    JUDGE,
-    LATENCY,
-    MAXIMIZE,
-    MINIMIZE,
-    RANKS,
-    Metric,
-    judged,
-    metric,
-    own_metric,
-    unmet,
-)
+from rag_opt.metrics.catalogue import HANDED, JUDGE, LATENCY, MAXIMIZE, MINIMIZE, RANKS, Metric, metric, unmet
 from rag_opt.metrics.judges import FIELDS, Judges
+from rag_opt.metrics.named import judged, own_metric
 from rag_opt.records.documents import Dataset
 from rag_opt.records.keys import key_of
 from rag_opt.records.measured import Evaluation

@@ -11,14 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_opt.components.resources import Resources
-from rag_opt.config.fingerprints import by_algorithm
-from rag_opt.config.trust import build
 from rag_opt.errors import MetricError, nearest
-from rag_opt.metrics import answer, context, evidence, own, retrieval
-from rag_opt.metrics.adapters import by_evaluator, by_scorer
-from rag_opt.metrics.judges import FIELDS, Judges, Shown, Verdicts
+from rag_opt.metrics import answer, context, evidence, retrieval
+from rag_opt.metrics.judges import FIELDS, Verdicts
 from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Scores
-from rag_opt.records.keys import key_of
 from rag_opt.records.products import Rankings, Usage
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
@@ -264,53 +260,6 @@ def metric(name: str) -> Metric:
     handed = [f"{HANDED}{measure}" for measure in (*retrieval.MEASURES, "SetR", "SetP")]
     known = [*retrieval.MEASURES, *handed, *judges, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
     raise MetricError(f"objective: '{name}' is no metric; {nearest(name, known)} (also any measure of ir_measures)")
-
-
-def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
-    """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
-    kind, direction, needs = own.checked(name, node)
-    if kind == "evaluator":
-        evaluator = build(node[kind], trusted)
-        version = key_of(by_algorithm(node[kind], trusted))
-        return Metric(
-            name, direction, needs, lambda seen: by_evaluator(name, evaluator, cases(seen)), version, pays=True
-        )
-    if kind == "scorer":
-        scored = by_scorer(build(node[kind], trusted))
-        version = key_of(by_algorithm(node[kind], trusted))
-        return Metric(name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), version, pays=True)
-    function = own.given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
-    return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
-
-
-def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
-    """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
-
-    def values(seen: Observed) -> Scores:
-        if aspect not in seen.judging:
-            answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
-            rows = zip(seen.queries, answers, seen.contexts, strict=True)
-            shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
-            # The same for all batches, so that failures in a row are counted.
-            asked = seen.memory.setdefault("judges", judges.on(seen.resources))
-            earlier = seen.memory.setdefault(f"grades: {aspect}", [])
-            seen.judging[aspect] = asked.telling(aspect, asked.verdicts(aspect, shown), earlier)
-        found = seen.judging[aspect]
-        return found.spread if spread else found.grades
-
-    needs = "answers" if aspect == "correctness" else "generator" if "answer" in FIELDS[aspect] else ""
-    name = f"{JUDGE}{aspect}{SPREAD if spread else ''}"
-    return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.version(aspect), pays=True)
-
-
-def cases(seen: Observed) -> list[own.Case]:
-    """What a user's function is given, one case a query."""
-    answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
-    rows = zip(seen.queries, answers, seen.contexts, seen.handed, strict=True)
-    return [
-        own.Case(query.text, said, query.answers, tuple(texts), tuple(ids), dict(seen.qrels.get(query.id, {})))
-        for query, said, texts, ids in rows
-    ]
 
 
 def unmet(chosen: Metric, dataset: Dataset, has_generator: bool) -> str | None:

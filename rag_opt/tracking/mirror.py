@@ -7,7 +7,6 @@ kill or an outage has cost can be made again at any time. Nothing here ends a st
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -23,7 +22,6 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.cache.artifacts import linked
-from rag_opt.config import yaml_files
 from rag_opt.config.compose import prompt_of
 from rag_opt.config.overrides import values_of
 from rag_opt.config.settings import trial_folder
@@ -37,6 +35,7 @@ from rag_opt.storages.opening import ledger_of
 from rag_opt.storages.processes import crew_of
 from rag_opt.system.sharing import whose
 from rag_opt.tracking.mlflow_file import Watched
+from rag_opt.tracking.params import flat_file, metric_name, milliseconds, prompts_in
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
@@ -53,11 +52,6 @@ TAGS = (
 PAGE = 1000
 P = ParamSpec("P")
 M = TypeVar("M", bound="Mirror")
-
-
-def metric_name(name: str) -> str:
-    """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
-    return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))
 
 
 def shortened(error: Exception) -> str:
@@ -166,7 +160,7 @@ class MLflowCallback(Mirror):
             return
         run = self.client.create_run(
             self.experiment_id,
-            start_time=_milliseconds(trial.datetime_start),
+            start_time=milliseconds(trial.datetime_start),
             run_name=f"trial {trial.number}",
             tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
         )
@@ -244,15 +238,15 @@ class MLflowCallback(Mirror):
     def _log(self, run_id: str, trial: FrozenTrial) -> None:
         self.fetch(trial.number)
         place = trial_folder(self.folder, trial.number)
-        values = {**self.groups, **_flat(place / "config.yaml"), **values_of(trial.params)}
+        values = {**self.groups, **flat_file(place / "config.yaml"), **values_of(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]
         texts = [RunTag(each.name, str(trial.user_attrs[each.name])) for each in TAGS if each.name in trial.user_attrs]
         self.client.log_batch(run_id, self._metrics(trial), params, texts)
-        self._link_prompts(run_id, _prompts_in(values))
+        self._link_prompts(run_id, prompts_in(values))
         for name in ("config.yaml", "per_query.json"):
             if (place / name).is_file():
                 self._keep(run_id, place / name, copied=name == "config.yaml")
-        self.client.set_terminated(run_id, STATUSES[trial.state], _milliseconds(trial.datetime_complete))
+        self.client.set_terminated(run_id, STATUSES[trial.state], milliseconds(trial.datetime_complete))
 
     def _keep(self, run_id: str, path: Path, *, copied: bool = True) -> None:
         """Give a run a file: a link on this machine; elsewhere a copy, where it is to have one."""
@@ -285,7 +279,7 @@ class MLflowCallback(Mirror):
         return self.prompts[registered, text]
 
     def _metrics(self, trial: FrozenTrial) -> list[Metric]:
-        start, end = _milliseconds(trial.datetime_start), _milliseconds(trial.datetime_complete)
+        start, end = milliseconds(trial.datetime_start), milliseconds(trial.datetime_complete)
         running = f"running.{metric_name(self.targets[0])}"
         steps = [Metric(running, value, start, step) for step, value in trial.intermediate_values.items()]
         # A pruned trial's means are over a part of the questions: they stay out of the final metrics.
@@ -302,26 +296,3 @@ class MLflowCallback(Mirror):
             token = page.token
             if not token:
                 return found
-
-
-def _prompts_in(values: Mapping[str, Any]) -> set[str]:
-    """The names of the prompts among a trial's parameters."""
-    return {value for key, value in values.items() if key.endswith(".prompt") and isinstance(value, str)}
-
-
-def _flat(path: Path) -> dict[str, Any]:
-    """The values of a configuration file by their dotted keys; {} when the file is not there."""
-    flat: dict[str, Any] = {}
-    waiting = [("", yaml_files.read(path))] if path.exists() else []
-    while waiting:
-        prefix, node = waiting.pop()
-        for key, value in node.items():
-            if isinstance(value, dict):
-                waiting.append((f"{prefix}{key}.", value))
-            else:
-                flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _milliseconds(moment: Any) -> int:
-    return int(moment.timestamp() * 1000) if moment is not None else 0

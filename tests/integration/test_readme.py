@@ -37,6 +37,14 @@ def test_the_smallest_example_of_ones_own_data_runs_as_written(tmp_path: Path) -
     assert (tmp_path / "studies/mine/report.md").is_file()
 
 
+def test_the_example_in_python_runs_as_written(tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = shell(f"cat > example.py <<'EOF'\n{script}EOF\npython example.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nDCG@10" in done.stdout
+    assert (tmp_path / "studies/study/report.html").is_file()
+
+
 def test_the_sampler_of_the_readme_needs_its_yaml_file_and_nothing_else(tmp_path: Path, animals: list[str]) -> None:
     (yaml_file,) = re.findall(r"`my_conf/sampler/halton.yaml`:\n\n```yaml\n(.*?)```", PAGES["extending"], re.DOTALL)
     place = tmp_path / "my_conf" / "sampler"

@@ -15,7 +15,7 @@ from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.splitters.chunkers import SentenceSplitter as Sentences
 from rag_opt.config import compose
 from rag_opt.config.fingerprints import by_algorithm
-from rag_opt.metrics.catalogue import own_metric
+from rag_opt.metrics.named import own_metric
 from rag_opt.metrics.own import identity
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import algorithm_of

@@ -1,0 +1,62 @@
+"""Metrics that an objective describes: a user's own, Haystack's and MLflow's, a judge's grades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rag_opt.config.fingerprints import by_algorithm
+from rag_opt.config.trust import build
+from rag_opt.metrics import own
+from rag_opt.metrics.adapters import by_evaluator, by_scorer
+from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, Metric, Observed
+from rag_opt.metrics.judges import FIELDS, Judges, Shown
+from rag_opt.records.documents import Scores
+from rag_opt.records.keys import key_of
+
+
+def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
+    """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
+    kind, direction, needs = own.checked(name, node)
+    if kind == "evaluator":
+        evaluator = build(node[kind], trusted)
+        version = key_of(by_algorithm(node[kind], trusted))
+        return Metric(
+            name, direction, needs, lambda seen: by_evaluator(name, evaluator, cases(seen)), version, pays=True
+        )
+    if kind == "scorer":
+        scored = by_scorer(build(node[kind], trusted))
+        version = key_of(by_algorithm(node[kind], trusted))
+        return Metric(name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), version, pays=True)
+    function = own.given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
+    return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
+
+
+def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
+    """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
+
+    def values(seen: Observed) -> Scores:
+        if aspect not in seen.judging:
+            answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
+            rows = zip(seen.queries, answers, seen.contexts, strict=True)
+            shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
+            # The same for all batches, so that failures in a row are counted.
+            asked = seen.memory.setdefault("judges", judges.on(seen.resources))
+            earlier = seen.memory.setdefault(f"grades: {aspect}", [])
+            seen.judging[aspect] = asked.telling(aspect, asked.verdicts(aspect, shown), earlier)
+        found = seen.judging[aspect]
+        return found.spread if spread else found.grades
+
+    needs = "answers" if aspect == "correctness" else "generator" if "answer" in FIELDS[aspect] else ""
+    name = f"{JUDGE}{aspect}{SPREAD if spread else ''}"
+    return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.version(aspect), pays=True)
+
+
+def cases(seen: Observed) -> list[own.Case]:
+    """What a user's function is given, one case a query."""
+    answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
+    rows = zip(seen.queries, answers, seen.contexts, seen.handed, strict=True)
+    return [
+        own.Case(query.text, said, query.answers, tuple(texts), tuple(ids), dict(seen.qrels.get(query.id, {})))
+        for query, said, texts, ids in rows
+    ]
