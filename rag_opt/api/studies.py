@@ -129,13 +129,12 @@ def optimize(
         direction: "maximize" or "minimize", where it is not the metric's own.
         sampler: a name such as "tpe", or any Optuna sampler (which seeds itself: no bit-equal resume).
         name: the study's name, its folder below `studies_dir`.
+        studies_dir: where studies lie.
         overrides: what else a command line may say, such as "generator=none" or "n_workers=4".
 
     Returns:
-        The finished study.
-
-    Raises:
-        RagOptError: for whatever is wrong, before the first trial where it can be known then.
+        The finished study. Raises a RagOptError for whatever is wrong, before the first trial
+        where it can be known then.
     """
     from rag_opt.cli.study import run
 
