@@ -5,61 +5,77 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rag_opt.config.compose import FOLDER, STAGES, choices
+from rag_opt.config.compose import FOLDER, STAGES, Words, choices
+from rag_opt.config.experiments import searched_folders
 from rag_opt.config.overrides import word_of
 from rag_opt.config.typed import SEARCH_PATH, search_path_list
 from rag_opt.errors import ConfigError
+from rag_opt.metrics import own
+from rag_opt.records.keys import key_of
+from rag_opt.system.sharing import new_name
 
 Rows = Any
 """Documents or questions: a path, or an iterable of dicts: a list, a pandas DataFrame, a Hugging Face dataset."""
 
 SPACE = "given"
-"""The name of the search space that a dict becomes."""
+"""What the search space that a dict becomes is called, before a hash of it."""
+
+EXPERIMENT = "+experiment="
 
 
-def dataset_words(documents: Rows, questions: Rows, folder: Path) -> list[str]:
-    """The overrides for a user's documents and questions; rows are written below the study's folder.
+@dataclass(frozen=True)
+class Given:
+    """The overrides that stand for Python values, and the files that these name, by place: not there yet."""
 
-    None for both: the default dataset. A folder as `documents` alone: a BEIR collection. Raises ConfigError.
+    words: tuple[str, ...] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
+
+    def write(self) -> None:
+        """Write the files that are not there: their places say what they hold, and a study may be reading them."""
+        for path, text in self.files.items():
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                whole = new_name(path.parent, f".{path.name}")
+                whole.write_text(text, "utf-8")
+                whole.replace(path)
+
+
+def given_dataset(documents: Rows, questions: Rows, folder: Path) -> Given:
+    """A user's documents and questions; files of rows lie below the study's folder.
+
+    Under the hash of what they are, so that other rows change no file that the study has. None for both: the default
+    dataset. A folder as `documents` alone: a BEIR collection. Raises ConfigError.
     """
     if documents is None and questions is None:
-        return []
+        return Given()
     if questions is None:
         if not isinstance(documents, str | Path) or not Path(documents).is_dir():
             raise ConfigError("questions: none were given; a folder in BEIR's layout as documents has its own")
-        return ["dataset=beir", f"dataset.path={word_of(str(documents))}"]
-    places = {
-        key: _place(key, given, folder / "data" / f"{key}.jsonl")
-        for key, given in (("documents", documents), ("questions", questions))
-    }
-    return ["dataset=jsonl", *(f"dataset.{key}={word_of(place)}" for key, place in places.items())]
+        return Given(("dataset=beir", f"dataset.path={documents}"))
+    given = {"documents": documents, "questions": questions}
+    texts = {key: _lines(key, rows) for key, rows in given.items() if not isinstance(rows, str | Path)}
+    place = folder / "data" / _short(texts)
+    places = {key: place / f"{key}.jsonl" if key in texts else rows for key, rows in given.items()}
+    words = ["dataset=jsonl", *(f"dataset.{key}={path}" for key, path in places.items())]
+    return Given(tuple(words), {place / f"{key}.jsonl": text for key, text in texts.items()})
 
 
-def _place(key: str, given: Rows, path: Path) -> str:
-    """Where the rows lie, as text: the path that was given, or the file that they are written to."""
-    if isinstance(given, str | Path):
-        return str(given)
+def _lines(key: str, given: Rows) -> str:
+    """The rows as JSON, a line each."""
     rows = given.to_dict("records") if hasattr(given, "to_dict") and hasattr(given, "columns") else given
     if not isinstance(rows, Iterable):
         raise ConfigError(f"{key}: a path, a list of dicts, a DataFrame or a dataset is expected, not {given!r}"[:300])
-    text = "".join(f"{_line(key, number, row)}\n" for number, row in enumerate(rows, 1))
-    _write(path, text)
-    return str(path)
+    return "".join(f"{_line(key, number, row)}\n" for number, row in enumerate(rows, 1))
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole, unless it holds this already: a study under way may be reading it."""
-    if path.is_file() and path.read_text("utf-8") == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}")
-    whole.write_text(text, "utf-8")
-    whole.replace(path)
+def _short(content: Any) -> str:
+    return key_of(content)[:8]
 
 
 def _line(key: str, number: int, row: Any) -> str:
@@ -81,8 +97,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def space_words(space: str | Mapping[str, Any] | None, folder: Path, overrides: Sequence[str] = ()) -> list[str]:
-    """The overrides for a search space: its name, or a file below the study's folder that a dict becomes.
+def given_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: Words = ()) -> Given:
+    """A search space: its name, or a file below the study's folder that a dict becomes.
 
     A list is a choice, a pair of whole numbers a range with both ends, a pair with a float an interval, a text Hydra's
     grammar; a dict says `values` with `when` or `below`. Where a parameter of ours exists only with some choices and
@@ -90,26 +106,36 @@ def space_words(space: str | Mapping[str, Any] | None, folder: Path, overrides: 
     overrides) is in no list, the first one becomes its own, which trial 0 measures. Raises ConfigError.
     """
     if space is None or isinstance(space, str):
-        return [] if space is None else [f"search_space={space}"]
+        return Given(() if space is None else (f"search_space={space}",))
     known = _known_conditions()
     node = {key: _parameter(key, given, known.get(key, {}), space) for key, given in space.items()}
-    path = folder / "conf" / "search_space" / f"{SPACE}.yaml"
-    text = yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
-    _write(path, f"# The search space that was given in Python.\n{text}")
-    place = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}"])
-    words = [f"{SEARCH_PATH}={place}", f"search_space={SPACE}"]
+    first = _first_choices(space, overrides)
+    name = f"{SPACE}-{_short([node, first])}"
+    conf = folder / "conf"
+    files = {conf / "search_space" / f"{name}.yaml": _yaml("# A search space that was given in Python.", node)}
+    places = [f"file://{conf.resolve().as_posix()}", *searched_folders(overrides)]
+    words = [f"{SEARCH_PATH}={search_path_list(places)}", f"search_space={name}"]
+    if first:
+        chosen = {"defaults": [{f"override /{group}": choice} for group, choice in first.items()]}
+        files[conf / "experiment" / f"{name}.yaml"] = _yaml("# @package _global_", chosen)
+        words.append(f"{EXPERIMENT}{name}")
+    return Given(tuple(words), files)
+
+
+def _first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str, str]:
+    """The first of its listed choices for each stage whose own choice is not among them."""
     own = choices(overrides)
-    first = {
-        key: given[0]
-        for key, given in space.items()
-        if key in STAGES and isinstance(given, list) and own[key] not in given
-    }
-    if not first:
-        return words
-    experiment = {"defaults": [{f"override /{group}": choice} for group, choice in first.items()]}
-    text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)
-    _write(folder / "conf" / "experiment" / f"{SPACE}.yaml", f"# @package _global_\n{text}")
-    return [*words, f"+experiment={SPACE}"]
+    listed = {key: given for key, given in space.items() if key in STAGES and isinstance(given, list) and given}
+    found = {key: str(given[0]) for key, given in listed.items() if own[key] not in given}
+    chosen = next((word for word in overrides if word.startswith(EXPERIMENT)), None)
+    if found and chosen is not None:
+        key = next(iter(found))
+        raise ConfigError(f"space: {key}: with {chosen} the configuration's own is {own[key]}; add it to the list")
+    return found
+
+
+def _yaml(head: str, node: Mapping[str, Any]) -> str:
+    return f"{head}\n{yaml.safe_dump(dict(node), sort_keys=False, allow_unicode=True)}"
 
 
 def _parameter(key: str, given: Any, known: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
@@ -131,17 +157,19 @@ def _values(key: str, given: Any) -> str:
     if isinstance(given, str):
         return given
     if isinstance(given, list) and given:
-        return f"choice({', '.join(word_of(value) for value in given)})"
-    numbers = isinstance(given, tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
-    if numbers and len(given) == 2:
-        low, high = given
+        return f"choice({', '.join(word_of(_scalar(value)) for value in given)})"
+    ends = [_scalar(value) for value in given] if isinstance(given, tuple) else []
+    if len(ends) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        low, high = ends
         whole = isinstance(low, int) and isinstance(high, int)
         return f"range({low}, {high + 1})" if whole else f"interval({float(low)!r}, {float(high)!r})"
-    raise ConfigError(
-        f"space: {key}: {given!r}: a list of choices, a pair (least, greatest), or text in Hydra's grammar is expected"[
-            :300
-        ]
-    )
+    expected = "a list of choices, a pair (least, greatest), or text in Hydra's grammar is expected"
+    raise ConfigError(f"space: {key}: {str(given)[:200]}: {expected}")
+
+
+def _scalar(value: Any) -> Any:
+    """The Python value of a NumPy one, any other as it is."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _known_conditions() -> dict[str, Mapping[str, Any]]:
@@ -157,12 +185,15 @@ def _known_conditions() -> dict[str, Mapping[str, Any]]:
 
 def metric_words(metric: str | Sequence[str] | Callable[..., Any] | None, direction: str | None) -> list[str]:
     """The overrides for what is optimised: a metric's name, several names, or a Python function by its own name."""
-    if metric is None:
-        return []
     if callable(metric):
-        name = getattr(metric, "__name__", "metric").strip("<>")
-        own = f"{{function: {word_of(f'given.{name}')}, direction: {direction or 'maximize'}, needs: ''}}"
-        return [f"objective.metrics=[{name}]", f"+objective.own.{name}={own}"]
-    names = [metric] if isinstance(metric, str) else list(metric)
-    words = [f"objective.metrics=[{', '.join(word_of(name) for name in names)}]"]
+        name = name_of(metric)
+        own_node = f"{{function: {own.BEHIND}{name}, direction: {direction or 'maximize'}, needs: ''}}"
+        return [f"objective.metrics=[{name}]", f"+objective.own.{name}={own_node}"]
+    names = [metric] if isinstance(metric, str) else metric
+    words = [] if names is None else [f"objective.metrics=[{', '.join(word_of(name) for name in names)}]"]
     return [*words, f"objective.directions=[{direction}]"] if direction else words
+
+
+def name_of(metric: Callable[..., Any]) -> str:
+    """What a function is called among metrics: its own name."""
+    return str(getattr(metric, "__name__", "metric")).strip("<>")

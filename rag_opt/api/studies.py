@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,7 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.api.given import Rows, dataset_words, metric_words, space_words
+from rag_opt.api.given import Rows, given_dataset, given_space, metric_words, name_of
+from rag_opt.config.compose import composed
+from rag_opt.config.experiments import expanded
+from rag_opt.config.settings import settings_of
+from rag_opt.config.typed import as_typed
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.system import environment
 
@@ -87,13 +92,17 @@ class Study:
     def best_pipeline(self) -> Pipeline:
         """The recommended configuration as a Haystack pipeline, its documents indexed; see `asked_pipeline`.
 
-        `best_pipeline().run({"query": "…"})["rag"]` has "documents" and "answer".
+        `best_pipeline().run({"query": "…"})["rag"]` has "documents" and "answer". Raises StudyError where none is
+        recommended.
         """
         from rag_opt.api.pipeline import asked_pipeline
-        from rag_opt.config.experiments import expanded
-        from rag_opt.config.typed import as_typed
 
-        return asked_pipeline(expanded(as_typed([f"best={self.folder.as_posix()}"])))
+        if "ask" not in self.findings.commands:
+            raise StudyError(f"{self.folder}: it recommends no configuration that could be asked")
+        # With the store, and whatever else, that the study's own command for this has.
+        kept = shlex.split(self.findings.commands["ask"])[3:]
+        more = [word for word in kept if not word.startswith(("best=", "question="))]
+        return asked_pipeline(expanded(as_typed([f"best={self.folder.as_posix()}", *more])))
 
     def __repr__(self) -> str:
         return f"<rag_opt.Study '{self.name}' in {self.folder}: {self.findings.trials} trials>"
@@ -133,25 +142,25 @@ def optimize(
         overrides: what else a command line may say, such as "generator=none" or "n_workers=4".
 
     Returns:
-        The finished study. Raises a RagOptError for whatever is wrong, before the first trial
-        where it can be known then.
+        The finished study. Raises a RagOptError for whatever is wrong, before the first trial where it can be known.
     """
     from rag_opt.cli.study import run
 
-    folder = Path(studies_dir) / name
-    words = [
-        *(f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"),
-        *dataset_words(documents, questions, folder),
-        *space_words(space, folder, overrides),
-        *metric_words(metric, direction),
-        *([f"sampler={sampler}"] if isinstance(sampler, str) else []),
-        *overrides,
-    ]
-    with _given(metric, sampler, words):
-        outcome = run(words, quiet=True)
-    if outcome.findings is None:
+    first = as_typed([f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"])
+    last = as_typed(overrides)
+    # Before anything is written: a name may lead anywhere.
+    folder = settings_of(composed(expanded([*first, *last]))).folder
+    dataset, searched = given_dataset(documents, questions, folder), given_space(space, folder, last)
+    measured = [*metric_words(metric, direction), *([f"sampler={sampler}"] if isinstance(sampler, str) else [])]
+    with _given(metric, sampler, last):
+        for each in (dataset, searched):
+            each.write()
+        # The space last, since its search path has that of the overrides in it.
+        words = [*first, *as_typed(dataset.words), *measured, *last, *searched.words]
+        outcome = run(expanded(words), quiet=True)
+    if outcome.findings is None or outcome.error:
         raise StudyError(outcome.error or f"{name}: nothing was run")
-    return load_study(outcome.folder)
+    return load_study(outcome.folder, outcome.url)
 
 
 def load_study(folder: str | Path, storage: str | None = None) -> Study:
@@ -169,17 +178,20 @@ def load_study(folder: str | Path, storage: str | None = None) -> Study:
 @contextmanager
 def _given(metric: Any, sampler: Any, words: Sequence[str]) -> Iterator[None]:
     """Within it, Python objects stand where a command line has names; this process alone knows them."""
+    from optuna.samplers import BaseSampler
+
     from rag_opt.metrics import own
     from rag_opt.study import drawing
 
-    objects = {"metric": callable(metric), "sampler": sampler is not None and not isinstance(sampler, str)}
+    instance = None if sampler is None or isinstance(sampler, str) else sampler
+    if not isinstance(instance, BaseSampler | None):
+        raise ConfigError(f"sampler: a name such as 'tpe', or an Optuna sampler is expected, not {instance!r}"[:300])
+    functions = {name_of(metric): metric} if callable(metric) else {}
     several = [word for word in words if word.startswith("n_workers=") and word != "n_workers=1"]
-    if several and any(objects.values()):
-        kind = next(key for key, is_object in objects.items() if is_object)
+    if several and (functions or instance is not None):
+        kind = "metric" if functions else "sampler"
         raise ConfigError(f"{several[0]}: other processes can't have the {kind} that was given as an object; name one")
-    functions = {getattr(metric, "__name__", "metric").strip("<>"): metric} if callable(metric) else {}
-    given_sampler = sampler if objects["sampler"] else None
-    with _set(own.GIVEN, functions), _set(drawing.GIVEN, given_sampler):
+    with _set(own.GIVEN, functions), _set(drawing.GIVEN, instance):
         yield
 
 

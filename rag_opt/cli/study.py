@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A study that was run: its findings, or in `error` why there is no configuration to recommend."""
+    """A study that was run: its findings, or in `error` why there is none to recommend; `url`: its storage."""
 
     name: str
     folder: Path
     findings: Any = None
     error: str = ""
+    url: str = field(default="", repr=False)
 
 
 def run(overrides: Sequence[str], variant: str = "", *, quiet: bool = False) -> Outcome:
@@ -57,7 +58,7 @@ def run(overrides: Sequence[str], variant: str = "", *, quiet: bool = False) -> 
             findings, error = _worked(plan, screen, quiet=quiet)
         finally:
             plan.resources.store.settle()
-    return Outcome(plan.settings.name, plan.settings.folder, findings, error)
+    return Outcome(plan.settings.name, plan.settings.folder, findings, error, plan.storage_url)
 
 
 def _forecast(plan: Plan, screen: Screen) -> None:
@@ -209,6 +210,7 @@ def _finished(
     from rag_opt.reporting import report, summary
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.opening import locked
+    from rag_opt.study import drawing
     from rag_opt.study.conclusion import concluded
 
     # Of several processes that ran it here each concludes, one after the other.
@@ -231,7 +233,7 @@ def _finished(
         files = [plan.settings.folder / name for name in report.FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
-        tags = report.tags(findings, now, plan.config)
+        tags = report.tags(findings, now, plan.config) | drawing.given_sampler()
         tracker.close("FINISHED", texts, report.metrics(findings, now), files, tags)
     return findings, "" if "replay" in findings.commands else summary.conclusion(findings, now)
 

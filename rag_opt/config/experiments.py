@@ -86,14 +86,14 @@ def expanded(words: Sequence[str]) -> list[str]:
             "older version has finished the replay command in its report.md is what there is)"
         )
     # First, since another folder may hold a best.yaml, too.
-    paths = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *_searched(rest)])
+    paths = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *searched_folders(rest)])
     others = [word for word in rest if not word.startswith(f"{SEARCH_PATH}=")]
     return [f"{SEARCH_PATH}={paths}", EXPERIMENT, *others]
 
 
 def written(words: Words) -> list[str]:
     """The words as one types them: what `expanded` made of `best=<a study's folder>` is that again."""
-    first, *paths = _searched(words) or [""]
+    first, *paths = searched_folders(words) or [""]
     folder = Path(first.removeprefix("file://")).parent
     if EXPERIMENT not in words or not first.endswith("/conf") or not (folder / PLACE).is_file():
         return list(words)
@@ -102,7 +102,7 @@ def written(words: Words) -> list[str]:
     return [f"{GIVEN}{folder.as_posix()}", *kept, *others]
 
 
-def _searched(words: Words) -> list[str]:
+def searched_folders(words: Words) -> list[str]:
     """The folders of the search path that words name."""
     given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
     return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]

@@ -45,13 +45,13 @@ class Case:
 Function = Callable[[Case], float | None]
 
 GIVEN: ContextVar[Mapping[str, Function]] = ContextVar("GIVEN", default=MappingProxyType({}))
-"""The functions that were given in Python; an objective names them given.<name>."""
+"""The functions that were given in Python; an objective names them rag_opt.given.<name>."""
 
-BEHIND = "given."
+BEHIND = "rag_opt.given."
 
 
 def given(name: str, function: str) -> Function | None:
-    """The Python function behind given.<name>, None for what is imported; raises MetricError where it was not given."""
+    """The Python function of this name, None for one that is imported; raises MetricError where it was not given."""
     if not function.startswith(BEHIND):
         return None
     found = GIVEN.get().get(function.removeprefix(BEHIND))

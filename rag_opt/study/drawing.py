@@ -93,6 +93,12 @@ GIVEN: ContextVar[BaseSampler | None] = ContextVar("GIVEN", default=None)
 """The sampler that was given in Python, in place of the configuration's; it seeds itself."""
 
 
+def given_sampler() -> dict[str, str]:
+    """The class of the sampler that was given in Python, as the tag "sampler"; {} where the configuration has it."""
+    kind = type(GIVEN.get())
+    return {} if kind is type(None) else {"sampler": f"{kind.__module__}.{kind.__qualname__}"}
+
+
 def sampler_of(config: DictConfig, place: int) -> Any:
     """A fresh sampler for the trial of this place, so seeded that a resumed study draws what an uninterrupted one does.
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from rag_opt.console.progress import say
 from rag_opt.system.sharing import make_file, whose
 from rag_opt.system.waiting import alone
-from rag_opt.tracking.mirror import MLflowCallback, _repaired, shortened
+from rag_opt.tracking.mirror import MLflowCallback, repaired, shortened
 from rag_opt.tracking.mlflow_file import Watched, file_of, hush, settled
 
 
@@ -32,7 +32,7 @@ def connected(
                 say(line)
     except Exception as error:  # as in `guarded`
         why = shortened(error) + (whose(path) if (path := file_of(uri)) else "")
-        say(f"MLflow can't be opened ({why}); the study runs without it, {_repaired(error)}")
+        say(f"MLflow can't be opened ({why}); the study runs without it, {repaired(error)}")
         return None
     return MLflowCallback(client, known, folder, targets, database=Watched(path))
 

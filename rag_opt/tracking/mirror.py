@@ -60,7 +60,7 @@ def shortened(error: Exception) -> str:
     return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
-def _repaired(error: Exception) -> str:
+def repaired(error: Exception) -> str:
     """Whether, and when, what MLflow lacks will be there."""
     if getattr(error, "error_code", "") in REFUSALS:
         return "and MLflow will refuse that again until it, or what it is given, is changed"
@@ -103,7 +103,7 @@ class Mirror:
         """What becomes of the study, and when what MLflow lacks will be there."""
         if self.database.gone:
             return "the study goes on, and makes it anew at its end"
-        return f"the study goes on, {_repaired(error)}"
+        return f"the study goes on, {repaired(error)}"
 
 
 @dataclass

@@ -7,14 +7,15 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import yaml
 
 import rag_opt
-from rag_opt.api.given import metric_words, space_words
-from rag_opt.errors import ConfigError, MetricError
+from rag_opt.api.given import given_space, metric_words
+from rag_opt.errors import ConfigError, DriftError, MetricError, StudyError
 from tests.integration.commands import finished
 
 DOCUMENTS = [
@@ -37,8 +38,9 @@ def optimized(folder: Path, **given: object) -> rag_opt.Study:
 
 
 def read(space: dict[str, object], folder: Path) -> dict[str, object]:
-    space_words(space, folder)
-    return yaml.safe_load((folder / "conf/search_space/given.yaml").read_text("utf-8"))
+    given_space(space, folder).write()
+    (path,) = (folder / "conf/search_space").iterdir()
+    return yaml.safe_load(path.read_text("utf-8"))
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
@@ -137,6 +139,10 @@ def test_a_dict_is_a_space(tmp_path: Path) -> None:
         "splitter.chunk_size": "tag(log, interval(20, 200))",
         "prompt": "choice('a b', null, true)",
     }
+    assert read({"a": [np.int64(20), np.float64(0.5)], "b": (np.int64(1), np.int64(3))}, tmp_path / "numpy") == {
+        "a": "choice(20, 0.5)",
+        "b": "range(1, 4)",
+    }
     with pytest.raises(ConfigError, match=r"space: retriever.k1: 3: a list of choices"):
         read({"retriever.k1": 3}, tmp_path)
 
@@ -148,8 +154,100 @@ def test_a_dict_is_a_space(tmp_path: Path) -> None:
         ({"documents": ["Cats purr."]}, "documents: row 1 is a str, where a dict is expected"),
         ({"documents": [{"id": "a", "text": object()}]}, "documents: row 1 can't be written as JSON"),
         ({"questions": None}, "questions: none were given"),
+        ({"name": "../../evil"}, "name='../../evil': a study's name is its folder's name"),
+        ({"name": "/tmp/evil"}, "name='/tmp/evil': a study's name is its folder's name"),
+        ({"sampler": 7}, "sampler: a name such as 'tpe', or an Optuna sampler is expected, not 7"),
+        (
+            {"space": {"retriever": ["bm25"]}, "overrides": [*SMALL, "+experiment=quickstart"]},
+            r"space: retriever: with \+experiment=quickstart the configuration's own is hybrid",
+        ),
     ],
 )
-def test_what_can_not_be_read_is_refused(given: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_what_can_not_be_read_is_refused_and_nothing_written(
+    given: dict[str, object], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        optimized(tmp_path, **given)
+        optimized(tmp_path / "a" / "studies", **given)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+class Columns:
+    """Rows as a dataset of Hugging Face has them: iterated as dicts, `to_dict` gives columns."""
+
+    def __init__(self, rows: list[dict[str, object]]) -> None:
+        self.rows = rows
+        self.column_names = [*rows[0]]
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def to_dict(self):
+        return {name: [row[name] for row in self.rows] for name in self.column_names}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("name", "place"), [("3.10", "studies"), ("null", "my dir (1)"), ("42", "Jürgen's, v2")])
+def test_names_and_folders_are_taken_as_they_are(name: str, place: str, tmp_path: Path) -> None:
+    questions = [{**row, "answer": None} for row in QUESTIONS]
+    study = optimized(
+        tmp_path / place, name=name, documents=Columns(DOCUMENTS), questions=Columns(questions), n_trials=1
+    )
+    assert (study.name, study.folder) == (name, tmp_path / place / name)
+
+
+@pytest.mark.integration
+def test_other_rows_and_another_space_are_refused_and_take_nothing_from_the_study(tmp_path: Path) -> None:
+    space = {"retriever": ["bm25", "dense"], "retriever.k1": (0.4, 3.0)}
+    optimized(tmp_path, space=space, n_trials=3)
+    given = [*tmp_path.rglob("data/*/*.jsonl"), *tmp_path.rglob("search_space/given-*.yaml")]
+    before = {path: path.read_text("utf-8") for path in given}
+    assert len(before) == 3
+    for changed in (
+        {"documents": [*DOCUMENTS, {"id": "x", "text": "Another text."}]},
+        {"space": {"retriever": ["bm25"]}},
+    ):
+        with pytest.raises((DriftError, ConfigError)):
+            optimized(tmp_path, **{"space": space, "n_trials": 4} | changed)
+    assert {path: path.read_text("utf-8") for path in before} == before
+    (continued,) = [line for line in commands_of(tmp_path / "study") if line.startswith("continue")]
+    again = optimized(tmp_path, space=space, n_trials=4)
+    assert len(again.trials_dataframe()) >= 4
+    assert "search_space=given-" in continued
+
+
+def commands_of(folder: Path) -> list[str]:
+    found = rag_opt.load_study(folder).findings.commands
+    return [f"{label}: {command}" for label, command in found.items()]
+
+
+@pytest.mark.integration
+def test_the_best_pipeline_works_with_the_studys_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = optimized(
+        Path("elsewhere"), space={"retriever": ["dense"], "retriever.top_k": (1, 2)}, metric="context.R@5"
+    )
+    study.best_pipeline()
+    assert not (tmp_path / "studies").exists(), "the default's place"
+
+
+@pytest.mark.integration
+def test_a_direction_alone_turns_the_default_objective_round(tmp_path: Path) -> None:
+    study = optimized(tmp_path, direction="minimize", n_trials=2)
+    assert study.optuna_study.direction == optuna.study.StudyDirection.MINIMIZE
+
+
+@pytest.mark.integration
+def test_a_study_none_of_whose_trials_is_complete_is_an_error(tmp_path: Path) -> None:
+    def broken(case: rag_opt.Case) -> float:
+        raise ValueError(case.question)
+
+    with pytest.raises(StudyError, match="No trial was completed"):
+        optimized(tmp_path, metric=broken, space={"retriever": ["bm25", "dense"]}, n_trials=2)
+
+
+@pytest.mark.integration
+def test_a_password_of_the_storage_is_no_obstacle(tmp_path: Path, postgres) -> None:
+    url = postgres.database("door").replace("://rag_opt@", "://rag_opt:secret@")
+    study = optimized(tmp_path, n_trials=2, overrides=[*SMALL, f"storage.url={url}"])
+    assert len(study.trials_dataframe()) >= 2
+    assert "secret" not in repr(study)

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from rag_opt.analysis.confirmation import Arm
 from rag_opt.analysis.details import edge_line, other_metrics, p_value
-from rag_opt.tracking.mirror import _repaired
+from rag_opt.tracking.mirror import repaired
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_a_repair_of_mlflow_is_promised_only_where_it_comes() -> None:
     from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 
     for error in (ConnectionError("away"), OSError("full"), MlflowException("away", INTERNAL_ERROR)):
-        assert _repaired(error) == "and the same command repairs MLflow once that can be written"
+        assert repaired(error) == "and the same command repairs MLflow once that can be written"
     for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED):
-        assert "refuse that again" in _repaired(MlflowException("no", code))
+        assert "refuse that again" in repaired(MlflowException("no", code))
