@@ -1,4 +1,4 @@
-"""How deep the house is: `python tools/structure.py` prints import floors, file by file, and the longest chain.
+"""The house in figures: `python tools/structure.py [REPOSITORY]` prints sizes, import floors and the longest chain.
 
 A module that imports nothing of ours stands on floor 0, any other one floor above the highest that it imports; late
 imports (inside functions) count, those for types alone do not.
@@ -7,11 +7,14 @@ imports (inside functions) count, those for types alone do not.
 from __future__ import annotations
 
 import ast
+import statistics
+import sys
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
 PACKAGE = "rag_opt"
+LONG = 300
 
 
 def name_of(path: Path) -> str:
@@ -20,27 +23,22 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
 
 
-def imported(name: str) -> set[str]:
+@cache
+def imported(name: str) -> frozenset[str]:
     """The modules of ours that a module imports, wherever in it, but for types."""
-    tree = ast.parse(MODULES[name].read_text("utf-8"))
-    typing = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
+    conditions = (node for node in ast.walk(TREES[name]) if isinstance(node, ast.If))
+    typing = {inner for each in conditions if "TYPE_CHECKING" in ast.unparse(each.test) for inner in ast.walk(each)}
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in typing:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module:
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom) and node.module and node not in typing:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {each if each in MODULES else node.module for each in inner}
-        elif isinstance(node, ast.Import):
+        elif isinstance(node, ast.Import) and node not in typing:
             found |= {alias.name for alias in node.names}
-    return {each for each in found if each in MODULES and each != name}
+    return frozenset(each for each in found if each in MODULES and each != name)
 
 
 @cache
@@ -48,19 +46,24 @@ def floor(name: str) -> int:
     return max((1 + floor(each) for each in imported(name)), default=0)
 
 
+def chain(name: str) -> list[str]:
+    """The module, and below it what it stands on, floor by floor."""
+    below = sorted(each for each in imported(name) if floor(each) == floor(name) - 1)
+    return [f"{floor(name):>3} {name}", *(chain(below[0]) if below else [])]
+
+
 def main() -> None:
-    floors = {name: floor(name) for name in MODULES}
-    highest = max(floors.values())
-    print(f"{len(MODULES)} modules, import floors 0 to {highest}; on the highest: ", end="")
-    print(", ".join(name for name, each in floors.items() if each == highest))
-    chain, at = [], next(name for name, each in floors.items() if each == highest)
-    while True:
-        chain.append(f"{floors[at]:>3} {at}")
-        below = [each for each in imported(at) if floors[each] == floors[at] - 1]
-        if not below:
-            break
-        at = min(below)
-    print("\n".join(chain))
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+    functions = (node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    spans = sorted(node.end_lineno - node.lineno + 1 for node in functions)
+    top = max(MODULES, key=floor)
+    print(f"modules: {len(MODULES)}, at the top level {len(list((ROOT / PACKAGE).glob('*.py')))}")
+    print(
+        f"modules over {LONG} lines: {sum(count > LONG for count in lines.values())}, the longest {max(lines.values())}"
+    )
+    print(f"function lines: median {statistics.median(spans):g}, p90 {spans[len(spans) * 9 // 10]}, most {spans[-1]}")
+    print(f"import floors: 0 to {floor(top)}")
+    print("\n".join(chain(top)))
 
 
 if __name__ == "__main__":

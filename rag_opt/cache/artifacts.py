@@ -27,6 +27,9 @@ TEMPORARY = ".new-"
 """How the names of unfinished files and folders begin."""
 
 MANIFEST = "artifact.json"
+SUFFIX = ".arrow"
+"""How the name of a table ends."""
+
 DIGEST = hashlib.sha256().digest_size
 DEAR = 1.0
 """Seconds of work from which an artifact is forced to the disk; a cheaper one is just made again after a power cut."""

@@ -15,7 +15,7 @@ from filelock import FileLock
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rag_opt.cache.artifacts import MANIFEST, TEMPORARY, remove, size_of
+from rag_opt.cache.artifacts import MANIFEST, SUFFIX, TEMPORARY, remove, size_of
 from rag_opt.cache.leases import oldest_lease, unless_busy
 from rag_opt.system.waiting import alone
 
@@ -42,7 +42,10 @@ class Artifact:
 
 
 def artifacts(root: Path) -> list[Artifact]:
-    """Everything that a store keeps, least recently used first; [] for a folder that is not there."""
+    """Everything that a store keeps, least recently used first; [] for a folder that is not there.
+
+    What a store does not write is no artifact: the folder may hold other things, which are never removed.
+    """
     return sorted(_found(root), key=lambda artifact: artifact.used)
 
 
@@ -50,8 +53,12 @@ def _found(root: Path) -> Iterator[Artifact]:
     stages = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
     for stage in stages:
         for path in stage.glob("*"):
-            if not path.name.startswith("."):
-                yield from _shards(stage.name, path) if _is_shelf(path) else _one(stage.name, path)
+            if path.name.startswith("."):
+                continue
+            if _is_shelf(path):
+                yield from _shards(stage.name, path)
+            elif path.is_dir() or path.suffix == SUFFIX:
+                yield from _one(stage.name, path)
 
 
 def _is_shelf(path: Path) -> bool:
@@ -59,7 +66,7 @@ def _is_shelf(path: Path) -> bool:
 
 
 def _shards(stage: str, shelf: Path) -> Iterator[Artifact]:
-    for path in shelf.glob("*.arrow"):
+    for path in shelf.glob(f"*{SUFFIX}"):
         if not path.name.startswith("."):
             yield from _one(stage, path)
 

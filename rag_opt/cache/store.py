@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from rag_opt.cache.artifacts import (
     MANIFEST,
+    SUFFIX,
     Columns,
     DamagedError,
     Table,
@@ -43,7 +44,6 @@ from rag_opt.console.progress import say
 from rag_opt.system.sharing import guarded
 
 T = TypeVar("T")
-SUFFIX = ".arrow"
 GIGABYTE = 1_000_000_000
 CHECK_EVERY = 0.05
 """Share of the size limit that may be written before the limit is looked at again."""

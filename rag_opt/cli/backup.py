@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from rag_opt.console.endings import piped
-from rag_opt.console.terminal import complain, inline
-from rag_opt.errors import RagOptError, StorageError, StudyError
+from rag_opt.console.terminal import command, inline
+from rag_opt.errors import StorageError, StudyError
 from rag_opt.system import environment
 from rag_opt.system.sharing import make_file
 
@@ -55,7 +53,7 @@ def _copied(path: Path, target: Path) -> int:
         return int(copy.execute(TRIALS).fetchone()[0])
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.backup", description=__doc__)
@@ -63,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, help="the new file")
     parser.add_argument("--storage", help="the storage's URL, where it is not in the folder")
     given = parser.parse_args(arguments)
-    try:
-        with environment.no_collection():
-            trials = backed_up(given.study, given.file, given.storage)
-    except RagOptError as error:
-        complain(error)
-        sys.exit(2)
+    with environment.no_collection():
+        trials = backed_up(given.study, given.file, given.storage)
     told = f"the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on"
     print(inline(f"{given.file}: {told}"))

@@ -19,9 +19,8 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from rag_opt.console.endings import piped
-from rag_opt.console.terminal import complain, inline
-from rag_opt.errors import RagOptError, StudyError
+from rag_opt.console.terminal import command, inline
+from rag_opt.errors import StudyError
 from rag_opt.system import environment
 from rag_opt.system.own_pages import HOST, PATH, READING, refusal
 
@@ -156,7 +155,7 @@ def mlflow_beside(database: Path) -> Iterator[str]:
         process.kill()
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.dashboard", description=__doc__)
@@ -166,11 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
     parser.add_argument("--no-mlflow", action="store_true", help="start no MLflow server beside it")
     given = parser.parse_args(arguments)
-    try:
-        _serve(given)
-    except RagOptError as error:
-        complain(error)
-        sys.exit(2)
+    _serve(given)
 
 
 def _serve(given: Any) -> None:

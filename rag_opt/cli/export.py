@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from rag_opt.console.endings import piped
-from rag_opt.console.terminal import complain, inline
-from rag_opt.errors import RagOptError
+from rag_opt.console.terminal import command, inline
 from rag_opt.system import environment
 
 SCRIPT = "ask.py"
@@ -97,7 +94,7 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     return place
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.export", description=__doc__)
@@ -105,12 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="key=value: what is to differ from what the study recommends")
     parser.add_argument("--to", type=Path, help="the folder to write; <study>/export where it is not given")
     given = parser.parse_args(arguments)
-    try:
-        with environment.no_collection():
-            place = exported(given.study, given.overrides, given.to)
-    except RagOptError as error:
-        complain(error)
-        sys.exit(2)
+    with environment.no_collection():
+        place = exported(given.study, given.overrides, given.to)
     kept = f"python -m rag_opt.ask best={given.study.as_posix()} question='your question'"
     print(inline(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
     print(inline(f"ask it: python {place / SCRIPT} 'your question'"))

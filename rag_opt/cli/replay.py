@@ -11,16 +11,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_opt.console.endings import INTERRUPTED, piped
-from rag_opt.console.terminal import complain, console
-from rag_opt.errors import ConfigError, RagOptError
+from rag_opt.console.endings import INTERRUPTED
+from rag_opt.console.terminal import command, console
+from rag_opt.errors import ConfigError
 from rag_opt.system import environment
 
 SAMPLERS = "random,greedy,tpe,gp,rag"
 NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     form = argparse.RawDescriptionHelpFormatter
@@ -31,9 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_intermixed_args(arguments)
     try:
         _run(given.words, given.storage, given.out)
-    except RagOptError as error:
-        complain(error)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was kept: the same command begins anew", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rag_opt.console.endings import piped
-from rag_opt.console.terminal import complain, console
-from rag_opt.errors import RagOptError
+from rag_opt.console.terminal import command, console
 from rag_opt.reporting.report import PAGE, finished, readable, written
 from rag_opt.system import environment
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rag_opt.report", description=__doc__)
     parser.add_argument("studies", nargs="+", type=Path, help="folders of finished studies")
     parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
     given = parser.parse_args(arguments)
-    try:
-        with readable(given.studies):
-            _run(given)
-    except RagOptError as error:
-        complain(error)
-        sys.exit(2)
+    with readable(given.studies):
+        _run(given)
 
 
 def _run(given: Any) -> None:

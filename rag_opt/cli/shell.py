@@ -18,10 +18,9 @@ from rag_opt.config.settings import settings_of
 from rag_opt.config.shape import checked
 from rag_opt.config.typed import as_typed, search_path_list
 from rag_opt.console.endings import ReaderGone, piped, status_of
-from rag_opt.console.terminal import complain, shown
+from rag_opt.console.terminal import REFUSED, complain, shown
 from rag_opt.errors import ConfigError, RagOptError
 
-USAGE_ERROR = 2
 INTERNAL = re.compile(r"(?<=[ ,])_\w+(, |$)", re.MULTILINE)
 
 
@@ -29,7 +28,7 @@ class Refused(SystemExit):
     """Ends a Hydra job with a message; Hydra lets it pass where it would frame an ordinary exception."""
 
     def __init__(self, error: RagOptError) -> None:
-        super().__init__(USAGE_ERROR)
+        super().__init__(REFUSED)
         self.error = error
 
 
@@ -138,4 +137,4 @@ def _names_by_what_is_swept(overrides: list[str]) -> str:
 
 def _said(error: RagOptError) -> int:
     complain(error)
-    return USAGE_ERROR
+    return REFUSED

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rag_opt.cache.eviction import evicted, shown, told
 from rag_opt.cache.store import GIGABYTE
-from rag_opt.console.endings import piped
-from rag_opt.console.terminal import console
+from rag_opt.console.terminal import command, console
 from rag_opt.errors import ConfigError
-from rag_opt.llm.replies import Replies
+from rag_opt.llm.replies import FILE, Replies
 
 ACTIONS = ("show", "prune", "forget")
 DAY = 86_400
@@ -33,7 +32,7 @@ def _understood(words: Sequence[str]) -> tuple[str, Path]:
     return (actions or ACTIONS)[0], Path(folder.strip("'\"")).expanduser()
 
 
-@piped()
+@command()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
     parser = argparse.ArgumentParser(
@@ -61,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"removed: {told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
         )
     if given.action == "forget":
-        screen.print(f"{Replies(given.path).forget():,} replies that could not be read are asked for again")
+        known = (given.path / FILE).exists()
+        screen.print(
+            f"{Replies(given.path).forget() if known else 0:,} replies that could not be read are asked for again"
+        )
     screen.print(shown(given.path))
     if given.action == "show":
         again = f"python -m rag_opt.store prune store.path={shlex.quote(str(given.path))} --limit-gb 1"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
-from rag_opt.console.endings import HungUp, ReaderGone, hung_up, silence
+from rag_opt.console.endings import HungUp, ReaderGone, hung_up, piped, silence
 from rag_opt.console.secrets import hide
+from rag_opt.errors import RagOptError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +24,9 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066
 
 ABOUT = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
 """Options of a command that only tells about itself."""
+
+REFUSED = 2
+"""The exit status of a command that refuses what it was given."""
 
 BREAK = re.compile(r"[\t\n]")
 
@@ -49,6 +54,17 @@ def complain(error: BaseException | str, before: str = "error: ") -> None:
     """Say on standard error what is wrong; further lines are indented, so that no text can pass for a line of ours."""
     lines = shown(f"{before}{error}").splitlines()
     print("\n".join([*lines[:1], *(f"  {line.strip()}" for line in lines[1:])]), file=sys.stderr)
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Within it what is wrong is said in one message and ends the command with status 2, as `piped` ends others."""
+    with piped():
+        try:
+            yield
+        except RagOptError as error:
+            complain(error)
+            sys.exit(REFUSED)
 
 
 def begin(line: str) -> None:

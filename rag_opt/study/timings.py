@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rag_opt.cache.artifacts import DamagedError, read_table, touch, write_table
+from rag_opt.cache.artifacts import SUFFIX, DamagedError, read_table, touch, write_table
 from rag_opt.cache.eviction import last_used
-from rag_opt.cache.store import SUFFIX, Store
+from rag_opt.cache.store import Store
 from rag_opt.config.search_space import Value
 from rag_opt.records.keys import key_of
 

@@ -382,3 +382,30 @@ def test_what_one_corpus_gathers_costs_another_nothing(tmp_path, monkeypatch) ->
     assert np.array_equal(embedded(Hashing(64), part, store).values, one.values)
     assert np.array_equal(embedded(Hashing(64), whole, store).values, two.values)
     assert np.array_equal(looked_up(Hashing(64), TEXTS, store), np.concatenate([one.values[:50], two.values]))
+
+
+def test_what_a_store_did_not_write_is_never_removed(tmp_path: Path, capsys) -> None:
+    """A folder that is named by mistake, or that holds other things beside the store."""
+    Store(tmp_path).table("chunks", "a", lambda: {"n": np.arange(9)})
+    others = [
+        tmp_path / "letters" / "to.txt",
+        tmp_path / "photos" / "2026" / "cat.jpg",
+        tmp_path / "chunks" / "mine.csv",
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    main(["prune", f"store.path={tmp_path}", "--limit-gb", "0"])
+    assert "1 artifact" in capsys.readouterr().out
+    assert all(path.read_text() == "mine" for path in others)
+    main(["forget", f"store.path={tmp_path}"])
+    assert not (tmp_path / "replies.db").exists()
+
+
+def test_a_store_that_can_not_be_read_is_refused_in_one_message(tmp_path: Path, capsys) -> None:
+    (tmp_path / "replies.db").mkdir()
+    (tmp_path / "replies.db" / "x").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(["forget", f"store.path={tmp_path}"])
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err

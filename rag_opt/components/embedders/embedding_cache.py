@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.cache.artifacts import DamagedError, Table, read_table, size_of, touch, write_table
+from rag_opt.cache.artifacts import SUFFIX, DamagedError, Table, read_table, size_of, touch, write_table
 from rag_opt.cache.leases import POLL, Claims, held
-from rag_opt.cache.store import SUFFIX, Store
+from rag_opt.cache.store import Store
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Floats
