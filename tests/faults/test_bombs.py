@@ -11,7 +11,7 @@ from rag_opt.config import yaml_files
 from rag_opt.config.compose import composed, prompt_of
 from rag_opt.config.shape import check_shape, checked
 from rag_opt.errors import ConfigError
-from rag_opt.tracking.mirror import _flat
+from rag_opt.tracking.params import flat_file
 from tests.faults.conftest import Figure
 
 QUICK = 10.0
@@ -79,7 +79,7 @@ def test_a_prompt_and_a_trials_configuration_are_bounded(tmp_path: Path, monkeyp
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):
         prompt_of("bomb")
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):
-        _flat(bomb)
+        flat_file(bomb)
 
 
 def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
