@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from rag_opt.records.documents import Ints, Scores
 
@@ -65,7 +65,7 @@ def interval(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints
     block = max(1, DRAWN // count)
     draws = [min(block, resamples - start) for start in range(0, resamples, block)]
     means = np.concatenate([_means(sums, sizes, generator.integers(0, count, (draw, count))) for draw in draws])
-    tail = stats.norm.cdf(math.sqrt(count / (count - 1)) * stats.t.ppf((1 - LEVEL) / 2, count - 1))
+    tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -85,6 +85,9 @@ def p_value(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints 
     values = per_group(values, groups)
     if len(values) < 2 or not np.any(values):
         return 1.0
+    # scipy.stats takes a second to load, which is not due before there is something to confirm.
+    from scipy import stats
+
     found = stats.permutation_test(
         (values,),
         lambda x, axis: np.mean(x, axis=axis),
@@ -115,7 +118,7 @@ def questions_needed(values: Scores, groups: Ints | None = None) -> int | None:
     values = per_group(values, groups)
     if len(values) < 2 or not values.mean():
         return None
-    reach = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
+    reach = special.ndtri((1 + LEVEL) / 2) + special.ndtri(POWER)
     return max(FEWEST, math.ceil(float(reach * values.std(ddof=1) / values.mean()) ** 2))
 
 

@@ -45,13 +45,13 @@ class Bench:
         """The pipelines of a configuration."""
         return build_pipeline(config, self.resources)
 
-    def timed(self, config: TrialConfig) -> Latency | None:
-        """What a question costs with this configuration, nothing cached.
+    def timed(self, config: TrialConfig, narrow: float = 0.0) -> Latency | None:
+        """What a question costs with this configuration, nothing cached; `narrow` as in rag_opt.evaluation.latency.
 
         None where every question has to be paid for.
         """
         pipeline = self.pipeline(config)
-        return None if pipeline.pays_per_query else timed(pipeline, self.questions)
+        return None if pipeline.pays_per_query else timed(pipeline, self.questions, narrow)
 
     def stages(self, config: TrialConfig) -> dict[str, float]:
         """Seconds by part of the configuration's pipelines: indexing in all, the others per question.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,10 +19,21 @@ from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.measured import Latency
 
 MOST = 50
+FIRST, MORE = 20, 10
+"""Questions that are timed before it is looked whether they are enough, and between such looks."""
+
+NARROW = 0.1
+"""The reach of the median's interval, as a share of it, at which no more questions are timed for a report."""
+
+LONG = 5.0
+"""Seconds of timing after which a report takes what there is: on a busy machine no interval gets narrow."""
 
 
-def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Latency:
-    """The latency over the first `most` questions; the pipeline is of no other use afterwards.
+def timed(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> Latency:
+    """The latency over the first questions, at most 50; the pipeline is of no other use afterwards.
+
+    Where `narrow` is given fewer will do, from 20 on: once the median's 95 % interval reaches no further than `narrow`
+    times the median, or 5 seconds have passed.
 
     Indexes come from the pipeline's store, as they would be there when it is served; everything that depends on a
     question is computed anew.
@@ -33,26 +45,45 @@ def timed(pipeline: RagPipeline, questions: Questions, most: int = MOST) -> Late
             # Not those nested in it: an encoder keeps its loaded model.
             part.component.resources = empty
     # Each text once: a repeated one would be found in memory.
-    asked = list({query.text: query for query in questions.queries.items}.values())[:most]
+    asked = list({query.text: query for query in questions.queries.items}.values())[:MOST]
     # What there is to say of questions was said of all of them.
     with hushed():
-        seconds = _asked(pipeline, questions.documents, asked, index)
+        seconds = _asked(pipeline, questions.documents, asked, index, narrow)
     p50, p95 = np.percentile(seconds, [50, 95])
     return Latency(float(p50), float(p95), len(seconds))
 
 
-def _asked(pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products) -> list[float]:
-    """The seconds of each query, asked by itself, once all of them were asked."""
-    for query in asked:
-        # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text, so
-        # that nothing is known of the question when it is timed.
-        pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), documents, index)
-    seconds = []
-    for query in asked:
-        for part in pipeline.parts:
-            if isinstance(part.component, Stage):
-                part.component.forget()
-        start = time.perf_counter()
-        pipeline.ask(Queries.of((query,)), documents, index)
-        seconds.append(time.perf_counter() - start)
+def _asked(
+    pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products, narrow: float
+) -> list[float]:
+    """The seconds of each query, asked by itself, once it and those beside it were asked."""
+    seconds: list[float] = []
+    while len(seconds) < len(asked) and not _is_enough(seconds, narrow):
+        block = asked[len(seconds) :][: MORE if seconds else FIRST]
+        for query in block:
+            # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text,
+            # so that nothing is known of the question when it is timed.
+            pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), documents, index)
+        seconds += [_seconds(pipeline, documents, query, index) for query in block]
     return seconds
+
+
+def _seconds(pipeline: RagPipeline, documents: Documents, query: Query, index: Products) -> float:
+    for part in pipeline.parts:
+        if isinstance(part.component, Stage):
+            part.component.forget()
+    start = time.perf_counter()
+    pipeline.ask(Queries.of((query,)), documents, index)
+    return time.perf_counter() - start
+
+
+def _is_enough(seconds: Sequence[float], narrow: float) -> bool:
+    """Whether the median's 95 % interval, from one observation to another (Conover 1999, 3.2), is within `narrow`."""
+    if not seconds or not narrow:
+        return False
+    if sum(seconds) >= LONG:
+        return True
+    count, reach = len(seconds), 0.98 * math.sqrt(len(seconds))
+    low, high = np.sort(seconds)[[max(0, math.floor(count / 2 - reach)), min(count - 1, math.ceil(count / 2 + reach))]]
+    middle = float(np.median(seconds))
+    return bool(max(middle - low, high - middle) <= narrow * middle)

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 import plotly.graph_objects as go
-from optuna import visualization
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
@@ -20,6 +18,7 @@ from rag_opt.config.overrides import values_of
 from rag_opt.console.progress import say
 from rag_opt.reporting.colours import BLUE, GREEN, GREY
 from rag_opt.reporting.intervals import differences, intervals
+from rag_opt.reporting.optuna_plots import load_visualization
 from rag_opt.reporting.parallel import lines
 from rag_opt.reporting.tables import described
 from rag_opt.storages.attributes import attributes_of
@@ -78,13 +77,26 @@ def drawn(maker: Maker, findings: Findings, study: optuna.Study) -> go.Figure | 
 
 
 def optimisation(findings: Findings, study: optuna.Study) -> go.Figure | None:
-    """Values by trial, and the best so far."""
-    if len(history.finished(study, TrialState.COMPLETE)) < 2:
+    """Values by trial, and the best so far of those that keep every constraint."""
+    trials = history.finished(study, TrialState.COMPLETE)
+    if len(trials) < 2:
         return None
     name = findings.targets[0]
-    target = _first if len(findings.targets) > 1 else None
-    figure = visualization.plot_optimization_history(study, target=target, target_name=f"{name} (dev)")
-    return figure.update_layout(legend={"orientation": "h", "y": 1.15})
+    kept = [trial for trial in trials if history.feasible(trial)]
+    broken = [trial for trial in trials if not history.feasible(trial)]
+    figure = go.Figure()
+    for label, colour, some in ((f"{name} (dev)", BLUE, kept), ("breaks a constraint", GREY, broken)):
+        if some:
+            numbers, texts = [trial.number for trial in some], [_hover(trial) for trial in some]
+            figure.add_scatter(x=numbers, y=[_first(trial) for trial in some], mode="markers", name=label, text=texts)
+            figure.update_traces(marker_color=colour, selector={"name": label})
+    least = np.minimum if findings.signs[name] < 0 else np.maximum
+    best = least.accumulate([_first(trial) for trial in kept])
+    line = {"color": GREEN, "shape": "hv"}
+    figure.add_scatter(x=[trial.number for trial in kept], y=best, mode="lines", name="best so far", line=line)
+    return figure.update_layout(
+        xaxis_title="trial", yaxis_title=f"{name} (dev)", legend={"orientation": "h", "y": 1.15}
+    )
 
 
 def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
@@ -101,6 +113,9 @@ def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
 def _importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
     if len(history.finished(study, TrialState.COMPLETE)) < FEW:
         return {}
+    # It loads scikit-learn for its other evaluators: two seconds, not due where there is nothing to see yet.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     # PED-ANOVA looks at the trials with the least of what it is given.
     sign = -findings.signs[findings.targets[0]]
     target = (lambda trial: sign * trial.values[0]) if len(findings.targets) > 1 else None
@@ -131,7 +146,7 @@ def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
     if len(history.finished(study, TrialState.COMPLETE)) < FEW or not names:
         return None
     target = _first if len(findings.targets) > 1 else None
-    figure = visualization.plot_slice(study, names, target=target, target_name=findings.targets[0])
+    figure = load_visualization().plot_slice(study, names, target=target, target_name=findings.targets[0])
     # Optuna makes room for every parameter in a line; a page has a width, and names that are longer than their plot.
     figure.for_each_xaxis(lambda axis: axis.update(title_text=(axis.title.text or "").replace(".", ".<br>")))
     figure.update_xaxes(tickangle=90, selector={"type": "category"})
@@ -144,7 +159,7 @@ def contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
     if len(names) < 2:
         return None
     target = _first if len(findings.targets) > 1 else None
-    return visualization.plot_contour(study, names, target=target, target_name=findings.targets[0])
+    return load_visualization().plot_contour(study, names, target=target, target_name=findings.targets[0])
 
 
 def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
@@ -154,6 +169,8 @@ def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  
     names = [name for name in names if len({row[name] for row in rows}) > 1]
     if len(rows) < FEW or len(names) < 3:
         return None
+    from scipy import stats
+
     found: Any = stats.spearmanr([[row[name] for name in names] for row in rows]).statistic
     text = [[f"{value:.2f}" for value in row] for row in found]
     heat = go.Heatmap(z=found, x=names, y=names, zmin=-1, zmax=1, colorscale="RdBu", text=text, texttemplate="%{text}")

@@ -131,7 +131,8 @@ def latency_line(findings: Findings) -> str:
     if not findings.latencies:
         return ""
     parts = "; ".join(f"{name} {latency}" for name, latency in findings.latencies.items())
-    asked = next(iter(findings.latencies.values())).questions
+    counts = sorted({latency.questions for latency in findings.latencies.values()})
+    asked = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     return f"one question at a time, nothing cached ({asked} timed): {parts}"
 
 

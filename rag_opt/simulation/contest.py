@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
-from scipy import stats
+from scipy import special
 
 from rag_opt.config.compose import composed
 from rag_opt.config.trust import build
@@ -188,7 +188,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     mean, count = float(values.mean()), len(values)
     if count < 2:
         return mean, np.nan, np.nan
-    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    half = float(special.stdtrit(count - 1, 0.975) * values.std(ddof=1) / np.sqrt(count))
     return mean, mean - half, mean + half
 
 

@@ -20,6 +20,7 @@ from rag_opt.config.trial import TrialConfig
 from rag_opt.config.trust import plain
 from rag_opt.console.progress import say
 from rag_opt.console.secrets import hide
+from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.records.documents import Dataset
 from rag_opt.records.measured import Evaluation, Latency
@@ -124,7 +125,7 @@ def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Laten
     for number in wanted:
         name = name_of(study, number)
         try:
-            latency = plan.test.timed(_config(plan, study, number))
+            latency = plan.test.timed(_config(plan, study, number), NARROW)
         except Exception as error:
             # The study's result stands, whatever a component does with a single question.
             say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])

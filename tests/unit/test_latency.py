@@ -21,7 +21,7 @@ from rag_opt.config.trial import compose_trial
 from rag_opt.console.progress import Screen
 from rag_opt.evaluation.bench import Bench
 from rag_opt.evaluation.evaluate import Questions, evaluated
-from rag_opt.evaluation.latency import timed
+from rag_opt.evaluation.latency import _is_enough, timed
 from rag_opt.evaluation.objective import objective_of
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.llm.replies import Reply
@@ -151,6 +151,31 @@ def test_what_is_timed_was_asked_before(store: Store) -> None:
         found = timed(build_pipeline(compose_trial(SLOW), Resources.of(store)), questions())
     assert output.getvalue() == ""
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "enough"),
+    [
+        ([], False),
+        ([0.02] * 20, True),
+        ([0.01, 0.03] * 10, False),
+        ([0.01] * 10 + [0.02] * 30 + [0.9] * 5, True),
+        ([0.01, 0.9] * 10, True),
+    ],
+)
+def test_timing_ends_once_the_median_is_known_or_it_takes_long(seconds: list[float], enough: bool) -> None:
+    assert _is_enough(seconds, 0.1) is enough
+    assert not _is_enough(seconds, 0.0)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_report_is_content_with_few_questions_of_the_same_latency(store: Store) -> None:
+    many = tuple(Query(text, text) for text in (f"question {number}" for number in range(60)))
+    asked = Questions.of(Dataset("d", questions().dataset.documents, many, {}), 1, 0)
+    counts = [
+        timed(build_pipeline(compose_trial(SLOW), Resources.of(store)), asked, narrow).questions for narrow in (0.1, 0)
+    ]
+    assert counts == [20, 50]
 
 
 def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
