@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_opt.analysis import paired
-from rag_opt.analysis.selection import Selection
-from rag_opt.records.documents import Ints, Scores
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.selection import Selection
+    from rag_opt.records.documents import Ints, Scores
 
 BEST, TIED, BASELINE = "best", "tied", "baseline"
 UNTESTED: Mapping[str, Any] = {

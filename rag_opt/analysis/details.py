@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.analysis.findings import Findings
-from rag_opt.storages.moment import Trials
+if TYPE_CHECKING:
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.storages.moment import Trials
 
 NEAR = 0.01
 """Of a range: a value that is as near to its end lies at it."""

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -14,12 +14,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.config.overrides import values_of
-from rag_opt.config.search_space import Value
 from rag_opt.llm.replies import Spent
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import TrialAttributes, attributes_of
 from rag_opt.storages.moment import FINISHED, Trials
 from rag_opt.storages.moment import drawn as drawn_whole
+
+if TYPE_CHECKING:
+    from rag_opt.config.search_space import Value
 
 BASELINE = "baseline"
 SEED = "seed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -14,10 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.config.overrides import values_of
 from rag_opt.console.terminal import visible
-from rag_opt.records.documents import Qrels
-from rag_opt.records.measured import Evaluation
 from rag_opt.storages.attributes import TrialAttributes, attributes_of
-from rag_opt.storages.moment import Trials
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Qrels
+    from rag_opt.records.measured import Evaluation
+    from rag_opt.storages.moment import Trials
 
 FOLDER = "trec"
 SHOWN = (TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.repeats, TrialAttributes.command)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from rag_opt.records.documents import Ints, Scores
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Ints, Scores
 
 RESAMPLES = 10_000
 LEVEL = 0.95

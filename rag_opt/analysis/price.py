@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
-from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
 from rag_opt.config.overrides import values_of
-from rag_opt.config.search_space import Value
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Trials
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.config.search_space import Value
+    from rag_opt.storages.moment import Trials
 
 COUNTED = ("tokens", "usd")
 """Metrics whose change is told, beside the one that decides among ties; seconds are from the timing of finalists."""

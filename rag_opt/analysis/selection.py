@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_opt.analysis import paired
-from rag_opt.records.documents import Ints, Scores
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Ints, Scores
 
 
 @dataclass(frozen=True)

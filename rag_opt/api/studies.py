@@ -168,10 +168,10 @@ def load_study(folder: str | Path, storage: str | None = None) -> Study:
 
     Raises StudyError or StorageError where there is none.
     """
-    from rag_opt.reporting.report import finished
+    from rag_opt.analysis.finished import open_finished
 
     environment.quiet_optuna()
-    findings, study = finished(Path(folder), storage)
+    findings, study = open_finished(Path(folder), storage)
     return Study(Path(folder), findings, study)
 
 

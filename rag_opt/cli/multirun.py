@@ -47,10 +47,10 @@ class CompareStudies(Callback):
 
 
 def _compared(folders: list[Any]) -> None:
+    from rag_opt.analysis.finished import open_finished
     from rag_opt.reporting.comparison import compared
-    from rag_opt.reporting.report import finished
 
     screen = console()
     screen.print()
-    page = compared([finished(folder) for folder in folders], folders, screen)
+    page = compared([open_finished(folder) for folder in folders], folders, screen)
     screen.print(f"\n{'open:':<10} {page}", markup=False)

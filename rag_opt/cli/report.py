@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rag_opt.analysis.finished import PAGE, open_finished
 from rag_opt.console.terminal import command, console
-from rag_opt.reporting.report import PAGE, finished, readable, written
+from rag_opt.reporting.report import readable, written
 from rag_opt.system import environment
 
 
@@ -31,9 +32,11 @@ def _run(given: Any) -> None:
         environment.quiet_optuna()
     screen = console()
     if len(given.studies) > 1:
-        page = comparison.compared([finished(folder, given.storage) for folder in given.studies], given.studies, screen)
+        page = comparison.compared(
+            [open_finished(folder, given.storage) for folder in given.studies], given.studies, screen
+        )
     else:
-        findings, study = finished(given.studies[0], given.storage)
+        findings, study = open_finished(given.studies[0], given.storage)
         now = findings.moment(study)
         summary.printed(findings, now, screen)
         if added := places_taken(study) - places_taken(now):

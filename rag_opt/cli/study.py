@@ -99,7 +99,7 @@ def _worked(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, str]:
     shared = pool.wanted(plan)
     # Modules live as long as the process: no collection needs to look at them again.
     gc.freeze()
-    with _written(plan), Stopping() as stopping, entered(plan) as (study, gate):
+    with _written(plan), Stopping(screen.say) as stopping, entered(plan) as (study, gate):
         _resumed(plan, study, gate, screen, shared=shared)
         recovered(plan, study)
         with environment.no_collection(), gate.alone(MIRROR):
@@ -207,6 +207,7 @@ def _repaired(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
 def _finished(
     plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any, *, quiet: bool
 ) -> tuple[Findings, str]:
+    from rag_opt.analysis.finished import FILES, PAGE
     from rag_opt.reporting import report, summary
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.opening import locked
@@ -228,9 +229,9 @@ def _finished(
     if not quiet:
         output = console()
         summary.printed(findings, now, output)
-        output.print(f"{'open:':<10} {plan.settings.folder / report.PAGE}", markup=False)
+        output.print(f"{'open:':<10} {plan.settings.folder / PAGE}", markup=False)
     if tracker:
-        files = [plan.settings.folder / name for name in report.FILES]
+        files = [plan.settings.folder / name for name in FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
         tags = report.tags(findings, now, plan.config) | drawing.given_sampler()

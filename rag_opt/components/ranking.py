@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.cache.artifacts import Columns
-from rag_opt.components.resources import Resources
 from rag_opt.components.themselves import Pair, Search, among_others
 from rag_opt.records.documents import Floats, Ints, Queries
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Chunks, Costs, Rankings
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.components.resources import Resources
 
 AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""

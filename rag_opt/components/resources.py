@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rag_opt.cache.store import Store
 from rag_opt.console.notices import Notices
 from rag_opt.llm.client import LLMClient
 from rag_opt.llm.replies import Replies
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
 
 
 @dataclass(frozen=True)

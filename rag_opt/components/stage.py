@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.console.notices import Notices
-from rag_opt.llm.client import LLMClient
 from rag_opt.records.keys import FORM, algorithm_of, key_of
+
+if TYPE_CHECKING:
+    from rag_opt.console.notices import Notices
+    from rag_opt.llm.client import LLMClient
 
 IN_MEMORY = Resources.of(Store())
 """What components work with when nobody gave them anything else."""

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_opt.console.terminal import inline
-from rag_opt.records.documents import Dataset, Ints, Qrels, Query
 from rag_opt.text.words import folded, words
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Dataset, Ints, Qrels, Query
 
 NEAR = 0.8
 """The share of all their words that two questions of the same gold have in common (Jaccard) and count as one."""

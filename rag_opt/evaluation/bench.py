@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -21,7 +22,9 @@ from rag_opt.evaluation.latency import timed
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.records.documents import Dataset
-from rag_opt.records.measured import Evaluation, Latency
+
+if TYPE_CHECKING:
+    from rag_opt.records.measured import Evaluation, Latency
 
 
 @dataclass(frozen=True)

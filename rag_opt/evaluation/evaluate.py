@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from rag_opt.components.embedders.embedding_cache import looked_up
 from rag_opt.components.embedders.encoders import MiniLM
 from rag_opt.components.generators.extractive import context_tokens
-from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.sentences import sentences_in
 from rag_opt.datasets.checks import documents_of
 from rag_opt.datasets.repeats import groups_of
-from rag_opt.evaluation.pipelines import Products, RagPipeline
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
 from rag_opt.records.measured import Evaluation
 from rag_opt.records.products import SPENT, Rankings, by_stage, total_tokens
+
+if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
+    from rag_opt.evaluation.pipelines import Products, RagPipeline
 
 Report = Callable[["Progress"], None]
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
 from rag_opt.console.progress import hushed
-from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.pipelines import Products, RagPipeline
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.measured import Latency
+
+if TYPE_CHECKING:
+    from rag_opt.evaluation.evaluate import Questions
+    from rag_opt.evaluation.pipelines import Products, RagPipeline
 
 MOST = 50
 FIRST, MORE = 20, 10

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -17,9 +17,11 @@ from rag_opt.evaluation.evaluate import UncoveredError
 from rag_opt.metrics.catalogue import HANDED, JUDGE, LATENCY, MAXIMIZE, MINIMIZE, RANKS, Metric, metric, unmet
 from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.metrics.named import judged, own_metric
-from rag_opt.records.documents import Dataset
 from rag_opt.records.keys import key_of
-from rag_opt.records.measured import Evaluation
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Dataset
+    from rag_opt.records.measured import Evaluation
 
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")
 EXAMPLES = {"metrics": "[nDCG@10]", "report": "[F1, tokens]", "constraints": "['tokens <= 2000']"}

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haystack import Pipeline
 from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
-from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage, may_lack
-from rag_opt.config.trial import TrialConfig
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.evaluation.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
 from rag_opt.llm.budget import BudgetSpentError
-from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.products import Costs, QueryVectors, Searches
+
+if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
+    from rag_opt.config.trial import TrialConfig
+    from rag_opt.records.documents import Documents, Queries
 
 PARTS = ("encoder", "chat", "scorer", "service")
 """Parameters of our components that are objects themselves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -13,10 +13,12 @@ from rag_opt.components.stage import Stage, parameter_names
 from rag_opt.config.compose import STAGES, choices, composed, parse
 from rag_opt.config.trust import plain
 from rag_opt.console.secrets import hide
-from rag_opt.evaluation.objective import Objective
-from rag_opt.evaluation.pipelines import RagPipeline
 from rag_opt.evaluation.wiring import MAY_REST, Part
 from rag_opt.metrics.catalogue import JUDGE
+
+if TYPE_CHECKING:
+    from rag_opt.evaluation.objective import Objective
+    from rag_opt.evaluation.pipelines import RagPipeline
 
 READERS = {
     "llm": "asks a language model (such as generator=openai, query=rewrite, reranker=llm_listwise)",

@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rag_opt.llm.budget import Budget
 from rag_opt.llm.replies import NOTHING, Replies, Reply, Spent
+
+if TYPE_CHECKING:
+    from rag_opt.llm.budget import Budget
 
 Heard = tuple[str, Any, Reply]
 """A stage, its request (components/request.py), and the reply."""

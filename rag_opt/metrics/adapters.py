@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_opt.console.progress import say
-from rag_opt.metrics.own import Case
-from rag_opt.records.documents import Scores
+
+if TYPE_CHECKING:
+    from rag_opt.metrics.own import Case
+    from rag_opt.records.documents import Scores
 
 WORDS = {"yes": 1.0, "true": 1.0, "pass": 1.0, "no": 0.0, "false": 0.0, "fail": 0.0}
 """What judges say in place of numbers."""

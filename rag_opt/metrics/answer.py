@@ -12,13 +12,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import regex
 
-from rag_opt.records.documents import Scores
 from rag_opt.text.words import alphanumeric, apart, folded
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 ARTICLES = regex.compile(r"\b(a|an|the)\b")
 PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.components.resources import Resources
 from rag_opt.errors import MetricError, nearest
 from rag_opt.metrics import answer, context, evidence, retrieval
 from rag_opt.metrics.judges import FIELDS, Verdicts
-from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Scores
-from rag_opt.records.products import Rankings, Usage
+
+if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
+    from rag_opt.records.documents import Dataset, Ints, Qrels, Query, Scores
+    from rag_opt.records.products import Rankings, Usage
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 JUDGE = "judge."

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.records.documents import Scores
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 Encode = Callable[[list[str]], Any]
 Split = Callable[[list[str]], list[list[str]]]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rag_opt.records.documents import Evidence, Scores
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Evidence, Scores
 
 MEASURES = ("evidence_recall", "evidence_precision", "evidence_iou")
 NAME = re.compile(rf"({'|'.join(MEASURES)})@([1-9][0-9]{{0,3}})")

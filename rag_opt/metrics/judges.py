@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
 from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.components.llm.spoken import whole_number
-from rag_opt.components.llm.talks import Talk
-from rag_opt.components.resources import Resources
-from rag_opt.records.documents import Scores
 from rag_opt.records.keys import key_of
-from rag_opt.records.products import Usage
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.chat import Chat
+    from rag_opt.components.llm.talks import Talk
+    from rag_opt.components.resources import Resources
+    from rag_opt.records.documents import Scores
+    from rag_opt.records.products import Usage
 
 WORST, BEST = 1, 5
 FIELDS = {

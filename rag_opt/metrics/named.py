@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.config.fingerprints import by_algorithm
 from rag_opt.config.trust import build
@@ -11,8 +11,10 @@ from rag_opt.metrics import own
 from rag_opt.metrics.adapters import by_evaluator, by_scorer
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, Metric, Observed
 from rag_opt.metrics.judges import FIELDS, Judges, Shown
-from rag_opt.records.documents import Scores
 from rag_opt.records.keys import key_of
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 
 def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:

@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_opt.console.progress import say
 from rag_opt.errors import MetricError
-from rag_opt.records.documents import Scores
 from rag_opt.records.keys import key_of
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 KINDS = ("function", "evaluator", "scorer")
 """What may measure: a function of a case, a Haystack evaluator, an MLflow scorer."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import ir_measures
 import numpy as np
 
 from rag_opt.errors import MetricError
-from rag_opt.records.documents import Qrels, Scores
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Qrels, Scores
 
 MEASURES = ("nDCG@10", "RR@10", "R@10", "P@10", "AP@10")
 """Those that are measured by default; every measure of ir_measures that needs no other program is known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -22,7 +22,9 @@ from rag_opt.reporting.optuna_plots import load_visualization
 from rag_opt.reporting.parallel import lines
 from rag_opt.reporting.tables import described
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Trials
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Trials
 
 TOP_PARAMETERS = 6
 OWN = {"intervals", "differences", "trade_off", "correlations", "stages"}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import plotly.graph_objects as go
 
-from rag_opt.analysis.confirmation import Arm
-from rag_opt.analysis.findings import Findings
 from rag_opt.reporting.colours import BLUE, GREEN, GREY, RED
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.confirmation import Arm
+    from rag_opt.analysis.findings import Findings
 
 
 def intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001 (as the others)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rag_opt.analysis.details import other_metrics
-from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.price import settings
 from rag_opt.reporting import summary, tables
-from rag_opt.reporting.figures import Plot
-from rag_opt.storages.moment import Trials
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.reporting.figures import Plot
+    from rag_opt.storages.moment import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 PLOTLY = Path(__file__).with_name("plotly-cartesian.min.js")

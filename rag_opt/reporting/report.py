@@ -9,13 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_opt.analysis.finished import PAGE, open_finished
 from rag_opt.cache.artifacts import linked
 from rag_opt.console.secrets import hide
 from rag_opt.errors import StudyError
-from rag_opt.system.sharing import whose
 
-PAGE = "report.html"
-FILES = ("report.md", PAGE, "best.yaml")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 if TYPE_CHECKING:
@@ -106,38 +104,6 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
     linked(page, place / known)
 
 
-def finished(folder: Path, storage: str | None = None) -> tuple[Findings, optuna.Study]:
-    """The findings and the study of a folder; raises StudyError or StorageError where there is none."""
-    from optuna.study import StudyDirection
-
-    from rag_opt.analysis.findings import Findings
-    from rag_opt.storages import archive
-    from rag_opt.storages.databases import sqlite_path
-    from rag_opt.storages.opening import opened
-    from rag_opt.storages.schema_checks import check_study
-
-    findings = Findings.read(folder)
-    if foreign := whose(folder, *(folder / name for name in (*FILES, "study.db"))):
-        raise StudyError(
-            f"{folder}: a report is written into it, which you may not do{foreign}; "
-            f"or make one in a copy: cp -r {folder} <a folder of yours>"
-        )
-    database = folder / "study.db"
-    url = f"sqlite:///{database.as_posix()}" if database.is_file() else (storage or findings.url)
-    path = sqlite_path(url)
-    if path is not None and not path.is_file():
-        raise StudyError(f"{folder}: its database {path} is gone; the report that lies there is the last one")
-    if ":***@" in url:
-        raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
-    directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
-    study = opened(url, findings.name, directions)
-    archive.prepare(study)
-    check_study(study, folder)
-    if not study.get_trials(deepcopy=False):
-        raise StudyError(f"{folder}: its storage has no trial of '{findings.name}'; name the right one with --storage")
-    return findings, study
-
-
 @contextmanager
 def readable(folders: Sequence[Path]) -> Iterator[None]:
     """Raise StudyError where what lies in the folders has not the form that a study gives it."""
@@ -154,5 +120,5 @@ def readable(folders: Sequence[Path]) -> Iterator[None]:
 def reported(folder: Path, storage: str | None = None) -> Path:
     """The report of a finished study, written anew from its folder and its storage; gives the page's path."""
     with readable([folder]):
-        written(*finished(folder, storage), folder)
+        written(*open_finished(folder, storage), folder)
     return folder / PAGE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from optuna.trial import TrialState
 from rich.console import Console
 
 from rag_opt.analysis import history
 from rag_opt.analysis.confirmation import scored
 from rag_opt.analysis.details import edge_line, other_metrics
-from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
 from rag_opt.analysis.price import price, settings
 from rag_opt.config.experiments import text_of
@@ -17,8 +18,11 @@ from rag_opt.console.progress import clock
 from rag_opt.console.terminal import inline
 from rag_opt.reporting.tables import _narrow, as_table, costs, finalists, pipes, top_trials
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Trials
 from rag_opt.study import failures, terminator
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.storages.moment import Trials
 
 
 def conclusion(findings: Findings, study: Trials) -> str:

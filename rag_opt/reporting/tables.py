@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
@@ -14,12 +14,14 @@ from rich.text import Text
 from rag_opt.analysis import history
 from rag_opt.analysis.confirmation import Arm, Confirmation, number, scored, signed
 from rag_opt.analysis.details import p_value
-from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.history import BASELINE
 from rag_opt.config.overrides import values_of
 from rag_opt.console.terminal import inline
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Trials
+
+if TYPE_CHECKING:
+    from rag_opt.analysis.findings import Findings
+    from rag_opt.storages.moment import Trials
 
 TOP = 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from rag_opt.samplers.agreement import (
     prior,
 )
 from rag_opt.samplers.evidence import MOST, Known, scalarised, standardised
-from rag_opt.samplers.space import Space, Units
+
+if TYPE_CHECKING:
+    from rag_opt.samplers.space import Space, Units
 
 DRAWS = 64
 """Of the hyperparameters, for each trial."""

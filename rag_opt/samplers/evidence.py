@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.agreement import Floats
+if TYPE_CHECKING:
+    from rag_opt.samplers.agreement import Floats
 
 PARTIAL = 4.0
 """By how much a pruned trial's value is noisier than a whole one's, at least."""

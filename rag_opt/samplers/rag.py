@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.agreement import Floats
 from rag_opt.samplers.belief import Belief, believed
 from rag_opt.samplers.costs import Seconds
 from rag_opt.samplers.earlier import Earlier, earlier
 from rag_opt.samplers.evidence import PROPOSED, chosen_from, given, known_from, seeded, telling, within
 from rag_opt.samplers.space import ABSENT, Space, Units, axis_of, joined, learnt, unseen
+
+if TYPE_CHECKING:
+    from rag_opt.samplers.agreement import Floats
 
 Cost = Callable[[Study], Seconds]
 """From a study, what configurations of it would take."""

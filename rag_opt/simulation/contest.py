@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,15 @@ from scipy import special
 
 from rag_opt.config.compose import composed
 from rag_opt.config.trust import build
-from rag_opt.console.progress import Screen
-from rag_opt.reporting.tables import Rows
 from rag_opt.simulation.searches import Run, Search, replayed, split
-from rag_opt.simulation.tables import Table
 from rag_opt.study.drawing import pruner_of, sampler_of
 from rag_opt.system import environment
 from rag_opt.workers.launchers import deaf
+
+if TYPE_CHECKING:
+    from rag_opt.console.progress import Screen
+    from rag_opt.reporting.tables import Rows
+    from rag_opt.simulation.tables import Table
 
 BUDGETS = (10, 20, 30)
 """Measurements after which the regret is told, beside those at the end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -14,12 +15,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from rag_opt.analysis.history import RANDOM, drawn
-from rag_opt.records.documents import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.costs import ATTRIBUTE, STORED, Key, key_of
-from rag_opt.simulation.tables import Table
-from rag_opt.study.racing import Race
 from rag_opt.study.terminator import CANDIDATES, noise_of
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
+    from rag_opt.simulation.tables import Table
+    from rag_opt.study.racing import Race
 
 ONCE = {
     "indexing": ("splitter", "embedder", "index"),

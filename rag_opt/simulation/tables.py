@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,17 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.study import StudyDirection
 
 from rag_opt.analysis import history
+from rag_opt.analysis.finished import open_finished
 from rag_opt.config.search_space import Value, ask
 from rag_opt.errors import StudyError
-from rag_opt.records.documents import Scores
-from rag_opt.reporting.report import finished
 from rag_opt.samplers.agreement import distances
 from rag_opt.samplers.internals import contains
 from rag_opt.samplers.space import Space, joined, learnt
 from rag_opt.storages.attributes import attributes_of
 from rag_opt.storages.trial_files import TrialFiles
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 SUFFIX = ".parquet"
 
@@ -143,7 +145,7 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
 
     Of several objectives the first.
     """
-    findings, study = finished(folder, storage)
+    findings, study = open_finished(folder, storage)
     metric = findings.targets[0]
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Value], Scores, Mapping[str, float]]] = {}
     distributions: dict[str, BaseDistribution] = {}

@@ -12,16 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
 from rag_opt.config.settings import trial_folder
-from rag_opt.records.documents import Scores
-from rag_opt.records.measured import Evaluation
 from rag_opt.storages import archive
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
+    from rag_opt.records.measured import Evaluation
 
 FILE = archive.SCORES
 RETRIEVED = "retrieved"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import yaml
@@ -16,10 +16,12 @@ from optuna.trial import FrozenTrial
 from yaml import CSafeDumper
 
 from rag_opt.config.settings import trial_folder
-from rag_opt.records.documents import Scores
-from rag_opt.records.measured import Evaluation
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
+    from rag_opt.records.measured import Evaluation
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -16,21 +17,23 @@ from rag_opt.analysis.interchange import FOLDER, write_trec
 from rag_opt.config.compose import quoted
 from rag_opt.config.experiments import experiment_of, replay_command, written
 from rag_opt.config.overrides import words
-from rag_opt.config.trial import TrialConfig
 from rag_opt.config.trust import plain
 from rag_opt.console.progress import say
 from rag_opt.console.secrets import hide
 from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD
-from rag_opt.records.documents import Dataset
-from rag_opt.records.measured import Evaluation, Latency
 from rag_opt.storages.attributes import StudyAttributes, attributes_of, study_attributes
 from rag_opt.storages.databases import hidden
 from rag_opt.storages.moment import Moment, Trials
 from rag_opt.study import terminator
 from rag_opt.study.finalists import confirmations, name_of, several, words_of
-from rag_opt.study.plan import Plan
 from rag_opt.study.spending import enlarged
+
+if TYPE_CHECKING:
+    from rag_opt.config.trial import TrialConfig
+    from rag_opt.records.documents import Dataset
+    from rag_opt.records.measured import Evaluation, Latency
+    from rag_opt.study.plan import Plan
 
 TIMED = 3
 """Of a Pareto front so many are timed."""

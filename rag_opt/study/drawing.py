@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from omegaconf import DictConfig
@@ -12,7 +12,6 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 from optuna.study import StudyDirection
 
-from rag_opt.config.search_space import SearchSpace
 from rag_opt.config.trust import build, plain
 from rag_opt.console.progress import say
 from rag_opt.console.secrets import hide, know
@@ -21,6 +20,9 @@ from rag_opt.samplers import RagSampler
 from rag_opt.samplers.stock import PICKLED, refuse_pickles
 from rag_opt.storages.databases import sqlite_path
 from rag_opt.study.racing import Race, idle_line
+
+if TYPE_CHECKING:
+    from rag_opt.config.search_space import SearchSpace
 
 PER_TRIAL = "per_trial"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.study import StudyDirection
@@ -18,7 +19,9 @@ from rag_opt.storages.opening import close, explained, gate_for, ledger_of, open
 from rag_opt.storages.schema_checks import check_study
 from rag_opt.study import timings
 from rag_opt.study.drawing import pruner_of, sampler_of
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.study.plan import Plan
 
 
 @contextmanager

@@ -13,13 +13,16 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.console.secrets import hide
 from rag_opt.errors import OutageError, StoreError
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Moment, Trials
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Moment, Trials
 
 ALIKE = 3
 """Failures in a row with the same cause after which a study stops."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,12 +17,14 @@ from rag_opt.config.overrides import values_of, words
 from rag_opt.console.progress import say, track
 from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
-from rag_opt.records.measured import Evaluation
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Moment, Trials
 from rag_opt.study import failures
-from rag_opt.study.plan import Plan
 from rag_opt.study.recovery import lost
+
+if TYPE_CHECKING:
+    from rag_opt.records.measured import Evaluation
+    from rag_opt.storages.moment import Moment, Trials
+    from rag_opt.study.plan import Plan
 
 Confirmations = tuple[Confirmation, ...]
 

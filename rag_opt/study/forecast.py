@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -24,7 +25,6 @@ from rag_opt.config.overrides import words
 from rag_opt.config.trust import plain
 from rag_opt.console.progress import clock, say, track
 from rag_opt.errors import ConfigError
-from rag_opt.evaluation.bench import Bench
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Spent
@@ -32,8 +32,11 @@ from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
 from rag_opt.storages.moment import FINISHED, places_taken
 from rag_opt.study.drawing import sampler_of
-from rag_opt.study.plan import Plan
 from rag_opt.system import environment
+
+if TYPE_CHECKING:
+    from rag_opt.evaluation.bench import Bench
+    from rag_opt.study.plan import Plan
 
 CONFIGURATIONS = 40
 QUESTIONS = 5

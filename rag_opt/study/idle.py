@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
-from rag_opt.components.resources import Resources
 from rag_opt.config.compose import STAGES
 from rag_opt.config.overrides import words
 from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value
@@ -23,6 +22,9 @@ from rag_opt.errors import SearchSpaceError
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.wiring import outputs
 from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
+
+if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
 
 RERANKER = "reranker"
 """The group whose choice decides whether a ranking depends on how much is handed on to it."""

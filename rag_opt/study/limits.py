@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import optuna
 
 from rag_opt.analysis import history
 from rag_opt.config.configurations import size
 from rag_opt.storages.attributes import study_attributes
-from rag_opt.storages.moment import Moment
 from rag_opt.study import terminator
 from rag_opt.study.drawing import sampler_of
-from rag_opt.study.plan import Plan
 from rag_opt.study.scheduler import Places, measured, running, waiting
-from rag_opt.study.spending import Spending
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Moment
+    from rag_opt.study.plan import Plan
+    from rag_opt.study.spending import Spending
 
 GIVE_UP_AFTER = 200
 """Repeats in a row after which the space counts as exhausted."""

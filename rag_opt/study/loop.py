@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from rag_opt.analysis import history
 from rag_opt.config.overrides import words
-from rag_opt.config.search_space import Value
-from rag_opt.console.progress import Line, Screen
 from rag_opt.errors import StorageError
 from rag_opt.storages.attributes import TrialAttributes, attributes_of
-from rag_opt.storages.locks import Gate
 from rag_opt.storages.moment import Moment
 from rag_opt.storages.opening import DATABASE_ERRORS
-from rag_opt.storages.processes import NOBODY, Crew
 from rag_opt.study import failures, outlook
+from rag_opt.study.at_work import AtWork
 from rag_opt.study.limits import Limits
 from rag_opt.study.measuring import Measuring
 from rag_opt.study.messages import told
 from rag_opt.study.noting import Noting
 from rag_opt.study.outcomes import Outcomes
-from rag_opt.study.plan import Plan
 from rag_opt.study.scheduler import Places, measured, waiting
 from rag_opt.study.spending import Spending
-from rag_opt.system.signals import Stopping
+
+if TYPE_CHECKING:
+    from rag_opt.config.search_space import Value
+    from rag_opt.console.progress import Line
 
 POLL = 0.1
 """Seconds between two looks at whether a place has become free."""
-
-Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class Claim(NamedTuple):
@@ -52,19 +48,6 @@ class Turn(Enum):
     WAIT = "others are at the last ones, which may die"
     AGAIN = "the trial is finished already: it repeats another one, or failed as it was drawn"
     OVER = "no more trials"
-
-
-@dataclass
-class AtWork:
-    """What a process at work on a study has, whether it measures or has others measure."""
-
-    plan: Plan
-    study: optuna.Study
-    screen: Screen
-    gate: Gate
-    stopping: Stopping
-    callbacks: Sequence[Callback] = ()
-    crew: Crew = NOBODY
 
 
 @dataclass

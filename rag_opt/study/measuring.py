@@ -6,19 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
 from rag_opt.analysis import history
 from rag_opt.evaluation.evaluate import Progress, check_served
-from rag_opt.storages.moment import Moment
 from rag_opt.study.drawing import pruner_of
-from rag_opt.study.noting import Noting
-from rag_opt.study.plan import Plan
-from rag_opt.study.racing import Race
-from rag_opt.study.spending import Spending
-from rag_opt.system.signals import Stopping
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Moment
+    from rag_opt.study.noting import Noting
+    from rag_opt.study.plan import Plan
+    from rag_opt.study.racing import Race
+    from rag_opt.study.spending import Spending
+    from rag_opt.system.signals import Stopping
 
 RIVALS = 5
 """Of a Pareto front so many trials are raced against."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.analysis import history
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Moment
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Moment
+    from rag_opt.study.plan import Plan
 
 
 def told(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from optuna.trial import Trial
 
 from rag_opt.config.experiments import replay_command
-from rag_opt.config.trial import TrialConfig
-from rag_opt.evaluation.evaluate import Progress
-from rag_opt.records.measured import Evaluation
 from rag_opt.storages.attributes import TrialAttributes
 from rag_opt.storages.notes import note
-from rag_opt.storages.trial_files import TrialFiles
 from rag_opt.study import timings
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.config.trial import TrialConfig
+    from rag_opt.evaluation.evaluate import Progress
+    from rag_opt.records.measured import Evaluation
+    from rag_opt.storages.trial_files import TrialFiles
+    from rag_opt.study.plan import Plan
 
 
 @dataclass(frozen=True)

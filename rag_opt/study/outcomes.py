@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -12,9 +13,11 @@ from rag_opt.samplers.internals import stoppable, stopped
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes
 from rag_opt.storages.interruptions import interrupt
 from rag_opt.storages.moment import Moment
-from rag_opt.storages.trial_files import TrialFiles
 from rag_opt.study import failures
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.storages.trial_files import TrialFiles
+    from rag_opt.study.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from optuna.trial import TrialState
 
 from rag_opt.analysis import history
 from rag_opt.console.progress import clock
 from rag_opt.evaluation.latency import MOST
 from rag_opt.storages.attributes import attributes_of
-from rag_opt.storages.moment import Moment
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.storages.moment import Moment
+    from rag_opt.study.plan import Plan
 
 REPORT = 5.0
 """Seconds for figures, the page, and MLflow's copy of them."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import optuna
 from omegaconf import DictConfig
 
-from rag_opt.cache.store import Store
 from rag_opt.components.models.speed import fast_precision
-from rag_opt.components.resources import Resources
 from rag_opt.config.compose import STAGES, composed, fingerprint, prompt_of
 from rag_opt.config.configurations import deepest
 from rag_opt.config.overrides import words
-from rag_opt.config.search_space import SearchSpace
 from rag_opt.config.settings import Settings, settings_of
 from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import TrialConfig, compose_trial, trial_of
@@ -29,9 +27,7 @@ from rag_opt.evaluation.objective import Objective, measurable, objective_of
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.unused import unused
 from rag_opt.llm.budget import Budget
-from rag_opt.llm.client import LLMClient
 from rag_opt.metrics.catalogue import RANKS
-from rag_opt.records.documents import Dataset
 from rag_opt.records.keys import key_of
 from rag_opt.storages.drift import Parts, parts_of
 from rag_opt.storages.trial_files import TrialFiles
@@ -39,6 +35,13 @@ from rag_opt.study.beginnings import Values, beginnings, default_values, own_val
 from rag_opt.study.drawing import check_search
 from rag_opt.study.idle import stirring
 from rag_opt.system.environment import use_threads
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
+    from rag_opt.components.resources import Resources
+    from rag_opt.config.search_space import SearchSpace
+    from rag_opt.llm.client import LLMClient
+    from rag_opt.records.documents import Dataset
 
 TIMED_APART = "one question at a time, apart from the search"
 """How latency is measured where it decides; before, by what stages took when the search first ran them."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.embedders.encoders import MiniLM, Static
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.llm.chat import Chat
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim, PairScorer
-from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, parameter_names
 from rag_opt.config.compose import prompt_of
-from rag_opt.config.trial import TrialConfig
 from rag_opt.config.trust import build, plain
 from rag_opt.console.progress import track
 from rag_opt.console.secrets import hide
@@ -26,7 +24,11 @@ from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.metrics.catalogue import JUDGE
 from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records.keys import key_of
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
+    from rag_opt.config.trial import TrialConfig
+    from rag_opt.study.plan import Plan
 
 PROVEN = (MiniLM, Static, Hashing, MaxSim)
 """What comes with this program, or is made of what does."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_opt.errors import ConfigError
-from rag_opt.records.documents import Scores
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Scores
 
 TUNED_FOR = 50
 """Questions at which the confidence sequence is narrowest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,8 +15,10 @@ from rag_opt.config.settings import trial_folder
 from rag_opt.console.progress import say
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.storages.scores import Book
-from rag_opt.storages.trial_files import TrialFiles
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.storages.trial_files import TrialFiles
+    from rag_opt.study.plan import Plan
 
 
 def recovered(plan: Plan, study: optuna.Study) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rag_opt.analysis import history
 from rag_opt.analysis.history import BASELINE, SEED
 from rag_opt.config.configurations import all_of, size
-from rag_opt.config.search_space import Value
 from rag_opt.samplers.internals import enqueued
 from rag_opt.storages.attributes import TrialAttributes, attributes_of
 from rag_opt.storages.interruptions import interrupt, snapshot_sampler
@@ -28,7 +27,10 @@ from rag_opt.storages.moment import Moment, drawn, places_taken
 from rag_opt.storages.processes import Crew, worker_of
 from rag_opt.study import failures
 from rag_opt.study.drawing import sampler_of, seed_of
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.config.search_space import Value
+    from rag_opt.study.plan import Plan
 
 RANDOM_AFTER = 5
 """Repeats in a row after which a configuration is drawn at random."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import TrialState
 
 from rag_opt.analysis import history
 from rag_opt.llm.budget import Budget, BudgetSpentError
-from rag_opt.llm.client import LLMClient
 from rag_opt.llm.replies import Spent
 from rag_opt.storages.attributes import note_payment, study_attributes
-from rag_opt.storages.moment import Trials
-from rag_opt.study.plan import Plan
+
+if TYPE_CHECKING:
+    from rag_opt.llm.client import LLMClient
+    from rag_opt.storages.moment import Trials
+    from rag_opt.study.plan import Plan
 
 ENOUGH = 4
 """Trials after which their pace says what the others will cost."""

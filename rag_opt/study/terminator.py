@@ -10,18 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 
 from rag_opt.analysis import history
 from rag_opt.analysis.paired import differences
-from rag_opt.config.settings import Settings
-from rag_opt.records.documents import Scores
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
-from rag_opt.storages.moment import Trials
 from rag_opt.storages.trial_files import TrialFiles
+
+if TYPE_CHECKING:
+    from rag_opt.config.settings import Settings
+    from rag_opt.records.documents import Scores
+    from rag_opt.storages.moment import Trials
 
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""

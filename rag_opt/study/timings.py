@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.cache.artifacts import SUFFIX, DamagedError, read_table, touch, write_table
 from rag_opt.cache.eviction import last_used
-from rag_opt.cache.store import Store
-from rag_opt.config.search_space import Value
 from rag_opt.records.keys import key_of
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
+    from rag_opt.config.search_space import Value
 
 STAGE = "timings"
 

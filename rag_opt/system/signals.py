@@ -9,21 +9,24 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
 from rag_opt.console.endings import HungUp, Terminated, silence
-from rag_opt.console.progress import say
 
 LAST_WAIT = 1.0
 """Seconds that a process which is to stop still waits for others, to give its trial back."""
 
 
 class Stopping:
-    """Within it, signals stop the study; `gentle` says whether a first Ctrl-C may wait for the end of a batch."""
+    """Within it, signals stop the study; `gentle` says whether a first Ctrl-C may wait for the end of a batch.
 
-    def __init__(self, *, always: bool = False) -> None:
-        self.always = always
+    `say` is called with the line that tells a person so.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None, *, always: bool = False) -> None:
+        self.say, self.always = say, always
         self.asked = False
         self.gentle = False
         self.raised: KeyboardInterrupt | None = None
@@ -58,7 +61,8 @@ class Stopping:
         if not self.gentle or self.asked:
             self._stop(KeyboardInterrupt())
         self.asked = True
-        say("stopping after this batch of questions; Ctrl-C again stops now")
+        if self.say:
+            self.say("stopping after this batch of questions; Ctrl-C again stops now")
 
     def _terminated(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
         self._stop(Terminated())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -28,14 +28,16 @@ from rag_opt.config.settings import trial_folder
 from rag_opt.console.progress import say
 from rag_opt.console.secrets import hide
 from rag_opt.errors import LostError
-from rag_opt.records.documents import Dataset
 from rag_opt.storages.attributes import TrialAttributes, attributes_of
-from rag_opt.storages.locks import Gate
 from rag_opt.storages.opening import ledger_of
 from rag_opt.storages.processes import crew_of
 from rag_opt.system.sharing import whose
 from rag_opt.tracking.mlflow_file import Watched
 from rag_opt.tracking.params import flat_file, metric_name, milliseconds, prompts_in
+
+if TYPE_CHECKING:
+    from rag_opt.records.documents import Dataset
+    from rag_opt.storages.locks import Gate
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"

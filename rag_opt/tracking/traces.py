@@ -12,21 +12,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Document as Found
 from mlflow.entities import SpanType
 
-from rag_opt.components.llm.request import Request
 from rag_opt.console.progress import say
-from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.pipelines import Products, RagPipeline, Step
-from rag_opt.evaluation.wiring import Part
-from rag_opt.llm.client import Heard
-from rag_opt.llm.replies import Reply
 from rag_opt.records.documents import Queries, Query
 from rag_opt.records.products import Answers, Rankings, Searches
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.request import Request
+    from rag_opt.evaluation.evaluate import Questions
+    from rag_opt.evaluation.pipelines import Products, RagPipeline, Step
+    from rag_opt.evaluation.wiring import Part
+    from rag_opt.llm.client import Heard
+    from rag_opt.llm.replies import Reply
 
 SHOWN = 10
 """Documents of a ranking that a span shows."""

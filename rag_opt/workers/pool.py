@@ -9,25 +9,27 @@ import math
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
 from rag_opt.config.trust import build, plain
 from rag_opt.console.endings import Terminated
-from rag_opt.console.progress import Line
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.storages.attributes import attributes_of
 from rag_opt.storages.databases import sqlite_path
 from rag_opt.storages.moment import FINISHED, Moment
 from rag_opt.storages.processes import crew_of
 from rag_opt.study import failures, outlook, terminator
-from rag_opt.study.loop import AtWork
+from rag_opt.study.at_work import AtWork
 from rag_opt.study.messages import told
-from rag_opt.study.plan import Plan
 from rag_opt.study.scheduler import measured
 from rag_opt.study.spending import Spending
 from rag_opt.workers.launchers import REFUSED, End, cores
+
+if TYPE_CHECKING:
+    from rag_opt.console.progress import Line
+    from rag_opt.study.plan import Plan
 
 POLL = 0.25
 """Seconds between two looks at the storage."""

@@ -43,7 +43,7 @@ def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             environment.quiet_optuna()
             plan = planned(overrides)
         try:
-            with Stopping(always=True) as stopping, entered(plan, rescues=False) as (study, gate):
+            with Stopping(screen.say, always=True) as stopping, entered(plan, rescues=False) as (study, gate):
                 Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
         finally:
             plan.resources.store.settle()

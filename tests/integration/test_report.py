@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 from rag_opt.analysis.findings import Findings
+from rag_opt.analysis.finished import open_finished
 from rag_opt.cli.study import Outcome, run
 from rag_opt.console.terminal import console
 from rag_opt.errors import StudyError
@@ -187,7 +188,7 @@ def test_a_link_that_lies_in_the_pages_place_is_not_followed(finished: Path, tmp
 
 def test_studies_are_compared(animals, tmp_path) -> None:
     folders = [start(animals, tmp_path, f"name=seed{seed}", f"seed={seed}", "n_trials=6").folder for seed in (0, 1)]
-    page = compared([report.finished(folder) for folder in folders], folders)
+    page = compared([open_finished(folder) for folder in folders], folders)
     assert page == tmp_path / "studies" / "comparison.html"
     text = (tmp_path / "studies" / "comparison.md").read_text()
     assert "seed0" in text
@@ -201,7 +202,7 @@ def test_studies_of_other_questions_are_not_compared(animals, tmp_path) -> None:
         start(animals, tmp_path, f"name=split{seed}", f"dataset.split_seed={seed}", "n_trials=2").folder
         for seed in (0, 5)
     ]
-    page = compared([report.finished(folder) for folder in folders], folders)
+    page = compared([open_finished(folder) for folder in folders], folders)
     assert "scores are not comparable" in page.read_text()
     assert (tmp_path / "studies" / "comparison.md").read_text().count(
         "## studies of nDCG@10, 6 documents, 3 quest"
@@ -216,7 +217,7 @@ def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp
         for name, metric in metrics.items()
     ]
     screen = console(io.StringIO())
-    page = compared([report.finished(folder) for folder in folders], folders, screen)
+    page = compared([open_finished(folder) for folder in folders], folders, screen)
     told = (tmp_path / "studies" / "comparison.md").read_text()
     first, second = told.split("## ")[1:]
     assert first.startswith("studies of P@10\n")

@@ -8,19 +8,21 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_opt.cache.artifacts import SUFFIX, DamagedError, Table, read_table, size_of, touch, write_table
 from rag_opt.cache.leases import POLL, Claims, held
-from rag_opt.cache.store import Store
-from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Vectors
 from rag_opt.system.sharing import guarded
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
+    from rag_opt.components.embedders.encoder import Encoder
 
 FIRST_BLOCK = 256
 BLOCK_SECONDS = 4.0

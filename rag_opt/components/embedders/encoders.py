@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
 from rag_opt.system.environment import no_collection
-from rag_opt.text.words import Span
+
+if TYPE_CHECKING:
+    from rag_opt.text.words import Span
 
 ENCODING = "sentence-transformers, batches of equal length"
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rag_opt.cache.artifacts import Columns
-from rag_opt.components.resources import Resources
 from rag_opt.console.progress import track
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Chunks
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.components.resources import Resources
 
 MARKS = 8
 """Tokens of its own that a model may put around a text, at most."""

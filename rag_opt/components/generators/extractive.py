@@ -7,17 +7,20 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from haystack import component
 
-from rag_opt.cache.artifacts import Columns
-from rag_opt.cache.store import Store
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Answers, Chunks, Rankings, total_tokens
 from rag_opt.text.words import count_tokens, sentences, token_spans, words
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.store import Store
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from haystack import component
 
-from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.llm.talks import Talk
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Answers, Rankings, total_tokens
 from rag_opt.text.words import count_tokens
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.chat import Chat
+    from rag_opt.components.llm.talks import Talk
 
 FIELDS = {
     "user": ("question", "documents"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, replace
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rag_opt.components.llm.request import (
     TOKENS_A_WORD,
@@ -25,11 +25,13 @@ from rag_opt.components.llm.spoken import Shown, without_thinking
 from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.stage import Part, require_whole
 from rag_opt.errors import ComponentError
-from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import key_of
 from rag_opt.system import signals
 from rag_opt.text.words import count_tokens, valid
+
+if TYPE_CHECKING:
+    from rag_opt.llm.client import Rehearsal
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -6,11 +6,13 @@ import re
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.llm.completions import named, told
-from rag_opt.components.llm.request import Request
 from rag_opt.components.stage import require
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.request import Request
 
 SCHEMA, OBJECT = "json_schema", "json_object"
 AS_THEY_ARE: Mapping[str, str | None] = {

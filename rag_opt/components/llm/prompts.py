@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from rag_opt.components.llm.request import Messages
 from rag_opt.components.stage import require
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.request import Messages
 
 Prompt = Mapping[str, str]
 """The parts of a prompt's file by name: system, user, …"""

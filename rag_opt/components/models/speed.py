@@ -8,14 +8,16 @@ import statistics
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.store import Store
 from rag_opt.components.stage import IN_MEMORY
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
 
 SAMPLE = 64
 SAMPLE_WORDS = 60

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from haystack import component
 from scipy.sparse import csc_array, csr_array
 
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.components.themselves import Pair
 from rag_opt.records.documents import Floats, Record
 from rag_opt.records.keys import key_of
+
+if TYPE_CHECKING:
+    from rag_opt.components.themselves import Pair
 
 
 @dataclass(frozen=True, eq=False)

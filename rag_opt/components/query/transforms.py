@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haystack import component
 
-from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.prompts import Prompt, check, messages
 from rag_opt.components.llm.request import Messages, Request, Sampling, check_model
-from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Searches
 from rag_opt.text.words import valid, words
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.chat import Chat
+    from rag_opt.components.llm.talks import Talk, Talks
 
 
 class Transformation(Stage):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from haystack import component
 
-from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
 from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.components.llm.spoken import whole_number
-from rag_opt.components.llm.talks import Talk
 from rag_opt.components.ranking import by_place, kept, stacked
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Rankings
+
+if TYPE_CHECKING:
+    from rag_opt.components.llm.chat import Chat
+    from rag_opt.components.llm.talks import Talk
 
 GREATEST = 10
 """The greatest relevance a single passage is given."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
-from rag_opt.cache.artifacts import Columns
 from rag_opt.components.embedders.embedding_cache import looked_up
-from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.ranking import kept, stacked
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.components.themselves import Pair
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import QueryVectors, Rankings, Vectors
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.components.embedders.encoder import Encoder
+    from rag_opt.components.themselves import Pair
 
 
 @component

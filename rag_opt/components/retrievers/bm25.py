@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
-from rag_opt.cache.store import Store
 from rag_opt.components.query.feedback import Feedback, by_chunk
 from rag_opt.components.ranking import best, ranked
 from rag_opt.components.reading import Reading, check_reading, tokenized
@@ -28,6 +27,9 @@ from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.text.words import AUTO, READING
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
 STRANGE = 0.05

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from haystack import component
@@ -17,10 +17,12 @@ from rag_opt.cache.artifacts import size_of
 from rag_opt.components.ranking import best, ranked
 from rag_opt.components.retrievers.fusion import of_variants
 from rag_opt.components.stage import Stage, require_whole
-from rag_opt.components.themselves import Pair, Search
 from rag_opt.records.documents import Floats, Queries, Record
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
+
+if TYPE_CHECKING:
+    from rag_opt.components.themselves import Pair, Search
 
 SCORES = 2**24
 """Scores computed at once (64 MiB), however large the corpus is."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from haystack import component
 
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.components.themselves import Pair
 from rag_opt.records.documents import Floats, Ints, Queries, Scores
 from rag_opt.records.keys import key_of
 from rag_opt.records.products import Chunks, Costs, Rankings
+
+if TYPE_CHECKING:
+    from rag_opt.components.themselves import Pair
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")

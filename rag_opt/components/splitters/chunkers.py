@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from haystack import component
 
-from rag_opt.cache.artifacts import Columns
 from rag_opt.components.embedders.embedding_cache import embedded
-from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.splitters.sentences import sentences_of
 from rag_opt.components.splitters.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
 from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
@@ -17,6 +16,10 @@ from rag_opt.records.documents import Documents
 from rag_opt.records.keys import algorithm_of, key_of
 from rag_opt.records.products import Chunks
 from rag_opt.text.words import READING, Span
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.components.embedders.encoder import Encoder
 
 UNITS = ("words", "characters", "tokens")
 OURS = "rag_opt.components.splitters."

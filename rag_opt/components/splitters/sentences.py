@@ -6,17 +6,19 @@ Punkt knows . ! and ?; the full stops of other scripts end a sentence, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.artifacts import Columns
-from rag_opt.cache.store import Store
 from rag_opt.components.splitters.spans import BLANK_LINE, between, trimmed
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import key_of
 from rag_opt.text.words import READING, Span, full_stops
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.store import Store
 
 TRAINING_CHARACTERS = 5_000_000
 """Enough for stable abbreviations; training on more only takes longer."""

@@ -1,0 +1,33 @@
+"""What a process at work on a study has in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_opt.storages.processes import NOBODY, Crew
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from rag_opt.console.progress import Screen
+    from rag_opt.storages.locks import Gate
+    from rag_opt.study.plan import Plan
+    from rag_opt.system.signals import Stopping
+
+Callback = Callable[["optuna.Study", "FrozenTrial"], None]
+
+
+@dataclass
+class AtWork:
+    """What a process at work on a study has, whether it measures or has others measure."""
+
+    plan: Plan
+    study: optuna.Study
+    screen: Screen
+    gate: Gate
+    stopping: Stopping
+    callbacks: Sequence[Callback] = ()
+    crew: Crew = NOBODY
