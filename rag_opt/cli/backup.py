@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Annotated
 
-from rag_opt.console.terminal import command, inline
+from typer import Argument, Option
+
+from rag_opt.cli.arguments import command_line
+from rag_opt.console.terminal import inline
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.system import environment
 from rag_opt.system.sharing import make_file
@@ -53,15 +55,14 @@ def _copied(path: Path, target: Path) -> int:
         return int(copy.execute(TRIALS).fetchone()[0])
 
 
-@command()
-def main(arguments: Sequence[str] | None = None) -> None:
+@command_line("backup", __doc__)
+def main(
+    study: Annotated[Path, Argument(help="a study's folder")],
+    file: Annotated[Path, Argument(help="the new file")],
+    storage: Annotated[str | None, Option(help="the storage's URL, where it is not in the folder")] = None,
+) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rag_opt.backup", description=__doc__)
-    parser.add_argument("study", type=Path, help="a study's folder")
-    parser.add_argument("file", type=Path, help="the new file")
-    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder")
-    given = parser.parse_args(arguments)
     with environment.no_collection():
-        trials = backed_up(given.study, given.file, given.storage)
+        trials = backed_up(study, file, storage)
     told = f"the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on"
-    print(inline(f"{given.file}: {told}"))
+    print(inline(f"{file}: {told}"))

@@ -6,20 +6,22 @@ through the browser; nothing can be changed at all without --writable.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import html
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from rag_opt.console.terminal import command, inline
+from typer import Argument, Option
+
+from rag_opt.cli.arguments import Storage, command_line
+from rag_opt.console.terminal import inline
 from rag_opt.errors import StudyError
 from rag_opt.system import environment
 from rag_opt.system.own_pages import HOST, PATH, READING, refusal
@@ -155,29 +157,24 @@ def mlflow_beside(database: Path) -> Iterator[str]:
         process.kill()
 
 
-@command()
-def main(arguments: Sequence[str] | None = None) -> None:
+@command_line("dashboard", __doc__)
+def main(
+    study: Annotated[Path, Argument(help="a study's folder")],
+    port: Annotated[int, Option(help="0: any that is free")] = 8080,
+    writable: Annotated[bool, Option("--writable", help="allow changes: notes, deleted studies")] = False,
+    storage: Storage = None,
+    no_mlflow: Annotated[bool, Option("--no-mlflow", help="start no MLflow server beside it")] = False,
+) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rag_opt.dashboard", description=__doc__)
-    parser.add_argument("study", type=Path, help="a study's folder")
-    parser.add_argument("--port", type=int, default=8080, help="0: any that is free")
-    parser.add_argument("--writable", action="store_true", help="allow changes: notes, deleted studies")
-    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
-    parser.add_argument("--no-mlflow", action="store_true", help="start no MLflow server beside it")
-    given = parser.parse_args(arguments)
-    _serve(given)
-
-
-def _serve(given: Any) -> None:
     from rag_opt.analysis.findings import storage_url
     from rag_opt.system.signals import Stopping
 
     environment.quiet_optuna()
-    url = storage_url(given.study, given.storage)
-    database = given.study.parent / ("" if given.no_mlflow else "mlflow.db")
+    url = storage_url(study, storage)
+    database = study.parent / ("" if no_mlflow else "mlflow.db")
     with Stopping(), mlflow_beside(database) as mlflow:
-        made = lambda port: dashboard(given.study, url, port, mlflow, writable=given.writable)  # noqa: E731
-        with serving(given.port, made) as server:
+        made = lambda free: dashboard(study, url, free, mlflow, writable=writable)  # noqa: E731
+        with serving(port, made) as server:
             print(inline(f"open: http://{HOST}:{server.server_port}   (Ctrl-C ends it)"), flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()

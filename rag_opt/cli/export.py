@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+from typing import Annotated
 
-from rag_opt.console.terminal import command, inline
+from typer import Argument, Option
+
+from rag_opt.cli.arguments import command_line
+from rag_opt.console.terminal import inline
 from rag_opt.system import environment
 
 SCRIPT = "ask.py"
@@ -94,16 +97,17 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     return place
 
 
-@command()
-def main(arguments: Sequence[str] | None = None) -> None:
+@command_line("export", __doc__)
+def main(
+    study: Annotated[Path, Argument(help="a finished study's folder")],
+    overrides: Annotated[
+        list[str] | None, Argument(help="key=value: what is to differ from what the study recommends")
+    ] = None,
+    to: Annotated[Path | None, Option(help="the folder to write; <study>/export where it is not given")] = None,
+) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rag_opt.export", description=__doc__)
-    parser.add_argument("study", type=Path, help="a finished study's folder")
-    parser.add_argument("overrides", nargs="*", help="key=value: what is to differ from what the study recommends")
-    parser.add_argument("--to", type=Path, help="the folder to write; <study>/export where it is not given")
-    given = parser.parse_args(arguments)
     with environment.no_collection():
-        place = exported(given.study, given.overrides, given.to)
-    kept = f"python -m rag_opt.ask best={given.study.as_posix()} question='your question'"
+        place = exported(study, overrides or (), to)
+    kept = f"python -m rag_opt.ask best={study.as_posix()} question='your question'"
     print(inline(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
     print(inline(f"ask it: python {place / SCRIPT} 'your question'"))

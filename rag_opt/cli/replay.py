@@ -5,14 +5,17 @@ Recorded studies as benchmarks of samplers: each is searched again, on other hal
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from typer import Argument, Option
+
+from rag_opt.cli.arguments import Storage, command_line
 from rag_opt.console.endings import INTERRUPTED
-from rag_opt.console.terminal import command, console
+from rag_opt.console.terminal import console
 from rag_opt.errors import ConfigError
 from rag_opt.system import environment
 
@@ -20,17 +23,15 @@ SAMPLERS = "random,greedy,tpe,gp,rag"
 NUMBERS = {"seeds": 30, "budget": 50, "questions": 0}
 
 
-@command()
-def main(arguments: Sequence[str] | None = None) -> None:
+@command_line("replay", __doc__, ["sampler=", *(f"{key}=" for key in NUMBERS)])
+def main(
+    words: Annotated[list[str], Argument(help="studies' folders, tables, and key=value")],
+    storage: Storage = None,
+    out: Annotated[Path, Option(help="where the tables and the plot go")] = Path("replay"),
+) -> None:
     """The command line."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m rag_opt.replay", description=__doc__, formatter_class=form)
-    parser.add_argument("words", nargs="+", help="studies' folders, tables, and key=value")
-    parser.add_argument("--storage", help="the storage's URL, where it is not in the folder and needs a password")
-    parser.add_argument("--out", type=Path, default=Path("replay"), help="where the tables and the plot go")
-    given = parser.parse_intermixed_args(arguments)
     try:
-        _run(given.words, given.storage, given.out)
+        _run(words, storage, out)
     except KeyboardInterrupt:
         print("stopped; nothing was kept: the same command begins anew", file=sys.stderr)
         sys.exit(INTERRUPTED)

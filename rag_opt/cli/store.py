@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
 
 from rag_opt.cache.eviction import evicted, shown, told
 from rag_opt.cache.store import GIGABYTE
-from rag_opt.console.terminal import command, console
+from rag_opt.cli.arguments import command_line
+from rag_opt.console.terminal import console
 from rag_opt.errors import ConfigError
 from rag_opt.llm.replies import FILE, Replies
 
@@ -32,39 +35,40 @@ def _understood(words: Sequence[str]) -> tuple[str, Path]:
     return (actions or ACTIONS)[0], Path(folder.strip("'\"")).expanduser()
 
 
-@command()
-def main(arguments: Sequence[str] | None = None) -> None:
+@command_line(
+    "store",
+    "What was computed and kept for later studies, by stage.",
+    [*ACTIONS, "store.path=", "studies_dir="],
+    studies=False,
+)
+def main(
+    words: Annotated[
+        list[str] | None, Argument(metavar="action", help="show (the default), prune, forget; store.path=…")
+    ] = None,
+    path: Annotated[Path | None, Option(help="the store's folder, as store.path= names it")] = None,
+    limit_gb: Annotated[float | None, Option(help="prune: keep at most so much, the last used")] = None,
+    unused_days: Annotated[float | None, Option(help="prune: remove what was not used for so long")] = None,
+) -> None:
     """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rag_opt.store", description="What was computed and kept for later studies, by stage."
-    )
-    parser.add_argument("words", nargs="*", metavar="action", help="show (the default), prune, forget; store.path=…")
-    parser.add_argument("--path", type=Path, help="the store's folder, as store.path= names it")
-    parser.add_argument("--limit-gb", type=float, default=None, help="prune: keep at most so much, the last used")
-    parser.add_argument("--unused-days", type=float, default=None, help="prune: remove what was not used for so long")
-    given = parser.parse_intermixed_args(arguments)
-    try:
-        given.action, named = _understood(given.words)
-    except ConfigError as error:
-        parser.error(str(error))
-    given.path = given.path or named
-    if not given.path.is_dir():
-        parser.error(f"{given.path}: there is no store; name it with store.path=, or run a study first")
+    action, named = _understood(words or ())
+    place = path or named
+    if not place.is_dir():
+        raise ConfigError(f"{place}: there is no store; name it with store.path=, or run a study first")
     screen = console()
-    if given.action == "prune":
-        if given.limit_gb is None and given.unused_days is None:
-            parser.error("prune needs --limit-gb (0 removes all) or --unused-days")
-        limit = float("inf") if given.limit_gb is None else given.limit_gb * GIGABYTE
-        since = float("-inf") if given.unused_days is None else time.time() - given.unused_days * DAY
-        screen.print(
-            f"removed: {told(evicted(given.path, limit, since))}; what a running study uses stays", markup=False
-        )
-    if given.action == "forget":
-        known = (given.path / FILE).exists()
-        screen.print(
-            f"{Replies(given.path).forget() if known else 0:,} replies that could not be read are asked for again"
-        )
-    screen.print(shown(given.path))
-    if given.action == "show":
-        again = f"python -m rag_opt.store prune store.path={shlex.quote(str(given.path))} --limit-gb 1"
+    if action == "prune":
+        screen.print(_pruned(place, limit_gb, unused_days), markup=False)
+    if action == "forget":
+        known = (place / FILE).exists()
+        screen.print(f"{Replies(place).forget() if known else 0:,} replies that could not be read are asked for again")
+    screen.print(shown(place))
+    if action == "show":
+        again = f"python -m rag_opt.store prune store.path={shlex.quote(str(place))} --limit-gb 1"
         screen.print(f"remove what was not used for longest: {again}", markup=False)
+
+
+def _pruned(place: Path, limit_gb: float | None, unused_days: float | None) -> str:
+    if limit_gb is None and unused_days is None:
+        raise ConfigError("prune needs --limit-gb (0 removes all) or --unused-days")
+    limit = float("inf") if limit_gb is None else limit_gb * GIGABYTE
+    since = float("-inf") if unused_days is None else time.time() - unused_days * DAY
+    return f"removed: {told(evicted(place, limit, since))}; what a running study uses stays"

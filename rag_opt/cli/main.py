@@ -1,0 +1,66 @@
+"""`rag-opt <command> …`: every command under one name, each as `python -m rag_opt.<command>` runs it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from runpy import run_module
+
+from rag_opt.console.terminal import command
+from rag_opt.errors import ConfigError, nearest
+
+COMMANDS = {
+    "study": "run or resume a study",
+    "trial": "measure one configuration, such as a study's",
+    "ask": "ask one configuration one question",
+    "report": "a study's report anew",
+    "compare": "several studies compared",
+    "dashboard": "a study, its report and MLflow in the browser",
+    "replay": "samplers compared on what studies have measured",
+    "export": "what a study recommends as Haystack pipelines",
+    "backup": "a copy of a study, also while it runs",
+    "store": "what is kept for later studies",
+    "completion": "what makes bash, zsh or fish complete all this",
+}
+MODULES = {"compare": "rag_opt.report", "completion": "rag_opt.cli.completion"}
+"""Where a command has another name than its module."""
+
+ABOUT = ("--help", "-h", "--version")
+HELP = "usage: rag-opt <command> …     rag-opt <command> --help tells what it takes\n\n{}"
+OLD = "rag-opt-"
+"""How the programs were named when each command was one, such as rag-opt-study."""
+
+
+def main() -> None:
+    """The command line."""
+    with command():
+        name, *words = _words()
+        if name in ABOUT:
+            print(version("rag-opt-studies") if name == "--version" else _helped())
+            return
+        if name not in COMMANDS:
+            raise ConfigError(f"rag-opt {name}: there is no such command; {nearest(name, COMMANDS)}")
+    sys.argv[1:] = words
+    # As `python -m` does it, the processes that it starts included.
+    run_module(MODULES.get(name, f"rag_opt.{name}"), run_name="__main__", alter_sys=True)
+
+
+def _words() -> list[str]:
+    """The command and its words; raises ConfigError where there is none."""
+    program = Path(sys.argv[0]).name
+    if program.startswith(OLD):
+        name = program.removeprefix(OLD).removesuffix(".exe")
+        print(f"{program}: this name goes with the next minor version; write rag-opt {name}", file=sys.stderr)
+        return [name, *sys.argv[1:]]
+    if len(sys.argv) < 2:
+        raise ConfigError("rag-opt: name a command, such as rag-opt study; rag-opt --help lists them")
+    return sys.argv[1:]
+
+
+def _helped() -> str:
+    return HELP.format("\n".join(f"  {name:<11} {about}" for name, about in COMMANDS.items()))
+
+
+if __name__ == "__main__":
+    main()
