@@ -136,7 +136,8 @@ def main(
         print("\n".join(offered(offer)))
         return
     if shell not in SHELLS:
-        raise ConfigError(f"rag-opt completion {shell}: {nearest(shell, SHELLS)}")
+        given = f"rag-opt completion {shell}".strip()
+        raise ConfigError(f"{given}: the name of your shell is expected; {nearest(shell, SHELLS)}")
     print(Path(__file__).with_name(f"completion.{shell}").read_text("utf-8"), end="")
 
 

@@ -52,10 +52,10 @@ def test_a_study_by_it_is_a_study(path: str, tmp_path: Path, animals: list[str])
     by_it, by_module = ran(path, one, "rag-opt", "study", *words), finished(other, *words)
     assert by_it.returncode == by_module.returncode == 0, by_it.stderr
     assert by_it.stderr.splitlines()[:2] == by_module.stderr.splitlines()[:2]
-    assert trials(one, "animals") == trials(other, "animals")
-    assert len(trials(one, "animals")) == 3
     left = [{each.name for each in (place / "studies/animals").iterdir()} for place in (one, other)]
     assert left[0] == left[1]
+    assert trials(one, "animals") == trials(other, "animals")
+    assert len(trials(one, "animals")) == 3
 
 
 def test_what_is_refused_has_status_2(path: str, tmp_path: Path) -> None:
