@@ -28,7 +28,7 @@ HOMES = {
 """Where what is public lives: it is imported when it is first used, since much hangs on it."""
 
 # Telemetry is decided when a dependency is imported, so this must come before any of them.
-environment.prepare()
+environment.set_environment()
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,7 @@ class OutageError(StudyError):
     """A study around which a disk, a service or something else fails for every configuration."""
 
 
-def nearest(given: str, valid: Iterable[str]) -> str:
+def format_hint(given: str, valid: Iterable[str]) -> str:
     """The advice for a misspelt name: the nearest valid one, else all of them (empty: "")."""
     names = sorted(set(valid))
     by_lower = {name.lower(): name for name in names}

@@ -2,7 +2,7 @@
 
 if __name__ == "__main__":
     from rag_opt.cli.export import main
-    from rag_opt.system.environment import leave
+    from rag_opt.system.environment import exit_process
 
     main()
-    leave()
+    exit_process()

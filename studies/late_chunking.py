@@ -23,7 +23,7 @@ from rag_opt.components.embedders.encoders import MiniLM
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import SentenceSplitter
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import documents_of
+from rag_opt.datasets.checks import get_corpus
 from rag_opt.records.documents import Floats, Query
 from rag_opt.records.products import Chunks
 
@@ -92,9 +92,9 @@ def main() -> None:
     folder, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     dataset = beir.load(str(folder))
     queries = random.Random(0).sample([query for query in dataset.queries if query.evidence], count)
-    documents, encoder = documents_of(dataset), MiniLM()
-    encoder.use(Resources.of(Store()))
-    model = encoder.loaded()
+    documents, encoder = get_corpus(dataset), MiniLM()
+    encoder.use(Resources.from_store(Store()))
+    model = encoder.load_model()
     asked = encoder.encode([query.text for query in queries])
     cut = {}
     for size in SIZES:
@@ -108,7 +108,7 @@ def main() -> None:
         read: dict[int, tuple[Floats, Floats]] = {}
         for size, chunks in cut.items():
             found = reciprocal_ranks(late(model, chunks, window, read), asked, chunks, queries)
-            low, high = paired.interval(found - ordinary[size], 0)
+            low, high = paired.bootstrap_interval(found - ordinary[size], 0)
             change = f"{(found - ordinary[size]).mean():+.4f} [{low:+.4f}, {high:+.4f}]"
             print(f"{size} words, late over {window} tokens: {found.mean():.4f}, {change}", flush=True)
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from rag_opt.analysis import paired
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import composed
-from rag_opt.config.settings import settings_of
+from rag_opt.config.compose import compose_config
+from rag_opt.config.settings import parse_settings
 from rag_opt.console.progress import Screen
-from rag_opt.evaluation.bench import Bench, loaded
+from rag_opt.evaluation.bench import Bench, load_dataset
 from rag_opt.evaluation.evaluate import Questions
-from rag_opt.metrics.catalogue import metric
+from rag_opt.metrics.catalogue import get_metric
 
 CANDIDATES = 30
 COMPARED = {
@@ -42,33 +42,33 @@ COMPARED = {
     ],
     "retriever=dense": ["reranker=mmr reranker.diversity=0.3", "reranker=maxsim"],
 }
-METRIC = metric("nDCG@10")
+METRIC = get_metric("nDCG@10")
 
 
 def rows(words: list[str]) -> list[str]:
     """The table's rows for a dataset."""
-    config = composed(words)
-    settings, dataset = settings_of(config), loaded(config)
+    config = compose_config(words)
+    settings, dataset = parse_settings(config), load_dataset(config)
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        questions = Questions.of(dataset, settings.batches, settings.seed)
-        bench = Bench(tuple(words), questions, (METRIC,), Resources.of(Store(Path(folder))))
+        questions = Questions.from_dataset(dataset, settings.batches, settings.seed)
+        bench = Bench(tuple(words), questions, (METRIC,), Resources.from_store(Store(Path(folder))))
         for base, stages in COMPARED.items():
             begin = [base, f"retriever.top_k={CANDIDATES}", "generator=none"]
-            plain = bench.measured(bench.composed(begin))
+            plain = bench.measure_config(bench.compose_overrides(begin))
             found.append(row(bench, begin, base, plain.means[METRIC.name], ""))
             for stage in stages:
                 given = [*begin, *stage.split()]
-                scores = bench.measured(bench.composed(given))
-                apart = paired.differences(scores.per_query[METRIC.name], plain.per_query[METRIC.name])
-                low, high = paired.interval(apart, 0)
+                scores = bench.measure_config(bench.compose_overrides(given))
+                apart = paired.compute_differences(scores.per_query[METRIC.name], plain.per_query[METRIC.name])
+                low, high = paired.bootstrap_interval(apart, 0)
                 told = f"{apart.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
                 found.append(row(bench, given, f"{base} {stage}", scores.means[METRIC.name], told))
     return found
 
 
 def row(bench: Bench, given: list[str], name: str, value: float, told: str) -> str:
-    latency = bench.timed(bench.composed(given))
+    latency = bench.measure_latency(bench.compose_overrides(given))
     assert latency is not None
     return f"| {name} | {value:.4f} | {told} | {1000 * latency.p50:.0f} |"
 

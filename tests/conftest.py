@@ -174,7 +174,7 @@ def data() -> Path:
 
 def animals_study(animals: list[str], folder: Path, *overrides: str) -> Path:
     """The folder of a study over the animals that was run to its end, without MLflow; `name=` gives it another name."""
-    from rag_opt.cli.study import run
+    from rag_opt.cli.study import run_study
 
     words = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "pruner=none"]
-    return run([*animals, *words, *overrides]).folder
+    return run_study([*animals, *words, *overrides]).folder

@@ -79,13 +79,13 @@ class Confirmation:
     asked: int = 0
     alike: int = 0
 
-    def arm(self, trial: int) -> Arm:
+    def get_arm(self, trial: int) -> Arm:
         """The arm of a trial."""
         return next(arm for arm in self.arms if arm.trial == trial)
 
     @property
     def chosen(self) -> Arm:
-        return self.arm(self.recommended)
+        return self.get_arm(self.recommended)
 
     @property
     def baseline(self) -> Arm | None:
@@ -105,7 +105,7 @@ class Confirmation:
         edge = arm.difference_high if self.sign > 0 else -arm.difference_low
         return arm.adjusted <= 1 - paired.LEVEL and edge < 0
 
-    def sentence(self) -> str:
+    def format_evidence(self) -> str:
         """What the evidence allows to say."""
         arm = self.chosen
         different = "different " if self.asked > self.questions else ""
@@ -119,21 +119,25 @@ class Confirmation:
             return f"{self.metric}: nothing can be shown with {pairs} {different}questions kept to confirm; bring more"
         where = f"on {pairs} {different}questions the search never saw"
         apart = "" if self.baseline_kept else " (the baseline itself breaks a constraint)"
-        return f"{self.metric}: {self._difference(arm, where)}{apart}"
+        return f"{self.metric}: {self._format_difference(arm, where)}{apart}"
 
-    def _difference(self, arm: Arm, where: str) -> str:
-        span = f"{signed(arm.difference)} [{signed(arm.difference_low)}, {signed(arm.difference_high)}]"
+    def _format_difference(self, arm: Arm, where: str) -> str:
+        difference, low, high = map(format_signed, (arm.difference, arm.difference_low, arm.difference_high))
+        span = f"{difference} [{low}, {high}]"
         if math.isnan(arm.p):
-            return f"{signed(arm.difference)} against the baseline (one measurement for all questions: no interval)"
+            return (
+                f"{format_signed(arm.difference)} against the baseline (one measurement for all questions: no interval)"
+            )
         if arm.difference_low == arm.difference_high == 0.0:
             return f"no difference from the baseline {where}"
         if self.shown:
             return f"better than the baseline by {span} {where}"
         if self.worse:
             return f"worse than the baseline by {span} {where}{'; keep the baseline' if self.baseline_kept else ''}"
-        return f"no difference from the baseline could be shown {where}: {span}{_needed(arm.needed, sum(arm.outcome))}"
+        needed = _format_needed(arm.needed, sum(arm.outcome))
+        return f"no difference from the baseline could be shown {where}: {span}{needed}"
 
-    def why(self) -> str:
+    def explain_choice(self) -> str:
         """Why this one is recommended."""
         arm = self.chosen
         name = f"trial {arm.trial}" + (" (the baseline)" if arm.role == BASELINE else "")
@@ -141,54 +145,56 @@ class Confirmation:
             return f"{name}: no other is within noise of it on the questions that were searched"
         if arm.trial == (self.arms[0].trial if self.best < 0 else self.best):
             return f"{name}: the best; of {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
-        told = f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {number(arm.cost)}"
+        told = f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {format_cost(arm.cost)}"
         best = next((other for other in self.arms if other.trial == self.best), self.arms[0])
-        return told if best is arm else f"{told}, against {number(best.cost)} of the best, trial {best.trial}"
+        return told if best is arm else f"{told}, against {format_cost(best.cost)} of the best, trial {best.trial}"
 
-    def nothing(self) -> str:
+    def explain_alike(self) -> str:
         """What there is to say of an objective that tells no configuration from another."""
         arm = self.chosen
         return (
             f"Nothing to choose by: all {self.alike} configurations have the very same {self.metric} for every "
-            f"question; trial {arm.trial} is as cheap as any ({self.cost} {number(arm.cost)}). Choose "
+            f"question; trial {arm.trial} is as cheap as any ({self.cost} {format_cost(arm.cost)}). Choose "
             "objective.metrics that tell them apart"
         )
 
-    def stored(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
         return asdict(self)
 
     @classmethod
-    def restored(cls, node: Mapping[str, Any]) -> Confirmation:
+    def from_dict(cls, node: Mapping[str, Any]) -> Confirmation:
         """The confirmation of such containers."""
         lists = ("words", "outcome", "marks")
         arms = (Arm(**{**arm, **{key: tuple(arm[key]) for key in lists if key in arm}}) for arm in node["arms"])
         return cls(**{**node, "arms": tuple(arms)})
 
 
-def _needed(count: int | None, asked: int) -> str:
+def _format_needed(count: int | None, asked: int) -> str:
     # So many there were: what was in the way is that several configurations were compared.
     if count is None or count <= asked:
         return ""
-    return f"; more than {MANY:,} would be needed" if count > MANY else f"; about {rounded(count):,} would be needed"
+    return (
+        f"; more than {MANY:,} would be needed" if count > MANY else f"; about {round_count(count):,} would be needed"
+    )
 
 
-def rounded(count: int) -> int:
+def round_count(count: int) -> int:
     """The count to two digits: an estimate is no more exact."""
     return int(float(f"{count:.1e}"))
 
 
-def scored(value: float) -> str:
+def format_score(value: float) -> str:
     """A score for people: four digits, those of a count none."""
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """A difference of scores for people."""
     return f"{value:+.4f}" if abs(value) < 10 else f"{value:+,.{1 if abs(value) < 1000 else 0}f}"
 
 
-def number(value: float) -> str:
+def format_cost(value: float) -> str:
     """A cost for people."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
@@ -207,7 +213,7 @@ class Measured:
     marks: tuple[str, ...] = ()
 
 
-def confirmed(
+def build_confirmation(
     metric: str,
     sign: float,
     cost: str,
@@ -225,18 +231,19 @@ def confirmed(
     questions gets differences, and neither intervals nor tests.
     """
     baseline = next((each for each in measured if each.role == BASELINE), None)
-    arms = [_arm(each, baseline, seed, resamples, groups) for each in measured]
+    arms = [_build_arm(each, baseline, seed, resamples, groups) for each in measured]
     arms = [replace(arm, **UNTESTED) for arm in arms] if once else arms
-    corrected = _corrected({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
+    corrected = _adjust_p_values({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
     final = tuple(
-        replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_better(arm.outcome, sign)) for arm in arms
+        replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_orient_outcome(arm.outcome, sign))
+        for arm in arms
     )
-    count = len(paired.per_group(measured[0].scores, groups))
+    count = len(paired.average_groups(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
     return replace(found, best=selection.best, asked=len(measured[0].scores), alike=selection.alike)
 
 
-def together(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:
+def adjust_confirmations(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:
     """The confirmations of several objectives, their p values adjusted for all comparisons of all objectives, by Holm.
 
     None comes first: a recommended one that is no better in one objective may be so in another. One stays as it is.
@@ -245,7 +252,8 @@ def together(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:
         return tuple(found)
     keys = [(place, arm) for place, each in enumerate(found) for arm in each.arms if not math.isnan(arm.p)]
     adjusted = {
-        (place, arm.trial): p for (place, arm), p in zip(keys, paired.holm([arm.p for _, arm in keys]), strict=True)
+        (place, arm.trial): p
+        for (place, arm), p in zip(keys, paired.adjust_holm([arm.p for _, arm in keys]), strict=True)
     }
     return tuple(
         replace(
@@ -255,7 +263,7 @@ def together(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:
     )
 
 
-def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
+def _adjust_p_values(p_values: Mapping[int, float], first: int) -> dict[int, float]:
     """By trial the p value adjusted for there being several: the chance of any false claim stays at most 5 %.
 
     The recommended one was named before the test, so it is tested first and alone; only where that shows something do
@@ -263,38 +271,38 @@ def _corrected(p_values: Mapping[int, float], first: int) -> dict[int, float]:
     """
     others = [trial for trial in p_values if trial != first]
     gate = p_values.get(first, 0.0)
-    held = zip(others, paired.holm([p_values[trial] for trial in others]), strict=True)
+    held = zip(others, paired.adjust_holm([p_values[trial] for trial in others]), strict=True)
     return {**({first: gate} if first in p_values else {}), **{trial: max(gate, p) for trial, p in held}}
 
 
-def _known(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | None]:
+def _drop_missing(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | None]:
     """The scores that were measured, and their groups."""
     known = ~np.isnan(scores)
     return scores[known], None if groups is None else groups[known]
 
 
-def _arm(one: Measured, baseline: Measured | None, seed: int, resamples: int, groups: Ints | None) -> Arm:
-    own, own_groups = _known(one.scores, groups)
-    low, high = paired.interval(own, seed, resamples, own_groups)
+def _build_arm(one: Measured, baseline: Measured | None, seed: int, resamples: int, groups: Ints | None) -> Arm:
+    own, own_groups = _drop_missing(one.scores, groups)
+    low, high = paired.bootstrap_interval(own, seed, resamples, own_groups)
     test = float(own.mean()) if len(own) else math.nan
     arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage, marks=one.marks)
     if baseline is None or one is baseline:
         return arm
-    apart, pairs = _known(one.scores - baseline.scores, groups)
+    apart, pairs = _drop_missing(one.scores - baseline.scores, groups)
     if not len(apart):
         return arm
-    difference_low, difference_high = paired.interval(apart, seed, resamples, pairs)
+    difference_low, difference_high = paired.bootstrap_interval(apart, seed, resamples, pairs)
     compared: dict[str, Any] = {
         "difference": float(apart.mean()),
         "difference_low": difference_low,
         "difference_high": difference_high,
-        "p": paired.p_value(apart, seed, resamples, pairs),
-        "outcome": paired.outcome(apart, 1.0, pairs),
-        "needed": paired.questions_needed(apart, pairs),
+        "p": paired.compute_p_value(apart, seed, resamples, pairs),
+        "outcome": paired.count_wins(apart, 1.0, pairs),
+        "needed": paired.estimate_sample_size(apart, pairs),
     }
     return replace(arm, **compared)
 
 
-def _better(outcome: tuple[int, int, int], sign: float) -> tuple[int, int, int]:
+def _orient_outcome(outcome: tuple[int, int, int], sign: float) -> tuple[int, int, int]:
     up, down, level = outcome
     return (up, down, level) if sign > 0 else (down, up, level)

@@ -16,29 +16,29 @@ NEAR = 0.01
 """Of a range: a value that is as near to its end lies at it."""
 
 
-def p_value(p: float) -> str:
+def format_p_value(p: float) -> str:
     """A p value to three digits; one that would be 0.000 is <0.001, and an unknown one is nothing."""
     if math.isnan(p):
         return ""
     return f"{p:.3f}" if p >= 0.0005 else "<0.001"
 
 
-def other_metrics(findings: Findings) -> tuple[list[str], list[list[str]]]:
+def tabulate_metrics(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """A table of the finalists' means on the unseen questions, a column for each metric that was measured."""
     arms = findings.confirmation.arms if findings.confirmation else ()
     means = {arm.trial: findings.means.get(str(arm.trial), {}) for arm in arms}
     names = list(dict.fromkeys(name for row in means.values() for name in row))
-    told = [[str(arm.trial), arm.role, *(_told(means[arm.trial].get(name)) for name in names)] for arm in arms]
+    told = [[str(arm.trial), arm.role, *(_format_mean(means[arm.trial].get(name)) for name in names)] for arm in arms]
     return ["trial", "role", *names], told if names else []
 
 
-def _told(value: float | None) -> str:
+def _format_mean(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def edge_line(findings: Findings, study: Trials) -> str:
+def format_edges(findings: Findings, study: Trials) -> str:
     """Which of the recommended trial's values lie at the end of what was searched; "" where none does."""
     if findings.confirmation is None:
         return ""
@@ -46,7 +46,7 @@ def edge_line(findings: Findings, study: Trials) -> str:
     found = [
         f"{name}={trial.params[name]:.4g} ({ends})"
         for name, distribution in trial.distributions.items()
-        for ends in _ends(distribution, trial.params[name])
+        for ends in _format_ends(distribution, trial.params[name])
     ]
     if not found:
         return ""
@@ -56,7 +56,7 @@ def edge_line(findings: Findings, study: Trials) -> str:
     )
 
 
-def _ends(distribution: BaseDistribution, value: object) -> Iterator[str]:
+def _format_ends(distribution: BaseDistribution, value: object) -> Iterator[str]:
     """The ends of a range of numbers, where the value lies at one."""
     if isinstance(distribution, CategoricalDistribution):
         numbers = [each for each in distribution.choices if isinstance(each, int | float) and type(each) is not bool]

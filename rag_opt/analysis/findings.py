@@ -82,7 +82,7 @@ class Findings:
     def targets(self) -> tuple[str, ...]:
         return tuple(self.signs)
 
-    def moment(self, study: optuna.Study) -> Moment:
+    def get_moment(self, study: optuna.Study) -> Moment:
         """The study as it was when this was found: others may have added to it since."""
         return Moment(study, self.trials, self.unfinished)
 
@@ -105,12 +105,12 @@ class Findings:
         path = folder / FILE
         try:
             node = json.loads(path.read_text("utf-8"))
-            confirmation = node["confirmation"] and Confirmation.restored(node["confirmation"])
+            confirmation = node["confirmation"] and Confirmation.from_dict(node["confirmation"])
             latencies = {name: Latency(**each) for name, each in node["latencies"].items()}
-            losses = tuple(Loss(**{key: _tuple(value) for key, value in each.items()}) for each in node["losses"])
+            losses = tuple(Loss(**{key: _to_tuple(value) for key, value in each.items()}) for each in node["losses"])
             changed = {
                 "confirmation": confirmation,
-                "others": tuple(Confirmation.restored(each) for each in node.get("others", ())),
+                "others": tuple(Confirmation.from_dict(each) for each in node.get("others", ())),
                 "latencies": latencies,
                 "losses": losses,
                 "name": str(node["name"]),
@@ -128,7 +128,7 @@ class Findings:
             ) from error
 
 
-def storage_url(folder: Path, given: str | None = None) -> str:
+def resolve_storage_url(folder: Path, given: str | None = None) -> str:
     """The URL of the folder's study, `given` or found; raises StudyError where that can't be known."""
     if given is not None:
         return given
@@ -142,5 +142,5 @@ def storage_url(folder: Path, given: str | None = None) -> str:
     return url
 
 
-def _tuple(value: Any) -> Any:
+def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -13,12 +13,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.config.overrides import values_of
+from rag_opt.config.overrides import to_config_values
 from rag_opt.llm.replies import Spent
 from rag_opt.samplers import RagSampler
-from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.moment import FINISHED, Trials
-from rag_opt.storages.moment import drawn as drawn_whole
+from rag_opt.storages.moment import is_sampled as drawn_whole
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import Value
@@ -31,40 +31,40 @@ MODEL, MIXED, SEQUENCE, RANDOM = "model", "model and random", "sequence", "rando
 SEQUENCES = (optuna.samplers.QMCSampler, optuna.samplers.BruteForceSampler, optuna.samplers.GridSampler)
 
 
-def finished(study: Trials, *states: TrialState) -> list[FrozenTrial]:
+def get_measured(study: Trials, *states: TrialState) -> list[FrozenTrial]:
     """The trials in these states that were measured: repeats of earlier ones are left out."""
-    return [t for t in study.get_trials(deepcopy=False, states=states) if attributes_of(t).repeats is None]
+    return [t for t in study.get_trials(deepcopy=False, states=states) if get_attributes(t).repeats is None]
 
 
-def feasible(trial: FrozenTrial) -> bool:
+def is_feasible(trial: FrozenTrial) -> bool:
     """Whether the trial keeps every constraint."""
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def candidates(study: Trials) -> list[FrozenTrial]:
+def rank_candidates(study: Trials) -> list[FrozenTrial]:
     """The complete trials that keep the constraints, best first by the first objective, then by number."""
-    return ranked(study, [trial for trial in finished(study, TrialState.COMPLETE) if feasible(trial)])
+    return rank_trials(study, [trial for trial in get_measured(study, TrialState.COMPLETE) if is_feasible(trial)])
 
 
-def sign_of(direction: StudyDirection) -> float:
+def get_sign(direction: StudyDirection) -> float:
     """1 where more is better, -1 where less is."""
     return 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
 
 
-def ranked(study: Trials, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def rank_trials(study: Trials, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Complete trials by their first objective, best first, then by number."""
     sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
     return sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def front_of(study: Trials) -> list[FrozenTrial]:
+def find_front(study: Trials) -> list[FrozenTrial]:
     """Of the candidates the best, the first found among equals: one, or the Pareto front of several objectives."""
     if len(study.directions) == 1:
-        return candidates(study)[:1]
-    return undominated(candidates(study), study.directions)
+        return rank_candidates(study)[:1]
+    return select_undominated(rank_candidates(study), study.directions)
 
 
-def undominated(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+def select_undominated(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
     """The complete trials than which no other is at least as good in every objective and better in one."""
     signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
     goods = np.array([trial.values for trial in trials], np.float64).reshape(len(trials), len(signs)) * signs
@@ -75,7 +75,7 @@ def undominated(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirecti
     ]
 
 
-def knee_of(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
+def find_knee(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The point of a front farthest beyond the plane through its ends; None for fewer than three points.
 
     The objectives are scaled to the front's own range (Das 1999, Structural Optimization 18:107).
@@ -89,91 +89,93 @@ def knee_of(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return front[max(range(len(front)), key=lambda place: scaled[place])]
 
 
-def marks_of(study: Trials, targets: Sequence[str]) -> dict[int, tuple[str, ...]]:
+def find_front_marks(study: Trials, targets: Sequence[str]) -> dict[int, tuple[str, ...]]:
     """By trial its place on the front of several objectives: best in which, its knee; {} for one objective."""
-    front = front_of(study)
+    front = find_front(study)
     if len(study.directions) == 1 or not front:
         return {}
     found: dict[int, tuple[str, ...]] = {}
     for place, (name, direction) in enumerate(zip(targets, study.directions, strict=True)):
-        sign = sign_of(direction)
+        sign = get_sign(direction)
         end = max(front, key=lambda trial: sign * trial.values[place])
         found[end.number] = (*found.get(end.number, ()), f"best {name}")
-    knee = knee_of(study, front)
+    knee = find_knee(study, front)
     return found if knee is None else {**found, knee.number: (*found.get(knee.number, ()), "knee")}
 
 
-def baseline_of(study: Trials) -> FrozenTrial | None:
+def find_baseline(study: Trials) -> FrozenTrial | None:
     """The baseline's complete trial; None when it failed."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((trial for trial in complete if attributes_of(trial).origin == BASELINE), None)
+    return next((trial for trial in complete if get_attributes(trial).origin == BASELINE), None)
 
 
-def measured_before(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | None:
+def find_measured(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | None:
     """The trial that has measured these values already, to its end or to where it was stopped; None without one.
 
     A configuration that was given up counts as measured, and so does one that another process is measuring just now.
     """
-    wanted = _identity(values)
-    known = finished(study, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+    wanted = _make_key(values)
+    known = get_measured(study, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     for trial in known:
-        failed = trial.state == TrialState.FAIL and not attributes_of(trial).given_up
-        if not failed and _identity(values_of(trial.params)) == wanted:
+        failed = trial.state == TrialState.FAIL and not get_attributes(trial).given_up
+        if not failed and _make_key(to_config_values(trial.params)) == wanted:
             return trial
     return None
 
 
-def tried(study: Trials) -> int:
+def count_tried(study: Trials) -> int:
     """How many different configurations were drawn, whatever came of them; those of stopped processes don't count."""
-    return len(_drawn(study))
+    return len(_get_sampled(study))
 
 
-def untried(study: Trials, configurations: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
+def select_untried(study: Trials, configurations: Iterable[dict[str, Value]]) -> list[dict[str, Value]]:
     """Of these configurations those that were not drawn."""
-    known = _drawn(study)
-    return [values for values in configurations if _identity(values) not in known]
+    known = _get_sampled(study)
+    return [values for values in configurations if _make_key(values) not in known]
 
 
-def _drawn(study: Trials) -> set[str]:
+def _get_sampled(study: Trials) -> set[str]:
     trials = study.get_trials(deepcopy=False)
-    whole = (trial for trial in trials if not attributes_of(trial).interrupted and drawn_whole(trial))
-    return {_identity(values_of(trial.params)) for trial in whole}
+    whole = (trial for trial in trials if not get_attributes(trial).interrupted and drawn_whole(trial))
+    return {_make_key(to_config_values(trial.params)) for trial in whole}
 
 
-def _identity(values: Mapping[str, Value]) -> str:
+def _make_key(values: Mapping[str, Value]) -> str:
     # 1, 1.0 and True are equal in Python and different words of a configuration.
     return repr(sorted(values.items()))
 
 
-def without_repeats(study: Trials) -> optuna.Study:
+def drop_repeats(study: Trials) -> optuna.Study:
     """The study in memory, each configuration once: repeats would count for more than they say.
 
     Trials keep their numbers; what repeats another, or is not finished, stands there as one that failed.
     """
     copy = optuna.create_study(directions=study.directions)
-    measured = {trial.number for trial in finished(study, *FINISHED)}
+    measured = {trial.number for trial in get_measured(study, *FINISHED)}
     nothing = optuna.trial.create_trial(state=TrialState.FAIL)
     copy.add_trials([t if t.number in measured else nothing for t in study.get_trials(deepcopy=False)])
     return copy
 
 
-def repeats(study: Trials) -> int:
+def count_repeats(study: Trials) -> int:
     """How many trials repeated another one, and so were not measured."""
-    return sum(noted.repeats is not None for noted in _counted(study.get_trials(deepcopy=False, states=FINISHED)))
+    return sum(
+        noted.repeats is not None for noted in _iterate_attributes(study.get_trials(deepcopy=False, states=FINISHED))
+    )
 
 
-def latest_repeats(study: Trials) -> int:
+def count_latest_repeats(study: Trials) -> int:
     """How many of the latest trials in a row repeated an earlier one."""
     latest = reversed(study.get_trials(deepcopy=False, states=FINISHED))
-    return sum(1 for _ in takewhile(lambda noted: noted.repeats is not None, _counted(latest)))
+    return sum(1 for _ in takewhile(lambda noted: noted.repeats is not None, _iterate_attributes(latest)))
 
 
-def _counted(trials: Iterable[FrozenTrial]) -> Iterator[TrialAttributes]:
+def _iterate_attributes(trials: Iterable[FrozenTrial]) -> Iterator[TrialAttributes]:
     """What is noted of these trials, less those that were ended from outside."""
-    return (noted for noted in map(attributes_of, trials) if not noted.interrupted)
+    return (noted for noted in map(get_attributes, trials) if not noted.interrupted)
 
 
-def drawn(sampler: Any, trial: optuna.Trial) -> str:
+def find_origin(sampler: Any, trial: optuna.Trial) -> str:
     """How the sampler drew this trial's parameters."""
     together = set(trial.relative_params)
     if isinstance(sampler, SEQUENCES) or (not together and isinstance(sampler, RagSampler)):
@@ -183,42 +185,42 @@ def drawn(sampler: Any, trial: optuna.Trial) -> str:
     return MODEL if together >= set(trial.params) else MIXED
 
 
-def origins(study: Trials) -> dict[str, int]:
+def count_origins(study: Trials) -> dict[str, int]:
     """How many trials were drawn in which way, the repeats among them counted apart."""
-    counted = _counted(study.get_trials(deepcopy=False, states=FINISHED))
+    counted = _iterate_attributes(study.get_trials(deepcopy=False, states=FINISHED))
     repeated = TrialAttributes.repeats.name
     return dict(Counter(repeated if noted.repeats is not None else noted.origin or RANDOM for noted in counted))
 
 
-def counts_of(study: Trials) -> dict[str, int]:
+def count_outcomes(study: Trials) -> dict[str, int]:
     """How many trials are complete, pruned, failed, repeated, interrupted, lost to an outage and given up."""
     trials = study.get_trials(deepcopy=False)
-    noted = [attributes_of(trial) for trial in trials]
+    noted = [get_attributes(trial) for trial in trials]
     apart = [each.repeats is not None or each.interrupted or each.given_up for each in noted]
     states = Counter(trial.state for trial, other in zip(trials, apart, strict=True) if not other)
     return {
         "complete": states[TrialState.COMPLETE],
         "pruned": states[TrialState.PRUNED],
         "failed": states[TrialState.FAIL],
-        "repeated": repeats(study),
+        "repeated": count_repeats(study),
         "interrupted": sum(each.interrupted and not each.outage for each in noted),
         "lost": sum(bool(each.outage) for each in noted),
         "given up": sum(each.given_up for each in noted),
     }
 
 
-def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
+def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Spent:
     """What confirming may cost at most, as the complete trials' means say: best, recommended, tied ones, baseline.
 
     Of `dev` and `test` questions; nothing before a trial is complete. Of each stage's calls such a share counts as
     that trial had to pay for which paid for most: what other studies have asked already costs nothing.
     """
-    complete = finished(study, TrialState.COMPLETE)
+    complete = get_measured(study, TrialState.COMPLETE)
     if not complete:
         return Spent()
     share = min(len(complete), 3 + ties) * test / (dev * len(complete))
-    new = _most_paid(complete)
-    stages = [(new[name], spent) for trial in complete for name, spent in attributes_of(trial).usage.items()]
+    new = _find_max_shares(complete)
+    stages = [(new[name], spent) for trial in complete for name, spent in get_attributes(trial).usage.items()]
     calls = sum(part * spent["calls"] for part, spent in stages)
     tokens = sum(part * (spent["tokens_in"] + spent["tokens_out"]) for part, spent in stages)
     dollars = sum(part * spent["usd"] for part, spent in stages if not math.isnan(spent["usd"]))
@@ -226,33 +228,33 @@ def confirmation_cost(study: Trials, ties: int, dev: int, test: int) -> Spent:
     return Spent(share * calls, share * tokens, share * dollars, share * seconds)
 
 
-def _most_paid(complete: Sequence[FrozenTrial]) -> dict[str, float]:
+def _find_max_shares(complete: Sequence[FrozenTrial]) -> dict[str, float]:
     """By stage the greatest share of a trial's calls that had to be paid for; 1 where that was not noted."""
     found: dict[str, float] = {}
-    for noted in map(attributes_of, complete):
+    for noted in map(get_attributes, complete):
         for stage, spent in noted.usage.items():
             paid = spent["calls"] if noted.paid is None else noted.paid.get(stage, 0)
             found[stage] = max(found.get(stage, 0.0), min(1.0, paid / spent["calls"]) if spent["calls"] else 0.0)
     return found
 
 
-def paid_share(study: Trials) -> dict[str, float]:
+def compute_paid_share(study: Trials) -> dict[str, float]:
     """By stage the share of the calls of the later half of the complete trials that had to be paid for.
 
     {} before four are complete: the first trials repeat little of what others have asked.
     """
-    complete = finished(study, TrialState.COMPLETE)
+    complete = get_measured(study, TrialState.COMPLETE)
     if len(complete) < 4:
         return {}
     asked: Counter[str] = Counter()
     paid: Counter[str] = Counter()
-    for noted in map(attributes_of, complete[len(complete) // 2 :]):
+    for noted in map(get_attributes, complete[len(complete) // 2 :]):
         asked.update({stage: spent["calls"] for stage, spent in noted.usage.items()})
         paid.update(noted.paid or {})
     return {stage: min(1.0, paid[stage] / count) for stage, count in asked.items() if count}
 
 
-def seconds_of(study: Trials) -> float:
+def sum_seconds(study: Trials) -> float:
     """The seconds that all trials took together."""
     spans = [trial.duration for trial in study.get_trials(deepcopy=False) if trial.duration is not None]
     return sum(span.total_seconds() for span in spans)

@@ -12,9 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.config.overrides import values_of
-from rag_opt.console.terminal import visible
-from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.config.overrides import to_config_values
+from rag_opt.console.terminal import escape_controls
+from rag_opt.storages.attributes import TrialAttributes, get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Qrels
@@ -40,7 +40,9 @@ def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]
         earlier.unlink()
     known = {query for found in evaluations.values() for query in found.query_ids}
     asked = {query: grades for query, grades in qrels.items() if query in known}
-    named = _naming([*asked, *known, *(d for each in asked.values() for d in each), *_retrieved(evaluations.values())])
+    named = _build_escaper(
+        [*asked, *known, *(d for each in asked.values() for d in each), *_iterate_retrieved(evaluations.values())]
+    )
     lines = [f"{named(q)} 0 {named(d)} {grade}\n" for q, grades in asked.items() for d, grade in grades.items()]
     (folder / "qrels.txt").write_text("".join(lines), "utf-8")
     for name, found in evaluations.items():
@@ -54,56 +56,56 @@ def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]
         (folder / f"{tag}.run").write_text("".join(run), "utf-8")
 
 
-def _retrieved(found: Iterable[Evaluation]) -> Iterable[str]:
+def _iterate_retrieved(found: Iterable[Evaluation]) -> Iterable[str]:
     return (document for each in found for documents in each.retrieved for document in documents)
 
 
-def _naming(ids: Iterable[str]) -> Callable[[str], str]:
+def _build_escaper(ids: Iterable[str]) -> Callable[[str], str]:
     """How ids are written: as they are, unless one of them would end a column."""
     if not any(re.search(r"\s", each) for each in set(ids)):
         return str
     return lambda text: BREAKING.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
 
 
-def trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
+def build_trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Table:
     """A row a trial: number, state, the objectives, parameters, means of all metrics, origin, seconds, command.
 
     `questions` are those that it was asked: a pruned trial's objective is the mean of these, one of `dev` that of all.
     """
     rows = []
     for trial in study.get_trials(deepcopy=False):
-        noted, values = attributes_of(trial), trial.values or []
+        noted, values = get_attributes(trial), trial.values or []
         rows.append(
-            {"number": trial.number, "state": trial.state.name.lower(), "questions": _asked(trial, dev)}
+            {"number": trial.number, "state": trial.state.name.lower(), "questions": _count_questions(trial, dev)}
             | {f"objective.{name}": value for name, value in zip(targets, values, strict=False)}
-            | {f"param.{name}": value for name, value in values_of(trial.params).items()}
+            | {f"param.{name}": value for name, value in to_config_values(trial.params).items()}
             | {f"metric.{name}": value for name, value in noted.metrics.items()}
             | {f"seconds.{name}": value for name, value in noted.seconds.items()}
             | {each.name: str(noted.given[each.name]) for each in SHOWN if each.name in noted.given}
         )
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: _build_column([row.get(name) for row in rows]) for name in names})
 
 
-def _asked(trial: FrozenTrial, dev: int) -> int | None:
+def _count_questions(trial: FrozenTrial, dev: int) -> int | None:
     """The questions that a trial's values are the mean of; None where it has none."""
-    found = attributes_of(trial).questions
+    found = get_attributes(trial).questions
     return dev if found is None and trial.state == TrialState.COMPLETE else found
 
 
-def _column(values: list[Any]) -> pa.Array:
+def _build_column(values: list[Any]) -> pa.Array:
     """The values as one column; of several types as text."""
     kinds = {type(value) for value in values if value is not None}
     numbers = kinds <= {int, float}
     if str in kinds or (len(kinds) > 1 and not numbers):
         # Neither file can hold half of a character, which an exception's text may.
-        values = [None if value is None else visible(str(value)) for value in values]
+        values = [None if value is None else escape_controls(str(value)) for value in values]
     return pa.array([float(v) if v is not None else None for v in values] if kinds == {int, float} else values)
 
 
 def write_trials(folder: Path, study: Trials, targets: Sequence[str], dev: int) -> None:
     """Leave trials.csv and trials.parquet in the folder; nothing without a trial."""
-    table = trials_table(study, targets, dev)
+    table = build_trials_table(study, targets, dev)
     if table.num_rows:
         pa.csv.write_csv(table, folder / "trials.csv")
         pq.write_table(table, folder / "trials.parquet")

@@ -27,22 +27,22 @@ DRAWN = 2**22
 """Draws held in memory at once."""
 
 
-def differences(ours: Scores, theirs: Scores) -> Scores:
+def compute_differences(ours: Scores, theirs: Scores) -> Scores:
     """Ours less theirs, for the questions that were measured for both; float64, at most as long as either."""
     values: Scores = ours - theirs
     return values[~np.isnan(values)]
 
 
-def per_group(values: Scores, groups: Ints | None) -> Scores:
+def average_groups(values: Scores, groups: Ints | None) -> Scores:
     """One value a group: its sum by the mean size of a group, so that their mean is that of all values.
 
     The values themselves where no two are of a group.
     """
-    sums, sizes = _summed(values, groups)
+    sums, sizes = _sum_groups(values, groups)
     return values if sizes is None else sums / sizes.mean()
 
 
-def _summed(values: Scores, groups: Ints | None) -> tuple[Scores, Scores | None]:
+def _sum_groups(values: Scores, groups: Ints | None) -> tuple[Scores, Scores | None]:
     """The sum and the size of each group; the values and None where no two are of a group."""
     if groups is None:
         return values, None
@@ -52,39 +52,41 @@ def _summed(values: Scores, groups: Ints | None) -> tuple[Scores, Scores | None]
     return (values, None) if len(sizes) == len(values) else (sums, sizes)
 
 
-def interval(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None
+) -> tuple[float, float]:
     """The 95 % bootstrap interval of the mean; (nan, nan) below two values, or below two groups.
 
     Percentiles (Efron and Tibshirani 1993), moved outwards for small samples as Student's t is wider than the normal
     (the expanded percentile interval, Hesterberg 2015, The American Statistician 69:371). Groups are drawn whole (the
     cluster bootstrap, Davison and Hinkley 1997, section 3.8).
     """
-    sums, sizes = _summed(values, groups)
+    sums, sizes = _sum_groups(values, groups)
     count = len(sums)
     if count < 2:
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
     block = max(1, DRAWN // count)
     draws = [min(block, resamples - start) for start in range(0, resamples, block)]
-    means = np.concatenate([_means(sums, sizes, generator.integers(0, count, (draw, count))) for draw in draws])
+    means = np.concatenate([_compute_means(sums, sizes, generator.integers(0, count, (draw, count))) for draw in draws])
     tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _means(sums: Scores, sizes: Scores | None, drawn: NDArray[np.int64]) -> Scores:
+def _compute_means(sums: Scores, sizes: Scores | None, drawn: NDArray[np.int64]) -> Scores:
     """The mean of each draw, a row each."""
     means: Scores = sums[drawn].mean(axis=1) if sizes is None else sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     return means
 
 
-def p_value(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None) -> float:
+def compute_p_value(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None) -> float:
     """The two-sided p of a mean difference this far from 0, had each group's sign been a coin's; 1 below two of them.
 
     Fisher's randomisation test, by scipy; exact where all sign patterns can be tried (Smucker et al. 2007 compare it
     with others for rankings).
     """
-    values = per_group(values, groups)
+    values = average_groups(values, groups)
     if len(values) < 2 or not np.any(values):
         return 1.0
     # scipy.stats takes a second to load, which is not due before there is something to confirm.
@@ -101,7 +103,7 @@ def p_value(values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints 
     return float(found.pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """The p values adjusted for being several (Holm 1979): below 0.05, the chance of any false claim is at most 5 %."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted, least = [0.0] * len(p_values), 0.0
@@ -111,35 +113,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def questions_needed(values: Scores, groups: Ints | None = None) -> int | None:
+def estimate_sample_size(values: Scores, groups: Ints | None = None) -> int | None:
     """How many questions, all different, would show a difference of this mean and spread, four times out of five.
 
     None for mean 0. The paired z test's sample size at the 5 % level, and no fewer than the randomisation test can show
     anything with.
     """
-    values = per_group(values, groups)
+    values = average_groups(values, groups)
     if len(values) < 2 or not values.mean():
         return None
     reach = special.ndtri((1 + LEVEL) / 2) + special.ndtri(POWER)
     return max(FEWEST, math.ceil(float(reach * values.std(ddof=1) / values.mean()) ** 2))
 
 
-def tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:
+def is_tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:
     """Whether the other is as good as the best within noise: behind by no more than the difference's standard error.
 
     The one-standard-error rule (Breiman et al. 1984), paired. `sign` is 1 where more is better, -1 where less is.
     """
     apart = sign * (best - other)
     known = ~np.isnan(apart)
-    behind = per_group(apart[known], None if groups is None else groups[known])
+    behind = average_groups(apart[known], None if groups is None else groups[known])
     if not len(behind):
         return False
     error = behind.std(ddof=1) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
     return bool(behind.mean() <= error)
 
 
-def outcome(values: Scores, sign: float, groups: Ints | None = None) -> tuple[int, int, int]:
+def count_wins(values: Scores, sign: float, groups: Ints | None = None) -> tuple[int, int, int]:
     """Different questions won, lost and tied."""
-    values = per_group(values, groups)
+    values = average_groups(values, groups)
     won, lost = int((sign * values > 0).sum()), int((sign * values < 0).sum())
     return won, lost, len(values) - won - lost

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
 from rag_opt.analysis.history import BASELINE
-from rag_opt.config.overrides import values_of
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.config.overrides import to_config_values
+from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
@@ -25,51 +25,51 @@ NEGLIGIBLE = 0.005
 """A change below this share is told as none."""
 
 
-def _pair(findings: Findings, study: Trials) -> tuple[FrozenTrial, FrozenTrial] | None:
+def _find_pair(findings: Findings, study: Trials) -> tuple[FrozenTrial, FrozenTrial] | None:
     """The baseline's trial and the recommended one; None where they are the same, or either is not there."""
-    found, baseline = findings.confirmation, history.baseline_of(study)
+    found, baseline = findings.confirmation, history.find_baseline(study)
     if found is None or baseline is None or found.recommended == baseline.number:
         return None
     return baseline, study.get_trials(deepcopy=False)[found.recommended]
 
 
-def price(findings: Findings, study: Trials) -> str:
+def format_price(findings: Findings, study: Trials) -> str:
     """What a question costs more or less than with the baseline, such as "+67 % tokens, +8 % latency"; "" unless known.
 
     Tokens, dollars and what decides among ties are means over the searched questions, `latency` is the median of
     questions asked one at a time.
     """
-    pair = _pair(findings, study)
-    return "" if pair is None else ", ".join(_changes(findings, *pair))
+    pair = _find_pair(findings, study)
+    return "" if pair is None else ", ".join(_format_changes(findings, *pair))
 
 
-def _changes(findings: Findings, baseline: FrozenTrial, chosen: FrozenTrial) -> Iterator[str]:
-    before, after = (attributes_of(trial).metrics for trial in (baseline, chosen))
+def _format_changes(findings: Findings, baseline: FrozenTrial, chosen: FrozenTrial) -> Iterator[str]:
+    before, after = (get_attributes(trial).metrics for trial in (baseline, chosen))
     wanted = dict.fromkeys([*COUNTED, findings.cost])
     for name in (each for each in wanted if each not in findings.targets and not each.startswith("latency")):
-        yield from _change(name, before.get(name, math.nan), after.get(name, math.nan))
+        yield from _format_change(name, before.get(name, math.nan), after.get(name, math.nan))
     timed = [findings.latencies.get(name) for name in (BASELINE, f"trial {chosen.number}")]
     if timed[0] is not None and timed[1] is not None:
-        yield from _change("latency", timed[0].p50, timed[1].p50)
+        yield from _format_change("latency", timed[0].p50, timed[1].p50)
 
 
-def _change(name: str, before: float, after: float) -> Iterator[str]:
+def _format_change(name: str, before: float, after: float) -> Iterator[str]:
     """The change in percent; nothing where a share of the former says nothing."""
     if before > 0 and math.isfinite(after):
         share = after / before - 1
         yield f"the same {name}" if abs(share) < NEGLIGIBLE else f"{100 * share:+,.0f} % {name}"
 
 
-def settings(findings: Findings, study: Trials) -> tuple[list[str], list[list[str]]]:
+def tabulate_settings(findings: Findings, study: Trials) -> tuple[list[str], list[list[str]]]:
     """The settings in which the recommended configuration differs from the baseline, a row each; "-": not there."""
-    header, pair = ["setting", BASELINE, "recommended"], _pair(findings, study)
+    header, pair = ["setting", BASELINE, "recommended"], _find_pair(findings, study)
     if pair is None:
         return header, []
-    before, after = (values_of(trial.params) for trial in pair)
+    before, after = (to_config_values(trial.params) for trial in pair)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return header, [[name, _told(before, name), _told(after, name)] for name in names]
+    return header, [[name, _format_setting(before, name), _format_setting(after, name)] for name in names]
 
 
-def _told(values: dict[str, Value], name: str) -> str:
+def _format_setting(values: dict[str, Value], name: str) -> str:
     value = values.get(name, "-")
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -41,15 +41,15 @@ class Selection:
     alike: int = 0
 
 
-def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: Ints | None = None) -> Selection:
+def select_finalists(candidates: Sequence[Candidate], sign: float, ties: int, groups: Ints | None = None) -> Selection:
     """What dev selects of candidates given best first; `ties` of the tied ones go along, the best of them first.
 
-    The one-standard-error rule decides who is tied (`paired.tied`), by what is handed on, too: handing on less is
+    The one-standard-error rule decides who is tied (`paired.is_tied`), by what is handed on, too: handing on less is
     cheaper, and leaves a ranking as good as it is. Questions of one of the `groups` count as one. Equal costs: the
     better one. Candidates must not be empty.
     """
     best = candidates[0]
-    level = [other for other in candidates if other is best or _level(best, other, sign, groups)]
+    level = [other for other in candidates if other is best or _is_tied(best, other, sign, groups)]
     recommended = min(level, key=lambda each: each.cost)
     chosen = [best, recommended]
     for each in level:
@@ -62,10 +62,10 @@ def selected(candidates: Sequence[Candidate], sign: float, ties: int, groups: In
     return Selection(best.number, others, recommended.number, len(level) - 1, alike)
 
 
-def _level(best: Candidate, other: Candidate, sign: float, groups: Ints | None) -> bool:
+def _is_tied(best: Candidate, other: Candidate, sign: float, groups: Ints | None) -> bool:
     pairs = [(best.scores, other.scores)]
     if best.handed is not None:
         if other.handed is None:
             return False
         pairs.append((best.handed, other.handed))
-    return all(paired.tied(ours, theirs, sign, groups) for ours, theirs in pairs)
+    return all(paired.is_tied(ours, theirs, sign, groups) for ours, theirs in pairs)

@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from rag_opt.config.compose import FOLDER, STAGES, Words, choices
-from rag_opt.config.experiments import searched_folders
-from rag_opt.config.overrides import word_of
-from rag_opt.config.typed import SEARCH_PATH, search_path_list
+from rag_opt.config.compose import FOLDER, STAGES, Words, get_choices
+from rag_opt.config.experiments import parse_search_path
+from rag_opt.config.overrides import format_hydra_value
+from rag_opt.config.typed import SEARCH_PATH, format_path_list
 from rag_opt.errors import ConfigError
 from rag_opt.metrics import own
-from rag_opt.records.keys import key_of
-from rag_opt.system.sharing import new_name
+from rag_opt.records.keys import compute_key
+from rag_opt.system.sharing import make_unique_path
 
 Rows = Any
 """Documents or questions: a path, or an iterable of dicts: a list, a pandas DataFrame, a Hugging Face dataset."""
@@ -41,12 +41,12 @@ class Given:
         for path, text in self.files.items():
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                whole = new_name(path.parent, f".{path.name}")
+                whole = make_unique_path(path.parent, f".{path.name}")
                 whole.write_text(text, "utf-8")
                 whole.replace(path)
 
 
-def given_dataset(documents: Rows, questions: Rows, folder: Path) -> Given:
+def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> Given:
     """A user's documents and questions; files of rows lie below the study's folder.
 
     Under the hash of what they are, so that other rows change no file that the study has. None for both: the default
@@ -59,37 +59,37 @@ def given_dataset(documents: Rows, questions: Rows, folder: Path) -> Given:
             raise ConfigError("questions: none were given; a folder in BEIR's layout as documents has its own")
         return Given(("dataset=beir", f"dataset.path={documents}"))
     given = {"documents": documents, "questions": questions}
-    texts = {key: _lines(key, rows) for key, rows in given.items() if not isinstance(rows, str | Path)}
-    place = folder / "data" / _short(texts)
+    texts = {key: _format_rows(key, rows) for key, rows in given.items() if not isinstance(rows, str | Path)}
+    place = folder / "data" / _hash_content(texts)
     places = {key: place / f"{key}.jsonl" if key in texts else rows for key, rows in given.items()}
     words = ["dataset=jsonl", *(f"dataset.{key}={path}" for key, path in places.items())]
     return Given(tuple(words), {place / f"{key}.jsonl": text for key, text in texts.items()})
 
 
-def _lines(key: str, given: Rows) -> str:
+def _format_rows(key: str, given: Rows) -> str:
     """The rows as JSON, a line each."""
     rows = given.to_dict("records") if hasattr(given, "to_dict") and hasattr(given, "columns") else given
     if not isinstance(rows, Iterable):
         raise ConfigError(f"{key}: a path, a list of dicts, a DataFrame or a dataset is expected, not {given!r}"[:300])
-    return "".join(f"{_line(key, number, row)}\n" for number, row in enumerate(rows, 1))
+    return "".join(f"{_format_row(key, number, row)}\n" for number, row in enumerate(rows, 1))
 
 
-def _short(content: Any) -> str:
-    return key_of(content)[:8]
+def _hash_content(content: Any) -> str:
+    return compute_key(content)[:8]
 
 
-def _line(key: str, number: int, row: Any) -> str:
+def _format_row(key: str, number: int, row: Any) -> str:
     if not isinstance(row, Mapping):
         raise ConfigError(f"{key}: row {number} is a {type(row).__name__}, where a dict is expected: {row!r}"[:300])
     # What a DataFrame has no value for is nan there.
     kept = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
     try:
-        return json.dumps(kept, ensure_ascii=False, default=_plain)
+        return json.dumps(kept, ensure_ascii=False, default=_to_plain)
     except TypeError as error:
         raise ConfigError(f"{key}: row {number} can't be written as JSON: {error}") from error
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """The Python value of a NumPy one."""
     for method in ("tolist", "item"):
         if hasattr(value, method):
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def given_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: Words = ()) -> Given:
+def convert_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: Words = ()) -> Given:
     """A search space: its name, or a file below the study's folder that a dict becomes.
 
     A list is a choice, a pair of whole numbers a range with both ends, a pair with a float an interval, a text Hydra's
@@ -107,24 +107,24 @@ def given_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: 
     """
     if space is None or isinstance(space, str):
         return Given(() if space is None else (f"search_space={space}",))
-    known = _known_conditions()
-    node = {key: _parameter(key, given, known.get(key, {}), space) for key, given in space.items()}
-    first = _first_choices(space, overrides)
-    name = f"{SPACE}-{_short([node, first])}"
+    known = _read_conditions()
+    node = {key: _build_parameter(key, given, known.get(key, {}), space) for key, given in space.items()}
+    first = _find_first_choices(space, overrides)
+    name = f"{SPACE}-{_hash_content([node, first])}"
     conf = folder / "conf"
-    files = {conf / "search_space" / f"{name}.yaml": _yaml("# A search space that was given in Python.", node)}
-    places = [f"file://{conf.resolve().as_posix()}", *searched_folders(overrides)]
-    words = [f"{SEARCH_PATH}={search_path_list(places)}", f"search_space={name}"]
+    files = {conf / "search_space" / f"{name}.yaml": _format_yaml("# A search space that was given in Python.", node)}
+    places = [f"file://{conf.resolve().as_posix()}", *parse_search_path(overrides)]
+    words = [f"{SEARCH_PATH}={format_path_list(places)}", f"search_space={name}"]
     if first:
         chosen = {"defaults": [{f"override /{group}": choice} for group, choice in first.items()]}
-        files[conf / "experiment" / f"{name}.yaml"] = _yaml("# @package _global_", chosen)
+        files[conf / "experiment" / f"{name}.yaml"] = _format_yaml("# @package _global_", chosen)
         words.append(f"{EXPERIMENT}{name}")
     return Given(tuple(words), files)
 
 
-def _first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str, str]:
+def _find_first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str, str]:
     """The first of its listed choices for each stage whose own choice is not among them."""
-    own = choices(overrides)
+    own = get_choices(overrides)
     listed = {key: given for key, given in space.items() if key in STAGES and isinstance(given, list) and given}
     found = {key: str(given[0]) for key, given in listed.items() if own[key] not in given}
     chosen = next((word for word in overrides if word.startswith(EXPERIMENT)), None)
@@ -134,31 +134,31 @@ def _first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str, str]
     return found
 
 
-def _yaml(head: str, node: Mapping[str, Any]) -> str:
+def _format_yaml(head: str, node: Mapping[str, Any]) -> str:
     return f"{head}\n{yaml.safe_dump(dict(node), sort_keys=False, allow_unicode=True)}"
 
 
-def _parameter(key: str, given: Any, known: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
+def _build_parameter(key: str, given: Any, known: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
     if isinstance(given, Mapping):
-        return {**given, "values": _values(key, given.get("values"))}
-    values = _values(key, given)
-    found = {parent: _held(value, space[parent]) for parent, value in known.items() if parent in space}
+        return {**given, "values": _format_values(key, given.get("values"))}
+    values = _format_values(key, given)
+    found = {parent: _narrow_condition(value, space[parent]) for parent, value in known.items() if parent in space}
     when = {parent: value for parent, value in found.items() if value != space[parent]}
     return {"values": values, "when": when} if when else values
 
 
-def _held(condition: Any, given: Any) -> Any:
+def _narrow_condition(condition: Any, given: Any) -> Any:
     """The values of a condition that its parent can have, where these are listed."""
     wanted = condition if isinstance(condition, list) else [condition]
     return [value for value in given if value in wanted] if isinstance(given, list) else condition
 
 
-def _values(key: str, given: Any) -> str:
+def _format_values(key: str, given: Any) -> str:
     if isinstance(given, str):
         return given
     if isinstance(given, list) and given:
-        return f"choice({', '.join(word_of(_scalar(value)) for value in given)})"
-    ends = [_scalar(value) for value in given] if isinstance(given, tuple) else []
+        return f"choice({', '.join(format_hydra_value(_to_scalar(value)) for value in given)})"
+    ends = [_to_scalar(value) for value in given] if isinstance(given, tuple) else []
     if len(ends) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         low, high = ends
         whole = isinstance(low, int) and isinstance(high, int)
@@ -167,12 +167,12 @@ def _values(key: str, given: Any) -> str:
     raise ConfigError(f"space: {key}: {str(given)[:200]}: {expected}")
 
 
-def _scalar(value: Any) -> Any:
+def _to_scalar(value: Any) -> Any:
     """The Python value of a NumPy one, any other as it is."""
     return value.item() if hasattr(value, "item") else value
 
 
-def _known_conditions() -> dict[str, Mapping[str, Any]]:
+def _read_conditions() -> dict[str, Mapping[str, Any]]:
     """When the parameters of our own spaces exist; of several spaces the widest counts."""
     found: dict[str, Mapping[str, Any]] = {}
     for name in ("retrieval", "chunking", "answering", "whole"):
@@ -183,17 +183,17 @@ def _known_conditions() -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def metric_words(metric: str | Sequence[str] | Callable[..., Any] | None, direction: str | None) -> list[str]:
+def convert_metric(metric: str | Sequence[str] | Callable[..., Any] | None, direction: str | None) -> list[str]:
     """The overrides for what is optimised: a metric's name, several names, or a Python function by its own name."""
     if callable(metric):
-        name = name_of(metric)
+        name = get_metric_name(metric)
         own_node = f"{{function: {own.BEHIND}{name}, direction: {direction or 'maximize'}, needs: ''}}"
         return [f"objective.metrics=[{name}]", f"+objective.own.{name}={own_node}"]
     names = [metric] if isinstance(metric, str) else metric
-    words = [] if names is None else [f"objective.metrics=[{', '.join(word_of(name) for name in names)}]"]
+    words = [] if names is None else [f"objective.metrics=[{', '.join(format_hydra_value(name) for name in names)}]"]
     return [*words, f"objective.directions=[{direction}]"] if direction else words
 
 
-def name_of(metric: Callable[..., Any]) -> str:
+def get_metric_name(metric: Callable[..., Any]) -> str:
     """What a function is called among metrics: its own name."""
     return str(getattr(metric, "__name__", "metric")).strip("<>")

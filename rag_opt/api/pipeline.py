@@ -7,10 +7,10 @@ from typing import Any
 from haystack import Document as HaystackDocument
 from haystack import Pipeline, component
 
-from rag_opt.config.compose import Words, composed
-from rag_opt.config.trial import trial_of
-from rag_opt.datasets.checks import documents_of
-from rag_opt.evaluation.bench import loaded, resources_of
+from rag_opt.config.compose import Words, compose_config
+from rag_opt.config.trial import build_trial_config
+from rag_opt.datasets.checks import get_corpus
+from rag_opt.evaluation.bench import build_resources, load_dataset
 from rag_opt.evaluation.pipelines import Products, RagPipeline, build_pipeline
 from rag_opt.records.documents import Documents, Queries, Query
 
@@ -27,26 +27,26 @@ class Asked:
     @component.output_types(documents=list[HaystackDocument], answer=str | None)
     def run(self, query: str) -> dict[str, Any]:
         """The chunks that are read, best first, as Haystack documents, and the answer (None without a generator)."""
-        asked = Queries.of((Query("question", query.strip()),))
+        asked = Queries.from_items((Query("question", query.strip()),))
         found = self.pipeline.ask(asked, self.documents, self.index)
         chunks, answers = found["context"].chunks, found.get("answers")
         read = [
             HaystackDocument(
                 content=chunks.texts[row], score=float(score), meta={"document_id": chunks.document_ids[row]}
             )
-            for row, score in found["context"].hits(0)
+            for row, score in found["context"].get_hits(0)
         ]
         return {"documents": read, "answer": answers.texts[0] if answers is not None else None}
 
 
-def asked_pipeline(words: Words) -> Pipeline:
+def build_query_pipeline(words: Words) -> Pipeline:
     """A Haystack pipeline of the configuration of these overrides, its documents indexed.
 
     `pipeline.run({"query": "…"})` gives {"rag": {"documents": […], "answer": …}}. Raises a RagOptError.
     """
-    config = composed(words)
-    built = build_pipeline(trial_of(config, words), resources_of(config))
-    documents = documents_of(loaded(config))
+    config = compose_config(words)
+    built = build_pipeline(build_trial_config(config, words), build_resources(config))
+    documents = get_corpus(load_dataset(config))
     pipeline = Pipeline()
-    pipeline.add_component("rag", Asked(built, documents, built.index(documents)))
+    pipeline.add_component("rag", Asked(built, documents, built.index_documents(documents)))
     return pipeline

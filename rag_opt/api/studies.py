@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.api.given import Rows, given_dataset, given_space, metric_words, name_of
-from rag_opt.config.compose import composed
-from rag_opt.config.experiments import expanded
-from rag_opt.config.settings import settings_of
-from rag_opt.config.typed import as_typed
+from rag_opt.api.given import Rows, convert_dataset, convert_metric, convert_space, get_metric_name
+from rag_opt.config.compose import compose_config
+from rag_opt.config.experiments import expand_best
+from rag_opt.config.settings import parse_settings
+from rag_opt.config.typed import quote_arguments
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.system import environment
 
@@ -34,8 +34,10 @@ class Result:
     def __init__(self, findings: Findings, study: optuna.Study) -> None:
         from rag_opt.reporting import summary
 
-        now = findings.moment(study)
-        self._lines = [line for line in (summary.conclusion(findings, now), summary.recommendation(findings)) if line]
+        now = findings.get_moment(study)
+        self._lines = [
+            line for line in (summary.format_conclusion(findings, now), summary.format_recommendation(findings)) if line
+        ]
         self.confirmation: Confirmation | None = findings.confirmation
         self.config: Mapping[str, Any] = findings.config
 
@@ -84,25 +86,27 @@ class Study:
 
     def trials_dataframe(self) -> pd.DataFrame:
         """A row a trial: number, state, questions, objective.*, param.*, metric.*, seconds.*."""
-        from rag_opt.analysis.interchange import trials_table
+        from rag_opt.analysis.interchange import build_trials_table
 
-        table = trials_table(self.findings.moment(self.optuna_study), self.findings.targets, self.findings.dev)
+        table = build_trials_table(
+            self.findings.get_moment(self.optuna_study), self.findings.targets, self.findings.dev
+        )
         return table.to_pandas()  # type: ignore[no-any-return]
 
     def best_pipeline(self) -> Pipeline:
-        """The recommended configuration as a Haystack pipeline, its documents indexed; see `asked_pipeline`.
+        """The recommended configuration as a Haystack pipeline, its documents indexed; see `build_query_pipeline`.
 
         `best_pipeline().run({"query": "…"})["rag"]` has "documents" and "answer". Raises StudyError where none is
         recommended.
         """
-        from rag_opt.api.pipeline import asked_pipeline
+        from rag_opt.api.pipeline import build_query_pipeline
 
         if "ask" not in self.findings.commands:
             raise StudyError(f"{self.folder}: it recommends no configuration that could be asked")
         # With the store, and whatever else, that the study's own command for this has.
         kept = shlex.split(self.findings.commands["ask"])[3:]
         more = [word for word in kept if not word.startswith(("best=", "question="))]
-        return asked_pipeline(expanded(as_typed([f"best={self.folder.as_posix()}", *more])))
+        return build_query_pipeline(expand_best(quote_arguments([f"best={self.folder.as_posix()}", *more])))
 
     def __repr__(self) -> str:
         return f"<rag_opt.Study '{self.name}' in {self.folder}: {self.findings.trials} trials>"
@@ -144,20 +148,20 @@ def optimize(
     Returns:
         The finished study. Raises a RagOptError for whatever is wrong, before the first trial where it can be known.
     """
-    from rag_opt.cli.study import run
+    from rag_opt.cli.study import run_study
 
-    first = as_typed([f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"])
-    last = as_typed(overrides)
+    first = quote_arguments([f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"])
+    last = quote_arguments(overrides)
     # Before anything is written: a name may lead anywhere.
-    folder = settings_of(composed(expanded([*first, *last]))).folder
-    dataset, searched = given_dataset(documents, questions, folder), given_space(space, folder, last)
-    measured = [*metric_words(metric, direction), *([f"sampler={sampler}"] if isinstance(sampler, str) else [])]
-    with _given(metric, sampler, last):
+    folder = parse_settings(compose_config(expand_best([*first, *last]))).folder
+    dataset, searched = convert_dataset(documents, questions, folder), convert_space(space, folder, last)
+    measured = [*convert_metric(metric, direction), *([f"sampler={sampler}"] if isinstance(sampler, str) else [])]
+    with _provide_objects(metric, sampler, last):
         for each in (dataset, searched):
             each.write()
         # The space last, since its search path has that of the overrides in it.
-        words = [*first, *as_typed(dataset.words), *measured, *last, *searched.words]
-        outcome = run(expanded(words), quiet=True)
+        words = [*first, *quote_arguments(dataset.words), *measured, *last, *searched.words]
+        outcome = run_study(expand_best(words), quiet=True)
     if outcome.findings is None or outcome.error:
         raise StudyError(outcome.error or f"{name}: nothing was run")
     return load_study(outcome.folder, outcome.url)
@@ -170,13 +174,13 @@ def load_study(folder: str | Path, storage: str | None = None) -> Study:
     """
     from rag_opt.analysis.finished import open_finished
 
-    environment.quiet_optuna()
+    environment.silence_optuna()
     findings, study = open_finished(Path(folder), storage)
     return Study(Path(folder), findings, study)
 
 
 @contextmanager
-def _given(metric: Any, sampler: Any, words: Sequence[str]) -> Iterator[None]:
+def _provide_objects(metric: Any, sampler: Any, words: Sequence[str]) -> Iterator[None]:
     """Within it, Python objects stand where a command line has names; this process alone knows them."""
     from optuna.samplers import BaseSampler
 
@@ -186,17 +190,17 @@ def _given(metric: Any, sampler: Any, words: Sequence[str]) -> Iterator[None]:
     instance = None if sampler is None or isinstance(sampler, str) else sampler
     if not isinstance(instance, BaseSampler | None):
         raise ConfigError(f"sampler: a name such as 'tpe', or an Optuna sampler is expected, not {instance!r}"[:300])
-    functions = {name_of(metric): metric} if callable(metric) else {}
+    functions = {get_metric_name(metric): metric} if callable(metric) else {}
     several = [word for word in words if word.startswith("n_workers=") and word != "n_workers=1"]
     if several and (functions or instance is not None):
         kind = "metric" if functions else "sampler"
         raise ConfigError(f"{several[0]}: other processes can't have the {kind} that was given as an object; name one")
-    with _set(own.GIVEN, functions), _set(drawing.GIVEN, instance):
+    with _set_variable(own.GIVEN, functions), _set_variable(drawing.GIVEN, instance):
         yield
 
 
 @contextmanager
-def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+def _set_variable(variable: ContextVar[Any], value: Any) -> Iterator[None]:
     token = variable.set(value)
     try:
         yield

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rag_opt.system.sharing import new_name
+from rag_opt.system.sharing import make_unique_path
 
 TEMPORARY = ".new-"
 """How the names of unfinished files and folders begin."""
@@ -55,13 +55,13 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
     metadata = {"rag_opt": json.dumps({"seconds": seconds})}
     table = pa.table(arrays).replace_schema_metadata(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = new_name(path.parent, TEMPORARY)
+    temporary = make_unique_path(path.parent, TEMPORARY)
     with temporary.open("xb") as file:
         try:
             with pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
             file.flush()
-            digest = _digest(temporary)
+            digest = _hash_file(temporary)
             file.seek(0, os.SEEK_END)
             file.write(digest)
             file.flush()
@@ -90,21 +90,21 @@ def read_table(path: Path) -> Table:
         seconds = float(json.loads(table.schema.metadata[b"rag_opt"])["seconds"])
     except (pa.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
         raise DamagedError(path) from error
-    return Table({name: _from_arrow(_whole(table.column(name))) for name in table.column_names}, seconds)
+    return Table({name: _from_arrow(_merge_chunks(table.column(name))) for name in table.column_names}, seconds)
 
 
 def write_folder(target: Path, make: Callable[[Path], None]) -> None:
     """Have `make` fill an empty folder, and put it in place in one step; raises what `make` raises, or OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = new_name(target.parent, TEMPORARY)
+    temporary = make_unique_path(target.parent, TEMPORARY)
     temporary.mkdir()
     try:
         start = time.perf_counter()
         make(temporary)
         seconds = time.perf_counter() - start
-        files = {path.relative_to(temporary).as_posix(): _digest(path).hex() for path in _files(temporary)}
+        files = {path.relative_to(temporary).as_posix(): _hash_file(path).hex() for path in _list_files(temporary)}
         if seconds >= DEAR:
-            for path in _files(temporary):
+            for path in _list_files(temporary):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         (temporary / MANIFEST).write_text(json.dumps({"seconds": seconds, "sha256": files}), "utf-8")
@@ -122,7 +122,7 @@ def read_folder(path: Path) -> float:
     try:
         told = json.loads(manifest)
         for name, digest in told["sha256"].items():
-            if _digest(path / name).hex() != digest:
+            if _hash_file(path / name).hex() != digest:
                 raise DamagedError(path / name)
         return float(told["seconds"])
     except (ValueError, LookupError, TypeError, FileNotFoundError) as error:
@@ -141,10 +141,10 @@ def touch(path: Path) -> None:
             os.utime(path)
 
 
-def size_of(path: Path) -> int:
+def get_size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder; 0 when it is gone."""
     try:
-        return sum(file.stat().st_size for file in _files(path)) if path.is_dir() else path.stat().st_size
+        return sum(file.stat().st_size for file in _list_files(path)) if path.is_dir() else path.stat().st_size
     except FileNotFoundError:
         return 0
 
@@ -154,17 +154,17 @@ def remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    aside = new_name(path.parent, TEMPORARY)
+    aside = make_unique_path(path.parent, TEMPORARY)
     aside.mkdir()
     path.rename(aside / path.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _digest(path: Path) -> bytes:
+def _hash_file(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
@@ -175,7 +175,7 @@ def _to_arrow(column: Any) -> pa.Array:
     return pa.array(column, pa.string()) if isinstance(column, list) and not column else pa.array(column)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def _merge_chunks(column: pa.ChunkedArray) -> pa.Array:
     # combine_chunks copies even a single chunk, which would end the memory map.
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
@@ -188,7 +188,7 @@ def _from_arrow(array: pa.Array) -> list[Any] | NDArray[Any]:
     return array.to_numpy()  # type: ignore[no-any-return]
 
 
-def linked(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Have the target be the source's file, as a hard link; a copy where the file system has none between them."""
     # What lies there may be a link of somebody's to anywhere.
     target.unlink(missing_ok=True)

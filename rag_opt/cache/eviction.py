@@ -15,9 +15,9 @@ from filelock import FileLock
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rag_opt.cache.artifacts import MANIFEST, SUFFIX, TEMPORARY, remove, size_of
-from rag_opt.cache.leases import oldest_lease, unless_busy
-from rag_opt.system.waiting import alone
+from rag_opt.cache.artifacts import MANIFEST, SUFFIX, TEMPORARY, get_size, remove
+from rag_opt.cache.leases import find_oldest_lease, try_lock_artifact
+from rag_opt.system.waiting import hold_lock
 
 USAGE = "usage.json"
 NEVER = ("paces",)
@@ -41,43 +41,43 @@ class Artifact:
     used: float
 
 
-def artifacts(root: Path) -> list[Artifact]:
+def list_artifacts(root: Path) -> list[Artifact]:
     """Everything that a store keeps, least recently used first; [] for a folder that is not there.
 
     What a store does not write is no artifact: the folder may hold other things, which are never removed.
     """
-    return sorted(_found(root), key=lambda artifact: artifact.used)
+    return sorted(_find_artifacts(root), key=lambda artifact: artifact.used)
 
 
-def _found(root: Path) -> Iterator[Artifact]:
+def _find_artifacts(root: Path) -> Iterator[Artifact]:
     stages = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
     for stage in stages:
         for path in stage.glob("*"):
             if path.name.startswith("."):
                 continue
             if _is_shelf(path):
-                yield from _shards(stage.name, path)
+                yield from _find_shards(stage.name, path)
             elif path.is_dir() or path.suffix == SUFFIX:
-                yield from _one(stage.name, path)
+                yield from _find_artifact(stage.name, path)
 
 
 def _is_shelf(path: Path) -> bool:
     return path.is_dir() and not (path / MANIFEST).exists()
 
 
-def _shards(stage: str, shelf: Path) -> Iterator[Artifact]:
+def _find_shards(stage: str, shelf: Path) -> Iterator[Artifact]:
     for path in shelf.glob(f"*{SUFFIX}"):
         if not path.name.startswith("."):
-            yield from _one(stage, path)
+            yield from _find_artifact(stage, path)
 
 
-def _one(stage: str, path: Path) -> Iterator[Artifact]:
-    used = last_used(path)
+def _find_artifact(stage: str, path: Path) -> Iterator[Artifact]:
+    used = get_last_used(path)
     if used is not None:
-        yield Artifact(stage, path.stem, path, size_of(path), used)
+        yield Artifact(stage, path.stem, path, get_size(path), used)
 
 
-def last_used(path: Path) -> float | None:
+def get_last_used(path: Path) -> float | None:
     """When an artifact was last needed; None when it is gone."""
     try:
         return (path / MANIFEST if path.is_dir() else path).stat().st_mtime
@@ -85,32 +85,32 @@ def last_used(path: Path) -> float | None:
         return None
 
 
-def evicted(root: Path, limit: float, unused_since: float = float("-inf")) -> list[Artifact]:
+def evict_artifacts(root: Path, limit: float, unused_since: float = float("-inf")) -> list[Artifact]:
     """Remove artifacts until the rest has at most `limit` bytes, and those not used since; returns what was removed.
 
     What a living process may use stays, even above the limit.
     """
     begin = time.time()
-    kept = [artifact for artifact in artifacts(root) if artifact.stage not in NEVER]
+    kept = [artifact for artifact in list_artifacts(root) if artifact.stage not in NEVER]
     total = sum(artifact.bytes for artifact in kept)
     # An artifact is touched when a process first needs it, so what is older than every process is free.
-    free_before = oldest_lease(root)
+    free_before = find_oldest_lease(root)
     removed = []
     for artifact in kept:
         if artifact.used >= free_before or (total <= limit and artifact.used >= unused_since):
             continue
-        if _removed(root, artifact):
+        if _remove_unused(root, artifact):
             removed.append(artifact)
             total -= artifact.bytes
     # A process that has begun since has a lease that was not seen.
-    _sweep(root, min(free_before, begin - CLOCKS))
+    _remove_temporary(root, min(free_before, begin - CLOCKS))
     return removed
 
 
-def _removed(root: Path, artifact: Artifact) -> bool:
+def _remove_unused(root: Path, artifact: Artifact) -> bool:
     """Remove it unless it was needed in between."""
-    with unless_busy(root, artifact.stage, artifact.key) as free:
-        unused = free and last_used(artifact.path) == artifact.used
+    with try_lock_artifact(root, artifact.stage, artifact.key) as free:
+        unused = free and get_last_used(artifact.path) == artifact.used
         if unused:
             try:
                 remove(artifact.path)
@@ -120,7 +120,7 @@ def _removed(root: Path, artifact: Artifact) -> bool:
     return unused
 
 
-def _sweep(root: Path, before: float) -> None:
+def _remove_temporary(root: Path, before: float) -> None:
     """Remove what killed processes left half-written."""
     for folder, folders, files in os.walk(root):
         for path in [Path(folder, name) for name in (*folders, *files) if name.startswith(TEMPORARY)]:
@@ -130,7 +130,7 @@ def _sweep(root: Path, before: float) -> None:
                     remove(path)
 
 
-def usage_of(root: Path) -> Usage:
+def read_usage(root: Path) -> Usage:
     """The look-ups that all processes have added; {} when there are none, or when the file can't be read."""
     try:
         found: Usage = json.loads((root / USAGE).read_text("utf-8"))
@@ -141,8 +141,8 @@ def usage_of(root: Path) -> Usage:
 
 def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) -> None:
     """Add look-ups to those of all processes."""
-    with alone(FileLock(root / f"{USAGE}.lock"), f"is writing {root / USAGE}"):
-        usage = usage_of(root)
+    with hold_lock(FileLock(root / f"{USAGE}.lock"), f"is writing {root / USAGE}"):
+        usage = read_usage(root)
         for name, counts in (("hits", hits), ("misses", misses)):
             for stage, count in counts.items():
                 usage.setdefault(stage, {"hits": 0, "misses": 0})[name] += count
@@ -151,7 +151,7 @@ def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) ->
         temporary.replace(root / USAGE)
 
 
-def readable(size: int) -> str:
+def format_size(size: int) -> str:
     """Bytes as people read them: 512 B, 1.4 MB, 3.0 GB."""
     value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
@@ -160,23 +160,23 @@ def readable(size: int) -> str:
     return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def told(found: Sequence[Artifact]) -> str:
+def format_artifacts(found: Sequence[Artifact]) -> str:
     """How many artifacts these are, and their size, in words."""
-    return f"{len(found):,} artifacts ({readable(sum(artifact.bytes for artifact in found))})"
+    return f"{len(found):,} artifacts ({format_size(sum(artifact.bytes for artifact in found))})"
 
 
-def shown(root: Path) -> Grid:
+def build_store_table(root: Path) -> Grid:
     """What is kept, stage by stage."""
     grid = Grid(title=f"{root}: what is kept", title_justify="left")
     grid.add_column("stage")
     for name in ("entries", "size", "hits", "misses", "last used"):
         grid.add_column(name, justify="right")
-    kept, usage = artifacts(root), usage_of(root)
+    kept, usage = list_artifacts(root), read_usage(root)
     for stage in sorted({artifact.stage for artifact in kept} | set(usage)):
         here = [artifact for artifact in kept if artifact.stage == stage]
         looked = usage.get(stage, {"hits": 0, "misses": 0})
         when = f"{datetime.fromtimestamp(here[-1].used).astimezone():%Y-%m-%d %H:%M}" if here else "in memory only"
-        size = readable(sum(artifact.bytes for artifact in here))
+        size = format_size(sum(artifact.bytes for artifact in here))
         grid.add_row(Text(stage), f"{len(here):,}", size, f"{looked['hits']:,}", f"{looked['misses']:,}", when)
-    grid.caption = f"{told(kept)} in all"
+    grid.caption = f"{format_artifacts(kept)} in all"
     return grid

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rag_opt.system.waiting import alone
+from rag_opt.system.waiting import hold_lock
 
 LOCKS = ".locks"
 LEASES = ".leases"
@@ -25,16 +25,16 @@ POLL = 0.02
 
 
 @contextmanager
-def held(root: Path, stage: str, key: str) -> Iterator[None]:
+def lock_artifact(root: Path, stage: str, key: str) -> Iterator[None]:
     """Alone at work on this artifact, among all processes."""
-    with alone(_lock(root, stage, key), f"is making {stage}"):
+    with hold_lock(_build_lock(root, stage, key), f"is making {stage}"):
         yield
 
 
 @contextmanager
-def unless_busy(root: Path, stage: str, key: str) -> Iterator[bool]:
+def try_lock_artifact(root: Path, stage: str, key: str) -> Iterator[bool]:
     """Whether nobody is at work on this artifact, this process included; if so nobody else is until the end."""
-    lock = _lock(root, stage, key)
+    lock = _build_lock(root, stage, key)
     try:
         lock.acquire(timeout=0)
     except (Timeout, RuntimeError):
@@ -52,7 +52,7 @@ class Lease:
 
     def __init__(self, root: Path) -> None:
         name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}.lock"
-        self._lock = FileLock(_made(root / LEASES) / name)
+        self._lock = FileLock(_make_folder(root / LEASES) / name)
         self._lock.acquire()
 
     def release(self) -> None:
@@ -60,10 +60,10 @@ class Lease:
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
-def oldest_lease(root: Path) -> float:
+def find_oldest_lease(root: Path) -> float:
     """Since when a living process uses the folder, in seconds of the epoch; inf when none does."""
     for path in sorted((root / LEASES).glob("*.lock")):
-        if not abandoned(path):
+        if not is_abandoned(path):
             return int(path.name.partition("-")[0]) / 1e9
     return float("inf")
 
@@ -75,15 +75,15 @@ class Claims:
         self.folder = folder
 
     @contextmanager
-    def take(self, wanted: Callable[[], Sequence[str]], limit: int) -> Iterator[Sequence[str]]:
+    def claim_names(self, wanted: Callable[[], Sequence[str]], limit: int) -> Iterator[Sequence[str]]:
         """Up to `limit` of the wanted names that no living process has claimed; they are free again afterwards.
 
         `wanted` is asked when no other process can claim anything.
         """
-        claim = FileLock(_made(self.folder) / f"{os.getpid()}-{secrets.token_hex(4)}.claim")
+        claim = FileLock(_make_folder(self.folder) / f"{os.getpid()}-{secrets.token_hex(4)}.claim")
         note = Path(claim.lock_file).with_suffix(".json")
-        with alone(FileLock(self.folder / "claims.lock", poll_interval=POLL), "is choosing what to compute"):
-            taken = self._taken()
+        with hold_lock(FileLock(self.folder / "claims.lock", poll_interval=POLL), "is choosing what to compute"):
+            taken = self._read_claimed()
             mine = [name for name in wanted() if name not in taken][:limit]
             claim.acquire()
             note.write_text(json.dumps(mine), "utf-8")
@@ -94,10 +94,10 @@ class Claims:
             claim.release()
             Path(claim.lock_file).unlink(missing_ok=True)
 
-    def _taken(self) -> set[str]:
+    def _read_claimed(self) -> set[str]:
         names: set[str] = set()
         for note in self.folder.glob("*.json"):
-            if abandoned(note.with_suffix(".claim")):
+            if is_abandoned(note.with_suffix(".claim")):
                 note.unlink(missing_ok=True)
                 continue
             try:
@@ -108,7 +108,7 @@ class Claims:
         return names
 
 
-def abandoned(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
     """Whether nobody holds this lock; its file is then removed."""
     lock = FileLock(path)
     try:
@@ -121,11 +121,11 @@ def abandoned(path: Path) -> bool:
     return True
 
 
-def _lock(root: Path, stage: str, key: str) -> FileLock:
+def _build_lock(root: Path, stage: str, key: str) -> FileLock:
     stripe = zlib.crc32(key.encode()) % STRIPES
-    return FileLock(_made(root / LOCKS) / f"{stage}-{stripe:02}.lock", poll_interval=POLL)
+    return FileLock(_make_folder(root / LOCKS) / f"{stage}-{stripe:02}.lock", poll_interval=POLL)
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -30,18 +30,18 @@ from rag_opt.cache.artifacts import (
     Columns,
     DamagedError,
     Table,
+    get_size,
     read_folder,
     read_table,
     remove,
-    size_of,
     touch,
     write_folder,
     write_table,
 )
-from rag_opt.cache.eviction import add_usage, evicted, told
-from rag_opt.cache.leases import Lease, held
-from rag_opt.console.progress import say
-from rag_opt.system.sharing import guarded
+from rag_opt.cache.eviction import add_usage, evict_artifacts, format_artifacts
+from rag_opt.cache.leases import Lease, lock_artifact
+from rag_opt.console.progress import report_line
+from rag_opt.system.sharing import catch_disk_errors
 
 T = TypeVar("T")
 GIGABYTE = 1_000_000_000
@@ -52,9 +52,9 @@ CHECK_EVERY = 0.05
 class Store:
     """Artifacts under one folder; without a folder (None) they live as long as the process.
 
-    `hits` and `misses` count look-ups of tables and folders per stage since the last `settle`. Objects that are cheap
-    to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit` most recently used.
-    `limit` is in bytes (None: none).
+    `hits` and `misses` count look-ups of tables and folders per stage since the last `save_usage`. Objects that are
+    cheap to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit`
+    most recently used. `limit` is in bytes (None: none).
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
@@ -70,48 +70,48 @@ class Store:
         self._lease: Lease | None = None
         self._written = 0
 
-    def table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
+    def get_table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
         """The table under this key, made and kept when it is not there."""
-        found: Table | None = self._remembered(stage, key)
+        found: Table | None = self._recall(stage, key)
         made = False
         if found is None:
-            found, made = self._table(stage, key, make)
-        self.count(stage, hit=not made)
+            found, made = self._load_table(stage, key, make)
+        self.count_lookup(stage, hit=not made)
         return self._remember(stage, key, found)
 
-    def _table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
+    def _load_table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
         if self.root is None:
-            return self._timed(make), True
+            return self._make_table(make), True
         path = self.root / stage / f"{key}{SUFFIX}"
-        return self._once(stage, key, path, lambda: read_table(path), lambda: self._write(path, make))
+        return self._read_or_make(stage, key, path, lambda: read_table(path), lambda: self._save_table(path, make))
 
-    def folder(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
+    def get_folder(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
         """The folder under this key; `make` fills an empty one when it is not there. What is in it must not change."""
-        path = self._folders() / stage / key
+        path = self._get_root() / stage / key
         made = False
-        if self._remembered(stage, key) is None:
-            seconds, made = self._once(
-                stage, key, path, lambda: read_folder(path), lambda: self._fill(path, make), self._folders()
+        if self._recall(stage, key) is None:
+            seconds, made = self._read_or_make(
+                stage, key, path, lambda: read_folder(path), lambda: self._save_folder(path, make), self._get_root()
             )
             self._remember(stage, key, seconds)
-        self.count(stage, hit=not made)
+        self.count_lookup(stage, hit=not made)
         return path
 
-    def keeps(self, stage: str, key: str) -> bool:
+    def has_folder(self, stage: str, key: str) -> bool:
         """Whether a folder is on disk under this key."""
         return self.root is not None and (self.root / stage / key).is_dir()
 
-    def seconds(self, stage: str, key: str) -> float:
+    def get_seconds(self, stage: str, key: str) -> float:
         """How long the making of a folder of this process took, whenever that was."""
-        found = self._remembered(stage, key)
-        return float(read_folder(self._folders() / stage / key) if found is None else found)
+        found = self._recall(stage, key)
+        return float(read_folder(self._get_root() / stage / key) if found is None else found)
 
-    def live(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
+    def get_object(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
         """The object under this key, made when it is not in memory.
 
         Of large ones only the last `keep` of their stage stay (0: no limit of its own).
         """
-        found: T | None = self._remembered(stage, key)
+        found: T | None = self._recall(stage, key)
         if found is None:
             found = self._remember(stage, key, make())
         with self._guard:
@@ -123,8 +123,8 @@ class Store:
     def check(self) -> None:
         """Raise StoreError unless the folder can be written; from now on what is used in it stays."""
         if self.root is not None:
-            with guarded(self.root):
-                self._leased(self.root)
+            with catch_disk_errors(self.root):
+                self._take_lease(self.root)
                 with tempfile.TemporaryFile(dir=self.root):
                     pass
             self.trim()
@@ -132,53 +132,53 @@ class Store:
     def lease(self) -> None:
         """From now on what is used in the folder stays."""
         if self.root is not None:
-            with guarded(self.root):
-                self._leased(self.root)
+            with catch_disk_errors(self.root):
+                self._take_lease(self.root)
 
     def trim(self) -> None:
         """Bring the folder below its limit, as far as no process uses what is in it."""
         self._written = 0
-        if self.root is not None and self.limit is not None and (removed := evicted(self.root, self.limit)):
-            say(f"store: above its limit, so {told(removed)} not used for longest were removed")
+        if self.root is not None and self.limit is not None and (removed := evict_artifacts(self.root, self.limit)):
+            report_line(f"store: above its limit, so {format_artifacts(removed)} not used for longest were removed")
 
-    def settle(self) -> None:
+    def save_usage(self) -> None:
         """Add this process's look-ups to those of all, so that `python -m rag_opt.store` can show them."""
         if self.root is not None and self.root.is_dir() and (self.hits or self.misses):
-            with guarded(self.root):
+            with catch_disk_errors(self.root):
                 add_usage(self.root, self.hits, self.misses)
         self.hits.clear()
         self.misses.clear()
 
-    def written(self, size: int) -> None:
+    def count_written(self, size: int) -> None:
         """Count bytes that were added, and look at the limit once they are many."""
         self._written += size
         if self.limit is not None and self._written > CHECK_EVERY * self.limit:
             self.trim()
 
-    def damaged(self, path: Path) -> None:
+    def remove_damaged(self, path: Path) -> None:
         """Say that a file is not what was written, and remove it."""
-        say(f"store: {path} is damaged; it is made again")
+        report_line(f"store: {path} is damaged; it is made again")
         with suppress(OSError):
             remove(path)
 
-    def _once(
+    def _read_or_make(
         self, stage: str, key: str, path: Path, read: Callable[[], T], make: Callable[[], T], root: Path | None = None
     ) -> tuple[T, bool]:
         """What is there, else what is made, by one process alone; and whether it was made."""
         root = self.root or root
         assert root is not None
-        with guarded(path):
-            self._leased(root)
-            found = self._found(path, read)
+        with catch_disk_errors(path):
+            self._take_lease(root)
+            found = self._try_read(path, read)
         if found is not None:
             return found, False
-        with held(root, stage, key):
-            with guarded(path):
+        with lock_artifact(root, stage, key):
+            with catch_disk_errors(path):
                 # Only here is nobody else at work on it, so only here may a damaged file go.
-                found = self._found(path, read, mend=True)
+                found = self._try_read(path, read, mend=True)
             return (make(), True) if found is None else (found, False)
 
-    def _found(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
+    def _try_read(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
         # A touch is what keeps it from being evicted, so it comes first.
         try:
             touch(path / MANIFEST if path.is_dir() else path)
@@ -188,29 +188,29 @@ class Store:
         except DamagedError:
             damaged = True
         if damaged and mend:
-            self.damaged(path)
+            self.remove_damaged(path)
         return None
 
-    def _write(self, path: Path, make: Callable[[], Columns]) -> Table:
-        made = self._timed(make)
-        with guarded(path):
+    def _save_table(self, path: Path, make: Callable[[], Columns]) -> Table:
+        made = self._make_table(make)
+        with catch_disk_errors(path):
             write_table(path, made.columns, made.seconds)
-        self.written(path.stat().st_size)
+        self.count_written(path.stat().st_size)
         return made
 
-    def _fill(self, path: Path, make: Callable[[Path], None]) -> float:
-        with guarded(path):
+    def _save_folder(self, path: Path, make: Callable[[Path], None]) -> float:
+        with catch_disk_errors(path):
             write_folder(path, make)
             seconds = read_folder(path)
-        self.written(size_of(path))
+        self.count_written(get_size(path))
         return seconds
 
-    def _timed(self, make: Callable[[], Columns]) -> Table:
+    def _make_table(self, make: Callable[[], Columns]) -> Table:
         start = time.perf_counter()
         columns = make()
         return Table(columns, time.perf_counter() - start)
 
-    def _remembered(self, stage: str, key: str) -> Any:
+    def _recall(self, stage: str, key: str) -> Any:
         with self._guard:
             found = self._live.get((stage, key))
             if found is not None:
@@ -224,16 +224,16 @@ class Store:
                 self._live.popitem(last=False)
         return value
 
-    def count(self, stage: str, *, hit: bool) -> None:
+    def count_lookup(self, stage: str, *, hit: bool) -> None:
         """Count a look-up."""
         with self._guard:
             (self.hits if hit else self.misses)[stage] += 1
 
-    def _leased(self, root: Path) -> None:
+    def _take_lease(self, root: Path) -> None:
         if self._lease is None:
             self._lease = Lease(root)
 
-    def _folders(self) -> Path:
+    def _get_root(self) -> Path:
         if self.root is not None:
             return self.root
         self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="rag_opt-")

@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import command_line
-from rag_opt.console.terminal import inline
+from rag_opt.console.terminal import sanitize_line
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.system import environment
 from rag_opt.system.sharing import make_file
@@ -18,18 +18,18 @@ from rag_opt.system.sharing import make_file
 TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
 
 
-def backed_up(folder: Path, target: Path, storage: str | None = None) -> int:
+def back_up_study(folder: Path, target: Path, storage: str | None = None) -> int:
     """Copy the study's database to a new file, as it is at one moment; gives the number of finished trials in it.
 
     Raises StudyError or StorageError where there is nothing to copy, or no place for it.
     """
-    from rag_opt.analysis.findings import storage_url
-    from rag_opt.storages.databases import hidden, sqlite_path
+    from rag_opt.analysis.findings import resolve_storage_url
+    from rag_opt.storages.databases import get_sqlite_path, redact_url
 
-    url = storage_url(folder, storage)
-    path = sqlite_path(url)
+    url = resolve_storage_url(folder, storage)
+    path = get_sqlite_path(url)
     if path is None:
-        raise StorageError(f"{hidden(url)}: a PostgreSQL server makes its backups itself: pg_dump")
+        raise StorageError(f"{redact_url(url)}: a PostgreSQL server makes its backups itself: pg_dump")
     if not path.is_file():
         raise StudyError(f"{path}: there is no such file; name a study's folder, or its storage with --storage")
     if target.exists():
@@ -37,7 +37,7 @@ def backed_up(folder: Path, target: Path, storage: str | None = None) -> int:
     # Whole or not at all: it gets its name last.
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
-        trials = _copied(path, unfinished)
+        trials = _copy_database(path, unfinished)
         unfinished.replace(target)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path} can't be copied to {target}: {error}") from error
@@ -46,7 +46,7 @@ def backed_up(folder: Path, target: Path, storage: str | None = None) -> int:
     return trials
 
 
-def _copied(path: Path, target: Path) -> int:
+def _copy_database(path: Path, target: Path) -> int:
     make_file(target)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
         source.backup(copy)
@@ -62,7 +62,7 @@ def main(
     storage: Annotated[str | None, Option(help="the storage's URL, where it is not in the folder")] = None,
 ) -> None:
     """The command line."""
-    with environment.no_collection():
-        trials = backed_up(study, file, storage)
+    with environment.disable_gc():
+        trials = back_up_study(study, file, storage)
     told = f"the study with its {trials:,} finished trial{'s' * (trials != 1)}; as study.db it goes on"
-    print(inline(f"{file}: {told}"))
+    print(sanitize_line(f"{file}: {told}"))

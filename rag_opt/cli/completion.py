@@ -17,7 +17,8 @@ from typer import Argument, Option
 
 from rag_opt.cli.arguments import CommandLine, command_line
 from rag_opt.cli.main import ABOUT, COMMANDS
-from rag_opt.errors import ConfigError, RagOptError, nearest
+from rag_opt.console.terminal import sanitize_text
+from rag_opt.errors import ConfigError, RagOptError, format_hint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,7 +78,7 @@ def overrides(words: Sequence[str], word: str) -> list[str]:
     """What Hydra's commands take behind these words: options, groups, choices, keys and their present values."""
     from hydra._internal.utils import get_args_parser
 
-    from rag_opt.cli.shell import searched
+    from rag_opt.cli.shell import format_search_path
 
     parser = get_args_parser()
     if word.startswith("-"):
@@ -85,7 +86,7 @@ def overrides(words: Sequence[str], word: str) -> list[str]:
     # An option that still lacks its value ends the parser.
     with suppress(SystemExit):
         args = parser.parse_args(words)
-        own = [searched([args.config_dir])] if args.config_dir else []
+        own = [format_search_path([args.config_dir])] if args.config_dir else []
         return _overrides([*args.overrides, *own], word)
     return []
 
@@ -95,13 +96,13 @@ def _overrides(words: Sequence[str], word: str) -> list[str]:
     from hydra.core.object_type import ObjectType
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-    from rag_opt.config.compose import NAME, initialized
+    from rag_opt.config.compose import NAME, initialize_hydra
     from rag_opt.config.typed import SEARCH_PATH
 
     key, equals, value = word.partition("=")
     if key == "best":
         return [f"best={study}" for study in studies(value)]
-    with initialized():
+    with initialize_hydra():
         path = [each for each in words if each.startswith(SEARCH_PATH)]
         loader = GlobalHydra.instance().config_loader()
         if equals and (names := loader.get_group_options(key.lstrip("+"), ObjectType.CONFIG, NAME, path)):
@@ -115,15 +116,15 @@ def _overrides(words: Sequence[str], word: str) -> list[str]:
 
 def _composed(words: Sequence[str], path: Sequence[str]) -> tuple[DictConfig, Iterable[str]]:
     """The configuration of these words, or of the defaults where they compose to none, and the groups it chooses in."""
-    from rag_opt.config.compose import choices, composed
-    from rag_opt.config.experiments import expanded
-    from rag_opt.config.typed import as_typed
+    from rag_opt.config.compose import compose_config, get_choices
+    from rag_opt.config.experiments import expand_best
+    from rag_opt.config.typed import quote_arguments
 
     try:
-        whole = expanded(as_typed(words))
-        return composed(whole), choices(whole)
+        whole = expand_best(quote_arguments(words))
+        return compose_config(whole), get_choices(whole)
     except RagOptError:
-        return composed(path), choices(path)
+        return compose_config(path), get_choices(path)
 
 
 @command_line("cli.completion", __doc__, SHELLS, studies=False)
@@ -133,12 +134,12 @@ def main(
 ) -> None:
     """The command line."""
     if offer is not None:
-        print("\n".join(offered(offer)))
+        print(sanitize_text("\n".join(offered(offer))))
         return
     if shell not in SHELLS:
         given = f"rag-opt completion {shell}".strip()
-        raise ConfigError(f"{given}: the name of your shell is expected; {nearest(shell, SHELLS)}")
-    print(Path(__file__).with_name(f"completion.{shell}").read_text("utf-8"), end="")
+        raise ConfigError(f"{given}: the name of your shell is expected; {format_hint(shell, SHELLS)}")
+    print(sanitize_text(Path(__file__).with_name(f"completion.{shell}").read_text("utf-8")), end="")
 
 
 if __name__ == "__main__":

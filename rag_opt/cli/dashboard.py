@@ -21,10 +21,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import Storage, command_line
-from rag_opt.console.terminal import inline
+from rag_opt.console.terminal import sanitize_line
 from rag_opt.errors import StudyError
 from rag_opt.system import environment
-from rag_opt.system.own_pages import HOST, PATH, READING, refusal
+from rag_opt.system.own_pages import HOST, PATH, READING, explain_refusal
 
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
@@ -36,7 +36,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <h1>{name}</h1><p>{state}</p><ul>{links}</ul><p>{writing}</p></html>"""
 
 
-def guarded(app: App, port: int, *, writable: bool) -> App:
+def guard_app(app: App, port: int, *, writable: bool) -> App:
     """The app for requests that come from its own pages; others, and changes, are answered with 403."""
 
     def answered(environ: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -44,7 +44,7 @@ def guarded(app: App, port: int, *, writable: bool) -> App:
             kept = [each for each in headers if not each[0].lower().startswith("access-control-")]
             return start(status, [*kept, *HARDENED], *rest)
 
-        status, why = _refusal(environ, port, writable)
+        status, why = _find_refusal(environ, port, writable)
         if not why:
             return app(environ, hardened)
         hardened(status, [("Content-Type", "text/plain; charset=utf-8")])
@@ -53,10 +53,10 @@ def guarded(app: App, port: int, *, writable: bool) -> App:
     return answered
 
 
-def _refusal(environ: Mapping[str, Any], port: int, writable: bool) -> tuple[str, str]:
+def _find_refusal(environ: Mapping[str, Any], port: int, writable: bool) -> tuple[str, str]:
     """The status and the reason with which a request is refused; "", "" for one that is not."""
     headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
-    if why := refusal(environ["REQUEST_METHOD"], headers, port):
+    if why := explain_refusal(environ["REQUEST_METHOD"], headers, port):
         return "403 Forbidden", why
     if not PATH.fullmatch(environ.get("PATH_INFO", "") or "/"):
         return "400 Bad Request", "there is no such path"
@@ -65,7 +65,7 @@ def _refusal(environ: Mapping[str, Any], port: int, writable: bool) -> tuple[str
     return "", ""
 
 
-def with_pages(app: App, pages: Mapping[str, Callable[[], bytes]]) -> App:
+def add_pages(app: App, pages: Mapping[str, Callable[[], bytes]]) -> App:
     """The app, with pages of ours under these paths."""
 
     def answered(environ: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -78,33 +78,33 @@ def with_pages(app: App, pages: Mapping[str, Callable[[], bytes]]) -> App:
     return answered
 
 
-def dashboard(folder: Path, url: str, port: int, mlflow: str, *, writable: bool) -> App:
+def build_dashboard(folder: Path, url: str, port: int, mlflow: str, *, writable: bool) -> App:
     """The guarded dashboard of the studies in the database of this URL; raises StorageError when it can't be read."""
     from optuna.artifacts import FileSystemArtifactStore
     from optuna.storages import RDBStorage
     from optuna_dashboard import wsgi
 
-    from rag_opt.storages.databases import engine_url
-    from rag_opt.storages.opening import explained
+    from rag_opt.storages.databases import get_engine_url
+    from rag_opt.storages.opening import translate_errors
 
-    with explained(url):
-        storage = RDBStorage(engine_url(url), skip_table_creation=True)
+    with translate_errors(url):
+        storage = RDBStorage(get_engine_url(url), skip_table_creation=True)
     # The writers of a running study come first: what is read here waits for none of them.
     place = folder / "artifacts"
     place.mkdir(exist_ok=True)
     app = wsgi(storage, artifact_store=FileSystemArtifactStore(str(place)))
     report = folder / "report.html"
     links = {"Trials, parameters, plots (optuna-dashboard)": "/dashboard"}
-    pages = {"/": lambda: _landing(folder, links, writable)}
+    pages = {"/": lambda: _render_landing(folder, links, writable)}
     if report.is_file():
         links["The report: what to use, and how sure that is"] = "/report"
         pages["/report"] = report.read_bytes
     if mlflow:
         links["Runs, metrics, traces (MLflow)"] = mlflow
-    return guarded(with_pages(app, pages), port, writable=writable)
+    return guard_app(add_pages(app, pages), port, writable=writable)
 
 
-def _landing(folder: Path, links: Mapping[str, str], writable: bool) -> bytes:
+def _render_landing(folder: Path, links: Mapping[str, str], writable: bool) -> bytes:
     listed = "".join(f'<li><a href="{html.escape(to)}">{html.escape(text)}</a></li>' for text, to in links.items())
     writing = "Changes are allowed." if writable else "Read-only but for MLflow; --writable allows changes."
     told = "" if "/report" in links.values() else "This study has no report yet."
@@ -121,7 +121,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def serving(port: int, app: Callable[[int], App]) -> Iterator[WSGIServer]:
+def open_server(port: int, app: Callable[[int], App]) -> Iterator[WSGIServer]:
     """A server on this machine for the app that is made for its port; raises StudyError when the port is taken."""
     try:
         server = make_server(HOST, port, lambda _, __: [], _Server, _Quiet)
@@ -135,7 +135,7 @@ def serving(port: int, app: Callable[[int], App]) -> Iterator[WSGIServer]:
 
 
 @contextmanager
-def mlflow_beside(database: Path) -> Iterator[str]:
+def start_mlflow(database: Path) -> Iterator[str]:
     """The address of an MLflow server on this machine over its database; "" where there is none."""
     if not database.is_file():
         yield ""
@@ -166,15 +166,15 @@ def main(
     no_mlflow: Annotated[bool, Option("--no-mlflow", help="start no MLflow server beside it")] = False,
 ) -> None:
     """The command line."""
-    from rag_opt.analysis.findings import storage_url
+    from rag_opt.analysis.findings import resolve_storage_url
     from rag_opt.system.signals import Stopping
 
-    environment.quiet_optuna()
-    url = storage_url(study, storage)
+    environment.silence_optuna()
+    url = resolve_storage_url(study, storage)
     database = study.parent / ("" if no_mlflow else "mlflow.db")
-    with Stopping(), mlflow_beside(database) as mlflow:
-        made = lambda free: dashboard(study, url, free, mlflow, writable=writable)  # noqa: E731
-        with serving(port, made) as server:
-            print(inline(f"open: http://{HOST}:{server.server_port}   (Ctrl-C ends it)"), flush=True)
+    with Stopping(), start_mlflow(database) as mlflow:
+        made = lambda free: build_dashboard(study, url, free, mlflow, writable=writable)  # noqa: E731
+        with open_server(port, made) as server:
+            print(sanitize_line(f"open: http://{HOST}:{server.server_port}   (Ctrl-C ends it)"), flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()

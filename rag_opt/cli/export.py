@@ -11,7 +11,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import command_line
-from rag_opt.console.terminal import inline
+from rag_opt.console.terminal import sanitize_line
 from rag_opt.system import environment
 
 SCRIPT = "ask.py"
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rag_opt.records.products import Searches
 from rag_opt.records.documents import Document, Documents, Queries, Query
-from rag_opt.console.terminal import inline, shown
+from rag_opt.console.terminal import sanitize_line, sanitize_text
 from haystack import Pipeline
 
 
@@ -36,25 +36,25 @@ def run(name, given):
 
 lines = (Path(__file__).parent / "documents.jsonl").read_text("utf-8").split("\\n")
 documents = Documents(tuple(Document(**json.loads(line)) for line in lines if line), key="documents.jsonl")
-queries = Queries.of((Query("question", sys.argv[1].strip()),))
+queries = Queries.from_items((Query("question", sys.argv[1].strip()),))
 given = {"documents": documents, "queries": queries, **dict.fromkeys($searches, Searches((queries,)))}
 index = run("indexing", given)
 found = run("querying", given | {name: value for made in index.values() for name, value in made.items()})
 $answer
 context = found["$part"]["ranking"]
-for row, score in context.hits(0)[:5]:
+for row, score in context.get_hits(0)[:5]:
     text = " ".join(context.chunks.texts[row].split())[:90]
-    print(inline(f"  {context.chunks.document_ids[row]} ({score:.3f}): {text}"))
+    print(sanitize_line(f"  {context.chunks.document_ids[row]} ({score:.3f}): {text}"))
 ''')
 """The program that loads and asks; what it prints is what rag_opt.ask prints."""
 
 ANSWER = Template("""\
 said = found["$part"]["answers"].texts[0]
-print("no answer: the call to the model failed" if said is None else shown(said))\
+print("no answer: the call to the model failed" if said is None else sanitize_text(said))\
 """)
 
 
-def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = None) -> Path:
+def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path | None = None) -> Path:
     """The folder, `target` or <folder>/export, with indexing.yaml, querying.yaml, documents.jsonl and ask.py written.
 
     `overrides` come on top of what the study recommends. Passwords are not written. Raises a RagOptError where the
@@ -62,20 +62,20 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
     """
     from rag_opt.cache.store import Store
     from rag_opt.components.resources import Resources
-    from rag_opt.config.compose import composed
-    from rag_opt.config.experiments import expanded
-    from rag_opt.config.trial import trial_of
-    from rag_opt.config.trust import plain
-    from rag_opt.config.typed import as_typed
-    from rag_opt.console.secrets import hide
-    from rag_opt.evaluation.bench import loaded
+    from rag_opt.config.compose import compose_config
+    from rag_opt.config.experiments import expand_best
+    from rag_opt.config.trial import build_trial_config
+    from rag_opt.config.trust import to_plain
+    from rag_opt.config.typed import quote_arguments
+    from rag_opt.console.secrets import hide_secrets
+    from rag_opt.evaluation.bench import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
     from rag_opt.evaluation.wiring import SEARCHES
 
-    words = expanded(as_typed([f"best={folder.as_posix()}", *overrides]))
-    config, place = composed(words), target or folder / "export"
-    pipeline = build_pipeline(trial_of(config, words), Resources.of(Store()))
-    trusted = [f"{module}.*" for module in ("rag_opt", *plain(config.trusted_modules))]
+    words = expand_best(quote_arguments([f"best={folder.as_posix()}", *overrides]))
+    config, place = compose_config(words), target or folder / "export"
+    pipeline = build_pipeline(build_trial_config(config, words), Resources.from_store(Store()))
+    trusted = [f"{module}.*" for module in ("rag_opt", *to_plain(config.trusted_modules))]
     answers, context = pipeline.results.get("answers"), pipeline.results.get("context")
     program = PROGRAM.substitute(
         modules=repr(trusted),
@@ -84,10 +84,10 @@ def exported(folder: Path, overrides: Sequence[str] = (), target: Path | None = 
         part=context or pipeline.results["ranking"],
     )
     program = program.replace('["ranking"]', '["context"]') if context else program
-    rows = (json.dumps(vars(document), ensure_ascii=False) for document in loaded(config).documents)
+    rows = (json.dumps(vars(document), ensure_ascii=False) for document in load_dataset(config).documents)
     texts = {
-        "indexing.yaml": hide(pipeline.indexing.dumps()),
-        "querying.yaml": hide(pipeline.querying.dumps()),
+        "indexing.yaml": hide_secrets(pipeline.indexing.dumps()),
+        "querying.yaml": hide_secrets(pipeline.querying.dumps()),
         "documents.jsonl": "".join(f"{row}\n" for row in rows),
         SCRIPT: program,
     }
@@ -106,8 +106,8 @@ def main(
     to: Annotated[Path | None, Option(help="the folder to write; <study>/export where it is not given")] = None,
 ) -> None:
     """The command line."""
-    with environment.no_collection():
-        place = exported(study, overrides or (), to)
+    with environment.disable_gc():
+        place = export_pipelines(study, overrides or (), to)
     kept = f"python -m rag_opt.ask best={study.as_posix()} question='your question'"
-    print(inline(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
-    print(inline(f"ask it: python {place / SCRIPT} 'your question'"))
+    print(sanitize_line(f"{SCRIPT} indexes all documents each time it starts; this keeps the index: {kept}"))
+    print(sanitize_line(f"ask it: python {place / SCRIPT} 'your question'"))

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from runpy import run_module
 
-from rag_opt.console.terminal import command
-from rag_opt.errors import ConfigError, nearest
+from rag_opt.console.terminal import command, sanitize_line, sanitize_text
+from rag_opt.errors import ConfigError, format_hint
 
 COMMANDS = {
     "study": "run or resume a study",
@@ -37,10 +37,10 @@ def main() -> None:
     with command():
         name, *words = _words()
         if name in ABOUT:
-            print(version("rag-opt-studies") if name == "--version" else _helped())
+            print(sanitize_text(version("rag-opt-studies") if name == "--version" else _helped()))
             return
         if name not in COMMANDS:
-            raise ConfigError(f"rag-opt {name}: there is no such command; {nearest(name, COMMANDS)}")
+            raise ConfigError(f"rag-opt {name}: there is no such command; {format_hint(name, COMMANDS)}")
     sys.argv[1:] = words
     # As `python -m` does it, the processes that it starts included.
     run_module(MODULES.get(name, f"rag_opt.{name}"), run_name="__main__", alter_sys=True)
@@ -51,7 +51,10 @@ def _words() -> list[str]:
     program = Path(sys.argv[0]).name
     if program.startswith(OLD):
         name = program.removeprefix(OLD).removesuffix(".exe")
-        print(f"{program}: this name goes with the next minor version; write rag-opt {name}", file=sys.stderr)
+        print(
+            sanitize_line(f"{program}: this name goes with the next minor version; write rag-opt {name}"),
+            file=sys.stderr,
+        )
         return [name, *sys.argv[1:]]
     if len(sys.argv) < 2:
         raise ConfigError("rag-opt: name a command, such as rag-opt study; rag-opt --help lists them")

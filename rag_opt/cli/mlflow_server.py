@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_opt.system.own_pages import HOST, refusal
+from rag_opt.system.own_pages import HOST, explain_refusal
 
 Asgi = Callable[[Mapping[str, Any], Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
 
 
-def guarded(app: Asgi, port: int) -> Asgi:
+def guard_asgi(app: Asgi, port: int) -> Asgi:
     """The app for requests that come from its own pages; others are answered with 403."""
 
     async def answered(scope: Mapping[str, Any], receive: Callable[..., Any], send: Any) -> None:
@@ -27,7 +27,7 @@ def guarded(app: Asgi, port: int) -> Asgi:
             await app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        why = refusal(scope.get("method", "GET"), headers, port)
+        why = explain_refusal(scope.get("method", "GET"), headers, port)
         if why is None:
             await app(scope, receive, send)
         elif scope["type"] == "http":
@@ -40,7 +40,7 @@ def guarded(app: Asgi, port: int) -> Asgi:
     return answered
 
 
-def served(database: Path, port: int) -> None:
+def serve_mlflow(database: Path, port: int) -> None:
     """Serve until a signal ends it."""
     from mlflow.server import constants
 
@@ -52,14 +52,14 @@ def served(database: Path, port: int) -> None:
     import uvicorn
     from mlflow.server.fastapi_app import app
 
-    uvicorn.run(guarded(app, port), host=HOST, port=port, log_level="critical", access_log=False)
+    uvicorn.run(guard_asgi(app, port), host=HOST, port=port, log_level="critical", access_log=False)
 
 
 def main() -> None:
     """The command line; with whoever started it this ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    served(Path(sys.argv[1]), int(sys.argv[2]))
+    serve_mlflow(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from rag_opt.console.secrets import hide
-from rag_opt.console.terminal import complain, console
+from rag_opt.console.secrets import hide_secrets
+from rag_opt.console.terminal import build_console, print_error
 from rag_opt.errors import RagOptError
 
 
@@ -24,8 +24,8 @@ class CompareStudies(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         """Hide what Hydra has written of the command line beside the studies."""
         path = Path(str(config.hydra.sweep.dir)) / "multirun.yaml"
-        if path.is_file() and (text := path.read_text("utf-8")) != hide(text):
-            path.write_text(hide(text), "utf-8")
+        if path.is_file() and (text := path.read_text("utf-8")) != hide_secrets(text):
+            path.write_text(hide_secrets(text), "utf-8")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
         if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
@@ -36,21 +36,21 @@ class CompareStudies(Callback):
         folders = [outcome.folder for outcome in self.outcomes if not outcome.error]
         if folders:
             try:
-                _compared(folders)
+                _print_comparison(folders)
             except RagOptError as error:
-                complain(error, "the studies could not be compared: ")
+                print_error(error, "the studies could not be compared: ")
         failed = [outcome for outcome in self.outcomes if outcome.error]
         for outcome in failed:
-            complain(outcome.error, f"{outcome.name}: ")
+            print_error(outcome.error, f"{outcome.name}: ")
         if failed:
             sys.exit(2)
 
 
-def _compared(folders: list[Any]) -> None:
+def _print_comparison(folders: list[Any]) -> None:
     from rag_opt.analysis.finished import open_finished
-    from rag_opt.reporting.comparison import compared
+    from rag_opt.reporting.comparison import compare_studies
 
-    screen = console()
+    screen = build_console()
     screen.print()
-    page = compared([open_finished(folder) for folder in folders], folders, screen)
+    page = compare_studies([open_finished(folder) for folder in folders], folders, screen)
     screen.print(f"\n{'open:':<10} {page}", markup=False)

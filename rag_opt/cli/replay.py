@@ -15,7 +15,7 @@ from typer import Argument, Option
 
 from rag_opt.cli.arguments import Storage, command_line
 from rag_opt.console.endings import INTERRUPTED
-from rag_opt.console.terminal import console
+from rag_opt.console.terminal import build_console
 from rag_opt.errors import ConfigError
 from rag_opt.system import environment
 
@@ -42,38 +42,39 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
     places = [Path(word) for word in words if "=" not in word or Path(word).exists()]
     values = dict(word.split("=", 1) for word in words if Path(word) not in places)
     samplers = values.pop("sampler", SAMPLERS).split(",")
-    numbers = {key: _number(key, values.pop(key, str(default))) for key, default in NUMBERS.items()}
+    numbers = {key: _parse_number(key, values.pop(key, str(default))) for key, default in NUMBERS.items()}
     if values:
         raise ConfigError(f"{next(iter(values))}: no such key; there are sampler, {', '.join(NUMBERS)}")
     if not places:
         raise ConfigError("name a study's folder or a table, such as studies/quickstart")
-    with environment.no_collection():
+    with environment.disable_gc():
         from rag_opt.console.progress import Screen
         from rag_opt.simulation import contest, contest_page
-        from rag_opt.simulation.tables import SUFFIX, table_of, write
+        from rag_opt.simulation.tables import SUFFIX, load_table, write_parquet
 
-        environment.quiet_optuna()
+        environment.silence_optuna()
     _check_out(out)
-    tables = [table_of(place, storage) for place in places]
+    tables = [load_table(place, storage) for place in places]
     twice = [table.name for table in tables if [other.name for other in tables].count(table.name) > 1]
     if twice:
         raise ConfigError(f"{twice[0]}: two tables have this name; replay them apart, or one under another name")
     for place, table in zip(places, tables, strict=True):
         if place.suffix != SUFFIX:
-            write(table, out / f"{table.name}{SUFFIX}")
+            write_parquet(table, out / f"{table.name}{SUFFIX}")
     budget = min(numbers["budget"], max(len(table.configurations) for table in tables))
     with Screen() as screen:
         if budget < numbers["budget"]:
-            screen.say(f"budget={numbers['budget']}: there are {budget} configurations at most, so that many are told")
+            known = f"there are {budget} configurations at most, so that many are told"
+            screen.report_line(f"budget={numbers['budget']}: {known}")
         rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
-        found = contest.held(tables, samplers, rules, screen)
-    output = console()
-    contest_page.printed(found, output)
-    page = contest_page.written(found, out)
+        found = contest.run_contest(tables, samplers, rules, screen)
+    output = build_console()
+    contest_page.print_contest(found, output)
+    page = contest_page.write_contest(found, out)
     output.print(f"\n{'open:':<10} {page}", markup=False)
 
 
-def _number(key: str, text: str) -> int:
+def _parse_number(key: str, text: str) -> int:
     if not text.isdecimal() or (int(text) == 0 and key != "questions"):
         raise ConfigError(f"{key}={text}: give a whole number{'' if key == 'questions' else ' of at least 1'}")
     return int(text)

@@ -12,13 +12,13 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
-from rag_opt.config.compose import parse
-from rag_opt.config.experiments import GIVEN, expanded
-from rag_opt.config.settings import settings_of
-from rag_opt.config.shape import checked
-from rag_opt.config.typed import as_typed, search_path_list
-from rag_opt.console.endings import ReaderGone, piped, status_of
-from rag_opt.console.terminal import REFUSED, complain, shown
+from rag_opt.config.compose import parse_overrides
+from rag_opt.config.experiments import GIVEN, expand_best
+from rag_opt.config.settings import parse_settings
+from rag_opt.config.shape import compose_command_line
+from rag_opt.config.typed import format_path_list, quote_arguments
+from rag_opt.console.endings import ReaderGone, get_exit_status, handle_broken_pipe
+from rag_opt.console.terminal import REFUSED, print_error, sanitize_text
 from rag_opt.errors import ConfigError, RagOptError
 
 INTERNAL = re.compile(r"(?<=[ ,])_\w+(, |$)", re.MULTILINE)
@@ -37,53 +37,53 @@ def run_hydra(task: Callable[[], Any]) -> None:
 
     0, 2 (refused), 130, 143 or 129 (stopped by Ctrl-C, SIGTERM or SIGHUP), 141 (nobody reads what it says).
     """
-    with piped():
+    with handle_broken_pipe():
         _run(task)
 
 
 def _run(task: Callable[[], Any]) -> None:
     try:
-        args = _arguments()
+        args = _parse_arguments()
         _check_options(args)
         if not (args.help or args.hydra_help or args.shell_completion):
-            extra = [searched([args.config_dir])] if args.config_dir else []
-            words = expanded([*args.overrides, *extra])
+            extra = [format_search_path([args.config_dir])] if args.config_dir else []
+            words = expand_best([*args.overrides, *extra])
             if any(word.startswith(GIVEN) for word in args.overrides):
                 sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
-            settings_of(checked(words))
+            parse_settings(compose_command_line(words))
             if args.multirun:
-                sys.argv.insert(1, _names_by_what_is_swept(words))
+                sys.argv.insert(1, _exclude_common_keys(words))
         if args.help:
-            _helped(task)
+            _print_help(task)
         else:
             task()
     except Refused as refused:
-        sys.exit(_said(refused.error))
+        sys.exit(_report_error(refused.error))
     except RagOptError as error:
-        sys.exit(_said(error))
+        sys.exit(_report_error(error))
     except ReaderGone:
         raise
     except KeyboardInterrupt as stop:
         # The terminal may be gone.
         with suppress(OSError):
             print("stopped; nothing is lost: the same command goes on from here", file=sys.stderr)
-        sys.exit(status_of(stop))
+        sys.exit(get_exit_status(stop))
 
 
-def _arguments() -> Any:
+def _parse_arguments() -> Any:
     """The parsed command line; in sys.argv, too, what is text is then written as Hydra reads it."""
     parser = get_args_parser()
     known, rest = parser.parse_known_args()
     words = [word for word in rest if not word.startswith("-")]
     if unknown := [word for word in rest if word not in words]:
-        raise ConfigError(_no_option(unknown[0], sys.argv))
+        raise ConfigError(_format_unknown(unknown[0], sys.argv))
     options = [word for word in sys.argv[1:] if word not in {*known.overrides, *words}]
     # Hydra wants them side by side.
-    sys.argv[1:] = [*as_typed([*known.overrides, *words], multirun=known.multirun), *options]
+    sys.argv[1:] = [*quote_arguments([*known.overrides, *words], multirun=known.multirun), *options]
     return parser.parse_args()
 
 
-def _no_option(option: str, line: list[str]) -> str:
+def _format_unknown(option: str, line: list[str]) -> str:
     """What to write in place of an option that there is not, such as n_trials=5 for --n-trials=5."""
     name, equals, value = option.lstrip("-").partition("=")
     if not equals:
@@ -93,19 +93,19 @@ def _no_option(option: str, line: list[str]) -> str:
     return f"{option}: there is no such option; {wanted}"
 
 
-def _helped(task: Callable[[], Any]) -> None:
+def _print_help(task: Callable[[], Any]) -> None:
     """Hydra's help without the files that only other files name, such as _with_web."""
     told = io.StringIO()
     try:
         with redirect_stdout(told):
             task()
     finally:
-        print(shown(INTERNAL.sub("", told.getvalue())), end="")
+        print(sanitize_text(INTERNAL.sub("", told.getvalue())), end="")
 
 
-def searched(folders: Iterable[str]) -> str:
+def format_search_path(folders: Iterable[str]) -> str:
     """The override that has files found in these folders."""
-    return f"hydra.searchpath={search_path_list([f'file://{folder}' for folder in folders])}"
+    return f"hydra.searchpath={format_path_list([f'file://{folder}' for folder in folders])}"
 
 
 def _check_options(args: Any) -> None:
@@ -122,19 +122,19 @@ def _check_options(args: Any) -> None:
         )
 
 
-def search_path(config: Any) -> list[str]:
+def find_search_path(config: Any) -> list[str]:
     """The override that finds the user's own configuration folder (--config-dir) again; [] when there is none."""
     given = [word for word in config.overrides.hydra if word.startswith("hydra.searchpath=")]
     own = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
-    return given or [searched(own)] * bool(own)
+    return given or [format_search_path(own)] * bool(own)
 
 
-def _names_by_what_is_swept(overrides: list[str]) -> str:
+def _exclude_common_keys(overrides: list[str]) -> str:
     """The Hydra override that leaves what all jobs of a multirun have in common out of their names."""
-    common = {override.key_or_group for override in parse(overrides) if not override.is_sweep_override()}
+    common = {override.key_or_group for override in parse_overrides(overrides) if not override.is_sweep_override()}
     return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(common))}]"
 
 
-def _said(error: RagOptError) -> int:
-    complain(error)
+def _report_error(error: RagOptError) -> int:
+    print_error(error)
     return REFUSED

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from rag_opt.cache.eviction import evicted, shown, told
+from rag_opt.cache.eviction import build_store_table, evict_artifacts, format_artifacts
 from rag_opt.cache.store import GIGABYTE
 from rag_opt.cli.arguments import command_line
-from rag_opt.console.terminal import console
+from rag_opt.console.terminal import build_console
 from rag_opt.errors import ConfigError
 from rag_opt.llm.replies import FILE, Replies
 
@@ -22,7 +22,7 @@ ACTIONS = ("show", "prune", "forget")
 DAY = 86_400
 
 
-def _understood(words: Sequence[str]) -> tuple[str, Path]:
+def _parse_action(words: Sequence[str]) -> tuple[str, Path]:
     """The action and the folder that words of the command line name, as a study's do; raises ConfigError."""
     actions = [word for word in words if "=" not in word]
     values = dict(word.split("=", 1) for word in words if "=" in word)
@@ -50,17 +50,19 @@ def main(
     unused_days: Annotated[float | None, Option(help="prune: remove what was not used for so long")] = None,
 ) -> None:
     """The command line: show what is kept, prune it, or forget what could not be read of models' replies."""
-    action, named = _understood(words or ())
+    action, named = _parse_action(words or ())
     place = path or named
     if not place.is_dir():
         raise ConfigError(f"{place}: there is no store; name it with store.path=, or run a study first")
-    screen = console()
+    screen = build_console()
     if action == "prune":
         screen.print(_pruned(place, limit_gb, unused_days), markup=False)
     if action == "forget":
         known = (place / FILE).exists()
-        screen.print(f"{Replies(place).forget() if known else 0:,} replies that could not be read are asked for again")
-    screen.print(shown(place))
+        screen.print(
+            f"{Replies(place).delete_unread() if known else 0:,} replies that could not be read are asked for again"
+        )
+    screen.print(build_store_table(place))
     if action == "show":
         again = f"python -m rag_opt.store prune store.path={shlex.quote(str(place))} --limit-gb 1"
         screen.print(f"remove what was not used for longest: {again}", markup=False)
@@ -71,4 +73,4 @@ def _pruned(place: Path, limit_gb: float | None, unused_days: float | None) -> s
         raise ConfigError("prune needs --limit-gb (0 removes all) or --unused-days")
     limit = float("inf") if limit_gb is None else limit_gb * GIGABYTE
     since = float("-inf") if unused_days is None else time.time() - unused_days * DAY
-    return f"removed: {told(evicted(place, limit, since))}; what a running study uses stays"
+    return f"removed: {format_artifacts(evict_artifacts(place, limit, since))}; what a running study uses stays"

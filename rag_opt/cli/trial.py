@@ -11,48 +11,48 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt.cli.shell import Refused, run_hydra, search_path
-from rag_opt.config.compose import FOLDER, NAME, composed
-from rag_opt.config.settings import settings_of
+from rag_opt.cli.shell import Refused, find_search_path, run_hydra
+from rag_opt.config.compose import FOLDER, NAME, compose_config
+from rag_opt.config.settings import parse_settings
 from rag_opt.config.shape import check_shape
-from rag_opt.config.trial import trial_of
-from rag_opt.console.progress import Screen, say
-from rag_opt.console.terminal import console
-from rag_opt.datasets.checks import split
+from rag_opt.config.trial import build_trial_config
+from rag_opt.console.progress import Screen, report_line
+from rag_opt.console.terminal import build_console
+from rag_opt.datasets.checks import split_dataset
 from rag_opt.errors import ConfigError, RagOptError
-from rag_opt.evaluation.bench import Bench, loaded, resources_of
+from rag_opt.evaluation.bench import Bench, build_resources, load_dataset
 from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.objective import measurable, objective_of
+from rag_opt.evaluation.objective import build_objective, select_measurable
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.evaluation.unused import unused
+from rag_opt.evaluation.unused import find_unused
 from rag_opt.records.measured import Evaluation
 from rag_opt.system import environment
 
 SPLITS = ("dev", "test")
 
 
-def replayed(overrides: Sequence[str]) -> Evaluation:
+def measure_configuration(overrides: Sequence[str]) -> Evaluation:
     """The evaluation of one configuration on the split that it names, without a study; the scores are printed."""
-    config = composed(overrides)
+    config = compose_config(overrides)
     check_shape(config)
     if config.split not in SPLITS:
         raise ConfigError(f"split={config.split}: {' or '.join(SPLITS)} is expected")
-    settings, objective, resources = settings_of(config), objective_of(config), resources_of(config)
+    settings, objective, resources = parse_settings(config), build_objective(config), build_resources(config)
     environment.use_threads(settings.threads)
-    trial = trial_of(config, overrides)
+    trial = build_trial_config(config, overrides)
     pipeline = build_pipeline(trial, resources)
     with Screen():
-        for line in unused(overrides, objective, [pipeline], command="trial"):
-            say(line)
-        dataset = loaded(config)
-        metrics = measurable(objective, dataset, pipeline.has_generator)
-        part = split(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
-        questions = Questions.of(part, settings.batches, settings.seed)
-        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measured(trial)
-        resources.store.settle()
+        for line in find_unused(overrides, objective, [pipeline], command="trial"):
+            report_line(line)
+        dataset = load_dataset(config)
+        metrics = select_measurable(objective, dataset, pipeline.has_generator)
+        part = split_dataset(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
+        questions = Questions.from_dataset(part, settings.batches, settings.seed)
+        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measure_config(trial)
+        resources.store.save_usage()
     for stage, share in evaluation.served.items():
         if share < 1:
-            say(f"{stage} got {share:.0%} of what it asked its model for, and went on without the rest")
+            report_line(f"{stage} got {share:.0%} of what it asked its model for, and went on without the rest")
     table = Table(title=f"{dataset.name}: {len(evaluation.query_ids)} {config.split} questions", title_justify="left")
     table.add_column("metric")
     table.add_column("mean", justify="right")
@@ -60,18 +60,20 @@ def replayed(overrides: Sequence[str]) -> Evaluation:
     for name, value in evaluation.means.items():
         measured = int((~np.isnan(evaluation.per_query[name])).sum())
         table.add_row(Text(name), f"{value:.6g}", str(measured))
-    console().print(table)
+    build_console().print(table)
     return evaluation
 
 
-def job(_: DictConfig) -> dict[str, float]:
+def run_job(_: DictConfig) -> dict[str, float]:
     """One Hydra job: the means."""
     try:
-        return dict(replayed([*search_path(HydraConfig.get()), *HydraConfig.get().overrides.task]).means)
+        return dict(
+            measure_configuration([*find_search_path(HydraConfig.get()), *HydraConfig.get().overrides.task]).means
+        )
     except RagOptError as error:
         raise Refused(error) from error
 
 
 def main() -> None:
     """The command line."""
-    run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(job))
+    run_hydra(hydra.main(version_base=None, config_path=str(FOLDER), config_name=NAME)(run_job))

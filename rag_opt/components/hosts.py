@@ -15,7 +15,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def proxy_of(url: str) -> str | None:
+def get_proxy(url: str) -> str | None:
     """The proxy that the environment names for an address; None where it is asked directly, as this machine is."""
     parts = urlsplit(url)
     host = parts.hostname or ""

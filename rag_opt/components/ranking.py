@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.components.themselves import Pair, Search, among_others
+from rag_opt.components.themselves import Pair, Search, exclude_own
 from rag_opt.records.documents import Floats, Ints, Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ AT_ONCE = 64
 """Queries that are ranked to the corpus' end at once."""
 
 
-def best(scores: NDArray[np.floating], depth: int) -> Pair:
+def select_top(scores: NDArray[np.floating], depth: int) -> Pair:
     """The rows of the `depth` greatest finite scores and the scores, best first, equal scores by row."""
     if depth < len(scores):
         limit = np.partition(scores, len(scores) - depth)[len(scores) - depth]
@@ -34,7 +34,7 @@ def best(scores: NDArray[np.floating], depth: int) -> Pair:
     return rows[order].astype(np.int32), scores[rows[order]].astype(np.float32)
 
 
-def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
+def stack_rankings(pairs: Iterable[Pair], depth: int) -> Columns:
     """Columns `rows` and `scores`, [queries, depth], shorter rankings filled up with row -1, score -inf."""
     found = list(pairs)
     rows = np.full((len(found), depth), -1, np.int32)
@@ -45,18 +45,18 @@ def stacked(pairs: Iterable[Pair], depth: int) -> Columns:
     return {"rows": rows, "scores": scores}
 
 
-def kept(columns: Columns, keep: int | None) -> tuple[Ints, Floats, Ints]:
+def split_ranking(columns: Columns, keep: int | None) -> tuple[Ints, Floats, Ints]:
     """The rows and scores of the first `keep` columns, which are handed on (None: all), and the rows of the others."""
     rows, scores = columns["rows"], columns["scores"]
     return rows[:, :keep], scores[:, :keep], rows[:, rows.shape[1] if keep is None else keep :]
 
 
-def by_place(rows: Ints) -> Pair:
+def score_by_rank(rows: Ints) -> Pair:
     """Rows, best first, with 1 / rank for scores: of an order that has no others."""
     return rows, (1 / np.arange(1, len(rows) + 1)).astype(np.float32)
 
 
-def ranked(
+def compute_rankings(
     resources: Resources,
     key: str,
     queries: Queries,
@@ -77,34 +77,36 @@ def ranked(
     """
     clipped = min(depth, len(chunks))
     if clipped < depth:
-        resources.notices.say(f"only {len(chunks)} chunks: depth {depth} is clipped to that")
+        resources.notices.report_once(f"only {len(chunks)} chunks: depth {depth} is clipped to that")
     made = min(max(depth, resources.deepest), len(chunks)) if exact else clipped
     whole = queries.whole
-    full_key = key_of(key, whole.key, made)
+    full_key = compute_key(key, whole.key, made)
 
     def ready() -> Search:
-        return among_others(prepare(whole), whole, chunks)
+        return exclude_own(prepare(whole), whole, chunks)
 
-    columns = resources.store.table("rankings", full_key, lambda: _timed(ready(), len(whole.items), made)).columns
+    columns = resources.store.get_table(
+        "rankings", full_key, lambda: _time_search(ready(), len(whole.items), made)
+    ).columns
     rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
     spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
-    further = _further(resources, full_key, columns["rows"], chunks, ready)
+    further = _rank_further(resources, full_key, columns["rows"], chunks, ready)
     rest = np.concatenate([columns["rows"][:, clipped:], further], axis=1)
-    rankings = Rankings(chunks, rows, scores, key_of(full_key, clipped), spent, rest=rest)
+    rankings = Rankings(chunks, rows, scores, compute_key(full_key, clipped), spent, rest=rest)
     return rankings if queries.whole_set is None else rankings.take(queries.rows)
 
 
-def _timed(search: Search, count: int, depth: int) -> Columns:
+def _time_search(search: Search, count: int, depth: int) -> Columns:
     if count > 1:
         # The first question touches indexes for the first time, which is no part of what a question takes.
         search(np.zeros(1, np.int32), depth)
     start = time.perf_counter()
     pairs = search(np.arange(count, dtype=np.int32), depth)
     seconds = time.perf_counter() - start
-    return {**stacked(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
+    return {**stack_rankings(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
 
 
-def _further(resources: Resources, key: str, rows: Ints, chunks: Chunks, ready: Callable[[], Search]) -> Ints:
+def _rank_further(resources: Resources, key: str, rows: Ints, chunks: Chunks, ready: Callable[[], Search]) -> Ints:
     """The best chunk of each further document, [queries, any], where a full ranking holds fewer than `resources.reach`.
 
     It is made to be measured: what it takes is no cost of the pipeline's.
@@ -114,7 +116,7 @@ def _further(resources: Resources, key: str, rows: Ints, chunks: Chunks, ready: 
     if deep >= len(chunks) or not deep:
         return np.zeros((len(rows), 0), np.int32)
     full = np.flatnonzero(rows[:, -1] >= 0)
-    short = full[_distinct(chunks.document_rows[rows[full]]) < reach].astype(np.int32)
+    short = full[_count_distinct(chunks.document_rows[rows[full]]) < reach].astype(np.int32)
     if not len(short):
         return np.zeros((len(rows), 0), np.int32)
 
@@ -122,15 +124,15 @@ def _further(resources: Resources, key: str, rows: Ints, chunks: Chunks, ready: 
         search, found = ready(), [np.zeros(0, np.int32)] * len(rows)
         for start in range(0, len(short), AT_ONCE):
             block = short[start : start + AT_ONCE]
-            for row, hits in zip(block.tolist(), _deepened(search, block, rows, chunks, reach), strict=True):
+            for row, hits in zip(block.tolist(), _deepen_search(search, block, rows, chunks, reach), strict=True):
                 found[row] = hits
-        return {"rows": stacked(map(by_place, found), max(1, *map(len, found)))["rows"]}
+        return {"rows": stack_rankings(map(score_by_rank, found), max(1, *map(len, found)))["rows"]}
 
-    further: Ints = resources.store.table("further documents", key_of(key, reach), made).columns["rows"]
+    further: Ints = resources.store.get_table("further documents", compute_key(key, reach), made).columns["rows"]
     return further
 
 
-def _deepened(search: Search, block: Ints, rows: Ints, chunks: Chunks, reach: int) -> list[Ints]:
+def _deepen_search(search: Search, block: Ints, rows: Ints, chunks: Chunks, reach: int) -> list[Ints]:
     """For each of these queries the first chunks of documents that its ranking lacks, up to `reach` with those it has.
 
     Each search goes four times as deep as the one before, until all have enough or the corpus ends.
@@ -140,7 +142,10 @@ def _deepened(search: Search, block: Ints, rows: Ints, chunks: Chunks, reach: in
     while True:
         depth = min(4 * depth, len(chunks))
         pairs = search(block, depth)
-        found = [_firsts(hits, chunks, mine)[: reach - len(mine)] for (hits, _), mine in zip(pairs, known, strict=True)]
+        found = [
+            _select_first_hits(hits, chunks, mine)[: reach - len(mine)]
+            for (hits, _), mine in zip(pairs, known, strict=True)
+        ]
         enough = [
             len(hits) < depth or len(more) + len(mine) >= reach
             for (hits, _), more, mine in zip(pairs, found, known, strict=True)
@@ -149,14 +154,14 @@ def _deepened(search: Search, block: Ints, rows: Ints, chunks: Chunks, reach: in
             return found
 
 
-def _firsts(hits: Ints, chunks: Chunks, known: Ints) -> Ints:
+def _select_first_hits(hits: Ints, chunks: Chunks, known: Ints) -> Ints:
     """The first hit in each document that is not among the known ones, in their order."""
     documents = chunks.document_rows[hits]
     places = np.sort(np.unique(documents, return_index=True)[1])
     return hits[places[~np.isin(documents[places], known)]]
 
 
-def _distinct(values: Ints) -> Ints:
+def _count_distinct(values: Ints) -> Ints:
     """How many distinct values each row has."""
     ordered = np.sort(values, axis=1)
     counts: Ints = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1, dtype=np.int32)

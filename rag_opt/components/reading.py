@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import Stemmer
 
 from rag_opt.components.stage import require
-from rag_opt.text.words import AUTO, DOTLESS, folded, script_of, words
+from rag_opt.text.words import AUTO, DOTLESS, fold_text, get_script_pattern, split_words
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,34 @@ def check_reading(stemmer: str | None, stopwords: str | None, language: str) -> 
     require(language in spoken, f"language must be one of {', '.join(spoken)}, not {language}")
 
 
-def tokenized(texts: Iterable[str], reading: Reading) -> list[list[str]]:
+def tokenize_texts(texts: Iterable[str], reading: Reading) -> list[list[str]]:
     """The words of each text: two characters or more, no stop words, stems.
 
     A stemmer is given what is written in its language's script. English as bm25s reads it.
     """
     language = reading.capitals
-    stops = {folded(word, language) for word in _stopwords(reading.stopwords)}
-    found = [[word for word in words(text, language, 2) if word not in stops] for text in texts]
-    stems = _stems({word for each in found for word in each}, reading.stemmer)
+    stops = {fold_text(word, language) for word in _get_stopwords(reading.stopwords)}
+    found = [[word for word in split_words(text, language, 2) if word not in stops] for text in texts]
+    stems = _stem_words({word for each in found for word in each}, reading.stemmer)
     return [[stems.get(word, word) for word in each] for each in found]
 
 
-def _stems(found: set[str], stemmer: str | None) -> dict[str, str]:
+def _stem_words(found: set[str], stemmer: str | None) -> dict[str, str]:
     if stemmer is None:
         return {}
-    letter = script_of(stemmer)
+    letter = get_script_pattern(stemmer)
     known = [word for word in found if letter.search(word)]
     return dict(zip(known, Stemmer.Stemmer(stemmer).stemWords(known), strict=True))
 
 
 def _has_stopwords(language: str) -> bool:
     try:
-        return bool(_stopwords(language))
+        return bool(_get_stopwords(language))
     except ValueError:
         return False
 
 
-def _stopwords(language: str | None) -> Iterable[str]:
+def _get_stopwords(language: str | None) -> Iterable[str]:
     from bm25s.tokenization import _infer_stopwords
 
     found: Iterable[str] = _infer_stopwords(language)

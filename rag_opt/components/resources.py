@@ -28,6 +28,6 @@ class Resources:
     reach: int = 0
 
     @classmethod
-    def of(cls, store: Store) -> Resources:
+    def from_store(cls, store: Store) -> Resources:
         """Those of components that keep their products in this store, and models' replies beside them."""
         return cls(store, LLMClient(Replies(store.root)))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.records.keys import FORM, algorithm_of, key_of
+from rag_opt.records.keys import FORM, compute_key, get_algorithm
 
 if TYPE_CHECKING:
     from rag_opt.console.notices import Notices
     from rag_opt.llm.client import LLMClient
 
-IN_MEMORY = Resources.of(Store())
+IN_MEMORY = Resources.from_store(Store())
 """What components work with when nobody gave them anything else."""
 
 
@@ -40,7 +40,7 @@ class Stage:
     def use(self, resources: Resources) -> None:
         """Work with these resources from now on, nested parts too."""
         self.resources = resources
-        for name in parameter_names(type(self)):
+        for name in get_parameter_names(type(self)):
             if isinstance(part := getattr(self, name), Stage):
                 part.use(resources)
 
@@ -61,15 +61,15 @@ class Stage:
 
     def forget(self) -> None:
         """Drop what is remembered of single texts, nested parts' too: a question is to be timed as if it were new."""
-        for name in parameter_names(type(self)):
+        for name in get_parameter_names(type(self)):
             if isinstance(part := getattr(self, name), Stage):
                 part.forget()
 
     @property
     def fingerprint(self) -> str:
         """The hash of what the class computes, by its `algorithm`, and of every constructor parameter."""
-        values = {name: identity(getattr(self, name)) for name in parameter_names(type(self))}
-        return key_of(FORM, algorithm_of(type(self)), values)
+        values = {name: get_identity(getattr(self, name)) for name in get_parameter_names(type(self))}
+        return compute_key(FORM, get_algorithm(type(self)), values)
 
 
 class Part(Stage):
@@ -79,26 +79,26 @@ class Part(Stage):
         """Its class and constructor parameters, nested parts alike."""
         from haystack import default_to_dict
 
-        values = {name: getattr(self, name) for name in parameter_names(type(self))}
+        values = {name: getattr(self, name) for name in get_parameter_names(type(self))}
         return default_to_dict(
             self, **{name: value.to_dict() if isinstance(value, Part) else value for name, value in values.items()}
         )
 
 
-def parameter_names(kind: type) -> list[str]:
+def get_parameter_names(kind: type) -> list[str]:
     """The names of a class's own constructor parameters."""
     # The signature of the class itself would be that of Haystack's metaclass.
     parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
     return [p.name for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def may_lack(kind: type, name: str) -> bool:
+def is_optional(kind: type, name: str) -> bool:
     """Whether a class's own constructor does without this parameter: its default is None."""
     found = inspect.signature(kind.__init__).parameters.get(name)  # type: ignore[misc]
     return found is not None and found.default is None
 
 
-def identity(value: Any) -> Any:
+def get_identity(value: Any) -> Any:
     """What stands for a parameter's value in a fingerprint: nested parts by their own fingerprint."""
     return getattr(value, "fingerprint", value)
 

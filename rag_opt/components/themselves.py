@@ -18,27 +18,27 @@ Search = Callable[[Ints, int], list[Pair]]
 """search(rows of the set of queries, depth) → for each the chunks found, best first."""
 
 
-def among_others(search: Search, queries: Queries, chunks: Chunks) -> Search:
+def exclude_own(search: Search, queries: Queries, chunks: Chunks) -> Search:
     """The search without the chunks of a query's own document, as deep as before; itself where no query has one."""
     if not any(query.own for query in queries.items):
         return search
-    own = _own_chunks([query.own for query in queries.items], chunks)
+    own = _find_own_chunks([query.own for query in queries.items], chunks)
 
     def searched(rows: Ints, depth: int) -> list[Pair]:
         more = max((len(own[row]) for row in rows), default=0)
         found = search(rows, min(depth + more, len(chunks)))
-        return [_without(pair, own[row], depth) for row, pair in zip(rows.tolist(), found, strict=True)]
+        return [_drop_rows(pair, own[row], depth) for row, pair in zip(rows.tolist(), found, strict=True)]
 
     return searched
 
 
-def _without(found: Pair, own: Ints, depth: int) -> Pair:
+def _drop_rows(found: Pair, own: Ints, depth: int) -> Pair:
     rows, scores = found
     others = ~np.isin(rows, own)
     return rows[others][:depth], scores[others][:depth]
 
 
-def _own_chunks(ids: Sequence[str], chunks: Chunks) -> list[Ints]:
+def _find_own_chunks(ids: Sequence[str], chunks: Chunks) -> list[Ints]:
     """For each of these documents the rows of its chunks; none for ""."""
     row_of = {document.id: row for row, document in enumerate(chunks.documents.items)}
     order = np.argsort(chunks.document_rows, kind="stable").astype(np.int32)

@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.config import yaml_files
-from rag_opt.config.fingerprints import described
-from rag_opt.config.trust import SECRET, check_field, check_secret, plain, unresolved
-from rag_opt.config.typed import plainly
-from rag_opt.errors import ConfigError, nearest
-from rag_opt.records.keys import key_of
+from rag_opt.config.fingerprints import normalize_for_key
+from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
+from rag_opt.config.typed import unquote_argument
+from rag_opt.errors import ConfigError, format_hint
+from rag_opt.records.keys import compute_key
 
 HERE = Path(__file__).resolve().parent.parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -46,20 +46,20 @@ Words = Sequence[str]
 """Hydra overrides, such as ["retriever=hybrid", "retriever.top_k=12"]."""
 
 
-def composed(overrides: Words) -> DictConfig:
+def compose_config(overrides: Words) -> DictConfig:
     """The configuration of these overrides, read-only; of two for the same key the later one counts.
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
-    check_words(overrides)
+    check_overrides(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
-    config = _merged(overrides)
-    check_whose_trust(config, overrides)
+    config = _merge_overrides(overrides)
+    check_trust_source(config, overrides)
     OmegaConf.set_readonly(config, True)
     return config
 
 
-def check_words(overrides: Words) -> None:
+def check_overrides(overrides: Words) -> None:
     """Raise ConfigError at the first word that holds what looks like a key; it is not repeated."""
     for word in overrides:
         key, _, value = word.partition("=")
@@ -67,54 +67,54 @@ def check_words(overrides: Words) -> None:
         check_field(key.lstrip("+~"), value.strip("'\""))
 
 
-def check_whose_trust(config: DictConfig, overrides: Words) -> None:
+def check_trust_source(config: DictConfig, overrides: Words) -> None:
     """Raise ConfigError where a file, not the command line, says which modules are trusted."""
     # Parsing takes longer than composing; most configurations trust nobody.
-    given = plain(config.get("trusted_modules"))
-    if given and all(override.key_or_group != "trusted_modules" for override in parse(overrides)):
+    given = to_plain(config.get("trusted_modules"))
+    if given and all(override.key_or_group != "trusted_modules" for override in parse_overrides(overrides)):
         raise ConfigError(
             f"trusted_modules={given} is set by a configuration file; whom you trust is said "
             "on the command line: trusted_modules=[…]"
         )
 
 
-def _merged(overrides: Words) -> DictConfig:
-    last = {override.key_or_group: override for override in parse(overrides)}
+def _merge_overrides(overrides: Words) -> DictConfig:
+    last = {override.key_or_group: override for override in parse_overrides(overrides)}
     values = [override for override in last.values() if not _is_group(override)]
-    config = _composed_groups(_group_words(last))[0].copy()
+    config = _compose_groups(_get_group_overrides(last))[0].copy()
     try:
         for override in values:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     except OmegaConfBaseException:
         # Hydra knows the reason best.
-        with initialized():
-            return explained([o.input_line or "" for o in last.values()])
+        with initialize_hydra():
+            return compose_hydra([o.input_line or "" for o in last.values()])
     return config
 
 
-def choices(overrides: Words) -> dict[str, str]:
+def get_choices(overrides: Words) -> dict[str, str]:
     """The choice that each group has with these overrides, such as {"retriever": "hybrid"}."""
-    last = {override.key_or_group: override for override in parse(overrides)}
-    return _composed_groups(_group_words(last))[1]
+    last = {override.key_or_group: override for override in parse_overrides(overrides)}
+    return _compose_groups(_get_group_overrides(last))[1]
 
 
-def _group_words(overrides: Mapping[str, Override]) -> tuple[str, ...]:
+def _get_group_overrides(overrides: Mapping[str, Override]) -> tuple[str, ...]:
     return tuple(override.input_line or "" for override in overrides.values() if _is_group(override))
 
 
 @lru_cache(maxsize=256)
-def _composed_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration that these choices of files give, and every group's choice."""
     # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.
-    with initialized():
-        config = explained(overrides, with_hydra=True)
+    with initialize_hydra():
+        config = compose_hydra(overrides, with_hydra=True)
         chosen = config.hydra.runtime.choices
-        known = groups()
-    without_hydra(config)
+        known = get_groups()
+    remove_hydra(config)
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
-def without_hydra(config: DictConfig) -> None:
+def remove_hydra(config: DictConfig) -> None:
     with open_dict(config):
         del config["hydra"]
 
@@ -123,23 +123,23 @@ def _is_group(override: Override) -> bool:
     """Whether an override chooses a file, or does anything that only Hydra can do."""
     plain = override.type is not None and override.type.name == "CHANGE" and not override.is_sweep_override()
     key = override.key_or_group
-    return not plain or override.package is not None or key in _groups() or key.startswith("hydra.")
+    return not plain or override.package is not None or key in _load_groups() or key.startswith("hydra.")
 
 
 @lru_cache(maxsize=1)
-def _groups() -> frozenset[str]:
-    with initialized():
-        return frozenset(groups())
+def _load_groups() -> frozenset[str]:
+    with initialize_hydra():
+        return frozenset(get_groups())
 
 
-def groups() -> list[str]:
+def get_groups() -> list[str]:
     """The configuration groups, `experiment` among them."""
     loader = GlobalHydra.instance().config_loader()
     return [group for group in loader.list_groups("") if group != "hydra"]
 
 
 @contextmanager
-def initialized() -> Iterator[None]:
+def initialize_hydra() -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():
         yield
     else:
@@ -147,13 +147,13 @@ def initialized() -> Iterator[None]:
             yield
 
 
-def parse(overrides: Words) -> list[Override]:
+def parse_overrides(overrides: Words) -> list[Override]:
     """The parsed overrides; raises ConfigError at one that is not of Hydra's grammar."""
-    return [_parsed(given) for given in overrides]
+    return [_parse_override(given) for given in overrides]
 
 
 @lru_cache(maxsize=4096)
-def _parsed(given: str) -> Override:
+def _parse_override(given: str) -> Override:
     # Hydra's grammar takes a millisecond a word, and a study composes thousands of configurations from few words.
     try:
         return OverridesParser.create().parse_override(given)
@@ -164,22 +164,22 @@ def _parsed(given: str) -> Override:
         ) from error
 
 
-def explained(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
+def compose_hydra(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
     words = list(overrides)
     try:
         config = compose(NAME, overrides=words, return_hydra_config=with_hydra)
     except MissingConfigException as error:
-        raise ConfigError(_missing(str(error))) from error
+        raise ConfigError(_explain_missing(str(error))) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_composition(unresolved(error), words)) from error
+        raise ConfigError(_explain_mismatch(explain_unresolved(error), words)) from error
     except HydraException as error:
-        raise ConfigError(_composition(str(error), words)) from error
+        raise ConfigError(_explain_mismatch(str(error), words)) from error
     except UNREADABLE as error:
-        raise ConfigError(_unreadable(error, words)) from error
+        raise ConfigError(_explain_unreadable(error, words)) from error
     return config
 
 
-def _unreadable(error: Exception, words: Words) -> str:
+def _explain_unreadable(error: Exception, words: Words) -> str:
     """Why the files or the words can't be composed, in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
@@ -190,19 +190,19 @@ def _unreadable(error: Exception, words: Words) -> str:
         return f"a file of the configuration is not UTF-8 text ({text}); look at those in --config-dir"
     if isinstance(error, OSError | yaml.YAMLError):
         return f"a file of the configuration can't be read: {text}"
-    return f"{quoted(words)}: can't be composed: {text[:300]}"
+    return f"{quote_overrides(words)}: can't be composed: {text[:300]}"
 
 
-def _missing(message: str) -> str:
+def _explain_missing(message: str) -> str:
     wanted = re.search(r"Could not find '(.+?)'", message)
     choices = re.findall(r"^\t(?!provider)(\S+)$", message, re.MULTILINE)
     if wanted is None or "/" not in wanted[1]:
         return message.splitlines()[0]
     group, _, choice = wanted[1].rpartition("/")
-    return f"{group}={choice}: there is no such choice in conf/{group}/; {nearest(choice, choices)}"
+    return f"{group}={choice}: there is no such choice in conf/{group}/; {format_hint(choice, choices)}"
 
 
-def _composition(message: str, words: Words) -> str:
+def _explain_mismatch(message: str, words: Words) -> str:
     """Hydra's message in one line, with the nearest key that these words' files have."""
     first = message.splitlines()[0]
     found = re.search(r"Could not (?:override|delete from config\.|append to config\.) ?'?([^\s'=]+)", message)
@@ -214,28 +214,28 @@ def _composition(message: str, words: Words) -> str:
     parent, _, last = key.rpartition(".")
     try:
         base = compose(
-            NAME, overrides=[word for word in words if word.startswith("hydra.") or _group_of(word) in groups()]
+            NAME, overrides=[word for word in words if word.startswith("hydra.") or _get_group(word) in get_groups()]
         )
     except UNREADABLE:
         # The key is a group's, and no choice of it was named.
         return f"{first} {key}=<choice> is expected, or keys in it: {key}.<key>=…"
     node = OmegaConf.select(base, parent, throw_on_missing=False) if parent else base
     names = (
-        [*(str(name) for name in node if name != "components"), *([] if parent else groups())]
+        [*(str(name) for name in node if name != "components"), *([] if parent else get_groups())]
         if isinstance(node, DictConfig)
         else []
     )
     where = f" in '{parent}'" if parent else ""
-    return f"'{key}' is not a key{where} of this configuration; {nearest(last, names)}".rstrip("; ")
+    return f"'{key}' is not a key{where} of this configuration; {format_hint(last, names)}".rstrip("; ")
 
 
-def _group_of(word: str) -> str:
+def _get_group(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
 def check_search_path(words: Words) -> None:
     """Raise ConfigError at a search path that would import a module."""
-    for override in parse(words):
+    for override in parse_overrides(words):
         given = override.value() if override.key_or_group == "hydra.searchpath" else []
         for path in given if isinstance(given, list) else [given]:
             if not str(path).startswith(FOUND):
@@ -244,13 +244,13 @@ def check_search_path(words: Words) -> None:
                 )
 
 
-def fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
+def compute_fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
     """The content key of these groups of a configuration, less how patiently a model is asked and at what price."""
-    trusted = plain(config.trusted_modules)
-    return key_of({group: described(plain(config[group]), trusted) for group in groups})
+    trusted = to_plain(config.trusted_modules)
+    return compute_key({group: normalize_for_key(to_plain(config[group]), trusted) for group in groups})
 
 
-def prompt_of(name: str) -> dict[str, str]:
+def load_prompt(name: str) -> dict[str, str]:
     """The parts of the prompt in prompt/<name>.yaml, in Hydra's search path or in conf/; raises ConfigError."""
     folders = [FOLDER]
     if GlobalHydra.instance().is_initialized():
@@ -263,22 +263,22 @@ def prompt_of(name: str) -> dict[str, str]:
     for folder in folders:
         path = folder / "prompt" / f"{name}.yaml"
         if path.is_file():
-            parts = yaml_files.read(path)
+            parts = yaml_files.read_yaml(path)
             if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
                 raise ConfigError(f"{path}: a prompt is a file of texts: system: …, user: …")
             return {str(part): text for part, text in parts.items()}
     known = [path.stem for folder in folders for path in (folder / "prompt").glob("*.yaml")]
-    raise ConfigError(f"prompt={name}: there is no such file in conf/prompt/; {nearest(name, known)}")
+    raise ConfigError(f"prompt={name}: there is no such file in conf/prompt/; {format_hint(name, known)}")
 
 
-def _prompt(name: str) -> dict[str, str]:
+def _resolve_prompt(name: str) -> dict[str, str]:
     # A brace after a dollar sign would be read as an interpolation.
-    return {part: text.replace("${", "\\${") for part, text in prompt_of(name).items()}
+    return {part: text.replace("${", "\\${") for part, text in load_prompt(name).items()}
 
 
-OmegaConf.register_new_resolver("prompt", _prompt, replace=True)
+OmegaConf.register_new_resolver("prompt", _resolve_prompt, replace=True)
 
 
-def quoted(overrides: Words) -> str:
+def quote_overrides(overrides: Words) -> str:
     """The overrides as they are typed in a shell."""
-    return " ".join(shlex.quote(plainly(word)) for word in overrides)
+    return " ".join(shlex.quote(unquote_argument(word)) for word in overrides)

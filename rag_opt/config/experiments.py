@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from rag_opt.config.compose import STAGES, Words, choices, composed, parse, quoted
-from rag_opt.config.typed import SEARCH_PATH, search_path_list
-from rag_opt.console.secrets import hide
+from rag_opt.config.compose import STAGES, Words, compose_config, get_choices, parse_overrides, quote_overrides
+from rag_opt.config.typed import SEARCH_PATH, format_path_list
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
 
 KEPT = (*STAGES, "dataset", "objective", "llm", "price", "web", "judge", "evaluation")
@@ -33,46 +33,46 @@ SEARCH_ONLY = (
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
 
-def experiment_of(overrides: Words) -> dict[str, Any]:
+def build_experiment(overrides: Words) -> dict[str, Any]:
     """The content of the experiment file that composes to the configuration of these overrides."""
-    chosen = {group: choice for group, choice in choices(overrides).items() if group in KEPT}
+    chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT}
     path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]
-    bare = _plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])
-    values = differing(bare, _plain(overrides))
+    bare = _compose_plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])
+    values = diff_mappings(bare, _compose_plain(overrides))
     return {"defaults": [{f"override /{group}": choice} for group, choice in chosen.items()], **values}
 
 
-def text_of(experiment: Mapping[str, Any], comments: Sequence[str]) -> str:
+def format_experiment(experiment: Mapping[str, Any], comments: Sequence[str]) -> str:
     """The file of an experiment, with comments at its head; passwords in it are hidden."""
     # A line end in a comment would end it.
     head = ["# @package _global_", *(f"# {' '.join(comment.split())}" for comment in comments)]
     body = yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=2**20)
-    return "\n".join([*head, hide(body)])
+    return "\n".join([*head, hide_secrets(body)])
 
 
-def _plain(overrides: Words) -> dict[str, Any]:
+def _compose_plain(overrides: Words) -> dict[str, Any]:
     """The kept part of a configuration, interpolations as they are written: what they stand for is for the reader."""
-    config = composed(overrides)
+    config = compose_config(overrides)
     kept = {key: OmegaConf.to_container(config[key], resolve=False) for key in KEPT if key in config}
     return {str(key): value for key, value in kept.items()}
 
 
-def differing(base: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:
+def diff_mappings(base: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:
     """What is to be merged into `base` to have `other`."""
     found: dict[Any, Any] = {}
     for key, value in other.items():
         known = base.get(key)
         if isinstance(value, Mapping) and isinstance(known, Mapping):
-            if inner := differing(known, value):
+            if inner := diff_mappings(known, value):
                 found[key] = inner
         elif key not in base or type(known) is not type(value) or known != value:
             found[key] = value
     return found
 
 
-def expanded(words: Sequence[str]) -> list[str]:
+def expand_best(words: Sequence[str]) -> list[str]:
     """The words with `best=<a study's folder>` as Hydra takes it; raises ConfigError where a folder holds none."""
-    given = [str(each.value()) for each in parse([word for word in words if word.startswith(GIVEN)])]
+    given = [str(each.value()) for each in parse_overrides([word for word in words if word.startswith(GIVEN)])]
     rest = [word for word in words if not word.startswith(GIVEN)]
     if not given:
         return rest
@@ -86,30 +86,30 @@ def expanded(words: Sequence[str]) -> list[str]:
             "older version has finished the replay command in its report.md is what there is)"
         )
     # First, since another folder may hold a best.yaml, too.
-    paths = search_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *searched_folders(rest)])
+    paths = format_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *parse_search_path(rest)])
     others = [word for word in rest if not word.startswith(f"{SEARCH_PATH}=")]
     return [f"{SEARCH_PATH}={paths}", EXPERIMENT, *others]
 
 
-def written(words: Words) -> list[str]:
-    """The words as one types them: what `expanded` made of `best=<a study's folder>` is that again."""
-    first, *paths = searched_folders(words) or [""]
+def collapse_best(words: Words) -> list[str]:
+    """The words as one types them: what `expand_best` made of `best=<a study's folder>` is that again."""
+    first, *paths = parse_search_path(words) or [""]
     folder = Path(first.removeprefix("file://")).parent
     if EXPERIMENT not in words or not first.endswith("/conf") or not (folder / PLACE).is_file():
         return list(words)
     others = [word for word in words if word != EXPERIMENT and not word.startswith(f"{SEARCH_PATH}=")]
-    kept = [f"{SEARCH_PATH}={search_path_list(paths)}"] if paths else []
+    kept = [f"{SEARCH_PATH}={format_path_list(paths)}"] if paths else []
     return [f"{GIVEN}{folder.as_posix()}", *kept, *others]
 
 
-def searched_folders(words: Words) -> list[str]:
+def parse_search_path(words: Words) -> list[str]:
     """The folders of the search path that words name."""
-    given = [each.value() for each in parse([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
+    given = [each.value() for each in parse_overrides([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
     return [str(place) for each in given for place in (each if isinstance(each, list) else [each])]
 
 
-def replay_command(overrides: Sequence[str]) -> str:
+def format_replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
-    last = {override.partition("=")[0]: override for override in written(overrides)}
+    last = {override.partition("=")[0]: override for override in collapse_best(overrides)}
     last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
-    return hide(f"python -m rag_opt.trial {quoted(list(last.values()))}".rstrip())
+    return hide_secrets(f"python -m rag_opt.trial {quote_overrides(list(last.values()))}".rstrip())

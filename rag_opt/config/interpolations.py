@@ -18,7 +18,7 @@ _resolve = Container.resolve_parse_tree
 
 
 @contextmanager
-def bounded() -> Iterator[list[int]]:
+def limit_interpolations() -> Iterator[list[int]]:
     """Count all interpolations within together; one that is one too many raises InterpolationResolutionError."""
     outer = _spent.get()
     spent = [0] if outer is None else outer
@@ -29,8 +29,8 @@ def bounded() -> Iterator[list[int]]:
         _spent.reset(token)
 
 
-def _counted(self: Container, *args: Any, **kwargs: Any) -> Any:
-    with bounded() as spent:
+def _resolve_counted(self: Container, *args: Any, **kwargs: Any) -> Any:
+    with limit_interpolations() as spent:
         if spent[0] <= MOST:
             found = _resolve(self, *args, **kwargs)
             spent[0] += 1 + (len(found) // 200 if isinstance(found, str) else 0)
@@ -39,4 +39,4 @@ def _counted(self: Container, *args: Any, **kwargs: Any) -> Any:
         return found
 
 
-Container.resolve_parse_tree = _counted  # type: ignore[method-assign]
+Container.resolve_parse_tree = _resolve_counted  # type: ignore[method-assign]

@@ -10,17 +10,17 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from rag_opt.config.search_space import UP_TO, Value
 
 
-def values_of(params: Mapping[str, Value]) -> dict[str, Value]:
+def to_config_values(params: Mapping[str, Value]) -> dict[str, Value]:
     """A trial's parameters under the keys of the configuration."""
     return {name.partition(UP_TO)[0]: value for name, value in params.items()}
 
 
-def words(values: Mapping[str, Value]) -> list[str]:
+def format_overrides(values: Mapping[str, Value]) -> list[str]:
     """The values as Hydra overrides: floats in full, text quoted where Hydra's grammar needs it."""
-    return [f"{name}={word_of(value)}" for name, value in values.items()]
+    return [f"{name}={format_hydra_value(value)}" for name, value in values.items()]
 
 
-def word_of(value: Value) -> str:
+def format_hydra_value(value: Value) -> str:
     """The value as Hydra's grammar has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.trust import plain
+from rag_opt.config.trust import to_plain
 from rag_opt.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
@@ -55,47 +55,47 @@ class Settings:
     stopping: Stop | None
 
 
-def settings_of(config: DictConfig, variant: str = "") -> Settings:
+def parse_settings(config: DictConfig, variant: str = "") -> Settings:
     """The checked settings; `variant` tells the studies of one multirun apart (a folder below the name).
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
     for key in ("forecast", "preflight"):
-        if not isinstance(plain(config[key]), bool):
-            raise ConfigError(f"{key}={plain(config[key])}: true or false is expected")
-    whole = _text("name", plain(config.name))
-    parts = [_name("name", part, whole) for part in whole.split("/", 1)]
+        if not isinstance(to_plain(config[key]), bool):
+            raise ConfigError(f"{key}={to_plain(config[key])}: true or false is expected")
+    whole = _parse_text("name", to_plain(config.name))
+    parts = [_parse_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
-        parts.append(_name("the multirun's overrides", _harmless(variant), variant))
-    share = plain(config.dataset).get("test_share")
+        parts.append(_parse_name("the multirun's overrides", _sanitize_name(variant), variant))
+    share = to_plain(config.dataset).get("test_share")
     if not _is_number(share, 0) or share >= 1:
         raise ConfigError(f"dataset.test_share={share}: a number above 0 and below 1 is expected")
     _check_records(config)
-    folder = _study_folder(folder_of("studies_dir", plain(config.studies_dir)), parts)
+    folder = _resolve_study_folder(parse_folder("studies_dir", to_plain(config.studies_dir)), parts)
     return Settings(
         name="/".join(parts),
         folder=folder,
-        seed=_whole(config, "seed", 0),
-        n_trials=_whole(config, "n_trials", 1),
-        n_workers=_whole(config, "n_workers", 1),
-        retries=_whole(config, "retries", 0),
-        timeout=_limit("timeout", config.timeout, 60.0),
-        batches=_whole(config.evaluation, "batches", 1, "evaluation."),
+        seed=_parse_whole(config, "seed", 0),
+        n_trials=_parse_whole(config, "n_trials", 1),
+        n_workers=_parse_whole(config, "n_workers", 1),
+        retries=_parse_whole(config, "retries", 0),
+        timeout=_parse_limit("timeout", config.timeout, 60.0),
+        batches=_parse_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,
-        split_seed=_whole(config.dataset, "split_seed", 0, "dataset."),
-        threads=None if plain(config.threads) is None else _whole(config, "threads", 1),
-        ties=_whole(config.confirmation, "ties", 0, "confirmation."),
-        budget_usd=_limit("budget.usd", config.budget.usd),
-        budget_tokens=_limit("budget.tokens", config.budget.tokens),
-        budget_seconds=_limit("budget.minutes", config.budget.minutes, 60.0),
-        forecast=bool(plain(config.forecast)),
-        preflight=bool(plain(config.preflight)),
-        traces=_traces(config.tracking),
-        stopping=_stop(config.stopping),
+        split_seed=_parse_whole(config.dataset, "split_seed", 0, "dataset."),
+        threads=None if to_plain(config.threads) is None else _parse_whole(config, "threads", 1),
+        ties=_parse_whole(config.confirmation, "ties", 0, "confirmation."),
+        budget_usd=_parse_limit("budget.usd", config.budget.usd),
+        budget_tokens=_parse_limit("budget.tokens", config.budget.tokens),
+        budget_seconds=_parse_limit("budget.minutes", config.budget.minutes, 60.0),
+        forecast=bool(to_plain(config.forecast)),
+        preflight=bool(to_plain(config.preflight)),
+        traces=_parse_traces(config.tracking),
+        stopping=_parse_stopping(config.stopping),
     )
 
 
-def folder_of(key: str, given: Any) -> Path:
+def parse_folder(key: str, given: Any) -> Path:
     """The folder that a key names, `~` expanded; raises ConfigError where it names none."""
     try:
         if isinstance(given, str) and given.strip() and "\0" not in given:
@@ -106,7 +106,7 @@ def folder_of(key: str, given: Any) -> Path:
     raise ConfigError(f"{key}={str(given)[:200]!r}: a folder is expected, such as {key}=studies")
 
 
-def _study_folder(root: Path, parts: list[str]) -> Path:
+def _resolve_study_folder(root: Path, parts: list[str]) -> Path:
     """The study's folder below `root`; raises ConfigError where a link or a database's URL would lead out of it."""
     if set("?#") & set(str(root)):
         raise ConfigError(f"studies_dir={root}: it becomes part of a database's URL, so it must hold neither ? nor #")
@@ -126,12 +126,12 @@ def _study_folder(root: Path, parts: list[str]) -> Path:
     return folder
 
 
-def trial_folder(folder: Path, number: int) -> Path:
+def get_trial_folder(folder: Path, number: int) -> Path:
     """Where a trial leaves its composed configuration and its scores."""
     return folder / "trials" / f"{number:04d}"
 
 
-def _harmless(variant: str) -> str:
+def _sanitize_name(variant: str) -> str:
     """The swept overrides as a folder's name: +experiment=a → experiment=a, characters of paths and quotes → -.
 
     A name that was changed or cut ends in a hash of what it stands for, so that no two combinations share a study.
@@ -143,14 +143,14 @@ def _harmless(variant: str) -> str:
     return f"{name[: LONGEST - 9]}-{sha256(given.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def _text(key: str, given: Any) -> str:
+def _parse_text(key: str, given: Any) -> str:
     """A text; raises ConfigError where a file's YAML made a number, a date or null of what stands there."""
     if not isinstance(given, str):
         raise ConfigError(f"{key}={given}: read as {type(given).__name__}, not as text; in a file quote it: {key}: '…'")
     return given
 
 
-def _name(key: str, text: str, whole: str) -> str:
+def _parse_name(key: str, text: str, whole: str) -> str:
     if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):
         raise ConfigError(
             f"{key}={whole[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "
@@ -159,30 +159,30 @@ def _name(key: str, text: str, whole: str) -> str:
     return text
 
 
-def _whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> int:
-    given = None if node is None else plain(node.get(key))
+def _parse_whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> int:
+    given = None if node is None else to_plain(node.get(key))
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"{prefix}{key}={given}: a whole number of at least {least} is expected")
     return given
 
 
-def _limit(key: str, given: Any, scale: float = 1.0) -> float | None:
+def _parse_limit(key: str, given: Any, scale: float = 1.0) -> float | None:
     """A limit above 0, or none."""
     if given is not None and not _is_number(given, 0):
         raise ConfigError(f"{key}={given}: {'minutes' if scale > 1 else 'a number'} above 0, or null, expected")
     return None if given is None else scale * given
 
 
-def _stop(config: DictConfig) -> Stop | None:
-    share = _limit("stopping.share", config.get("share"))
+def _parse_stopping(config: DictConfig) -> Stop | None:
+    share = _parse_limit("stopping.share", config.get("share"))
     if share is not None and config.get("after") is None:
         raise ConfigError(f"stopping.share={share}: without a rule; choose stopping=regret")
-    return None if share is None else Stop(_whole(config, "after", 2, "stopping."), share)
+    return None if share is None else Stop(_parse_whole(config, "after", 2, "stopping."), share)
 
 
-def _traces(tracking: DictConfig) -> str:
+def _parse_traces(tracking: DictConfig) -> str:
     """Whose questions are kept as traces; none without tracking."""
-    given = plain(tracking.get("traces", TRACES[0]))
+    given = to_plain(tracking.get("traces", TRACES[0]))
     if given not in TRACES:
         raise ConfigError(f"tracking.traces={given}: one of {', '.join(TRACES)} is expected")
     return str(given)
@@ -190,10 +190,10 @@ def _traces(tracking: DictConfig) -> str:
 
 def _check_records(config: DictConfig) -> None:
     """Raise ConfigError where the storage or the tracking lacks an address."""
-    tracking = plain(config.tracking)
+    tracking = to_plain(config.tracking)
     if not isinstance(tracking.get("enabled"), bool):
         raise ConfigError(f"tracking.enabled={tracking.get('enabled')}: true or false is expected")
-    texts = {"storage.url": plain(config.storage).get("url")}
+    texts = {"storage.url": to_plain(config.storage).get("url")}
     if tracking["enabled"]:
         texts |= {f"tracking.{key}": tracking.get(key) for key in ("uri", "artifacts", "experiment")}
     for key, given in texts.items():

@@ -15,17 +15,17 @@ from rag_opt.config.compose import (
     NAME,
     STAGES,
     Words,
+    check_overrides,
     check_search_path,
-    check_whose_trust,
-    check_words,
-    explained,
-    groups,
-    initialized,
-    parse,
-    without_hydra,
+    check_trust_source,
+    compose_hydra,
+    get_groups,
+    initialize_hydra,
+    parse_overrides,
+    remove_hydra,
 )
-from rag_opt.config.trust import TRUSTED, check_hydras, plain, unresolved
-from rag_opt.errors import ConfigError, nearest
+from rag_opt.config.trust import TRUSTED, check_hydra_targets, explain_unresolved, to_plain
+from rag_opt.errors import ConfigError, format_hint
 
 BUILT = ("dataset", "sampler", "pruner")
 """The groups whose file names one class or function to build."""
@@ -37,13 +37,13 @@ HYDRAS = ("callbacks", "launcher", "sweeper")
 
 def check_keys(config: DictConfig) -> None:
     """Raise ConfigError at a top-level key that nothing reads, such as +experimnt=msmarco."""
-    known = {*_defaults(), *groups()}
+    known = {*_load_defaults(), *get_groups()}
     for key in config:
         if key not in known:
-            raise ConfigError(f"'{key!s}' is not a key of the configuration; {nearest(str(key), map(str, known))}")
+            raise ConfigError(f"'{key!s}' is not a key of the configuration; {format_hint(str(key), map(str, known))}")
 
 
-def _defaults() -> dict[str, Any]:
+def _load_defaults() -> dict[str, Any]:
     """conf/config.yaml without what is Hydra's."""
     whole = yaml.safe_load((FOLDER / f"{NAME}.yaml").read_text("utf-8"))
     return {key: value for key, value in whole.items() if key not in ("defaults", "hydra")}
@@ -52,7 +52,7 @@ def _defaults() -> dict[str, Any]:
 def check_shape(config: DictConfig) -> None:
     """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
     check_sections(config)
-    given = _values(config, STAGES)
+    given = _read_values(config, STAGES)
     for stage in STAGES:
         _check_mapping(stage, given.get(stage))
         _check_mapping(f"{stage}.components", given[stage].get("components"))
@@ -62,20 +62,20 @@ def check_shape(config: DictConfig) -> None:
 
 def check_sections(config: DictConfig) -> None:
     """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
-    given = _values(config, [str(key) for key in config if key not in STAGES])
-    _check_like(_defaults(), given)
+    given = _read_values(config, [str(key) for key in config if key not in STAGES])
+    _check_like(_load_defaults(), given)
     for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
         _check_mapping(group, given.get(group))
     for group in BUILT:
         _check_buildable(group, given[group])
 
 
-def _values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
+def _read_values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
     """These keys' values as plain containers; raises ConfigError where one has none."""
     try:
-        return {key: plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
+        return {key: to_plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
     except OmegaConfBaseException as error:
-        raise ConfigError(unresolved(error)) from error
+        raise ConfigError(explain_unresolved(error)) from error
 
 
 def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> None:
@@ -101,25 +101,25 @@ def _check_buildable(key: str, given: Any) -> None:
         raise ConfigError(f"{key}._target_={given.get('_target_')}: the dotted name of a class is expected")
 
 
-def checked(overrides: Words) -> DictConfig:
+def compose_command_line(overrides: Words) -> DictConfig:
     """The configuration of a command line, of its first job where it sweeps.
 
     Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
     """
-    check_words(overrides)
+    check_overrides(overrides)
     check_search_path(overrides)
-    options = {str(o.get_key_element()): list(_elements(o)) for o in parse(overrides)}
+    options = {str(o.get_key_element()): list(_iterate_elements(o)) for o in parse_overrides(overrides)}
     first = {key: values[0] for key, values in options.items()}
-    with initialized():
-        config = explained(first.values(), with_hydra=True)
+    with initialize_hydra():
+        config = compose_hydra(first.values(), with_hydra=True)
         check_hydra(config)
-        without_hydra(config)
+        remove_hydra(config)
         check_keys(config)
-        check_whose_trust(config, list(first.values()))
+        check_trust_source(config, list(first.values()))
         check_sections(config)
         for key, values in options.items():
             for value in values[1:]:
-                explained({**first, key: value}.values())
+                compose_hydra({**first, key: value}.values())
     return config
 
 
@@ -127,14 +127,14 @@ def check_hydra(config: DictConfig) -> None:
     """Raise ConfigError where Hydra's own part of a configuration would build or import what is not trusted."""
     trusted = (*TRUSTED, "hydra", "hydra_plugins")
     for part in HYDRAS:
-        check_hydras(_resolved(config.hydra, part), trusted)
+        check_hydra_targets(_resolve_part(config.hydra, part), trusted)
     for part in ("job_logging", "hydra_logging"):
         # What Python's logging builds from a configuration may be anything that can be called.
         if any(config.hydra[part].get(kind) for kind in ("handlers", "formatters", "filters")):
             raise ConfigError(f"hydra.{part}: what it names would be built unchecked; leave hydra/{part}=none")
 
 
-def _resolved(node: DictConfig, part: str) -> Any:
+def _resolve_part(node: DictConfig, part: str) -> Any:
     """A part of Hydra's configuration as plain containers; what only a running job knows stays as it is written."""
     try:
         return OmegaConf.to_container(OmegaConf.select(node, part), resolve=True)
@@ -147,7 +147,7 @@ def _resolved(node: DictConfig, part: str) -> Any:
         return found
 
 
-def _elements(override: Override) -> Iterator[str]:
+def _iterate_elements(override: Override) -> Iterator[str]:
     if not override.is_sweep_override():
         yield override.input_line or ""
     elif override.is_discrete_sweep():

@@ -10,28 +10,28 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedS
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.config.search_space import Parameter, SearchSpace, Value, corner_values, possible
-from rag_opt.errors import SearchSpaceError, nearest
+from rag_opt.config.search_space import Parameter, SearchSpace, Value, is_possible, list_corner_values
+from rag_opt.errors import SearchSpaceError, format_hint
 
 FIELDS = ("values", "when", "below")
 
 
-def parsed(rows: Mapping[str, Any]) -> SearchSpace:
+def parse_space(rows: Mapping[str, Any]) -> SearchSpace:
     """The space of a configuration's `search_space`; raises SearchSpaceError naming the first wrong key."""
     if not rows:
         raise SearchSpaceError("search_space: there is nothing to search; choose search_space=retrieval or list keys")
-    parameters = [_parameter(str(name), row) for name, row in rows.items()]
-    space = SearchSpace(tuple(ordered(parameters)))
+    parameters = [_parse_parameter(str(name), row) for name, row in rows.items()]
+    space = SearchSpace(tuple(order_parameters(parameters)))
     for parameter in space.parameters:
         _check_below(parameter, space)
     return space
 
 
-def _parameter(name: str, row: Any) -> Parameter:
+def _parse_parameter(name: str, row: Any) -> Parameter:
     fields = row if isinstance(row, Mapping) else {"values": row}
     for given in fields:
         if given not in FIELDS:
-            raise SearchSpaceError(f"search_space: {name}: unknown key '{given}'; {nearest(str(given), FIELDS)}")
+            raise SearchSpaceError(f"search_space: {name}: unknown key '{given}'; {format_hint(str(given), FIELDS)}")
     if "values" not in fields:
         raise SearchSpaceError(f"search_space: {name}: `values` is missing, such as values: choice(a, b)")
     when = fields.get("when") or {}
@@ -40,10 +40,10 @@ def _parameter(name: str, row: Any) -> Parameter:
     conditions = {str(key): tuple(value) if isinstance(value, list) else (value,) for key, value in when.items()}
     text = str(fields["values"])
     below = fields.get("below")
-    return Parameter(name, _distribution(name, text), text, conditions, below)
+    return Parameter(name, _parse_distribution(name, text), text, conditions, below)
 
 
-def _distribution(name: str, text: str) -> BaseDistribution:
+def _parse_distribution(name: str, text: str) -> BaseDistribution:
     try:
         sweep = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException as error:
@@ -58,9 +58,9 @@ def _distribution(name: str, text: str) -> BaseDistribution:
     try:
         match sweep:
             case ChoiceSweep():
-                return _categorical(name, text, sweep)
+                return _build_categorical(name, text, sweep)
             case RangeSweep():
-                return _range(name, text, sweep, log)
+                return _build_range(name, text, sweep, log)
             case IntervalSweep() if sweep.start is not None and sweep.end is not None and sweep.start < sweep.end:
                 return FloatDistribution(float(sweep.start), float(sweep.end), log=log)
             case IntervalSweep():
@@ -70,7 +70,7 @@ def _distribution(name: str, text: str) -> BaseDistribution:
     raise SearchSpaceError(f"search_space: {name}: choice(…), range(…) or interval(…) is expected, not '{text}'")
 
 
-def _categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistribution:
+def _build_categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistribution:
     choices: list[Value] = []
     for element in sweep.list:
         value = element.text if isinstance(element, QuotedString) else element
@@ -84,7 +84,7 @@ def _categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistrib
     return CategoricalDistribution(choices)
 
 
-def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistribution:
+def _build_range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistribution:
     start, stop, step = sweep.start or 0, sweep.stop, sweep.step
     if stop is None or step <= 0 or start >= stop:
         raise SearchSpaceError(
@@ -101,12 +101,12 @@ def _range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDistributi
     return FloatDistribution(float(start), float(last), step=float(step))
 
 
-def ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
+def order_parameters(parameters: list[Parameter]) -> Iterator[Parameter]:
     """Parents first, otherwise in the file's order; raises SearchSpaceError at a circle or an unknown parent."""
     waiting = {p.name: p for p in parameters}
     names = set(waiting)
     while waiting:
-        free = [p for p in waiting.values() if not _needs(p) & set(waiting)]
+        free = [p for p in waiting.values() if not _get_parents(p) & set(waiting)]
         if not free:
             raise SearchSpaceError(f"search_space: {', '.join(waiting)} depend on each other in a circle")
         for parameter in free:
@@ -115,19 +115,19 @@ def ordered(parameters: list[Parameter]) -> Iterator[Parameter]:
             yield parameter
 
 
-def _needs(parameter: Parameter) -> set[str]:
+def _get_parents(parameter: Parameter) -> set[str]:
     return {*parameter.when, *([parameter.below] if isinstance(parameter.below, str) else [])}
 
 
 def _check_parents(parameter: Parameter, names: set[str], parameters: list[Parameter]) -> None:
-    for parent in _needs(parameter) - names:
+    for parent in _get_parents(parameter) - names:
         raise SearchSpaceError(
-            f"search_space: {parameter.name}: its parent '{parent}' is not in the space; {nearest(parent, names)}"
+            f"search_space: {parameter.name}: its parent '{parent}' is not in the space; {format_hint(parent, names)}"
         )
     by_name = {p.name: p for p in parameters}
     for parent, values in parameter.when.items():
         for value in values:
-            if not possible(by_name[parent].distribution, value):
+            if not is_possible(by_name[parent].distribution, value):
                 raise SearchSpaceError(
                     f"search_space: {parameter.name}: `when` can never hold: "
                     f"{parent}={value} is not in {by_name[parent].text}"
@@ -143,8 +143,8 @@ def _check_below(parameter: Parameter, space: SearchSpace) -> None:
     limits: list[Value] = [parameter.below]
     if isinstance(parameter.below, str):
         parent = next(p for p in space.parameters if p.name == parameter.below)
-        limits = corner_values(parent.distribution)
+        limits = list_corner_values(parent.distribution)
     for limit in limits:
         if not isinstance(limit, int | float):
             raise SearchSpaceError(f"search_space: {parameter.name}: `below` needs numbers, not {limit!r}")
-        parameter.limited({str(parameter.below): limit})
+        parameter.get_distribution({str(parameter.below): limit})

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import STAGES, Words, choices, composed
-from rag_opt.config.trust import plain
+from rag_opt.config.compose import STAGES, Words, compose_config, get_choices
+from rag_opt.config.trust import to_plain
 
 WIRING = ("components", "chat", "scorer")
 """What a stage's file is made of beside its parameters."""
@@ -64,11 +64,11 @@ class TrialConfig:
 
 def compose_trial(words: Words) -> TrialConfig:
     """The configuration of the pipeline that these overrides describe; raises ConfigError in one line."""
-    return trial_of(composed(words), words)
+    return build_trial_config(compose_config(words), words)
 
 
-def trial_of(config: DictConfig, words: Words) -> TrialConfig:
+def build_trial_config(config: DictConfig, words: Words) -> TrialConfig:
     """The pipeline's part of a composed configuration; `words` are what it was composed of."""
-    chosen = choices(words)
-    stages = {stage: StageConfig(chosen[stage], plain(config[stage])) for stage in STAGES}
-    return TrialConfig(tuple(words), MappingProxyType(stages), tuple(plain(config.trusted_modules)))
+    chosen = get_choices(words)
+    stages = {stage: StageConfig(chosen[stage], to_plain(config[stage])) for stage in STAGES}
+    return TrialConfig(tuple(words), MappingProxyType(stages), tuple(to_plain(config.trusted_modules)))

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rag_opt.config.interpolations import bounded
+from rag_opt.config.interpolations import limit_interpolations
 from rag_opt.errors import ConfigError, RagOptError
 
 TRUSTED = ("rag_opt", "optuna", "haystack", "haystack_integrations")
@@ -71,21 +71,21 @@ RESOLVING = "ConfigError raised while resolving interpolation: "
 def check_secret(where: str, value: Any) -> None:
     """Raise ConfigError where a text looks like a key itself; it is not repeated."""
     if isinstance(value, str) and SECRET.search(value):
-        raise _secret(where)
+        raise _build_secret_error(where)
 
 
 def check_field(where: str, value: str) -> None:
     """Raise ConfigError where a key that is named like a secret's (llm.api_key) has a text that names no variable."""
-    if FIELD.search(where.rpartition(".")[2]) and not (HARMLESS.fullmatch(value) or names_variable(value)):
-        raise _secret(where)
+    if FIELD.search(where.rpartition(".")[2]) and not (HARMLESS.fullmatch(value) or is_variable_name(value)):
+        raise _build_secret_error(where)
 
 
-def names_variable(text: str) -> bool:
+def is_variable_name(text: str) -> bool:
     """Whether a text is the name of an environment variable, not a key in capitals and digits."""
     return bool(VARIABLE.fullmatch(text)) and ("_" in text or text.isalpha() or text in os.environ)
 
 
-def _secret(where: str) -> ConfigError:
+def _build_secret_error(where: str) -> ConfigError:
     return ConfigError(
         f"{where} holds what looks like a secret key, and a configuration is written to files and databases: put "
         "it into an environment variable and name that, such as llm.key=OPENAI_API_KEY"
@@ -105,18 +105,18 @@ def check_secrets(node: Any, where: str = "") -> None:
         check_field(where, node)
 
 
-def plain(config: Any) -> Any:
+def to_plain(config: Any) -> Any:
     """The configuration as plain containers, interpolations resolved; raises ConfigError where one can't be."""
     if not OmegaConf.is_config(config):
         return config
     try:
-        with bounded():
+        with limit_interpolations():
             return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(unresolved(error)) from error
+        raise ConfigError(explain_unresolved(error)) from error
 
 
-def unresolved(error: OmegaConfBaseException) -> str:
+def explain_unresolved(error: OmegaConfBaseException) -> str:
     """What is wrong with a value, after the key that has it."""
     said = str(error).splitlines()[0]
     if said.startswith(RESOLVING):
@@ -132,31 +132,31 @@ def build(config: Any, trusted: Iterable[str] = (), **given: Any) -> Any:
     Raises ConfigError before anything is imported when a `_target_` is not below a trusted module, and when what it
     names turns out to live elsewhere.
     """
-    node = {**plain(config), **given}
-    check_built(node, trusted)
-    return _made(node)
+    node = {**to_plain(config), **given}
+    check_buildable(node, trusted)
+    return _instantiate(node)
 
 
-def check_built(node: Any, trusted: Iterable[str] = ()) -> None:
+def check_buildable(node: Any, trusted: Iterable[str] = ()) -> None:
     """Raise ConfigError unless everything that these plain containers name may be built; all of it is imported."""
     roots = (*TRUSTED, *trusted)
     check_targets(node, roots)
     check_remote_code(node)
-    for target in targets(node):
+    for target in iterate_targets(node):
         if any(part.startswith("_") for part in target.split(".")):
             raise ConfigError(f"_target_: {target} is private to its module; name a public class")
         _check_home(target, roots)
 
 
-def check_hydras(node: Any, trusted: Iterable[str]) -> None:
+def check_hydra_targets(node: Any, trusted: Iterable[str]) -> None:
     """Raise ConfigError unless every `_target_` in what Hydra itself builds is a class of a trusted module.
 
     Hydra's own builder follows any dotted path, such as hydra.utils.os.system.
     """
     roots = tuple(trusted)
     check_targets(node, roots)
-    for target in targets(node):
-        module, found, names = _module_of(target)
+    for target in iterate_targets(node):
+        module, found, names = _import_module(target)
         kind = reduce(lambda each, name: getattr(each, name, None), names, found)
         if not isinstance(kind, type):
             raise ConfigError(f"_target_: {target} is no class of {module}; Hydra may build classes only")
@@ -180,21 +180,21 @@ def check_remote_code(node: Any) -> None:
         check_remote_code(value)
 
 
-def _made(node: Any) -> Any:
+def _instantiate(node: Any) -> Any:
     """The objects of plain containers, innermost first: Hydra's `_target_`, `_args_`, `_partial_`, `_recursive_`."""
     if isinstance(node, list):
-        return [_made(value) for value in node]
+        return [_instantiate(value) for value in node]
     if not isinstance(node, Mapping):
         return node
     inner = node.get("_recursive_", True)
-    given = {key: _made(value) if inner else value for key, value in node.items() if key not in KEYWORDS}
+    given = {key: _instantiate(value) if inner else value for key, value in node.items() if key not in KEYWORDS}
     if "_target_" not in node:
         return given
     arguments = node.get("_args_", [])
     target = str(node["_target_"])
-    kind = named(target)
+    kind = import_target(target)
     try:
-        arguments = _made(arguments) if inner else arguments
+        arguments = _instantiate(arguments) if inner else arguments
         return partial(kind, *arguments, **given) if node.get("_partial_") else kind(*arguments, **given)
     except RagOptError:
         raise
@@ -206,7 +206,7 @@ def _made(node: Any) -> Any:
 def check_targets(node: Any, roots: Iterable[str]) -> None:
     """Raise ConfigError at a `_target_` that is not below one of these modules; nothing is imported."""
     trusted = tuple(roots)
-    for target in targets(node):
+    for target in iterate_targets(node):
         if target.partition(".")[0] not in trusted:
             raise ConfigError(
                 f"_target_: {target} is not below a trusted module ({', '.join(trusted)}); "
@@ -214,21 +214,21 @@ def check_targets(node: Any, roots: Iterable[str]) -> None:
             )
 
 
-def targets(node: Any) -> Iterator[str]:
+def iterate_targets(node: Any) -> Iterator[str]:
     """Every `_target_` in plain containers."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield str(node["_target_"])
         for value in node.values():
-            yield from targets(value)
+            yield from iterate_targets(value)
     elif isinstance(node, list):
         for value in node:
-            yield from targets(value)
+            yield from iterate_targets(value)
 
 
 def _check_home(target: str, roots: tuple[str, ...]) -> None:
     """Raise ConfigError when there is no such class, or when a trusted module only imported it from elsewhere."""
-    module, found, names = _module_of(target)
+    module, found, names = _import_module(target)
     for name in names:
         found = getattr(found, name, None)
     if not callable(found):
@@ -236,7 +236,7 @@ def _check_home(target: str, roots: tuple[str, ...]) -> None:
     home = str(getattr(found, "__module__", None) or "")
     if home.partition(".")[0] not in roots:
         raise ConfigError(f"_target_: {target} is {home}.{names[-1]}, which is not below a trusted module")
-    _check_serves(target, home, getattr(found, "__qualname__", names[-1]), roots)
+    _check_allowed(target, home, getattr(found, "__qualname__", names[-1]), roots)
     # A function could do anything with its arguments; of ours only these are made to be named.
     if (
         not isinstance(found, type)
@@ -246,7 +246,7 @@ def _check_home(target: str, roots: tuple[str, ...]) -> None:
         raise ConfigError(f"_target_: {target} is a function; name a class")
 
 
-def _check_serves(target: str, home: str, name: str, roots: tuple[str, ...]) -> None:
+def _check_allowed(target: str, home: str, name: str, roots: tuple[str, ...]) -> None:
     """Raise ConfigError for a class of a trusted module that no study needs, or that needs more trust."""
     root, _, below = home.partition(".")
     if root in SERVING and not any(f"{below}.".startswith(f"{part}.") for part in SERVING[root]):
@@ -266,13 +266,13 @@ def _check_serves(target: str, home: str, name: str, roots: tuple[str, ...]) -> 
             raise ConfigError(f"_target_: {target} needs the package '{module}', which is not installed")
 
 
-def named(target: str) -> Any:
+def import_target(target: str) -> Any:
     """The class or function of this dotted name."""
-    _, found, names = _module_of(target)
+    _, found, names = _import_module(target)
     return reduce(getattr, names, found)
 
 
-def _module_of(target: str) -> tuple[str, Any, list[str]]:
+def _import_module(target: str) -> tuple[str, Any, list[str]]:
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:cut])

@@ -29,67 +29,69 @@ OWN_SYNTAX = re.compile(r"""\s*(?:['"[{]|choice\(|glob\(|tag\(|sort\(|shuffle\(|
 """Hydra's own ways to write a value: quotes, lists, functions, interpolations."""
 
 
-def as_typed(words: Sequence[str], *, multirun: bool = False) -> list[str]:
+def quote_arguments(words: Sequence[str], *, multirun: bool = False) -> list[str]:
     """The words with those of text quoted wherever Hydra would read another value than was typed, or none."""
-    return [_as_typed(word, multirun=multirun) for word in words]
+    return [_quote_argument(word, multirun=multirun) for word in words]
 
 
-def _as_typed(word: str, *, multirun: bool) -> str:
+def _quote_argument(word: str, *, multirun: bool) -> str:
     found = WORD.fullmatch(word)
     if found is None:
         return word
     key, value = found["key"].lstrip("+"), found["value"]
     if key in FREE:
-        return f"{found['key']}={literal(value)}"
+        return f"{found['key']}={quote_text(value)}"
     if key == SEARCH_PATH:
-        return word if _parsed(word) is not None else f"{key}={_paths(value)}"
+        return word if _try_parse(word) is not None else f"{key}={_format_paths(value)}"
     if not _is_text(key) or OWN_SYNTAX.match(value):
         return word
     elements = value.split(",") if multirun else [value]
-    return f"{found['key']}={','.join(_element(key, each) for each in elements)}"
+    return f"{found['key']}={','.join(_quote_element(key, each) for each in elements)}"
 
 
 def _is_text(key: str) -> bool:
     return key in PLACES or (key.rpartition(".")[2] in TEXTS and "/" not in key)
 
 
-def _element(key: str, value: str) -> str:
+def _quote_element(key: str, value: str) -> str:
     """The value as it is where Hydra reads a text (or null, which stands for none), else quoted."""
-    override = _parsed(f"key={value}")
+    override = _try_parse(f"key={value}")
     if override is not None and not override.is_sweep_override():
         read = override.value()
         if isinstance(read, str) or (read is None and key != "name"):
             return value
-    return literal(value, interpolated=True)
+    return quote_text(value, interpolated=True)
 
 
-def _paths(value: str) -> str:
+def _format_paths(value: str) -> str:
     inner = value.removeprefix("[").removesuffix("]") if value.startswith("[") else value
-    return search_path_list([each.strip("'\"") for each in BETWEEN_PATHS.split(inner)])
+    return format_path_list([each.strip("'\"") for each in BETWEEN_PATHS.split(inner)])
 
 
-def search_path_list(paths: Sequence[str]) -> str:
+def format_path_list(paths: Sequence[str]) -> str:
     """The value of hydra.searchpath for these paths, whatever letters are in them."""
     # Hydra reads this one before there is anything to interpolate.
-    return f"[{','.join(literal(path, interpolated=True) for path in paths)}]"
+    return f"[{','.join(quote_text(path, interpolated=True) for path in paths)}]"
 
 
-def literal(text: str, *, interpolated: bool = False) -> str:
+def quote_text(text: str, *, interpolated: bool = False) -> str:
     """The text in quotes, so that Hydra and OmegaConf read exactly it; `interpolated` leaves `${…}` its meaning."""
     kept = text if interpolated else INTERPOLATION.sub(r"\1\1\\${", text)
     return QuotedString(text=kept, quote=Quote.single).with_quotes()
 
 
-def plainly(word: str) -> str:
-    """The word as one may type it: without quotes that `as_typed` adds again."""
+def unquote_argument(word: str) -> str:
+    """The word as one may type it: without quotes that `quote_arguments` adds again."""
     key, _, value = word.partition("=")
-    override = _parsed(word) if value.startswith("'") else None
+    override = _try_parse(word) if value.startswith("'") else None
     read = override.value() if override is not None else None
-    return f"{key}={read}" if isinstance(read, str) and _as_typed(f"{key}={read}", multirun=False) == word else word
+    return (
+        f"{key}={read}" if isinstance(read, str) and _quote_argument(f"{key}={read}", multirun=False) == word else word
+    )
 
 
 @lru_cache(maxsize=1024)
-def _parsed(word: str) -> Override | None:
+def _try_parse(word: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:

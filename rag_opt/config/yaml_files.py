@@ -33,19 +33,19 @@ class _Node:
     depth: int = 1
 
 
-def read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     """What a YAML file holds as plain containers; raises ConfigError for what is none, too large or too deep."""
     try:
-        check(path)
+        check_yaml(path)
         return yaml.load(path.read_text("utf-8"), CSafeLoader)
     except (yaml.YAMLError, UnicodeError, OSError) as error:
         raise ConfigError(f"{path}: can't be read as YAML: {' '.join(str(error).split())[:300]}") from error
 
 
-def check(path: Path) -> None:
+def check_yaml(path: Path) -> None:
     """Raise ConfigError for a file that stands for too much; what is not YAML raises what the parser raises."""
     with path.open("rb") as file:
-        for node in _nodes(yaml.parse(file, CSafeLoader)):
+        for node in _iterate_nodes(yaml.parse(file, CSafeLoader)):
             if node.size > LARGEST:
                 raise ConfigError(
                     f"{path}: with its aliases (*name) written out it has more than {LARGEST:,} values; "
@@ -55,7 +55,7 @@ def check(path: Path) -> None:
                 raise ConfigError(f"{path}: more than {DEEPEST} levels within each other; make it flatter")
 
 
-def _nodes(events: Iterator[Any]) -> Iterator[_Node]:
+def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
     """The open nodes, each as often as it grows; aliases count as what they stand for."""
     known: dict[str, _Node] = {}
     root = _Node(None, 0, 0)
@@ -85,8 +85,8 @@ def _nodes(events: Iterator[Any]) -> Iterator[_Node]:
         yield parent
 
 
-def guard() -> None:
-    """Have Hydra read the files of folders with `check` before it."""
+def patch_hydra() -> None:
+    """Have Hydra read the files of folders with `check_yaml` before it."""
     # The registry is filled where the plug-ins are looked for.
     Plugins.instance()
     source = SourcesRegistry.instance().types["file"]
@@ -95,10 +95,10 @@ def guard() -> None:
     def checked(self: ConfigSource, config_path: str) -> ConfigResult:
         path = Path(self.path) / self._normalize_file_name(config_path)
         if path.is_file():
-            check(path)
+            check_yaml(path)
         return load(self, config_path)
 
     source.load_config = checked  # type: ignore[method-assign]
 
 
-guard()
+patch_hydra()

@@ -32,50 +32,50 @@ class ReaderGone(Terminated):
     status = 141
 
 
-def status_of(stop: KeyboardInterrupt) -> int:
+def get_exit_status(stop: KeyboardInterrupt) -> int:
     """The exit status; Ctrl-C's where it is none of ours."""
     return stop.status if isinstance(stop, Terminated) else INTERRUPTED
 
 
 @contextmanager
-def piped() -> Iterator[None]:
+def handle_broken_pipe() -> Iterator[None]:
     """Within it a reader that goes away ends the command without a word, and every letter can be written."""
-    write_anything()
+    escape_unencodable()
     try:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
-        silence()
+        silence_streams()
         sys.exit(ReaderGone.status)
     except OSError as error:
-        if not hung_up(error, sys.stdout, sys.stderr):
+        if not is_hung_up(error, sys.stdout, sys.stderr):
             raise
-        silence()
+        silence_streams()
         sys.exit(HungUp.status)
 
 
-def write_anything() -> None:
+def escape_unencodable() -> None:
     """Letters that a stream's encoding lacks, as cp1252 lacks Chinese ones, are written as Python escapes them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def silence() -> None:
+def silence_streams() -> None:
     """What is still written, also when Python ends, goes nowhere where its reader or its terminal is gone."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
-            if _gone(stream):
+            if _is_gone(stream):
                 # What it holds it would write again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def hung_up(error: OSError, *streams: TextIO) -> bool:
+def is_hung_up(error: OSError, *streams: TextIO) -> bool:
     """Whether this was raised because the terminal behind one of these streams is gone, SIGHUP or not."""
-    return error.errno == errno.EIO and any(_gone(stream) for stream in streams)
+    return error.errno == errno.EIO and any(_is_gone(stream) for stream in streams)
 
 
-def _gone(stream: TextIO) -> bool:
+def _is_gone(stream: TextIO) -> bool:
     try:
         # A signal may have come within a write, where there is no flush.
         with suppress(RuntimeError):

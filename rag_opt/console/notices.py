@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,13 @@ class Notices:
     said: set[str] = field(default_factory=set)
     kept: dict[str, None] = field(default_factory=dict)
 
-    def say(self, line: str, about: str = "") -> None:
+    def report_once(self, line: str, about: str = "") -> None:
         """Say a line, unless it was said before, or another one `about` the same."""
         if (about or line) not in self.said:
             self.said.add(about or line)
-            say(line)
+            report_line(line)
 
-    def keep(self, line: str) -> None:
+    def record_notice(self, line: str) -> None:
         """Say a line once, and keep it for the report: what it tells bears on the result."""
         self.kept[line] = None
-        self.say(line)
+        self.report_once(line)

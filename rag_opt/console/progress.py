@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from rag_opt.console.terminal import console, inline
+from rag_opt.console.terminal import build_console, sanitize_line
 
 LAST = 10
 """Trials whose pace says how long the others will take: later ones find more in the store."""
@@ -48,7 +48,7 @@ class Screen:
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self.console = console(file or sys.stderr)
+        self.console = build_console(file or sys.stderr)
         self.live = self.console.is_interactive
         columns = (
             TextColumn("{task.description}"),
@@ -61,12 +61,12 @@ class Screen:
         shared = sys.stdout.isatty()
         self.progress = Progress(*columns, console=self.console, transient=True, redirect_stdout=shared)
 
-    def say(self, line: str, style: str | None = None) -> None:
+    def report_line(self, line: str, style: str | None = None) -> None:
         """One line, at once, markup left alone."""
         # On a terminal lines end between words; elsewhere whoever reads them breaks them.
-        self.console.print(inline(line), markup=False, style=style, soft_wrap=not self.live)
+        self.console.print(sanitize_line(line), markup=False, style=style, soft_wrap=not self.live)
 
-    def rest(self) -> None:
+    def stop_live(self) -> None:
         """Take away what is live, for good: what follows is a result, on standard output."""
         if self.live:
             self.progress.stop()
@@ -80,10 +80,10 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         _open.remove(self)
-        self.rest()
+        self.stop_live()
 
     @contextmanager
-    def trials(self, total: int, done: int) -> Iterator[Line]:
+    def show_trials(self, total: int, done: int) -> Iterator[Line]:
         """The study's line, with `done` of `total` trials behind it."""
         line = Line(self, total, done)
         try:
@@ -92,7 +92,7 @@ class Screen:
             self.progress.remove_task(line._task)
 
     @contextmanager
-    def task(self, label: str, total: int, speed: bool = False) -> Iterator[Callable[[int], None]]:
+    def show_task(self, label: str, total: int, speed: bool = False) -> Iterator[Callable[[int], None]]:
         """Shows `label` with a bar of `total` steps; the function it gives advances the bar."""
         if not self.live:
             yield _PlainTask(self, label, total)
@@ -125,15 +125,15 @@ class Line:
             self._spans.append((now - self._last) / (done - self._done))
         if done > self._done:
             self._last, self._done = now, done
-        left = self._left(remaining, after)
+        left = self._estimate_left(remaining, after)
         self.screen.progress.update(self._task, completed=done, left=left)
         line = told if self.screen.live or not left else f"{told} · {left}"
-        self.screen.say(line, "red" if failed else None)
+        self.screen.report_line(line, "red" if failed else None)
 
-    def _left(self, remaining: int, after: float) -> str:
+    def _estimate_left(self, remaining: int, after: float) -> str:
         # The first trial computes what the others find in the store: it says nothing about them.
         later = self._spans[1:][-LAST:]
-        return f"{clock(sum(later) / len(later) * max(0, remaining) + after)} left" if later else ""
+        return f"{format_duration(sum(later) / len(later) * max(0, remaining) + after)} left" if later else ""
 
 
 class _PlainTask:
@@ -149,7 +149,9 @@ class _PlainTask:
             return
         rate = self.done / (now - self.start)
         left = (self.total - self.done) / rate if rate else 0.0
-        self.screen.say(f"{self.label}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {clock(left)} left")
+        self.screen.report_line(
+            f"{self.label}: {self.done:,} of {self.total:,}, {rate:,.0f}/s, {format_duration(left)} left"
+        )
         self.next = now + PLAIN_EVERY
 
 
@@ -162,18 +164,18 @@ def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
     if not _open:
         yield lambda _: None
         return
-    with _open[-1].task(label, total, speed=True) as advance:
+    with _open[-1].show_task(label, total, speed=True) as advance:
         yield advance
 
 
-def say(line: str) -> None:
+def report_line(line: str) -> None:
     """One line on the open screen; without a screen nothing."""
     if _open:
-        _open[-1].say(line)
+        _open[-1].report_line(line)
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def mute_screen() -> Iterator[None]:
     """Nothing is said or shown meanwhile."""
     held = _open[:]
     _open.clear()
@@ -183,7 +185,7 @@ def hushed() -> Iterator[None]:
         _open[:] = held
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as 0:07, 2:31 or 1:02:03."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

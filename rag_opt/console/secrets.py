@@ -35,34 +35,34 @@ SHORTEST = 8
 _known: set[str] = set()
 
 
-def know(url: str) -> None:
+def register_password(url: str) -> None:
     """Hide from now on the password of this address wherever it turns up, as it is written and as it is meant."""
     for _, password in PASSWORD.findall(url):
         _known.update({password, unquote(password)})
 
 
-def know_variable(name: str) -> None:
+def register_variable(name: str) -> None:
     """Hide from now on what this environment variable holds."""
     if len(value := os.environ.get(name, "").strip()) >= SHORTEST:
         _known.add(value)
 
 
-def hide(text: str) -> str:
+def hide_secrets(text: str) -> str:
     """The text without passwords of addresses, parameters of theirs that grant access, and values of key variables."""
     text = PASSWORD.sub(rf"\1{HIDDEN}", text)
     for form in PARAMETERS:
-        text = form.sub(_parameter, text)
-    for value in sorted({*_known, *_values()}, key=len, reverse=True):
+        text = form.sub(_hide_parameter, text)
+    for value in sorted({*_known, *_iterate_values()}, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
 
 
-def _parameter(found: re.Match[str]) -> str:
+def _hide_parameter(found: re.Match[str]) -> str:
     before, name, value = found.groups()
     return f"{before}{HIDDEN}" if CREDENTIAL.search(unquote(name)) or GRANT.fullmatch(unquote(value)) else found[0]
 
 
-def _values() -> Iterator[str]:
+def _iterate_values() -> Iterator[str]:
     for name, value in os.environ.items():
         # A path to a key is none, and neither is a word without a digit.
         if VARIABLES.search(name) and len(value) >= SHORTEST and re.fullmatch(r"(?!/)(?=.*\d)\S+", value):

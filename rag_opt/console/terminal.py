@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
-from rag_opt.console.endings import HungUp, ReaderGone, hung_up, piped, silence
-from rag_opt.console.secrets import hide
+from rag_opt.console.endings import HungUp, ReaderGone, handle_broken_pipe, is_hung_up, silence_streams
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import RagOptError
 
 if TYPE_CHECKING:
@@ -31,55 +31,55 @@ REFUSED = 2
 BREAK = re.compile(r"[\t\n]")
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with each control character as Python writes it, such as backslash x1b; tabs and newlines stay."""
-    return UNSEEN.sub(_written, text.replace("\r\n", "\n"))
+    return UNSEEN.sub(_escape_match, text.replace("\r\n", "\n"))
 
 
-def shown(text: str) -> str:
-    """The text for a terminal: `visible`, passwords and keys hidden."""
-    return visible(hide(text))
+def sanitize_text(text: str) -> str:
+    """The text for a terminal: `escape_controls`, passwords and keys hidden."""
+    return escape_controls(hide_secrets(text))
 
 
-def inline(text: str) -> str:
-    """The text as a part of a line: `shown`, tabs and newlines written out, too."""
-    return BREAK.sub(_written, shown(text))
+def sanitize_line(text: str) -> str:
+    """The text as a part of a line: `sanitize_text`, tabs and newlines written out, too."""
+    return BREAK.sub(_escape_match, sanitize_text(text))
 
 
-def _written(found: re.Match[str]) -> str:
+def _escape_match(found: re.Match[str]) -> str:
     return ascii(found[0])[1:-1]
 
 
-def complain(error: BaseException | str, before: str = "error: ") -> None:
+def print_error(error: BaseException | str, before: str = "error: ") -> None:
     """Say on standard error what is wrong; further lines are indented, so that no text can pass for a line of ours."""
-    lines = shown(f"{before}{error}").splitlines()
+    lines = sanitize_text(f"{before}{error}").splitlines()
     print("\n".join([*lines[:1], *(f"  {line.strip()}" for line in lines[1:])]), file=sys.stderr)
 
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Within it what is wrong is said in one message and ends the command with status 2, as `piped` ends others."""
-    with piped():
+    """Within it what is wrong is said in one message and ends the command with status 2; see `handle_broken_pipe`."""
+    with handle_broken_pipe():
         try:
             yield
         except RagOptError as error:
-            complain(error)
+            print_error(error)
             sys.exit(REFUSED)
 
 
-def begin(line: str) -> None:
+def print_first_line(line: str) -> None:
     """Say a first line on standard error, before anything heavy is imported; not where only help is asked for."""
     if not ABOUT & {word.partition("=")[0] for word in sys.argv[1:]}:
         print(line, file=sys.stderr, flush=True)
 
 
-def first_of(names: Iterable[str], count: int = 5) -> str:
+def format_names(names: Iterable[str], count: int = 5) -> str:
     """The first of these names in quotes and, where there are more, an ellipsis."""
-    first = [f"'{inline(name)}'" for _, name in zip(range(count + 1), names, strict=False)]
+    first = [f"'{sanitize_line(name)}'" for _, name in zip(range(count + 1), names, strict=False)]
     return ", ".join(first[:count]) + (", …" if len(first) > count else "")
 
 
-def console(file: TextIO | None = None) -> Console:
+def build_console(file: TextIO | None = None) -> Console:
     """A console on this stream (default: standard output) that shows control characters instead of obeying them."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
@@ -88,7 +88,7 @@ def console(file: TextIO | None = None) -> Console:
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
                 text, style, control = segment
-                yield segment if control else Segment(visible(text), style)
+                yield segment if control else Segment(escape_controls(text), style)
 
         def on_broken_pipe(self) -> None:
             self._end(ReaderGone())
@@ -97,7 +97,7 @@ def console(file: TextIO | None = None) -> Console:
             try:
                 super()._check_buffer()
             except OSError as error:
-                if not hung_up(error, cast(TextIO, self.file)):
+                if not is_hung_up(error, cast(TextIO, self.file)):
                     raise
                 # What draws the live line ends nothing: the next line of the main thread does.
                 if threading.current_thread() is threading.main_thread():
@@ -105,7 +105,7 @@ def console(file: TextIO | None = None) -> Console:
 
         def _end(self, stop: KeyboardInterrupt) -> None:
             self.quiet = True
-            silence()
+            silence_streams()
             raise stop
 
     return Careful(file=file or sys.stdout, highlight=False, soft_wrap=True)

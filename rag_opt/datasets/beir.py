@@ -10,18 +10,26 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_opt.datasets.checks import Judgement, check_count, check_flag, check_seed, checked, sample, without_themselves
+from rag_opt.datasets.checks import (
+    Judgement,
+    build_dataset,
+    check_count,
+    check_flag,
+    check_seed,
+    exclude_identical,
+    sample_ids,
+)
 from rag_opt.datasets.files import (
     Row,
-    body,
-    existing,
-    identifier,
-    json_lines,
-    not_read,
-    plain_or_gzipped,
-    text,
-    text_of,
-    texts,
+    format_unread_keys,
+    parse_body,
+    parse_id,
+    parse_text,
+    parse_texts,
+    read_json_lines,
+    read_text_file,
+    resolve_gzipped,
+    resolve_path,
 )
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Evidence, Query
@@ -57,31 +65,31 @@ def load(
     check_seed(seed)
     if qrels is not None and (not isinstance(qrels, str) or Path(qrels).is_absolute() or ".." in Path(qrels).parts):
         raise DatasetError(f"dataset.qrels={qrels}: one file in the folder is expected, such as qrels/test.tsv")
-    folder = existing(path, "dataset.path")
+    folder = resolve_path(path, "dataset.path")
     if not folder.is_dir():
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
-    judgements = [row for file in _qrels_files(folder, qrels) for row in read_qrels(file)]
+    judgements = [row for file in _find_qrels_files(folder, qrels) for row in read_qrels(file)]
     judged = {row.query_id for row in judgements}
     keys, asked = Counter[str](), Counter[str]()
-    corpus, questions = (plain_or_gzipped(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
+    corpus, questions = (resolve_gzipped(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
     all_queries = list(read_queries(questions, asked))
     queries = [query for query in all_queries if query.id in judged or query.answers]
-    drawn = sample([query.id for query in queries], num_queries, seed) if seed is not None else None
+    drawn = sample_ids([query.id for query in queries], num_queries, seed) if seed is not None else None
     queries = queries[:num_queries] if drawn is None else [query for query in queries if query.id in drawn]
     known = {query.id for query in all_queries}
     chosen = {query.id for query in queries}
     # Judgements of queries that exist but were not chosen go; those of unknown queries stay, to be reported.
     kept = [row for row in judgements if row.query_id in chosen or row.query_id not in known]
     documents = list(read_corpus(corpus, keys))
-    notes = not_read(corpus, keys, OF_DOCUMENTS) + not_read(questions, asked, OF_QUERIES)
-    found = checked(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
-    return without_themselves(found) if ignore_identical_ids else found
+    notes = format_unread_keys(corpus, keys, OF_DOCUMENTS) + format_unread_keys(questions, asked, OF_QUERIES)
+    found = build_dataset(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
+    return exclude_identical(found) if ignore_identical_ids else found
 
 
-def _qrels_files(folder: Path, name: str | None) -> list[Path]:
+def _find_qrels_files(folder: Path, name: str | None) -> list[Path]:
     if name is not None:
-        return [plain_or_gzipped(folder / name)]
-    for single in (plain_or_gzipped(folder / name) for name in QRELS):
+        return [resolve_gzipped(folder / name)]
+    for single in (resolve_gzipped(folder / name) for name in QRELS):
         if single.exists():
             return [single]
     for ending in (".tsv", ".txt"):
@@ -92,33 +100,33 @@ def _qrels_files(folder: Path, name: str | None) -> list[Path]:
 
 def read_corpus(path: Path, keys: Counter[str]) -> Iterator[Document]:
     """The documents of a corpus.jsonl; `keys` counts what its rows hold."""
-    for where, row in json_lines(path):
+    for where, row in read_json_lines(path):
         keys.update(row.keys())
-        yield Document(identifier(row, where, "_id", "id"), body(row, where), text(row, where, "title", ""))
+        yield Document(parse_id(row, where, "_id", "id"), parse_body(row, where), parse_text(row, where, "title", ""))
 
 
 def read_queries(path: Path, keys: Counter[str]) -> Iterator[Query]:
     """The queries of a queries.jsonl, with answers and evidence where they are given; `keys` counts what rows hold."""
-    for where, row in json_lines(path):
+    for where, row in read_json_lines(path):
         keys.update(row.keys())
-        evidence = tuple(evidence_of(row, where))
-        query_id = identifier(row, where, "_id", "id")
-        yield Query(query_id, text(row, where, "text"), texts(row, where, "answers"), evidence)
+        evidence = tuple(parse_evidence(row, where))
+        query_id = parse_id(row, where, "_id", "id")
+        yield Query(query_id, parse_text(row, where, "text"), parse_texts(row, where, "answers"), evidence)
 
 
-def evidence_of(row: Row, where: str) -> Iterator[Evidence]:
+def parse_evidence(row: Row, where: str) -> Iterator[Evidence]:
     """The evidence spans of a row: [{doc_id, start, end}]."""
     given = row.get("evidence")
     spans = [] if given is None else given
     for span in spans if isinstance(spans, list) else [spans]:
         if not isinstance(span, dict) or not all(type(span.get(end)) is int for end in ("start", "end")):
             raise DatasetError(f"{where}: evidence must be a list of {{doc_id, start, end}}, not {span!r}"[:300])
-        yield Evidence(identifier(span, where, "doc_id"), span["start"], span["end"])
+        yield Evidence(parse_id(span, where, "doc_id"), span["start"], span["end"])
 
 
 def read_qrels(path: Path) -> Iterator[Judgement]:
     """The judgements of a TSV: query-id, corpus-id, score (or TREC's four columns); a header line is skipped."""
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+    for number, line in enumerate(read_text_file(path).split("\n"), 1):
         fields = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or (number == 1 and not _is_number(fields[-1])):
             continue

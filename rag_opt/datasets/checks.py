@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from rag_opt.console.terminal import first_of, inline
+from rag_opt.console.terminal import format_names, sanitize_line
 from rag_opt.datasets.files import NAMED
-from rag_opt.datasets.repeats import grouped_ids
+from rag_opt.datasets.repeats import group_query_ids
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Documents, Query
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 EMPTY_LIMIT = 0.10
 """The largest share of empty documents that is dropped with a note; more is a broken file."""
@@ -29,7 +29,7 @@ class Judgement:
     grade: int
 
 
-def checked(
+def build_dataset(
     name: str,
     documents: Iterable[Document],
     queries: Iterable[Query],
@@ -46,19 +46,19 @@ def checked(
     ids, evidence outside its document, nothing left.
     """
     found = list(notes)
-    all_documents = _titled(_documents(name, documents), found)
-    all_queries = _queries(name, queries)
+    all_documents = _fill_from_titles(_check_documents(name, documents), found)
+    all_queries = _check_queries(name, queries)
     known = {d.id for d in all_documents}
     if not strict:
-        judgements, all_queries = _of_known(judgements, all_queries, known, found)
-    grades = _qrels(name, judgements, known, {q.id for q in all_queries}, found)
-    kept_documents = _with_text(name, all_documents, found)
+        judgements, all_queries = _drop_unknown(judgements, all_queries, known, found)
+    grades = _build_qrels(name, judgements, known, {q.id for q in all_queries}, found)
+    kept_documents = _drop_empty(name, all_documents, found)
     empty = known - {d.id for d in kept_documents}
     grades = {q: {d: g for d, g in row.items() if d not in empty} for q, row in grades.items()} if empty else grades
     kept = [q for q in all_queries if q.answers or any(grade > 0 for grade in grades.get(q.id, {}).values())]
     if len(kept) < len(all_queries):
         left = {q.id for q in all_queries} - {q.id for q in kept}
-        named = first_of(q.id for q in all_queries if q.id in left)
+        named = format_names(q.id for q in all_queries if q.id in left)
         found.append(f"{len(left)} queries without a relevant document or an answer left out: {named}")
     if not kept:
         raise DatasetError(f"{name}: no query has a relevant document or a reference answer; check the qrels")
@@ -66,15 +66,15 @@ def checked(
     return Dataset(name, tuple(kept_documents), tuple(kept), {q.id: grades.get(q.id, {}) for q in kept}, tuple(found))
 
 
-def _documents(name: str, rows: Iterable[Document]) -> list[Document]:
-    documents = [_encodable_document(row) for row in rows]
+def _check_documents(name: str, rows: Iterable[Document]) -> list[Document]:
+    documents = [_clean_document(row) for row in rows]
     if not documents:
         raise DatasetError(f"{name}: there are no documents")
-    _usable_ids(name, "document", [d.id for d in documents])
+    _check_ids(name, "document", [d.id for d in documents])
     return documents
 
 
-def _titled(documents: list[Document], notes: list[str]) -> list[Document]:
+def _fill_from_titles(documents: list[Document], notes: list[str]) -> list[Document]:
     """A document whose text is empty is its title: that is what there is to be found."""
     count = sum(bool(d.title.strip()) for d in documents if not d.text.strip())
     if not count:
@@ -83,16 +83,16 @@ def _titled(documents: list[Document], notes: list[str]) -> list[Document]:
     return [d if d.text.strip() or not d.title.strip() else Document(d.id, d.title) for d in documents]
 
 
-def _of_known(
+def _drop_unknown(
     judgements: Iterable[Judgement], queries: list[Query], documents: set[str], notes: list[str]
 ) -> tuple[list[Judgement], list[Query]]:
     """The judgements and the evidence of what is there; what is left out is noted."""
     asked, rows = {query.id for query in queries}, list(judgements)
     kept = [row for row in rows if row.query_id in asked and row.document_id in documents]
-    if missing := _missing([row for row in rows if row.query_id in asked], documents):
+    if missing := _format_missing([row for row in rows if row.query_id in asked], documents):
         notes.append(f"gold that is not among the documents left out (strict=false): {missing}")
     if unknown := {row.query_id for row in rows} - asked:
-        named = first_of(sorted(unknown))
+        named = format_names(sorted(unknown))
         notes.append(f"judgements of {len(unknown)} unknown queries left out (strict=false): {named}")
     return kept, [
         replace(query, evidence=tuple(span for span in query.evidence if span.document_id in documents))
@@ -100,45 +100,53 @@ def _of_known(
     ]
 
 
-def _missing(judgements: Iterable[Judgement], documents: set[str]) -> str:
+def _format_missing(judgements: Iterable[Judgement], documents: set[str]) -> str:
     """The ids that are in no document, each with a query that it was to answer; "" for none."""
     asked: dict[str, str] = {}
     for row in judgements:
         if row.document_id not in documents:
             asked.setdefault(row.document_id, row.query_id)
-    told = [f"'{inline(document)}' (of query '{inline(query)}')" for document, query in islice(asked.items(), NAMED)]
+    told = [
+        f"'{sanitize_line(document)}' (of query '{sanitize_line(query)}')"
+        for document, query in islice(asked.items(), NAMED)
+    ]
     return ", ".join(told) + (f", … ({len(asked):,} in all)" if len(asked) > NAMED else "")
 
 
-def _with_text(name: str, documents: list[Document], notes: list[str]) -> list[Document]:
+def _drop_empty(name: str, documents: list[Document], notes: list[str]) -> list[Document]:
     kept = [d for d in documents if d.text.strip()]
     empty = len(documents) - len(kept)
     if empty > EMPTY_LIMIT * len(documents):
         raise DatasetError(
             f"{name}: {empty} of {len(documents)} documents have no text (at most {EMPTY_LIMIT:.0%} are dropped); "
-            f"first: {first_of(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
+            f"first: {format_names(d.id for d in documents if not d.text.strip())}. Is the text under another key?"
         )
     if empty:
         notes.append(f"{empty} empty documents dropped, with their judgements")
     return kept
 
 
-def _queries(name: str, rows: Iterable[Query]) -> list[Query]:
-    queries = [replace(row, text=encodable(row.text), answers=tuple(map(encodable, row.answers))) for row in rows]
+def _check_queries(name: str, rows: Iterable[Query]) -> list[Query]:
+    queries = [
+        replace(row, text=replace_surrogates(row.text), answers=tuple(map(replace_surrogates, row.answers)))
+        for row in rows
+    ]
     if not queries:
         raise DatasetError(f"{name}: there are no queries")
-    _usable_ids(name, "query", [q.id for q in queries])
+    _check_ids(name, "query", [q.id for q in queries])
     blank = [q.id for q in queries if not q.text.strip()]
     if blank:
-        raise DatasetError(f"{name}: {len(blank)} queries have no text; first: {first_of(blank)}. Remove or fill them")
+        raise DatasetError(
+            f"{name}: {len(blank)} queries have no text; first: {format_names(blank)}. Remove or fill them"
+        )
     return queries
 
 
-def _qrels(
+def _build_qrels(
     name: str, rows: Iterable[Judgement], documents: set[str], queries: set[str], notes: list[str]
 ) -> dict[str, dict[str, int]]:
     judgements = list(rows)
-    _known(name, "query", queries, [j.query_id for j in judgements])
+    _check_known(name, "query", queries, [j.query_id for j in judgements])
     qrels: dict[str, dict[str, int]] = {}
     repeated = 0
     for judgement in judgements:
@@ -150,33 +158,35 @@ def _qrels(
             )
         repeated += judgement.document_id in grades
         grades[judgement.document_id] = judgement.grade
-    if missing := _missing(judgements, documents):
-        _known(name, "document", documents, [j.document_id for j in judgements], missing)
+    if missing := _format_missing(judgements, documents):
+        _check_known(name, "document", documents, [j.document_id for j in judgements], missing)
     if repeated:
         notes.append(f"{repeated} repeated judgements merged")
     return qrels
 
 
-def _known(name: str, kind: str, known: set[str], named: Iterable[str], told: str = "") -> None:
+def _check_known(name: str, kind: str, known: set[str], named: Iterable[str], told: str = "") -> None:
     unknown = list(dict.fromkeys(given for given in named if given not in known))
     if not unknown:
         return
     example = f"such as '{min(known)}'" if known else "none"
     raise DatasetError(
         f"{name}: the qrels name {len(unknown)} {kind} ids that are not in the {kind} file: "
-        f"{told or first_of(unknown)}. "
+        f"{told or format_names(unknown)}. "
         f"Known ids are {example}; ids are compared as text, so 1 and '1' are the same but 1 and '01' are not. "
         "Where files are cut on purpose: dataset.strict=false leaves such judgements out, and counts them"
     )
 
 
-def _usable_ids(name: str, kind: str, ids: list[str]) -> None:
+def _check_ids(name: str, kind: str, ids: list[str]) -> None:
     broken = [given for given in ids if not _is_encodable(given)]
     if broken:
         raise DatasetError(f"{name}: {len(broken)} {kind} ids hold lone surrogates, first: {broken[0]!a}; rename them")
     twice = [given for given, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DatasetError(f"{name}: {len(twice)} {kind} ids occur more than once: {first_of(twice)}. Make them unique")
+        raise DatasetError(
+            f"{name}: {len(twice)} {kind} ids occur more than once: {format_names(twice)}. Make them unique"
+        )
 
 
 def _check_evidence(name: str, queries: list[Query], documents: list[Document]) -> None:
@@ -195,7 +205,7 @@ def _check_evidence(name: str, queries: list[Query], documents: list[Document]) 
                 )
 
 
-def encodable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with lone surrogates replaced (U+FFFD), one for one, so that spans keep their place."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not _is_encodable(text) else text
 
@@ -208,13 +218,13 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _encodable_document(row: Document) -> Document:
+def _clean_document(row: Document) -> Document:
     if _is_encodable(row.text) and _is_encodable(row.title):
         return row
-    return replace(row, text=encodable(row.text), title=encodable(row.title))
+    return replace(row, text=replace_surrogates(row.text), title=replace_surrogates(row.title))
 
 
-def without_themselves(dataset: Dataset) -> Dataset:
+def exclude_identical(dataset: Dataset) -> Dataset:
     """The dataset whose queries name the document of their own id as themselves, where it is not relevant to them."""
     ids = {document.id for document in dataset.documents}
     queries = [
@@ -224,12 +234,12 @@ def without_themselves(dataset: Dataset) -> Dataset:
     return replace(dataset, queries=tuple(queries))
 
 
-def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
+def split_dataset(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
     """(dev, test): the same documents, the queries divided at random but repeatably; each keeps file order.
 
     Queries that repeat each other are on the same side. Raises DatasetError where either side would be empty.
     """
-    groups, count = grouped_ids(dataset), len(dataset.queries)
+    groups, count = group_query_ids(dataset), len(dataset.queries)
     random.Random(seed).shuffle(groups)
     wanted = round(test_share * count)
     test: set[str] = set()
@@ -245,23 +255,23 @@ def split(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Data
             f"{dataset.name}: {count} queries{different} can't be divided with dataset.test_share={test_share}: "
             "both sides need at least one; give more queries or another share"
         )
-    return _part(dataset, {query.id for query in dataset.queries} - test), _part(dataset, test)
+    return _select_queries(dataset, {query.id for query in dataset.queries} - test), _select_queries(dataset, test)
 
 
-def _part(dataset: Dataset, ids: set[str]) -> Dataset:
+def _select_queries(dataset: Dataset, ids: set[str]) -> Dataset:
     queries = tuple(query for query in dataset.queries if query.id in ids)
     return replace(dataset, queries=queries, qrels={query.id: dataset.qrels[query.id] for query in queries})
 
 
-def split_print(dataset: Dataset, test_share: float, seed: int) -> str:
+def compute_split_key(dataset: Dataset, test_share: float, seed: int) -> str:
     """The content key of a dataset and its split: that of the dataset, the share and the seed where nothing repeats."""
-    groups = [ids for ids in grouped_ids(dataset) if len(ids) > 1]
-    return key_of(dataset.fingerprint, test_share, seed, *([groups] if groups else []))
+    groups = [ids for ids in group_query_ids(dataset) if len(ids) > 1]
+    return compute_key(dataset.fingerprint, test_share, seed, *([groups] if groups else []))
 
 
-def documents_of(dataset: Dataset) -> Documents:
+def get_corpus(dataset: Dataset) -> Documents:
     """The corpus for the pipelines, keyed by ids, titles and texts."""
-    return Documents(dataset.documents, key_of("documents", [(d.id, d.title, d.text) for d in dataset.documents]))
+    return Documents(dataset.documents, compute_key("documents", [(d.id, d.title, d.text) for d in dataset.documents]))
 
 
 def check_count(key: str, count: int | None) -> None:
@@ -282,7 +292,7 @@ def check_seed(seed: Any) -> None:
         raise DatasetError(f"dataset.seed={seed}: a whole number is expected")
 
 
-def sample(ids: Sequence[str], count: int | None, seed: int) -> set[str]:
+def sample_ids(ids: Sequence[str], count: int | None, seed: int) -> set[str]:
     """`count` of the ids at random but repeatably; all where count is None or not smaller."""
     if count is None or count >= len(ids):
         return set(ids)

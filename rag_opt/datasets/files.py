@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_opt.console.terminal import inline
+from rag_opt.console.terminal import sanitize_line
 from rag_opt.errors import DatasetError
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ NAMED = 5
 """Of many keys or ids so many are named."""
 
 
-def existing(path: str | Path | None, key: str) -> Path:
+def resolve_path(path: str | Path | None, key: str) -> Path:
     """The path, expanded; raises DatasetError when none was given or nothing is there."""
     if path is None or not str(path).strip():
         raise DatasetError(f"{key} is not set: give the file or folder, as {key}=path/to/data")
@@ -40,18 +40,18 @@ def existing(path: str | Path | None, key: str) -> Path:
     return found
 
 
-def plain_or_gzipped(path: Path) -> Path:
+def resolve_gzipped(path: Path) -> Path:
     """The path, or where nothing is there the same with .gz."""
     zipped = path.with_name(f"{path.name}.gz")
     return zipped if zipped.is_file() and not path.exists() else path
 
 
-def stem(path: Path) -> str:
+def get_stem(path: Path) -> str:
     """The file's name without its endings: questions of questions.jsonl.gz."""
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def text_of(path: Path) -> str:
+def read_text_file(path: Path) -> str:
     """The file's text, unzipped where its name ends in .gz, a byte order mark removed.
 
     Raises DatasetError when it is empty, damaged or not UTF-8.
@@ -61,7 +61,7 @@ def text_of(path: Path) -> str:
             f"{path}: {'not a file to read: a text file is expected' if path.exists() else 'no such file'}"
         )
     try:
-        text = (_unzipped(path) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
+        text = (_read_gzipped(path) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text at byte {error.start}; convert it to UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -73,7 +73,7 @@ def text_of(path: Path) -> str:
     return text
 
 
-def _unzipped(path: Path) -> bytes:
+def _read_gzipped(path: Path) -> bytes:
     """The content of a gzipped file; raises DatasetError where it grows as no text does."""
     most = max(UNZIPPED * path.stat().st_size, SMALL)
     with gzip.open(path) as file:
@@ -83,10 +83,10 @@ def _unzipped(path: Path) -> bytes:
     return content
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+def read_json_lines(path: Path) -> Iterator[tuple[str, Row]]:
     """("file:line", object) of each line that is not blank; raises DatasetError at a line that is no JSON object."""
     # Not splitlines: JSON strings may hold U+2028 and its like unescaped.
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+    for number, line in enumerate(read_text_file(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -100,61 +100,63 @@ def json_lines(path: Path) -> Iterator[tuple[str, Row]]:
         yield where, row
 
 
-def json_file(path: Path) -> Any:
+def read_json_file(path: Path) -> Any:
     """The one JSON value of a file; raises DatasetError with the line where it breaks."""
     try:
-        return json.loads(text_of(path))
+        return json.loads(read_text_file(path))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: not JSON ({error.msg}); is the file complete?") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not JSON that can be read ({error})") from error
 
 
-def identifier(row: Row, where: str, *names: str) -> str:
+def parse_id(row: Row, where: str, *names: str) -> str:
     """The row's id as text (an int is accepted: 1 is '1')."""
     given = next((row[name] for name in names if name in row), None)
     if isinstance(given, bool) or not isinstance(given, int | str) or not str(given).strip():
         raise DatasetError(
-            f"{where}: '{names[0]}' must be a non-empty text or whole number, not {given!r}{_keys(row, given)}"[:300]
+            f"{where}: '{names[0]}' must be a non-empty text or whole number, not {given!r}{_format_keys(row, given)}"[
+                :300
+            ]
         )
     return str(given)
 
 
-def text(row: Row, where: str, name: str, default: str | None = None) -> str:
+def parse_text(row: Row, where: str, name: str, default: str | None = None) -> str:
     """The row's text under this name; raises DatasetError when it is missing (without a default) or no text."""
     given = row.get(name, default)
     if given is None and default is not None:
         return default
     if not isinstance(given, str):
-        raise DatasetError(f"{where}: '{name}' must be text, not {given!r}{_keys(row, given)}"[:300])
+        raise DatasetError(f"{where}: '{name}' must be text, not {given!r}{_format_keys(row, given)}"[:300])
     return given
 
 
-def body(row: Row, where: str) -> str:
+def parse_body(row: Row, where: str) -> str:
     """A document's text; "" where it is null beside a title, which then stands for it."""
-    return "" if "text" in row and row["text"] is None and row.get("title") else text(row, where, "text")
+    return "" if "text" in row and row["text"] is None and row.get("title") else parse_text(row, where, "text")
 
 
-def _keys(row: Row, given: Any) -> str:
+def _format_keys(row: Row, given: Any) -> str:
     """What a row that lacks a key has in its place; "" where something was given."""
     return f"; the keys of this row: {', '.join(map(repr, row)) or 'none'}" if given is None else ""
 
 
-def not_read(path: Path, keys: Counter[str], known: Collection[str]) -> list[str]:
+def format_unread_keys(path: Path, keys: Counter[str], known: Collection[str]) -> list[str]:
     """In one line those keys of a file's rows that nothing reads, and what they may be meant for; [] for none."""
     unknown = [key for key, _ in keys.most_common() if key not in known]
     if not unknown:
         return []
-    told = [f"'{inline(key[:80])}' (in {keys[key]:,} rows{_meant(key, known)})" for key in unknown[:NAMED]]
+    told = [f"'{sanitize_line(key[:80])}' (in {keys[key]:,} rows{_suggest_key(key, known)})" for key in unknown[:NAMED]]
     return [f"{path.name}: keys that are not read: {', '.join(told)}{', …' if len(unknown) > NAMED else ''}"]
 
 
-def _meant(key: str, known: Collection[str]) -> str:
+def _suggest_key(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def texts(row: Row, where: str, name: str, *, blank: bool = False) -> tuple[str, ...]:
+def parse_texts(row: Row, where: str, name: str, *, blank: bool = False) -> tuple[str, ...]:
     """The row's list of texts under this name; () when it is missing. Those of blanks are left out unless `blank`."""
     given = row.get(name)
     given = [] if given is None else given

@@ -7,9 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_opt.datasets.beir import evidence_of
-from rag_opt.datasets.checks import Judgement, check_flag, checked, without_themselves
-from rag_opt.datasets.files import Row, body, existing, identifier, json_lines, not_read, stem, text, texts
+from rag_opt.datasets.beir import parse_evidence
+from rag_opt.datasets.checks import Judgement, build_dataset, check_flag, exclude_identical
+from rag_opt.datasets.files import (
+    Row,
+    format_unread_keys,
+    get_stem,
+    parse_body,
+    parse_id,
+    parse_text,
+    parse_texts,
+    read_json_lines,
+    resolve_path,
+)
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
 
@@ -32,46 +42,46 @@ def load(
     """
     check_flag("strict", strict)
     check_flag("ignore_identical_ids", ignore_identical_ids)
-    corpus, asked = existing(documents, "dataset.documents"), existing(questions, "dataset.questions")
-    found = list(json_lines(asked))
-    rows = [(where, _with_id(row, where)) for where, row in found]
-    queries = [_query(row, where) for where, row in rows]
-    judgements = [judgement for where, row in rows for judgement in _judgements(row, where)]
+    corpus, asked = resolve_path(documents, "dataset.documents"), resolve_path(questions, "dataset.questions")
+    found = list(read_json_lines(asked))
+    rows = [(where, _add_id(row, where)) for where, row in found]
+    queries = [_parse_query(row, where) for where, row in rows]
+    judgements = [judgement for where, row in rows for judgement in _parse_judgements(row, where)]
     keys: Counter[str] = Counter()
-    found_documents = list(_documents(corpus, keys))
-    notes = not_read(corpus, keys, OF_DOCUMENTS)
-    notes += not_read(asked, Counter(key for _, row in found for key in row), OF_QUESTIONS)
-    dataset = checked(stem(asked), found_documents, queries, judgements, notes, strict=strict)
-    return without_themselves(dataset) if ignore_identical_ids else dataset
+    found_documents = list(_read_documents(corpus, keys))
+    notes = format_unread_keys(corpus, keys, OF_DOCUMENTS)
+    notes += format_unread_keys(asked, Counter(key for _, row in found for key in row), OF_QUESTIONS)
+    dataset = build_dataset(get_stem(asked), found_documents, queries, judgements, notes, strict=strict)
+    return exclude_identical(dataset) if ignore_identical_ids else dataset
 
 
-def _documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
-    for where, given in json_lines(path):
+def _read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
+    for where, given in read_json_lines(path):
         keys.update(given.keys())
-        row = _with_id(given, where)
-        yield Document(identifier(row, where, "id", "_id"), body(row, where), text(row, where, "title", ""))
+        row = _add_id(given, where)
+        yield Document(parse_id(row, where, "id", "_id"), parse_body(row, where), parse_text(row, where, "title", ""))
 
 
-def _with_id(row: Row, where: str) -> Row:
+def _add_id(row: Row, where: str) -> Row:
     return row if "id" in row or "_id" in row else {**row, "id": int(where.rpartition(":")[2])}
 
 
-def _query(row: Row, where: str) -> Query:
-    question = text(row, where, "question" if "question" in row else "text")
-    answers = texts(row, where, "answers" if row.get("answers") is not None else "answer")
-    return Query(identifier(row, where, "id", "_id"), question, answers, tuple(evidence_of(row, where)))
+def _parse_query(row: Row, where: str) -> Query:
+    question = parse_text(row, where, "question" if "question" in row else "text")
+    answers = parse_texts(row, where, "answers" if row.get("answers") is not None else "answer")
+    return Query(parse_id(row, where, "id", "_id"), question, answers, tuple(parse_evidence(row, where)))
 
 
-def _judgements(row: Row, where: str) -> Iterator[Judgement]:
-    query_id = identifier(row, where, "id", "_id")
+def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:
+    query_id = parse_id(row, where, "id", "_id")
     relevant = row.get("relevant")
     if relevant is None:
-        named: dict[str, Any] = dict.fromkeys((span.document_id for span in evidence_of(row, where)), 1)
+        named: dict[str, Any] = dict.fromkeys((span.document_id for span in parse_evidence(row, where)), 1)
     elif isinstance(relevant, dict):
         named = dict(relevant)
     else:
         listed = relevant if isinstance(relevant, list) else [relevant]
-        named = {identifier({"relevant": each}, where, "relevant"): 1 for each in listed}
+        named = {parse_id({"relevant": each}, where, "relevant"): 1 for each in listed}
     for document_id, grade in named.items():
         whole = isinstance(grade, float) and grade.is_integer()
         if (type(grade) is not int and not whole) or abs(grade) >= LARGEST_GRADE:

@@ -7,8 +7,17 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.datasets import beir
-from rag_opt.datasets.checks import Judgement, check_count, check_flag, check_seed, checked, sample
-from rag_opt.datasets.files import Row, existing, identifier, json_lines, plain_or_gzipped, stem, text, texts
+from rag_opt.datasets.checks import Judgement, build_dataset, check_count, check_flag, check_seed, sample_ids
+from rag_opt.datasets.files import (
+    Row,
+    get_stem,
+    parse_id,
+    parse_text,
+    parse_texts,
+    read_json_lines,
+    resolve_gzipped,
+    resolve_path,
+)
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
 
@@ -43,22 +52,22 @@ def load(
     if path is None:
         # The hub's records come in no useful order; ten passages a record are enough to fill both numbers.
         needed = max(num_queries or 1000, (num_documents or 10_000) // 10) * 3
-        streamed = islice(_from_hub(split), needed)
+        streamed = islice(_stream_hub(split), needed)
         note = f"the first {needed:,} records of the hub's {split} split were read"
-        return _converted("msmarco", streamed, num_documents, num_queries, seed, (note,))
-    found = existing(path, "dataset.path")
-    if plain_or_gzipped(found / "corpus.jsonl").is_file():
-        return _sampled(
+        return _convert_records("msmarco", streamed, num_documents, num_queries, seed, (note,))
+    found = resolve_path(path, "dataset.path")
+    if resolve_gzipped(found / "corpus.jsonl").is_file():
+        return _sample_dataset(
             beir.load(str(found), strict=strict, ignore_identical_ids=False), num_documents, num_queries, seed
         )
     files = sorted(p for e in ("jsonl", "jsonl.gz") for p in found.glob(f"*.{e}")) if found.is_dir() else [found]
     if not files:
         raise DatasetError(f"dataset.path={path}: no *.jsonl with ms_marco v2.1 records in this folder")
-    rows = (pair for file in files for pair in json_lines(file))
-    return _converted(stem(found), rows, num_documents, num_queries, seed)
+    rows = (pair for file in files for pair in read_json_lines(file))
+    return _convert_records(get_stem(found), rows, num_documents, num_queries, seed)
 
 
-def _from_hub(split: str) -> Iterator[tuple[str, Row]]:
+def _stream_hub(split: str) -> Iterator[tuple[str, Row]]:
     ways_out = (
         "\n  1. local records: dataset.path=<file or folder of ms_marco v2.1 .jsonl>"
         "\n  2. the hub: pip install 'rag-opt-studies[hub]', with a network connection"
@@ -78,7 +87,7 @@ def _from_hub(split: str) -> Iterator[tuple[str, Row]]:
         ) from error
 
 
-def _converted(
+def _convert_records(
     name: str,
     rows: Iterable[tuple[str, Row]],
     num_documents: int | None,
@@ -91,7 +100,7 @@ def _converted(
     judgements: list[Judgement] = []
     unanswerable = 0
     for where, row in rows:
-        query, passages = _record(row, where)
+        query, passages = _parse_record(row, where)
         relevant = [passage for passage, selected in passages if selected and passage]
         for number, (passage, _) in enumerate(passages):
             documents.setdefault(passage, Document(f"{query.id}_{number}", passage))
@@ -101,17 +110,17 @@ def _converted(
         unanswerable += not relevant
     if unanswerable:
         notes = (*notes, f"{unanswerable} unanswerable queries left out")
-    whole = checked(name, documents.values(), queries, judgements, notes)
-    return _sampled(whole, num_documents, num_queries, seed)
+    whole = build_dataset(name, documents.values(), queries, judgements, notes)
+    return _sample_dataset(whole, num_documents, num_queries, seed)
 
 
-def _record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
+def _parse_record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
     try:
         passages: Any = row["passages"]
         selected = [FLAGS[flag] for flag in passages["is_selected"]]
-        found = [" ".join(each.split()) for each in texts(passages, where, "passage_text", blank=True)]
-        answers = tuple(answer for answer in texts(row, where, "answers") if answer != NO_ANSWER)
-        query = Query(identifier(row, where, "query_id"), text(row, where, "query"), answers)
+        found = [" ".join(each.split()) for each in parse_texts(passages, where, "passage_text", blank=True)]
+        answers = tuple(answer for answer in parse_texts(row, where, "answers") if answer != NO_ANSWER)
+        query = Query(parse_id(row, where, "query_id"), parse_text(row, where, "query"), answers)
         return query, list(zip(found, selected, strict=True))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(
@@ -120,13 +129,13 @@ def _record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
         ) from error
 
 
-def _sampled(dataset: Dataset, num_documents: int | None, num_queries: int | None, seed: int) -> Dataset:
-    chosen = sample([query.id for query in dataset.queries], num_queries, seed)
+def _sample_dataset(dataset: Dataset, num_documents: int | None, num_queries: int | None, seed: int) -> Dataset:
+    chosen = sample_ids([query.id for query in dataset.queries], num_queries, seed)
     queries = [query for query in dataset.queries if query.id in chosen]
     needed = {document for query in queries for document, grade in dataset.qrels[query.id].items() if grade > 0}
     others = [document.id for document in dataset.documents if document.id not in needed]
     room = None if num_documents is None else max(0, num_documents - len(needed))
-    kept = needed | sample(others, room, seed)
+    kept = needed | sample_ids(others, room, seed)
     documents = [document for document in dataset.documents if document.id in kept]
     judgements = [
         Judgement(query.id, document, grade)
@@ -134,4 +143,4 @@ def _sampled(dataset: Dataset, num_documents: int | None, num_queries: int | Non
         for document, grade in dataset.qrels[query.id].items()
         if document in kept
     ]
-    return checked(dataset.name, documents, queries, judgements, dataset.notes)
+    return build_dataset(dataset.name, documents, queries, judgements, dataset.notes)

@@ -11,7 +11,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from rag_opt.datasets.checks import Judgement, check_count, checked
+from rag_opt.datasets.checks import Judgement, build_dataset, check_count
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
@@ -22,24 +22,24 @@ def load(num_queries: int | None = None) -> Dataset:
 
     check_count("num_queries", num_queries)
     documents = [Document(name, text) for name, text in sorted(topics.items())]
-    rows = questions()[:num_queries]
-    queries = [_query(row, topics) for row in rows]
+    rows = read_questions()[:num_queries]
+    queries = [_build_query(row, topics) for row in rows]
     judgements = [Judgement(row["id"], gold["topic"], 1) for row in rows for gold in row["evidence"]]
-    return checked("python_docs", documents, queries, judgements)
+    return build_dataset("python_docs", documents, queries, judgements)
 
 
-def questions() -> list[dict[str, Any]]:
+def read_questions() -> list[dict[str, Any]]:
     """The rows of python_docs.jsonl: id, question, answer, evidence [{topic, quote}], level."""
     lines = files("rag_opt.datasets").joinpath("python_docs.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
-def _query(row: dict[str, Any], topics: dict[str, str]) -> Query:
-    evidence = tuple(_located(row["id"], gold["topic"], gold["quote"], topics) for gold in row["evidence"])
+def _build_query(row: dict[str, Any], topics: dict[str, str]) -> Query:
+    evidence = tuple(_locate_quote(row["id"], gold["topic"], gold["quote"], topics) for gold in row["evidence"])
     return Query(row["id"], row["question"], (row["answer"],), evidence)
 
 
-def _located(query_id: str, topic: str, quote: str, topics: dict[str, str]) -> Evidence:
+def _locate_quote(query_id: str, topic: str, quote: str, topics: dict[str, str]) -> Evidence:
     pattern = r"\s+".join(map(re.escape, quote.split()))
     found = re.search(pattern, topics.get(topic, ""))
     if found is None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.console.terminal import inline
-from rag_opt.text.words import folded, words
+from rag_opt.console.terminal import sanitize_line
+from rag_opt.text.words import fold_text, split_words
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset, Ints, Qrels, Query
@@ -27,38 +27,40 @@ COMMON = 200
 """What more questions share says nothing of any two of them; and so the work grows with the number of questions."""
 
 
-def groups_of(queries: Sequence[Query], qrels: Qrels) -> Ints:
+def group_repeats(queries: Sequence[Query], qrels: Qrels) -> Ints:
     """For each query the row of the first that it repeats, its own where it repeats none; int32.
 
     Equal are questions of the same words in the same order (case, punctuation and widths apart); near-equal are those
     with the Jaccard index of their words at `NEAR` or above that share a relevant document or an answer.
     """
-    return np.array(_leaders(tuple(query.text for query in queries), tuple(_gold(q, qrels) for q in queries)), np.int32)
+    return np.array(
+        _find_leaders(tuple(query.text for query in queries), tuple(_collect_gold(q, qrels) for q in queries)), np.int32
+    )
 
 
 @lru_cache(maxsize=8)
-def _leaders(texts: tuple[str, ...], gold: tuple[frozenset[str], ...]) -> tuple[int, ...]:
+def _find_leaders(texts: tuple[str, ...], gold: tuple[frozenset[str], ...]) -> tuple[int, ...]:
     # A study asks several times for the same questions.
-    asked = [_words(text) for text in texts]
+    asked = [_split_words(text) for text in texts]
     first: dict[tuple[str, ...], int] = {}
     leaders = [first.setdefault(each, row) for row, each in enumerate(asked)]
-    for one, other in _near([frozenset(each) for each in asked], gold, sorted(first.values())):
-        ends = _leader(leaders, one), _leader(leaders, other)
+    for one, other in _iterate_near_pairs([frozenset(each) for each in asked], gold, sorted(first.values())):
+        ends = _find_leader(leaders, one), _find_leader(leaders, other)
         leaders[max(ends)] = min(ends)
-    return tuple(_leader(leaders, row) for row in range(len(texts)))
+    return tuple(_find_leader(leaders, row) for row in range(len(texts)))
 
 
-def _leader(leaders: list[int], row: int) -> int:
+def _find_leader(leaders: list[int], row: int) -> int:
     while leaders[row] != row:
         row = leaders[row]
     return row
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(words(text)) or (folded(text).strip(),)
+def _split_words(text: str) -> tuple[str, ...]:
+    return tuple(split_words(text)) or (fold_text(text).strip(),)
 
 
-def _near(
+def _iterate_near_pairs(
     asked: Sequence[frozenset[str]], gold: Sequence[frozenset[str]], rows: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
     """The pairs of near-equal questions among these rows.
@@ -81,25 +83,25 @@ def _near(
                 yield one, other
 
 
-def _gold(query: Query, qrels: Qrels) -> frozenset[str]:
+def _collect_gold(query: Query, qrels: Qrels) -> frozenset[str]:
     relevant = {f"document {document}" for document, grade in qrels.get(query.id, {}).items() if grade > 0}
-    return frozenset(relevant | {f"answer {' '.join(_words(answer))}" for answer in query.answers})
+    return frozenset(relevant | {f"answer {' '.join(_split_words(answer))}" for answer in query.answers})
 
 
-def grouped_ids(dataset: Dataset) -> list[list[str]]:
+def group_query_ids(dataset: Dataset) -> list[list[str]]:
     """The ids of questions that are one, sorted, a list for each; every question is in one of them."""
     found: dict[int, list[str]] = defaultdict(list)
-    for query, leader in zip(dataset.queries, groups_of(dataset.queries, dataset.qrels).tolist(), strict=True):
+    for query, leader in zip(dataset.queries, group_repeats(dataset.queries, dataset.qrels).tolist(), strict=True):
         found[leader].append(query.id)
     return sorted(sorted(ids) for ids in found.values())
 
 
-def repeats_told(dataset: Dataset) -> list[str]:
+def format_repeats(dataset: Dataset) -> list[str]:
     """A line each about questions that are documents, repeated questions and documents; [] where there are none."""
-    return [*_themselves_told(dataset), *_questions_told(dataset), *_documents_told(dataset)]
+    return [*_format_identical(dataset), *_format_questions(dataset), *_format_documents(dataset)]
 
 
-def _themselves_told(dataset: Dataset) -> Iterator[str]:
+def _format_identical(dataset: Dataset) -> Iterator[str]:
     count = len(dataset.queries)
     if own := sum(bool(query.own) for query in dataset.queries):
         yield (
@@ -107,9 +109,9 @@ def _themselves_told(dataset: Dataset) -> Iterator[str]:
             "(dataset.ignore_identical_ids=false: it is)"
         )
         return
-    asked = [_plain(query.text) for query in dataset.queries]
+    asked = [_normalize_text(query.text) for query in dataset.queries]
     longest = 2 * max(map(len, asked))
-    texts = {_plain(document.text) for document in dataset.documents if len(document.text) <= longest}
+    texts = {_normalize_text(document.text) for document in dataset.documents if len(document.text) <= longest}
     if found := sum(each in texts for each in asked):
         yield (
             f"{found:,} of {count:,} questions find themselves first: they are documents, word for word "
@@ -117,14 +119,14 @@ def _themselves_told(dataset: Dataset) -> Iterator[str]:
         )
 
 
-def _plain(text: str) -> str:
+def _normalize_text(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _questions_told(dataset: Dataset) -> Iterator[str]:
-    count, groups = len(dataset.queries), grouped_ids(dataset)
+def _format_questions(dataset: Dataset) -> Iterator[str]:
+    count, groups = len(dataset.queries), group_query_ids(dataset)
     if len(groups) < count:
-        example = " and ".join(f"'{inline(each)}'" for each in max(groups, key=len)[:2])
+        example = " and ".join(f"'{sanitize_line(each)}'" for each in max(groups, key=len)[:2])
         alike = f"equal words, or {100 * NEAR:.0f} % of them and the same gold; such as {example}"
         yield (
             f"{count:,} questions are {len(groups):,} different ones ({alike}): those that are one are kept on one "
@@ -132,21 +134,21 @@ def _questions_told(dataset: Dataset) -> Iterator[str]:
         )
 
 
-def _documents_told(dataset: Dataset) -> Iterator[str]:
+def _format_documents(dataset: Dataset) -> Iterator[str]:
     copies: dict[tuple[str, str], list[str]] = defaultdict(list)
     for document in dataset.documents:
         copies[" ".join(document.title.split()), " ".join(document.text.split())].append(document.id)
     groups = [ids for ids in copies.values() if len(ids) > 1]
     if not groups:
         return
-    example = " and ".join(f"'{inline(each)}'" for each in groups[0][:2])
+    example = " and ".join(f"'{sanitize_line(each)}'" for each in groups[0][:2])
     told = f"documents equal to another under its own id: {sum(map(len, groups)) - len(groups):,}, such as {example}"
     group_of = {each: number for number, ids in enumerate(groups) for each in ids}
-    half = sum(_half_judged(grades, group_of, groups) for grades in dataset.qrels.values())
+    half = sum(_is_half_judged(grades, group_of, groups) for grades in dataset.qrels.values())
     yield f"{told}; for {half:,} questions only some of the copies count as found" if half else told
 
 
-def _half_judged(grades: Mapping[str, int], group_of: dict[str, int], groups: list[list[str]]) -> bool:
+def _is_half_judged(grades: Mapping[str, int], group_of: dict[str, int], groups: list[list[str]]) -> bool:
     """Whether of a relevant document's copies some are not relevant."""
     relevant = {each for each, grade in grades.items() if grade > 0}
     return any(not relevant.issuperset(groups[group_of[each]]) for each in relevant if each in group_of)

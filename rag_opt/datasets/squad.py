@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rag_opt.datasets.checks import Judgement, check_count, check_seed, checked, sample
-from rag_opt.datasets.files import existing, identifier, json_file, text
+from rag_opt.datasets.checks import Judgement, build_dataset, check_count, check_seed, sample_ids
+from rag_opt.datasets.files import parse_id, parse_text, read_json_file, resolve_path
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
@@ -23,7 +23,7 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     """
     check_count("num_queries", num_queries)
     check_seed(seed)
-    found = existing(path, "dataset.path")
+    found = resolve_path(path, "dataset.path")
     files = sorted(found.glob("*.json")) if found.is_dir() else [found]
     if not files:
         raise DatasetError(f"dataset.path={path}: no *.json in this folder")
@@ -31,43 +31,48 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     queries: list[Query] = []
     impossible = 0
     for file in files:
-        for number, article in enumerate(_articles(file)):
-            document, asked, skipped = _article(article, f"{file}: article {number}")
+        for number, article in enumerate(_read_articles(file)):
+            document, asked, skipped = _parse_article(article, f"{file}: article {number}")
             if documents.setdefault(document.id, document) != document:
                 raise DatasetError(
                     f"{file}: two articles are called '{document.id}' and differ; give each its own title"
                 )
             queries += asked
             impossible += skipped
-    kept = sample([query.id for query in queries], num_queries, seed)
+    kept = sample_ids([query.id for query in queries], num_queries, seed)
     queries = [query for query in queries if query.id in kept]
     judgements = [Judgement(q.id, d, 1) for q in queries for d in {span.document_id: 1 for span in q.evidence}]
     notes = [f"{impossible} unanswerable questions left out"] if impossible else []
-    return checked(found.stem, documents.values(), queries, judgements, notes)
+    return build_dataset(found.stem, documents.values(), queries, judgements, notes)
 
 
-def _articles(file: Path) -> list[Any]:
-    content = json_file(file)
+def _read_articles(file: Path) -> list[Any]:
+    content = read_json_file(file)
     articles = content.get("data") if isinstance(content, dict) else None
     if not isinstance(articles, list):
         raise DatasetError(f"{file}: not SQuAD: an object with a list under 'data' is expected")
     return articles
 
 
-def _article(article: Any, where: str) -> tuple[Document, list[Query], int]:
+def _parse_article(article: Any, where: str) -> tuple[Document, list[Query], int]:
     try:
-        title = identifier(article, where, "title")
-        contexts = [text(paragraph, where, "context") for paragraph in article["paragraphs"]]
+        title = parse_id(article, where, "title")
+        contexts = [parse_text(paragraph, where, "context") for paragraph in article["paragraphs"]]
         queries: list[Query] = []
         impossible = offset = 0
         for paragraph, context in zip(article["paragraphs"], contexts, strict=True):
             for question in paragraph["qas"]:
-                spans = list(_spans(question, title, context, offset, where))
+                spans = list(_parse_spans(question, title, context, offset, where))
                 impossible += not spans
                 if spans:
-                    texts = tuple(dict.fromkeys(text(answer, where, "text") for answer in question["answers"]))
+                    texts = tuple(dict.fromkeys(parse_text(answer, where, "text") for answer in question["answers"]))
                     queries.append(
-                        Query(identifier(question, where, "id"), text(question, where, "question"), texts, tuple(spans))
+                        Query(
+                            parse_id(question, where, "id"),
+                            parse_text(question, where, "question"),
+                            texts,
+                            tuple(spans),
+                        )
                     )
             offset += len(context) + len(SEPARATOR)
     except (AttributeError, KeyError, TypeError) as error:
@@ -75,15 +80,15 @@ def _article(article: Any, where: str) -> tuple[Document, list[Query], int]:
     return Document(title, SEPARATOR.join(contexts), title.replace("_", " ")), queries, impossible
 
 
-def _spans(question: Any, title: str, context: str, offset: int, where: str) -> Iterator[Evidence]:
-    spans = {(_start(answer, where), text(answer, where, "text")) for answer in question["answers"]}
+def _parse_spans(question: Any, title: str, context: str, offset: int, where: str) -> Iterator[Evidence]:
+    spans = {(_parse_start(answer, where), parse_text(answer, where, "text")) for answer in question["answers"]}
     for start, answer in sorted(spans):
         if context[start : start + len(answer)] != answer:
             raise DatasetError(f"{where}: answer {answer!r} of question '{question['id']}' is not at {start}"[:300])
         yield Evidence(title, offset + start, offset + start + len(answer))
 
 
-def _start(answer: Any, where: str) -> int:
+def _parse_start(answer: Any, where: str) -> int:
     start = answer["answer_start"]
     if type(start) is not int or start < 0:
         raise DatasetError(f"{where}: 'answer_start' must be a whole number from 0, not {start!r}"[:300])

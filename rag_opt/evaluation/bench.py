@@ -11,14 +11,14 @@ from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.settings import folder_of
+from rag_opt.config.settings import parse_folder
 from rag_opt.config.trial import TrialConfig, compose_trial
-from rag_opt.config.trust import build, plain
-from rag_opt.console.progress import say
-from rag_opt.datasets.repeats import repeats_told
+from rag_opt.config.trust import build, to_plain
+from rag_opt.console.progress import report_line
+from rag_opt.datasets.repeats import format_repeats
 from rag_opt.errors import ConfigError
-from rag_opt.evaluation.evaluate import Questions, Report, evaluated
-from rag_opt.evaluation.latency import timed
+from rag_opt.evaluation.evaluate import Questions, Report, evaluate_pipeline
+from rag_opt.evaluation.latency import time_pipeline
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.records.documents import Dataset
@@ -40,57 +40,57 @@ class Bench:
     resources: Resources
     times: bool = False
 
-    def composed(self, words: Sequence[str]) -> TrialConfig:
+    def compose_overrides(self, words: Sequence[str]) -> TrialConfig:
         """The configuration that these words, such as a trial's, describe on top of the command line."""
         return compose_trial([*self.base, *words])
 
-    def pipeline(self, config: TrialConfig) -> RagPipeline:
+    def make_pipeline(self, config: TrialConfig) -> RagPipeline:
         """The pipelines of a configuration."""
         return build_pipeline(config, self.resources)
 
-    def timed(self, config: TrialConfig, narrow: float = 0.0) -> Latency | None:
+    def measure_latency(self, config: TrialConfig, narrow: float = 0.0) -> Latency | None:
         """What a question costs with this configuration, nothing cached; `narrow` as in rag_opt.evaluation.latency.
 
         None where every question has to be paid for.
         """
-        pipeline = self.pipeline(config)
-        return None if pipeline.pays_per_query else timed(pipeline, self.questions, narrow)
+        pipeline = self.make_pipeline(config)
+        return None if pipeline.pays_per_query else time_pipeline(pipeline, self.questions, narrow)
 
-    def stages(self, config: TrialConfig) -> dict[str, float]:
+    def measure_stages(self, config: TrialConfig) -> dict[str, float]:
         """Seconds by part of the configuration's pipelines: indexing in all, the others per question.
 
         {} where every question has to be paid for.
         """
-        pipeline, asked = self.pipeline(config), self.questions
+        pipeline, asked = self.make_pipeline(config), self.questions
         if pipeline.pays_per_query:
             return {}
-        return pipeline.stage_seconds(asked.queries, asked.documents, pipeline.index(asked.documents))
+        return pipeline.get_stage_seconds(asked.queries, asked.documents, pipeline.index_documents(asked.documents))
 
-    def measured(self, config: TrialConfig, report: Report | None = None) -> Evaluation:
+    def measure_config(self, config: TrialConfig, report: Report | None = None) -> Evaluation:
         """The scores of a configuration."""
         apart = self.times or any(metric.name in TIMED for metric in self.metrics)
-        latency = self.timed(config) if apart else None
+        latency = self.measure_latency(config) if apart else None
         percentiles = None if latency is None else (latency.p50, latency.p95)
-        return evaluated(self.pipeline(config), self.questions, self.metrics, report, percentiles)
+        return evaluate_pipeline(self.make_pipeline(config), self.questions, self.metrics, report, percentiles)
 
 
-def resources_of(config: DictConfig) -> Resources:
+def build_resources(config: DictConfig) -> Resources:
     """What a configuration's pipelines work with; raises ConfigError for a limit of the store that is none."""
-    limit = plain(config.store.limit_gb)
+    limit = to_plain(config.store.limit_gb)
     if limit is not None and (
         isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit < math.inf
     ):
         raise ConfigError(f"store.limit_gb={limit}: a number of gigabytes, or null for no limit, is expected")
-    folder = folder_of("store.path", plain(config.store.path))
-    return Resources.of(Store(folder, None if limit is None else int(limit * GIGABYTE)))
+    folder = parse_folder("store.path", to_plain(config.store.path))
+    return Resources.from_store(Store(folder, None if limit is None else int(limit * GIGABYTE)))
 
 
-def loaded(config: DictConfig) -> Dataset:
+def load_dataset(config: DictConfig) -> Dataset:
     """The dataset of a configuration; what was dropped is said."""
-    node = {key: value for key, value in plain(config.dataset).items() if key not in ("test_share", "split_seed")}
-    dataset = build(node, plain(config.trusted_modules))
+    node = {key: value for key, value in to_plain(config.dataset).items() if key not in ("test_share", "split_seed")}
+    dataset = build(node, to_plain(config.trusted_modules))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.documents.Dataset")
-    for note in (*dataset.notes, *repeats_told(dataset)):
-        say(f"{dataset.name}: {note}")
+    for note in (*dataset.notes, *format_repeats(dataset)):
+        report_line(f"{dataset.name}: {note}")
     return dataset

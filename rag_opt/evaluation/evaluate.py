@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.components.embedders.embedding_cache import looked_up
+from rag_opt.components.embedders.embedding_cache import get_embeddings
 from rag_opt.components.embedders.encoders import MiniLM
-from rag_opt.components.generators.extractive import context_tokens
-from rag_opt.components.splitters.sentences import sentences_in
-from rag_opt.datasets.checks import documents_of
-from rag_opt.datasets.repeats import groups_of
+from rag_opt.components.generators.extractive import count_context_tokens
+from rag_opt.components.splitters.sentences import segment_texts
+from rag_opt.datasets.checks import get_corpus
+from rag_opt.datasets.repeats import group_repeats
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
 from rag_opt.records.measured import Evaluation
-from rag_opt.records.products import SPENT, Rankings, by_stage, total_tokens
+from rag_opt.records.products import SPENT, Rankings, sum_by_stage, sum_tokens
 
 if TYPE_CHECKING:
     from rag_opt.components.resources import Resources
@@ -39,9 +39,9 @@ class Progress:
     retrieved: tuple[tuple[str, ...], ...] = ()
     answers: tuple[str | None, ...] = ()
 
-    def mean(self, name: str) -> float:
+    def get_mean(self, name: str) -> float:
         """The mean over the queries so far (nan before the first measurable one)."""
-        return mean(self.scores[name])
+        return compute_mean(self.scores[name])
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Questions:
     @property
     def groups(self) -> Ints:
         """Which of the queries repeat each other: equal numbers."""
-        return groups_of(self.queries.items, self.dataset.qrels)
+        return group_repeats(self.queries.items, self.dataset.qrels)
 
     @classmethod
-    def of(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
+    def from_dataset(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
         """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""
         queries = list(dataset.queries)
         random.Random(seed).shuffle(queries)
         cuts = np.array_split(np.arange(len(queries), dtype=np.int32), min(batches, len(queries)))
-        return cls(dataset, documents_of(dataset), Queries.of(tuple(queries)), tuple(cuts))
+        return cls(dataset, get_corpus(dataset), Queries.from_items(tuple(queries)), tuple(cuts))
 
 
-def evaluated(
+def evaluate_pipeline(
     pipeline: RagPipeline,
     questions: Questions,
     metrics: Sequence[Metric],
@@ -84,16 +84,16 @@ def evaluated(
     evaluation.
     """
     reach = max((metric.reach for metric in metrics), default=0)
-    pipeline = pipeline.using(replace(pipeline.resources, reach=reach))
-    measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index(questions.documents), latency)
+    pipeline = pipeline.use_resources(replace(pipeline.resources, reach=reach))
+    measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index_documents(questions.documents), latency)
     start = time.perf_counter()
     parts: list[Observed] = []
     scores: dict[str, Scores] = {}
-    for number, (rows, observed, values) in enumerate(measuring.batches(), 1):
+    for number, (rows, observed, values) in enumerate(measuring.iterate_batches(), 1):
         parts += [observed] if observed is not None else []
         scores = {name: np.concatenate([scores[name], new]) if scores else new for name, new in values.items()}
         if report is not None:
-            report(_progress(number, scores, len(rows), parts))
+            report(_build_progress(number, scores, len(rows), parts))
     items = questions.queries.items
     for each in metrics:
         if each.single:
@@ -102,27 +102,29 @@ def evaluated(
     return Evaluation(
         query_ids=tuple(query.id for query in items),
         per_query=scores,
-        means={name: mean(values) for name, values in scores.items()},
-        seconds={**_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
-        answers=_answers(parts),
-        usage=_usage(parts),
-        retrieved=_retrieved(parts),
-        coverage={m.name: coverage(scores[m.name], m.applies(items, questions.dataset.qrels)) for m in metrics},
-        served=_served(parts),
+        means={name: compute_mean(values) for name, values in scores.items()},
+        seconds={**_compute_seconds(parts, measuring.index), "evaluation": time.perf_counter() - start},
+        answers=_collect_answers(parts),
+        usage=_sum_usage(parts),
+        retrieved=_collect_retrieved(parts),
+        coverage={
+            m.name: compute_coverage(scores[m.name], m.find_applicable(items, questions.dataset.qrels)) for m in metrics
+        },
+        served=_compute_served(parts),
     )
 
 
-def _progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[Observed]) -> Progress:
+def _build_progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[Observed]) -> Progress:
     # All questions may have been asked at once, with the first batch.
     count = len(next(iter(scores.values()), ()))
-    return Progress(number, scores, new, _retrieved(parts)[:count], _answers(parts)[:count])
+    return Progress(number, scores, new, _collect_retrieved(parts)[:count], _collect_answers(parts)[:count])
 
 
-def _retrieved(parts: Sequence[Observed]) -> tuple[tuple[str, ...], ...]:
+def _collect_retrieved(parts: Sequence[Observed]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(ids) for part in parts for ids in part.rankings)
 
 
-def _answers(parts: Sequence[Observed]) -> tuple[str | None, ...]:
+def _collect_answers(parts: Sequence[Observed]) -> tuple[str | None, ...]:
     """What was answered; () without a generator."""
     return tuple(answer for part in parts for answer in part.answers or ())
 
@@ -138,7 +140,7 @@ class Measuring:
     latency: tuple[float, float] | None
     memory: dict[str, Any] = field(default_factory=dict)
 
-    def batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
+    def iterate_batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
         """Per batch its rows, what was observed and the scores.
 
         A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
@@ -146,20 +148,20 @@ class Measuring:
         """
         if self.pipeline.pays_per_query or any(metric.pays for metric in self.metrics):
             for rows in self.questions.batches:
-                observed = self._observed(self.questions.queries.batch(rows))
+                observed = self._observe(self.questions.queries.make_batch(rows))
                 yield rows, observed, {metric.name: metric.values(observed) for metric in self.metrics}
             return
-        observed = self._observed(self.questions.queries)
+        observed = self._observe(self.questions.queries)
         values = {metric.name: metric.values(observed) for metric in self.metrics}
         for number, rows in enumerate(self.questions.batches):
             yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
 
-    def _observed(self, queries: Queries) -> Observed:
+    def _observe(self, queries: Queries) -> Observed:
         documents, resources = self.questions.documents, self.pipeline.resources
         found = self.pipeline.ask(queries, documents, self.index)
         context, answers = found["context"], found.get("answers")
-        rankings = document_rankings(found["rankings"], resources.reach)
-        self._say_short(found["rankings"][-1], rankings)
+        rankings = rank_documents(found["rankings"], resources.reach)
+        self._report_short(found["rankings"][-1], rankings)
         last = context if answers is None else answers
         return Observed(
             queries=queries.items,
@@ -167,15 +169,16 @@ class Measuring:
             rankings=rankings,
             context=context,
             answers=None if answers is None else answers.texts,
-            tokens=context_tokens(context, queries, resources.store) + total_tokens(context.usage, len(queries.items))
+            tokens=count_context_tokens(context, queries, resources.store)
+            + sum_tokens(context.usage, len(queries.items))
             if answers is None
             else answers.tokens,
             seconds=sum(last.costs.values()),
-            usage=by_stage(last.usage.values()),
+            usage=sum_by_stage(last.usage.values()),
             resources=resources,
             memory=self.memory,
-            encode=lambda texts: _encoded(resources, texts),
-            split=lambda texts: sentences_in(texts, documents, resources.store),
+            encode=lambda texts: _encode_texts(resources, texts),
+            split=lambda texts: segment_texts(texts, documents, resources.store),
             metrics=tuple(metric.name for metric in self.metrics),
             latency=self.latency,
             index_bytes=lambda: sum(
@@ -183,25 +186,25 @@ class Measuring:
             ),
         )
 
-    def _say_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
+    def _report_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
         """Say where a retriever of someone's own, or the web, ranks fewer documents than metrics read."""
         deep = retrieved.rows.shape[1]
         reach = min(self.pipeline.resources.reach, len(self.questions.documents.items))
         full = retrieved.rows[:, -1] >= 0 if deep and retrieved.rest is None else np.zeros(len(rankings), bool)
         short = sum(1 for at_end, ranking in zip(full, rankings, strict=True) if at_end and len(ranking) < reach)
         if short:
-            self.pipeline.resources.notices.say(
+            self.pipeline.resources.notices.report_once(
                 f"{short} of {len(rankings)} questions are measured on fewer than {reach} documents: the retriever "
                 f"ranks only {deep} chunks; have it rank more",
             )
 
 
-def coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
+def compute_coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
     """The share that was measured of the queries that could be; 1 where none could."""
     return float((~np.isnan(values[applies])).mean()) if applies.any() else 1.0
 
 
-def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
+def _compute_seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
     """Seconds that indexing took when it was done, and that a query takes, by the median, whatever came from the store.
 
     "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
@@ -213,7 +216,7 @@ def _seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
     }
 
 
-def _usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
+def _sum_usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
     """By stage what all calls of this evaluation cost."""
     found: dict[str, dict[str, float]] = {}
     for part in parts:
@@ -225,7 +228,7 @@ def _usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _served(parts: Sequence[Observed]) -> dict[str, float]:
+def _compute_served(parts: Sequence[Observed]) -> dict[str, float]:
     """By stage of the pipeline the share of what it asked a model for that came; 1 where it asked for nothing."""
     found: dict[str, tuple[int, int]] = {}
     for part in parts:
@@ -249,7 +252,7 @@ def check_served(evaluation: Evaluation, least: float) -> None:
             )
 
 
-def document_rankings(rankings: Sequence[Rankings], reach: int) -> list[list[str]]:
+def rank_documents(rankings: Sequence[Rankings], reach: int) -> list[list[str]]:
     """Per query its documents, each where its best chunk stands: those handed on, then the others up to `reach` in all.
 
     The first ranking is the final one; what it lacks follows in the order of the one that it was made of, and so on.
@@ -267,13 +270,13 @@ def document_rankings(rankings: Sequence[Rankings], reach: int) -> list[list[str
     return [list(known) for known in found]
 
 
-def mean(values: Scores) -> float:
+def compute_mean(values: Scores) -> float:
     """The mean of the measured values; nan when there are none."""
     measured = values[~np.isnan(values)]
     return float(measured.mean()) if len(measured) else float("nan")
 
 
-def _encoded(resources: Resources, texts: list[str]) -> Any:
-    encoder = resources.store.live("measuring encoder", "minilm", MiniLM)
+def _encode_texts(resources: Resources, texts: list[str]) -> Any:
+    encoder = resources.store.get_object("measuring encoder", "minilm", MiniLM)
     encoder.use(resources)
-    return looked_up(encoder, texts, resources.store)
+    return get_embeddings(encoder, texts, resources.store)

@@ -13,7 +13,7 @@ import numpy as np
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
-from rag_opt.console.progress import hushed
+from rag_opt.console.progress import mute_screen
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.measured import Latency
 
@@ -32,7 +32,7 @@ LONG = 5.0
 """Seconds of timing after which a report takes what there is: on a busy machine no interval gets narrow."""
 
 
-def timed(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> Latency:
+def time_pipeline(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> Latency:
     """The latency over the first questions, at most 50; the pipeline is of no other use afterwards.
 
     Where `narrow` is given fewer will do, from 20 on: once the median's 95 % interval reaches no further than `narrow`
@@ -41,8 +41,8 @@ def timed(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> L
     Indexes come from the pipeline's store, as they would be there when it is served; everything that depends on a
     question is computed anew.
     """
-    index = pipeline.index(questions.documents)
-    empty = Resources.of(Store())
+    index = pipeline.index_documents(questions.documents)
+    empty = Resources.from_store(Store())
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
             # Not those nested in it: an encoder keeps its loaded model.
@@ -50,13 +50,13 @@ def timed(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> L
     # Each text once: a repeated one would be found in memory.
     asked = list({query.text: query for query in questions.queries.items}.values())[:MOST]
     # What there is to say of questions was said of all of them.
-    with hushed():
-        seconds = _asked(pipeline, questions.documents, asked, index, narrow)
+    with mute_screen():
+        seconds = _time_queries(pipeline, questions.documents, asked, index, narrow)
     p50, p95 = np.percentile(seconds, [50, 95])
     return Latency(float(p50), float(p95), len(seconds))
 
 
-def _asked(
+def _time_queries(
     pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products, narrow: float
 ) -> list[float]:
     """The seconds of each query, asked by itself, once it and those beside it were asked."""
@@ -66,17 +66,17 @@ def _asked(
         for query in block:
             # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text,
             # so that nothing is known of the question when it is timed.
-            pipeline.ask(Queries.of((replace(query, text=f"{query.text} "),)), documents, index)
-        seconds += [_seconds(pipeline, documents, query, index) for query in block]
+            pipeline.ask(Queries.from_items((replace(query, text=f"{query.text} "),)), documents, index)
+        seconds += [_time_query(pipeline, documents, query, index) for query in block]
     return seconds
 
 
-def _seconds(pipeline: RagPipeline, documents: Documents, query: Query, index: Products) -> float:
+def _time_query(pipeline: RagPipeline, documents: Documents, query: Query, index: Products) -> float:
     for part in pipeline.parts:
         if isinstance(part.component, Stage):
             part.component.forget()
     start = time.perf_counter()
-    pipeline.ask(Queries.of((query,)), documents, index)
+    pipeline.ask(Queries.from_items((query,)), documents, index)
     return time.perf_counter() - start
 
 

@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import prompt_of
-from rag_opt.config.trust import build, plain
+from rag_opt.config.compose import load_prompt
+from rag_opt.config.trust import build, to_plain
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.evaluation.evaluate import UncoveredError
-from rag_opt.metrics.catalogue import HANDED, JUDGE, LATENCY, MAXIMIZE, MINIMIZE, RANKS, Metric, metric, unmet
+from rag_opt.metrics.catalogue import (
+    HANDED,
+    JUDGE,
+    LATENCY,
+    MAXIMIZE,
+    MINIMIZE,
+    RANKS,
+    Metric,
+    explain_unmet,
+    get_metric,
+)
 from rag_opt.metrics.judges import FIELDS, Judges
-from rag_opt.metrics.named import judged, own_metric
-from rag_opt.records.keys import key_of
+from rag_opt.metrics.named import build_judge_metric, build_own_metric
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset
@@ -38,7 +48,7 @@ class Constraint:
     bound: float
     text: str
 
-    def violation(self, means: Mapping[str, float]) -> float:
+    def compute_violation(self, means: Mapping[str, float]) -> float:
         """How far the mean is beyond the bound, at most 0 where it is kept; inf where it could not be measured."""
         value = means.get(self.metric, math.nan)
         return math.inf if math.isnan(value) else self.sign * (value - self.bound)
@@ -73,7 +83,7 @@ class Objective:
         pairs = zip(self.names, self.directions, strict=True)
         return {name: 1.0 if direction == MAXIMIZE else -1.0 for name, direction in pairs}
 
-    def values(self, found: Evaluation) -> list[float]:
+    def get_values(self, found: Evaluation) -> list[float]:
         """The targets' means; raises UncoveredError where one speaks for too few questions, ValueError for inf."""
         for name in (*self.names, *(constraint.metric for constraint in self.constraints)):
             if found.coverage[name] < self.coverage:
@@ -91,7 +101,7 @@ class Objective:
     @property
     def handed(self) -> str | None:
         """The first target on what is handed on; None where it does not measure a ranking."""
-        return handed_of(self.targets[0])
+        return get_handed_name(self.targets[0])
 
     @property
     def deciding(self) -> tuple[Metric, ...]:
@@ -109,40 +119,40 @@ class Objective:
         whole = ["objective", self.names, self.directions]
         versions = {m.name: m.version for m in self.metrics if m.version}
         held = [(c.metric, c.sign, c.bound) for c in self.constraints]
-        return key_of(*whole, *([versions] if versions else []), *([held] if held else []))
+        return compute_key(*whole, *([versions] if versions else []), *([held] if held else []))
 
 
-def handed_of(target: Metric) -> str | None:
+def get_handed_name(target: Metric) -> str | None:
     """The name of a ranking's measure on what is handed on; None for any other metric."""
     return f"{HANDED}{target.name}" if target.reads == RANKS else None
 
 
-def objective_of(config: DictConfig) -> Objective:
+def build_objective(config: DictConfig) -> Objective:
     """The objective of a configuration; raises MetricError or ConfigError when it names nothing that exists."""
-    names, extra = _names(config, "metrics"), _names(config, "report")
+    names, extra = _read_names(config, "metrics"), _read_names(config, "report")
     if not names:
         raise ConfigError("objective.metrics is empty: name at least one, such as objective.metrics=[nDCG@10]")
-    own = _own(config)
-    constraints = tuple(_constraint(text) for text in _names(config, "constraints"))
-    cost = plain(config.confirmation.cost)
+    own = _build_own_metrics(config)
+    constraints = tuple(_parse_constraint(text) for text in _read_names(config, "constraints"))
+    cost = to_plain(config.confirmation.cost)
     wanted = dict.fromkeys([*names, *extra, *own, *(constraint.metric for constraint in constraints), str(cost)])
-    known = own | _judged(config, wanted)
-    found = {name: known.get(name) or metric(name) for name in {**wanted, **known}}
-    if (handed := handed_of(found[names[0]])) is not None:
+    known = own | _build_judge_metrics(config, wanted)
+    found = {name: known.get(name) or get_metric(name) for name in {**wanted, **known}}
+    if (handed := get_handed_name(found[names[0]])) is not None:
         # It decides among the tied ones.
-        found.setdefault(handed, metric(handed))
+        found.setdefault(handed, get_metric(handed))
     if found[cost].direction != MINIMIZE:
         raise ConfigError(f"confirmation.cost={cost}: a metric of which less is better is expected, such as tokens")
     targets = tuple(found[name] for name in names)
-    share = plain(config.evaluation.coverage)
+    share = to_plain(config.evaluation.coverage)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ConfigError(f"evaluation.coverage={share}: a share from 0 to 1 is expected")
     reported = tuple(each for name, each in found.items() if name not in names)
-    return Objective(targets, _directions(config, targets), reported, constraints, found[cost], float(share))
+    return Objective(targets, _parse_directions(config, targets), reported, constraints, found[cost], float(share))
 
 
-def _directions(config: DictConfig, targets: tuple[Metric, ...]) -> tuple[str, ...]:
-    given = plain(config.objective.directions)
+def _parse_directions(config: DictConfig, targets: tuple[Metric, ...]) -> tuple[str, ...]:
+    given = to_plain(config.objective.directions)
     directions = [target.direction for target in targets] if given is None else given
     if not isinstance(directions, list) or len(directions) != len(targets):
         raise ConfigError(
@@ -154,34 +164,38 @@ def _directions(config: DictConfig, targets: tuple[Metric, ...]) -> tuple[str, .
     return tuple(directions)
 
 
-def _own(config: DictConfig) -> dict[str, Metric]:
-    given = plain(config.objective.get("own")) or {}
+def _build_own_metrics(config: DictConfig) -> dict[str, Metric]:
+    given = to_plain(config.objective.get("own")) or {}
     if not isinstance(given, dict):
         raise ConfigError(f"objective.own={given}: metrics by their names are expected")
-    return {str(name): own_metric(str(name), node, plain(config.trusted_modules)) for name, node in given.items()}
+    return {
+        str(name): build_own_metric(str(name), node, to_plain(config.trusted_modules)) for name, node in given.items()
+    }
 
 
-def _judged(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:
+def _build_judge_metrics(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:
     """The judges' metrics among these names, with their noise where it is measured."""
     aspects = [name.removeprefix(JUDGE) for name in names if name.startswith(JUDGE)]
     known = [aspect for aspect in aspects if aspect in FIELDS]
     if not known:
         return {}
-    node = plain(config.judge)
+    node = to_plain(config.judge)
     repeats = node["repeats"]
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ConfigError(f"judge.repeats={repeats}: a whole number of at least 1 is expected")
-    chat = build(node["chat"], plain(config.trusted_modules))
+    chat = build(node["chat"], to_plain(config.trusted_modules))
     try:
-        judges = Judges(chat, node["model"], {aspect: prompt_of(node["prompts"][aspect]) for aspect in known}, repeats)
+        judges = Judges(
+            chat, node["model"], {aspect: load_prompt(node["prompts"][aspect]) for aspect in known}, repeats
+        )
     except ValueError as error:
         raise ConfigError(f"judge: {error}") from error
-    found = [judged(aspect, judges) for aspect in known]
-    found += [judged(aspect, judges, spread=True) for aspect in known if repeats > 1]
+    found = [build_judge_metric(aspect, judges) for aspect in known]
+    found += [build_judge_metric(aspect, judges, spread=True) for aspect in known if repeats > 1]
     return {each.name: each for each in found}
 
 
-def _constraint(text: str) -> Constraint:
+def _parse_constraint(text: str) -> Constraint:
     found = CONSTRAINT.fullmatch(text)
     try:
         if found is None or found[4] not in UNITS:
@@ -195,8 +209,8 @@ def _constraint(text: str) -> Constraint:
     return Constraint(found[1], 1.0 if found[2] == "<=" else -1.0, bound, text)
 
 
-def _names(config: DictConfig, key: str) -> list[str]:
-    given = plain(config.objective.get(key)) or []
+def _read_names(config: DictConfig, key: str) -> list[str]:
+    given = to_plain(config.objective.get(key)) or []
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise ConfigError(f"objective.{key}={given}: a list is expected, such as {EXAMPLES[key]}")
     if len(set(given)) < len(given):
@@ -204,7 +218,7 @@ def _names(config: DictConfig, key: str) -> list[str]:
     return given
 
 
-def measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> tuple[Metric, ...]:
+def select_measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> tuple[Metric, ...]:
     """The targets, and the reported metrics that this dataset and pipeline can feed.
 
     Raises MetricError when a target or a constraint can't be measured.
@@ -212,7 +226,7 @@ def measurable(objective: Objective, dataset: Dataset, has_generator: bool) -> t
     needed = {constraint.metric for constraint in objective.constraints} | {*objective.names, objective.cost.name}
     kept = []
     for each in objective.metrics:
-        reason: Any = unmet(each, dataset, has_generator)
+        reason: Any = explain_unmet(each, dataset, has_generator)
         if reason and each.name in needed:
             raise MetricError(f"objective: {reason}")
         kept += [] if reason else [each]

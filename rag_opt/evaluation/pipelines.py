@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any
 from haystack import Pipeline
 from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
 
-from rag_opt.components.stage import Stage, may_lack
+from rag_opt.components.stage import Stage, is_optional
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
-from rag_opt.evaluation.wiring import GIVEN, SEARCHES, Part, leading_to, needed, ordered, outputs, results_of, wired
+from rag_opt.evaluation.wiring import (
+    GIVEN,
+    SEARCHES,
+    Part,
+    find_results,
+    find_upstream,
+    get_outputs,
+    order_components,
+    select_needed,
+    wire_components,
+)
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.records.products import Costs, QueryVectors, Searches
 
@@ -56,16 +66,16 @@ class RagPipeline:
     def has_generator(self) -> bool:
         return "answers" in self.results
 
-    def using(self, resources: Resources) -> RagPipeline:
+    def use_resources(self, resources: Resources) -> RagPipeline:
         """This pipeline with its components at work with these resources from now on."""
         for part in self.parts:
             if isinstance(part.component, Stage):
                 part.component.use(resources)
         return replace(self, resources=resources)
 
-    def leading_to(self, names: Iterable[str]) -> set[str]:
+    def get_upstream(self, names: Iterable[str]) -> set[str]:
         """These parts, and all whose products reach them."""
-        return leading_to(self.parts, names)
+        return find_upstream(self.parts, names)
 
     @property
     def pays_per_query(self) -> bool:
@@ -74,10 +84,10 @@ class RagPipeline:
         # Of a component that is not ours nothing is known.
         return any(getattr(each, "pays_per_query", True) for each in asked)
 
-    def index(self, documents: Documents) -> Products:
+    def index_documents(self, documents: Documents) -> Products:
         """All that is computed from the documents alone."""
         names = set(self.indexing.graph.nodes)
-        out = _ran(self.indexing, self._inputs(names, {(None, "documents"): documents}), names)
+        out = _run_pipeline(self.indexing, self._build_inputs(names, {(None, "documents"): documents}), names)
         return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
 
     def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
@@ -86,44 +96,44 @@ class RagPipeline:
         "rankings" are all that led to the final one, which is the first of them: what a reranker was not given, or
         left out, stands in an earlier one.
         """
-        ranking = [part.name for part in self.parts if "ranking" in outputs(part.component)]
-        out = _ran(
+        ranking = [part.name for part in self.parts if "ranking" in get_outputs(part.component)]
+        out = _run_pipeline(
             self.querying,
-            self._inputs(set(self.querying.graph.nodes), _given(queries, documents, index)),
+            self._build_inputs(set(self.querying.graph.nodes), _collect_given(queries, documents, index)),
             {*self.results.values(), *ranking},
         )
         found = {socket: out[part][socket] for socket, part in self.results.items()}
         return {"context": found["ranking"], **found, "rankings": [out[part]["ranking"] for part in reversed(ranking)]}
 
-    def stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
+    def get_stage_seconds(self, queries: Queries, documents: Documents, index: Products) -> dict[str, float]:
         """Seconds by part: what indexing took in all, and what asking takes per query, whenever that was done."""
         spent = {f"indexing: {part}": 0.0 for part, _ in index if part is not None}
         for (source, _), product in index.items():
             spent[f"indexing: {source}"] += getattr(product, "seconds", 0.0)
-        return spent | {step.part.name: step.seconds for step in self.steps(queries, documents, index)}
+        return spent | {step.part.name: step.seconds for step in self.run_steps(queries, documents, index)}
 
-    def steps(self, queries: Queries, documents: Documents, index: Products) -> list[Step]:
+    def run_steps(self, queries: Queries, documents: Documents, index: Products) -> list[Step]:
         """What each part that is asked gives for these queries, and the seconds it adds to a query, in their order."""
         names = set(self.querying.graph.nodes)
-        out = _ran(self.querying, self._inputs(names, _given(queries, documents, index)), names)
+        out = _run_pipeline(self.querying, self._build_inputs(names, _collect_given(queries, documents, index)), names)
         found = []
         for part in self.parts:
             if part.name in names:
-                before = [_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
+                before = [_get_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
                 known = {key for costs in before for key in costs}
-                after = {key: cost for value in out[part.name].values() for key, cost in _costs(value).items()}
+                after = {key: cost for value in out[part.name].values() for key, cost in _get_costs(value).items()}
                 added = sum(cost for key, cost in after.items() if key not in known)
                 found.append(Step(part, out[part.name], added))
         return found
 
-    def _inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
+    def _build_inputs(self, names: set[str], given: Products) -> dict[str, dict[str, Any]]:
         return {
             part.name: {socket: given[source] for socket, source in part.inputs.items() if source in given}
             for part in self.parts
             if part.name in names
         }
 
-    def mermaid(self) -> str:
+    def to_mermaid(self) -> str:
         """The whole pipeline as a Mermaid flow chart."""
         lines = ["flowchart LR"]
         for part in self.parts:
@@ -134,7 +144,7 @@ class RagPipeline:
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
 
 
-def _ran(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _run_pipeline(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """What these parts give; an error that says itself what is wrong comes out as it is."""
     try:
         return dict(pipeline.run(inputs, include_outputs_from=names))
@@ -145,12 +155,12 @@ def _ran(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[st
         raise
 
 
-def _given(queries: Queries, documents: Documents, index: Products) -> Products:
+def _collect_given(queries: Queries, documents: Documents, index: Products) -> Products:
     asked: Products = {(None, socket): Searches((queries,)) for socket in SEARCHES}
     return {(None, "queries"): queries, (None, "documents"): documents, **asked, **index}
 
 
-def _costs(product: Any) -> Costs:
+def _get_costs(product: Any) -> Costs:
     """What a query has cost so far, by piece of work."""
     if isinstance(product, QueryVectors):
         return {**product.searches.costs, **{vectors.key: vectors.seconds for vectors in product.vectors}}
@@ -163,20 +173,20 @@ def build_pipeline(config: TrialConfig, resources: Resources) -> RagPipeline:
     Raises ConfigError where a component refuses its parameters, ComponentError where an input has no source, or a
     component serves nothing.
     """
-    parts = needed(wired(_components(config)))
-    asked = _asked(parts)
-    indexing = _pipeline([part for part in parts if part.name not in asked])
-    querying = _pipeline([part for part in parts if part.name in asked])
-    return RagPipeline(indexing, querying, tuple(parts), results_of(parts), resources).using(resources)
+    parts = select_needed(wire_components(_build_components(config)))
+    asked = _find_query_parts(parts)
+    indexing = _assemble_pipeline([part for part in parts if part.name not in asked])
+    querying = _assemble_pipeline([part for part in parts if part.name in asked])
+    return RagPipeline(indexing, querying, tuple(parts), find_results(parts), resources).use_resources(resources)
 
 
-def _components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
+def _build_components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
     """(stage, name, component), as data flows."""
     for name_of_stage, stage in config.stages.items():
         components = {name: build(node, config.trusted) for name, node in stage.components.items()}
         for name, component in components.items():
             _check_component(name, component)
-        yield from ((name_of_stage, name, component) for name, component in ordered(components))
+        yield from ((name_of_stage, name, component) for name, component in order_components(components))
 
 
 def _check_component(name: str, component: Any) -> None:
@@ -185,12 +195,12 @@ def _check_component(name: str, component: Any) -> None:
         raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
     for part in PARTS if isinstance(component, Stage) else ():
         given = getattr(component, part, component)
-        lacks = given is None and not may_lack(type(component), part)
+        lacks = given is None and not is_optional(type(component), part)
         if lacks or isinstance(given, str | int | float | list | dict):
             raise ComponentError(f"{name}: its {part} is {given!r}: a _target_ with its parameters is expected"[:300])
 
 
-def _asked(parts: Iterable[Part]) -> set[str]:
+def _find_query_parts(parts: Iterable[Part]) -> set[str]:
     """The names of the parts that depend on the queries."""
     found: set[str] = set()
     given = {(None, socket) for socket in GIVEN if socket != "documents"}
@@ -209,7 +219,7 @@ def _connect(pipeline: Pipeline, giver: str, taker: str) -> None:
         ) from error
 
 
-def _pipeline(parts: list[Part]) -> Pipeline:
+def _assemble_pipeline(parts: list[Part]) -> Pipeline:
     pipeline = Pipeline()
     for part in parts:
         pipeline.add_component(part.name, part.component)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from rag_opt.errors import ComponentError, nearest
+from rag_opt.errors import ComponentError, format_hint
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.products import Answers, Rankings, Searches
 
@@ -55,44 +55,47 @@ class Part:
     stage: str = ""
 
 
-def inputs(component: Any) -> dict[str, bool]:
+def get_inputs(component: Any) -> dict[str, bool]:
     """A component's input sockets, and whether each must be connected."""
     return {name: socket.is_mandatory for name, socket in component.__haystack_input__._sockets_dict.items()}
 
 
-def outputs(component: Any) -> set[str]:
+def get_outputs(component: Any) -> set[str]:
     """A component's output sockets."""
     return set(component.__haystack_output__._sockets_dict)
 
 
-def ordered(components: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def order_components(components: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The components of one stage, givers before takers, whatever order their files list them in."""
     waiting = dict(components)
     while waiting:
         free = [
             name
             for name in waiting
-            if not any(outputs(waiting[other]) & set(inputs(waiting[name])) for other in waiting if other != name)
+            if not any(
+                get_outputs(waiting[other]) & set(get_inputs(waiting[name])) for other in waiting if other != name
+            )
         ]
         if not free:
             raise ComponentError(f"{', '.join(waiting)}: each of these components waits for another")
         yield free[0], waiting.pop(free[0])
 
 
-def wired(components: Iterable[tuple[str, str, Any]]) -> list[Part]:
+def wire_components(components: Iterable[tuple[str, str, Any]]) -> list[Part]:
     """The parts made of (stage, name, component); raises ComponentError for an input that nothing feeds."""
     sources: dict[str, tuple[str | None, str]] = {socket: (None, socket) for socket in GIVEN}
     parts: list[Part] = []
     for stage, name, component in components:
-        wanted = inputs(component)
+        wanted = get_inputs(component)
         missing = [socket for socket, mandatory in wanted.items() if mandatory and socket not in sources]
         if missing:
             raise ComponentError(
                 f"{name}: nothing before it gives '{missing[0]}' (there is: {', '.join(sources)}); "
-                f"{_instead(missing[0], sources)}choose another component, or one for an earlier stage that gives it"
+                f"{_format_socket_hint(missing[0], sources)}choose another component, or one for an earlier stage "
+                "that gives it"
             )
         parts.append(Part(name, component, {socket: sources[socket] for socket in wanted if socket in sources}, stage))
-        given = outputs(component)
+        given = get_outputs(component)
         sources |= {socket: (name, socket) for socket in given}
         if "ranking" in given:
             sources["context"] = (name, "ranking")
@@ -101,12 +104,12 @@ def wired(components: Iterable[tuple[str, str, Any]]) -> list[Part]:
     return parts
 
 
-def results_of(parts: Iterable[Part]) -> dict[str, str]:
+def find_results(parts: Iterable[Part]) -> dict[str, str]:
     """By result the part that gives it."""
-    return {socket: part.name for part in parts for socket in RESULTS if socket in outputs(part.component)}
+    return {socket: part.name for part in parts for socket in RESULTS if socket in get_outputs(part.component)}
 
 
-def leading_to(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
+def find_upstream(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
     """The parts of these names, and all whose products reach them; `parts` in their order."""
     wanted = set(names)
     for part in reversed(parts):
@@ -115,15 +118,15 @@ def leading_to(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
     return wanted
 
 
-def needed(parts: Sequence[Part]) -> list[Part]:
+def select_needed(parts: Sequence[Part]) -> list[Part]:
     """The parts that the results depend on, in order.
 
     Raises ComponentError for one that serves nothing though it was chosen to, or is fed with what it does not take.
     """
-    wanted = leading_to(parts, results_of(parts).values())
+    wanted = find_upstream(parts, find_results(parts).values())
     for place, part in reversed(list(enumerate(parts))):
         if part.name not in wanted and _should_serve(part, parts, wanted):
-            raise ComponentError(_useless(part, parts, place))
+            raise ComponentError(_explain_unused(part, parts, place))
     kept = [part for part in parts if part.name in wanted]
     for part in kept:
         _check_types(part, kept)
@@ -135,25 +138,25 @@ def _should_serve(part: Part, parts: Sequence[Part], wanted: set[str]) -> bool:
     if part.stage not in MAY_REST:
         return True
     beside = [other for other in parts if other.stage == part.stage and other is not part]
-    given = outputs(part.component)
+    given = get_outputs(part.component)
     # A stage may rest as a whole, and where it serves, give more than is taken: but what it gives has a taker's name.
-    replaced = any(given <= outputs(other.component) for other in beside)
+    replaced = any(given <= get_outputs(other.component) for other in beside)
     return any(other.name in wanted for other in beside) and (replaced or not given & set(STANDARD))
 
 
-def _useless(part: Part, parts: Sequence[Part], place: int) -> str:
+def _explain_unused(part: Part, parts: Sequence[Part], place: int) -> str:
     """Why a part serves nothing, and what could be meant."""
-    given, wanted = sorted(outputs(part.component)), WANTED.get(part.stage, tuple(RESULTS))
-    before = {*GIVEN, *(socket for other in parts[:place] for socket in outputs(other.component))}
+    given, wanted = sorted(get_outputs(part.component)), WANTED.get(part.stage, tuple(RESULTS))
+    before = {*GIVEN, *(socket for other in parts[:place] for socket in get_outputs(other.component))}
     offered = [each for each in OFFERED if each in before or (each == "context" and "ranking" in before)]
     told = f"{part.name}: it gives {', '.join(given)}, which nothing here takes"
-    instead = [other for other in parts[place + 1 :] if set(given) & outputs(other.component)]
+    instead = [other for other in parts[place + 1 :] if set(given) & get_outputs(other.component)]
     if instead:
         last = instead[-1]
         return (
             f"{told}: {last.name} gives another and takes {', '.join(last.inputs) or 'nothing'}; have it take this one"
         )
-    meant = "".join(_instead(socket, wanted) for socket in given)
+    meant = "".join(_format_socket_hint(socket, wanted) for socket in given)
     other = "query=none, or a retriever that searches for it" if part.stage == "query" else f"{part.stage}=none"
     return (
         f"{told}; {meant}what serves in {part.stage} gives {' or '.join(wanted)}, and may take {', '.join(offered)}: "
@@ -161,9 +164,9 @@ def _useless(part: Part, parts: Sequence[Part], place: int) -> str:
     )
 
 
-def _instead(socket: str, known: Iterable[str]) -> str:
+def _format_socket_hint(socket: str, known: Iterable[str]) -> str:
     """The advice for a misspelt socket, "" where none is near."""
-    found = nearest(socket, known)
+    found = format_hint(socket, known)
     return f"{found} " if found.startswith("did you mean") else ""
 
 
@@ -174,33 +177,36 @@ def _check_types(part: Part, parts: Sequence[Part]) -> None:
     """Raise ComponentError where a component is fed with, or gives as a result, what is of another kind."""
     for socket, (sender, output) in part.inputs.items():
         takes = part.component.__haystack_input__._sockets_dict[socket].type
-        gives = GIVEN[output] if sender is None else _given_type(sender, output, parts)
+        gives = GIVEN[output] if sender is None else _get_output_type(sender, output, parts)
         corpus = sender is None and socket == "documents" and part.stage in ("reranker", "context", "generator")
-        if not accepts(takes, gives) or (corpus and takes is not Documents):
-            about = f"{sender} gives it as {named(gives)}" if sender else f"it is given as {named(gives)}"
+        if not is_compatible(takes, gives) or (corpus and takes is not Documents):
+            about = f"{sender} gives it as {format_type(gives)}" if sender else f"it is given as {format_type(gives)}"
             about = "that is the whole corpus; what was retrieved is ranking or context" if corpus else about
             raise ComponentError(
-                f"{part.name}: it takes '{socket}' as {named(takes)}, and {about}: {type(part.component).__name__} "
+                f"{part.name}: it takes '{socket}' as {format_type(takes)}, and {about}: "
+                f"{type(part.component).__name__} "
                 "needs a component around it that takes and gives records of rag_opt"
             )
     for socket, wanted in RESULTS.items():
-        if socket in outputs(part.component):
-            gives = _given_type(part.name, socket, parts)
-            if not accepts(wanted, gives):
-                raise ComponentError(f"{part.name}: it gives '{socket}' as {named(gives)}, not as {named(wanted)}")
+        if socket in get_outputs(part.component):
+            gives = _get_output_type(part.name, socket, parts)
+            if not is_compatible(wanted, gives):
+                raise ComponentError(
+                    f"{part.name}: it gives '{socket}' as {format_type(gives)}, not as {format_type(wanted)}"
+                )
 
 
-def _given_type(name: str, socket: str, parts: Sequence[Part]) -> Any:
+def _get_output_type(name: str, socket: str, parts: Sequence[Part]) -> Any:
     giver = next(part.component for part in parts if part.name == name)
     return giver.__haystack_output__._sockets_dict[socket].type
 
 
-def accepts(takes: Any, gives: Any) -> bool:
+def is_compatible(takes: Any, gives: Any) -> bool:
     """Whether an input of the one type can be fed with the other; True where that can't be known."""
     if get_origin(takes) in (Union, UnionType):
-        return any(accepts(each, gives) for each in get_args(takes))
+        return any(is_compatible(each, gives) for each in get_args(takes))
     if get_origin(gives) in (Union, UnionType):
-        return any(accepts(takes, each) for each in get_args(gives))
+        return any(is_compatible(takes, each) for each in get_args(gives))
     given, taken = get_origin(gives) or gives, get_origin(takes) or takes
     try:
         return Any in (given, taken) or not isinstance(given, type) or issubclass(given, taken)
@@ -209,6 +215,6 @@ def accepts(takes: Any, gives: Any) -> bool:
         return True
 
 
-def named(kind: Any) -> str:
+def format_type(kind: Any) -> str:
     """A type for people."""
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) and not get_args(kind) else str(kind)

@@ -30,13 +30,13 @@ class Budget:
     empty: str = ""
 
     @classmethod
-    def of(cls, study: str, replies: Replies, tokens: float | None, usd: float | None) -> Budget:
+    def from_limits(cls, study: str, replies: Replies, tokens: float | None, usd: float | None) -> Budget:
         """The budget of a study that has these limits; None is none."""
         return cls(study, replies, math.inf if tokens is None else tokens, math.inf if usd is None else usd)
 
     def check(self) -> None:
         """Raise BudgetSpentError when nothing more may be paid for."""
-        spent = self.replies.paid(self.study) if min(self.tokens, self.usd) < math.inf else NOTHING
+        spent = self.replies.get_spent(self.study) if min(self.tokens, self.usd) < math.inf else NOTHING
         for name, limit, used, kept in (
             ("tokens", self.tokens, spent.tokens + self.elsewhere.tokens, self.reserve.tokens),
             ("usd", self.usd, spent.usd + self.elsewhere.usd, self.reserve.usd),

@@ -29,16 +29,16 @@ class Rehearsal:
     new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
     kept: int = 0
 
-    def asked(self, stage: str, *, kept: bool) -> None:
+    def count_call(self, stage: str, *, kept: bool) -> None:
         """Count a call of a stage, paid or not; `kept`: there is a reply to it already."""
         self.calls[stage] += 1
         self.kept += kept
 
-    def paid(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
+    def count_request(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
         """Count a request that no reply is kept for."""
         self.new[stage][key] = tokens_in, tokens_out, usd
 
-    def copied(self) -> Rehearsal:
+    def copy(self) -> Rehearsal:
         """What has been counted so far."""
         new = {stage: dict(rows) for stage, rows in self.new.items()}
         return Rehearsal(self.expected, dict(self.calls), new, self.kept)
@@ -66,25 +66,25 @@ class LLMClient:
     @property
     def spent(self) -> Spent:
         """What the budget's study has paid for so far."""
-        return self.replies.paid(self.budget.study) if self.budget is not None and self.asked else NOTHING
+        return self.replies.get_spent(self.budget.study) if self.budget is not None and self.asked else NOTHING
 
     def check_budget(self) -> None:
         """Raise BudgetSpentError when nothing more may be paid for."""
         if self.budget is not None:
             self.budget.check()
 
-    def pay(self, stage: str, reply: Reply, usd: float, guessed: int) -> None:
+    def record_payment(self, stage: str, reply: Reply, usd: float, guessed: int) -> None:
         """Enter what a call has cost, where account is kept; `guessed` are the tokens that it was expected to read."""
         if self.budget is not None:
-            self.replies.pay(self.budget.study, stage, reply, usd, guessed)
+            self.replies.record_payment(self.budget.study, stage, reply, usd, guessed)
 
-    def record(self, stage: str, request: Any, reply: Reply) -> None:
+    def record_reply(self, stage: str, request: Any, reply: Reply) -> None:
         """Let those hear a reply that listen."""
         for heard in self._recorders:
             heard.append((stage, request, reply))
 
     @contextmanager
-    def recorded(self) -> Iterator[list[Heard]]:
+    def collect_replies(self) -> Iterator[list[Heard]]:
         """What is said from now on, in the order in which it comes."""
         heard: list[Heard] = []
         self._recorders.append(heard)

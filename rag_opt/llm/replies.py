@@ -19,10 +19,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.errors import StoreError
-from rag_opt.system.sharing import guarded, make_file, whose
-from rag_opt.system.waiting import STEP, alone, unlocked
+from rag_opt.system.sharing import catch_disk_errors, format_owner, make_file
+from rag_opt.system.waiting import STEP, hold_lock, retry_locked
 
 FILE = "replies.db"
 TABLES = """
@@ -81,22 +81,22 @@ class Replies:
 
     def get(self, key: str) -> Reply | None:
         """The reply under this key, if there is one."""
-        rows = self._run(KEPT, (key,))
+        rows = self._execute(KEPT, (key,))
         return Reply(*rows[0]) if rows else None
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; one that has a reason as one that could not be read."""
         row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
         if reply.reason:
-            self._run("insert or replace into unread values (?, ?)", (key, reply.reason))
-        self._run("insert or replace into replies values (?, ?, ?, ?, ?)", row)
+            self._execute("insert or replace into unread values (?, ?)", (key, reply.reason))
+        self._execute("insert or replace into replies values (?, ?, ?, ?, ?)", row)
 
-    def forget(self) -> int:
+    def delete_unread(self) -> int:
         """Remove the replies that could not be read, so that they are asked for again; gives how many there were."""
-        self._run("delete from replies where key in (select key from unread)")
-        return len(self._run("delete from unread returning key"))
+        self._execute("delete from replies where key in (select key from unread)")
+        return len(self._execute("delete from unread returning key"))
 
-    def pay(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
+    def record_payment(self, study: str, stage: str, reply: Reply, usd: float, guessed: int) -> None:
         """Enter what a call has cost; dollars that are not known count as none.
 
         `guessed` are the tokens that it was expected to read.
@@ -105,48 +105,48 @@ class Replies:
         with self._guard:
             self.mine[stage] += 1
         row = (study, stage, guessed, reply.tokens_in, reply.tokens_out, cost, reply.seconds, time.time())
-        self._run("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._execute("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def means(self) -> dict[str, tuple[float, float, float]]:
+    def get_means(self) -> dict[str, tuple[float, float, float]]:
         """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call."""
         wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out), avg(seconds)
         from payments group by stage"""
-        return {stage: (read, written, took) for stage, read, written, took in self._run(wanted)}
+        return {stage: (read, written, took) for stage, read, written, took in self._execute(wanted)}
 
-    def paid(self, study: str) -> Spent:
+    def get_spent(self, study: str) -> Spent:
         """What a study has paid for so far."""
-        return Spent(*self._run(SUM, (study,))[0])
+        return Spent(*self._execute(SUM, (study,))[0])
 
     @property
     def identity(self) -> str:
         """A name that no other store has."""
-        return str(self._run("select id from identity")[0][0])
+        return str(self._execute("select id from identity")[0][0])
 
-    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows of a statement; a file that turns out to be damaged is put aside first."""
         with self._guard:
-            base = self._base = self._base or self._opened()
+            base = self._base = self._base or self._open_database()
             try:
-                return self._done(base, statement, values)
+                return self._execute_once(base, statement, values)
             except sqlite3.OperationalError as error:
                 raise StoreError(
-                    f"store.path: {self._path} can't be read or written: {error}{whose(self._path)}"
+                    f"store.path: {self._path} can't be read or written: {error}{format_owner(self._path)}"
                 ) from error
             except sqlite3.DatabaseError:
                 base.close()
                 self._put_aside()
-                base = self._base = self._opened()
-                return self._done(base, statement, values)
+                base = self._base = self._open_database()
+                return self._execute_once(base, statement, values)
 
-    def _done(self, base: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
+    def _execute_once(self, base: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
         def tried() -> list[Any]:
             with base:
                 return base.execute(statement, values).fetchall()
 
-        return unlocked(self._path, tried, BUSY)
+        return retry_locked(self._path, tried, BUSY)
 
     @contextmanager
-    def alone(self, key: str) -> Iterator[None]:
+    def lock_request(self, key: str) -> Iterator[None]:
         """Nobody else asks for this key meanwhile, in this process or another."""
         if self.root is None:
             with self._locks[key]:
@@ -154,7 +154,7 @@ class Replies:
             return
         (self.root / ".locks").mkdir(parents=True, exist_ok=True)
         path = self.root / ".locks" / f"reply-{key}.lock"
-        with alone(FileLock(path), "is asking a model the same"):
+        with hold_lock(FileLock(path), "is asking a model the same"):
             try:
                 yield
             finally:
@@ -165,33 +165,37 @@ class Replies:
     def _path(self) -> Path:
         return (self.root or Path()) / FILE
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         if self.root is None:
-            return _tables(sqlite3.connect(":memory:", check_same_thread=False))
-        with guarded(self.root):
+            return _create_tables(sqlite3.connect(":memory:", check_same_thread=False))
+        with catch_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             try:
-                return self._connected()
+                return self._connect()
             except sqlite3.OperationalError as error:
-                raise StoreError(f"store.path: {self._path} can't be opened: {error}{whose(self._path)}") from error
+                raise StoreError(
+                    f"store.path: {self._path} can't be opened: {error}{format_owner(self._path)}"
+                ) from error
             except sqlite3.DatabaseError:
                 self._put_aside()
-                return self._connected()
+                return self._connect()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         make_file(self._path)
         base = sqlite3.connect(self._path, timeout=STEP, check_same_thread=False)
-        return unlocked(self._path, lambda: _tables(base), BUSY)
+        return retry_locked(self._path, lambda: _create_tables(base), BUSY)
 
     def _put_aside(self) -> None:
         aside = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
         for ending in ("-wal", "-shm"):
             self._path.with_name(f"{FILE}{ending}").unlink(missing_ok=True)
         self._path.replace(aside)
-        say(f"store: {self._path} is damaged; it was put aside as {aside.name}, and replies are asked for again")
+        report_line(
+            f"store: {self._path} is damaged; it was put aside as {aside.name}, and replies are asked for again"
+        )
 
 
-def _tables(base: sqlite3.Connection) -> sqlite3.Connection:
+def _create_tables(base: sqlite3.Connection) -> sqlite3.Connection:
     base.execute("pragma journal_mode = wal")
     base.execute("pragma synchronous = normal")
     base.executescript(TABLES)

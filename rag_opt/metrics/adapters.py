@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 
 if TYPE_CHECKING:
     from rag_opt.metrics.own import Case
@@ -26,7 +26,7 @@ INPUTS: dict[str, Callable[[Case], Any]] = {
 """What an evaluator of Haystack is given, by the name of its socket."""
 
 
-def by_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
+def score_with_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
     """The `individual_scores` of a Haystack evaluator, float64; nan where there is no answer, or it fails as a whole.
 
     Of several reference answers it is given the first. Raises ValueError at a socket that has no counterpart here.
@@ -45,17 +45,17 @@ def by_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
         return values
     try:
         found = evaluator.run(**{socket: [INPUTS[socket](cases[row]) for row in known] for socket in wanted})
-        scores = [number_of(each) for each in found["individual_scores"]]
+        scores = [parse_verdict(each) for each in found["individual_scores"]]
         if len(scores) != len(known):
             raise ValueError(f"{len(scores)} scores for {len(known)} questions")  # noqa: TRY301 (as any other failure)
         values[known] = scores
     except Exception as error:
         # Whatever an evaluator or its model raises or leaves out: these questions are unmeasured.
-        say(f"{name}: {len(known)} questions unmeasured: {type(error).__name__}: {error}"[:300])
+        report_line(f"{name}: {len(known)} questions unmeasured: {type(error).__name__}: {error}"[:300])
     return values
 
 
-def by_scorer(scorer: Any) -> Callable[[Case], float | None]:
+def wrap_scorer(scorer: Any) -> Callable[[Case], float | None]:
     """An MLflow scorer as a function of a case: `inputs` hold the question, `expectations` the reference answers."""
 
     def value(case: Case) -> float | None:
@@ -68,12 +68,12 @@ def by_scorer(scorer: Any) -> Callable[[Case], float | None]:
             trace=None,
         )
         found = getattr(found, "value", found)
-        return None if found is None else number_of(found)
+        return None if found is None else parse_verdict(found)
 
     return value
 
 
-def number_of(value: Any) -> float:
+def parse_verdict(value: Any) -> float:
     """A verdict as a number; nan where it is none."""
     if isinstance(value, str):
         return WORDS.get(value.strip().lower(), math.nan)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import regex
 
-from rag_opt.text.words import alphanumeric, apart, folded
+from rag_opt.text.words import fold_text, separate_characters, split_alphanumeric
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
@@ -31,20 +31,20 @@ REMEMBERED = 50_000
 """Values kept for pairs of answer and reference: many configurations give the same answer to the same question."""
 
 
-def normalised(text: str) -> list[str]:
+def normalize_answer(text: str) -> list[str]:
     """No case, no punctuation, no articles: the words that SQuAD compares (Rajpurkar et al. 2016)."""
-    found: list[str] = apart(ARTICLES.sub(" ", PUNCTUATION.sub("", folded(text)))).split()
+    found: list[str] = separate_characters(ARTICLES.sub(" ", PUNCTUATION.sub("", fold_text(text)))).split()
     return found
 
 
 def exact_match(answer: str, reference: str) -> float:
     """1 when both have the same words in the same order after SQuAD's normalisation."""
-    return float(normalised(answer) == normalised(reference))
+    return float(normalize_answer(answer) == normalize_answer(reference))
 
 
 def token_f1(answer: str, reference: str) -> float:
     """The harmonic mean of word precision and recall after SQuAD's normalisation; two empty texts agree."""
-    given, wanted = normalised(answer), normalised(reference)
+    given, wanted = normalize_answer(answer), normalize_answer(reference)
     if not given or not wanted:
         return float(given == wanted)
     common = sum((Counter(given) & Counter(wanted)).values())
@@ -53,16 +53,16 @@ def token_f1(answer: str, reference: str) -> float:
 
 def rouge_1(answer: str, reference: str) -> float:
     """F1 of stemmed words in common (Lin 2004), by rouge-score."""
-    return float(_rouge().score(reference, answer)["rouge1"].fmeasure)
+    return float(_get_rouge().score(reference, answer)["rouge1"].fmeasure)
 
 
 def rouge_l(answer: str, reference: str) -> float:
     """F1 of the longest common subsequence of stemmed words (Lin 2004), by rouge-score."""
-    return float(_rouge().score(reference, answer)["rougeL"].fmeasure)
+    return float(_get_rouge().score(reference, answer)["rougeL"].fmeasure)
 
 
 @cache
-def _rouge() -> Any:
+def _get_rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rougeL"], tokenizer=_Stems())
@@ -79,14 +79,14 @@ class _Stems:
         self._stem = lru_cache(REMEMBERED)(PorterStemmer().stem)
 
     def _tokenize(self, text: str) -> list[str]:
-        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in alphanumeric(text)]
+        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in split_alphanumeric(text)]
 
 
 def bleu(answer: str, reference: str) -> float:
     """Sentence BLEU-4 with exponential smoothing (Papineni et al. 2002; Chen and Cherry 2014, method 3), by nltk."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-    given, wanted = apart(answer).split(), apart(reference).split()
+    given, wanted = separate_characters(answer).split(), separate_characters(reference).split()
     if not given or not wanted:
         return float(given == wanted)
     order = min(4, len(given))
@@ -98,11 +98,11 @@ def chrf(answer: str, reference: str) -> float:
     if not answer.strip() or not reference.strip():
         return float(answer.strip() == reference.strip())
     given, wanted = (unicodedata.normalize("NFC", text) for text in (answer, reference))
-    return float(_chrf().sentence_score(given, [wanted]).score) / 100
+    return float(_get_chrf().sentence_score(given, [wanted]).score) / 100
 
 
 @cache
-def _chrf() -> Any:
+def _get_chrf() -> Any:
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
@@ -118,16 +118,16 @@ PAIRWISE: dict[str, Pairwise] = {
 }
 
 
-def per_query(metric: Pairwise, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+def score_answers(metric: Pairwise, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     """The best value over each query's references; nan where there are none."""
     pairs = zip(answers, references, strict=True)
-    score = _remembering(metric)
+    score = _cache_metric(metric)
     values = [max((score(answer, each) for each in wanted), default=np.nan) for answer, wanted in pairs]
     return np.array(values, np.float64)
 
 
 @cache
-def _remembering(metric: Pairwise) -> Pairwise:
+def _cache_metric(metric: Pairwise) -> Pairwise:
     return lru_cache(REMEMBERED)(metric)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.errors import MetricError, nearest
+from rag_opt.errors import MetricError, format_hint
 from rag_opt.metrics import answer, context, evidence, retrieval
 from rag_opt.metrics.judges import FIELDS, Verdicts
 
@@ -64,7 +64,7 @@ class Observed:
     @cached_property
     def contexts(self) -> list[list[str]]:
         """Per query the texts of the chunks that are read, in their order."""
-        return [self.context.texts_of(row) for row in range(len(self.queries))]
+        return [self.context.get_texts(row) for row in range(len(self.queries))]
 
     @cached_property
     def spans(self) -> list[list[evidence.Span]]:
@@ -81,7 +81,7 @@ class Observed:
         """Per query the answer, "" where there is none."""
         return [answer or "" for answer in self.answers or [""] * len(self.queries)]
 
-    def answered(self, values: Scores) -> Scores:
+    def mask_unanswered(self, values: Scores) -> Scores:
         """The values, nan where there is no answer to measure."""
         answers: Sequence[str | None] = [None] * len(values) if self.answers is None else self.answers
         return np.where([answer is None for answer in answers], np.nan, values)
@@ -100,15 +100,15 @@ class Observed:
     @cached_property
     def ranked(self) -> dict[str, Scores]:
         """The values of all ranking metrics, measured in one go."""
-        names = [name for name in self.metrics if retrieval.measure(name) is not None]
-        return retrieval.per_query(names, self.qrels, [query.id for query in self.queries], self.rankings)
+        names = [name for name in self.metrics if retrieval.find_measure(name) is not None]
+        return retrieval.score_rankings(names, self.qrels, [query.id for query in self.queries], self.rankings)
 
     @cached_property
     def handed_on(self) -> dict[str, Scores]:
         """The values of all metrics `context.<measure>`."""
         names = [name.removeprefix(HANDED) for name in self.metrics if name.startswith(HANDED)]
         ids = [query.id for query in self.queries]
-        found = retrieval.per_query(names, self.qrels, ids, self.handed, whole=True)
+        found = retrieval.score_rankings(names, self.qrels, ids, self.handed, whole=True)
         return {f"{HANDED}{name}": values for name, values in found.items()}
 
 
@@ -131,77 +131,79 @@ class Metric:
     reach: int = 0
     single: bool = False
 
-    def applies(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
+    def find_applicable(self, queries: Sequence[Query], qrels: Qrels) -> NDArray[np.bool_]:
         """Per query whether the dataset has what this metric needs; where it has and the value is nan: unmeasured."""
-        return np.array([_has(self.needs, query, qrels) for query in queries], bool)
+        return np.array([_has_gold(self.needs, query, qrels) for query in queries], bool)
 
 
-def _has(needs: str, query: Query, qrels: Qrels) -> bool:
+def _has_gold(needs: str, query: Query, qrels: Qrels) -> bool:
     if needs == "qrels":
         return any(grade > 0 for grade in qrels.get(query.id, {}).values())
     return bool({"answers": query.answers, "evidence": query.evidence}.get(needs, True))
 
 
-def _references(observed: Observed) -> list[tuple[str, ...]]:
+def _get_references(observed: Observed) -> list[tuple[str, ...]]:
     return [query.answers for query in observed.queries]
 
 
-def _pairwise(name: str) -> Metric:
+def _build_pairwise(name: str) -> Metric:
     def values(observed: Observed) -> Scores:
-        return observed.answered(answer.per_query(answer.PAIRWISE[name], observed.said, _references(observed)))
+        return observed.mask_unanswered(
+            answer.score_answers(answer.PAIRWISE[name], observed.said, _get_references(observed))
+        )
 
     return Metric(name, MAXIMIZE, "answers", values)
 
 
-def _similarity(observed: Observed) -> Scores:
+def _compute_similarity(observed: Observed) -> Scores:
     if observed.answers is None:
         return np.full(len(observed.queries), np.nan)
-    return observed.answered(answer.similarity(observed.encode, observed.said, _references(observed)))
+    return observed.mask_unanswered(answer.similarity(observed.encode, observed.said, _get_references(observed)))
 
 
-def _ranked(name: str, measure: Any) -> Metric:
-    if retrieval.of_sets(measure):
+def _build_ranked(name: str, measure: Any) -> Metric:
+    if retrieval.is_set_measure(measure):
         raise MetricError(
             f"objective: {name} asks what is there, and a ranking goes on to its end: write {HANDED}{name}, "
             "which measures what is handed on"
         )
-    reach = retrieval.reach(measure)
+    reach = retrieval.get_reach(measure)
     return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.ranked[name], reads=RANKS, reach=reach)
 
 
-def _handed(name: str) -> Metric:
+def _build_handed(name: str) -> Metric:
     return Metric(name, MAXIMIZE, "qrels", lambda seen: seen.handed_on[name], reads=READS)
 
 
-def _evidence(name: str, measure: str, k: int) -> Metric:
+def _build_evidence(name: str, measure: str, k: int) -> Metric:
     def values(observed: Observed) -> Scores:
-        return evidence.per_query(measure, k, observed.spans, [query.evidence for query in observed.queries])
+        return evidence.score_evidence(measure, k, observed.spans, [query.evidence for query in observed.queries])
 
     return Metric(name, MAXIMIZE, "evidence", values, reads=READS)
 
 
-def _grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -> Metric:
+def _build_grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -> Metric:
     """A metric of an answer and the chunks that it was made from; it needs no reference."""
 
     def values(observed: Observed) -> Scores:
         if observed.answers is None:
             return np.full(len(observed.queries), np.nan)
-        return observed.answered(measure(observed, observed.said))
+        return observed.mask_unanswered(measure(observed, observed.said))
 
     return Metric(name, MAXIMIZE, "generator", values)
 
 
-def _constant(name: str, value: Callable[[Observed], float]) -> Metric:
+def _build_constant(name: str, value: Callable[[Observed], float]) -> Metric:
     return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)), single=True)
 
 
-def _tokens(observed: Observed) -> Scores:
+def _compute_tokens(observed: Observed) -> Scores:
     values = observed.tokens.astype(np.float64)
     # An answer that failed would count as cheap.
-    return values if observed.answers is None else observed.answered(values)
+    return values if observed.answers is None else observed.mask_unanswered(values)
 
 
-def _used(name: str) -> Metric:
+def _build_usage(name: str) -> Metric:
     """What all stages' calls to models cost a query; 0 where none is called."""
 
     def values(observed: Observed) -> Scores:
@@ -211,19 +213,19 @@ def _used(name: str) -> Metric:
     return Metric(name, MINIMIZE, "", values)
 
 
-def _percentile(name: str, place: int) -> Metric:
-    return _constant(name, lambda seen: np.nan if seen.latency is None else seen.latency[place])
+def _build_percentile(name: str, place: int) -> Metric:
+    return _build_constant(name, lambda seen: np.nan if seen.latency is None else seen.latency[place])
 
 
 LATENCY = "latency"
 TIMED = ("latency_p50", "latency_p95")
 """Metrics for which every trial's pipeline is timed one question at a time."""
 
-OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
+OTHERS = {metric.name: metric for metric in map(_build_pairwise, answer.PAIRWISE)} | {
     # Cosines of MiniLM embeddings: the measuring embedder stays the same whatever embedder is searched.
-    "similarity": Metric("similarity", MAXIMIZE, "answers", _similarity),
-    "coherence": _grounded("coherence", lambda seen, said: context.coherence(seen.encode, said, seen.contexts)),
-    "faithfulness": _grounded(
+    "similarity": Metric("similarity", MAXIMIZE, "answers", _compute_similarity),
+    "coherence": _build_grounded("coherence", lambda seen, said: context.coherence(seen.encode, said, seen.contexts)),
+    "faithfulness": _build_grounded(
         "faithfulness", lambda seen, said: context.faithfulness(seen.encode, seen.split, said, seen.contexts)
     ),
     "diversity": Metric(
@@ -231,16 +233,16 @@ OTHERS = {metric.name: metric for metric in map(_pairwise, answer.PAIRWISE)} | {
     ),
     # What a reader is given (the question and the chunks, in words and marks; a model's own count where one reads), and
     # what the calls before it read and wrote.
-    "tokens": Metric("tokens", MINIMIZE, "", _tokens),
+    "tokens": Metric("tokens", MINIMIZE, "", _compute_tokens),
     # Calls to language models a query, what they read and write, and dollars; stored replies count like paid ones.
-    **{name: _used(name) for name in ("calls", "tokens_in", "tokens_out", "usd")},
+    **{name: _build_usage(name) for name in ("calls", "tokens_in", "tokens_out", "usd")},
     # Seconds a query costs: all stages added up as they took when they were computed, or, where the pipeline is timed
     # apart because latency decides, the median.
-    LATENCY: _constant(LATENCY, lambda seen: seen.seconds if seen.latency is None else seen.latency[0]),
+    LATENCY: _build_constant(LATENCY, lambda seen: seen.seconds if seen.latency is None else seen.latency[0]),
     # Seconds from question to answer, one question at a time, nothing cached.
-    **{name: _percentile(name, place) for place, name in enumerate(TIMED)},
+    **{name: _build_percentile(name, place) for place, name in enumerate(TIMED)},
     # Bytes of what is searched: vectors, word counts, Chroma's files.
-    "index_size": _constant("index_size", lambda seen: float(seen.index_bytes())),
+    "index_size": _build_constant("index_size", lambda seen: float(seen.index_bytes())),
 }
 
 
@@ -248,25 +250,25 @@ MEASURED_ONCE = ("latency", *TIMED, "index_size")
 """Metrics with one value for all questions: nothing between questions says how sure it is."""
 
 
-def metric(name: str) -> Metric:
+def get_metric(name: str) -> Metric:
     """The metric of this name; raises MetricError with the nearest one."""
     if name in OTHERS:
         return OTHERS[name]
-    if (found := evidence.parsed(name)) is not None:
-        return _evidence(name, *found)
-    if (measure := retrieval.measure(name)) is not None:
-        return _ranked(name, measure)
-    if name.startswith(HANDED) and retrieval.measure(name.removeprefix(HANDED)) is not None:
-        return _handed(name)
+    if (found := evidence.parse_evidence_name(name)) is not None:
+        return _build_evidence(name, *found)
+    if (measure := retrieval.find_measure(name)) is not None:
+        return _build_ranked(name, measure)
+    if name.startswith(HANDED) and retrieval.find_measure(name.removeprefix(HANDED)) is not None:
+        return _build_handed(name)
     judges = [f"{JUDGE}{aspect}" for aspect in FIELDS]
     handed = [f"{HANDED}{measure}" for measure in (*retrieval.MEASURES, "SetR", "SetP")]
     known = [*retrieval.MEASURES, *handed, *judges, *(f"{measure}@5" for measure in evidence.MEASURES), *OTHERS]
-    raise MetricError(f"objective: '{name}' is no metric; {nearest(name, known)} (also any measure of ir_measures)")
+    raise MetricError(f"objective: '{name}' is no metric; {format_hint(name, known)} (also any measure of ir_measures)")
 
 
-def unmet(chosen: Metric, dataset: Dataset, has_generator: bool) -> str | None:
+def explain_unmet(chosen: Metric, dataset: Dataset, has_generator: bool) -> str | None:
     """Why this metric can't be measured for a single query; None when it can."""
-    lacks = not chosen.applies(dataset.queries, dataset.qrels).any()
+    lacks = not chosen.find_applicable(dataset.queries, dataset.qrels).any()
     if chosen.needs == "qrels" and lacks:
         return f"{chosen.name} needs relevant documents, and {dataset.name} names none"
     if chosen.needs == "evidence" and lacks:

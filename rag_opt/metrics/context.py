@@ -20,7 +20,7 @@ Split = Callable[[list[str]], list[list[str]]]
 
 def coherence(encode: Encode, answers: Sequence[str], contexts: Sequence[Sequence[str]]) -> Scores:
     """The mean cosine of an answer and its chunks; 0 for an empty answer or without chunks."""
-    vectors = _vectors(encode, [*answers, *(text for texts in contexts for text in texts)])
+    vectors = _encode_distinct(encode, [*answers, *(text for texts in contexts for text in texts)])
 
     def score(answer: str, texts: Sequence[str]) -> float:
         if not answer.strip() or not texts:
@@ -32,7 +32,7 @@ def coherence(encode: Encode, answers: Sequence[str], contexts: Sequence[Sequenc
 
 def diversity(encode: Encode, contexts: Sequence[Sequence[str]]) -> Scores:
     """1 less the mean cosine of all pairs of a query's chunks; 0 with fewer than two of them."""
-    vectors = _vectors(encode, [text for texts in contexts for text in texts])
+    vectors = _encode_distinct(encode, [text for texts in contexts for text in texts])
 
     def score(texts: Sequence[str]) -> float:
         if len(texts) < 2:
@@ -54,7 +54,7 @@ def faithfulness(encode: Encode, split: Split, answers: Sequence[str], contexts:
     read = split([text for texts in contexts for text in texts])
     places = np.cumsum([0, *(len(texts) for texts in contexts)]).tolist()
     given = [[one for part in read[start:end] for one in part] for start, end in pairwise(places)]
-    vectors = _vectors(encode, [one for parts in (*said, *given) for one in parts])
+    vectors = _encode_distinct(encode, [one for parts in (*said, *given) for one in parts])
 
     def score(sentences: list[str], known: list[str]) -> float:
         if not sentences or not known:
@@ -65,7 +65,7 @@ def faithfulness(encode: Encode, split: Split, answers: Sequence[str], contexts:
     return np.array([score(*pair) for pair in zip(said, given, strict=True)], np.float64)
 
 
-def _vectors(encode: Encode, texts: Sequence[str]) -> dict[str, Any]:
+def _encode_distinct(encode: Encode, texts: Sequence[str]) -> dict[str, Any]:
     """The vector of each text, each encoded once."""
     distinct = list(dict.fromkeys(texts))
     return dict(zip(distinct, encode(distinct), strict=True)) if distinct else {}

@@ -28,13 +28,13 @@ class Span(NamedTuple):
     end: int
 
 
-def parsed(name: str) -> tuple[str, int] | None:
+def parse_evidence_name(name: str) -> tuple[str, int] | None:
     """The measure and its k: evidence_recall@5 → (evidence_recall, 5); None when it is none of these."""
     found = NAME.fullmatch(name)
     return (found[1], int(found[2])) if found else None
 
 
-def per_query(
+def score_evidence(
     measure: str, k: int, rankings: Sequence[Sequence[Span]], evidence: Sequence[Sequence[Evidence]]
 ) -> Scores:
     """One value a query, float64.
@@ -48,8 +48,8 @@ def per_query(
 
 
 def _score(measure: str, spans: Sequence[Span], gold: Sequence[Evidence]) -> float:
-    wanted = merged(Span(each.document_id, each.start, each.end) for each in gold)
-    found = merged(spans)
+    wanted = merge_spans(Span(each.document_id, each.start, each.end) for each in gold)
+    found = merge_spans(spans)
     both = sum(
         max(0, min(end, last) - max(start, first))
         for document, ranges in wanted.items()
@@ -62,7 +62,7 @@ def _score(measure: str, spans: Sequence[Span], gold: Sequence[Evidence]) -> flo
     return both / whole[measure] if whole[measure] else 0.0
 
 
-def merged(spans: Iterable[Span]) -> Mapping[str, list[tuple[int, int]]]:
+def merge_spans(spans: Iterable[Span]) -> Mapping[str, list[tuple[int, int]]]:
     """By document the characters that the spans cover, as separate ranges in order."""
     ranges: dict[str, list[tuple[int, int]]] = {}
     for document, start, end in sorted(spans):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
+from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.llm.spoken import whole_number
-from rag_opt.records.keys import key_of
+from rag_opt.components.llm.spoken import parse_integer
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat
@@ -83,26 +83,26 @@ class Judges:
     def __post_init__(self) -> None:
         check_model(self.model)
         for aspect, prompt in self.prompts.items():
-            check(prompt, {"user": FIELDS[aspect]})
+            check_prompt(prompt, {"user": FIELDS[aspect]})
 
-    def on(self, resources: Resources) -> Judges:
+    def use_resources(self, resources: Resources) -> Judges:
         """These judges at work with these resources, and with no memory of failed calls."""
-        chat = self.chat.fresh()
+        chat = self.chat.clone()
         chat.use(resources)
         return replace(self, chat=chat)
 
-    def version(self, aspect: str) -> str:
+    def compute_version(self, aspect: str) -> str:
         """The hash of all that a grade depends on beside what is judged."""
-        return key_of(self.chat.fingerprint, self.model, dict(self.prompts[aspect]), self.repeats)
+        return compute_key(self.chat.fingerprint, self.model, dict(self.prompts[aspect]), self.repeats)
 
-    def verdicts(self, aspect: str, shown: Sequence[Shown]) -> Verdicts:
+    def grade_aspect(self, aspect: str, shown: Sequence[Shown]) -> Verdicts:
         """The grades of one aspect."""
-        talks = self.chat.each(f"judge {aspect}", lambda talk, one: self._grades(talk, aspect, one), shown)
+        talks = self.chat.map_items(f"judge {aspect}", lambda talk, one: self._grade_repeats(talk, aspect, one), shown)
         means = [np.mean(found) if found else np.nan for found in talks.results]
         spread = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in talks.results]
         return Verdicts(np.array(means, np.float64), np.array(spread, np.float64), talks.usage)
 
-    def telling(self, aspect: str, found: Verdicts, earlier: list[float]) -> Verdicts:
+    def mask_constant(self, aspect: str, found: Verdicts, earlier: list[float]) -> Verdicts:
         """The verdicts, unmeasured where the judge has given nothing but one grade and would give it to anything.
 
         `earlier` are the grades of this evaluation so far, to which these are added.
@@ -110,7 +110,7 @@ class Judges:
         earlier += [float(grade) for grade in found.grades if not np.isnan(grade)]
         if len(earlier) < SAME or len({*earlier}) > 1 or self.chat.llm.rehearsal is not None:
             return found
-        right, wrong = self.verdicts(aspect, _test_of(aspect)).grades
+        right, wrong = self.grade_aspect(aspect, _get_test(aspect)).grades
         if not wrong >= right:
             return found
         why = (
@@ -118,13 +118,13 @@ class Judges:
             "wrong one, so its grades measure nothing; choose another judge.model, or another objective"
         )
         self.chat.llm.troubles[f"judge {aspect}"] = why
-        self.chat.notices.say(f"judge {aspect}: {why}")
+        self.chat.notices.report_once(f"judge {aspect}: {why}")
         nothing = np.full(len(found.grades), np.nan)
         return replace(found, grades=nothing, spread=nothing)
 
-    def blind(self, aspect: str) -> str:
+    def explain_blind(self, aspect: str) -> str:
         """Why its grades measure nothing, "" where it can tell a right answer from a wrong one, or says nothing."""
-        right, wrong = self.verdicts(aspect, _test_of(aspect)).grades
+        right, wrong = self.grade_aspect(aspect, _get_test(aspect)).grades
         if not wrong >= right:
             return ""
         return (
@@ -132,9 +132,9 @@ class Judges:
             "measure nothing; choose another judge.model, or another objective"
         )
 
-    def _grades(self, talk: Talk, aspect: str, shown: Shown) -> list[int]:
+    def _grade_repeats(self, talk: Talk, aspect: str, shown: Shown) -> list[int]:
         """One grade a repeat; [] unless all could be had."""
-        asked = _messages(self.prompts[aspect], aspect, shown)
+        asked = _build_messages(self.prompts[aspect], aspect, shown)
         if asked is None:
             return []
         grades = []
@@ -143,7 +143,7 @@ class Judges:
             request = Request(
                 self.model, asked, Sampling(max_tokens=256), SCHEMA, attempt=100 * repeat, example=EXAMPLE
             )
-            grade = talk.ask_json(request, graded)
+            grade = talk.ask_json(request, parse_judge_grade)
             if grade is None:
                 return []
             grades.append(grade)
@@ -153,12 +153,12 @@ class Judges:
 EXAMPLE = '{"score": 3, "reason": "It has half of what matters and leaves out the rest."}'
 
 
-def _test_of(aspect: str) -> Sequence[Shown]:
+def _get_test(aspect: str) -> Sequence[Shown]:
     """What shows whether a judge can tell right from wrong, the right one first."""
     return TEST if "answer" in FIELDS[aspect] else READING_TEST
 
 
-def _messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:
+def _build_messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:
     """What the judge is told; None where there is nothing to judge. Of several references any one is right."""
     if (aspect == "correctness" and not shown.references) or ("answer" in FIELDS[aspect] and shown.answer is None):
         return None
@@ -166,12 +166,12 @@ def _messages(prompt: Prompt, aspect: str, shown: Shown) -> Any:
         "question": shown.question,
         "reference": " / or: ".join(shown.references),
         "answer": shown.answer or "",
-        "documents": numbered(shown.documents),
+        "documents": number_texts(shown.documents),
     }
-    return messages(prompt, **{name: values[name] for name in FIELDS[aspect]})
+    return build_messages(prompt, **{name: values[name] for name in FIELDS[aspect]})
 
 
-def graded(said: Any) -> int | None:
+def parse_judge_grade(said: Any) -> int | None:
     """The grade of {"score": 1 … 5, …}; None where it is anything else."""
-    found = whole_number(said.get("score")) if isinstance(said, dict) else None
+    found = parse_integer(said.get("score")) if isinstance(said, dict) else None
     return found if found is not None and WORST <= found <= BEST else None

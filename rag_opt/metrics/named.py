@@ -5,36 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.config.fingerprints import by_algorithm
+from rag_opt.config.fingerprints import replace_targets
 from rag_opt.config.trust import build
 from rag_opt.metrics import own
-from rag_opt.metrics.adapters import by_evaluator, by_scorer
+from rag_opt.metrics.adapters import score_with_evaluator, wrap_scorer
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, Metric, Observed
 from rag_opt.metrics.judges import FIELDS, Judges, Shown
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
 
 
-def own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
+def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
     """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
-    kind, direction, needs = own.checked(name, node)
+    kind, direction, needs = own.parse_own_metric(name, node)
     if kind == "evaluator":
         evaluator = build(node[kind], trusted)
-        version = key_of(by_algorithm(node[kind], trusted))
+        version = compute_key(replace_targets(node[kind], trusted))
         return Metric(
-            name, direction, needs, lambda seen: by_evaluator(name, evaluator, cases(seen)), version, pays=True
+            name,
+            direction,
+            needs,
+            lambda seen: score_with_evaluator(name, evaluator, build_cases(seen)),
+            version,
+            pays=True,
         )
     if kind == "scorer":
-        scored = by_scorer(build(node[kind], trusted))
-        version = key_of(by_algorithm(node[kind], trusted))
-        return Metric(name, direction, needs, lambda seen: own.values(name, scored, cases(seen)), version, pays=True)
-    function = own.given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
-    return Metric(name, direction, needs, lambda seen: own.values(name, function, cases(seen)), own.identity(function))
+        scored = wrap_scorer(build(node[kind], trusted))
+        version = compute_key(replace_targets(node[kind], trusted))
+        return Metric(
+            name, direction, needs, lambda seen: own.apply_function(name, scored, build_cases(seen)), version, pays=True
+        )
+    function = own.get_given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
+    return Metric(
+        name,
+        direction,
+        needs,
+        lambda seen: own.apply_function(name, function, build_cases(seen)),
+        own.hash_function(function),
+    )
 
 
-def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
+def build_judge_metric(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
     """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
 
     def values(seen: Observed) -> Scores:
@@ -43,18 +56,18 @@ def judged(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
             rows = zip(seen.queries, answers, seen.contexts, strict=True)
             shown = [Shown(query.text, query.answers, said, tuple(texts)) for query, said, texts in rows]
             # The same for all batches, so that failures in a row are counted.
-            asked = seen.memory.setdefault("judges", judges.on(seen.resources))
+            asked = seen.memory.setdefault("judges", judges.use_resources(seen.resources))
             earlier = seen.memory.setdefault(f"grades: {aspect}", [])
-            seen.judging[aspect] = asked.telling(aspect, asked.verdicts(aspect, shown), earlier)
+            seen.judging[aspect] = asked.mask_constant(aspect, asked.grade_aspect(aspect, shown), earlier)
         found = seen.judging[aspect]
         return found.spread if spread else found.grades
 
     needs = "answers" if aspect == "correctness" else "generator" if "answer" in FIELDS[aspect] else ""
     name = f"{JUDGE}{aspect}{SPREAD if spread else ''}"
-    return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.version(aspect), pays=True)
+    return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.compute_version(aspect), pays=True)
 
 
-def cases(seen: Observed) -> list[own.Case]:
+def build_cases(seen: Observed) -> list[own.Case]:
     """What a user's function is given, one case a query."""
     answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
     rows = zip(seen.queries, answers, seen.contexts, seen.handed, strict=True)

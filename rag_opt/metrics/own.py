@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.errors import MetricError
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
@@ -52,7 +52,7 @@ GIVEN: ContextVar[Mapping[str, Function]] = ContextVar("GIVEN", default=MappingP
 BEHIND = "rag_opt.given."
 
 
-def given(name: str, function: str) -> Function | None:
+def get_given(name: str, function: str) -> Function | None:
     """The Python function of this name, None for one that is imported; raises MetricError where it was not given."""
     if not function.startswith(BEHIND):
         return None
@@ -65,27 +65,27 @@ def given(name: str, function: str) -> Function | None:
     return found
 
 
-def values(name: str, function: Function, cases: Sequence[Case]) -> Scores:
+def apply_function(name: str, function: Function, cases: Sequence[Case]) -> Scores:
     """The function's value for each case, float64; nan, unmeasured, where it gives None or nan or raises."""
     found, failed = np.full(len(cases), np.nan), []
     for row, case in enumerate(cases):
         try:
-            found[row] = _number(function(case))
+            found[row] = _to_number(function(case))
         except Exception as error:
             # Whatever a user's function raises: this question is unmeasured, and that is counted.
             failed.append(f"{type(error).__name__}: {error}")
     if failed:
-        say(f"{name}: {len(failed)} of {len(cases)} questions unmeasured; the first: {failed[0][:200]}")
+        report_line(f"{name}: {len(failed)} of {len(cases)} questions unmeasured; the first: {failed[0][:200]}")
     return found
 
 
-def _number(value: Any) -> float:
+def _to_number(value: Any) -> float:
     if isinstance(value, str | bytes):
         raise TypeError(f"{value[:40]!r} is a text; a number, or None, is expected")
     return math.nan if value is None else float(value)
 
 
-def checked(name: str, node: Any) -> tuple[str, str, str]:
+def parse_own_metric(name: str, node: Any) -> tuple[str, str, str]:
     """A file's entry as (kind, direction, needs); raises MetricError saying what is wrong with it."""
     kinds = [kind for kind in KINDS if kind in node] if isinstance(node, dict) else []
     if (
@@ -105,10 +105,10 @@ def checked(name: str, node: Any) -> tuple[str, str, str]:
     return kinds[0], direction, needs
 
 
-def identity(function: Function) -> str:
+def hash_function(function: Function) -> str:
     """The hash of a function's source, so that scores of another version are not compared; else of its repr."""
     try:
-        return key_of(inspect.getsource(function))
+        return compute_key(inspect.getsource(function))
     except (OSError, TypeError):
         # An address is another one in each process, and would refuse every resumed study.
-        return key_of(ADDRESS.sub("", repr(function)))
+        return compute_key(ADDRESS.sub("", repr(function)))

@@ -29,7 +29,7 @@ OF_SETS = ("SetP", "SetR", "SetF", "SetAP", "NumRet")
 
 
 @cache
-def measure(name: str) -> ir_measures.Measure | None:
+def find_measure(name: str) -> ir_measures.Measure | None:
     """The measure of this name; None when ir_measures can't compute one here."""
     try:
         found = ir_measures.parse_measure(name)
@@ -44,23 +44,23 @@ def measure(name: str) -> ir_measures.Measure | None:
     return found
 
 
-def of_sets(found: ir_measures.Measure) -> bool:
+def is_set_measure(found: ir_measures.Measure) -> bool:
     """Whether the order of the documents has no influence on this measure."""
     return found.NAME in OF_SETS
 
 
-def reach(found: ir_measures.Measure) -> int:
+def get_reach(found: ir_measures.Measure) -> int:
     """How many documents of a ranking this measure reads."""
     cutoff = int(found.params.get("cutoff", 0))
-    return cutoff if _cuts(found) else max(cutoff, UNCUT)
+    return cutoff if _has_cutoff(found) else max(cutoff, UNCUT)
 
 
-def _cuts(found: ir_measures.Measure) -> bool:
+def _has_cutoff(found: ir_measures.Measure) -> bool:
     """Whether the measure itself reads no further than its cutoff."""
     return "cutoff" in found.params and not found.params.get("judged_only")
 
 
-def per_query(
+def score_rankings(
     names: Sequence[str],
     qrels: Qrels,
     query_ids: Sequence[str],
@@ -75,13 +75,13 @@ def per_query(
     """
     chosen = {}
     for name in names:
-        if (found := measure(name)) is None:
+        if (found := find_measure(name)) is None:
             raise MetricError(f"'{name}' is not a measure of ir_measures")
         chosen[name] = found
     judged = {q: dict(qrels[q]) for q in query_ids if any(grade > 0 for grade in qrels.get(q, {}).values())}
     groups: dict[int | None, set[ir_measures.Measure]] = {}
     for found in chosen.values():
-        groups.setdefault(None if whole or _cuts(found) else reach(found), set()).add(found)
+        groups.setdefault(None if whole or _has_cutoff(found) else get_reach(found), set()).add(found)
     values: dict[tuple[str, ir_measures.Measure], float] = {}
     for deep, measures in groups.items() if judged else ():
         run = {

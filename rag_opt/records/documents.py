@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -90,10 +90,10 @@ class Queries(Record):
     rows: Ints = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
-    def of(cls, items: tuple[Query, ...]) -> Queries:
+    def from_items(cls, items: tuple[Query, ...]) -> Queries:
         """The set of these queries; its key depends on their texts, and on the documents that they are themselves."""
         own = [query.own for query in items]
-        return cls(items, key_of("queries", [query.text for query in items], *([own] if any(own) else [])))
+        return cls(items, compute_key("queries", [query.text for query in items], *([own] if any(own) else [])))
 
     @property
     def whole(self) -> Queries:
@@ -103,14 +103,14 @@ class Queries(Record):
     def texts(self) -> list[str]:
         return [query.text for query in self.items]
 
-    def of_batch(self, of_set: NDArray[Any]) -> NDArray[Any]:
+    def take_rows(self, of_set: NDArray[Any]) -> NDArray[Any]:
         """The rows of this batch out of an array with one row for each query of the whole set."""
         return of_set if self.whole_set is None else of_set[self.rows]
 
-    def batch(self, rows: Ints) -> Queries:
+    def make_batch(self, rows: Ints) -> Queries:
         """The batch made of these rows of this set."""
         chosen = tuple(self.items[row] for row in rows)
-        return Queries(chosen, key_of("batch", self.key, rows.tolist()), self, rows)
+        return Queries(chosen, compute_key("batch", self.key, rows.tolist()), self, rows)
 
 
 @dataclass(frozen=True)
@@ -130,4 +130,4 @@ class Dataset(Record):
         evidence = [[(e.document_id, e.start, e.end) for e in q.evidence] for q in self.queries]
         queries = [(q.id, q.text, q.answers, *([q.own] if q.own else [])) for q in self.queries]
         qrels = {query: dict(grades) for query, grades in self.qrels.items()}
-        return key_of("dataset", documents, queries, evidence, qrels)
+        return compute_key("dataset", documents, queries, evidence, qrels)

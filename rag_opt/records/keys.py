@@ -10,13 +10,13 @@ FORM = "0.1.0"
 """The form of components' keys, no version of this package: another one would make everything anew."""
 
 
-def key_of(*parts: Any) -> str:
+def compute_key(*parts: Any) -> str:
     """The content key of JSON-like parts: 32 hex digits of SHA-256 over their canonical form."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def algorithm_of(kind: Any, otherwise: str | None = None) -> str:
+def get_algorithm(kind: Any, otherwise: str | None = None) -> str:
     """What a class or function computes, by the name that stands for it in keys wherever it lives.
 
     That is its own `algorithm`; of one that has none `otherwise`, or else its dotted name. What a class inherits does

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from rag_opt.records.documents import Document, Documents, Floats, Ints, Queries, Record, Scores
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 Costs = Mapping[str, float]
 """Seconds by the piece of work that they were spent on, so that what two results share is counted once."""
@@ -41,7 +41,7 @@ Usages = Mapping[str, Usage]
 """By the piece of work that it was spent on, as with `Costs`."""
 
 
-def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
+def sum_by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
     """What each stage's calls cost in all."""
     found: dict[str, Usage] = {}
     for each in spent:
@@ -51,7 +51,7 @@ def by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
     return found
 
 
-def total_tokens(usage: Usages, count: int) -> Ints:
+def sum_tokens(usage: Usages, count: int) -> Ints:
     """What all these calls have read and written, for each of `count` queries."""
     total = np.zeros(count, np.int32)
     for each in usage.values():
@@ -73,7 +73,7 @@ class Searches(Record):
 
     @property
     def key(self) -> str:
-        return key_of("searches", [variant.key for variant in self.variants], self.averaged)
+        return compute_key("searches", [variant.key for variant in self.variants], self.averaged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +114,16 @@ class Chunks(Record):
         known = self.base.document_ids if self.base else []
         return known + [self.documents.items[row].id for row in self.document_rows[len(known) :].tolist()]
 
-    def extended(self, documents: tuple[Document, ...]) -> Chunks:
+    def append_documents(self, documents: tuple[Document, ...]) -> Chunks:
         """These chunks, then each of more documents as one chunk."""
         whole = Documents(
-            (*self.documents.items, *documents), key_of(self.documents.key, [vars(each) for each in documents])
+            (*self.documents.items, *documents), compute_key(self.documents.key, [vars(each) for each in documents])
         )
         first, count = len(self.documents.items), len(documents)
         rows = np.concatenate([self.document_rows, np.arange(first, first + count, dtype=np.int32)])
         starts = np.concatenate([self.starts, np.zeros(count, np.int32)])
         ends = np.concatenate([self.ends, np.array([len(each.text) for each in documents], np.int32)])
-        return Chunks(whole, rows, starts, ends, key_of(self.key, whole.key), self.seconds, self)
+        return Chunks(whole, rows, starts, ends, compute_key(self.key, whole.key), self.seconds, self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class QueryVectors(Record):
     @property
     def own(self) -> Floats:
         """The vectors that stand for the queries themselves, one a query of the batch."""
-        return self.queries[0].of_batch(self.vectors[0].values)
+        return self.queries[0].take_rows(self.vectors[0].values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,21 +173,21 @@ class Rankings(Record):
 
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
-        key, rest = key_of(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
+        key, rest = compute_key(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
         return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest)
 
-    def because(self, *causes: Searches | Rankings) -> Rankings:
+    def add_costs(self, *causes: Searches | Rankings) -> Rankings:
         """The same, with what these have cost before."""
         costs = {key: cost for each in (*causes, self) for key, cost in each.costs.items()}
         usage = {key: spent for each in (*causes, self) for key, spent in each.usage.items()}
         return replace(self, costs=costs, usage=usage)
 
-    def texts_of(self, query: int) -> list[str]:
+    def get_texts(self, query: int) -> list[str]:
         """The texts of the chunks found for one query, best first."""
         texts = self.chunks.texts
         return [texts[row] for row in self.rows[query].tolist() if row >= 0]
 
-    def hits(self, query: int) -> list[tuple[int, float]]:
+    def get_hits(self, query: int) -> list[tuple[int, float]]:
         """(chunk row, score) of one query, best first."""
         found = zip(self.rows[query].tolist(), self.scores[query].tolist(), strict=True)
         return [(row, score) for row, score in found if row >= 0]

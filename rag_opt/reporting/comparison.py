@@ -14,43 +14,43 @@ from rich.console import Console
 
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
-from rag_opt.console.progress import clock
+from rag_opt.console.progress import format_duration
 from rag_opt.reporting import page
 from rag_opt.reporting.colours import BLUE
-from rag_opt.reporting.figures import Plot, dressed
-from rag_opt.reporting.intervals import errors
-from rag_opt.reporting.tables import Rows, as_table, pipes
+from rag_opt.reporting.figures import Plot, style_figure
+from rag_opt.reporting.intervals import build_error_bars
+from rag_opt.reporting.tables import Rows, build_rich_table, format_pipe_table
 from rag_opt.storages.moment import Trials
 
 FILE = "comparison.html"
 Finished = tuple[Findings, Trials]
 
 
-def compared(
+def compare_studies(
     found: Sequence[tuple[Findings, optuna.Study]], folders: Sequence[Path], console: Console | None = None
 ) -> Path:
     """Write comparison.html and comparison.md into the folder that all have in common; gives the page's path.
 
     Only studies of the same metric on the same questions share a table, an order and a figure.
     """
-    studies = [(findings, findings.moment(study)) for findings, study in found]
+    studies = [(findings, findings.get_moment(study)) for findings, study in found]
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    groups = comparable(studies)
-    tables = [(_title(group, groups), rows(group)) for group in groups]
-    told = verdict(studies)
+    groups = group_comparable(studies)
+    tables = [(_format_title(group, groups), tabulate_studies(group)) for group in groups]
+    told = format_verdict(studies)
     if console is not None:
         for title, content in tables:
-            console.print(as_table(title, content))
+            console.print(build_rich_table(title, content))
         console.print(told, markup=False)
-    (place / FILE).write_text(_page(studies, groups, tables, told), "utf-8")
+    (place / FILE).write_text(_render_comparison(studies, groups, tables, told), "utf-8")
     lines = [f"# {len(studies)} studies compared", "", told, ""]
     for title, content in tables:
-        lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *pipes(content), ""]
+        lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *format_pipe_table(content), ""]
     (place / "comparison.md").write_text("\n".join(lines), "utf-8")
     return place / FILE
 
 
-def comparable(studies: Sequence[Finished]) -> list[list[Finished]]:
+def group_comparable(studies: Sequence[Finished]) -> list[list[Finished]]:
     """The studies whose scores can be compared: of the same first metric, on the same questions and documents."""
     groups: dict[tuple[str, str], list[Finished]] = {}
     for pair in studies:
@@ -58,7 +58,7 @@ def comparable(studies: Sequence[Finished]) -> list[list[Finished]]:
     return list(groups.values())
 
 
-def _title(group: Sequence[Finished], groups: Sequence[Sequence[Finished]]) -> str:
+def _format_title(group: Sequence[Finished], groups: Sequence[Sequence[Finished]]) -> str:
     """What a table is called; where another has the same metric the collection's size tells them apart."""
     first = group[0][0]
     metric = first.targets[0]
@@ -69,7 +69,7 @@ def _title(group: Sequence[Finished], groups: Sequence[Sequence[Finished]]) -> s
     return f"studies of {metric}{told}"
 
 
-def _page(
+def _render_comparison(
     studies: Sequence[Finished], groups: Sequence[Sequence[Finished]], tables: Sequence[tuple[str, Rows]], told: str
 ) -> str:
     drawn = [
@@ -77,7 +77,7 @@ def _page(
             plot, name=f"{plot.name}{number or ''}", title=plot.title if len(groups) == 1 else f"{plot.title}: {title}"
         )
         for number, (group, (title, _)) in enumerate(zip(groups, tables, strict=True))
-        for plot in (_scores(group), _regret(group))
+        for plot in (_plot_scores(group), _plot_regret(group))
         if plot is not None
     ]
     about = "Scores on the questions never searched, with 95 % intervals; the best first."
@@ -85,7 +85,7 @@ def _page(
         page.Section(f"studies{number or ''}", "Studies" if len(groups) == 1 else title, about, *content)
         for number, (title, content) in enumerate(tables)
     ]
-    return page.rendered(
+    return page.render_template(
         title=f"{len(studies)} studies compared",
         verdict=told,
         why="",
@@ -99,32 +99,32 @@ def _page(
     )
 
 
-def label(findings: Findings) -> str:
+def get_label(findings: Findings) -> str:
     """A study's name without the folder that it shares with the others of its multirun."""
     return findings.name.rpartition("/")[2]
 
 
-def verdict(studies: Sequence[Finished]) -> str:
+def format_verdict(studies: Sequence[Finished]) -> str:
     """The best on unseen questions, and whether the others' intervals reach it; of each group that can be compared."""
-    groups = comparable(studies)
+    groups = group_comparable(studies)
     if len(groups) == 1:
-        return _best_of(studies)
+        return _format_best(studies)
     if len({group[0][0].targets[0] for group in groups}) > 1:
         told = "These studies optimise different metrics: their scores are not comparable."
     else:
         told = "These studies ask different questions or search other documents: their scores are not comparable."
-    return " ".join([told, *(_best_of(group) for group in groups if len(group) > 1)])
+    return " ".join([told, *(_format_best(group) for group in groups if len(group) > 1)])
 
 
-def _best_of(studies: Sequence[Finished]) -> str:
-    order = _ordered(studies)
+def _format_best(studies: Sequence[Finished]) -> str:
+    order = _rank_studies(studies)
     if not order:
         return "None of these studies has confirmed a configuration."
     first = order[0][0]
     best = first.confirmation.chosen if first.confirmation else None
     assert best is not None
-    level = [f for f, _ in order[1:] if f.confirmation and _reaches(f, best.test)]
-    told = f"{label(first)} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
+    level = [f for f, _ in order[1:] if f.confirmation and _is_within_interval(f, best.test)]
+    told = f"{get_label(first)} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
     if not order[1:]:
         return f"{told}."
     return (
@@ -133,41 +133,41 @@ def _best_of(studies: Sequence[Finished]) -> str:
     )
 
 
-def _reaches(findings: Findings, score: float) -> bool:
+def _is_within_interval(findings: Findings, score: float) -> bool:
     found = findings.confirmation
     assert found is not None
     return found.chosen.high >= score if found.sign > 0 else found.chosen.low <= score
 
 
-def _ordered(studies: Sequence[Finished]) -> list[Finished]:
+def _rank_studies(studies: Sequence[Finished]) -> list[Finished]:
     found = [pair for pair in studies if pair[0].confirmation is not None]
-    return sorted(found, key=lambda pair: -_goodness(pair[0]))
+    return sorted(found, key=lambda pair: -_compute_goodness(pair[0]))
 
 
-def _goodness(findings: Findings) -> float:
+def _compute_goodness(findings: Findings) -> float:
     found = findings.confirmation
     return found.sign * found.chosen.test if found else float("-inf")
 
 
-def rows(studies: Sequence[Finished]) -> Rows:
+def tabulate_studies(studies: Sequence[Finished]) -> Rows:
     """One row a study, the best on the unseen questions first, those without a result last."""
     metric = studies[0][0].targets[0]
     header = ["study", f"test {metric}", "against the baseline", f"dev {metric}", "trials", "measuring"]
-    order = _ordered(studies)
+    order = _rank_studies(studies)
     rest = [pair for pair in studies if pair[0].confirmation is None]
-    return header, [_row(findings, study) for findings, study in [*order, *rest]]
+    return header, [_format_row(findings, study) for findings, study in [*order, *rest]]
 
 
-def _row(findings: Findings, study: Trials) -> list[str]:
-    counts, spent = sum(history.counts_of(study).values()), clock(history.seconds_of(study))
+def _format_row(findings: Findings, study: Trials) -> list[str]:
+    counts, spent = sum(history.count_outcomes(study).values()), format_duration(history.sum_seconds(study))
     found = findings.confirmation
     if found is None:
-        return [label(findings), "", findings.reason[:80], "", str(counts), spent]
+        return [get_label(findings), "", findings.reason[:80], "", str(counts), spent]
     arm = found.chosen
     test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]"
     apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
     return [
-        label(findings),
+        get_label(findings),
         test,
         apart if arm.role != "baseline" else "the baseline",
         f"{arm.dev:.4f}",
@@ -176,18 +176,18 @@ def _row(findings: Findings, study: Trials) -> list[str]:
     ]
 
 
-def _scores(studies: Sequence[Finished]) -> Plot | None:
-    order = list(reversed(_ordered(studies)))
+def _plot_scores(studies: Sequence[Finished]) -> Plot | None:
+    order = list(reversed(_rank_studies(studies)))
     if not order:
         return None
     arms = [findings.confirmation.chosen for findings, _ in order if findings.confirmation]
     figure = go.Figure()
     figure.add_scatter(
         x=[arm.test for arm in arms],
-        y=[label(findings) for findings, _ in order],
+        y=[get_label(findings) for findings, _ in order],
         mode="markers",
         marker={"size": 11, "color": BLUE},
-        error_x=errors([(arm.test, arm.low, arm.high) for arm in arms]),
+        error_x=build_error_bars([(arm.test, arm.low, arm.high) for arm in arms]),
     )
     figure.update_layout(
         xaxis_title=f"{order[0][0].targets[0]} on unseen questions",
@@ -195,13 +195,16 @@ def _scores(studies: Sequence[Finished]) -> Plot | None:
         height=140 + 40 * len(arms),
     )
     return Plot(
-        "scores", "On unseen questions", "Means of what each study recommends, with 95 % intervals.", dressed(figure)
+        "scores",
+        "On unseen questions",
+        "Means of what each study recommends, with 95 % intervals.",
+        style_figure(figure),
     )
 
 
-def _regret(studies: Sequence[Finished]) -> Plot | None:
+def _plot_regret(studies: Sequence[Finished]) -> Plot | None:
     """The distance to the best dev score of all studies, by trial."""
-    curves = {label(findings): _best_so_far(findings, study) for findings, study in studies}
+    curves = {get_label(findings): _compute_best_curve(findings, study) for findings, study in studies}
     reached = [value for curve in curves.values() for value in curve]
     if not reached:
         return None
@@ -215,13 +218,13 @@ def _regret(studies: Sequence[Finished]) -> Plot | None:
         xaxis_title="complete trials", yaxis_title="regret (dev)", legend={"orientation": "h", "y": 1.15}
     )
     told = "How far the best so far is from the best of all studies, on the questions that were searched."
-    return Plot("regret", "Regret", told, dressed(figure))
+    return Plot("regret", "Regret", told, style_figure(figure))
 
 
-def _best_so_far(findings: Findings, study: Trials) -> list[float]:
+def _compute_best_curve(findings: Findings, study: Trials) -> list[float]:
     sign = next(iter(findings.signs.values()))
     best, curve = float("-inf"), []
-    for trial in history.finished(study, TrialState.COMPLETE):
-        best = max(best, sign * trial.values[0]) if history.feasible(trial) else best
+    for trial in history.get_measured(study, TrialState.COMPLETE):
+        best = max(best, sign * trial.values[0]) if history.is_feasible(trial) else best
         curve.append(best)
     return [value for value in curve if value > float("-inf")]

@@ -14,14 +14,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
-from rag_opt.config.overrides import values_of
-from rag_opt.console.progress import say
+from rag_opt.config.overrides import to_config_values
+from rag_opt.console.progress import report_line
 from rag_opt.reporting.colours import BLUE, GREEN, GREY
-from rag_opt.reporting.intervals import differences, intervals
+from rag_opt.reporting.intervals import plot_differences, plot_intervals
 from rag_opt.reporting.optuna_plots import load_visualization
-from rag_opt.reporting.parallel import lines
-from rag_opt.reporting.tables import described
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.reporting.parallel import plot_trial_lines
+from rag_opt.reporting.tables import format_params
+from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Trials
@@ -51,49 +51,51 @@ class Plot:
 Maker = Callable[[Findings, optuna.Study], go.Figure | None]
 
 
-def plots(findings: Findings, trials: Trials) -> list[Plot]:
+def build_plots(findings: Findings, trials: Trials) -> list[Plot]:
     """All figures that can be drawn, in the order in which a reader wants them."""
-    made, study = [], history.without_repeats(trials)
+    made, study = [], history.drop_repeats(trials)
     for name, (title, told, maker) in MAKERS.items():
-        figure = drawn(maker, findings, study)
+        figure = build_figure(maker, findings, study)
         if figure is not None:
-            made.append(Plot(name, title, told, dressed(figure), name in WIDE))
+            made.append(Plot(name, title, told, style_figure(figure), name in WIDE))
     return made
 
 
-def dressed(figure: go.Figure) -> go.Figure:
+def style_figure(figure: go.Figure) -> go.Figure:
     """The figure in the page's own dress: no ground, no title of its own."""
     figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", template="none")
     figure.update_xaxes(automargin=True)
     return figure.update_layout(margin={"l": 60, "r": 20, "t": 30, "b": 50}, title=None)
 
 
-def drawn(maker: Maker, findings: Findings, study: optuna.Study) -> go.Figure | None:
+def build_figure(maker: Maker, findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The figure, None where it can't be drawn."""
     try:
         return maker(findings, study)
     except (ValueError, RuntimeError) as error:
         # Optuna's plots refuse studies that are too small or too uniform in ways of their own.
-        say(f"report: {maker.__name__} could not be drawn: {str(error).splitlines()[0][:160]}")
+        report_line(f"report: {maker.__name__} could not be drawn: {str(error).splitlines()[0][:160]}")
         return None
 
 
-def optimisation(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_history(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """Values by trial, and the best so far of those that keep every constraint."""
-    trials = history.finished(study, TrialState.COMPLETE)
+    trials = history.get_measured(study, TrialState.COMPLETE)
     if len(trials) < 2:
         return None
     name = findings.targets[0]
-    kept = [trial for trial in trials if history.feasible(trial)]
-    broken = [trial for trial in trials if not history.feasible(trial)]
+    kept = [trial for trial in trials if history.is_feasible(trial)]
+    broken = [trial for trial in trials if not history.is_feasible(trial)]
     figure = go.Figure()
     for label, colour, some in ((f"{name} (dev)", BLUE, kept), ("breaks a constraint", GREY, broken)):
         if some:
-            numbers, texts = [trial.number for trial in some], [_hover(trial) for trial in some]
-            figure.add_scatter(x=numbers, y=[_first(trial) for trial in some], mode="markers", name=label, text=texts)
+            numbers, texts = [trial.number for trial in some], [_format_hover(trial) for trial in some]
+            figure.add_scatter(
+                x=numbers, y=[_get_first_value(trial) for trial in some], mode="markers", name=label, text=texts
+            )
             figure.update_traces(marker_color=colour, selector={"name": label})
     least = np.minimum if findings.signs[name] < 0 else np.maximum
-    best = least.accumulate([_first(trial) for trial in kept])
+    best = least.accumulate([_get_first_value(trial) for trial in kept])
     line = {"color": GREEN, "shape": "hv"}
     figure.add_scatter(x=[trial.number for trial in kept], y=best, mode="lines", name="best so far", line=line)
     return figure.update_layout(
@@ -101,9 +103,9 @@ def optimisation(findings: Findings, study: optuna.Study) -> go.Figure | None:
     )
 
 
-def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_importances(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """PED-ANOVA (Watanabe et al. 2023), each parameter over the trials that have it."""
-    found = _importances(findings, study)
+    found = _compute_importances(findings, study)
     if not found:
         return None
     names = list(found)[::-1]
@@ -112,8 +114,8 @@ def importance(findings: Findings, study: optuna.Study) -> go.Figure | None:
     return figure
 
 
-def _importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
-    if len(history.finished(study, TrialState.COMPLETE)) < FEW:
+def _compute_importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
+    if len(history.get_measured(study, TrialState.COMPLETE)) < FEW:
         return {}
     # It loads scikit-learn for its other evaluators: two seconds, not due where there is nothing to see yet.
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -128,26 +130,26 @@ def _importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _top(findings: Findings, study: optuna.Study) -> list[str]:
+def _select_parameters(findings: Findings, study: optuna.Study) -> list[str]:
     """The most important parameters."""
-    return list(_importances(findings, study))[:TOP_PARAMETERS]
+    return list(_compute_importances(findings, study))[:TOP_PARAMETERS]
 
 
-def parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The trials as lines through their parameters."""
-    names = _top(findings, study)
+    names = _select_parameters(findings, study)
     if not names:
         return None
-    trials = history.finished(study, TrialState.COMPLETE)
-    return lines(trials, names, findings.targets[0], int(findings.signs[findings.targets[0]]))
+    trials = history.get_measured(study, TrialState.COMPLETE)
+    return plot_trial_lines(trials, names, findings.targets[0], int(findings.signs[findings.targets[0]]))
 
 
-def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """Values by each of the top parameters."""
-    names = _top(findings, study)
-    if len(history.finished(study, TrialState.COMPLETE)) < FEW or not names:
+    names = _select_parameters(findings, study)
+    if len(history.get_measured(study, TrialState.COMPLETE)) < FEW or not names:
         return None
-    target = _first if len(findings.targets) > 1 else None
+    target = _get_first_value if len(findings.targets) > 1 else None
     figure = load_visualization().plot_slice(study, names, target=target, target_name=findings.targets[0])
     # Optuna makes room for every parameter in a line; a page has a width, and names that are longer than their plot.
     figure.for_each_xaxis(lambda axis: axis.update(title_text=(axis.title.text or "").replace(".", ".<br>")))
@@ -155,18 +157,18 @@ def slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
     return figure.update_layout(width=None)
 
 
-def contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_top_contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The two most important parameters together."""
-    names = _top(findings, study)[:2]
+    names = _select_parameters(findings, study)[:2]
     if len(names) < 2:
         return None
-    target = _first if len(findings.targets) > 1 else None
+    target = _get_first_value if len(findings.targets) > 1 else None
     return load_visualization().plot_contour(study, names, target=target, target_name=findings.targets[0])
 
 
-def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+def plot_correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
     """Spearman's correlation of the metrics over the complete trials."""
-    rows = [attributes_of(trial).metrics for trial in history.finished(study, TrialState.COMPLETE)]
+    rows = [get_attributes(trial).metrics for trial in history.get_measured(study, TrialState.COMPLETE)]
     names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
     names = [name for name in names if len({row[name] for row in rows}) > 1]
     if len(rows) < FEW or len(names) < 3:
@@ -181,13 +183,13 @@ def correlations(findings: Findings, study: optuna.Study) -> go.Figure | None:  
     return figure
 
 
-def trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
+def plot_trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The first objective against the second, or against the cost."""
     names = findings.targets if len(findings.targets) > 1 else (findings.targets[0], findings.cost)
-    trials = [t for t in history.candidates(study) if names[1] in attributes_of(t).metrics]
+    trials = [t for t in history.rank_candidates(study) if names[1] in get_attributes(t).metrics]
     if len(trials) < 2:
         return None
-    best = {trial.number for trial in history.front_of(study)}
+    best = {trial.number for trial in history.find_front(study)}
     chosen = findings.confirmation.recommended if findings.confirmation else -1
     figure = go.Figure()
     for label, colour, size, kept in (
@@ -196,19 +198,19 @@ def trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
         ("recommended", GREEN, 13, [t for t in trials if t.number == chosen]),
     ):
         figure.add_scatter(
-            x=[attributes_of(trial).metrics[names[1]] for trial in kept],
+            x=[get_attributes(trial).metrics[names[1]] for trial in kept],
             y=[trial.values[0] for trial in kept],
             mode="markers",
             name=label,
             marker={"color": colour, "size": size},
-            text=[_hover(trial) for trial in kept],
+            text=[_format_hover(trial) for trial in kept],
             hoverinfo="text",
         )
     figure.update_layout(xaxis_title=names[1], yaxis_title=f"{names[0]} (dev)", legend={"orientation": "h", "y": 1.12})
     return figure
 
 
-def stages(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+def plot_stages(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
     """Seconds by part: indexing in all, the others per question; logarithmic."""
     if not findings.stages:
         return None
@@ -222,11 +224,11 @@ def stages(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa
     return figure
 
 
-def _hover(trial: FrozenTrial) -> str:
-    return f"trial {trial.number}<br>{described(values_of(trial.params))}"
+def _format_hover(trial: FrozenTrial) -> str:
+    return f"trial {trial.number}<br>{format_params(to_config_values(trial.params))}"
 
 
-def _first(trial: FrozenTrial) -> float:
+def _get_first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
@@ -234,35 +236,39 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     "intervals": (
         "On unseen questions",
         "With 95 % intervals; the dashed line is the baseline.",
-        intervals,
+        plot_intervals,
     ),
     "differences": (
         "Question by question",
         "The recommended configuration less the baseline, a bar a question.",
-        differences,
+        plot_differences,
     ),
     "history": (
         "Search",
         "The score of each trial on the questions that were searched, and the best so far.",
-        optimisation,
+        plot_history,
     ),
     "importance": (
         "Importance",
         "What moved the score most (PED-ANOVA).",
-        importance,
+        plot_importances,
     ),
-    "slices": ("Parameters one by one", "The score by each of the top parameters.", slices),
+    "slices": ("Parameters one by one", "The score by each of the top parameters.", plot_slices),
     "parallel": (
         "Parameters together",
         "Each line is a trial, brighter the better; where it breaks off, the trial has no such parameter.",
-        parallel,
+        plot_parallel,
     ),
-    "contour": ("The top two parameters", "The score over the two most important parameters.", contour),
-    "trade_off": ("Quality and cost", "Each point is a trial; the recommended configuration is marked.", trade_off),
+    "contour": ("The top two parameters", "The score over the two most important parameters.", plot_top_contour),
+    "trade_off": (
+        "Quality and cost",
+        "Each point is a trial; the recommended configuration is marked.",
+        plot_trade_off,
+    ),
     "correlations": (
         "Metrics",
         "How metrics rank the trials alike (Spearman): 1 the same, -1 the other way round.",
-        correlations,
+        plot_correlations,
     ),
-    "stages": ("Cost by stage", "Seconds, logarithmic: indexing in all, the others per question.", stages),
+    "stages": ("Cost by stage", "Seconds, logarithmic: indexing in all, the others per question.", plot_stages),
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
 
 
-def intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001 (as the others)
+def plot_intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001 (as the others)
     """Differences from the baseline with their intervals, and below them the means themselves."""
     found = findings.confirmation
     if found is None:
@@ -25,12 +25,12 @@ def intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # n
     apart = [arm for arm in arms if not math.isnan(arm.difference)]
     figure = go.Figure()
     figure.add_scatter(
-        **_marks([(arm.test, arm.low, arm.high) for arm in arms], arms, found.recommended),
+        **_build_markers([(arm.test, arm.low, arm.high) for arm in arms], arms, found.recommended),
         xaxis="x2",
         yaxis="y2",
     )
     figure.add_scatter(
-        **_marks([(a.difference, a.difference_low, a.difference_high) for a in apart], apart, found.recommended)
+        **_build_markers([(a.difference, a.difference_low, a.difference_high) for a in apart], apart, found.recommended)
     )
     # The baseline has no difference from itself.
     share = (len(arms) / (len(arms) + len(apart))) if arms else 0.5
@@ -48,23 +48,23 @@ def intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:  # n
     )
 
 
-def _marks(rows: Sequence[tuple[float, float, float]], arms: Sequence[Arm], recommended: int) -> dict[str, Any]:
+def _build_markers(rows: Sequence[tuple[float, float, float]], arms: Sequence[Arm], recommended: int) -> dict[str, Any]:
     colours = [GREEN if arm.trial == recommended else GREY if arm.role == "baseline" else BLUE for arm in arms]
     return {
         "x": [value for value, _, _ in rows],
-        "y": [_label(arm, recommended) for arm in arms],
+        "y": [_format_arm(arm, recommended) for arm in arms],
         "mode": "markers",
         "marker": {"size": 11, "color": colours},
-        "error_x": errors(rows),
+        "error_x": build_error_bars(rows),
     }
 
 
-def _label(arm: Arm, recommended: int) -> str:
+def _format_arm(arm: Arm, recommended: int) -> str:
     role = "recommended" if arm.trial == recommended and arm.role != "baseline" else arm.role
     return f"trial {arm.trial}<br>({role})"
 
 
-def errors(rows: Sequence[tuple[float, float, float]]) -> dict[str, object]:
+def build_error_bars(rows: Sequence[tuple[float, float, float]]) -> dict[str, object]:
     """Error bars of (value, low, high)."""
     return {
         "type": "data",
@@ -76,7 +76,7 @@ def errors(rows: Sequence[tuple[float, float, float]]) -> dict[str, object]:
     }
 
 
-def differences(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
+def plot_differences(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
     """The recommended configuration less the baseline, question by question, sorted."""
     if not findings.differences:
         return None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from rag_opt.analysis.details import other_metrics
-from rag_opt.analysis.price import settings
+from rag_opt.analysis.details import tabulate_metrics
+from rag_opt.analysis.price import tabulate_settings
 from rag_opt.reporting import summary, tables
 
 if TYPE_CHECKING:
@@ -35,22 +35,22 @@ class Section:
     rows: list[list[str]]
 
 
-def html(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> str:
+def render_report(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> str:
     """The page of a study with these figures."""
     first = [plot for plot in drawn if plot.name == "intervals"]
     about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm"
     commands = "\n".join(f"# {label}\n{command}" for label, command in findings.commands.items())
     prints = "\n".join(f"{name}: {value}" for name, value in findings.fingerprints.items())
-    return rendered(
+    return render_template(
         title=f"{findings.name}: report",
-        verdict=summary.conclusion(findings, study),
-        why=summary.recommendation(findings),
+        verdict=summary.format_conclusion(findings, study),
+        why=summary.format_recommendation(findings),
         command=findings.commands.get("replay", ""),
         first=first,
         plots=[plot for plot in drawn if plot not in first],
-        tables=_tables(findings, study),
+        tables=_build_sections(findings, study),
         losses=findings.losses,
-        lines=[about, *summary.told(findings, study)],
+        lines=[about, *summary.format_details(findings, study)],
         texts={
             "Commands": commands,
             "Search space": findings.space,
@@ -60,16 +60,16 @@ def html(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> str:
     )
 
 
-def rendered(**content: object) -> str:
+def render_template(**content: object) -> str:
     """The template filled in; texts are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.globals["drawn"] = _drawn
+    environment.globals["drawn"] = _render_plot
     # What Plotly's own file holds is a script, not text.
     plotly = Markup(PLOTLY.read_text("utf-8").replace("</script", "<\\/script"))  # noqa: S704
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(plotly=plotly, **content)
 
 
-def _drawn(plot: Plot, *, caption: bool = False) -> Markup:
+def _render_plot(plot: Plot, *, caption: bool = False) -> Markup:
     """The place of a figure, and its data, in which nothing can end the script element."""
     data = (plot.figure.to_json() or "{}").replace("<", "\\u003c")
     frame = (
@@ -82,7 +82,7 @@ def _drawn(plot: Plot, *, caption: bool = False) -> Markup:
     return Markup(frame).format(plot.title, plot.told, kind, plot.name, below, plot.name, Markup(data))  # noqa: S704
 
 
-def _tables(findings: Findings, study: Trials) -> list[Section]:
+def _build_sections(findings: Findings, study: Trials) -> list[Section]:
     unseen = "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."
@@ -95,14 +95,14 @@ def _tables(findings: Findings, study: Trials) -> list[Section]:
                 f"finalists{place or ''}",
                 f"Finalists: {each.metric}" if findings.others else "Finalists",
                 unseen,
-                *tables.finalists(findings, place),
+                *tables.tabulate_finalists(findings, place),
             )
             for place, each in enumerate(findings.confirmations)
         ),
-        Section("settings", "What the recommended configuration changes", changed, *settings(findings, study)),
-        Section("metrics", "Other metrics", others, *other_metrics(findings)),
-        Section("costs", "Calls to models", asked, *tables.costs(findings, study)),
-        Section("trials", "Top trials", seen, *tables.top_trials(study, findings)),
-        Section("seeds", "Where it began", begun, *tables.beginnings(study, findings)),
+        Section("settings", "What the recommended configuration changes", changed, *tabulate_settings(findings, study)),
+        Section("metrics", "Other metrics", others, *tabulate_metrics(findings)),
+        Section("costs", "Calls to models", asked, *tables.tabulate_costs(findings, study)),
+        Section("trials", "Top trials", seen, *tables.tabulate_top_trials(study, findings)),
+        Section("seeds", "Where it began", begun, *tables.tabulate_seeds(study, findings)),
     ]
     return [section for section in sections if section.rows]

@@ -22,10 +22,10 @@ class Axis(NamedTuple):
     ticks: dict[float, str]
 
 
-def lines(trials: Sequence[FrozenTrial], names: Sequence[str], target: str, sign: int) -> go.Figure:
+def plot_trial_lines(trials: Sequence[FrozenTrial], names: Sequence[str], target: str, sign: int) -> go.Figure:
     """A line a trial, brighter the better, through the target and these parameters; a gap where it has none."""
     values = [trial.values[0] for trial in trials]
-    axes = [_numbers(target, values, log=False), *(_axis(trials, name) for name in names)]
+    axes = [_build_number_axis(target, values, log=False), *(_build_axis(trials, name) for name in names)]
     worst, span = min(sign * value for value in values), (max(values) - min(values)) or 1.0
     figure = go.Figure()
     for row, trial in enumerate(trials):
@@ -50,11 +50,11 @@ def lines(trials: Sequence[FrozenTrial], names: Sequence[str], target: str, sign
     )
 
 
-def _axis(trials: Sequence[FrozenTrial], name: str) -> Axis:
+def _build_axis(trials: Sequence[FrozenTrial], name: str) -> Axis:
     given = [trial.params.get(name) for trial in trials]
     log = any(getattr(trial.distributions.get(name), "log", False) for trial in trials)
     if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in given):
-        return _numbers(name, given, log=log)
+        return _build_number_axis(name, given, log=log)
     kinds = sorted({str(value) for value in given if value is not None})
     heights = {kind: place / max(1, len(kinds) - 1) for place, kind in enumerate(kinds)}
     return Axis(
@@ -62,7 +62,7 @@ def _axis(trials: Sequence[FrozenTrial], name: str) -> Axis:
     )
 
 
-def _numbers(name: str, given: Sequence[Any], *, log: bool) -> Axis:
+def _build_number_axis(name: str, given: Sequence[Any], *, log: bool) -> Axis:
     known = [value for value in given if value is not None]
     scale = math.log if log else float
     low, high = scale(min(known)), scale(max(known))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.analysis.finished import PAGE, open_finished
-from rag_opt.cache.artifacts import linked
-from rag_opt.console.secrets import hide
+from rag_opt.cache.artifacts import link_file
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import StudyError
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rag_opt.storages.moment import Trials
 
 
-def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
+def write_report(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:
     """Leave findings.json, report.md, report.html and best.yaml in the study's folder, note and figures in its storage.
 
     Gives the figures as Plotly's JSON, by name.
@@ -31,16 +31,16 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     from rag_opt.analysis.interchange import write_trials
     from rag_opt.config.experiments import PLACE
     from rag_opt.reporting import page, summary
-    from rag_opt.reporting.figures import plots
+    from rag_opt.reporting.figures import build_plots
 
     findings.write(folder)
-    now = findings.moment(study)
-    drawn, best = plots(findings, now), summary.best_yaml(findings, now)
+    now = findings.get_moment(study)
+    drawn, best = build_plots(findings, now), summary.format_best_yaml(findings, now)
     texts = {
-        "report.md": summary.markdown(findings, now),
+        "report.md": summary.format_markdown(findings, now),
         "best.yaml": best,
         PLACE: best,
-        PAGE: page.html(findings, now, drawn),
+        PAGE: page.render_report(findings, now, drawn),
     }
     for name, text in texts.items():
         if text:
@@ -52,7 +52,7 @@ def written(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, 
     return figures
 
 
-def metrics(findings: Findings, study: Trials) -> dict[str, float]:
+def collect_metrics(findings: Findings, study: Trials) -> dict[str, float]:
     """The findings as numbers for the tracking server: test scores, dev score, latencies."""
     found = findings.confirmation
     values: dict[str, float] = {}
@@ -69,17 +69,17 @@ def metrics(findings: Findings, study: Trials) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def tags(findings: Findings, study: Trials, config: Any) -> dict[str, str]:
+def collect_tags(findings: Findings, study: Trials, config: Any) -> dict[str, str]:
     """What the tracking server is told in words: the verdict, the command, and how was searched."""
-    from rag_opt.config.trust import plain
+    from rag_opt.config.trust import to_plain
     from rag_opt.reporting import summary
 
-    verdict, command = summary.conclusion(findings, study), findings.commands.get("replay", "")
-    told = {"verdict": verdict, "recommended": summary.recommendation(findings), "command": command}
-    told |= {key: str(plain(config[key]).get("_target_", "")) for key in ("sampler", "pruner")}
-    told |= {f"budget.{key}": str(value) for key, value in plain(config.budget).items() if value is not None}
+    verdict, command = summary.format_conclusion(findings, study), findings.commands.get("replay", "")
+    told = {"verdict": verdict, "recommended": summary.format_recommendation(findings), "command": command}
+    told |= {key: str(to_plain(config[key]).get("_target_", "")) for key in ("sampler", "pruner")}
+    told |= {f"budget.{key}": str(value) for key, value in to_plain(config.budget).items() if value is not None}
     told["mlflow.note.content"] = f"{verdict}\n\n```sh\n{command}\n```" if command else verdict
-    return {key: hide(text)[:5000] for key, text in told.items() if text}
+    return {key: hide_secrets(text)[:5000] for key, text in told.items() if text}
 
 
 def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Mapping[str, str]) -> None:
@@ -87,25 +87,25 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
     from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
     from rag_opt.reporting.figures import OWN
-    from rag_opt.storages.attributes import StudyAttributes, study_attributes
-    from rag_opt.storages.notes import note_study, plot_study
+    from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
+    from rag_opt.storages.notes import save_study_figure, save_study_note
 
-    note_study(study, note)
+    save_study_note(study, note)
     for name in OWN & set(figures):
-        plot_study(study, name, figures[name])
+        save_study_figure(study, name, figures[name])
     place, page = folder / "artifacts", folder / PAGE
     place.mkdir(exist_ok=True)
-    known = study_attributes(study).report
+    known = get_study_attributes(study).report
     # It names a file: one that came from elsewhere must not lead out of the folder.
     if not UUID.fullmatch(known):
         store = FileSystemArtifactStore(str(place))
         known = upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
-        StudyAttributes.report.note(study, known)
-    linked(page, place / known)
+        StudyAttributes.report.save(study, known)
+    link_file(page, place / known)
 
 
 @contextmanager
-def readable(folders: Sequence[Path]) -> Iterator[None]:
+def translate_read_errors(folders: Sequence[Path]) -> Iterator[None]:
     """Raise StudyError where what lies in the folders has not the form that a study gives it."""
     try:
         yield
@@ -117,8 +117,8 @@ def readable(folders: Sequence[Path]) -> Iterator[None]:
         ) from error
 
 
-def reported(folder: Path, storage: str | None = None) -> Path:
+def rewrite_report(folder: Path, storage: str | None = None) -> Path:
     """The report of a finished study, written anew from its folder and its storage; gives the page's path."""
-    with readable([folder]):
-        written(*open_finished(folder, storage), folder)
+    with translate_read_errors([folder]):
+        write_report(*open_finished(folder, storage), folder)
     return folder / PAGE

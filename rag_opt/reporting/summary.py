@@ -8,16 +8,23 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from rag_opt.analysis import history
-from rag_opt.analysis.confirmation import scored
-from rag_opt.analysis.details import edge_line, other_metrics
+from rag_opt.analysis.confirmation import format_score
+from rag_opt.analysis.details import format_edges, tabulate_metrics
 from rag_opt.analysis.history import BASELINE
-from rag_opt.analysis.price import price, settings
-from rag_opt.config.experiments import text_of
-from rag_opt.config.overrides import values_of, words
-from rag_opt.console.progress import clock
-from rag_opt.console.terminal import inline
-from rag_opt.reporting.tables import _narrow, as_table, costs, finalists, pipes, top_trials
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.analysis.price import format_price, tabulate_settings
+from rag_opt.config.experiments import format_experiment
+from rag_opt.config.overrides import format_overrides, to_config_values
+from rag_opt.console.progress import format_duration
+from rag_opt.console.terminal import sanitize_line
+from rag_opt.reporting.tables import (
+    _narrow_finalists,
+    build_rich_table,
+    format_pipe_table,
+    tabulate_costs,
+    tabulate_finalists,
+    tabulate_top_trials,
+)
+from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures, terminator
 
 if TYPE_CHECKING:
@@ -25,51 +32,51 @@ if TYPE_CHECKING:
     from rag_opt.storages.moment import Trials
 
 
-def conclusion(findings: Findings, study: Trials) -> str:
+def format_conclusion(findings: Findings, study: Trials) -> str:
     """The result in a sentence, or two, what it costs, and how many trials failed."""
-    counts = history.counts_of(study)
+    counts = history.count_outcomes(study)
     tried = counts["complete"] + counts["pruned"] + counts["failed"]
     failed = f"; {counts['failed']} of {tried} trials failed" if counts["failed"] else ""
-    paid = price(findings, study)
-    return f"{_conclusion(findings, study)}{f'; its price: {paid}' if paid else ''}{failed}"
+    paid = format_price(findings, study)
+    return f"{_format_result(findings, study)}{f'; its price: {paid}' if paid else ''}{failed}"
 
 
-def _conclusion(findings: Findings, study: Trials) -> str:
-    front = history.front_of(study)
+def _format_result(findings: Findings, study: Trials) -> str:
+    front = history.find_front(study)
     if not front:
-        complete = history.finished(study, TrialState.COMPLETE)
+        complete = history.get_measured(study, TrialState.COMPLETE)
         if complete:
             return f"None of {len(complete)} complete trials keeps the constraints; loosen them, or search more"
         return f"No trial was completed. The first failed with: {findings.reason}"
-    confirmed = ". ".join(_sentences(findings))
+    confirmed = ". ".join(_collect_evidence(findings))
     if len(findings.targets) == 1:
         return confirmed or "The best configuration could not be measured on the unseen questions: nothing is confirmed"
     numbers = ", ".join(str(trial.number) for trial in front)
-    knee = history.knee_of(study, front)
+    knee = history.find_knee(study, front)
     if len(front) == 1:
         return f"Trial {numbers} is the best in all objectives: the Pareto front is that trial alone. {confirmed}"
     best = f"No configuration is better in all objectives than trials {numbers} (the Pareto front)"
     return f"{best}; its knee is trial {knee.number}. {confirmed}" if knee else f"{best}. {confirmed}"
 
 
-def _sentences(findings: Findings) -> list[str]:
+def _collect_evidence(findings: Findings) -> list[str]:
     """What the unseen questions show of the recommended configuration, objective by objective."""
     found = findings.confirmations
     stays = bool(found) and found[0].chosen.role == BASELINE
-    return [each.sentence() for each in (found[:1] if stays else found)]
+    return [each.format_evidence() for each in (found[:1] if stays else found)]
 
 
-def recommendation(findings: Findings) -> str:
+def format_recommendation(findings: Findings) -> str:
     """Which configuration, and why; "" without a confirmation."""
     if findings.confirmation is None:
         return ""
     if findings.confirmation.alike:
-        return findings.confirmation.nothing()
+        return findings.confirmation.explain_alike()
     of = f" (of the front's, by {findings.targets[0]})" if findings.others else ""
-    return f"Recommended: {findings.confirmation.why()}{of}"
+    return f"Recommended: {findings.confirmation.explain_choice()}{of}"
 
 
-def paid_line(findings: Findings) -> str:
+def format_paid(findings: Findings) -> str:
     """What this study was charged for; "" where no model was asked."""
     if not findings.paid:
         return ""
@@ -80,7 +87,7 @@ def paid_line(findings: Findings) -> str:
     )
 
 
-def noise_line(findings: Findings) -> str:
+def format_noise(findings: Findings) -> str:
     """How much the judge disagrees with itself; "" where that was not measured."""
     if not findings.noise:
         return ""
@@ -91,36 +98,39 @@ def noise_line(findings: Findings) -> str:
     )
 
 
-def cost_line(findings: Findings, study: Trials) -> str:
+def format_trial_counts(findings: Findings, study: Trials) -> str:
     """Trials by their end and by how they were drawn, and the time they took."""
-    counts = history.counts_of(study)
-    broken = sum(not history.feasible(trial) for trial in history.finished(study, TrialState.COMPLETE))
+    counts = history.count_outcomes(study)
+    broken = sum(not history.is_feasible(trial) for trial in history.get_measured(study, TrialState.COMPLETE))
     ends = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     ends += f"; {broken} of the complete ones beyond a constraint" if broken else ""
-    ways = ", ".join(f"{count} {way}" for way, count in history.origins(study).items())
-    spent = clock(history.seconds_of(study))
+    ways = ", ".join(f"{count} {way}" for way, count in history.count_origins(study).items())
+    spent = format_duration(history.sum_seconds(study))
     return f"{sum(counts.values())} trials ({ends}; drawn: {ways}) in {spent} of measuring; {findings.store}"
 
 
-def spared_line(findings: Findings, study: Trials) -> str:
+def format_savings(findings: Findings, study: Trials) -> str:
     """What stopping trials early has spared; "" where nothing was stopped."""
-    pruned = history.finished(study, TrialState.PRUNED)
+    pruned = history.get_measured(study, TrialState.PRUNED)
     if not pruned:
         return ""
-    counts = [attributes_of(trial).questions for trial in pruned]
+    counts = [get_attributes(trial).questions for trial in pruned]
     asked = sum(findings.dev if count is None else count for count in counts)
     told = "1 trial was" if len(pruned) == 1 else f"{len(pruned)} trials were"
     return f"{told} stopped early, after {asked:,} of {len(pruned) * findings.dev:,} questions"
 
 
-def given_up_lines(study: Trials) -> list[str]:
+def format_given_up(study: Trials) -> list[str]:
     """The configurations over which processes died too often, and why each was given up."""
-    given_up = [trial for trial in study.get_trials(deepcopy=False) if attributes_of(trial).given_up]
-    told = [f"trial {trial.number} was {attributes_of(trial).reason or 'given up'}" for trial in given_up]
-    return [f"{line}: {' '.join(words(values_of(trial.params)))}" for line, trial in zip(told, given_up, strict=True)]
+    given_up = [trial for trial in study.get_trials(deepcopy=False) if get_attributes(trial).given_up]
+    told = [f"trial {trial.number} was {get_attributes(trial).reason or 'given up'}" for trial in given_up]
+    return [
+        f"{line}: {' '.join(format_overrides(to_config_values(trial.params)))}"
+        for line, trial in zip(told, given_up, strict=True)
+    ]
 
 
-def looks_line(findings: Findings) -> str:
+def format_looks(findings: Findings) -> str:
     """A caution where the unseen questions are not unseen any more; "" at the first look."""
     if findings.looks < 2:
         return ""
@@ -130,7 +140,7 @@ def looks_line(findings: Findings) -> str:
     )
 
 
-def latency_line(findings: Findings) -> str:
+def format_latencies(findings: Findings) -> str:
     """What a question costs with the recommended configuration and with the others that were timed."""
     if not findings.latencies:
         return ""
@@ -140,95 +150,104 @@ def latency_line(findings: Findings) -> str:
     return f"one question at a time, nothing cached ({asked} timed): {parts}"
 
 
-def told(findings: Findings, study: Trials) -> list[str]:
+def format_details(findings: Findings, study: Trials) -> list[str]:
     """The lines about how the result was made."""
     lines = (
-        cost_line(findings, study),
-        paid_line(findings),
-        spared_line(findings, study),
-        terminator.line(study),
-        *failures.grouped(study),
-        *given_up_lines(study),
-        edge_line(findings, study),
-        latency_line(findings),
-        noise_line(findings),
-        looks_line(findings),
+        format_trial_counts(findings, study),
+        format_paid(findings),
+        format_savings(findings, study),
+        terminator.format_stop_reason(study),
+        *failures.format_failures(study),
+        *format_given_up(study),
+        format_edges(findings, study),
+        format_latencies(findings),
+        format_noise(findings),
+        format_looks(findings),
         *findings.notes,
     )
     return [line for line in lines if line]
 
 
-def printed(findings: Findings, study: Trials, console: Console) -> None:
+def print_summary(findings: Findings, study: Trials, console: Console) -> None:
     """The summary on a terminal."""
     console.print()
     title = f"{findings.name}: top trials (scores on the {findings.dev} questions that were searched)"
-    console.print(as_table(title, top_trials(study, findings)))
+    console.print(build_rich_table(title, tabulate_top_trials(study, findings)))
     if findings.confirmation:
         for place, each in enumerate(findings.confirmations):
             name = f", {each.metric}" if findings.others else ""
             title = f"finalists on the {findings.unseen}, with 95 % intervals{name}"
-            console.print(as_table(title, _narrow(findings, place)))
-    if settings(findings, study)[1]:
-        console.print(as_table("what the recommended configuration changes", settings(findings, study)))
-    if costs(findings, study)[1]:
-        console.print(as_table("calls to models, a question", costs(findings, study)))
-    for line in told(findings, study):
-        console.print(inline(line), markup=False)
+            console.print(build_rich_table(title, _narrow_finalists(findings, place)))
+    if tabulate_settings(findings, study)[1]:
+        console.print(
+            build_rich_table("what the recommended configuration changes", tabulate_settings(findings, study))
+        )
+    if tabulate_costs(findings, study)[1]:
+        console.print(build_rich_table("calls to models, a question", tabulate_costs(findings, study)))
+    for line in format_details(findings, study):
+        console.print(sanitize_line(line), markup=False)
     console.print()
-    for line in (conclusion(findings, study), recommendation(findings)):
+    for line in (format_conclusion(findings, study), format_recommendation(findings)):
         if line:
-            console.print(inline(line), markup=False, style="bold")
+            console.print(sanitize_line(line), markup=False, style="bold")
     console.print()
     for label, command in findings.commands.items():
-        console.print(f"{label + ':':<10} {inline(command)}", markup=False, soft_wrap=True)
+        console.print(f"{label + ':':<10} {sanitize_line(command)}", markup=False, soft_wrap=True)
 
 
-def markdown(findings: Findings, study: Trials) -> str:
+def format_markdown(findings: Findings, study: Trials) -> str:
     """The summary as report.md."""
-    lines = [f"# {findings.name}", "", f"**{conclusion(findings, study)}**", ""]
-    lines += [recommendation(findings), ""] if findings.confirmation else []
+    lines = [f"# {findings.name}", "", f"**{format_conclusion(findings, study)}**", ""]
+    lines += [format_recommendation(findings), ""] if findings.confirmation else []
     if "replay" in findings.commands:
         lines += ["```sh", findings.commands["replay"], "```", ""]
     if findings.confirmation:
         for place, each in enumerate(findings.confirmations):
             lines += [f"## {each.metric} on the {findings.unseen}", ""]
-            lines += [*pipes(finalists(findings, place)), ""]
+            lines += [*format_pipe_table(tabulate_finalists(findings, place)), ""]
         lines += [
             "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
             "",
         ]
-    if other_metrics(findings)[1]:
+    if tabulate_metrics(findings)[1]:
         lines += [f"## Other metrics on the {findings.unseen}", ""]
-        lines += [*pipes(other_metrics(findings)), ""]
-    lines += [line for each in told(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
-    if settings(findings, study)[1]:
-        lines += ["## What the recommended configuration changes", "", *pipes(settings(findings, study)), ""]
-    if costs(findings, study)[1]:
-        lines += ["## Calls to models, a question", "", *pipes(costs(findings, study)), ""]
+        lines += [*format_pipe_table(tabulate_metrics(findings)), ""]
+    lines += [line for each in format_details(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    if tabulate_settings(findings, study)[1]:
+        lines += [
+            "## What the recommended configuration changes",
+            "",
+            *format_pipe_table(tabulate_settings(findings, study)),
+            "",
+        ]
+    if tabulate_costs(findings, study)[1]:
+        lines += ["## Calls to models, a question", "", *format_pipe_table(tabulate_costs(findings, study)), ""]
     lines += ["## Top trials", "", f"Scores are on the {findings.dev} questions that were searched.", ""]
-    lines += [*pipes(top_trials(study, findings)), ""]
+    lines += [*format_pipe_table(tabulate_top_trials(study, findings)), ""]
     lines += ["## Commands", "", "```sh", *(f"# {label}\n{text}" for label, text in findings.commands.items()), "```"]
     lines += ["", "## Pipeline", "", "```mermaid", findings.mermaid.rstrip(), "```", ""]
     lines += ["## Fingerprints", "", *(f"- {name}: `{value}`" for name, value in findings.fingerprints.items()), ""]
     return "\n".join(lines)
 
 
-def best_yaml(findings: Findings, study: Trials) -> str:
+def format_best_yaml(findings: Findings, study: Trials) -> str:
     """The recommended configuration as an experiment file, its scores and the command that replays it on top.
 
     "" without a complete trial, and for findings of an older version.
     """
     if "replay" not in findings.commands or not findings.experiment:
         return ""
-    front = history.front_of(study)
+    front = history.find_front(study)
     chosen = findings.confirmation.recommended if findings.confirmation else front[0].number
     trial = study.get_trials(deepcopy=False)[chosen]
-    scores = ", ".join(f"{name} {scored(value)}" for name, value in zip(findings.targets, trial.values, strict=True))
-    return text_of(
+    scores = ", ".join(
+        f"{name} {format_score(value)}" for name, value in zip(findings.targets, trial.values, strict=True)
+    )
+    return format_experiment(
         findings.experiment,
         [
             f"{findings.name}, trial {chosen}: {scores} on the {findings.dev} questions that were searched.",
-            conclusion(findings, study),
+            format_conclusion(findings, study),
             findings.commands["replay"],
         ],
     )

@@ -26,7 +26,7 @@ SHAPE, SCALE = 2.0, 1.0
 JITTER = 1e-6
 
 
-def distances(axes: Sequence[Axis], left: Units, right: Units) -> Floats:
+def compute_distances(axes: Sequence[Axis], left: Units, right: Units) -> Floats:
     """Parameters × left × right, from 0 (agree) to 1; each is a distance of type L1, so kernels of it are positive."""
     found = np.empty((len(axes), len(left), len(right)))
     for column, axis in enumerate(axes):
@@ -55,11 +55,11 @@ class Draws:
     def __len__(self) -> int:
         return len(self.share)
 
-    def of(self, rows: NDArray[np.int_]) -> Draws:
+    def select_rows(self, rows: NDArray[np.int_]) -> Draws:
         """These draws alone."""
         return Draws(*(part[rows] for part in vars(self).values()))
 
-    def kernel(self, apart: Floats, foreign: Floats | None = None) -> Floats:
+    def compute_kernel(self, apart: Floats, foreign: Floats | None = None) -> Floats:
         """Draws × left × right, from `distances`; where `foreign` is 1 the two are of different studies."""
         flat, share = apart.reshape(len(apart), -1), self.share[:, None]
         # In place: most of a draw's time goes here, and most of that into memory.
@@ -74,7 +74,7 @@ class Draws:
         return found if foreign is None else found * (1 - (1 - self.trust[:, None, None]) * foreign)
 
 
-def prior(rng: np.random.Generator, count: int, parameters: int) -> Draws:
+def sample_prior(rng: np.random.Generator, count: int, parameters: int) -> Draws:
     """Draws of what is believed before the first value: few parameters matter, and some only together."""
     weights = rng.gamma(0.5, size=(count, parameters)) + 1e-9
     rates = rng.gamma(0.5, 2.0, size=(count, parameters)) * np.exp(rng.normal(0, 1, (count, 1)))
@@ -99,17 +99,17 @@ class Process:
 
     def predict(self, apart: Floats, foreign: Floats | None = None) -> tuple[Floats, Floats]:
         """Mean and standard deviation, draws × points, of `distances` points × known."""
-        cross = self.draws.kernel(apart, foreign)
+        cross = self.draws.compute_kernel(apart, foreign)
         mean = np.einsum("mpn,mn->mp", cross, self.alphas)
         spared = np.einsum("mpn,mpn->mp", cross @ self.inverses, cross)
         return mean, np.sqrt(np.maximum(1 - spared, 1e-9) * self.scales[:, None])
 
-    def mean(self, apart: Floats, foreign: Floats | None = None) -> Floats:
+    def predict_mean(self, apart: Floats, foreign: Floats | None = None) -> Floats:
         """What is expected of the points, over all draws."""
         return self.weights @ self.predict(apart, foreign)[0]
 
 
-def fitted(
+def fit_process(
     draws: Draws,
     apart: Floats,
     targets: Floats,
@@ -121,7 +121,7 @@ def fitted(
 
     `noise` multiplies the drawn variance of each value: 1 for a whole evaluation, more for a part of one.
     """
-    count, kernels = len(targets), _noisy(draws, apart, noise, foreign)
+    count, kernels = len(targets), _build_covariance(draws, apart, noise, foreign)
     lower = np.linalg.cholesky(kernels)
     whitened = np.array([solve_triangular(each, targets, lower=True, check_finite=False) for each in lower])
     misfit = SCALE + 0.5 * (whitened**2).sum(axis=1)
@@ -131,7 +131,7 @@ def fitted(
     weights = np.exp(log_evidence[best] - log_evidence[best[0]])
     inverses = np.asarray(np.linalg.inv(kernels[best]), np.float64)
     return Process(
-        draws=draws.of(best),
+        draws=draws.select_rows(best),
         weights=weights / weights.sum(),
         inverses=inverses,
         alphas=inverses @ targets,
@@ -139,14 +139,14 @@ def fitted(
     )
 
 
-def extended(process: Process, apart: Floats, targets: Floats, noise: Floats, foreign: Floats | None) -> Process:
+def extend_process(process: Process, apart: Floats, targets: Floats, noise: Floats, foreign: Floats | None) -> Process:
     """The same draws and weights with further points, the distances of all given."""
-    inverses = np.asarray(np.linalg.inv(_noisy(process.draws, apart, noise, foreign)), np.float64)
+    inverses = np.asarray(np.linalg.inv(_build_covariance(process.draws, apart, noise, foreign)), np.float64)
     return replace(process, inverses=inverses, alphas=inverses @ targets)
 
 
-def _noisy(draws: Draws, apart: Floats, noise: Floats, foreign: Floats | None) -> Floats:
-    kernels = draws.kernel(apart, foreign)
+def _build_covariance(draws: Draws, apart: Floats, noise: Floats, foreign: Floats | None) -> Floats:
+    kernels = draws.compute_kernel(apart, foreign)
     diagonal = np.einsum("mii->mi", kernels)  # a view
     diagonal += draws.noise[:, None] * noise + JITTER
     return kernels
@@ -160,7 +160,7 @@ def expected_improvement(process: Process, mean: Floats, deviation: Floats, best
     return improvement
 
 
-def log_feasible(process: Process, apart: Floats, limit: float) -> Floats:
+def log_feasibility(process: Process, apart: Floats, limit: float) -> Floats:
     """Points: the logarithm of the probability that a value is at most `limit`."""
     mean, deviation = process.predict(apart)
     logs = log_ndtr((limit - mean) / deviation)

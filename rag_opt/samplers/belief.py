@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from rag_opt.samplers.agreement import (
     Floats,
     Process,
-    distances,
+    compute_distances,
     expected_improvement,
-    extended,
-    fitted,
-    log_feasible,
-    prior,
+    extend_process,
+    fit_process,
+    log_feasibility,
+    sample_prior,
 )
-from rag_opt.samplers.evidence import MOST, Known, scalarised, standardised
+from rag_opt.samplers.evidence import MOST, Known, scalarize_values, standardize_values
 
 if TYPE_CHECKING:
     from rag_opt.samplers.space import Space, Units
@@ -67,19 +67,23 @@ class Belief:
     order: NDArray[np.int_]
     scale: float
 
-    def worth(self, space: Space, pool: Units) -> Floats:
+    def score_candidates(self, space: Space, pool: Units) -> Floats:
         """The logarithm of what is expected of each candidate, times the probability that it keeps the constraints."""
         worth = np.zeros(len(pool))
         if self.processes:
-            apart = distances(space.axes, pool, self.units)
+            apart = compute_distances(space.axes, pool, self.units)
             said = [process.predict(apart, self.foreign[None, None, :]) for process in self.processes]
-            gain = self._growth(said) if len(said) > 1 else expected_improvement(self.processes[0], *said[0], self.best)
+            gain = (
+                self._compute_ehvi(said)
+                if len(said) > 1
+                else expected_improvement(self.processes[0], *said[0], self.best)
+            )
             worth = np.log(gain + 1e-300)
         for limit in self.limits:
-            worth = worth + log_feasible(limit.process, distances(space.axes, pool, limit.units), limit.most)
+            worth = worth + log_feasibility(limit.process, compute_distances(space.axes, pool, limit.units), limit.most)
         return worth
 
-    def _growth(self, said: Sequence[tuple[Floats, Floats]]) -> Floats:
+    def _compute_ehvi(self, said: Sequence[tuple[Floats, Floats]]) -> Floats:
         """By how much each candidate is expected to enlarge the front's hypervolume (Emmerich et al. 2006), sampled."""
         values = []
         parts = zip(self.processes, said, self.corner, _normals, strict=True)
@@ -87,11 +91,11 @@ class Belief:
             steps = (np.arange(SAMPLES) + 0.5) / SAMPLES
             drawn = np.minimum(np.searchsorted(process.weights.cumsum(), steps), len(process.weights) - 1)
             values.append(mean[drawn] + deviation[drawn] * normals - corner)
-        growth: Floats = enlarged(self.front, *values).mean(axis=0)
+        growth: Floats = hypervolume_improvement(self.front, *values).mean(axis=0)
         return growth
 
 
-def enlarged(front: Floats, x: Floats, y: Floats) -> Floats:
+def hypervolume_improvement(front: Floats, x: Floats, y: Floats) -> Floats:
     """The area that points (x, y) add to what rows of `front` dominate; both are maximised, areas begin at (0, 0)."""
     rows = front[np.lexsort((-front[:, 1], -front[:, 0]))]
     rows = rows[rows[:, 1] > np.maximum.accumulate(np.append(0, rows[:-1, 1]))] if len(rows) else rows
@@ -119,7 +123,7 @@ class Joint(NamedTuple):
         return apart
 
 
-def believed(
+def fit_belief(
     own: Known,
     others: Sequence[Known],
     pending: Sequence[Mapping[str, Any]],
@@ -132,57 +136,59 @@ def believed(
 
     `failed` are configurations of which nothing but that is known: not to fail is a constraint that nobody declared.
     """
-    limits, feasible = _limits(own, space, rng), np.flatnonzero(own.feasible)
+    limits, feasible = _fit_limits(own, space, rng), np.flatnonzero(own.feasible)
     if failed:
         broken = np.repeat([0.0, 1.0], [len(own), len(failed)])
-        limits.append(_limit(space.units([*own.configurations, *failed]), broken, 0.5, space, rng))
-    order = np.argsort(-scalarised(own.values, weights), kind="stable")
+        limits.append(_fit_limit(space.to_units([*own.configurations, *failed]), broken, 0.5, space, rng))
+    order = np.argsort(-scalarize_values(own.values, weights), kind="stable")
     if not len(feasible) and not any(others):
         # Nothing is worth improving before something is allowed.
-        units, nothing = space.units(own.configurations), np.zeros(0)
+        units, nothing = space.to_units(own.configurations), np.zeros(0)
         return Belief(units, np.zeros(len(own)), (), nothing, nothing, nothing, limits, order, 1.0)
-    joint = _joined((own, *others), space, weights)
-    draws = prior(rng, DRAWS, len(space.axes))
-    apart = distances(space.axes, joint.units, joint.units)
-    processes = [fitted(draws, apart, target, joint.noise, joint.differ) for target in joint.targets.T]
+    joint = _join_studies((own, *others), space, weights)
+    draws = sample_prior(rng, DRAWS, len(space.axes))
+    apart = compute_distances(space.axes, joint.units, joint.units)
+    processes = [fit_process(draws, apart, target, joint.noise, joint.differ) for target in joint.targets.T]
     said = processes[0].predict(apart, joint.differ)[0]
     best = said[:, feasible].max(axis=1) if len(feasible) else said.max(axis=1)
     corner = joint.targets.min(axis=0) - MARGIN
     front = (joint.targets - corner)[feasible]
     if pending:
-        joint, processes = _fantasised(joint, processes, space, space.units(pending))
+        joint, processes = _add_fantasies(joint, processes, space, space.to_units(pending))
     scale = float(own.values[:, 0].std()) if len(own) else 1.0
     foreign = (joint.study != 0).astype(float)
     return Belief(joint.units, foreign, processes, best, front, corner, limits, order, scale)
 
 
-def _joined(every: Sequence[Known], space: Space, weights: Floats) -> Joint:
+def _join_studies(every: Sequence[Known], space: Space, weights: Floats) -> Joint:
     two = every[0].values.shape[1] == 2
-    columns = [each.values.T if two else [scalarised(each.values, weights)] for each in every]
+    columns = [each.values.T if two else [scalarize_values(each.values, weights)] for each in every]
     return Joint(
-        units=np.concatenate([space.units(each.configurations) for each in every]),
+        units=np.concatenate([space.to_units(each.configurations) for each in every]),
         study=np.repeat(np.arange(len(every)), [len(each) for each in every]),
         noise=np.concatenate([each.noise for each in every]),
-        targets=np.concatenate([np.stack([standardised(part) for part in parts], axis=1) for parts in columns]),
+        targets=np.concatenate([np.stack([standardize_values(part) for part in parts], axis=1) for parts in columns]),
     )
 
 
-def _fantasised(joint: Joint, processes: Sequence[Process], space: Space, more: Units) -> tuple[Joint, list[Process]]:
+def _add_fantasies(
+    joint: Joint, processes: Sequence[Process], space: Space, more: Units
+) -> tuple[Joint, list[Process]]:
     """As if trials under way had met what is expected of them, so that others look elsewhere."""
-    cross, foreign = distances(space.axes, more, joint.units), (joint.study != 0).astype(float)
-    means = np.stack([process.mean(cross, foreign[None, None, :]) for process in processes], axis=1)
+    cross, foreign = compute_distances(space.axes, more, joint.units), (joint.study != 0).astype(float)
+    means = np.stack([process.predict_mean(cross, foreign[None, None, :]) for process in processes], axis=1)
     wider = Joint(
         np.concatenate([joint.units, more]),
         np.append(joint.study, np.zeros(len(more), int)),
         np.append(joint.noise, np.ones(len(more))),
         np.concatenate([joint.targets, means]),
     )
-    apart = distances(space.axes, wider.units, wider.units)
+    apart = compute_distances(space.axes, wider.units, wider.units)
     pairs = zip(processes, wider.targets.T, strict=True)
-    return wider, [extended(process, apart, target, wider.noise, wider.differ) for process, target in pairs]
+    return wider, [extend_process(process, apart, target, wider.noise, wider.differ) for process, target in pairs]
 
 
-def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
+def _fit_limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
     found = []
     for name in sorted({name for each in own.violations for name in each}):
         rows = np.array([row for row, each in enumerate(own.violations) if name in each], int)
@@ -191,12 +197,12 @@ def _limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
         # What can't be measured is worse than the worst.
         worst = max(known.max(initial=0.0), 0.0) + (np.abs(known).max(initial=0.0) or 1.0)
         values = np.where(np.isfinite(values), values, worst)
-        units = space.units([own.configurations[row] for row in rows])
-        found.append(_limit(units, np.clip(values, -MOST, MOST), 0.0, space, rng))
+        units = space.to_units([own.configurations[row] for row in rows])
+        found.append(_fit_limit(units, np.clip(values, -MOST, MOST), 0.0, space, rng))
     return found
 
 
-def _limit(units: Units, values: Floats, most: float, space: Space, rng: np.random.Generator) -> Limit:
-    draws, apart = prior(rng, OF_LIMITS, len(space.axes)), distances(space.axes, units, units)
-    process = fitted(draws, apart, standardised(values), np.ones(len(values)))
+def _fit_limit(units: Units, values: Floats, most: float, space: Space, rng: np.random.Generator) -> Limit:
+    draws, apart = sample_prior(rng, OF_LIMITS, len(space.axes)), compute_distances(space.axes, units, units)
+    process = fit_process(draws, apart, standardize_values(values), np.ones(len(values)))
     return Limit(units, process, float((most - values.mean()) / (values.std() or 1.0)))

@@ -45,45 +45,45 @@ class StageSeconds:
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.user_attrs.get(ATTRIBUTE)]
         own = [(t.params, t.user_attrs[ATTRIBUTE]) for t in trials]
-        return seconds_after([*study.user_attrs.get(STORED, ()), *own], self.once)
+        return fit_seconds([*study.user_attrs.get(STORED, ()), *own], self.once)
 
 
-def seconds_after(
+def fit_seconds(
     trials: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], once: Mapping[str, Sequence[str]]
 ) -> Seconds:
     """The seconds of configurations after trials of these parameters and seconds by stage."""
     paid: dict[str, dict[Key, float]] = {stage: {} for stage in once}
     for params, seconds in trials:
         for stage, groups in once.items():
-            key = key_of(params, groups)
+            key = make_stage_key(params, groups)
             # What came from a store took less than it would have.
             paid[stage][key] = max(paid[stage].get(key, 0.0), seconds.get(stage, 0.0))
 
     def of(configurations: Sequence[Mapping[str, Any]]) -> Floats:
         total = np.zeros(len(configurations))
         for stage, groups in once.items():
-            keys = [key_of(params, groups) for params in configurations]
+            keys = [make_stage_key(params, groups) for params in configurations]
             new = [key for key in dict.fromkeys(keys) if key not in paid[stage]]
-            taken = dict(zip(new, _alike(new, paid[stage]), strict=True))
+            taken = dict(zip(new, _estimate_new(new, paid[stage]), strict=True))
             total += [taken.get(key, 0.0) for key in keys]
         return total
 
     return of
 
 
-def key_of(params: Mapping[str, Any], groups: Sequence[str]) -> Key:
+def make_stage_key(params: Mapping[str, Any], groups: Sequence[str]) -> Key:
     """Those parameters on which a stage depends."""
     # A number may have come by another way: 0.1 * 3 is 0.3 here.
     named = ((name, round(value, 12) if isinstance(value, float) else value) for name, value in params.items())
     return frozenset((name, value) for name, value in named if name.partition(".")[0] in groups)
 
 
-def _alike(new: Sequence[Key], known: Mapping[Key, float]) -> Floats:
+def _estimate_new(new: Sequence[Key], known: Mapping[Key, float]) -> Floats:
     """For each new combination the mean of the known ones that agree with it most; 0 where none is known."""
     if not known or not new:
         return np.zeros(len(new))
     columns = {item: column for column, item in enumerate(dict.fromkeys(item for key in known for item in key))}
-    left, right = (_indicators(keys, columns) for keys in (new, list(known)))
+    left, right = (_encode_keys(keys, columns) for keys in (new, list(known)))
     differ = np.array([len(key) for key in new])[:, None] + np.array([len(key) for key in known])
     agree = 4 * left @ right.T - differ
     most = agree == agree.max(axis=1, keepdims=True)
@@ -91,7 +91,7 @@ def _alike(new: Sequence[Key], known: Mapping[Key, float]) -> Floats:
     return found
 
 
-def _indicators(keys: Sequence[Key], columns: Mapping[tuple[str, Any], int]) -> Floats:
+def _encode_keys(keys: Sequence[Key], columns: Mapping[tuple[str, Any], int]) -> Floats:
     found = np.zeros((len(keys), len(columns)))
     for row, key in enumerate(keys):
         found[row, [columns[item] for item in key if item in columns]] = 1

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from rag_opt.samplers.evidence import telling
+from rag_opt.samplers.evidence import select_informative
 
 
 class Earlier(NamedTuple):
@@ -21,9 +21,9 @@ class Earlier(NamedTuple):
     directions: Sequence[StudyDirection]
     trials: Sequence[FrozenTrial]
 
-    def within(self, search_space: Mapping[str, BaseDistribution]) -> Earlier:
+    def select_within(self, search_space: Mapping[str, BaseDistribution]) -> Earlier:
         """With the trials alone whose configurations, less what this space lacks, are of this space."""
-        return self._replace(trials=[trial for trial in self.trials if _possible(trial, search_space)])
+        return self._replace(trials=[trial for trial in self.trials if _is_possible(trial, search_space)])
 
     @property
     def names(self) -> set[str]:
@@ -32,19 +32,19 @@ class Earlier(NamedTuple):
 
 
 @lru_cache(16)
-def earlier(storage: str, study_name: str, until: datetime | None) -> Earlier:
+def load_earlier(storage: str, study_name: str, until: datetime | None) -> Earlier:
     """The study with what was finished by then (None: now); raises what Optuna does where it can't be read."""
     study = optuna.load_study(study_name=study_name, storage=storage)
-    trials = telling(study.get_trials(deepcopy=False))
+    trials = select_informative(study.get_trials(deepcopy=False))
     ended = [t for t in trials if until is None or (t.datetime_complete is not None and t.datetime_complete <= until)]
     return Earlier(study.directions, ended)
 
 
-def _possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
-    return all(_holds(search_space[name], value) for name, value in trial.params.items() if name in search_space)
+def _is_possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
+    return all(_has_value(search_space[name], value) for name, value in trial.params.items() if name in search_space)
 
 
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
+def _has_value(distribution: BaseDistribution, value: Any) -> bool:
     try:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (ValueError, TypeError):

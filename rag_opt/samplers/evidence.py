@@ -40,7 +40,7 @@ class Known:
     noise: Floats
     violations: Sequence[Mapping[str, float]]
 
-    def rows(self, chosen: NDArray[np.int_]) -> Known:
+    def select_rows(self, chosen: NDArray[np.int_]) -> Known:
         """These rows alone."""
         return Known(
             [self.configurations[row] for row in chosen],
@@ -59,42 +59,42 @@ class Known:
         return len(self.configurations)
 
 
-def known_from(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Known:
+def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Known:
     """Those trials that have a finite value for every objective; a pruned one's is the mean of what it reported."""
     signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
     longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
     rows, values, noise = [], [], []
     for t in trials:
-        told = t.values if t.state == TrialState.COMPLETE else _so_far(t)
+        told = t.values if t.state == TrialState.COMPLETE else _get_partial_values(t)
         if told is not None and len(told) == len(signs) and np.isfinite(told).all():
             rows.append(t)
             values.append(np.clip(signs * told, -MOST, MOST))
             part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
             noise.append(1.0 if t.state == TrialState.COMPLETE else part)
     return Known(
-        [within(t, names) for t in rows],
+        [select_params(t, names) for t in rows],
         np.array(values).reshape(len(rows), len(signs)),
         np.array(noise),
         [t.constraints for t in rows],
     )
 
 
-def _so_far(trial: FrozenTrial) -> Sequence[float] | None:
+def _get_partial_values(trial: FrozenTrial) -> Sequence[float] | None:
     """The mean of what it reported: some report means so far, others a question's score at a time."""
     reported = list(trial.intermediate_values.values())
     return [float(np.mean(reported))] if reported else trial.user_attrs.get(SO_FAR)
 
 
-def chosen_from(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
+def subsample_known(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
     """At most so many rows: the best half of them, and others at random."""
     if len(known) <= most:
         return known
-    order = np.argsort(-scalarised(known.values, weights), kind="stable")
+    order = np.argsort(-scalarize_values(known.values, weights), kind="stable")
     others = rng.choice(order[most // 2 :], most - most // 2, replace=False)
-    return known.rows(np.sort(np.append(order[: most // 2], others)))
+    return known.select_rows(np.sort(np.append(order[: most // 2], others)))
 
 
-def scalarised(values: Floats, weights: Floats) -> Floats:
+def scalarize_values(values: Floats, weights: Floats) -> Floats:
     """One value a row; several objectives by an augmented Chebyshev norm (Knowles 2006)."""
     if values.shape[1] == 1 or not len(values):
         return values[:, 0]
@@ -104,7 +104,7 @@ def scalarised(values: Floats, weights: Floats) -> Floats:
     return norm
 
 
-def standardised(values: Floats) -> Floats:
+def standardize_values(values: Floats) -> Floats:
     """Mean 0 and deviation 1, where they are not all the same."""
     if not len(values):
         return values
@@ -113,7 +113,7 @@ def standardised(values: Floats) -> Floats:
     return standard
 
 
-def seeded(seed: int | None) -> int:
+def resolve_seed(seed: int | None) -> int:
     """The seed, or where none is given one of this machine's; raises ValueError for what is none."""
     if seed is None:
         return secrets.randbits(32)
@@ -122,17 +122,21 @@ def seeded(seed: int | None) -> int:
     return seed
 
 
-def telling(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def select_informative(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that were measured, to the end or, as far as they said anything, until they were pruned."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [t for t in trials if t.state in states and (t.state == TrialState.COMPLETE or _so_far(t) is not None)]
+    return [
+        t
+        for t in trials
+        if t.state in states and (t.state == TrialState.COMPLETE or _get_partial_values(t) is not None)
+    ]
 
 
-def given(trial: FrozenTrial) -> dict[str, Any]:
+def get_params(trial: FrozenTrial) -> dict[str, Any]:
     """A trial's parameters, those that it has yet to ask for included."""
     return {**(trial.system_attrs.get(PROPOSED, {}) if trial.state == TrialState.RUNNING else {}), **trial.params}
 
 
-def within(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
+def select_params(trial: FrozenTrial, names: set[str]) -> dict[str, Any]:
     """The trial's parameters of these names."""
-    return {name: value for name, value in given(trial).items() if name in names}
+    return {name: value for name, value in get_params(trial).items() if name in names}

@@ -12,8 +12,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.evidence import seeded
-from rag_opt.samplers.space import axis_of
+from rag_opt.samplers.evidence import resolve_seed
+from rag_opt.samplers.space import build_axis
 
 NUMBERS = 5
 """Values that are tried of a parameter that has more."""
@@ -29,12 +29,12 @@ class GreedySampler(BaseSampler):
     def __init__(self, *, first: Sequence[str] = (), seed: int | None = None, ignored: str | None = None) -> None:
         self._first = list(first)
         self._ignored = ignored
-        self._seed = seeded(seed)
+        self._seed = resolve_seed(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """What the best trial has; raises ValueError for several objectives."""
         self._raise_error_if_multi_objective(study)
-        best = _best(study)
+        best = _find_best(study)
         return {} if best is None else {n: d for n, d in best.distributions.items() if not d.single()}
 
     def sample_relative(
@@ -42,15 +42,15 @@ class GreedySampler(BaseSampler):
     ) -> dict[str, Any]:
         """The best trial's values, one of them changed; {} where all changes were tried."""
         self._raise_error_if_multi_objective(study)
-        best = _best(study)
+        best = _find_best(study)
         if best is None or not search_space:
             return {}
-        others = self._others(study, trial)
+        others = self._get_others(study, trial)
         names = [*(n for n in self._first if n in search_space), *(n for n in search_space if n not in self._first)]
         for name in names:
-            for value in _values(search_space[name]):
+            for value in _list_values(search_space[name]):
                 wanted = {**{n: best.params[n] for n in search_space if n in best.params}, name: value}
-                if value != best.params.get(name) and not any(_agrees(t.params, wanted, name) for t in others):
+                if value != best.params.get(name) and not any(_is_tried(t.params, wanted, name) for t in others):
                     return wanted
         return {}
 
@@ -64,30 +64,30 @@ class GreedySampler(BaseSampler):
         """A value at random; raises ValueError for several objectives."""
         self._raise_error_if_multi_objective(study)
         # What failed counts, too, or the same would be drawn again.
-        place = len(self._others(study, trial))
+        place = len(self._get_others(study, trial))
         rng = np.random.default_rng([self._seed, place, zlib.crc32(param_name.encode())])
-        axis = axis_of(param_name, param_distribution)
-        return axis.value(float(axis.drawn(rng, 1)[0]))
+        axis = build_axis(param_name, param_distribution)
+        return axis.to_value(float(axis.sample_units(rng, 1)[0]))
 
-    def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    def _get_others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
         every = study.get_trials(deepcopy=False)
         return [t for t in every if t.number != trial.number and t.params and self._ignored not in t.user_attrs]
 
 
-def _agrees(params: Mapping[str, Any], wanted: Mapping[str, Any], changed: str) -> bool:
+def _is_tried(params: Mapping[str, Any], wanted: Mapping[str, Any], changed: str) -> bool:
     """Whether this was tried: the changed value, and no other parameter that both have differs."""
     return params.get(changed) == wanted[changed] and all(params[n] == wanted[n] for n in params if n in wanted)
 
 
-def _values(distribution: BaseDistribution) -> list[Any]:
-    axis = axis_of("", distribution)
+def _list_values(distribution: BaseDistribution) -> list[Any]:
+    axis = build_axis("", distribution)
     units = np.linspace(0, 1, NUMBERS) if axis.levels is None else axis.levels
     if len(units) > NUMBERS and not axis.named:
         units = units[np.linspace(0, len(units) - 1, NUMBERS).round().astype(int)]
-    return [axis.value(float(unit)) for unit in units]
+    return [axis.to_value(float(unit)) for unit in units]
 
 
-def _best(study: Study) -> FrozenTrial | None:
+def _find_best(study: Study) -> FrozenTrial | None:
     sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 

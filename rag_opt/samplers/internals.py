@@ -19,28 +19,28 @@ TELLING = "set_trial_state_values"
 """The one of them that ends a trial."""
 
 
-def backend_of(study: optuna.Study) -> Any:
+def get_backend(study: optuna.Study) -> Any:
     """The storage that the study lies in: Optuna wraps one of a database in a cache."""
     return getattr(study._storage, "_backend", study._storage)
 
 
-def study_id(study: optuna.Study) -> int:
+def get_study_id(study: optuna.Study) -> int:
     """The study's number in its storage."""
     return study._study_id
 
 
-def trial_id(trial: optuna.Trial) -> int:
+def get_trial_id(trial: optuna.Trial) -> int:
     """The trial's number in its storage, among those of all studies."""
     return trial._trial_id
 
 
-def enqueued(trial: FrozenTrial) -> Mapping[str, Any]:
+def get_enqueued_params(trial: FrozenTrial) -> Mapping[str, Any]:
     """The parameters that a trial was enqueued with; {} for one that was drawn."""
     found: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     return found
 
 
-def end(study: optuna.Study, trial: FrozenTrial, about: Mapping[str, Any]) -> None:
+def fail_trial(study: optuna.Study, trial: FrozenTrial, about: Mapping[str, Any]) -> None:
     """Have a trial of any process end as failed, with these user attributes; one that has ended stays as it is.
 
     Not told to the sampler: one that stops the study by itself may do so only where a trial was measured.
@@ -51,12 +51,12 @@ def end(study: optuna.Study, trial: FrozenTrial, about: Mapping[str, Any]) -> No
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
-def system_attributes(study: optuna.Study) -> Mapping[str, Any]:
+def get_system_attrs(study: optuna.Study) -> Mapping[str, Any]:
     """What Optuna, its samplers and optuna-dashboard keep with the study."""
     return study._storage.get_study_system_attrs(study._study_id)
 
 
-def set_system_attributes(study: optuna.Study, values: Mapping[str, Any]) -> None:
+def set_system_attrs(study: optuna.Study, values: Mapping[str, Any]) -> None:
     """Keep these beside them, in place of what is there."""
     for key, value in values.items():
         study._storage.set_study_system_attr(study._study_id, key, value)
@@ -71,7 +71,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 @contextmanager
-def stoppable(study: optuna.Study) -> Iterator[None]:
+def allow_stop(study: optuna.Study) -> Iterator[None]:
     """Let a sampler or callback call study.stop(), which Optuna allows only inside its own loop."""
     study._thread_local.in_optimize_loop = True
     try:
@@ -80,6 +80,6 @@ def stoppable(study: optuna.Study) -> Iterator[None]:
         study._thread_local.in_optimize_loop = False
 
 
-def stopped(study: optuna.Study) -> bool:
+def is_stopped(study: optuna.Study) -> bool:
     """Whether a sampler has said that there is nothing left to try."""
     return bool(study._stop_flag)

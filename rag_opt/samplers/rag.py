@@ -20,11 +20,19 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.belief import Belief, believed
+from rag_opt.samplers.belief import Belief, fit_belief
 from rag_opt.samplers.costs import Seconds
-from rag_opt.samplers.earlier import Earlier, earlier
-from rag_opt.samplers.evidence import PROPOSED, chosen_from, given, known_from, seeded, telling, within
-from rag_opt.samplers.space import ABSENT, Space, Units, axis_of, joined, learnt, unseen
+from rag_opt.samplers.earlier import Earlier, load_earlier
+from rag_opt.samplers.evidence import (
+    PROPOSED,
+    collect_known,
+    get_params,
+    resolve_seed,
+    select_informative,
+    select_params,
+    subsample_known,
+)
+from rag_opt.samplers.space import ABSENT, Space, Units, build_axis, drop_seen, infer_space, merge_distributions
 
 if TYPE_CHECKING:
     from rag_opt.samplers.agreement import Floats
@@ -73,14 +81,14 @@ class RagSampler(BaseSampler):
         earlier: Sequence[Mapping[str, str]] = (),
         ignored: str | None = None,
     ) -> None:
-        self._seed = seeded(seed)
+        self._seed = resolve_seed(seed)
         if isinstance(n_startup_trials, bool) or not isinstance(n_startup_trials, int) or n_startup_trials < 0:
             raise ValueError(f"n_startup_trials={n_startup_trials}: a whole number of at least 0 is expected")
         if cost is not None and not callable(cost):
             raise ValueError(f"cost={cost}: what gives the seconds of configurations is expected, such as StageSeconds")
         self._startup = n_startup_trials
         self._cost = cost
-        self._earlier = _named(earlier)
+        self._earlier = _parse_earlier(earlier)
         self._ignored = ignored
 
     def reseed_rng(self) -> None:
@@ -91,16 +99,16 @@ class RagSampler(BaseSampler):
         """Whether what a configuration takes has a say."""
         return self._cost is not None
 
-    def foreign(self, until: datetime | None = None) -> list[Earlier]:
+    def get_earlier(self, until: datetime | None = None) -> list[Earlier]:
         """The earlier studies as they were then (None: now); raises what Optuna does where one can't be read."""
-        return [earlier(*each, until) for each in self._earlier]
+        return [load_earlier(*each, until) for each in self._earlier]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """All parameters that any trial had, once there were enough of them; those that never vary left out."""
-        trials = telling(study.get_trials(deepcopy=False))
-        if len(trials) < (1 if any(each.trials for each in self._before(study)) else max(self._startup, 1)):
+        trials = select_informative(study.get_trials(deepcopy=False))
+        if len(trials) < (1 if any(each.trials for each in self._load_earlier(study)) else max(self._startup, 1)):
             return {}
-        union = joined(each.distributions for each in trials)
+        union = merge_distributions(each.distributions for each in trials)
         return {name: distribution for name, distribution in union.items() if not distribution.single()}
 
     def sample_relative(
@@ -110,9 +118,9 @@ class RagSampler(BaseSampler):
         if not search_space:
             return {}
         with _drawing:
-            considered = self._considered(study, trial, search_space)
-            row, _ = self._best(study, considered)
-            (params,) = considered.space.configurations(row[None])
+            considered = self._build_considered(study, trial, search_space)
+            row, _ = self._select_best(study, considered)
+            (params,) = considered.space.to_configurations(row[None])
             study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, params)
         return params
 
@@ -120,25 +128,25 @@ class RagSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value that was tried least: how a study begins, and what a parameter gets that was not known of."""
-        told = [given(t) for t in self._others(study, trial)]
-        rng = self._rng(self._place(study, trial), param_name)
+        told = [get_params(t) for t in self._get_others(study, trial)]
+        rng = self._make_rng(self._count_before(study, trial), param_name)
         past = [params[param_name] for params in told if param_name in params]
-        axis = axis_of(param_name, param_distribution)
-        levels = axis.levels if isinstance(param_distribution, CategoricalDistribution) else axis.drawn(rng, 32)
+        axis = build_axis(param_name, param_distribution)
+        levels = axis.levels if isinstance(param_distribution, CategoricalDistribution) else axis.sample_units(rng, 32)
         assert levels is not None
         # Whoever has the rest of a trial's parameters has measured this one with them.
-        values = [axis.value(float(unit)) for unit in levels]
+        values = [axis.to_value(float(unit)) for unit in levels]
         new = [
             unit for unit, value in zip(levels, values, strict=True) if {**trial.params, param_name: value} not in told
         ]
         units = np.array(new or levels)
         if isinstance(param_distribution, CategoricalDistribution):
-            tried = Counter(axis.units(past).tolist())
+            tried = Counter(axis.to_units(past).tolist())
             least = min(tried[unit] for unit in units)
-            return axis.value(float(rng.choice([unit for unit in units if tried[unit] == least])))
+            return axis.to_value(float(rng.choice([unit for unit in units if tried[unit] == least])))
         if past:
-            units = units[np.abs(units[:, None] - axis.units(past)).min(axis=1).argsort(kind="stable")[::-1]]
-        return axis.value(float(units[0]))
+            units = units[np.abs(units[:, None] - axis.to_units(past)).min(axis=1).argsort(kind="stable")[::-1]]
+        return axis.to_value(float(units[0]))
 
     def expected_gain(self, study: Study) -> float:
         """By how much the best configuration that no trial has measured is expected to exceed the best one.
@@ -146,92 +154,96 @@ class RagSampler(BaseSampler):
         In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough
         trials, before one keeps the constraints, and for several objectives.
         """
-        trials = telling(study.get_trials(deepcopy=False))
+        trials = select_informative(study.get_trials(deepcopy=False))
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if len(trials) < 2 or len(study.directions) > 1 or not space:
             return np.nan
-        considered = self._considered(study, None, space)
+        considered = self._build_considered(study, None, space)
         if not considered.belief.processes:
             return np.nan
         return (
-            float(np.exp(self._best(study, considered)[1]) * considered.belief.scale) if len(considered.pool) else 0.0
+            float(np.exp(self._select_best(study, considered)[1]) * considered.belief.scale)
+            if len(considered.pool)
+            else 0.0
         )
 
-    def _rng(self, place: int, purpose: str) -> np.random.Generator:
+    def _make_rng(self, place: int, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
 
-    def _others(self, study: Study, trial: FrozenTrial | None) -> list[FrozenTrial]:
+    def _get_others(self, study: Study, trial: FrozenTrial | None) -> list[FrozenTrial]:
         """The other trials that have a configuration, whatever came of it."""
         own = None if trial is None else trial.number
         every = study.get_trials(deepcopy=False)
-        return [t for t in every if t.number != own and given(t) and self._counts(t)]
+        return [t for t in every if t.number != own and get_params(t) and self._should_count(t)]
 
-    def _place(self, study: Study, trial: FrozenTrial | None) -> int:
+    def _count_before(self, study: Study, trial: FrozenTrial | None) -> int:
         """How many trials came before; without a trial, how many were measured."""
         every = study.get_trials(deepcopy=False)
         if trial is None:
-            return len(telling(every))
-        begun = [t for t in every if t.number < trial.number and t.state == TrialState.RUNNING and not given(t)]
-        return len(self._others(study, trial)) + len(begun)
+            return len(select_informative(every))
+        begun = [t for t in every if t.number < trial.number and t.state == TrialState.RUNNING and not get_params(t)]
+        return len(self._get_others(study, trial)) + len(begun)
 
-    def _counts(self, trial: FrozenTrial) -> bool:
+    def _should_count(self, trial: FrozenTrial) -> bool:
         return trial.state != TrialState.WAITING and self._ignored not in trial.user_attrs
 
-    def _before(self, study: Study) -> list[Earlier]:
+    def _load_earlier(self, study: Study) -> list[Earlier]:
         """The earlier studies as they were when this one began, so that a resumed one learns the same."""
         if not self._earlier:
             return []
-        found = self.foreign(next((t.datetime_start for t in study.get_trials(deepcopy=False)), None))
+        found = self.get_earlier(next((t.datetime_start for t in study.get_trials(deepcopy=False)), None))
         for each in found:
             if len(each.directions) != len(study.directions):
                 raise ValueError(f"an earlier study has {len(each.directions)} objectives, not {len(study.directions)}")
         return found
 
-    def _best(self, study: Study, considered: Considered) -> tuple[NDArray[np.float64], float]:
+    def _select_best(self, study: Study, considered: Considered) -> tuple[NDArray[np.float64], float]:
         """The row of which most is expected, and the logarithm of how much."""
         space, belief, pool, seen, fixed, rng, _ = considered
         if not len(pool):
             # Everything was measured; what is noisy may be again.
-            pool = _held(space, np.unique(seen, axis=0) if len(seen) else space.drawn(rng, 1), fixed)
+            pool = _apply_fixed(space, np.unique(seen, axis=0) if len(seen) else space.sample_units(rng, 1), fixed)
         seconds = self._cost(study) if self._cost else None
-        pool, worth = _ordered(belief, space, pool, seconds)
+        pool, worth = _rank_pool(belief, space, pool, seconds)
         if space.listed is None or len(space.listed) > considered.most:
             # The neighbourhood of what looks best, twice, ever closer.
             for width in (0.1, 0.03):
-                near = _held(space, space.near(rng, pool[:ELITE], max(len(pool) // 3, ELITE), width), fixed)
-                pool = np.concatenate([pool[:ELITE], unseen(near, seen)])
-                pool, worth = _ordered(belief, space, pool, seconds)
+                near = _apply_fixed(
+                    space, space.sample_neighbours(rng, pool[:ELITE], max(len(pool) // 3, ELITE), width), fixed
+                )
+                pool = np.concatenate([pool[:ELITE], drop_seen(near, seen)])
+                pool, worth = _rank_pool(belief, space, pool, seconds)
         return pool[0], float(worth[0])
 
-    def _considered(
+    def _build_considered(
         self, study: Study, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
     ) -> Considered:
         """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
-        names, others = set(search_space), self._others(study, trial)
-        trials = telling(others)
-        foreign = [each.within(search_space) for each in self._before(study)]
+        names, others = set(search_space), self._get_others(study, trial)
+        trials = select_informative(others)
+        foreign = [each.select_within(search_space) for each in self._load_earlier(study)]
         # Where an earlier study lacks a parameter, it may have been fixed there: that says nothing of when it exists.
         alike = [t for each in foreign if names <= each.names for t in each.trials]
         if not trials:
-            space = Space(tuple(axis_of(*item) for item in search_space.items()), (None,) * len(search_space))
+            space = Space(tuple(build_axis(*item) for item in search_space.items()), (None,) * len(search_space))
         else:
-            space = learnt([within(t, names) for t in (*alike, *trials)], search_space)
-        seen = space.units([within(t, names) for t in others])
-        pending = [within(t, names) for t in others if t.state == TrialState.RUNNING]
-        failed = [within(t, names) for t in others if t.state == TrialState.FAIL]
-        failed = [each for each in failed if each not in [within(t, names) for t in trials] + pending]
-        fixed = space.units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
-        rng = self._rng(self._place(study, trial), "")
+            space = infer_space([select_params(t, names) for t in (*alike, *trials)], search_space)
+        seen = space.to_units([select_params(t, names) for t in others])
+        pending = [select_params(t, names) for t in others if t.state == TrialState.RUNNING]
+        failed = [select_params(t, names) for t in others if t.state == TrialState.FAIL]
+        failed = [each for each in failed if each not in [select_params(t, names) for t in trials] + pending]
+        fixed = space.to_units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
+        rng = self._make_rng(self._count_before(study, trial), "")
         weights = rng.dirichlet(np.ones(len(study.directions)))
-        known = chosen_from(known_from(study.directions, trials, names), KNOWN, weights, rng)
-        before = [chosen_from(known_from(*each, names), FOREIGN, weights, rng) for each in foreign]
-        belief = believed(known, before, pending, space, weights, rng, failed[-KNOWN:])
+        known = subsample_known(collect_known(study.directions, trials, names), KNOWN, weights, rng)
+        before = [subsample_known(collect_known(*each, names), FOREIGN, weights, rng) for each in foreign]
+        belief = fit_belief(known, before, pending, space, weights, rng, failed[-KNOWN:])
         best = belief.units[belief.order[:ELITE]]
         most = POOL // max(len(belief.units), 20)
-        return Considered(space, belief, _pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
+        return Considered(space, belief, _sample_pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
 
 
-def _named(earlier: Any) -> list[tuple[str, str]]:
+def _parse_earlier(earlier: Any) -> list[tuple[str, str]]:
     """Storage and name of each earlier study; raises TypeError or ValueError where not given so."""
     if not isinstance(earlier, list | tuple):
         raise TypeError(f"earlier={earlier}: a list of studies is expected, each with its storage and study_name")
@@ -253,29 +265,33 @@ class Considered(NamedTuple):
     most: int
 
 
-def _ordered(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
+def _rank_pool(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
     """The pool and what is expected of it, the most first, for each second where these are given."""
-    worth = belief.worth(space, pool)
+    worth = belief.score_candidates(space, pool)
     if seconds is not None:
-        taken = seconds(space.configurations(pool))
+        taken = seconds(space.to_configurations(pool))
         worth = worth - np.log(taken + FREE * max(float(taken.max()), 1e-9))
     order = np.argsort(-worth, kind="stable")
     return pool[order], worth[order]
 
 
-def _pool(
+def _sample_pool(
     space: Space, seen: Units, best: Units, fixed: NDArray[np.float64], rng: np.random.Generator, most: int
 ) -> Units:
     """Candidates that no trial has measured: of a small space all, of a large one some drawn, some near the best.
 
     `fixed` are the units that the trial was given, ABSENT for the others.
     """
-    near = [space.near(rng, best, most // 4, width) for width in (0.1, 0.03)] if len(best) else []
+    near = [space.sample_neighbours(rng, best, most // 4, width) for width in (0.1, 0.03)] if len(best) else []
     if space.listed is None:
-        pool = unseen(_held(space, np.concatenate([*near, space.drawn(rng, most // 2)]), fixed), seen)
+        pool = drop_seen(_apply_fixed(space, np.concatenate([*near, space.sample_units(rng, most // 2)]), fixed), seen)
         # A large space of which much was measured.
-        return pool if len(pool) else unseen(_held(space, space.drawn(rng, DRAWN_AGAIN), fixed), seen)[:most]
-    pool = unseen(_held(space, np.concatenate([*near, space.listed]), fixed), seen)
+        return (
+            pool
+            if len(pool)
+            else drop_seen(_apply_fixed(space, space.sample_units(rng, DRAWN_AGAIN), fixed), seen)[:most]
+        )
+    pool = drop_seen(_apply_fixed(space, np.concatenate([*near, space.listed]), fixed), seen)
     if len(pool) > most:
         # What is near the best comes first, and stays.
         others = most // 2 + rng.choice(len(pool) - most // 2, most - most // 2, replace=False)
@@ -283,7 +299,7 @@ def _pool(
     return pool
 
 
-def _held(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
+def _apply_fixed(space: Space, pool: Units, fixed: NDArray[np.float64]) -> Units:
     if (fixed == ABSENT).all():
         return pool
-    return space.settled(np.where(fixed == ABSENT, pool, fixed))
+    return space.apply_conditions(np.where(fixed == ABSENT, pool, fixed))

@@ -58,18 +58,18 @@ class Axis:
         order = np.argsort(np.argsort(np.array(choices, np.float64)))
         return order / (len(choices) - 1)
 
-    def units(self, values: Sequence[Any]) -> NDArray[np.float64]:
+    def to_units(self, values: Sequence[Any]) -> NDArray[np.float64]:
         """The places of values; a number outside of the range is at its end, one between levels at the nearest."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return np.array([d.to_internal_repr(value) for value in values], np.float64)
-        found = self._scaled(np.array(values, np.float64))
+        found = self._scale_values(np.array(values, np.float64))
         if self.levels is None:
             return found
         nearest: NDArray[np.float64] = self.levels[np.abs(self.levels - found[:, None]).argmin(axis=1)]
         return nearest
 
-    def _scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _scale_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         d = self.distribution
         assert isinstance(d, IntDistribution | FloatDistribution)
         if d.high == d.low:
@@ -82,24 +82,24 @@ class Axis:
         scaled: NDArray[np.float64] = (inside / 2 - d.low / 2) / (d.high / 2 - d.low / 2)
         return scaled
 
-    def value(self, unit: float) -> Any:
+    def to_value(self, unit: float) -> Any:
         """The value at a place, as Optuna wants it."""
-        return self.values(np.array([unit]))[0]
+        return self.to_values(np.array([unit]))[0]
 
-    def values(self, units: NDArray[np.float64]) -> list[Any]:
+    def to_values(self, units: NDArray[np.float64]) -> list[Any]:
         """The values at these places."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return [d.choices[index] for index in units.astype(int).tolist()]
-        numbers: list[float] = self._values(units).tolist()
+        numbers: list[float] = self._unscale_units(units).tolist()
         return [int(number) for number in numbers] if isinstance(d, IntDistribution) else numbers
 
-    def snapped(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+    def snap_units(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
         """The places of the values that these places stand for: the same, but where values come in steps."""
         stepped = getattr(self.distribution, "step", None) is not None and self.levels is None
-        return self._scaled(self._values(units)) if stepped else units
+        return self._scale_values(self._unscale_units(units)) if stepped else units
 
-    def _values(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _unscale_units(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
         d = self.distribution
         assert isinstance(d, IntDistribution | FloatDistribution)
         low, high = float(d.low), float(d.high)
@@ -108,12 +108,12 @@ class Axis:
             raw = np.round(raw) if d.log else low + np.round((raw - low) / d.step) * d.step
         return np.clip(raw, low, high)
 
-    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    def sample_units(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Units of values, each equally likely; of a continuous parameter, uniform on its scale."""
-        return self.snapped(rng.random(count)) if self.levels is None else rng.choice(self.levels, count)
+        return self.snap_units(rng.random(count)) if self.levels is None else rng.choice(self.levels, count)
 
 
-def axis_of(name: str, distribution: BaseDistribution) -> Axis:
+def build_axis(name: str, distribution: BaseDistribution) -> Axis:
     """The parameter with the levels that its distribution has."""
     whole = Axis(name, distribution, None)
     if isinstance(distribution, CategoricalDistribution):
@@ -125,7 +125,7 @@ def axis_of(name: str, distribution: BaseDistribution) -> Axis:
     if step is None or (distribution.high - distribution.low) / step + 1 > MOST_LEVELS:
         return whole
     count = round((distribution.high - distribution.low) / step) + 1
-    return Axis(name, distribution, whole.units([distribution.low + index * step for index in range(count)]))
+    return Axis(name, distribution, whole.to_units([distribution.low + index * step for index in range(count)]))
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Space:
     axes: tuple[Axis, ...]
     conditions: tuple[Condition | None, ...]
 
-    def units(self, configurations: Sequence[Params]) -> Units:
+    def to_units(self, configurations: Sequence[Params]) -> Units:
         """Where these configurations lie; parameters that the space lacks are left out, numbers outside are clipped."""
         columns = {axis.name: column for column, axis in enumerate(self.axes)}
         found = np.full((len(configurations), len(self.axes)), ABSENT)
@@ -164,19 +164,19 @@ class Space:
                     values[column].append(value)
         for column, axis in enumerate(self.axes):
             if places[column]:
-                found[places[column], column] = axis.units(values[column])
+                found[places[column], column] = axis.to_units(values[column])
         return found
 
-    def configurations(self, rows: Units) -> list[dict[str, Any]]:
+    def to_configurations(self, rows: Units) -> list[dict[str, Any]]:
         """The values of each row's parameters that exist."""
         found: list[dict[str, Any]] = [{} for _ in rows]
         for column, axis in enumerate(self.axes):
             here = np.flatnonzero(rows[:, column] != ABSENT)
-            for row, value in zip(here.tolist(), axis.values(rows[here, column]), strict=True):
+            for row, value in zip(here.tolist(), axis.to_values(rows[here, column]), strict=True):
                 found[row][axis.name] = value
         return found
 
-    def settled(self, units: Units) -> Units:
+    def apply_conditions(self, units: Units) -> Units:
         """The rows with ABSENT where a parameter does not exist for them."""
         found = units.copy()
         for column, condition in enumerate(self.conditions):
@@ -197,65 +197,65 @@ class Space:
             rows = np.concatenate([rows[~here], wider])
         return np.unique(rows, axis=0)
 
-    def drawn(self, rng: np.random.Generator, count: int) -> Units:
+    def sample_units(self, rng: np.random.Generator, count: int) -> Units:
         """Configurations at random."""
-        return self.settled(np.stack([axis.drawn(rng, count) for axis in self.axes], axis=1))
+        return self.apply_conditions(np.stack([axis.sample_units(rng, count) for axis in self.axes], axis=1))
 
-    def near(self, rng: np.random.Generator, rows: Units, count: int, width: float) -> Units:
+    def sample_neighbours(self, rng: np.random.Generator, rows: Units, count: int, width: float) -> Units:
         """Configurations that differ from one of the rows in one or two parameters, numbers by about `width`."""
         start = rows[rng.integers(len(rows), size=count)]
         # What a row lacks may come to exist when a parent changes.
-        fresh = np.stack([axis.drawn(rng, count) for axis in self.axes], axis=1)
+        fresh = np.stack([axis.sample_units(rng, count) for axis in self.axes], axis=1)
         found = np.where(start == ABSENT, fresh, start)
         for _ in range(2):
             changed = rng.integers(len(self.axes), size=count)
             again = rng.random(count) < 0.5
             for column, axis in enumerate(self.axes):
                 here = (changed == column) & (again if _ else True)
-                found[here, column] = _moved(axis, found[here, column], fresh[here, column], rng, width)
-        return self.settled(found)
+                found[here, column] = _perturb_units(axis, found[here, column], fresh[here, column], rng, width)
+        return self.apply_conditions(found)
 
 
-def _moved(
+def _perturb_units(
     axis: Axis, units: NDArray[np.float64], fresh: NDArray[np.float64], rng: np.random.Generator, width: float
 ) -> NDArray[np.float64]:
     if isinstance(axis.distribution, CategoricalDistribution):
         return fresh
     moved = np.clip(units + rng.normal(0, width, len(units)), 0, 1)
     if axis.levels is None or not len(units):
-        return axis.snapped(moved)
+        return axis.snap_units(moved)
     # The nearest level on the way: at least one step, or nothing would change.
     order = np.abs(axis.levels[None, :] - moved[:, None])
     order[np.arange(len(units)), np.abs(axis.levels[None, :] - units[:, None]).argmin(axis=1)] = np.inf
     return axis.levels[order.argmin(axis=1)] if len(axis.levels) > 1 else units
 
 
-def learnt(configurations: Sequence[Params], distributions: Mapping[str, BaseDistribution]) -> Space:
+def infer_space(configurations: Sequence[Params], distributions: Mapping[str, BaseDistribution]) -> Space:
     """The space that these configurations (at least one) are from, of parameters with these distributions."""
-    order = _merged([list(each) for each in configurations])
-    axes = tuple(axis_of(name, distributions[name]) for name in order)
+    order = _merge_orders([list(each) for each in configurations])
+    axes = tuple(build_axis(name, distributions[name]) for name in order)
     unconditional = Space(axes, (None,) * len(axes))
-    units = unconditional.units(configurations)
-    return Space(axes, tuple(_condition(units, axes, column) for column in range(len(axes))))
+    units = unconditional.to_units(configurations)
+    return Space(axes, tuple(_infer_condition(units, axes, column) for column in range(len(axes))))
 
 
-def joined(distributions: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, BaseDistribution]:
+def merge_distributions(distributions: Iterable[Mapping[str, BaseDistribution]]) -> dict[str, BaseDistribution]:
     """One distribution a parameter: the last one, numbers with the widest range that was asked for."""
     found: dict[str, BaseDistribution] = {}
     for each in distributions:
         for name, new in each.items():
-            found[name] = _widest(found[name], new) if name in found else new
+            found[name] = _widen_range(found[name], new) if name in found else new
     return found
 
 
-def _widest(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
+def _widen_range(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
     for kind in (IntDistribution, FloatDistribution):
         if isinstance(old, kind) and isinstance(new, kind) and (old.log, old.step) == (new.log, new.step):
             return kind(min(old.low, new.low), max(old.high, new.high), log=new.log, step=new.step)  # type: ignore[arg-type]
     return new
 
 
-def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
+def _merge_orders(orders: Iterable[Sequence[str]]) -> list[str]:
     """One order that keeps, as far as there is one, the order of each."""
     merged: list[str] = []
     for order in orders:
@@ -265,7 +265,7 @@ def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
     return merged
 
 
-def _condition(units: Units, axes: Sequence[Axis], column: int) -> Condition | None:
+def _infer_condition(units: Units, axes: Sequence[Axis], column: int) -> Condition | None:
     present = units[:, column] != ABSENT
     if present.all():
         return None
@@ -275,19 +275,21 @@ def _condition(units: Units, axes: Sequence[Axis], column: int) -> Condition | N
     for count in range(MOST_PARENTS + 1):
         for chosen in combinations(earlier, count):
             parents = tuple(sorted(chosen))
-            exists, not_exists = _seen(units, present, parents)
+            exists, not_exists = _group_combinations(units, present, parents)
             if not exists & not_exists:
                 return Condition(parents, frozenset(exists))
     everything = tuple(sorted(earlier))
-    return Condition(everything, frozenset(_seen(units, present, everything)[0]))
+    return Condition(everything, frozenset(_group_combinations(units, present, everything)[0]))
 
 
-def _seen(units: Units, present: NDArray[np.bool_], parents: tuple[int, ...]) -> tuple[set[Any], set[Any]]:
+def _group_combinations(
+    units: Units, present: NDArray[np.bool_], parents: tuple[int, ...]
+) -> tuple[set[Any], set[Any]]:
     rows = units[:, parents]
     return {tuple(row) for row in rows[present].tolist()}, {tuple(row) for row in rows[~present].tolist()}
 
 
-def unseen(rows: Units, seen: Units) -> Units:
+def drop_seen(rows: Units, seen: Units) -> Units:
     """Those of the rows that are not among the seen ones, each once, in their order."""
     known = {row.tobytes() for row in seen}
     kept = []

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from scipy import special
 
-from rag_opt.config.compose import composed
+from rag_opt.config.compose import compose_config
 from rag_opt.config.trust import build
-from rag_opt.simulation.searches import Run, Search, replayed, split
-from rag_opt.study.drawing import pruner_of, sampler_of
+from rag_opt.simulation.searches import Run, Search, simulate_search, split_questions
+from rag_opt.study.drawing import build_pruner, build_sampler
 from rag_opt.system import environment
-from rag_opt.workers.launchers import deaf
+from rag_opt.workers.launchers import ignore_interrupts
 
 if TYPE_CHECKING:
     from rag_opt.console.progress import Screen
@@ -47,7 +47,7 @@ class Entry:
     sampler: str
     runs: tuple[Run, ...]
 
-    def regret(self, at: int, questions: str = "dev") -> NDArray[np.float64]:
+    def get_regret(self, at: int, questions: str = "dev") -> NDArray[np.float64]:
         """One value a run: after so many measurements."""
         return np.array([getattr(run, questions)[at - 1] for run in self.runs])
 
@@ -95,28 +95,28 @@ class Contest:
         """The samplers' names."""
         return list(dict.fromkeys(entry.sampler for entry in self.entries))
 
-    def of(self, sampler: str) -> list[Entry]:
+    def get_entries(self, sampler: str) -> list[Entry]:
         """This sampler's entries, one a table."""
         return [entry for entry in self.entries if entry.sampler == sampler]
 
 
-def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
+def run_contest(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen: Screen) -> Contest:
     """Every sampler on every table, so many times; raises ConfigError for an unknown name.
 
     Names are of conf/sampler; after a + stands one of conf/pruner, such as rag+race.
     """
     for name in samplers:
-        _made(name.partition("+")[0], 0)
-        pruner_of(composed([f"pruner={name.partition('+')[2] or 'none'}"]))
+        _make_sampler(name.partition("+")[0], 0)
+        build_pruner(compose_config([f"pruner={name.partition('+')[2] or 'none'}"]))
     names = list(dict.fromkeys(samplers))
     jobs = [(row, name, seed) for row in range(len(tables)) for name in names for seed in range(rules.seeds)]
     runs: dict[tuple[int, str], list[Run]] = {}
-    with _single_threaded(), screen.task("replays", len(jobs)) as advance:
+    with _limit_threads(), screen.show_task("replays", len(jobs)) as advance:
         context = multiprocessing.get_context("spawn")
         count = min(os.cpu_count() or 1, len(jobs))
-        with ProcessPoolExecutor(count, context, _begin, (tables,)) as pool:
-            with deaf():
-                measured = pool.map(_one, *zip(*((*job, rules) for job in jobs), strict=True))
+        with ProcessPoolExecutor(count, context, _init_worker, (tables,)) as pool:
+            with ignore_interrupts():
+                measured = pool.map(_simulate, *zip(*((*job, rules) for job in jobs), strict=True))
             try:
                 for (row, name, _), run in zip(jobs, measured, strict=True):
                     runs.setdefault((row, name), []).append(run)
@@ -125,43 +125,43 @@ def held(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, screen:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     entries = tuple(Entry(tables[row].name, name, tuple(found)) for (row, name), found in runs.items())
-    about = {table.name: described(table) for table in tables}
+    about = {table.name: describe_table(table) for table in tables}
     return Contest(entries, about, rules)
 
 
-def described(table: Table) -> str:
+def describe_table(table: Table) -> str:
     """A table in a line: how much it holds, and what replaying what it lacks costs in truth."""
     configurations, questions = table.scores.shape
     told = f"{configurations} configurations, {questions} questions, {table.metric}"
     if table.whole:
         return f"{told}; the whole grid"
-    error = table.surrogate_error()
+    error = table.compute_surrogate_error()
     return f"{told}; what was not measured is taken from the nearest, which is off by {error:.0%} of the range"
 
 
-def _begin(tables: Sequence[Table]) -> None:
-    environment.quiet_optuna()
+def _init_worker(tables: Sequence[Table]) -> None:
+    environment.silence_optuna()
     _tables[:] = tables
 
 
-def _one(row: int, sampler: str, seed: int, rules: Rules) -> Run:
+def _simulate(row: int, sampler: str, seed: int, rules: Rules) -> Run:
     table = _tables[row]
     name, _, pruner = sampler.partition("+")
-    pruners = pruner_of(composed([f"pruner={pruner or 'none'}"]))
+    pruners = build_pruner(compose_config([f"pruner={pruner or 'none'}"]))
     others = np.random.default_rng([seed, 11]).permutation(len(table.configurations))[: rules.stored].tolist()
-    search = Search(table, _made(name, seed), split(table, seed, rules.questions), pruners, others)
-    return replayed(search, rules.budget, rules.ratios)
+    search = Search(table, _make_sampler(name, seed), split_questions(table, seed, rules.questions), pruners, others)
+    return simulate_search(search, rules.budget, rules.ratios)
 
 
-def _made(name: str, seed: int) -> BaseSampler:
+def _make_sampler(name: str, seed: int) -> BaseSampler:
     """The sampler of a file of conf/sampler or, with its defaults, of a class such as optuna.samplers.TPESampler."""
     if "." in name:
         return build({"_target_": name, "seed": seed})  # type: ignore[no-any-return]
-    return sampler_of(composed([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
+    return build_sampler(compose_config([f"sampler={name}", f"seed={seed}"]), 0)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def _limit_threads() -> Iterator[None]:
     """Processes that begin meanwhile use one core each: the matrices are small."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
@@ -175,18 +175,18 @@ def _single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def difference(contest: Contest, sampler: str, other: str, at: int) -> tuple[float, float, float]:
+def compare_samplers(contest: Contest, sampler: str, other: str, at: int) -> tuple[float, float, float]:
     """The mean over tables of `sampler` less `other` in dev regret after `at` measurements, and its 95 % interval.
 
     Both searched the same halves of the questions, so the seeds are paired; the interval is over seeds, the tables
     being those that are there.
     """
-    pairs = zip(contest.of(sampler), contest.of(other), strict=True)
-    each = np.mean([mine.regret(at) - theirs.regret(at) for mine, theirs in pairs], axis=0)
-    return interval(each)
+    pairs = zip(contest.get_entries(sampler), contest.get_entries(other), strict=True)
+    each = np.mean([mine.get_regret(at) - theirs.get_regret(at) for mine, theirs in pairs], axis=0)
+    return student_interval(each)
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+def student_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """The mean and its 95 % interval by Student's t; nan for that of fewer than two values."""
     mean, count = float(values.mean()), len(values)
     if count < 2:
@@ -195,70 +195,70 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def rows(contest: Contest, tables: Sequence[str]) -> Rows:
+def tabulate_samplers(contest: Contest, tables: Sequence[str]) -> Rows:
     """One row a sampler: over the runs of these tables, with standard errors over seeds; TOLD says what it shows."""
     budgets = [at for at in BUDGETS if at < contest.budget]
     header = ["sampler", "to 99 %", *(f"at {at}" for at in [*budgets, contest.budget])]
     header += [f"unseen, {contest.budget}", "asked", "random", "ms"]
-    return header, [_row(contest, name, tables, [*budgets, contest.budget]) for name in contest.samplers]
+    return header, [_format_row(contest, name, tables, [*budgets, contest.budget]) for name in contest.samplers]
 
 
-def _row(contest: Contest, sampler: str, tables: Sequence[str], budgets: Sequence[int]) -> list[str]:
-    entries = [entry for entry in contest.of(sampler) if entry.table in tables]
+def _format_row(contest: Contest, sampler: str, tables: Sequence[str], budgets: Sequence[int]) -> list[str]:
+    entries = [entry for entry in contest.get_entries(sampler) if entry.table in tables]
     reached = np.concatenate([entry.reached for entry in entries])
     runs = [run for entry in entries for run in entry.runs]
     return [
         sampler,
-        " / ".join(_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
-        *(_mean([entry.regret(at) for entry in entries]) for at in budgets),
-        _mean([entry.regret(budgets[-1], "test") for entry in entries]),
+        " / ".join(_format_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
+        *(_format_mean([entry.get_regret(at) for entry in entries]) for at in budgets),
+        _format_mean([entry.get_regret(budgets[-1], "test") for entry in entries]),
         f"{np.mean([run.asked for run in runs]):.0%}",
         f"{np.mean([run.random for run in runs]):.0%}",
         f"{1000 * np.mean([run.seconds for run in runs]):.1f}",
     ]
 
 
-def _mean(regrets: Sequence[NDArray[np.float64]]) -> str:
+def _format_mean(regrets: Sequence[NDArray[np.float64]]) -> str:
     """The mean of the tables' means; its error over seeds, which are the tables' in common."""
     each = np.mean(regrets, axis=0)
     error = f" ± {each.std(ddof=1) / np.sqrt(len(each)):.3f}" if len(each) > 1 else ""
     return f"{each.mean():.3f}{error}"
 
 
-def _count(number: float) -> str:
+def _format_count(number: float) -> str:
     return "-" if np.isinf(number) else f"{number:.0f}"
 
 
-def verdict(contest: Contest, table: str) -> str:
+def format_table_verdict(contest: Contest, table: str) -> str:
     """Which sampler, and how many trials, would have been enough for this data; and what more of them bought."""
     entries = [entry for entry in contest.entries if entry.table == table]
-    best = min(entries, key=lambda entry: (_enough(entry), np.mean([run.dev.mean() for run in entry.runs])))
-    enough = _enough(best)
+    best = min(entries, key=lambda entry: (_count_enough(entry), np.mean([run.dev.mean() for run in entry.runs])))
+    enough = _count_enough(best)
     if np.isinf(enough):
         share = np.isfinite(best.reached).mean()
         first = (
-            f"{table}: {contest.budget} trials would not have been enough; with {_words(best.sampler)} "
+            f"{table}: {contest.budget} trials would not have been enough; with {_format_sampler(best.sampler)} "
             f"{share:.0%} of the searches came within 1 % of the best"
         )
     else:
         first = (
-            f"{table}: {_words(best.sampler)} and {enough:.0f} trials would have been enough "
+            f"{table}: {_format_sampler(best.sampler)} and {enough:.0f} trials would have been enough "
             f"({ENOUGH:.0%} of the searches were within 1 % of the best)"
         )
     if len(best.runs) < 2:
         return f"{first}."
     unseen = np.array([run.test for run in best.runs])
-    later = [interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
+    later = [student_interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
     settled = next(at for at, low in enumerate(later, 1) if not low > 0)
     told = f"on unseen questions no gain can be shown after {settled} (regret {unseen[:, -1].mean():.2f})"
     return f"{first}; {told}."
 
 
-def _words(sampler: str) -> str:
+def _format_sampler(sampler: str) -> str:
     """What is typed for it, where there is a word for it."""
     name, _, pruner = sampler.partition("+")
     return f"{name if '.' in name else f'sampler={name}'}{f' pruner={pruner}' if pruner else ''}"
 
 
-def _enough(entry: Entry) -> float:
+def _count_enough(entry: Entry) -> float:
     return float(np.quantile(entry.reached, ENOUGH, method="higher"))

@@ -14,10 +14,10 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from rag_opt.analysis.history import RANDOM, drawn
+from rag_opt.analysis.history import RANDOM, find_origin
 from rag_opt.samplers import RagSampler
-from rag_opt.samplers.costs import ATTRIBUTE, STORED, Key, key_of
-from rag_opt.study.terminator import CANDIDATES, noise_of
+from rag_opt.samplers.costs import ATTRIBUTE, STORED, Key, make_stage_key
+from rag_opt.study.terminator import CANDIDATES, estimate_noise
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
@@ -74,7 +74,7 @@ class Split:
     measured: NDArray[np.int_]
 
 
-def split(table: Table, seed: int, measured: int | None = None) -> Split:
+def split_questions(table: Table, seed: int, measured: int | None = None) -> Split:
     """Half of the questions dev, half test, drawn anew for every seed; trials measure so many of dev (None: all)."""
     order = np.random.default_rng([seed, 7]).permutation(table.scores.shape[1])
     dev, test = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
@@ -103,7 +103,7 @@ class Search:
     def __post_init__(self) -> None:
         sign = 1.0 if self.table.maximize else -1.0
         self.scores = sign * self.table.scores[:, self.questions.measured]
-        self.means = self.table.values(self.questions.measured)
+        self.means = self.table.compute_values(self.questions.measured)
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner[0])
         known = [[dict(self.table.configurations[row]), dict(self.table.seconds[row])] for row in self.stored]
         self.study.set_user_attr(STORED, known)
@@ -112,13 +112,13 @@ class Search:
         """Draw and measure a configuration; whether it is a new one."""
         start = time.perf_counter()
         trial = self.study.ask()
-        row = self.table.asked(trial)
+        row = self.table.sample_row(trial)
         self.seconds += time.perf_counter() - start
         self.draws += 1
-        self.random += drawn(self.sampler, trial) == RANDOM
+        self.random += find_origin(self.sampler, trial) == RANDOM
         trial.set_user_attr(ATTRIBUTE, dict(self.table.seconds[row]))
         new = row not in self.rows
-        lost = self._pruned(trial, row) if new else self.values[self.rows.index(row)] == -np.inf
+        lost = self._run_batches(trial, row) if new else self.values[self.rows.index(row)] == -np.inf
         if new:
             self.rows.append(row)
             self.values.append(-np.inf if lost else float(self.means[row]))
@@ -128,7 +128,7 @@ class Search:
             self.study.tell(trial, float(self.means[row]))
         return new
 
-    def _pruned(self, trial: optuna.Trial, row: int) -> bool:
+    def _run_batches(self, trial: optuna.Trial, row: int) -> bool:
         """Ask the questions batch by batch, until the trial has lost or none is left."""
         scores, (pruner, race) = self.scores[row], self.pruner
         if isinstance(pruner, NopPruner) and race is None:
@@ -145,22 +145,22 @@ class Search:
                 if np.isfinite(score):
                     trial.report(float(score), step)
             before = count
-            if (race is not None and self._raced_out(race, scores[:count])) or trial.should_prune():
+            if (race is not None and self._has_lost_race(race, scores[:count])) or trial.should_prune():
                 return True
         return False
 
-    def _raced_out(self, race: Race, scores: Scores) -> bool:
+    def _has_lost_race(self, race: Race, scores: Scores) -> bool:
         best = [{"": self.scores[self.rows[int(np.argmax(self.values))]]}] if self.rows else []
-        return race.lost({"": scores}, best, {"": 1.0})
+        return race.is_dominated({"": scores}, best, {"": 1.0})
 
-    def ratio(self) -> float:
+    def compute_ratio(self) -> float:
         """What another measurement is expected to gain over the noise."""
         order = np.array(self.rows)[np.argsort(-np.array(self.values), kind="stable")]
-        noise = noise_of(self.scores[order[0]], list(self.scores[order[1:CANDIDATES]]))
+        noise = estimate_noise(self.scores[order[0]], list(self.scores[order[1:CANDIDATES]]))
         return RagSampler(seed=0).expected_gain(self.study) / noise
 
 
-def replayed(search: Search, budget: int, ratios: bool = False) -> Run:
+def simulate_search(search: Search, budget: int, ratios: bool = False) -> Run:
     """A search of so many measurements, or of the whole table; a configuration drawn again costs nothing."""
     gains: list[float] = []
     again = 0
@@ -168,12 +168,12 @@ def replayed(search: Search, budget: int, ratios: bool = False) -> Run:
         new = search.step()
         again = 0 if new else again + 1
         if new and ratios:
-            gains.append(search.ratio())
-    return _judged(search, budget, gains)
+            gains.append(search.compute_ratio())
+    return _build_run(search, budget, gains)
 
 
-def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
-    dev, test = (search.table.values(part) for part in (search.questions.dev, search.questions.test))
+def _build_run(search: Search, budget: int, gains: Sequence[float]) -> Run:
+    dev, test = (search.table.compute_values(part) for part in (search.questions.dev, search.questions.test))
     rows, values = np.array(search.rows), np.array(search.values)
     # The first of equals stays the best.
     best = rows[np.array([int(values[: count + 1].argmax()) for count in range(len(rows))])]
@@ -182,10 +182,10 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
     reached = float(near[0] + 1) if len(near) else np.nan
     return Run(
         rows=tuple(search.rows),
-        dev=_regret(dev, best),
-        test=_regret(test, best),
+        dev=_compute_regret(dev, best),
+        test=_compute_regret(test, best),
         reached=reached,
-        wall=_wall(search.table, search.rows[: int(reached) if len(near) else None], search.stored),
+        wall=_compute_wall_time(search.table, search.rows[: int(reached) if len(near) else None], search.stored),
         asked=search.asked / (len(rows) * len(search.questions.measured)),
         random=search.random / search.draws,
         seconds=search.seconds / search.draws,
@@ -193,11 +193,11 @@ def _judged(search: Search, budget: int, gains: Sequence[float]) -> Run:
     )
 
 
-def _wall(table: Table, rows: Sequence[int], stored: Sequence[int]) -> float:
+def _compute_wall_time(table: Table, rows: Sequence[int], stored: Sequence[int]) -> float:
     """The seconds of these configurations one after the other: the most noted of what is computed once."""
     total = 0.0
     for stage, groups in ONCE.items():
-        keys = [key_of(configuration, groups) for configuration in table.configurations]
+        keys = [make_stage_key(configuration, groups) for configuration in table.configurations]
         first: dict[Key, float] = {}
         for key, seconds in zip(keys, table.seconds, strict=True):
             first[key] = max(first.get(key, 0.0), seconds.get(stage, 0.0))
@@ -205,7 +205,7 @@ def _wall(table: Table, rows: Sequence[int], stored: Sequence[int]) -> float:
     return total
 
 
-def _regret(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> Regrets:
+def _compute_regret(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> Regrets:
     span = values.max() - np.median(values)
     regret: Regrets = (values.max() - values[chosen]) / (span if span > 0 else 1.0)
     return regret

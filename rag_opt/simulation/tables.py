@@ -18,12 +18,12 @@ from optuna.study import StudyDirection
 
 from rag_opt.analysis import history
 from rag_opt.analysis.finished import open_finished
-from rag_opt.config.search_space import Value, ask
+from rag_opt.config.search_space import Value, suggest_value
 from rag_opt.errors import StudyError
-from rag_opt.samplers.agreement import distances
+from rag_opt.samplers.agreement import compute_distances
 from rag_opt.samplers.internals import contains
-from rag_opt.samplers.space import Space, joined, learnt
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.samplers.space import Space, infer_space, merge_distributions
+from rag_opt.storages.attributes import get_attributes
 from rag_opt.storages.trial_files import TrialFiles
 
 if TYPE_CHECKING:
@@ -54,18 +54,18 @@ class Table:
     @cached_property
     def space(self) -> Space:
         """The space with its conditions, as the configurations show it."""
-        return learnt(self.configurations, self.distributions)
+        return infer_space(self.configurations, self.distributions)
 
     @cached_property
     def units(self) -> NDArray[np.float64]:
         """Where the configurations lie in the space."""
-        return self.space.units(self.configurations)
+        return self.space.to_units(self.configurations)
 
     @cached_property
     def _rows(self) -> dict[bytes, int]:
         return {row.tobytes(): index for index, row in enumerate(self.units)}
 
-    def values(self, questions: NDArray[np.int_] | None = None) -> Scores:
+    def compute_values(self, questions: NDArray[np.int_] | None = None) -> Scores:
         """Each configuration's mean over these questions (all: None), to be maximised.
 
         One that was measured for none of them counts as the worst.
@@ -77,31 +77,31 @@ class Table:
         found: Scores = np.where(np.isnan(means), np.nanmin(means), means)
         return found
 
-    def asked(self, trial: Any) -> int:
+    def sample_row(self, trial: Any) -> int:
         """The row of what a trial draws: the configuration itself or, where it was not measured, the nearest."""
         row = np.full((1, len(self.space.axes)), -1.0)
         drawn = {}
         for column, (axis, condition) in enumerate(zip(self.space.axes, self.space.conditions, strict=True)):
             if condition is None or condition.holds(row)[0]:
-                drawn[axis.name] = ask(trial, axis.name, axis.distribution)
-                row[0, column] = self.space.units([drawn])[0, column]
+                drawn[axis.name] = suggest_value(trial, axis.name, axis.distribution)
+                row[0, column] = self.space.to_units([drawn])[0, column]
         known = self._rows.get(row[0].tobytes())
-        return self.nearest(row) if known is None else known
+        return self.find_nearest(row) if known is None else known
 
-    def nearest(self, row: NDArray[np.float64], but: int | None = None) -> int:
+    def find_nearest(self, row: NDArray[np.float64], but: int | None = None) -> int:
         """The row of the configuration that agrees most, `but` this one."""
-        apart = distances(self.space.axes, row, self.units).sum(axis=0)[0]
+        apart = compute_distances(self.space.axes, row, self.units).sum(axis=0)[0]
         if but is not None:
             apart[but] = np.inf
         return int(apart.argmin())
 
-    def surrogate_error(self) -> float:
+    def compute_surrogate_error(self) -> float:
         """How far a configuration's value is from its nearest neighbour's, in ranges of all values: the mean.
 
         What replaying a point that was not measured costs in truth; 0 where all values are the same.
         """
-        values = self.values()
-        others = [self.nearest(self.units[row : row + 1], but=row) for row in range(len(values))]
+        values = self.compute_values()
+        others = [self.find_nearest(self.units[row : row + 1], but=row) for row in range(len(values))]
         return float(np.abs(values - values[others]).mean() / (np.ptp(values) or 1.0))
 
     @property
@@ -110,9 +110,9 @@ class Table:
         return self.space.listed is not None and len(self.space.listed) <= len(self._rows)
 
 
-def table_of(place: Path, storage: str | None = None) -> Table:
+def load_table(place: Path, storage: str | None = None) -> Table:
     """The table in a file, or of a study's folder; raises StudyError where there is none, or too little in it."""
-    table = _measured(read(place) if place.suffix == SUFFIX else recorded(place, storage))
+    table = _drop_unmeasured(read_parquet(place) if place.suffix == SUFFIX else build_study_table(place, storage))
     if len(table.configurations) < FEWEST:
         raise StudyError(
             f"{place}: {len(table.configurations)} configurations were measured to the end, a replay needs {FEWEST}; "
@@ -126,7 +126,7 @@ def table_of(place: Path, storage: str | None = None) -> Table:
     return table
 
 
-def _measured(table: Table) -> Table:
+def _drop_unmeasured(table: Table) -> Table:
     """Without questions, and then configurations, of which less than half was measured."""
     known = np.isfinite(table.scores)
     columns = known.mean(axis=0) >= 0.5 if len(known) else np.ones(0, bool)
@@ -140,7 +140,7 @@ def _measured(table: Table) -> Table:
     )
 
 
-def recorded(folder: Path, storage: str | None = None) -> Table:
+def build_study_table(folder: Path, storage: str | None = None) -> Table:
     """The complete trials of a finished study that keep its constraints, each configuration once.
 
     Of several objectives the first.
@@ -149,14 +149,14 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     metric = findings.targets[0]
     rows: dict[tuple[Any, ...], tuple[Mapping[str, Value], Scores, Mapping[str, float]]] = {}
     distributions: dict[str, BaseDistribution] = {}
-    trials, files = history.candidates(study), TrialFiles(study, folder)
+    trials, files = history.rank_candidates(study), TrialFiles(study, folder)
     for trial in sorted(trials, key=lambda trial: trial.number):
         params = trial.params
-        scores = files.scores(trial, [metric]).get(metric)
+        scores = files.load_scores(trial, [metric]).get(metric)
         if scores is None or tuple(params.items()) in rows:
             continue
-        distributions = joined([distributions, trial.distributions])
-        rows[tuple(params.items())] = params, scores, attributes_of(trial).seconds
+        distributions = merge_distributions([distributions, trial.distributions])
+        rows[tuple(params.items())] = params, scores, get_attributes(trial).seconds
     if trials and not rows:
         raise StudyError(
             f"{folder}: the scores of {metric} question by question are lost: neither its database nor trials/ has them"
@@ -174,7 +174,7 @@ def recorded(folder: Path, storage: str | None = None) -> Table:
     )
 
 
-def write(table: Table, path: Path) -> None:
+def write_parquet(table: Table, path: Path) -> None:
     """The table as one Parquet file of numbers and parameters; no text of a question or document is in it."""
     columns = {
         "configuration": [json.dumps(each) for each in table.configurations],
@@ -192,19 +192,19 @@ def write(table: Table, path: Path) -> None:
     pq.write_table(made, path, compression="zstd", compression_level=19)
 
 
-def read(path: Path) -> Table:
-    """The table of a file that `write` made; raises StudyError for another one."""
+def read_parquet(path: Path) -> Table:
+    """The table of a file that `write_parquet` made; raises StudyError for another one."""
     try:
         found = pq.read_table(path)
         about = json.loads((found.schema.metadata or {})[b"rag_opt"])
         columns = found.to_pydict()
-        return _checked(
+        return _build_table(
             name=about["name"],
             metric=about["metric"],
             maximize=about["maximize"],
             configurations=[json.loads(each) for each in columns["configuration"]],
             distributions={name: json_to_distribution(each) for name, each in about["distributions"].items()},
-            scores=_scores(columns["scores"]),
+            scores=_parse_scores(columns["scores"]),
             seconds=[json.loads(each) for each in columns["seconds"]],
         )
     except OSError as error:
@@ -213,7 +213,7 @@ def read(path: Path) -> Table:
         raise StudyError(f"{path}: is not a recorded table ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def _checked(**columns: Any) -> Table:
+def _build_table(**columns: Any) -> Table:
     """The table of these columns; raises ValueError, TypeError or KeyError where they are none."""
     table = Table(**columns)
     names = [table.name, table.metric]
@@ -235,7 +235,7 @@ def _checked(**columns: Any) -> Table:
     return table
 
 
-def _scores(rows: Sequence[Sequence[float]]) -> Scores:
+def _parse_scores(rows: Sequence[Sequence[float]]) -> Scores:
     found: Scores = np.array(rows, np.float64)
     if found.ndim != 2 or np.isinf(found).any():
         raise ValueError("rows of as many finite scores are expected")

@@ -16,11 +16,11 @@ import optuna
 import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
-from rag_opt.config.settings import trial_folder
-from rag_opt.console.progress import say
-from rag_opt.samplers.internals import study_id
-from rag_opt.storages.databases import patient
-from rag_opt.storages.opening import engine_of
+from rag_opt.config.settings import get_trial_folder
+from rag_opt.console.progress import report_line
+from rag_opt.samplers.internals import get_study_id
+from rag_opt.storages.databases import retry_transient
+from rag_opt.storages.opening import get_engine
 
 FILES = sqlalchemy.Table(
     "rag_opt_files",
@@ -41,16 +41,16 @@ QUICK = 1
 """zlib's level: 52 kB of scores in 0.7 ms to 17 kB; its default takes twice as long for a tenth less."""
 
 
-def prepare(study: optuna.Study) -> None:
+def create_table(study: optuna.Study) -> None:
     """Make the table; to be called by one process at a time."""
-    FILES.create(engine_of(study), checkfirst=True)
+    FILES.create(get_engine(study), checkfirst=True)
 
 
-@patient
-def put(study: optuna.Study, number: int, files: Mapping[str, bytes]) -> None:
+@retry_transient
+def store_files(study: optuna.Study, number: int, files: Mapping[str, bytes]) -> None:
     """Keep a trial's files, by their names."""
     rows = [
-        {"study_id": study_id(study), "trial": number, "name": name, "content": zlib.compress(body, QUICK)}
+        {"study_id": get_study_id(study), "trial": number, "name": name, "content": zlib.compress(body, QUICK)}
         for name, body in files.items()
     ]
     if rows:
@@ -59,47 +59,47 @@ def put(study: optuna.Study, number: int, files: Mapping[str, bytes]) -> None:
         kept = given.on_conflict_do_update(
             index_elements=["study_id", "trial", "name"], set_={"content": given.excluded.content}
         )
-        with engine_of(study).begin() as connection:
+        with get_engine(study).begin() as connection:
             connection.execute(kept, rows)
 
 
-@patient
-def got(study: optuna.Study, numbers: Iterable[int]) -> dict[int, dict[str, bytes]]:
+@retry_transient
+def load_files(study: optuna.Study, numbers: Iterable[int]) -> dict[int, dict[str, bytes]]:
     """The files of these trials, by number and name; what is damaged counts as not there, and is said."""
     wanted = sqlalchemy.select(FILES.c.trial, FILES.c.name, FILES.c.content).where(
-        FILES.c.study_id == study_id(study), FILES.c.trial.in_(list(numbers)), FILES.c.name.in_(NAMES)
+        FILES.c.study_id == get_study_id(study), FILES.c.trial.in_(list(numbers)), FILES.c.name.in_(NAMES)
     )
-    with engine_of(study).connect() as connection:
+    with get_engine(study).connect() as connection:
         rows = connection.execute(wanted).all()
     found: dict[int, dict[str, bytes]] = {}
     for number, name, content in rows:
-        body = _unpacked(content)
+        body = _decompress(content)
         if body is None:
-            say(f"trial {number}: its {name} in the database is damaged; it counts as not there")
+            report_line(f"trial {number}: its {name} in the database is damaged; it counts as not there")
         else:
             found.setdefault(number, {})[name] = body
     return found
 
 
-def numbers(study: optuna.Study) -> set[int]:
+def get_trial_numbers(study: optuna.Study) -> set[int]:
     """The trials whose scores are in the database."""
-    wanted = sqlalchemy.select(FILES.c.trial).where(FILES.c.study_id == study_id(study), FILES.c.name == SCORES)
-    with engine_of(study).connect() as connection:
+    wanted = sqlalchemy.select(FILES.c.trial).where(FILES.c.study_id == get_study_id(study), FILES.c.name == SCORES)
+    with get_engine(study).connect() as connection:
         return set(connection.execute(wanted).scalars())
 
 
-def fetch(study: optuna.Study, folder: Path, wanted: Iterable[int]) -> None:
+def fetch_files(study: optuna.Study, folder: Path, wanted: Iterable[int]) -> None:
     """Put the files of these trials into the folder, where they are missing."""
-    missing = [n for n in wanted if not all((trial_folder(folder, n) / name).is_file() for name in NAMES)]
-    for number, files in got(study, missing).items() if missing else ():
+    missing = [n for n in wanted if not all((get_trial_folder(folder, n) / name).is_file() for name in NAMES)]
+    for number, files in load_files(study, missing).items() if missing else ():
         for name, body in files.items():
-            if not (trial_folder(folder, number) / name).is_file():
-                write(folder, number, name, body)
+            if not (get_trial_folder(folder, number) / name).is_file():
+                write_file(folder, number, name, body)
 
 
-def write(folder: Path, number: int, name: str, body: bytes) -> None:
+def write_file(folder: Path, number: int, name: str, body: bytes) -> None:
     """Leave a file in a trial's folder, whole or not at all."""
-    place = trial_folder(folder, number)
+    place = get_trial_folder(folder, number)
     place.mkdir(parents=True, exist_ok=True)
     # Several workers of a machine may do so at once.
     temporary = place / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
@@ -107,7 +107,7 @@ def write(folder: Path, number: int, name: str, body: bytes) -> None:
     temporary.replace(place / name)
 
 
-def _unpacked(content: bytes) -> bytes | None:
+def _decompress(content: bytes) -> bytes | None:
     """The file; None for what is damaged, or larger than any of ours."""
     stream = zlib.decompressobj()
     try:

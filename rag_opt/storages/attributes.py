@@ -34,7 +34,7 @@ class Notable(Protocol):
 
 @dataclass(frozen=True)
 class Attribute(Generic[T]):
-    """One attribute: read from a record of attributes, written with `note`.
+    """One attribute: read from a record of attributes, written with `save`.
 
     `fits` says whether a value is such as is written; `default` is what it is where none was.
     """
@@ -53,7 +53,7 @@ class Attribute(Generic[T]):
         found: T = record.given.get(self.name, self.default)
         return found
 
-    def note(self, place: Notable, value: T) -> None:
+    def save(self, place: Notable, value: T) -> None:
         """Keep the value, in place of what is there."""
         place.set_user_attr(self.name, value)
 
@@ -65,7 +65,7 @@ class Attributes:
     given: Mapping[str, Any]
 
     @classmethod
-    def odd(cls, given: Mapping[str, Any]) -> list[str]:
+    def find_invalid(cls, given: Mapping[str, Any]) -> list[str]:
         """The names of the attributes whose values are not such as are written; others' attributes are no business."""
         known = [each for each in vars(cls).values() if isinstance(each, Attribute)]
         return [each.name for each in known if each.name in given and not each.fits(given[each.name])]
@@ -76,96 +76,98 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _numbers(value: Any) -> bool:
+def _is_number_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(is_number, value.values()))
 
 
-def _row(value: Any) -> bool:
+def _is_number_list(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_number, value))
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_text, value.values()))
+def _is_text_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value.values()))
 
 
-def _spending(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(_numbers(each) and {*SPENT} <= {*each} for each in value.values())
+def _is_usage(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_number_mapping(each) and {*SPENT} <= {*each} for each in value.values()
+    )
 
 
-def _mapping(value: Any) -> bool:
+def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _mappings(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_mapping, value.values()))
+def _is_nested_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_mapping, value.values()))
 
 
-def _timings(value: Any) -> bool:
+def _is_timings(value: Any) -> bool:
     pairs = isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value)
-    return pairs and all(_values(params) and _numbers(seconds) for params, seconds in value)
+    return pairs and all(_is_flat_mapping(params) and _is_number_mapping(seconds) for params, seconds in value)
 
 
-def _values(value: Any) -> bool:
+def _is_flat_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) and not any(isinstance(each, list | Mapping) for each in value.values())
 
 
-def _flag(value: Any) -> bool:
+def _is_true(value: Any) -> bool:
     return value is True
 
 
 class TrialAttributes(Attributes):
     """What is noted of a trial."""
 
-    origin = Attribute("origin", _text, "")
+    origin = Attribute("origin", _is_text, "")
     """How its parameters were drawn (history.py); noted after the last one, a seed's when it is enqueued."""
 
     seed = Attribute[int | None]("seed", is_number, None)
     """Which of the configurations to begin with it is."""
 
-    process = Attribute[Mapping[str, str]]("process", _texts, {})
+    process = Attribute[Mapping[str, str]]("process", _is_text_mapping, {})
     """{"worker": its name at the gate, "crew": that of who started it, "mlflow": the crew's parent run}."""
 
-    command = Attribute("command", _text, "")
+    command = Attribute("command", _is_text, "")
     """What measures its configuration again."""
 
-    metrics = Attribute[Mapping[str, float]]("metrics", _numbers, {})
+    metrics = Attribute[Mapping[str, float]]("metrics", _is_number_mapping, {})
     """The means of a complete trial, those that are finite."""
 
-    seconds = Attribute[Mapping[str, float]](SECONDS, _numbers, {})
+    seconds = Attribute[Mapping[str, float]](SECONDS, _is_number_mapping, {})
     """What a complete trial took, by stage."""
 
-    usage = Attribute[Mapping[str, Mapping[str, float]]]("usage", _spending, {})
+    usage = Attribute[Mapping[str, Mapping[str, float]]]("usage", _is_usage, {})
     """By stage its calls to models, stored replies counted like paid ones."""
 
-    paid = Attribute[Mapping[str, float] | None]("paid", _numbers, None)
+    paid = Attribute[Mapping[str, float] | None]("paid", _is_number_mapping, None)
     """By stage how many of these calls were paid for; None where that was not noted."""
 
-    coverage = Attribute[Mapping[str, float]]("coverage", _numbers, {})
+    coverage = Attribute[Mapping[str, float]]("coverage", _is_number_mapping, {})
     """By metric, or stage, the share that was measured, or served, where that is not all."""
 
     questions = Attribute[int | None]("questions", is_number, None)
     """How many questions a pruned trial was asked."""
 
-    so_far = Attribute[list[float] | None](SO_FAR, _row, None)
+    so_far = Attribute[list[float] | None](SO_FAR, _is_number_list, None)
     """The objectives' means when a trial of several was pruned."""
 
     repeats = Attribute[int | None]("repeats", is_number, None)
     """The number of the earlier trial that has measured this configuration; this one was not measured."""
 
-    reason = Attribute[str | None]("reason", _text, None)
+    reason = Attribute[str | None]("reason", _is_text, None)
     """Why it failed, or was ended."""
 
-    interrupted = Attribute(INTERRUPTED, _flag, default=False)
+    interrupted = Attribute(INTERRUPTED, _is_true, default=False)
     """Whether its process died, or it was ended from outside: another trial takes its place."""
 
-    outage = Attribute("outage", _text, "")
+    outage = Attribute("outage", _is_text, "")
     """Which failure of what surrounds the study has ended an interrupted trial (failures.py); "" for none."""
 
-    given_up = Attribute("given_up", _flag, default=False)
+    given_up = Attribute("given_up", _is_true, default=False)
     """Whether its configuration has ended too many processes."""
 
     retries = Attribute[int | None]("retries", is_number, None)
@@ -181,34 +183,34 @@ class TrialAttributes(Attributes):
 class StudyAttributes(Attributes):
     """What is noted of a study."""
 
-    fingerprints = Attribute[Mapping[str, str]]("rag_opt:fingerprints", _mapping, {})
+    fingerprints = Attribute[Mapping[str, str]]("rag_opt:fingerprints", _is_mapping, {})
     """What the study is made of (drift.py)."""
 
-    parts = Attribute[Mapping[str, Mapping[str, str]]]("rag_opt:fingerprint_parts", _mappings, {})
+    parts = Attribute[Mapping[str, Mapping[str, str]]]("rag_opt:fingerprint_parts", _is_nested_mapping, {})
     """By fingerprint what it was made from, where that is more than one thing."""
 
-    stored = Attribute[Timings | None](STORED, _timings, None)
+    stored = Attribute[Timings | None](STORED, _is_timings, None)
     """What had been computed, and kept, before the study began, where the sampler counts seconds."""
 
-    sampler_state = Attribute[Mapping[str, Any]]("rag_opt:sampler_state", _mapping, {})
+    sampler_state = Attribute[Mapping[str, Any]]("rag_opt:sampler_state", _is_mapping, {})
     """Where the sampler stood before the latest trial was drawn."""
 
-    exhausted = Attribute("rag_opt:exhausted", _text, "")
+    exhausted = Attribute("rag_opt:exhausted", _is_text, "")
     """The class of a sampler that has said that every combination was tried."""
 
-    settled = Attribute("rag_opt:settled", _text, "{}")
+    settled = Attribute("rag_opt:settled", _is_text, "{}")
     """After how many trials the search was stopped, and why, as JSON (study/terminator.py)."""
 
-    settled_by = Attribute[list[float] | None]("rag_opt:settled_by", _row, None)
+    settled_by = Attribute[list[float] | None]("rag_opt:settled_by", _is_number_list, None)
     """The rule that stopped it, `after` and `share`; by another one the search goes on."""
 
-    looks = Attribute[list[int]]("rag_opt:looks", _row, [])
+    looks = Attribute[list[int]]("rag_opt:looks", _is_number_list, [])
     """After how many trials the unseen questions were looked at."""
 
-    ledger = Attribute("rag_opt:ledger", _text, "")
+    ledger = Attribute("rag_opt:ledger", _is_text, "")
     """The name under which the study's payments are entered."""
 
-    report = Attribute("rag_opt:report_artifact", _text, "")
+    report = Attribute("rag_opt:report_artifact", _is_text, "")
     """The report's page among the artifacts that optuna-dashboard shows."""
 
     @property
@@ -221,16 +223,16 @@ PAID = "rag_opt:paid:"
 """Prefix of the attributes in which each store enters what it has paid for."""
 
 
-def note_payment(study: Notable, store: str, spent: list[float]) -> None:
+def save_payment(study: Notable, store: str, spent: list[float]) -> None:
     """Keep what this store has paid for so far."""
     study.set_user_attr(f"{PAID}{store}", spent)
 
 
-def attributes_of(trial: Noted) -> TrialAttributes:
+def get_attributes(trial: Noted) -> TrialAttributes:
     """What is noted of a trial."""
     return TrialAttributes(trial.user_attrs)
 
 
-def study_attributes(study: Noted) -> StudyAttributes:
+def get_study_attributes(study: Noted) -> StudyAttributes:
     """What is noted of a study."""
     return StudyAttributes(study.user_attrs)

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.errors import StorageError
 from rag_opt.system.signals import Patience
 
@@ -30,12 +30,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def hidden(url: str) -> str:
+def redact_url(url: str) -> str:
     """The URL without its password."""
-    return parsed(url).render_as_string(hide_password=True)
+    return parse_url(url).render_as_string(hide_password=True)
 
 
-def parsed(url: str) -> sqlalchemy.URL:
+def parse_url(url: str) -> sqlalchemy.URL:
     """The parts of a URL, PostgreSQL's with the driver that is used here; raises StorageError for what is none."""
     try:
         found = sqlalchemy.make_url(url)
@@ -44,32 +44,32 @@ def parsed(url: str) -> sqlalchemy.URL:
     return found.set(drivername="postgresql+psycopg") if found.drivername == "postgresql" else found
 
 
-def engine_url(url: str) -> str:
+def get_engine_url(url: str) -> str:
     """The URL as an engine takes it, password included."""
-    return parsed(url).render_as_string(hide_password=False)
+    return parse_url(url).render_as_string(hide_password=False)
 
 
-def sqlite_path(url: str) -> Path | None:
+def get_sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None for other databases."""
-    parts = parsed(url)
+    parts = parse_url(url)
     return Path(parts.database) if parts.get_backend_name() == "sqlite" and parts.database else None
 
 
-def check_kind(url: str) -> None:
+def check_backend(url: str) -> None:
     """Raise StorageError unless the URL is one of the databases in which processes can take turns."""
-    if parsed(url).get_backend_name() not in ("sqlite", "postgresql"):
-        raise StorageError(f"storage.url={hidden(url)}: a SQLite file or a PostgreSQL server is expected")
+    if parse_url(url).get_backend_name() not in ("sqlite", "postgresql"):
+        raise StorageError(f"storage.url={redact_url(url)}: a SQLite file or a PostgreSQL server is expected")
 
 
-def reach(url: str) -> None:
+def check_connection(url: str) -> None:
     """Connect once; raises what the database raises."""
-    engine = sqlalchemy.create_engine(engine_url(url), poolclass=sqlalchemy.pool.NullPool)
-    patient(engine.connect, FIRST_PATIENCE)().close()
+    engine = sqlalchemy.create_engine(get_engine_url(url), poolclass=sqlalchemy.pool.NullPool)
+    retry_transient(engine.connect, FIRST_PATIENCE)().close()
 
 
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the database may be there again in a moment: it is locked, restarting, or the connection broke."""
-    cause = _raised_by_driver(error)
+    cause = _find_driver_error(error)
     if cause is None:
         return False
     if cause.connection_invalidated:
@@ -81,14 +81,14 @@ def passing(error: BaseException) -> bool:
     return "database is locked" in str(cause.orig)
 
 
-def _raised_by_driver(error: BaseException | None) -> DBAPIError | None:
+def _find_driver_error(error: BaseException | None) -> DBAPIError | None:
     """What the database itself said: Optuna and SQLAlchemy's sessions may have wrapped it more than once."""
     while error is not None and not isinstance(error, DBAPIError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def patient(call: Callable[P, T], seconds: float | None = None) -> Callable[P, T]:
+def retry_transient(call: Callable[P, T], seconds: float | None = None) -> Callable[P, T]:
     """The call, made again while the database is away for a moment (PATIENCE); raises what it raised last."""
 
     @wraps(call)
@@ -101,19 +101,21 @@ def patient(call: Callable[P, T], seconds: float | None = None) -> Callable[P, T
             except Exception as error:
                 stop.check()
                 waited = time.monotonic() - start
-                if not passing(error) or waited > limit:
+                if not is_transient(error) or waited > limit:
                     raise
                 if waited > SAID_AFTER and not said:
                     said = True
-                    say(f"the study's database is away ({reason_of(error)}); trying again for {limit:.0f} s")
+                    report_line(
+                        f"the study's database is away ({format_driver_error(error)}); trying again for {limit:.0f} s"
+                    )
             time.sleep(wait)
             wait = min(LONGEST_WAIT, 1.6 * wait)
 
     return again
 
 
-def reason_of(error: BaseException) -> str:
+def format_driver_error(error: BaseException) -> str:
     """Why a database refused, in one line, without statements and their values."""
-    cause: Any = _raised_by_driver(error) or error.__cause__ or error
+    cause: Any = _find_driver_error(error) or error.__cause__ or error
     orig = getattr(cause, "orig", None) or cause
     return str(orig).strip().splitlines()[0][:200] if str(orig).strip() else type(orig).__name__

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from rag_opt.errors import DriftError
-from rag_opt.storages.attributes import StudyAttributes, study_attributes
+from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 
 MADE_FROM = {
     "dataset": ("dataset", "dataset.test_share", "dataset.split_seed"),
@@ -18,7 +18,7 @@ MADE_FROM = {
 Parts = Mapping[str, Mapping[str, str]]
 
 
-def parts_of(dataset: str, test_share: float, split_seed: int, objective: str, seed: int, batches: int) -> Parts:
+def build_parts(dataset: str, test_share: float, split_seed: int, objective: str, seed: int, batches: int) -> Parts:
     """What the fingerprints of `MADE_FROM` are made from."""
     given = {"dataset": (dataset, test_share, split_seed), "objective": (objective, seed, batches)}
     return {name: dict(zip(MADE_FROM[name], map(str, values), strict=True)) for name, values in given.items()}
@@ -26,25 +26,29 @@ def parts_of(dataset: str, test_share: float, split_seed: int, objective: str, s
 
 def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path, parts: Parts | None = None) -> None:
     """Remember what a new study is made of; raises DriftError when an old one was made of something else."""
-    then = study_attributes(study).fingerprints
+    then = get_study_attributes(study).fingerprints
     if not then:
         if study.get_trials(deepcopy=False):
             raise DriftError(
                 f"study '{study.study_name}' has trials that another program made; "
                 f"choose name=<new name>, or end what runs there and then remove {folder}"
             )
-        StudyAttributes.fingerprints.note(study, dict(now))
-        StudyAttributes.parts.note(study, {name: dict(made) for name, made in (parts or {}).items()})
+        StudyAttributes.fingerprints.save(study, dict(now))
+        StudyAttributes.parts.save(study, {name: dict(made) for name, made in (parts or {}).items()})
         return
     if any(then.get(name) != now[name] for name in now):
-        raise DriftError(_told(study, then, now, parts or {}, folder))
+        raise DriftError(_format_drift(study, then, now, parts or {}, folder))
 
 
-def _told(study: optuna.Study, then: Mapping[str, str], now: Mapping[str, str], parts: Parts, folder: Path) -> str:
+def _format_drift(
+    study: optuna.Study, then: Mapping[str, str], now: Mapping[str, str], parts: Parts, folder: Path
+) -> str:
     changed: dict[str, tuple[str, str]] = {}
     for name in now:
         if then.get(name) != now[name]:
-            changed |= _changed(study, name, parts) or {_whole(study, name): (then.get(name, "unknown"), now[name])}
+            changed |= _find_changed_parts(study, name, parts) or {
+                _format_name(study, name): (then.get(name, "unknown"), now[name])
+            }
     lines = [f"  {name}: then {before}, now {after}" for name, (before, after) in changed.items()]
     return (
         f"study '{study.study_name}' was made with another {' and '.join(changed)}; its scores would not compare\n"
@@ -54,15 +58,15 @@ def _told(study: optuna.Study, then: Mapping[str, str], now: Mapping[str, str], 
     )
 
 
-def _changed(study: optuna.Study, name: str, parts: Parts) -> dict[str, tuple[str, str]]:
+def _find_changed_parts(study: optuna.Study, name: str, parts: Parts) -> dict[str, tuple[str, str]]:
     """Those parts of a fingerprint that have changed: (then, now); {} where that is not known."""
-    then, now = study_attributes(study).parts.get(name, {}), parts.get(name, {})
+    then, now = get_study_attributes(study).parts.get(name, {}), parts.get(name, {})
     return {part: (then[part], now[part]) for part in now if part in then and then[part] != now[part]}
 
 
-def _whole(study: optuna.Study, name: str) -> str:
+def _format_name(study: optuna.Study, name: str) -> str:
     """A fingerprint's name; of a study that did not keep its parts, those that it may be."""
-    if name not in MADE_FROM or study_attributes(study).parts.get(name):
+    if name not in MADE_FROM or get_study_attributes(study).parts.get(name):
         return name
     *others, last = MADE_FROM[name]
     return f"{', '.join(others)} or {last}"

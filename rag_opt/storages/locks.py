@@ -23,11 +23,11 @@ import sqlalchemy
 from filelock import FileLock
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from rag_opt.cache.leases import abandoned
+from rag_opt.cache.leases import is_abandoned
 from rag_opt.errors import LostError, StorageError
-from rag_opt.storages.databases import engine_url, hidden, patient, sqlite_path
-from rag_opt.system.sharing import whose
-from rag_opt.system.waiting import Wait, alone, taken
+from rag_opt.storages.databases import get_engine_url, get_sqlite_path, redact_url, retry_transient
+from rag_opt.system.sharing import format_owner
+from rag_opt.system.waiting import Wait, acquire_lock, hold_lock
 
 GRACE = 5.0
 """Seconds after which a PostgreSQL session that is not there counts as ended: a server that restarts ends them all, and
@@ -69,24 +69,24 @@ class Gate:
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
         self.me = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
-    def alone(self, at: str = TRIALS) -> AbstractContextManager[None]:
+    def take_turn(self, at: str = TRIALS) -> AbstractContextManager[None]:
         """No other process is at the same thing meanwhile; one that dies at it is no hindrance.
 
         What may take long, such as asking a tracking server, is something else than giving out trials.
         """
         raise NotImplementedError
 
-    def kept(self) -> bool:
+    def has_turn(self) -> bool:
         """Whether the turn that this process has taken is still its own."""
         raise NotImplementedError
 
-    def life(self, worker: str) -> Life:
+    def get_life(self, worker: str) -> Life:
         """Whether the worker of this name lives."""
         raise NotImplementedError
 
-    def gone(self, worker: str) -> bool:
+    def is_dead(self, worker: str) -> bool:
         """Whether it has ended, after waiting for that to be certain."""
-        while (life := self.life(worker)) is Life.DOUBTFUL:
+        while (life := self.get_life(worker)) is Life.DOUBTFUL:
             time.sleep(0.1)
         return life is Life.DEAD
 
@@ -102,29 +102,29 @@ class FileGate(Gate):
         super().__init__()
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._life = FileLock(self._path(self.me))
+        self._life = FileLock(self._get_path(self.me))
         self._life.acquire()
 
     @contextmanager
-    def alone(self, at: str = TRIALS) -> Iterator[None]:
+    def take_turn(self, at: str = TRIALS) -> Iterator[None]:
         if not self._folder.is_dir():
             # To lock would be to make it again.
             raise LostError(f"{self._folder}: was removed, or moved, while the study ran")
-        with alone(FileLock(self._folder / f"{at}.lock", poll_interval=0.005), DOES[at]):
+        with hold_lock(FileLock(self._folder / f"{at}.lock", poll_interval=0.005), DOES[at]):
             yield
 
-    def kept(self) -> bool:
+    def has_turn(self) -> bool:
         return True
 
-    def life(self, worker: str) -> Life:
-        here = worker == self.me or (self._path(worker).exists() and not abandoned(self._path(worker)))
+    def get_life(self, worker: str) -> Life:
+        here = worker == self.me or (self._get_path(worker).exists() and not is_abandoned(self._get_path(worker)))
         return Life.ALIVE if here else Life.DEAD
 
     def leave(self) -> None:
         self._life.release()
-        self._path(self.me).unlink(missing_ok=True)
+        self._get_path(self.me).unlink(missing_ok=True)
 
-    def _path(self, worker: str) -> Path:
+    def _get_path(self, worker: str) -> Path:
         return self._folder / f"{re.sub(r'[^A-Za-z0-9-]', '-', worker)[:120]}.worker"
 
 
@@ -133,29 +133,29 @@ class PostgresGate(Gate):
 
     def __init__(self, url: str, study_id: int) -> None:
         super().__init__()
-        self._engine = _session_engine(url)
-        self._space = _signed(zlib.crc32(f"rag_opt/{study_id}".encode()))
+        self._engine = _build_engine(url)
+        self._space = _to_signed(zlib.crc32(f"rag_opt/{study_id}".encode()))
         self._missed: dict[str, float] = {}
         self._guard = threading.Lock()
         self._over = threading.Event()
         self._turn: sqlalchemy.Connection
-        self._life = patient(self._locked)()
-        threading.Thread(target=self._keep, name="rag_opt-life", daemon=True).start()
+        self._life = retry_transient(self._acquire_own_lock)()
+        threading.Thread(target=self._keep_alive, name="rag_opt-life", daemon=True).start()
 
     @contextmanager
-    def alone(self, at: str = TRIALS) -> Iterator[None]:
-        with _held(self._engine, self._space, _number(at), DOES[at]) as self._turn:
+    def take_turn(self, at: str = TRIALS) -> Iterator[None]:
+        with _hold_lock(self._engine, self._space, _compute_lock_id(at), DOES[at]) as self._turn:
             yield
 
-    def kept(self) -> bool:
+    def has_turn(self) -> bool:
         try:
             self._turn.execute(sqlalchemy.text("select 1"))
         except SQLAlchemyError:
             return False
         return True
 
-    def life(self, worker: str) -> Life:
-        if worker == self.me or self._seen(worker):
+    def get_life(self, worker: str) -> Life:
+        if worker == self.me or self._has_lock(worker):
             self._missed.pop(worker, None)
             return Life.ALIVE
         since = self._missed.setdefault(worker, time.monotonic())
@@ -167,25 +167,25 @@ class PostgresGate(Gate):
             self._life.close()
         self._engine.dispose()
 
-    @patient
-    def _seen(self, worker: str) -> bool:
+    @retry_transient
+    def _has_lock(self, worker: str) -> bool:
         wanted = sqlalchemy.text(
             "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 2 "
             "and database = (select oid from pg_database where datname = current_database()) "
             "and classid = cast(:space as bigint)::oid and objid = cast(:worker as bigint)::oid"
         )
-        values = {"space": self._space & 0xFFFFFFFF, "worker": _number(worker) & 0xFFFFFFFF}
+        values = {"space": self._space & 0xFFFFFFFF, "worker": _compute_lock_id(worker) & 0xFFFFFFFF}
         with self._engine.connect() as connection:
             return bool(connection.execute(wanted, values).scalar())
 
-    def _locked(self) -> sqlalchemy.Connection:
+    def _acquire_own_lock(self) -> sqlalchemy.Connection:
         connection = self._engine.connect()
         connection.execute(
-            sqlalchemy.text("select pg_advisory_lock(:a, :b)"), {"a": self._space, "b": _number(self.me)}
+            sqlalchemy.text("select pg_advisory_lock(:a, :b)"), {"a": self._space, "b": _compute_lock_id(self.me)}
         )
         return connection
 
-    def _keep(self) -> None:
+    def _keep_alive(self) -> None:
         """Look after the session that says that this process lives, and take it up again when a restart ended it."""
         while not self._over.wait(KEEP_EVERY):
             with self._guard:
@@ -197,28 +197,29 @@ class PostgresGate(Gate):
                     with suppress(SQLAlchemyError):
                         self._life.close()
                     with suppress(SQLAlchemyError):
-                        self._life = self._locked()
+                        self._life = self._acquire_own_lock()
 
 
-def gate_of(url: str, study_id: int) -> Gate:
+def build_gate(url: str, study_id: int) -> Gate:
     """The gate of a study in the database of this URL."""
-    path = sqlite_path(url)
-    return PostgresGate(url, study_id) if path is None else FileGate(_folder(path) / str(study_id))
+    path = get_sqlite_path(url)
+    return PostgresGate(url, study_id) if path is None else FileGate(_get_folder(path) / str(study_id))
 
 
 @contextmanager
-def creating(url: str) -> Iterator[None]:
+def lock_creation(url: str) -> Iterator[None]:
     """Nobody else makes or upgrades this database's tables meanwhile; raises StorageError where that can't be had."""
-    path = sqlite_path(url)
+    path = get_sqlite_path(url)
     if path is not None:
-        locks = [_folder(path) / "creating.lock"]
+        locks = [_get_folder(path) / "creating.lock"]
         try:
-            _folder(path).mkdir(parents=True, exist_ok=True)
+            _get_folder(path).mkdir(parents=True, exist_ok=True)
             lock = FileLock(locks[0])
-            taken(lock, f"opens {path}")
+            acquire_lock(lock, f"opens {path}")
         except OSError as error:
             raise StorageError(
-                f"{path.parent}: can't be written: {error.strerror}{whose(path.parent, _folder(path), *locks)}; "
+                f"{path.parent}: can't be written: "
+                f"{error.strerror}{format_owner(path.parent, _get_folder(path), *locks)}; "
                 "or choose another place with studies_dir="
             ) from error
         try:
@@ -226,20 +227,20 @@ def creating(url: str) -> Iterator[None]:
         finally:
             lock.release()
         return
-    engine = _session_engine(url)
-    with _held(engine, CREATION, 0, f"makes tables in {hidden(url)}"):
+    engine = _build_engine(url)
+    with _hold_lock(engine, CREATION, 0, f"makes tables in {redact_url(url)}"):
         yield
     engine.dispose()
 
 
 @contextmanager
-def _held(engine: sqlalchemy.Engine, first: int, second: int, does: str) -> Iterator[sqlalchemy.Connection]:
+def _hold_lock(engine: sqlalchemy.Engine, first: int, second: int, does: str) -> Iterator[sqlalchemy.Connection]:
     """An advisory lock, in a session of its own so that it ends with it; gives the session.
 
     Whoever has it before `does` something.
     """
     values = {"a": first, "b": second}
-    connection = patient(_locked)(engine, values, Wait(does, lambda: _holder(engine, values)))
+    connection = retry_transient(_acquire_lock)(engine, values, Wait(does, lambda: _find_holder(engine, values)))
     try:
         yield connection
     finally:
@@ -248,7 +249,7 @@ def _held(engine: sqlalchemy.Engine, first: int, second: int, does: str) -> Iter
             connection.close()
 
 
-def _locked(engine: sqlalchemy.Engine, values: Mapping[str, int], wait: Wait) -> sqlalchemy.Connection:
+def _acquire_lock(engine: sqlalchemy.Engine, values: Mapping[str, int], wait: Wait) -> sqlalchemy.Connection:
     connection = engine.connect()
     connection.execute(sqlalchemy.text(f"set lock_timeout = {LOCK_TIMEOUT}"))
     while True:
@@ -261,7 +262,7 @@ def _locked(engine: sqlalchemy.Engine, values: Mapping[str, int], wait: Wait) ->
         wait.step()
 
 
-def _holder(engine: sqlalchemy.Engine, values: Mapping[str, int]) -> str:
+def _find_holder(engine: sqlalchemy.Engine, values: Mapping[str, int]) -> str:
     """Whose session has an advisory lock."""
     wanted = sqlalchemy.text(
         "select application_name || ', connected ' || date_trunc('second', backend_start) "
@@ -276,23 +277,23 @@ def _holder(engine: sqlalchemy.Engine, values: Mapping[str, int]) -> str:
     return "another process"
 
 
-def _session_engine(url: str) -> sqlalchemy.Engine:
+def _build_engine(url: str) -> sqlalchemy.Engine:
     application = f"process {os.getpid()} on {socket.gethostname()}"[:63]
     return sqlalchemy.create_engine(
-        engine_url(url),
+        get_engine_url(url),
         poolclass=sqlalchemy.pool.NullPool,
         isolation_level="AUTOCOMMIT",
         connect_args={"options": KEEPALIVE, "connect_timeout": 10, "application_name": application},
     )
 
 
-def _folder(database: Path) -> Path:
+def _get_folder(database: Path) -> Path:
     return database.parent / f".{database.name}.workers"
 
 
-def _number(worker: str) -> int:
-    return _signed(zlib.crc32(worker.encode()))
+def _compute_lock_id(worker: str) -> int:
+    return _to_signed(zlib.crc32(worker.encode()))
 
 
-def _signed(number: int) -> int:
+def _to_signed(number: int) -> int:
     return number - (1 << 32) if number >= 1 << 31 else number

@@ -31,12 +31,12 @@ class Guard:
         self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=SETTLED)
         # What is opened on first use, the log, can be opened now, and no more when its name is gone.
         self._file.execute("SELECT 1 FROM sqlite_master").fetchall()
-        self._known = identity(self.path)
+        self._known = get_file_id(self.path)
 
     @property
     def lost(self) -> bool:
         """Whether the file that was opened has its name no more."""
-        return identity(self.path) != self._known
+        return get_file_id(self.path) != self._known
 
     def check(self) -> None:
         """Raise LostError when it has its name no more."""
@@ -52,12 +52,12 @@ class Guard:
         """Write what the lost file held to a new one, where there is a place for it; the error that says where."""
         time.sleep(SETTLED)
         what = "another file took the place of the study's file" if self.path.exists() else "the study's file is gone"
-        found = self._written()
-        self._leave()
+        found = self._write_copy()
+        self._keep_open()
         if isinstance(found, str):
             return LostError(f"{self.path}: {what}, and what it held can't be written anywhere: {found}")
         first = "move that one away" if self.path.exists() else f"mkdir -p {self.path.parent}"
-        if kept := self._elsewhere():
+        if kept := self._find_moved():
             first = f"it is whole, and lies at {kept} now; or: {first}"
         return LostError(
             f"{self.path}: {what}, so the study stops; all that it held is in {found}\n"
@@ -69,10 +69,10 @@ class Guard:
         if not self.lost:
             self._file.close()
 
-    def _written(self) -> Path | str:
+    def _write_copy(self) -> Path | str:
         """The new file; why there is none."""
         why = ""
-        for folder in (_nearest(self.path.parent), Path(tempfile.gettempdir())):
+        for folder in (_find_nearest(self.path.parent), Path(tempfile.gettempdir())):
             within = folder == self.path.parent
             name = self.path.name if within else f"{self.path.parent.name}.{self.path.name}"
             new = folder / f"{name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -88,7 +88,7 @@ class Guard:
                     new.unlink(missing_ok=True)
         return why
 
-    def _leave(self) -> None:
+    def _keep_open(self) -> None:
         """Empty the lost file's log and keep the file open for ever, for the sake of what has its name now.
 
         SQLite takes what lies beside a file for its log, and removes that when it closes the last connection.
@@ -97,17 +97,17 @@ class Guard:
             self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file))
 
-    def _elsewhere(self) -> Path | None:
+    def _find_moved(self) -> Path | None:
         """Where the lost file lies now, if it was moved; known where the system tells names of open files (Linux)."""
         with suppress(OSError):
             for place in Path("/proc/self/fd").iterdir():
-                if identity(place) == self._known:
+                if get_file_id(place) == self._known:
                     found = place.readlink()
-                    return found if identity(found) == self._known else None
+                    return found if get_file_id(found) == self._known else None
         return None
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def get_file_id(path: Path) -> tuple[int, int] | None:
     """The file that has this name; None for none."""
     try:
         about = path.stat()
@@ -116,6 +116,6 @@ def identity(path: Path) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
-def _nearest(folder: Path) -> Path:
+def _find_nearest(folder: Path) -> Path:
     """The folder, or the first one above it that is there."""
     return next(each for each in (folder, *folder.parents) if each.is_dir())

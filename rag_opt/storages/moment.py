@@ -8,8 +8,8 @@ from copy import copy
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.internals import enqueued
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.samplers.internals import get_enqueued_params
+from rag_opt.storages.attributes import get_attributes
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -24,7 +24,7 @@ class Moment:
         self.directions = study.directions
         self.user_attrs = study.user_attrs
         now = study.get_trials(deepcopy=False)[:trials]
-        self._trials = [_begun(trial) if trial.number in unfinished else trial for trial in now]
+        self._trials = [_strip_result(trial) if trial.number in unfinished else trial for trial in now]
 
     @property
     def unfinished(self) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ class Moment:
         return [trial for trial in self._trials if states is None or trial.state in states]
 
 
-def _begun(trial: FrozenTrial) -> FrozenTrial:
+def _strip_result(trial: FrozenTrial) -> FrozenTrial:
     """The trial without how it ended."""
     begun = copy(trial)
     begun.state, begun.values, begun.user_attrs = TrialState.RUNNING, None, {}
@@ -47,15 +47,15 @@ def _begun(trial: FrozenTrial) -> FrozenTrial:
 Trials = optuna.Study | Moment
 
 
-def places_taken(study: Trials) -> int:
+def count_finished(study: Trials) -> int:
     """Finished trials that count: what n_trials is compared with.
 
     Those of stopped processes don't, nor do configurations that were given up.
     """
-    finished = map(attributes_of, study.get_trials(deepcopy=False, states=FINISHED))
+    finished = map(get_attributes, study.get_trials(deepcopy=False, states=FINISHED))
     return sum(not noted.interrupted and not noted.given_up for noted in finished)
 
 
-def drawn(trial: FrozenTrial) -> bool:
+def is_sampled(trial: FrozenTrial) -> bool:
     """Whether all its parameters are there: its origin is noted after the last one, a seed's when it is enqueued."""
-    return bool(attributes_of(trial).origin and trial.params) and set(enqueued(trial)) <= set(trial.params)
+    return bool(get_attributes(trial).origin and trial.params) and set(get_enqueued_params(trial)) <= set(trial.params)

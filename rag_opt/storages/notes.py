@@ -7,20 +7,20 @@ import warnings
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from rag_opt.samplers.internals import set_system_attributes, system_attributes, trial_id
+from rag_opt.samplers.internals import get_system_attrs, get_trial_id, set_system_attrs
 
 NOTE_PART = 2045
 """Characters that one of optuna-dashboard's attributes holds."""
 
 
-def note(trial: optuna.Trial, body: str) -> None:
+def save_note(trial: optuna.Trial, body: str) -> None:
     """Give a new trial its note (Markdown) in optuna-dashboard.
 
     As `optuna_dashboard.save_note`, whose import costs a second, and which reads the notes of all trials every time.
     """
-    prefix = f"dashboard:{trial_id(trial)}:"
-    parts = {f"{prefix}note_str:{part}": text for part, text in enumerate(_parts(body))}
-    set_system_attributes(trial.study, {f"{prefix}note_ver": 1, **parts})
+    prefix = f"dashboard:{get_trial_id(trial)}:"
+    parts = {f"{prefix}note_str:{part}": text for part, text in enumerate(_split_text(body))}
+    set_system_attrs(trial.study, {f"{prefix}note_ver": 1, **parts})
 
 
 def name_metrics(study: optuna.Study, names: list[str]) -> None:
@@ -32,25 +32,25 @@ def name_metrics(study: optuna.Study, names: list[str]) -> None:
             study.set_metric_names(names)
 
 
-def note_study(study: optuna.Study, body: str) -> None:
+def save_study_note(study: optuna.Study, body: str) -> None:
     """Give a study its note (Markdown) in optuna-dashboard, in place of the one it has."""
-    version = system_attributes(study).get("dashboard:note_ver", 0)
-    set_system_attributes(study, {"dashboard:note_ver": version + 1})
-    _set_parts(study, "dashboard:note_str:", body)
+    version = get_system_attrs(study).get("dashboard:note_ver", 0)
+    set_system_attrs(study, {"dashboard:note_ver": version + 1})
+    _save_parts(study, "dashboard:note_str:", body)
 
 
-def plot_study(study: optuna.Study, name: str, figure: str) -> None:
+def save_study_figure(study: optuna.Study, name: str, figure: str) -> None:
     """Give a study a figure (Plotly's JSON) in optuna-dashboard, as its `save_plotly_graph_object` does."""
-    _set_parts(study, f"dashboard:plot_data:{name}:", figure)
+    _save_parts(study, f"dashboard:plot_data:{name}:", figure)
 
 
-def _set_parts(study: optuna.Study, prefix: str, text: str) -> None:
+def _save_parts(study: optuna.Study, prefix: str, text: str) -> None:
     """Keep a text in as many attributes as it needs, and empty those that a longer one left."""
-    parts = _parts(text)
-    old = sum(key.startswith(prefix) for key in system_attributes(study))
+    parts = _split_text(text)
+    old = sum(key.startswith(prefix) for key in get_system_attrs(study))
     whole = [*parts, *[""] * (old - len(parts))]
-    set_system_attributes(study, {f"{prefix}{place}": part for place, part in enumerate(whole)})
+    set_system_attrs(study, {f"{prefix}{place}": part for place, part in enumerate(whole)})
 
 
-def _parts(text: str) -> list[str]:
+def _split_text(text: str) -> list[str]:
     return [text[start : start + NOTE_PART] for start in range(0, len(text), NOTE_PART)]

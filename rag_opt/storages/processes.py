@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial
 
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 
 
 class Crew(NamedTuple):
@@ -19,15 +19,15 @@ class Crew(NamedTuple):
 NOBODY = Crew()
 
 
-def worker_of(trial: FrozenTrial) -> str:
+def get_worker(trial: FrozenTrial) -> str:
     """The name of the process that runs the trial; one that nobody has where none has named the trial as its own.
 
     That is done inside the gate, right after the trial was made.
     """
-    return str(attributes_of(trial).process.get("worker", "")) or f"nobody-{trial.number}"
+    return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 
-def crew_of(trial: FrozenTrial) -> Crew:
+def get_crew(trial: FrozenTrial) -> Crew:
     """Who writes the trial's MLflow run."""
-    about = attributes_of(trial).process
+    about = get_attributes(trial).process
     return Crew(str(about.get("crew", "")), str(about.get("mlflow", "")))

@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from rag_opt.config.settings import trial_folder
+from rag_opt.config.settings import get_trial_folder
 from rag_opt.storages import archive
 
 if TYPE_CHECKING:
@@ -46,24 +46,24 @@ class Book:
     ids: tuple[str, ...]
     scores: Mapping[str, Scores]
 
-    def fits(self, trial: FrozenTrial, targets: Sequence[str]) -> bool:
+    def matches(self, trial: FrozenTrial, targets: Sequence[str]) -> bool:
         """Whether these are the scores that a complete trial's values are the means of; `targets` name the values."""
         return all(
-            name in self.scores and math.isclose(_mean(self.scores[name]), value, rel_tol=EXACT, abs_tol=EXACT)
+            name in self.scores and math.isclose(_compute_mean(self.scores[name]), value, rel_tol=EXACT, abs_tol=EXACT)
             for name, value in zip(targets, trial.values, strict=False)
         )
 
 
-def write(folder: Path, number: int, evaluation: Evaluation, *, whole: bool = False) -> bytes:
+def write_scores(folder: Path, number: int, evaluation: Evaluation, *, whole: bool = False) -> bytes:
     """Leave all of an evaluation's scores, what was retrieved and what was answered; gives what the database keeps.
 
     That is all but what was retrieved, or that too (`whole`).
     """
     found = evaluation
-    return write_part(folder, number, found.query_ids, found.per_query, found.retrieved, found.answers, whole=whole)
+    return write_partial(folder, number, found.query_ids, found.per_query, found.retrieved, found.answers, whole=whole)
 
 
-def write_part(
+def write_partial(
     folder: Path,
     number: int,
     ids: Sequence[str],
@@ -73,103 +73,103 @@ def write_part(
     *,
     whole: bool = False,
 ) -> bytes:
-    """As `write`, of the questions that were asked before a trial was stopped."""
+    """As `write_scores`, of the questions that were asked before a trial was stopped."""
     columns: dict[str, Sequence[Any]] = {name: values.tolist() for name, values in scores.items()}
     columns[RETRIEVED] = [list(row) for row in retrieved]
     if answers:
         columns["answer"] = answers
     body = write_columns(folder, number, ids, columns)
     lean = {name: values for name, values in columns.items() if name != RETRIEVED}
-    return body if whole else _table(ids, lean)
+    return body if whole else _serialize_table(ids, lean)
 
 
 def write_columns(folder: Path, number: int, ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Leave columns of values, one row for each of these queries; gives what was written."""
-    body = _table(ids, columns)
-    (trial_folder(folder, number) / FILE).write_bytes(body)
+    body = _serialize_table(ids, columns)
+    (get_trial_folder(folder, number) / FILE).write_bytes(body)
     return body
 
 
-def _table(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:
-    rows = [list(map(_or_null, row)) for row in zip(ids, *columns.values(), strict=True)]
+def _serialize_table(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:
+    rows = [list(map(_replace_nan, row)) for row in zip(ids, *columns.values(), strict=True)]
     return json.dumps({"columns": ["query_id", *columns], "data": rows}, ensure_ascii=False).encode()
 
 
-def read(study: optuna.Study, folder: Path, trial: FrozenTrial, targets: Sequence[str]) -> Mapping[str, Scores]:
+def read_scores(study: optuna.Study, folder: Path, trial: FrozenTrial, targets: Sequence[str]) -> Mapping[str, Scores]:
     """A complete trial's scores by metric, whose means are its values of these targets; {} where they are lost."""
-    found = stored(study, trial.number)
-    if found is None or not found.fits(trial, targets):
-        found = left(folder, trial.number)
-    return found.scores if found is not None and found.fits(trial, targets) else {}
+    found = load_book(study, trial.number)
+    if found is None or not found.matches(trial, targets):
+        found = read_book_file(folder, trial.number)
+    return found.scores if found is not None and found.matches(trial, targets) else {}
 
 
-def stored(study: optuna.Study, number: int) -> Book | None:
+def load_book(study: optuna.Study, number: int) -> Book | None:
     """The book of a trial in the database; None without one that can be read."""
     try:
-        return _stored(study, number)
+        return _load_book(study, number)
     except UNREADABLE:
         return None
 
 
 @lru_cache(256)
-def _stored(study: optuna.Study, number: int) -> Book:
-    return _book(archive.got(study, [number])[number][FILE])
+def _load_book(study: optuna.Study, number: int) -> Book:
+    return _parse_book(archive.load_files(study, [number])[number][FILE])
 
 
-def left(folder: Path, number: int) -> Book | None:
+def read_book_file(folder: Path, number: int) -> Book | None:
     """The book that a trial left in the folder; None without one that can be read."""
-    path = trial_folder(folder, number) / FILE
+    path = get_trial_folder(folder, number) / FILE
     try:
         about = path.stat()
-        return _left(path.absolute(), about.st_mtime_ns, about.st_size)
+        return _read_book_file(path.absolute(), about.st_mtime_ns, about.st_size)
     except UNREADABLE:
         return None
 
 
 @lru_cache(256)
-def _left(path: Path, *_: int) -> Book:
-    return _book(path.read_bytes())
+def _read_book_file(path: Path, *_: int) -> Book:
+    return _parse_book(path.read_bytes())
 
 
-def restored(study: optuna.Study, folder: Path, numbers: Iterable[int]) -> None:
+def restore_files(study: optuna.Study, folder: Path, numbers: Iterable[int]) -> None:
     """Have these trials' files in the folder say what the database says, where they are missing or damaged."""
     wanted = list(numbers)
-    archive.fetch(study, folder, wanted)
+    archive.fetch_files(study, folder, wanted)
     for number in wanted:
-        kept, there = stored(study, number), left(folder, number)
-        if kept is not None and (there is None or not _same(kept, there)):
-            archive.write(folder, number, FILE, archive.got(study, [number])[number][FILE])
+        kept, there = load_book(study, number), read_book_file(folder, number)
+        if kept is not None and (there is None or not _is_same(kept, there)):
+            archive.write_file(folder, number, FILE, archive.load_files(study, [number])[number][FILE])
 
 
-def keep(study: optuna.Study, folder: Path, number: int) -> None:
+def import_scores(study: optuna.Study, folder: Path, number: int) -> None:
     """Have the database hold what a trial has left in the folder, less what was retrieved."""
-    found = {name: trial_folder(folder, number) / name for name in archive.NAMES}
+    found = {name: get_trial_folder(folder, number) / name for name in archive.NAMES}
     files = {name: path.read_bytes() for name, path in found.items() if path.is_file()}
     table = json.loads(files[FILE])
     columns = dict(zip(table["columns"], zip(*table["data"], strict=True), strict=True))
     kept = {name: values for name, values in columns.items() if name not in ("query_id", RETRIEVED)}
-    archive.put(study, number, {**files, FILE: _table(columns["query_id"], kept)})
-    _stored.cache_clear()
+    archive.store_files(study, number, {**files, FILE: _serialize_table(columns["query_id"], kept)})
+    _load_book.cache_clear()
 
 
-def _same(one: Book, other: Book) -> bool:
+def _is_same(one: Book, other: Book) -> bool:
     columns = one.scores.keys() == other.scores.keys() and one.ids == other.ids
     return columns and all(
         np.array_equal(values, other.scores[name], equal_nan=True) for name, values in one.scores.items()
     )
 
 
-def _book(body: bytes) -> Book:
+def _parse_book(body: bytes) -> Book:
     table = json.loads(body)
     columns = dict(zip(table["columns"], zip(*table["data"], strict=True), strict=True))
     scores = {name: np.array(values, np.float64) for name, values in columns.items() if name not in TEXTS}
     return Book(tuple(map(str, columns["query_id"])), scores)
 
 
-def _mean(values: Scores) -> float:
+def _compute_mean(values: Scores) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
-def _or_null(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value

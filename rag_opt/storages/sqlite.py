@@ -11,8 +11,8 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.errors import StorageError
-from rag_opt.system.sharing import make_file, whose
-from rag_opt.system.waiting import STEP, unlocked
+from rag_opt.system.sharing import format_owner, make_file
+from rag_opt.system.waiting import STEP, retry_locked
 
 BUSY_SECONDS = 90
 
@@ -23,11 +23,11 @@ def check_sqlite(path: Path) -> None:
         raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
     try:
         if not path.exists():
-            _begin(path.resolve())
+            _create_database(path.resolve())
         with closing(sqlite3.connect(path, timeout=STEP)) as connection:
 
             def ask(statement: str) -> list[Any]:
-                return unlocked(path, lambda: connection.execute(statement).fetchall(), BUSY_SECONDS)
+                return retry_locked(path, lambda: connection.execute(statement).fetchall(), BUSY_SECONDS)
 
             found = ask("PRAGMA quick_check")[0][0]
             if found != "ok":
@@ -41,14 +41,16 @@ def check_sqlite(path: Path) -> None:
             ask("CREATE TABLE IF NOT EXISTS rag_opt_write_check (x)")
             ask("ROLLBACK")
     except (sqlite3.DatabaseError, OSError) as error:
-        foreign = whose(path, *(path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm")), path.parent)
+        foreign = format_owner(
+            path, *(path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm")), path.parent
+        )
         advice = f"{foreign}; or" if foreign else "; move it away, or"
         raise StorageError(
             f"{path}: can't be used as a study file ({error}){advice} choose another name=<study name>"
         ) from error
 
 
-def _begin(path: Path) -> None:
+def _create_database(path: Path) -> None:
     """A database where there was none, under the study's lock; a kill at any moment leaves no empty file there."""
     new = path.with_name(f"{path.name}.new")
     make_file(new)
@@ -57,11 +59,11 @@ def _begin(path: Path) -> None:
     new.replace(path)
 
 
-def engine_options(is_sqlite: bool) -> dict[str, Any]:
+def get_engine_options(is_sqlite: bool) -> dict[str, Any]:
     return {"connect_args": {"timeout": STEP}} if is_sqlite else {"pool_pre_ping": True}
 
 
-def begin_at_once(engine: sqlalchemy.Engine, path: Path) -> None:
+def begin_immediately(engine: sqlalchemy.Engine, path: Path) -> None:
     """Take SQLite's write lock when a transaction begins: taking it later is what makes writers fail."""
 
     @sqlalchemy.event.listens_for(engine, "connect")
@@ -72,7 +74,7 @@ def begin_at_once(engine: sqlalchemy.Engine, path: Path) -> None:
     def begin(connection: sqlalchemy.Connection) -> None:
         raw: Any = connection.connection.driver_connection
         try:
-            unlocked(path, lambda: raw.execute("BEGIN IMMEDIATE"), BUSY_SECONDS)
+            retry_locked(path, lambda: raw.execute("BEGIN IMMEDIATE"), BUSY_SECONDS)
         except sqlite3.Error:
             # What else is wrong is raised as SQLAlchemy raises it.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -81,7 +83,7 @@ def begin_at_once(engine: sqlalchemy.Engine, path: Path) -> None:
     engine.dispose()
 
 
-def fold(engine: sqlalchemy.Engine, *, whole: bool = False) -> None:
+def checkpoint_wal(engine: sqlalchemy.Engine, *, whole: bool = False) -> None:
     """Bring what the write-ahead log holds into the file, so that a copy of the file alone is the study.
 
     Nobody is waited for: what readers or writers are in the way of comes next time. `whole` also empties the log,

@@ -15,7 +15,7 @@ import yaml
 from optuna.trial import FrozenTrial
 from yaml import CSafeDumper
 
-from rag_opt.config.settings import trial_folder
+from rag_opt.config.settings import get_trial_folder
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
 
@@ -36,15 +36,15 @@ class TrialFiles:
     def write_config(self, number: int, config: Mapping[str, Any]) -> None:
         """Leave the configuration that a trial measures."""
         text = yaml.dump(config, Dumper=CSafeDumper, sort_keys=False, allow_unicode=True)
-        self._made(number).joinpath("config.yaml").write_text(text, "utf-8")
+        self._make_folder(number).joinpath("config.yaml").write_text(text, "utf-8")
         self._left[number] = {"config.yaml": text.encode()}
 
-    def write(self, number: int, evaluation: Evaluation) -> None:
+    def write_scores(self, number: int, evaluation: Evaluation) -> None:
         """Leave all of a trial's scores."""
-        body = scorebook.write(self.folder, number, evaluation, whole=not self.shared)
+        body = scorebook.write_scores(self.folder, number, evaluation, whole=not self.shared)
         self._left[number][scorebook.FILE] = body
 
-    def write_part(
+    def write_partial(
         self,
         number: int,
         ids: Sequence[str],
@@ -53,48 +53,48 @@ class TrialFiles:
         answers: Sequence[str | None],
     ) -> None:
         """Leave the scores of the questions that were asked before a trial was stopped."""
-        body = scorebook.write_part(self.folder, number, ids, scores, retrieved, answers, whole=not self.shared)
+        body = scorebook.write_partial(self.folder, number, ids, scores, retrieved, answers, whole=not self.shared)
         self._left[number][scorebook.FILE] = body
 
-    def rewrite(self, number: int, evaluation: Evaluation) -> None:
+    def rewrite_scores(self, number: int, evaluation: Evaluation) -> None:
         """Leave, and keep, the scores of a trial that was measured again because they were lost."""
-        self._made(number)
-        scorebook.write(self.folder, number, evaluation)
-        self.adopt(number)
+        self._make_folder(number)
+        scorebook.write_scores(self.folder, number, evaluation)
+        self.import_files(number)
 
-    def keep(self, number: int) -> None:
+    def store_trial(self, number: int) -> None:
         """Have the database hold what this process has written of a trial."""
-        archive.put(self.study, number, self._left.pop(number, {}))
+        archive.store_files(self.study, number, self._left.pop(number, {}))
 
-    def adopt(self, number: int) -> None:
+    def import_files(self, number: int) -> None:
         """Have the database hold what the folder has of a trial."""
-        scorebook.keep(self.study, self.folder, number)
+        scorebook.import_scores(self.study, self.folder, number)
 
-    def scores(self, trial: FrozenTrial, targets: Sequence[str]) -> Mapping[str, Scores]:
+    def load_scores(self, trial: FrozenTrial, targets: Sequence[str]) -> Mapping[str, Scores]:
         """A complete trial's scores by metric, whose means are its values of these targets; {} where they are lost."""
-        return scorebook.read(self.study, self.folder, trial, targets)
+        return scorebook.read_scores(self.study, self.folder, trial, targets)
 
-    def kept(self, number: int) -> scorebook.Book | None:
+    def load_book(self, number: int) -> scorebook.Book | None:
         """The scores of a trial that the database holds; None without any that can be read."""
-        return scorebook.stored(self.study, number)
+        return scorebook.load_book(self.study, number)
 
-    def left(self, number: int) -> scorebook.Book | None:
+    def read_book_file(self, number: int) -> scorebook.Book | None:
         """The scores of a trial that the folder holds; None without any that can be read."""
-        return scorebook.left(self.folder, number)
+        return scorebook.read_book_file(self.folder, number)
 
-    def kept_numbers(self) -> set[int]:
+    def get_stored_numbers(self) -> set[int]:
         """The trials whose scores the database holds."""
-        return archive.numbers(self.study)
+        return archive.get_trial_numbers(self.study)
 
     def fetch(self, number: int) -> None:
         """Have the folder hold a trial's files, where they are missing."""
-        archive.fetch(self.study, self.folder, [number])
+        archive.fetch_files(self.study, self.folder, [number])
 
     def restore(self) -> None:
         """Have the folder say of all trials what the database says."""
-        scorebook.restored(self.study, self.folder, range(len(self.study.get_trials(deepcopy=False))))
+        scorebook.restore_files(self.study, self.folder, range(len(self.study.get_trials(deepcopy=False))))
 
-    def _made(self, number: int) -> Path:
-        place = trial_folder(self.folder, number)
+    def _make_folder(self, number: int) -> Path:
+        place = get_trial_folder(self.folder, number)
         place.mkdir(parents=True, exist_ok=True)
         return place

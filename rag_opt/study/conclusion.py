@@ -14,20 +14,20 @@ from optuna.trial import FrozenTrial
 from rag_opt.analysis import history, paired
 from rag_opt.analysis.findings import Findings, Loss
 from rag_opt.analysis.interchange import FOLDER, write_trec
-from rag_opt.config.compose import quoted
-from rag_opt.config.experiments import experiment_of, replay_command, written
-from rag_opt.config.overrides import words
-from rag_opt.config.trust import plain
-from rag_opt.console.progress import say
-from rag_opt.console.secrets import hide
+from rag_opt.config.compose import quote_overrides
+from rag_opt.config.experiments import build_experiment, collapse_best, format_replay_command
+from rag_opt.config.overrides import format_overrides
+from rag_opt.config.trust import to_plain
+from rag_opt.console.progress import report_line
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD
-from rag_opt.storages.attributes import StudyAttributes, attributes_of, study_attributes
-from rag_opt.storages.databases import hidden
+from rag_opt.storages.attributes import StudyAttributes, get_attributes, get_study_attributes
+from rag_opt.storages.databases import redact_url
 from rag_opt.storages.moment import Moment, Trials
 from rag_opt.study import terminator
-from rag_opt.study.finalists import confirmations, name_of, several, words_of
-from rag_opt.study.spending import enlarged
+from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
+from rag_opt.study.spending import propose_budget
 
 if TYPE_CHECKING:
     from rag_opt.config.trial import TrialConfig
@@ -48,25 +48,27 @@ SHOWN = 5
 """Documents of a ranking that are shown."""
 
 
-def concluded(plan: Plan, study: optuna.Study) -> Findings:
+def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
     plan.resources.notices.kept.clear()
     now = Moment(study)
-    budget = enlarged(plan, now)
-    found, evaluations = confirmations(plan, study, now)
+    budget = propose_budget(plan, now)
+    found, evaluations = confirm_finalists(plan, study, now)
     confirmation = found[0] if found else None
-    named = {name_of(now, number): evaluation for number, evaluation in evaluations.items()}
+    named = {get_trial_name(now, number): evaluation for number, evaluation in evaluations.items()}
     write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
-    front = history.front_of(now)
+    front = history.find_front(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
-    config = plan.dev.composed(words_of(now, chosen) if chosen is not None else words(plan.baseline))
-    baseline = history.baseline_of(now)
+    config = plan.dev.compose_overrides(
+        get_trial_overrides(now, chosen) if chosen is not None else format_overrides(plan.baseline)
+    )
+    baseline = history.find_baseline(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
     hits, misses = sum(plan.resources.store.hits.values()), sum(plan.resources.store.misses.values())
     trials = now.get_trials()
     return Findings(
         name=plan.settings.name,
-        url=hidden(plan.storage_url),
+        url=redact_url(plan.storage_url),
         signs=plan.objective.signs,
         cost=plan.objective.cost.name,
         trials=len(trials),
@@ -77,76 +79,79 @@ def concluded(plan: Plan, study: optuna.Study) -> Findings:
         test=plan.test.questions.count,
         confirmation=confirmation,
         others=found[1:],
-        latencies=_latencies(plan, now, chosen),
-        stages={name_of(now, each): plan.test.stages(_config(plan, now, each)) for each in dict.fromkeys(pair)},
-        looks=_looks(study, len(trials)),
-        losses=_losses(plan, [evaluations[number] for number in pair]),
-        commands=_commands(plan, config if front else None, bool(terminator.line(now)), budget),
+        latencies=_measure_latencies(plan, now, chosen),
+        stages={
+            get_trial_name(now, each): plan.test.measure_stages(_compose_config(plan, now, each))
+            for each in dict.fromkeys(pair)
+        },
+        looks=_count_looks(study, len(trials)),
+        losses=_find_losses(plan, [evaluations[number] for number in pair]),
+        commands=_build_commands(plan, config if front else None, bool(terminator.format_stop_reason(now)), budget),
         store=f"{hits:,} of {hits + misses:,} stage results came from the store",
-        reason=_reason(trials),
-        mermaid=plan.dev.pipeline(config).mermaid(),
+        reason=_find_reason(trials),
+        mermaid=plan.dev.make_pipeline(config).to_mermaid(),
         config=config.parameters,
-        experiment=experiment_of(config.words),
+        experiment=build_experiment(config.words),
         fingerprints=plan.fingerprints,
         space=OmegaConf.to_yaml(plan.config.search_space),
-        differences=_differences(plan, [evaluations[number] for number in pair]),
-        paid=_paid(plan),
-        noise=_noise(plan, [evaluations[number] for number in pair]),
+        differences=_compute_differences(plan, [evaluations[number] for number in pair]),
+        paid=_get_spending(plan),
+        noise=_compute_noise(plan, [evaluations[number] for number in pair]),
         notes=tuple(plan.resources.notices.kept),
-        means={str(number): _finite(each.means) for number, each in evaluations.items()},
+        means={str(number): _select_finite(each.means) for number, each in evaluations.items()},
     )
 
 
-def _config(plan: Plan, study: Trials, number: int) -> TrialConfig:
-    return plan.test.composed(words_of(study, number))
+def _compose_config(plan: Plan, study: Trials, number: int) -> TrialConfig:
+    return plan.test.compose_overrides(get_trial_overrides(study, number))
 
 
-def _finite(means: Mapping[str, float]) -> dict[str, float]:
+def _select_finite(means: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in means.items() if math.isfinite(value)}
 
 
-def _reason(trials: Sequence[FrozenTrial]) -> str:
+def _find_reason(trials: Sequence[FrozenTrial]) -> str:
     """Why the first trial failed that failed by itself; "" where none did."""
-    noted = map(attributes_of, trials)
+    noted = map(get_attributes, trials)
     return next((each.reason for each in noted if each.reason is not None and not each.interrupted), "")
 
 
-def _looks(study: optuna.Study, trials: int) -> int:
+def _count_looks(study: optuna.Study, trials: int) -> int:
     """How often this study's unseen questions have been looked at: once for each number of trials."""
-    sizes = {*study_attributes(study).looks, trials}
-    StudyAttributes.looks.note(study, sorted(sizes))
+    sizes = {*get_study_attributes(study).looks, trials}
+    StudyAttributes.looks.save(study, sorted(sizes))
     return len(sizes)
 
 
-def _latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:
+def _measure_latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:
     """By name (trial N, baseline) what a question costs; a pipeline that pays for questions is not timed."""
-    baseline = history.baseline_of(study)
-    numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.front_of(study)[:TIMED])]
+    baseline = history.find_baseline(study)
+    numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.find_front(study)[:TIMED])]
     found = {}
     wanted = list(dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]))
-    say(f"timing {several(len(wanted))}, one question at a time, then drawing the report …")
+    report_line(f"timing {format_configurations(len(wanted))}, one question at a time, then drawing the report …")
     for number in wanted:
-        name = name_of(study, number)
+        name = get_trial_name(study, number)
         try:
-            latency = plan.test.timed(_config(plan, study, number), NARROW)
+            latency = plan.test.measure_latency(_compose_config(plan, study, number), NARROW)
         except Exception as error:
             # The study's result stands, whatever a component does with a single question.
-            say(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
+            report_line(f"{name} could not be timed: {type(error).__name__}: {error}"[:300])
             continue
         if latency is not None:
             found[name] = latency
     return found
 
 
-def _differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
+def _compute_differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
     """The recommended one's scores less the baseline's, a question each."""
     target = plan.objective.names[0]
     if len(pair) < 2:
         return ()
-    return tuple(paired.differences(pair[0].per_query[target], pair[1].per_query[target]).tolist())
+    return tuple(paired.compute_differences(pair[0].per_query[target], pair[1].per_query[target]).tolist())
 
 
-def _paid(plan: Plan) -> dict[str, float]:
+def _get_spending(plan: Plan) -> dict[str, float]:
     """What calls to models this study was charged for; {} where it made none."""
     if not plan.resources.llm.asked:
         return {}
@@ -154,7 +159,7 @@ def _paid(plan: Plan) -> dict[str, float]:
     return {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
 
 
-def _noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:
+def _compute_noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:
     """How far the judge's repeated grades of an answer lie apart, and what that adds to the difference's variance.
 
     A grade is the mean of its repeats, so its own variance is theirs by their number; the intervals, made of these
@@ -169,13 +174,13 @@ def _noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:
     known = ~np.isnan(apart) & ~np.isnan(variances[0]) & ~np.isnan(variances[1])
     if known.sum() < 2:
         return {}
-    own = float(np.mean((variances[0] + variances[1])[known])) / int(plain(plan.config.judge.repeats))
+    own = float(np.mean((variances[0] + variances[1])[known])) / int(to_plain(plan.config.judge.repeats))
     spread = math.sqrt(float(np.mean(np.concatenate([each[known] for each in variances]))))
     whole = float(np.var(apart[known], ddof=1))
     return {"spread": spread, "share": min(1.0, own / whole) if whole else 0.0}
 
 
-def _losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:
+def _find_losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:
     """The questions that the first evaluation answers worst compared with the second."""
     if len(pair) < 2:
         return ()
@@ -183,50 +188,52 @@ def _losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:
     ours, theirs = pair[0].per_query[target], pair[1].per_query[target]
     ahead = plan.objective.signs[target] * (ours - theirs)
     worst = [row for row in np.argsort(ahead, kind="stable").tolist() if ahead[row] < 0][:WORST]
-    return tuple(_loss(plan, row, pair, float(ours[row]), float(theirs[row])) for row in worst)
+    return tuple(_build_loss(plan, row, pair, float(ours[row]), float(theirs[row])) for row in worst)
 
 
-def _loss(plan: Plan, row: int, pair: Sequence[Evaluation], ours: float, theirs: float) -> Loss:
+def _build_loss(plan: Plan, row: int, pair: Sequence[Evaluation], ours: float, theirs: float) -> Loss:
     query = plan.test.questions.queries.items[row]
     grades = plan.test.questions.dataset.qrels.get(query.id, {})
     relevant = [key for key, grade in grades.items() if grade > 0]
-    lists = [_shown(plan.dataset, found.retrieved[row][:SHOWN], relevant) for found in pair]
-    gold = (*(f"answer: {text}" for text in query.answers), *_shown(plan.dataset, relevant[:SHOWN], ()))
+    lists = [_format_documents(plan.dataset, found.retrieved[row][:SHOWN], relevant) for found in pair]
+    gold = (*(f"answer: {text}" for text in query.answers), *_format_documents(plan.dataset, relevant[:SHOWN], ()))
     return Loss(query.text, gold, lists[0], lists[1], ours, theirs)
 
 
-def _shown(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tuple[str, ...]:
+def _format_documents(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tuple[str, ...]:
     """Documents by id and their beginning, the relevant ones marked."""
     wanted = set(ids)
     texts = {d.id: d.title or d.text for d in dataset.documents if d.id in wanted}
     return tuple(f"{'✓ ' if key in relevant else ''}{key}: {' '.join(texts.get(key, '').split())[:90]}" for key in ids)
 
 
-def typed(plan: Plan, *without: str) -> list[str]:
+def format_own_overrides(plan: Plan, *without: str) -> list[str]:
     """The words of the study's own command line less these keys, for people: a password in them is hidden."""
-    return [_without_password(word) for word in written(plan.dev.base) if word.partition("=")[0] not in without]
+    return [_hide_password(word) for word in collapse_best(plan.dev.base) if word.partition("=")[0] not in without]
 
 
-def _kept(plan: Plan, *keys: str) -> list[str]:
+def _select_overrides(plan: Plan, *keys: str) -> list[str]:
     """Of the study's own command line the words that set these keys."""
-    return [word for word in typed(plan) if word.partition("=")[0] in keys]
+    return [word for word in format_own_overrides(plan) if word.partition("=")[0] in keys]
 
 
-def _without_password(word: str) -> str:
-    return hide(word)
+def _hide_password(word: str) -> str:
+    return hide_secrets(word)
 
 
-def _commands(plan: Plan, config: TrialConfig | None, settled: bool, budget: Mapping[str, float]) -> dict[str, str]:
-    node, settings = plain(plan.config.tracking), plan.settings
+def _build_commands(
+    plan: Plan, config: TrialConfig | None, settled: bool, budget: Mapping[str, float]
+) -> dict[str, str]:
+    node, settings = to_plain(plan.config.tracking), plan.settings
     early = ("stopping", "stopping.after", "stopping.share") if settled else ()
-    longer = typed(plan, "n_trials", *early, *budget)
+    longer = format_own_overrides(plan, "n_trials", *early, *budget)
     commands = {}
     if config is not None:
-        commands["replay"] = replay_command(config.words)
+        commands["replay"] = format_replay_command(config.words)
         place = settings.folder.as_posix()
-        asked = quoted([f"best={place}", *_kept(plan, *NEEDED, *PLACES)])
+        asked = quote_overrides([f"best={place}", *_select_overrides(plan, *NEEDED, *PLACES)])
         commands["ask"] = f"python -m rag_opt.ask {asked} question='…'"
-        commands["export"] = f"python -m rag_opt.export {quoted([place, *_kept(plan, *NEEDED)])}"
+        commands["export"] = f"python -m rag_opt.export {quote_overrides([place, *_select_overrides(plan, *NEEDED)])}"
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
         longer = [*(word for word in longer if not word.startswith("name=")), f"name='{settings.name}'"]
@@ -234,9 +241,9 @@ def _commands(plan: Plan, config: TrialConfig | None, settled: bool, budget: Map
     total = settings.n_trials if settled or budget else 2 * settings.n_trials
     longer += [f"n_trials={total}", *(["stopping=none"] if settled else [])]
     longer += [f"{key}={limit:.10g}" for key, limit in budget.items()]
-    commands["continue"] = f"python -m rag_opt.study {quoted(longer)}"
-    commands["report"] = f"python -m rag_opt.report {quoted([settings.folder.as_posix()])}"
-    commands["dashboard"] = f"python -m rag_opt.dashboard {quoted([settings.folder.as_posix()])}"
+    commands["continue"] = f"python -m rag_opt.study {quote_overrides(longer)}"
+    commands["report"] = f"python -m rag_opt.report {quote_overrides([settings.folder.as_posix()])}"
+    commands["dashboard"] = f"python -m rag_opt.dashboard {quote_overrides([settings.folder.as_posix()])}"
     if node["enabled"]:
-        commands["mlflow"] = f"mlflow ui --backend-store-uri {quoted([str(node['uri'])])}"
-    return {name: hide(command) for name, command in commands.items()}
+        commands["mlflow"] = f"mlflow ui --backend-store-uri {quote_overrides([str(node['uri'])])}"
+    return {name: hide_secrets(command) for name, command in commands.items()}

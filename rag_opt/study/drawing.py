@@ -12,14 +12,14 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 from optuna.study import StudyDirection
 
-from rag_opt.config.trust import build, plain
-from rag_opt.console.progress import say
-from rag_opt.console.secrets import hide, know
+from rag_opt.config.trust import build, to_plain
+from rag_opt.console.progress import report_line
+from rag_opt.console.secrets import hide_secrets, register_password
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.samplers import RagSampler
 from rag_opt.samplers.stock import PICKLED, refuse_pickles
-from rag_opt.storages.databases import sqlite_path
-from rag_opt.study.racing import Race, idle_line
+from rag_opt.storages.databases import get_sqlite_path
+from rag_opt.study.racing import Race, format_pruner_warning
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import SearchSpace
@@ -29,29 +29,29 @@ PER_TRIAL = "per_trial"
 
 def check_search(config: DictConfig, space: SearchSpace) -> None:
     """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
-    sampler = sampler_of(config, 0)
+    sampler = build_sampler(config, 0)
     if isinstance(sampler, CmaEsSampler):
         raise ConfigError(PICKLED)
-    pruner, _ = pruner_of(config)
+    pruner, _ = build_pruner(config)
     for key, found, kind in (("sampler", sampler, BaseSampler), ("pruner", pruner, BasePruner)):
         if not isinstance(found, kind):
             raise ConfigError(f"{key}._target_={config[key]._target_}: it is no {key} of Optuna's")
-    if line := idle_line(pruner, plain(config.objective.metrics)):
-        say(line)
+    if line := format_pruner_warning(pruner, to_plain(config.objective.metrics)):
+        report_line(line)
     if isinstance(sampler, RagSampler):
-        _check_earlier(config, sampler)
+        _check_earlier_studies(config, sampler)
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
             f"sampler=brute_force can't try every value of {', '.join(endless)}: give them a range(start, stop, step) "
             "or a choice(…), or choose another sampler"
         )
-    _check_draw(config, sampler, space)
+    _check_sampling(config, sampler, space)
 
 
-def _check_draw(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
+def _check_sampling(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
     """Raise ConfigError where the sampler can't draw a trial: its options may be no sampler's business until then."""
-    directions = [StudyDirection.MAXIMIZE] * len(plain(config.objective.metrics))
+    directions = [StudyDirection.MAXIMIZE] * len(to_plain(config.objective.metrics))
     study = optuna.create_study(directions=directions, sampler=sampler)
     try:
         space.suggest(study.ask())
@@ -59,35 +59,36 @@ def _check_draw(config: DictConfig, sampler: BaseSampler, space: SearchSpace) ->
         raise ConfigError(f"sampler: {type(sampler).__name__} draws no trial: {error}") from error
 
 
-def _check_earlier(config: DictConfig, sampler: RagSampler) -> None:
+def _check_earlier_studies(config: DictConfig, sampler: RagSampler) -> None:
     """Raise ConfigError where a study that the sampler is to learn from can't be read."""
-    for each in plain(config.sampler).get("earlier", ()):
-        know(str(each["storage"]))
+    for each in to_plain(config.sampler).get("earlier", ()):
+        register_password(str(each["storage"]))
         try:
-            path = sqlite_path(str(each["storage"]))
+            path = get_sqlite_path(str(each["storage"]))
         except RagOptError as error:
             raise ConfigError(
-                f"sampler.earlier: storage={hide(str(each['storage']))}: the URL of a database is expected, such as "
+                f"sampler.earlier: storage={hide_secrets(str(each['storage']))}: the URL of a database is expected, "
+                "such as "
                 "sqlite:///studies/a/study.db"
             ) from error
         if path is not None and not path.is_file():
             raise ConfigError(f"sampler.earlier: there is no database {path}")
     try:
-        found = [len(study.directions) for study in sampler.foreign()]
+        found = [len(study.directions) for study in sampler.get_earlier()]
     except Exception as error:
         # Optuna, SQLAlchemy and the database's driver each have their own.
-        reason = (hide(str(error)).splitlines() or [""])[0]
+        reason = (hide_secrets(str(error)).splitlines() or [""])[0]
         raise ConfigError(
             f"sampler.earlier: a study can't be read ({type(error).__name__}: {reason}); is its name right?"
         ) from error
-    own = len(plain(config.objective.metrics))
+    own = len(to_plain(config.objective.metrics))
     if other := next((count for count in found if count != own), 0):
         raise ConfigError(f"sampler.earlier: a study has {other} objectives, this one has {own}")
 
 
-def pruner_of(config: DictConfig) -> tuple[BasePruner, Race | None]:
+def build_pruner(config: DictConfig) -> tuple[BasePruner, Race | None]:
     """What stops trials early: a pruner of Optuna's, or a race, beside which Optuna's stops none."""
-    found = build(config.pruner, plain(config.trusted_modules))
+    found = build(config.pruner, to_plain(config.trusted_modules))
     return (NopPruner(), found) if isinstance(found, Race) else (found, None)
 
 
@@ -95,30 +96,30 @@ GIVEN: ContextVar[BaseSampler | None] = ContextVar("GIVEN", default=None)
 """The sampler that was given in Python, in place of the configuration's; it seeds itself."""
 
 
-def given_sampler() -> dict[str, str]:
+def get_sampler_tag() -> dict[str, str]:
     """The class of the sampler that was given in Python, as the tag "sampler"; {} where the configuration has it."""
     kind = type(GIVEN.get())
     return {} if kind is type(None) else {"sampler": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def sampler_of(config: DictConfig, place: int) -> Any:
+def build_sampler(config: DictConfig, place: int) -> Any:
     """A fresh sampler for the trial of this place, so seeded that a resumed study draws what an uninterrupted one does.
 
     `seed: per_trial` in its file stands for a seed that is derived from the study's and the place.
     """
     if (given := GIVEN.get()) is not None:
         return given
-    node = _seeded(plain(config.sampler), seed_of(config, place))
+    node = _resolve_seed(to_plain(config.sampler), derive_seed(config, place))
     refuse_pickles()
-    return build(node, plain(config.trusted_modules))
+    return build(node, to_plain(config.trusted_modules))
 
 
-def seed_of(config: DictConfig, place: int) -> int:
+def derive_seed(config: DictConfig, place: int) -> int:
     """The seed for the trial of this place."""
     return int.from_bytes(sha256(f"{config.seed}/{place}".encode()).digest()[:4], "big")
 
 
-def _seeded(node: Any, seed: int) -> Any:
+def _resolve_seed(node: Any, seed: int) -> Any:
     if isinstance(node, dict):
-        return {key: _seeded(value, seed) for key, value in node.items()}
+        return {key: _resolve_seed(value, seed) for key, value in node.items()}
     return seed if node == PER_TRIAL else node

@@ -11,49 +11,49 @@ from optuna.study import StudyDirection
 
 from rag_opt.samplers import RagSampler
 from rag_opt.storages import archive
-from rag_opt.storages.attributes import StudyAttributes, study_attributes
+from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 from rag_opt.storages.drift import check_fingerprints
-from rag_opt.storages.locks import Gate, creating
+from rag_opt.storages.locks import Gate, lock_creation
 from rag_opt.storages.notes import name_metrics
-from rag_opt.storages.opening import close, explained, gate_for, ledger_of, opened, rescuing
+from rag_opt.storages.opening import close_study, get_ledger, open_gate, open_study, rescue_lost_file, translate_errors
 from rag_opt.storages.schema_checks import check_study
 from rag_opt.study import timings
-from rag_opt.study.drawing import pruner_of, sampler_of
+from rag_opt.study.drawing import build_pruner, build_sampler
 
 if TYPE_CHECKING:
     from rag_opt.study.plan import Plan
 
 
 @contextmanager
-def entered(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study, Gate]]:
+def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study, Gate]]:
     """The plan's study, opened, and this process's place in it until the end; raises a StudyError.
 
     Where its file is lost meanwhile, who `rescues` writes what it held to a new one.
     """
-    with explained(plan.storage_url):
+    with translate_errors(plan.storage_url):
         directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
-        study = opened(plan.storage_url, plan.settings.name, directions)
-        with creating(plan.storage_url):
-            archive.prepare(study)
-        gate = gate_for(study)
+        study = open_study(plan.storage_url, plan.settings.name, directions)
+        with lock_creation(plan.storage_url):
+            archive.create_table(study)
+        gate = open_gate(study)
         try:
-            with rescuing(study) if rescues else nullcontext():
-                with gate.alone():
+            with rescue_lost_file(study) if rescues else nullcontext():
+                with gate.take_turn():
                     check_study(study, plan.settings.folder)
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
-                    _tell_stored(plan, study)
+                    _record_stored(plan, study)
                     name_metrics(study, [*plan.objective.names])
                     if plan.resources.llm.budget is not None:
-                        plan.resources.llm.budget.study = ledger_of(study)
-                study.pruner = pruner_of(plan.config)[0]
+                        plan.resources.llm.budget.study = get_ledger(study)
+                study.pruner = build_pruner(plan.config)[0]
                 yield study, gate
         finally:
             gate.leave()
-            close(study)
+            close_study(study)
 
 
-def _tell_stored(plan: Plan, study: optuna.Study) -> None:
+def _record_stored(plan: Plan, study: optuna.Study) -> None:
     """Where seconds count, have the study know what is computed; once, so that what others store changes no draw."""
-    sampler = sampler_of(plan.config, 0)
-    if isinstance(sampler, RagSampler) and sampler.counts_seconds and study_attributes(study).stored is None:
-        StudyAttributes.stored.note(study, timings.noted(plan.resources.store, plan.shelf))
+    sampler = build_sampler(plan.config, 0)
+    if isinstance(sampler, RagSampler) and sampler.counts_seconds and get_study_attributes(study).stored is None:
+        StudyAttributes.stored.save(study, timings.read_timings(plan.resources.store, plan.shelf))

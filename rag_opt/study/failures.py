@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.console.secrets import hide
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import OutageError, StoreError
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment, Trials
@@ -96,22 +96,22 @@ MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError")
 """The hub answers 401 where there is no such model: the configuration's failure."""
 
 
-def cause_of(error: BaseException, troubles: Mapping[str, str | Exception] | None = None) -> Cause | None:
+def find_cause(error: BaseException, troubles: Mapping[str, str | Exception] | None = None) -> Cause | None:
     """What surrounds the study and has failed, as an exception and its causes tell; None for a configuration's own.
 
     `troubles`: by stage the last failure of a call that left questions without an answer.
     """
     calls = [trouble for trouble in (troubles or {}).values() if isinstance(trouble, Exception)]
-    whole = [each for one in (error, *calls) for each in _chain(one)]
+    whole = [each for one in (error, *calls) for each in _iterate_chain(one)]
     if any(type(each).__name__ in MISSING for each in whole):
         return None
-    found = [cause for each in whole if (cause := _own(each)) is not None]
+    found = [cause for each in whole if (cause := _classify_error(each)) is not None]
     if not found:
         return Cause.FILES if any(isinstance(each, StoreError) for each in whole) else None
     return next((cause for cause in found if cause.certain), found[0])
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _iterate_chain(error: BaseException) -> Iterator[BaseException]:
     """The exception and what it was raised for, outermost first."""
     waiting, seen = [error], set[int]()
     while waiting:
@@ -124,18 +124,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting += getattr(each, "exceptions", ()) if isinstance(each, BaseExceptionGroup) else ()
 
 
-def _own(error: BaseException) -> Cause | None:
+def _classify_error(error: BaseException) -> Cause | None:
     """What one exception says by itself."""
     if isinstance(error, sqlite3.Error):
         return SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-    if (status := _status(error)) is not None:
+    if (status := _get_status(error)) is not None:
         return STATUSES.get(status)
     if isinstance(error, OSError) and error.errno in ERRNO:
         return ERRNO[error.errno]
-    return _named(error) or _said(error)
+    return _classify_by_class(error) or _classify_by_text(error)
 
 
-def _named(error: BaseException) -> Cause | None:
+def _classify_by_class(error: BaseException) -> Cause | None:
     kinds = [kind.__name__ for kind in type(error).__mro__]
     if any(TIMEOUT.search(kind) for kind in kinds):
         return Cause.SILENCE
@@ -144,21 +144,21 @@ def _named(error: BaseException) -> Cause | None:
     return next((NAMES[kind] for kind in kinds if kind in NAMES), None)
 
 
-def _status(error: BaseException) -> int | None:
+def _get_status(error: BaseException) -> int | None:
     """The HTTP status that an exception carries."""
     holders = (error, getattr(error, "response", None))
     found = next((code for each in holders for name in STATUS if (code := getattr(each, name, None))), None)
     return found if type(found) is int and found >= 400 else None
 
 
-def _said(error: BaseException) -> Cause | None:
+def _classify_by_text(error: BaseException) -> Cause | None:
     foreign = type(error).__module__.partition(".")[0] in ("chromadb", "pyarrow", "safetensors", "safetensors_rust")
     if not foreign and not isinstance(error, OSError) and type(error) is not RuntimeError:
         return None
     return next((cause for text, cause in TEXTS.items() if text.search(str(error))), None)
 
 
-def reason_of(error: BaseException, troubles: Mapping[str, str | Exception]) -> str:
+def format_reason(error: BaseException, troubles: Mapping[str, str | Exception]) -> str:
     """Why a trial failed, in a line: the error, and what calls of its stages failed with."""
     try:
         text = str(error)
@@ -166,90 +166,93 @@ def reason_of(error: BaseException, troubles: Mapping[str, str | Exception]) -> 
         # Whoever writes an exception may get its text wrong, too.
         text = "its text can't be made"
     causes = "".join(f"; {stage}: {why}" for stage, why in troubles.items() if str(why) not in text)
-    return hide(f"{type(error).__name__}: {text}{causes}")[:2000]
+    return hide_secrets(f"{type(error).__name__}: {text}{causes}")[:2000]
 
 
-def outage_of(trial: FrozenTrial) -> Cause | None:
+def get_outage(trial: FrozenTrial) -> Cause | None:
     """What has ended a trial from outside; None for any other."""
-    name = attributes_of(trial).outage
+    name = get_attributes(trial).outage
     return Cause[name] if name in Cause.__members__ else None
 
 
-def to_repeat(now: Moment) -> list[FrozenTrial]:
+def find_retriable(now: Moment) -> list[FrozenTrial]:
     """The trials that were ended when it was known what they measure, and that were not tried again yet."""
     trials = now.get_trials()
-    again = {attributes_of(trial).retries for trial in trials}
-    return [trial for trial in trials if attributes_of(trial).interrupted and trial.number not in again]
+    again = {get_attributes(trial).retries for trial in trials}
+    return [trial for trial in trials if get_attributes(trial).interrupted and trial.number not in again]
 
 
-def postponed(now: Moment, since: int) -> list[FrozenTrial]:
+def find_postponed(now: Moment, since: int) -> list[FrozenTrial]:
     """Of the trials to repeat those whose configuration may be at fault, until another one was measured.
 
     Of those that are numbered from `since` on: a command begins with what an earlier one has left.
     """
-    measured = [trial.number for trial in now.get_trials() if trial.state.is_finished() and not _ended(trial)]
+    measured = [trial.number for trial in now.get_trials() if trial.state.is_finished() and not _is_unmeasured(trial)]
     last = max(measured, default=-1)
-    causes = ((trial, outage_of(trial)) for trial in to_repeat(now) if trial.number >= since)
+    causes = ((trial, get_outage(trial)) for trial in find_retriable(now) if trial.number >= since)
     return [trial for trial, cause in causes if cause is not None and not cause.certain and trial.number > last]
 
 
-def _ended(trial: FrozenTrial) -> bool:
-    noted = attributes_of(trial)
+def _is_unmeasured(trial: FrozenTrial) -> bool:
+    noted = get_attributes(trial)
     return noted.interrupted or noted.repeats is not None
 
 
-def attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
+def get_attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
     """The outages that a configuration met one after the other, up to this trial, the latest first."""
     found: list[FrozenTrial] = []
     trials = now.get_trials()
-    while trial.number >= since and (outage_of(trial) is not None or not found):
+    while trial.number >= since and (get_outage(trial) is not None or not found):
         found.append(trial)
-        before = attributes_of(trial).retries
+        before = get_attributes(trial).retries
         if before is None:
             break
         trial = trials[before]
     return found
 
 
-def by_itself(now: Moment, number: int, cause: Cause, since: int) -> bool:
+def is_own_failure(now: Moment, number: int, cause: Cause, since: int) -> bool:
     """Whether a configuration that fails once more has failed by itself: others are measured, it never is."""
-    if cause.certain or len(attempts(now, now.get_trials()[number], since)) < ALIKE:
+    if cause.certain or len(get_attempts(now, now.get_trials()[number], since)) < ALIKE:
         return False
-    return any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _ended(t) for t in now.get_trials())
+    return any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _is_unmeasured(t) for t in now.get_trials())
 
 
-def in_a_row(now: Moment, since: int) -> list[FrozenTrial]:
+def get_failure_streak(now: Moment, since: int) -> list[FrozenTrial]:
     """The latest failures in a row, or of one configuration, that have the same cause outside, the latest first."""
     # What was stopped, and what repeats another trial, says nothing.
     told = [t for t in now.get_trials() if t.number >= since and t.datetime_complete is not None]
-    told = [t for t in told if outage_of(t) is not None or not _ended(t)]
+    told = [t for t in told if get_outage(t) is not None or not _is_unmeasured(t)]
     latest = sorted(told, key=lambda trial: (trial.datetime_complete, trial.number), reverse=True)
-    rows = [_alike(latest), *(_alike(attempts(now, trial, since)) for trial in to_repeat(now))]
+    rows = [
+        _select_same_cause(latest),
+        *(_select_same_cause(get_attempts(now, trial, since)) for trial in find_retriable(now)),
+    ]
     return max(rows, key=len)
 
 
-def check(now: Moment, since: int) -> None:
+def check_outage(now: Moment, since: int) -> None:
     """Raise OutageError when the latest trials, numbered from `since` on, failed ALIKE times in a row from outside."""
-    row = in_a_row(now, since)
+    row = get_failure_streak(now, since)
     if len(row) < ALIKE:
         return
-    cause = outage_of(row[0])
+    cause = get_outage(row[0])
     assert cause is not None
-    reason = (attributes_of(row[0]).reason or "").removeprefix(f"{cause.told}: ")
-    raise outage(f"{_trials(len(row))} in a row failed alike", cause, reason)
+    reason = (get_attributes(row[0]).reason or "").removeprefix(f"{cause.told}: ")
+    raise build_outage_error(f"{_format_trial_count(len(row))} in a row failed alike", cause, reason)
 
 
-def _alike(latest: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    cause = outage_of(latest[0]) if latest else None
+def _select_same_cause(latest: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    cause = get_outage(latest[0]) if latest else None
     found: list[FrozenTrial] = []
     for trial in latest if cause is not None else ():
-        if outage_of(trial) is not cause:
+        if get_outage(trial) is not cause:
             break
         found.append(trial)
     return found
 
 
-def outage(what: str, cause: Cause, reason: str) -> OutageError:
+def build_outage_error(what: str, cause: Cause, reason: str) -> OutageError:
     """The error that says what has failed from outside, why, and what to do."""
     return OutageError(
         f"{what}: {cause.told}\n  {reason}\n  {cause.advice}; nothing that was measured is lost: the same command goes "
@@ -257,34 +260,36 @@ def outage(what: str, cause: Cause, reason: str) -> OutageError:
     )
 
 
-def grouped(study: Trials) -> list[str]:
+def format_failures(study: Trials) -> list[str]:
     """How many trials failed, and of what, in a line each: by themselves, and by what surrounds the study."""
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.state == TrialState.FAIL]
-    own = Counter(_short(t) for t in trials if not _ended(t) and not attributes_of(t).given_up)
-    lost = [trial for trial in trials if outage_of(trial) is not None]
-    outside = Counter(cause.told for trial in lost if (cause := outage_of(trial)) is not None)
-    again = {attributes_of(trial).retries for trial in every}
+    own = Counter(_shorten_reason(t) for t in trials if not _is_unmeasured(t) and not get_attributes(t).given_up)
+    lost = [trial for trial in trials if get_outage(trial) is not None]
+    outside = Counter(cause.told for trial in lost if (cause := get_outage(trial)) is not None)
+    again = {get_attributes(trial).retries for trial in every}
     left = sum(trial.number not in again for trial in lost)
     lines = []
     if own:
-        lines.append(f"{_trials(own.total())} failed: {_counted(own)}")
+        lines.append(f"{_format_trial_count(own.total())} failed: {_format_counts(own)}")
     if outside:
         then = f"{'' if left == len(lost) else f'{left} of them '}to be tried again" if left else "and tried again"
-        lines.append(f"{_trials(len(lost))} lost to what surrounds the study, {then}: {_counted(outside)}")
+        lines.append(
+            f"{_format_trial_count(len(lost))} lost to what surrounds the study, {then}: {_format_counts(outside)}"
+        )
     return lines
 
 
-def _trials(count: int) -> str:
+def _format_trial_count(count: int) -> str:
     return f"{count} trial{'s' * (count != 1)}"
 
 
-def _short(trial: FrozenTrial) -> str:
+def _shorten_reason(trial: FrozenTrial) -> str:
     """A failure's reason without the numbers in which like ones differ."""
-    return re.sub(r"\d+(\.\d+)?", "…", attributes_of(trial).reason or "no reason was kept")[:120]
+    return re.sub(r"\d+(\.\d+)?", "…", get_attributes(trial).reason or "no reason was kept")[:120]
 
 
-def _counted(found: Counter[str]) -> str:
+def _format_counts(found: Counter[str]) -> str:
     told = [f"{count} × {reason}" for reason, count in found.most_common(3)]
     rest = found.total() - sum(count for _, count in found.most_common(3))
     return "; ".join([*told, *([f"{rest} × something else"] if rest else [])])

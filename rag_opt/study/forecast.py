@@ -21,17 +21,17 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt.analysis import history
-from rag_opt.config.overrides import words
-from rag_opt.config.trust import plain
-from rag_opt.console.progress import clock, say, track
+from rag_opt.config.overrides import format_overrides
+from rag_opt.config.trust import to_plain
+from rag_opt.console.progress import format_duration, report_line, track
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Spent
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
-from rag_opt.storages.moment import FINISHED, places_taken
-from rag_opt.study.drawing import sampler_of
+from rag_opt.storages.moment import FINISHED, count_finished
+from rag_opt.study.drawing import build_sampler
 from rag_opt.system import environment
 
 if TYPE_CHECKING:
@@ -81,18 +81,19 @@ class Forecast:
         columns = [vars(stage.paid) for stage in self.stages.values()]
         return Spent(**{name: sum(column[name] for column in columns) for name in vars(Spent())})
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """The forecast in one line."""
         if not self.stages:
             return f"forecast: {self.trials} trials and their confirmation, no call to a model, nothing to pay"
         paid = self.paid
         return (
-            f"forecast: {self.trials} trials and their confirmation: {rounded(self.calls)} calls to models, "
-            f"{rounded(paid.calls)} of them paid: {rounded(paid.tokens)} tokens, {money(paid.usd)}, "
-            f"time of calls {minutes(paid.seconds)} (nothing pruned); the whole time is told after the baseline"
+            f"forecast: {self.trials} trials and their confirmation: {format_count(self.calls)} calls to models, "
+            f"{format_count(paid.calls)} of them paid: {format_count(paid.tokens)} tokens, {format_usd(paid.usd)}, "
+            f"time of calls {format_call_time(paid.seconds)} (nothing pruned); the whole time is told after the "
+            "baseline"
         )
 
-    def lines(self, tokens: float | None, usd: float | None) -> list[str]:
+    def format_lines(self, tokens: float | None, usd: float | None) -> list[str]:
         """The forecast, and how far a budget reaches where it does not cover it."""
         paid = self.paid
         pairs = (("tokens", tokens, paid.tokens), ("usd", usd, paid.usd))
@@ -101,64 +102,64 @@ class Forecast:
             for name, limit, needed in pairs
             if limit is not None and needed > limit
         ]
-        return [self.line(), *short]
+        return [self.format_line(), *short]
 
-    def table(self) -> Table:
+    def build_table(self) -> Table:
         """The forecast by stage."""
-        table = Table(title=self.line(), title_justify="left")
+        table = Table(title=self.format_line(), title_justify="left")
         table.add_column("stage")
         for name in ("calls", "paid calls", "tokens", "money", "time"):
             table.add_column(name, justify="right")
         for name, stage in self.stages.items():
             paid = stage.paid
             cells = (
-                rounded(stage.calls),
-                rounded(paid.calls),
-                rounded(paid.tokens),
-                money(paid.usd),
-                minutes(paid.seconds),
+                format_count(stage.calls),
+                format_count(paid.calls),
+                format_count(paid.tokens),
+                format_usd(paid.usd),
+                format_call_time(paid.seconds),
             )
             table.add_row(Text(name), *cells)
         return table
 
 
-def rounded(count: float) -> str:
+def format_count(count: float) -> str:
     """A count to three digits."""
     return f"{float(f'{count:.3g}'):,.0f}"
 
 
-def money(usd: float) -> str:
+def format_usd(usd: float) -> str:
     """Dollars; without a price it says so."""
     return "no price known" if math.isnan(usd) else f"${usd:,.4g}"
 
 
-def minutes(seconds: float) -> str:
+def format_call_time(seconds: float) -> str:
     """The time that calls take; unknown before the first ones."""
-    return "unknown yet" if math.isnan(seconds) else f"about {clock(seconds)}"
+    return "unknown yet" if math.isnan(seconds) else f"about {format_duration(seconds)}"
 
 
-def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
+def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     """What the study will cost, or what is left of it.
 
     Of its trials so far counts which share of their calls had to be paid for: a stage that is asked about what others
     have said can repeat itself more than a rehearsal shows. Raises ConfigError where a budget in dollars is set and a
     model has no price.
     """
-    done = places_taken(study) if study is not None else 0
-    seen = history.paid_share(study) if study is not None else {}
+    done = count_finished(study) if study is not None else 0
+    seen = history.compute_paid_share(study) if study is not None else {}
     left = max(0, plan.settings.n_trials - done)
-    if not _judging(plan.dev) and not plan.asks_models:
+    if not _select_judges(plan.dev) and not plan.asks_models:
         return Forecast(left, 0, {})
-    configurations = list(_configurations(plan, study, done, min(left, CONFIGURATIONS)))
-    searched = _rehearsed(plan, plan.dev, configurations)
+    configurations = list(_sample_configurations(plan, study, done, min(left, CONFIGURATIONS)))
+    searched = _rehearse(plan, plan.dev, configurations)
     # The best, the baseline, and of the tied ones about half are as many as there may be.
     finalists = configurations[: 2 + plan.settings.ties // 2]
-    confirming = _rehearsed(plan, plan.test, finalists)
+    confirming = _rehearse(plan, plan.test, finalists)
     stages: dict[str, Stage] = {}
     for found, trials, bench in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
         for name in found[-1].calls if found else ():
-            more = _scaled(plan, name, found, trials, bench.questions.count)
-            stages[name] = _sum(stages.get(name), _at_most(more, seen.get(name, 1.0)))
+            more = _extrapolate_stage(plan, name, found, trials, bench.questions.count)
+            stages[name] = _add_stages(stages.get(name), _cap_paid_share(more, seen.get(name, 1.0)))
     kept = any(found[-1].kept for found in (searched, confirming) if found)
     whole = Forecast(left, len(configurations), stages, kept)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
@@ -169,29 +170,29 @@ def forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     return whole
 
 
-def _configurations(plan: Plan, study: optuna.Study | None, done: int, count: int) -> Iterator[Sequence[str]]:
+def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, count: int) -> Iterator[Sequence[str]]:
     """The words of the next configurations, as the sampler draws them knowing the trials so far and no new result."""
-    environment.quiet_optuna()
+    environment.silence_optuna()
     copy = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
-    copy.add_trials(history.finished(study, *FINISHED) if study is not None else [])
+    copy.add_trials(history.get_measured(study, *FINISHED) if study is not None else [])
     for place in range(done, done + count):
-        copy.sampler = sampler_of(plan.config, place)
+        copy.sampler = build_sampler(plan.config, place)
         if place < len(plan.seeds):
-            copy.enqueue_trial(plan.space.as_asked(plan.seeds[place]))
-        yield words(plan.space.suggest(copy.ask()))
+            copy.enqueue_trial(plan.space.to_trial_params(plan.seeds[place]))
+        yield format_overrides(plan.space.suggest(copy.ask()))
 
 
-def _judging(bench: Bench) -> tuple[Metric, ...]:
+def _select_judges(bench: Bench) -> tuple[Metric, ...]:
     """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
     return tuple(metric for metric in bench.metrics if metric.name.startswith(JUDGE))
 
 
-def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
+def _rehearse(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    llm, questions = bench.resources.llm, _few(bench.questions, plan.settings.seed)
-    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.means().items()})
+    llm, questions = bench.resources.llm, _sample_questions(bench.questions, plan.settings.seed)
+    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
     resources = replace(bench.resources, llm=replace(llm, rehearsal=rehearsal))
-    few = replace(bench, questions=questions, metrics=_judging(bench), resources=resources, times=False)
+    few = replace(bench, questions=questions, metrics=_select_judges(bench), resources=resources, times=False)
     start = time.monotonic()
     snapshots: list[Rehearsal] = []
     with track("forecast: configurations rehearsed", len(configurations)) as advance:
@@ -200,25 +201,28 @@ def _rehearsed(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]
                 break
             advance(1)
             try:
-                few.measured(few.composed(given))
+                few.measure_config(few.compose_overrides(given))
             except Exception as error:
                 # Whatever a component may raise: its trial will fail, and the study goes on.
-                say(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
+                report_line(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
                 continue
-            snapshots.append(rehearsal.copied())
+            snapshots.append(rehearsal.copy())
     return snapshots
 
 
-def _few(questions: Questions, seed: int) -> Questions:
+def _sample_questions(questions: Questions, seed: int) -> Questions:
     """A few of the questions, drawn at random, in one batch."""
     items = list(questions.queries.items)
     chosen = random.Random(seed).sample(items, min(QUESTIONS, len(items)))
     return Questions(
-        questions.dataset, questions.documents, Queries.of(tuple(chosen)), (np.arange(len(chosen), dtype=np.int32),)
+        questions.dataset,
+        questions.documents,
+        Queries.from_items(tuple(chosen)),
+        (np.arange(len(chosen), dtype=np.int32),),
     )
 
 
-def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, questions: int) -> Stage:
+def _extrapolate_stage(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, questions: int) -> Stage:
     """What a stage asks for in so many trials with so many questions.
 
     Later configurations repeat more and more requests of earlier ones; how new ones become rarer is read off the
@@ -233,23 +237,23 @@ def _scaled(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, que
     scale = growth * questions / asked
     rows = list(last.values())
     tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
-    took = plan.resources.llm.replies.means().get(stage, (0.0, 0.0, math.nan))[2]
-    paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _at_once(plan) if new else 0.0)
+    took = plan.resources.llm.replies.get_means().get(stage, (0.0, 0.0, math.nan))[2]
+    paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _get_concurrency(plan) if new else 0.0)
     return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
 
 
-def _at_most(stage: Stage, share: float) -> Stage:
+def _cap_paid_share(stage: Stage, share: float) -> Stage:
     """The stage with no greater share of its calls paid for."""
     ratio = min(1.0, share * stage.calls / stage.paid.calls) if stage.paid.calls else 1.0
     return Stage(stage.calls, Spent(*(ratio * value for value in vars(stage.paid).values())))
 
 
-def _at_once(plan: Plan) -> int:
+def _get_concurrency(plan: Plan) -> int:
     """How many calls are under way at the same time."""
-    return int(plain(plan.config.llm).get("at_once", 1))
+    return int(to_plain(plan.config.llm).get("at_once", 1))
 
 
-def _sum(one: Stage | None, other: Stage) -> Stage:
+def _add_stages(one: Stage | None, other: Stage) -> Stage:
     if one is None:
         return other
     columns = {name: getattr(one.paid, name) + getattr(other.paid, name) for name in vars(Spent())}

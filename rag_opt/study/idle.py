@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution
 
 from rag_opt.config.compose import STAGES
-from rag_opt.config.overrides import words
+from rag_opt.config.overrides import format_overrides
 from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value
-from rag_opt.config.sweep_grammar import ordered
+from rag_opt.config.sweep_grammar import order_parameters
 from rag_opt.config.trial import TrialConfig, compose_trial
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.errors import SearchSpaceError
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
-from rag_opt.evaluation.wiring import outputs
+from rag_opt.evaluation.wiring import get_outputs
 from rag_opt.metrics.catalogue import ALL, HANDED, RANKS, Metric
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Place = tuple[str, str | None]
 """A component and one of its parameters; None: the component itself."""
 
 
-def stirring(
+def drop_idle_parameters(
     space: SearchSpace, config: TrialConfig, resources: Resources, metrics: Sequence[Metric], standing: Assignment
 ) -> tuple[SearchSpace, tuple[str, ...]]:
     """The space less what can't move any of these metrics, and the names of that, which are said.
@@ -44,23 +44,25 @@ def stirring(
     if any(metric.reads == ALL for metric in metrics):
         return space, ()
     look = Look(space, config, resources, {metric.reads for metric in metrics})
-    found = {parameter.name: look.bound(parameter) for parameter in space.parameters}
+    found = {parameter.name: look.find_conditions(parameter) for parameter in space.parameters}
     idle = tuple(name for name, bound in found.items() if bound is None)
     measured = ", ".join(metric.name for metric in metrics)
     if len(idle) == len(found):
-        raise SearchSpaceError(f"search_space: there is nothing to search: {_told(idle, measured)}")
+        raise SearchSpaceError(f"search_space: there is nothing to search: {_format_idle(idle, measured)}")
     if idle:
-        say(f"not searched: {_told(idle, measured)}")
-    kept = space.without(idle, {name: standing.get(name) for name in idle}).parameters
-    limited = [_limited(parameter, found[parameter.name], space) for parameter in kept]
+        report_line(f"not searched: {_format_idle(idle, measured)}")
+    kept = space.fix_parameters(idle, {name: standing.get(name) for name in idle}).parameters
+    limited = [_add_conditions(parameter, found[parameter.name], space) for parameter in kept]
     for parameter, before in zip(limited, kept, strict=True):
         if parameter.when != before.when:
             behind = " or ".join(map(str, parameter.when[RERANKER]))
-            say(f"{parameter.name} is searched with {RERANKER}={behind} alone: otherwise {measured} can't depend on it")
-    return SearchSpace(tuple(ordered(limited))), idle
+            report_line(
+                f"{parameter.name} is searched with {RERANKER}={behind} alone: otherwise {measured} can't depend on it"
+            )
+    return SearchSpace(tuple(order_parameters(limited))), idle
 
 
-def _told(idle: Sequence[str], measured: str) -> str:
+def _format_idle(idle: Sequence[str], measured: str) -> str:
     them = "it" if len(idle) == 1 else "them"
     answers = ", F1" if any(name.partition(".")[0] == "generator" for name in idle) else ""
     return (
@@ -69,26 +71,28 @@ def _told(idle: Sequence[str], measured: str) -> str:
     )
 
 
-def _limited(parameter: Parameter, bound: Mapping[str, tuple[Value, ...]] | None, space: SearchSpace) -> Parameter:
+def _add_conditions(
+    parameter: Parameter, bound: Mapping[str, tuple[Value, ...]] | None, space: SearchSpace
+) -> Parameter:
     """The parameter with these conditions more, unless the parents would depend on it."""
-    if not bound or parameter.name in space.ancestors(RERANKER):
+    if not bound or parameter.name in space.get_ancestors(RERANKER):
         return parameter
     return replace(parameter, when={**parameter.when, **bound})
 
 
-def depends(reads: str, pipeline: RagPipeline, place: Place) -> bool:
+def can_change(reads: str, pipeline: RagPipeline, place: Place) -> bool:
     """Whether what a metric reads (RANKS, READS, ALL) can change with this component's parameter in this pipeline."""
     name, changed = place
     part = next((each for each in pipeline.parts if each.name == name), None)
     if part is None or reads == ALL:
         return part is not None
-    ranking = [each.name for each in pipeline.parts if "ranking" in outputs(each.component)]
+    ranking = [each.name for each in pipeline.parts if "ranking" in get_outputs(each.component)]
     if reads != RANKS:
-        return name in pipeline.leading_to([pipeline.results.get("context", ranking[-1])])
+        return name in pipeline.get_upstream([pipeline.results.get("context", ranking[-1])])
     if changed in getattr(part.component, "handing", ()):
         # What it hands on is put in order anew by what takes it.
-        return any(name in pipeline.leading_to([other]) for other in ranking if other != name)
-    return name in pipeline.leading_to(ranking)
+        return any(name in pipeline.get_upstream([other]) for other in ranking if other != name)
+    return name in pipeline.get_upstream(ranking)
 
 
 @dataclass(frozen=True)
@@ -100,58 +104,63 @@ class Look:
     resources: Resources
     reads: set[str]
 
-    def bound(self, parameter: Parameter) -> Mapping[str, tuple[Value, ...]] | None:
+    def find_conditions(self, parameter: Parameter) -> Mapping[str, tuple[Value, ...]] | None:
         """Under which rerankers the parameter moves anything: {} under all, None under none."""
-        if len(self.space.telling(parameter)) < 2:
+        if len(self.space.get_corner_values(parameter)) < 2:
             return {}
         reranker = next((each for each in self.space.parameters if each.name == RERANKER), None)
         if reranker is None or reranker is parameter or not isinstance(reranker.distribution, CategoricalDistribution):
-            return {} if self._moves(parameter, {}) else None
+            return {} if self._has_effect(parameter, {}) else None
         values = reranker.distribution.choices
-        moved = tuple(value for value in values if self._moves(parameter, {RERANKER: value}))
+        moved = tuple(value for value in values if self._has_effect(parameter, {RERANKER: value}))
         if not moved:
-            return {} if self._moves(parameter, {}) else None
+            return {} if self._has_effect(parameter, {}) else None
         # Where the space has no reranker to choose, there is the one that stands in the configuration.
         always = bool(reranker.when) and self.base.stages[RERANKER].choice in moved
         return {} if always or len(moved) == len(values) else {RERANKER: moved}
 
-    def _moves(self, parameter: Parameter, given: Assignment) -> bool:
+    def _has_effect(self, parameter: Parameter, given: Assignment) -> bool:
         """Whether anything that is read can change with the parameter where the space has what is given."""
-        return any(self._differs(parameter, known) for known in self._contexts(parameter, given))
+        return any(self._has_effect_in(parameter, known) for known in self._iterate_contexts(parameter, given))
 
-    def _contexts(self, parameter: Parameter, given: Assignment) -> Iterator[dict[str, Value]]:
+    def _iterate_contexts(self, parameter: Parameter, given: Assignment) -> Iterator[dict[str, Value]]:
         """What is given, then with each choice of each other stage, and with each end of what limits the parameter."""
         yield dict(given)
         for other in self.space.parameters:
             if other is not parameter and other.name not in given and other.name in (*STAGES, parameter.below):
-                for value in self.space.telling(other):
+                for value in self.space.get_corner_values(other):
                     yield {**given, other.name: value}
 
-    def _differs(self, parameter: Parameter, known: Assignment) -> bool:
-        showing = (self.space.showing({**known, parameter.name: value}) for value in self.space.telling(parameter))
+    def _has_effect_in(self, parameter: Parameter, known: Assignment) -> bool:
+        showing = (
+            self.space.find_assignment({**known, parameter.name: value})
+            for value in self.space.get_corner_values(parameter)
+        )
         # One after the other, since most parameters show with their second value that they matter.
-        configs = (compose_trial([*self.base.words, *words(values)]) for values in showing if values is not None)
+        configs = (
+            compose_trial([*self.base.words, *format_overrides(values)]) for values in showing if values is not None
+        )
         first = next(configs, None)
-        return first is not None and any(self._apart(first, other) for other in configs)
+        return first is not None and any(self._can_differ(first, other) for other in configs)
 
-    def _apart(self, one: TrialConfig, other: TrialConfig) -> bool:
-        places = set(differing(one, other))
+    def _can_differ(self, one: TrialConfig, other: TrialConfig) -> bool:
+        places = set(find_differences(one, other))
         pipelines = [build_pipeline(each, self.resources) for each in (one, other)] if places else []
-        return any(depends(reads, each, place) for each in pipelines for place in places for reads in self.reads)
+        return any(can_change(reads, each, place) for each in pipelines for place in places for reads in self.reads)
 
 
-def differing(one: TrialConfig, other: TrialConfig) -> Iterator[Place]:
+def find_differences(one: TrialConfig, other: TrialConfig) -> Iterator[Place]:
     """The components' parameters in which two configurations differ."""
     for stage in STAGES:
         mine, others = one.stages[stage].components, other.stages[stage].components
-        for name in _union(mine, others):
+        for name in _merge_keys(mine, others):
             if name not in mine or name not in others:
                 yield name, None
                 continue
-            for key in _union(mine[name], others[name]):
+            for key in _merge_keys(mine[name], others[name]):
                 if mine[name].get(key, KeyError) != others[name].get(key, KeyError):
                     yield name, key
 
 
-def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[str]:
+def _merge_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterable[str]:
     return dict.fromkeys([*one, *other])

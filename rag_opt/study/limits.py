@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import optuna
 
 from rag_opt.analysis import history
-from rag_opt.config.configurations import size
-from rag_opt.storages.attributes import study_attributes
+from rag_opt.config.configurations import count_configurations
+from rag_opt.storages.attributes import get_study_attributes
 from rag_opt.study import terminator
-from rag_opt.study.drawing import sampler_of
-from rag_opt.study.scheduler import Places, measured, running, waiting
+from rag_opt.study.drawing import build_sampler
+from rag_opt.study.scheduler import Places, count_measured, get_running, has_waiting
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
@@ -42,45 +42,51 @@ class Limits:
     _enough: bool = False
 
     def __post_init__(self) -> None:
-        self._size = size(self.plan.space, self.plan.settings.n_trials)
+        self._size = count_configurations(self.plan.space, self.plan.settings.n_trials)
 
-    def over(self, now: Moment) -> bool:
+    def is_over(self, now: Moment) -> bool:
         """Whether no trial is to begin any more."""
-        complete = measured(now) >= self.plan.settings.n_trials and self.places.certain
+        complete = count_measured(now) >= self.plan.settings.n_trials and self.places.certain
         # What others are at may end with them, and is then the last that is left to try.
-        exhausted = self.exhausted(now) and not running(now) and not waiting(now)
-        return complete or self._late() or exhausted or not self.spending.allowed(now) or self._settled(now)
+        exhausted = self.is_exhausted(now) and not get_running(now) and not has_waiting(now)
+        return (
+            complete
+            or self._is_timed_out()
+            or exhausted
+            or not self.spending.can_start_trial(now)
+            or self._should_terminate(now)
+        )
 
-    def _settled(self, now: Moment) -> bool:
+    def _should_terminate(self, now: Moment) -> bool:
         """Whether the search is to end early; looked at once for each number of measured trials."""
-        count = measured(now)
-        if count != self._looked and not waiting(now):
+        count = count_measured(now)
+        if count != self._looked and not has_waiting(now):
             target, self._looked = self.plan.objective.names[0], count
-            self._enough = terminator.settled(self.study, now, target, self.plan.settings, count)
+            self._enough = terminator.should_terminate(self.study, now, target, self.plan.settings, count)
         return self._enough
 
-    def exhausted(self, now: Moment) -> bool:
+    def is_exhausted(self, now: Moment) -> bool:
         """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
-        said = study_attributes(self.study).exhausted == type(sampler_of(self.plan.config, 0)).__name__
-        return said or self.repeated >= GIVE_UP_AFTER or self._whole(now) > 0
+        said = get_study_attributes(self.study).exhausted == type(build_sampler(self.plan.config, 0)).__name__
+        return said or self.repeated >= GIVE_UP_AFTER or self._count_exhausted(now) > 0
 
-    def _whole(self, now: Moment) -> int:
+    def _count_exhausted(self, now: Moment) -> int:
         """How many configurations the space holds where all of them were tried, 0 elsewhere."""
-        tried = history.tried(now)
+        tried = history.count_tried(now)
         # Counted as far as n_trials at first: those that were given up take no place, so more may be tried.
-        found = size(self.plan.space, tried + 1) if tried >= self._size else tried + 1
+        found = count_configurations(self.plan.space, tried + 1) if tried >= self._size else tried + 1
         return found if found <= tried else 0
 
-    def _late(self) -> bool:
+    def _is_timed_out(self) -> bool:
         limit = self.plan.settings.timeout
         return limit is not None and time.monotonic() - self.start > limit
 
-    def reasons(self, now: Moment) -> list[str]:
+    def get_stop_reasons(self, now: Moment) -> list[str]:
         """Why the search has ended before all its trials were measured, in a line each; [] where it has not."""
-        budget, said = self.spending.budget, terminator.line(self.study)
+        budget, said = self.spending.budget, terminator.format_stop_reason(self.study)
         lines = [f"{budget.empty}; the search stops here, a greater budget goes on from here"] if budget.empty else []
         lines += [f"{said}; stopping=none goes on from here"] if said else []
-        if (whole := self._whole(now)) and measured(now) < self.plan.settings.n_trials:
+        if (whole := self._count_exhausted(now)) and count_measured(now) < self.plan.settings.n_trials:
             lines.append(f"nothing new to try: all {whole} configurations of the space were tried")
         elif self.repeated >= GIVE_UP_AFTER:
             lines.append(f"nothing new to try: {GIVE_UP_AFTER} draws in a row repeated what was measured")

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from rag_opt.analysis import history
 from rag_opt.evaluation.evaluate import Progress, check_served
-from rag_opt.study.drawing import pruner_of
+from rag_opt.study.drawing import build_pruner
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
@@ -41,9 +41,9 @@ class Measuring:
 
     def __post_init__(self) -> None:
         self.plan = self.noting.plan
-        self.race = pruner_of(self.plan.config)[1]
+        self.race = build_pruner(self.plan.config)[1]
 
-    def measured(
+    def measure_trial(
         self, trial: Trial, given: Sequence[str], now: Moment, describe: Callable[[str], None]
     ) -> list[float] | None:
         """The values of the trial that was `given` these words, None where it was stopped early; all of it is noted.
@@ -52,37 +52,39 @@ class Measuring:
         """
         seen = list[Progress]()
         self.plan.resources.llm.troubles.clear()
-        config = self.plan.dev.composed(given)
-        self.noting.begin(trial, config)
-        self._rivals = history.front_of(now)[:RIVALS] if self.race else ()
-        before = self.spending.paid()
+        config = self.plan.dev.compose_overrides(given)
+        self.noting.record_config(trial, config)
+        self._rivals = history.find_front(now)[:RIVALS] if self.race else ()
+        before = self.spending.count_paid()
         try:
-            evaluation = self.plan.dev.measured(config, partial(self.batch, trial, seen, describe))
+            evaluation = self.plan.dev.measure_config(config, partial(self.check_batch, trial, seen, describe))
         except optuna.TrialPruned:
-            self.noting.keep_part(trial, seen[-1])
+            self.noting.record_pruned(trial, seen[-1])
             return None
-        self.noting.keep(trial, evaluation, self.spending.paid_since(before))
+        self.noting.record_evaluation(trial, evaluation, self.spending.count_paid_since(before))
         check_served(evaluation, self.plan.objective.coverage)
-        return self.plan.objective.values(evaluation)
+        return self.plan.objective.get_values(evaluation)
 
-    def batch(self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress) -> None:
+    def check_batch(
+        self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress
+    ) -> None:
         """A batch was measured: raises TrialPruned where the trial is to end here, KeyboardInterrupt where all is."""
         seen[:] = [progress]
         self.stopping.check()
         if progress.batch < len(self.plan.dev.questions.batches):
             self.spending.budget.check()
         name = self.plan.objective.targets[0].name
-        running = progress.mean(name)
+        running = progress.get_mean(name)
         describe(f"trial {trial.number} · {running:.4f}")
         self._report(trial, progress, name)
         over = progress.batch == len(self.plan.dev.questions.batches)
         single = len(self.study.directions) == 1 and not math.isnan(running)
-        if not over and (self._lost(progress) or (single and trial.should_prune())):
+        if not over and (self._is_dominated(progress) or (single and trial.should_prune())):
             raise optuna.TrialPruned
 
     def _report(self, trial: Trial, progress: Progress, name: str) -> None:
         """Have the study know what is known so far: a trial that loses has said something, too."""
-        running = progress.mean(name)
+        running = progress.get_mean(name)
         if len(self.study.directions) > 1 or math.isnan(running):
             return
         if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
@@ -93,8 +95,8 @@ class Measuring:
         else:
             trial.report(running, progress.batch)
 
-    def _lost(self, progress: Progress) -> bool:
+    def _is_dominated(self, progress: Progress) -> bool:
         signs = self.plan.objective.signs
-        known = [self.noting.files.scores(rival, [*signs]) for rival in self._rivals]
+        known = [self.noting.files.load_scores(rival, [*signs]) for rival in self._rivals]
         rivals = [scores for scores in known if set(signs) <= set(scores)]
-        return self.race is not None and self.race.lost(progress.scores, rivals, signs)
+        return self.race is not None and self.race.is_dominated(progress.scores, rivals, signs)

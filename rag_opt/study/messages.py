@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.analysis import history
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
     from rag_opt.study.plan import Plan
 
 
-def told(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:
+def format_trial(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:
     """A finished trial's line, the best of the moment behind it."""
-    return f"trial {trial.number}: {_result(plan, trial)}{best(now)}{outlook}"
+    return f"trial {trial.number}: {_format_result(plan, trial)}{format_best(now)}{outlook}"
 
 
-def best(now: Moment) -> str:
+def format_best(now: Moment) -> str:
     """The best of the moment, or how many are on the Pareto front; "" before a trial is complete."""
-    front = history.front_of(now)
+    front = history.find_front(now)
     if len(now.directions) > 1:
         return f" · {len(front)} on the Pareto front" if front else ""
     return f" · best {front[0].values[0]:.4f} (trial {front[0].number})" if front else ""
 
 
-def _result(plan: Plan, trial: FrozenTrial) -> str:
-    noted = attributes_of(trial)
+def _format_result(plan: Plan, trial: FrozenTrial) -> str:
+    noted = get_attributes(trial)
     if noted.repeats is not None:
         return f"the same as trial {noted.repeats}, not measured again"
     if trial.state == TrialState.PRUNED:
@@ -36,6 +36,6 @@ def _result(plan: Plan, trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         reason = (noted.reason or "")[:200]
         return reason if noted.interrupted or noted.given_up else f"failed: {reason}"
-    kept = "" if history.feasible(trial) else ", beyond a constraint"
+    kept = "" if history.is_feasible(trial) else ", beyond a constraint"
     pairs = zip(plan.objective.names, trial.values, strict=True)
     return " ".join(f"{name} {value:.4f}" for name, value in pairs) + kept

@@ -9,9 +9,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt.evaluation.evaluate import UncoveredError
-from rag_opt.samplers.internals import stoppable, stopped
+from rag_opt.samplers.internals import allow_stop, is_stopped
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes
-from rag_opt.storages.interruptions import interrupt
+from rag_opt.storages.interruptions import interrupt_trial
 from rag_opt.storages.moment import Moment
 from rag_opt.study import failures
 
@@ -32,27 +32,27 @@ class Outcomes:
     def tell(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         """Tell the study that the trial ended in this state, with these values where it is complete."""
         # Before it is told: a trial that counts has its scores.
-        self.files.keep(trial.number)
-        with stoppable(self.study):
+        self.files.store_trial(trial.number)
+        with allow_stop(self.study):
             self.study.tell(trial, values, state)
-        if stopped(self.study):
-            StudyAttributes.exhausted.note(self.study, type(self.study.sampler).__name__)
+        if is_stopped(self.study):
+            StudyAttributes.exhausted.save(self.study, type(self.study.sampler).__name__)
 
     def fail(self, trial: Trial, error: BaseException) -> None:
         """End the trial with its reason; where that lies outside of it, it will be tried again."""
         troubles, now = self.plan.resources.llm.troubles, Moment(self.study)
         unanswered = troubles if isinstance(error, UncoveredError) else {}
-        cause, reason = failures.cause_of(error, unanswered), failures.reason_of(error, troubles)
-        if cause is None or failures.by_itself(now, trial.number, cause, self.since):
-            TrialAttributes.reason.note(trial, reason)
+        cause, reason = failures.find_cause(error, unanswered), failures.format_reason(error, troubles)
+        if cause is None or failures.is_own_failure(now, trial.number, cause, self.since):
+            TrialAttributes.reason.save(trial, reason)
             self.tell(trial, TrialState.FAIL)
         else:
             told = {TrialAttributes.reason.name: f"{cause.told}: {reason}", TrialAttributes.outage.name: cause.name}
-            interrupt(self.study, now.get_trials()[trial.number], told=told)
+            interrupt_trial(self.study, now.get_trials()[trial.number], told=told)
 
-    def repeat(self, trial: Trial, earlier: FrozenTrial) -> None:
+    def tell_repeat(self, trial: Trial, earlier: FrozenTrial) -> None:
         """End the trial as the earlier one of its configuration did, so that the sampler knows of that."""
-        TrialAttributes.repeats.note(trial, earlier.number)
+        TrialAttributes.repeats.save(trial, earlier.number)
         for name in (TrialAttributes.command.name, TrialAttributes.metrics.name):
             if name in earlier.user_attrs:
                 trial.set_user_attr(name, earlier.user_attrs[name])
@@ -62,6 +62,6 @@ class Outcomes:
         state = earlier.state if earlier.state.is_finished() else TrialState.FAIL
         self.tell(trial, state, earlier.values if state == TrialState.COMPLETE else None)
 
-    def give_back(self, trial: Trial) -> None:
+    def requeue(self, trial: Trial) -> None:
         """End the trial so that another takes its place, with the same configuration."""
-        interrupt(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+        interrupt_trial(self.study, self.study.get_trials(deepcopy=False)[trial.number])

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from rag_opt.analysis import history
-from rag_opt.console.progress import clock
+from rag_opt.console.progress import format_duration
 from rag_opt.evaluation.latency import MOST
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
@@ -22,12 +22,12 @@ ALONE = 3.0
 """A question that is asked by itself takes so many times what it takes among others (0.01 s of it are no model's)."""
 
 
-def seconds(plan: Plan, now: Moment) -> float:
+def estimate_seconds(plan: Plan, now: Moment) -> float:
     """About how long confirming, timing and reporting will take, judged by the best trial; 0.0 before there is one."""
-    best = history.candidates(now)[:1]
+    best = history.rank_candidates(now)[:1]
     if not best:
         return 0.0
-    spent = attributes_of(best[0]).seconds
+    spent = get_attributes(best[0]).seconds
     dev, test = plan.dev.questions.count, plan.test.questions.count
     question = float(spent.get("query", 0.0))
     finalists = 2 + plan.settings.ties
@@ -41,23 +41,28 @@ INDEXING = ("splitter", "embedder", "index")
 """The groups of which another choice or value means another index."""
 
 
-def line(plan: Plan, now: Moment) -> str:
+def format_estimate(plan: Plan, now: Moment) -> str:
     """After the baseline, and no other trial: about how long all of the study will take; "" at any other time.
 
     At least what asking and judging the baseline took for each trial; at most the whole of it, where the space has
     other indexes to make.
     """
-    complete, baseline = history.finished(now, TrialState.COMPLETE), history.baseline_of(now)
+    complete, baseline = history.get_measured(now, TrialState.COMPLETE), history.find_baseline(now)
     left = plan.settings.n_trials - len(complete)
     if baseline is None or len(complete) > 1 or left < 1 or baseline.duration is None:
         return ""
     whole = baseline.duration.total_seconds()
-    asking = min(whole, float(attributes_of(baseline).seconds.get("evaluation", whole)))
+    asking = min(whole, float(get_attributes(baseline).seconds.get("evaluation", whole)))
     varied = any(parameter.name.partition(".")[0] in INDEXING for parameter in plan.space.parameters)
-    after = seconds(plan, now)
+    after = estimate_seconds(plan, now)
     least, most = left * asking + after, left * (whole if varied else asking) + after
-    told = clock(least) if clock(least) == clock(most) else f"{clock(least)} to {clock(most)}"
+    told = (
+        format_duration(least)
+        if format_duration(least) == format_duration(most)
+        else f"{format_duration(least)} to {format_duration(most)}"
+    )
     return (
-        f"judged by the baseline ({clock(whole)}) the rest takes about {told}: {left} trial{'s' * (left != 1)}, "
-        f"and {clock(after)} to confirm, time and report"
+        f"judged by the baseline ({format_duration(whole)}) the rest takes about {told}: {left} "
+        f"trial{'s' * (left != 1)}, "
+        f"and {format_duration(after)} to confirm, time and report"
     )

@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING
 import optuna
 from omegaconf import DictConfig
 
-from rag_opt.components.models.speed import fast_precision
-from rag_opt.config.compose import STAGES, composed, fingerprint, prompt_of
-from rag_opt.config.configurations import deepest
-from rag_opt.config.overrides import words
-from rag_opt.config.settings import Settings, settings_of
+from rag_opt.components.models.speed import get_fast_precision
+from rag_opt.config.compose import STAGES, compose_config, compute_fingerprint, load_prompt
+from rag_opt.config.configurations import get_max_depth
+from rag_opt.config.overrides import format_overrides
+from rag_opt.config.settings import Settings, parse_settings
 from rag_opt.config.shape import check_shape
-from rag_opt.config.trial import TrialConfig, compose_trial, trial_of
-from rag_opt.config.trust import check_secrets, plain
-from rag_opt.console.progress import say
-from rag_opt.console.secrets import know
-from rag_opt.datasets.checks import split, split_print
+from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial
+from rag_opt.config.trust import check_secrets, to_plain
+from rag_opt.console.progress import report_line
+from rag_opt.console.secrets import register_password
+from rag_opt.datasets.checks import compute_split_key, split_dataset
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
-from rag_opt.evaluation.bench import Bench, loaded, resources_of
+from rag_opt.evaluation.bench import Bench, build_resources, load_dataset
 from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.objective import Objective, measurable, objective_of
+from rag_opt.evaluation.objective import Objective, build_objective, select_measurable
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
-from rag_opt.evaluation.unused import unused
+from rag_opt.evaluation.unused import find_unused
 from rag_opt.llm.budget import Budget
 from rag_opt.metrics.catalogue import RANKS
-from rag_opt.records.keys import key_of
-from rag_opt.storages.drift import Parts, parts_of
+from rag_opt.records.keys import compute_key
+from rag_opt.storages.drift import Parts, build_parts
 from rag_opt.storages.trial_files import TrialFiles
-from rag_opt.study.beginnings import Values, beginnings, default_values, own_values, searched
+from rag_opt.study.beginnings import Values, add_default_values, build_search_space, build_seeds, get_default_values
 from rag_opt.study.drawing import check_search
-from rag_opt.study.idle import stirring
+from rag_opt.study.idle import drop_idle_parameters
 from rag_opt.system.environment import use_threads
 
 if TYPE_CHECKING:
@@ -87,55 +87,57 @@ class Plan:
     @property
     def storage_url(self) -> str:
         """The storage's URL, with the study's folder where it stands in it."""
-        return str(plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
+        return str(to_plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
 
     @property
     def shelf(self) -> str:
         """What studies have in common where equal parameters mean equal work: questions, and what is not searched."""
-        return key_of(self.fingerprints["dataset"], self.fingerprints["pipeline"])
+        return compute_key(self.fingerprints["dataset"], self.fingerprints["pipeline"])
 
-    def files(self, study: optuna.Study) -> TrialFiles:
+    def get_files(self, study: optuna.Study) -> TrialFiles:
         """What the study's trials leave."""
         return TrialFiles(study, self.settings.folder, self.shares_folder)
 
     @property
     def shares_folder(self) -> bool:
         """Whether all who share the storage share the study's folder: it lies in there."""
-        return "{folder}" in str(plain(self.config.storage.url))
+        return "{folder}" in str(to_plain(self.config.storage.url))
 
 
-def planned(overrides: Sequence[str], variant: str = "") -> Plan:
+def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
-    config = composed(overrides)
+    config = compose_config(overrides)
     check_shape(config)
-    check_secrets({str(key): plain(value) for key, value in config.items() if key not in ("dataset", "price")})
+    check_secrets({str(key): to_plain(value) for key, value in config.items() if key not in ("dataset", "price")})
     for url in (config.storage.url, config.tracking.get("uri", "")):
-        know(str(plain(url)))
-    settings = settings_of(config, variant)
+        register_password(str(to_plain(url)))
+    settings = parse_settings(config, variant)
     use_threads(settings.threads)
-    objective = objective_of(config)
-    resources = resources_of(config)
-    space = own_values(searched(config, overrides), overrides)
+    objective = build_objective(config)
+    resources = build_resources(config)
+    space = add_default_values(build_search_space(config, overrides), overrides)
     _check_stopping(settings, objective)
-    own = trial_of(config, overrides)
+    own = build_trial_config(config, overrides)
     pipeline = build_pipeline(own, resources)
     shown = {own: pipeline, **check_space(space, own, resources)}
-    space, idle = stirring(space, own, resources, objective.deciding, default_values(space, overrides))
+    space, idle = drop_idle_parameters(space, own, resources, objective.deciding, get_default_values(space, overrides))
     check_search(config, space)
-    searching = [f"{name}={value}" for name, value in _named(space)]
-    for line in unused(overrides, objective, list(shown.values()), searching):
-        say(line)
-    seeds = beginnings(config, space, overrides, idle)
-    dataset = loaded(config)
-    metrics = measurable(objective, dataset, _has_generator(pipeline, space))
-    parts = split(dataset, settings.test_share, settings.split_seed)
+    searching = [f"{name}={value}" for name, value in _iterate_choices(space)]
+    for line in find_unused(overrides, objective, list(shown.values()), searching):
+        report_line(line)
+    seeds = build_seeds(config, space, overrides, idle)
+    dataset = load_dataset(config)
+    metrics = select_measurable(objective, dataset, _has_generator(pipeline, space))
+    parts = split_dataset(dataset, settings.test_share, settings.split_seed)
     # Last, since it makes a folder.
     resources.store.check()
-    resources = replace(resources, llm=_budgeted(settings, resources.llm), deepest=deepest(space))
+    resources = replace(resources, llm=_add_budget(settings, resources.llm), deepest=get_max_depth(space))
     # Beside pipelines that pay for each question, none is timed in another way than these.
     times = objective.times and not any(each.asks_models for each in shown)
     dev, test = (
-        Bench(tuple(overrides), Questions.of(part, settings.batches, settings.seed), metrics, resources, times)
+        Bench(
+            tuple(overrides), Questions.from_dataset(part, settings.batches, settings.seed), metrics, resources, times
+        )
         for part in parts
     )
     return Plan(
@@ -148,17 +150,17 @@ def planned(overrides: Sequence[str], variant: str = "") -> Plan:
         dataset,
         dev,
         test,
-        _prints(config, settings, space, objective, dataset)
-        | _precision(config, resources.store)
+        _compute_fingerprints(config, settings, space, objective, dataset)
+        | _resolve_precision(config, resources.store)
         | ({"measuring of latency": TIMED_APART} if times else {})
-        | {"choices": _choices(space, overrides)},
-        _parts(settings, objective, dataset),
+        | {"choices": _hash_choices(space, overrides)},
+        _build_parts(settings, objective, dataset),
     )
 
 
-def _parts(settings: Settings, objective: Objective, dataset: Dataset) -> Mapping[str, Mapping[str, str]]:
+def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> Mapping[str, Mapping[str, str]]:
     """What the fingerprints of dataset and objective are made of."""
-    return parts_of(
+    return build_parts(
         dataset.fingerprint,
         settings.test_share,
         settings.split_seed,
@@ -177,10 +179,10 @@ def _check_stopping(settings: Settings, objective: Objective) -> None:
         )
 
 
-def _budgeted(settings: Settings, llm: LLMClient) -> LLMClient:
+def _add_budget(settings: Settings, llm: LLMClient) -> LLMClient:
     """The way to models within what the study may spend."""
     study = settings.folder.resolve().as_posix()
-    return replace(llm, budget=Budget.of(study, llm.replies, settings.budget_tokens, settings.budget_usd))
+    return replace(llm, budget=Budget.from_limits(study, llm.replies, settings.budget_tokens, settings.budget_usd))
 
 
 def check_space(space: SearchSpace, own: TrialConfig, resources: Resources) -> dict[TrialConfig, RagPipeline]:
@@ -189,8 +191,8 @@ def check_space(space: SearchSpace, own: TrialConfig, resources: Resources) -> d
     Raises SearchSpaceError with the words that can't be composed or built.
     """
     pipelines = {}
-    for values in space.corners():
-        given = words(values)
+    for values in space.iterate_corners():
+        given = format_overrides(values)
         try:
             config = compose_trial([*own.words, *given])
             pipelines[config] = build_pipeline(config, resources)
@@ -206,39 +208,39 @@ def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
     return pipeline.has_generator or any(parameter.name == "generator" for parameter in space.parameters)
 
 
-def _precision(config: DictConfig, store: Store) -> dict[str, str]:
+def _resolve_precision(config: DictConfig, store: Store) -> dict[str, str]:
     """What `precision: auto` stands for here: scores of another precision would not compare."""
-    encoder = plain(config.embedder).get("encoder")
+    encoder = to_plain(config.embedder).get("encoder")
     automatic = isinstance(encoder, Mapping) and encoder.get("precision") == "auto"
-    return {"precision": fast_precision(store)} if automatic else {}
+    return {"precision": get_fast_precision(store)} if automatic else {}
 
 
-def _named(space: SearchSpace) -> Iterator[tuple[str, str]]:
+def _iterate_choices(space: SearchSpace) -> Iterator[tuple[str, str]]:
     """Every parameter of names, and each of its choices, as text."""
     for parameter in space.parameters:
         for value in getattr(parameter.distribution, "choices", ()):
             yield parameter.name, str(value)
 
 
-def _choices(space: SearchSpace, overrides: Sequence[str]) -> str:
+def _hash_choices(space: SearchSpace, overrides: Sequence[str]) -> str:
     """The content of every stage's file, and every prompt, that the space names: models, prompts, defaults."""
     files = {
-        f"{name}={value}": fingerprint(composed([*overrides, f"{name}={value}"]), [name])
-        for name, value in _named(space)
+        f"{name}={value}": compute_fingerprint(compose_config([*overrides, f"{name}={value}"]), [name])
+        for name, value in _iterate_choices(space)
         if name in STAGES
     }
-    prompts = {value: prompt_of(value) for name, value in _named(space) if name.endswith(".prompt")}
-    return key_of(files, prompts)
+    prompts = {value: load_prompt(value) for name, value in _iterate_choices(space) if name.endswith(".prompt")}
+    return compute_key(files, prompts)
 
 
-def _prints(
+def _compute_fingerprints(
     config: DictConfig, settings: Settings, space: SearchSpace, objective: Objective, dataset: Dataset
 ) -> dict[str, str]:
     order = (settings.seed, settings.batches)
     return {
-        "dataset": split_print(dataset, settings.test_share, settings.split_seed),
+        "dataset": compute_split_key(dataset, settings.test_share, settings.split_seed),
         "search space": space.fingerprint,
-        "objective": key_of(objective.fingerprint, order),
-        "pipeline": fingerprint(config),
+        "objective": compute_key(objective.fingerprint, order),
+        "pipeline": compute_fingerprint(config),
         **({"measuring of ranks": RANKED} if any(each.reads == RANKS for each in objective.metrics) else {}),
     }

@@ -37,7 +37,7 @@ class Race:
         if not 2 <= self.least < math.inf:
             raise ConfigError(f"pruner: least must be at least 2 questions, not {self.least}")
 
-    def lost(
+    def is_dominated(
         self, ours: Mapping[str, Scores], rivals: Sequence[Mapping[str, Scores]], signs: Mapping[str, float]
     ) -> bool:
         """Whether ours, over its first questions, is dominated by one of the rivals; `signs` is 1 where more is better.
@@ -46,18 +46,21 @@ class Race:
         """
         alpha = self.alpha / max(1, len(rivals))
         return any(
-            all(self._behind(sign * _paired(ours[name], theirs[name]), alpha) for name, sign in signs.items())
+            all(
+                self._is_behind(sign * _compute_differences(ours[name], theirs[name]), alpha)
+                for name, sign in signs.items()
+            )
             for theirs in rivals
         )
 
-    def _behind(self, ahead: Scores, alpha: float) -> bool:
+    def _is_behind(self, ahead: Scores, alpha: float) -> bool:
         # Differences that are all the same say nothing of their spread: the next question may be another.
         if len(ahead) < self.least or not np.ptp(ahead):
             return False
-        return bool(ahead.mean() + radius(ahead, alpha) < 0)
+        return bool(ahead.mean() + confidence_radius(ahead, alpha) < 0)
 
 
-def idle_line(pruner: object, names: Sequence[str]) -> str:
+def format_pruner_warning(pruner: object, names: Sequence[str]) -> str:
     """What to say of a pruner that can stop no trial; "" where it can, or is meant to stop none.
 
     A trial of several objectives has no single value that Optuna's pruners could compare.
@@ -68,7 +71,7 @@ def idle_line(pruner: object, names: Sequence[str]) -> str:
     return f"pruner: {kind} stops no trial of several objectives ({', '.join(names)}); pruner=race does"
 
 
-def radius(values: Scores, alpha: float) -> float:
+def confidence_radius(values: Scores, alpha: float) -> float:
     """How far the true mean may lie above the values', at every look at once.
 
     The one-sided asymptotic confidence sequence with a normal mixture (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas
@@ -82,6 +85,6 @@ def radius(values: Scores, alpha: float) -> float:
     return spread * math.sqrt(2 * grown / (count**2 * scale) * math.log(1 + math.sqrt(grown) / (2 * alpha)))
 
 
-def _paired(ours: Scores, theirs: Scores) -> Scores:
+def _compute_differences(ours: Scores, theirs: Scores) -> Scores:
     ahead: Scores = ours - theirs[: len(ours)]
     return ahead[~np.isnan(ahead)]

@@ -18,15 +18,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt.analysis import history
 from rag_opt.analysis.history import BASELINE, SEED
-from rag_opt.config.configurations import all_of, size
-from rag_opt.samplers.internals import enqueued
-from rag_opt.storages.attributes import TrialAttributes, attributes_of
-from rag_opt.storages.interruptions import interrupt, snapshot_sampler
+from rag_opt.config.configurations import count_configurations, iterate_configurations
+from rag_opt.samplers.internals import get_enqueued_params
+from rag_opt.storages.attributes import TrialAttributes, get_attributes
+from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
 from rag_opt.storages.locks import Gate, Life
-from rag_opt.storages.moment import Moment, drawn, places_taken
-from rag_opt.storages.processes import Crew, worker_of
+from rag_opt.storages.moment import Moment, count_finished, is_sampled
+from rag_opt.storages.processes import Crew, get_worker
 from rag_opt.study import failures
-from rag_opt.study.drawing import sampler_of, seed_of
+from rag_opt.study.drawing import build_sampler, derive_seed
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import Value
@@ -55,120 +55,124 @@ class Places:
     def __post_init__(self) -> None:
         self.since = len(self.study.get_trials(deepcopy=False))
 
-    def swept(self) -> Moment:
+    def interrupt_dead_trials(self) -> Moment:
         """The trials as they are, those of dead processes ended."""
         now = Moment(self.study)
-        lives = {trial.number: self.gate.life(worker_of(trial)) for trial in running(now)}
+        lives = {trial.number: self.gate.get_life(get_worker(trial)) for trial in get_running(now)}
         self._doubtful = {number for number, life in lives.items() if life is Life.DOUBTFUL}
-        dead = [trial for trial in running(now) if lives[trial.number] is Life.DEAD]
+        dead = [trial for trial in get_running(now) if lives[trial.number] is Life.DEAD]
         for trial in dead:
-            interrupt(self.study, trial, self.plan.settings.retries)
+            interrupt_trial(self.study, trial, self.plan.settings.retries)
         return Moment(self.study) if dead else now
 
-    def released(self) -> None:
+    def interrupt_own_trial(self) -> None:
         """This process's own trial ended, if it has one; its place is free."""
-        for trial in running(Moment(self.study)):
-            if worker_of(trial) == self.gate.me:
-                interrupt(self.study, trial)
+        for trial in get_running(Moment(self.study)):
+            if get_worker(trial) == self.gate.me:
+                interrupt_trial(self.study, trial)
 
     @property
     def certain(self) -> bool:
         """Whether none of the running trials may yet turn out to be a dead process's."""
         return not self._doubtful
 
-    def free(self, now: Moment) -> bool:
+    def has_place(self, now: Moment) -> bool:
         """Whether a trial may begin: one is missing, and what a lone process would draw next is settled."""
-        busy = {trial.number for trial in running(now)}
+        busy = {trial.number for trial in get_running(now)}
         lone = bool(busy) and busy <= self._doubtful
-        return measured(now) + len(busy) < self.plan.settings.n_trials and not lone
+        return count_measured(now) + len(busy) < self.plan.settings.n_trials and not lone
 
-    def asked(self, now: Moment, *, last: bool = False) -> Trial:
+    def ask_trial(self, now: Moment, *, last: bool = False) -> Trial:
         """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw.
 
         `last`: there is nothing left to draw.
         """
-        later = self._later(now, last=last)
-        place = places_taken(now) + len(running(now)) + history.counts_of(now)["given up"] + len(later)
+        later = self._find_postponed(now, last=last)
+        place = count_finished(now) + len(get_running(now)) + history.count_outcomes(now)["given up"] + len(later)
         # A sampler that has fallen for one configuration would propose it for ever.
-        own = history.latest_repeats(now) < RANDOM_AFTER
+        own = history.count_latest_repeats(now) < RANDOM_AFTER
         config = self.plan.config
-        self.study.sampler = sampler_of(config, place) if own else RandomSampler(seed_of(config, place))
+        self.study.sampler = build_sampler(config, place) if own else RandomSampler(derive_seed(config, place))
         snapshot_sampler(self.study)
-        if not _enqueued(now):
+        if not _has_enqueued(now):
             self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
-        TrialAttributes.process.note(trial, about)
+        TrialAttributes.process.save(trial, about)
         return trial
 
-    def _later(self, now: Moment, *, last: bool) -> set[int]:
+    def _find_postponed(self, now: Moment, *, last: bool) -> set[int]:
         """The trials that are to be tried again after another one; none where only their places are left."""
-        found = {trial.number for trial in failures.postponed(now, self.since)}
-        left = self.plan.settings.n_trials - measured(now) - len(running(now))
+        found = {trial.number for trial in failures.find_postponed(now, self.since)}
+        left = self.plan.settings.n_trials - count_measured(now) - len(get_running(now))
         return set() if last or left <= len(found) else found
 
     def _enqueue(self, now: Moment, later: AbstractSet[int], stuck: int | None) -> None:
-        again, number = ended(now, later), _missing_seed(now, later)
+        again, number = find_retry(now, later), _find_missing_seed(now, later)
         if again is not None:
-            about = _inherited(again)
-            self.study.enqueue_trial(dict(_given(again)), user_attrs=about)
+            about = _build_retry_attrs(again)
+            self.study.enqueue_trial(dict(_get_fixed_params(again)), user_attrs=about)
         elif number < len(self.plan.seeds):
-            values = self.plan.space.as_asked(self.plan.seeds[number])
+            values = self.plan.space.to_trial_params(self.plan.seeds[number])
             about = {TrialAttributes.origin.name: SEED if number else BASELINE, TrialAttributes.seed.name: number}
             self.study.enqueue_trial(values, user_attrs=about)
-        elif stuck is not None and (found := self._untried(now, stuck)) is not None:
+        elif stuck is not None and (found := self._sample_untried(now, stuck)) is not None:
             self.study.enqueue_trial(
-                self.plan.space.as_asked(found), user_attrs={TrialAttributes.origin.name: history.RANDOM}
+                self.plan.space.to_trial_params(found), user_attrs={TrialAttributes.origin.name: history.RANDOM}
             )
 
-    def _untried(self, now: Moment, place: int) -> dict[str, Value] | None:
+    def _sample_untried(self, now: Moment, place: int) -> dict[str, Value] | None:
         """A configuration that was not tried, drawn at random; None in a space too large to walk through."""
         space = self.plan.space
-        left = history.untried(now, all_of(space)) if size(space, WALKED) < WALKED else []
-        return Random(seed_of(self.plan.config, place)).choice(left) if left else None
+        left = (
+            history.select_untried(now, iterate_configurations(space))
+            if count_configurations(space, WALKED) < WALKED
+            else []
+        )
+        return Random(derive_seed(self.plan.config, place)).choice(left) if left else None
 
 
-def running(now: Moment) -> list[FrozenTrial]:
+def get_running(now: Moment) -> list[FrozenTrial]:
     """The trials that are under way."""
     return now.get_trials(states=(TrialState.RUNNING,))
 
 
-def measured(now: Moment) -> int:
+def count_measured(now: Moment) -> int:
     """How many trials count towards n_trials."""
-    return places_taken(now) - history.repeats(now)
+    return count_finished(now) - history.count_repeats(now)
 
 
-def waiting(now: Moment) -> bool:
+def has_waiting(now: Moment) -> bool:
     """Whether a trial is there that needs no sampler: one that waits, or one to be tried again."""
-    return _enqueued(now) or ended(now) is not None
+    return _has_enqueued(now) or find_retry(now) is not None
 
 
-def _enqueued(now: Moment) -> bool:
+def _has_enqueued(now: Moment) -> bool:
     return bool(now.get_trials(states=(TrialState.WAITING,)))
 
 
-def ended(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
+def find_retry(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
     """The first trial that is to be tried again, less those that are to be so `later`; None without one."""
-    ready = (trial for trial in failures.to_repeat(now) if trial.number not in later)
-    return next((trial for trial in ready if _given(trial)), None)
+    ready = (trial for trial in failures.find_retriable(now) if trial.number not in later)
+    return next((trial for trial in ready if _get_fixed_params(trial)), None)
 
 
-def _given(trial: FrozenTrial) -> Mapping[str, Any]:
+def _get_fixed_params(trial: FrozenTrial) -> Mapping[str, Any]:
     """The parameters that it was to measure, as far as they are no longer the sampler's to draw; {} for others."""
-    return trial.params if drawn(trial) else enqueued(trial)
+    return trial.params if is_sampled(trial) else get_enqueued_params(trial)
 
 
-def _inherited(again: FrozenTrial) -> dict[str, Any]:
+def _build_retry_attrs(again: FrozenTrial) -> dict[str, Any]:
     """What is noted of the trial that tries this one's configuration again."""
     kept = (TrialAttributes.origin.name, TrialAttributes.seed.name)
     about = {name: again.user_attrs[name] for name in kept if name in again.user_attrs}
-    deaths = attributes_of(again).deaths
+    deaths = get_attributes(again).deaths
     return about | {TrialAttributes.retries.name: again.number, TrialAttributes.earlier_deaths.name: deaths}
 
 
-def _missing_seed(now: Moment, later: AbstractSet[int]) -> int:
+def _find_missing_seed(now: Moment, later: AbstractSet[int]) -> int:
     """The first of the seeds that no trial stands for, not even one that is tried again later."""
-    noted = [(attributes_of(trial), trial.number in later) for trial in now.get_trials()]
+    noted = [(get_attributes(trial), trial.number in later) for trial in now.get_trials()]
     begun = [each for each, again in noted if again or not each.interrupted]
     numbers = {each.seed for each in begun}
     # Studies of earlier versions did not number them.

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from rag_opt.analysis import history
 from rag_opt.llm.budget import Budget, BudgetSpentError
 from rag_opt.llm.replies import Spent
-from rag_opt.storages.attributes import note_payment, study_attributes
+from rag_opt.storages.attributes import get_study_attributes, save_payment
 
 if TYPE_CHECKING:
     from rag_opt.llm.client import LLMClient
@@ -43,16 +43,16 @@ class Spending:
         assert self.llm.budget is not None
         return self.llm.budget
 
-    def allowed(self, now: Trials) -> bool:
+    def can_start_trial(self, now: Trials) -> bool:
         """Whether another trial may begin, what the confirmation needs put aside."""
         limit = self.plan.settings.budget_seconds
         if limit is not None:
             # Of what trials have left over each that is under way has its part.
             at_once = 1 + len(now.get_trials(states=(TrialState.RUNNING,)))
-            self.budget.deadline = time.monotonic() + (limit - history.seconds_of(now)) / at_once
+            self.budget.deadline = time.monotonic() + (limit - history.sum_seconds(now)) / at_once
         if not self.plan.shares_folder and self.llm.asked:
             self._reconcile()
-        self.budget.reserve = history.confirmation_cost(
+        self.budget.reserve = history.estimate_confirmation(
             now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
         )
         try:
@@ -64,19 +64,21 @@ class Spending:
     def _reconcile(self) -> None:
         """Tell the storage what this machine's store has paid for, and hear what others have."""
         replies = self.llm.replies
-        note_payment(self.study, replies.identity, [*astuple(replies.paid(self.budget.study))])
-        others = [paid for store, paid in study_attributes(self.study).payments.items() if store != replies.identity]
+        save_payment(self.study, replies.identity, [*astuple(replies.get_spent(self.budget.study))])
+        others = [
+            paid for store, paid in get_study_attributes(self.study).payments.items() if store != replies.identity
+        ]
         self.budget.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
 
-    def paid(self) -> dict[str, int]:
+    def count_paid(self) -> dict[str, int]:
         """By stage how many calls this process has paid for."""
         return dict(self.llm.replies.mine)
 
-    def paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
+    def count_paid_since(self, before: Mapping[str, int]) -> dict[str, int]:
         """By stage how many calls have been paid for since then."""
-        return {stage: count - before.get(stage, 0) for stage, count in self.paid().items()}
+        return {stage: count - before.get(stage, 0) for stage, count in self.count_paid().items()}
 
-    def outlook(self, left: int) -> str:
+    def format_spending(self, left: int) -> str:
         """After a trial: what was paid, and what that will come to with so many left; "" where no model was asked."""
         if not self.llm.asked:
             return ""
@@ -93,7 +95,7 @@ class Spending:
         return f"{told}{more}" + (f" (${now.usd / now.tokens * whole:.2g})" if now.usd else "")
 
 
-def enlarged(plan: Plan, now: Trials) -> dict[str, float]:
+def propose_budget(plan: Plan, now: Trials) -> dict[str, float]:
     """By key the budget with which a search that its budget has ended goes on: twice what is needed by now.
 
     {} where no budget has ended it.
@@ -106,7 +108,7 @@ def enlarged(plan: Plan, now: Trials) -> dict[str, float]:
     needed = {
         "budget.tokens": (settings.budget_tokens, paid.tokens + budget.elsewhere.tokens + budget.reserve.tokens),
         "budget.usd": (settings.budget_usd, paid.usd + budget.elsewhere.usd + budget.reserve.usd),
-        "budget.minutes": (minutes, (history.seconds_of(now) + budget.reserve.seconds) / 60),
+        "budget.minutes": (minutes, (history.sum_seconds(now) + budget.reserve.seconds) / 60),
     }
     reached = {key: (limit, used) for key, (limit, used) in needed.items() if limit is not None}
     ended = {key: max(pair) for key, pair in reached.items() if budget.empty.startswith(key)}

@@ -16,9 +16,9 @@ import numpy as np
 import optuna
 
 from rag_opt.analysis import history
-from rag_opt.analysis.paired import differences
+from rag_opt.analysis.paired import compute_differences
 from rag_opt.samplers import RagSampler
-from rag_opt.storages.attributes import Noted, StudyAttributes, TrialAttributes, study_attributes
+from rag_opt.storages.attributes import Noted, StudyAttributes, TrialAttributes, get_study_attributes
 from rag_opt.storages.trial_files import TrialFiles
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Outlook:
     gain: float
     noise: float
 
-    def enough(self, share: float) -> bool:
+    def is_gain_below(self, share: float) -> bool:
         """Whether the gain is less than this share of the noise; False where either is not known."""
         return self.gain < share * self.noise
 
@@ -52,52 +52,52 @@ class Outlook:
         )
 
 
-def noise_of(best: Scores, rivals: Sequence[Scores]) -> float:
+def estimate_noise(best: Scores, rivals: Sequence[Scores]) -> float:
     """The median standard error of the mean difference to the first RIVALS that differ; nan without one.
 
     Question by question; a rival that scores the same for every question says nothing.
     """
-    found = [differences(best, rival) for rival in rivals if len(rival) == len(best)]
+    found = [compute_differences(best, rival) for rival in rivals if len(rival) == len(best)]
     errors = [float(each.std(ddof=1) / np.sqrt(len(each))) for each in found if len(each) > 1]
     return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
 
 
-def outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
+def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
-    best = history.candidates(now)[:CANDIDATES]
+    best = history.rank_candidates(now)[:CANDIDATES]
     files = TrialFiles(study, settings.folder)
-    books = [files.scores(trial, [target]) for trial in best]
+    books = [files.load_scores(trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
-    noise = noise_of(scores[0], scores[1:]) if scores else np.nan
+    noise = estimate_noise(scores[0], scores[1:]) if scores else np.nan
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
     return Outlook(trials, sampler.expected_gain(study), noise)
 
 
-def settled(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
+def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
     """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
     rule = settings.stopping
-    known = study_attributes(study)
-    if _kept(known) is not None:
+    known = get_study_attributes(study)
+    if _parse_outlook(known) is not None:
         if rule is not None and known.settled_by == [rule.after, rule.share]:
             return True
         # By another rule, or by none, the search goes on.
-        StudyAttributes.settled.note(study, "{}")
+        StudyAttributes.settled.save(study, "{}")
     if rule is None or trials < rule.after:
         return False
-    found = outlook(study, now, target, settings, trials)
-    if found.enough(rule.share):
-        StudyAttributes.settled_by.note(study, [rule.after, rule.share])
-        StudyAttributes.settled.note(study, json.dumps(asdict(found)))
-    return found.enough(rule.share)
+    found = estimate_outlook(study, now, target, settings, trials)
+    if found.is_gain_below(rule.share):
+        StudyAttributes.settled_by.save(study, [rule.after, rule.share])
+        StudyAttributes.settled.save(study, json.dumps(asdict(found)))
+    return found.is_gain_below(rule.share)
 
 
-def line(study: Noted) -> str:
+def format_stop_reason(study: Noted) -> str:
     """Why a study's search ended early; "" where it did not, or went on."""
-    found = _kept(study_attributes(study))
+    found = _parse_outlook(get_study_attributes(study))
     return "" if found is None else str(found)
 
 
-def _kept(attributes: StudyAttributes) -> Outlook | None:
+def _parse_outlook(attributes: StudyAttributes) -> Outlook | None:
     try:
         found = Outlook(**json.loads(str(attributes.settled)))
     except (TypeError, ValueError):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.cache.artifacts import SUFFIX, DamagedError, read_table, touch, write_table
-from rag_opt.cache.eviction import last_used
-from rag_opt.records.keys import key_of
+from rag_opt.cache.eviction import get_last_used
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store
@@ -22,14 +22,14 @@ MOST = 500
 """Configurations that a study is told of, those noted or met last."""
 
 
-def note(store: Store, shelf: str, params: Mapping[str, Value], seconds: Mapping[str, float]) -> None:
+def record_timings(store: Store, shelf: str, params: Mapping[str, Value], seconds: Mapping[str, float]) -> None:
     """Keep the seconds by stage of a configuration; what is there already stays. A full disk loses a note, no trial.
 
     `shelf` stands for all that is not in `params`: the data, the questions, the rest of the pipeline.
     """
     if store.root is None:
         return
-    path = _shelf(store.root, shelf) / f"{key_of(dict(params))}{SUFFIX}"
+    path = _get_shelf_path(store.root, shelf) / f"{compute_key(dict(params))}{SUFFIX}"
     with suppress(OSError):
         if path.exists():
             touch(path)
@@ -37,24 +37,28 @@ def note(store: Store, shelf: str, params: Mapping[str, Value], seconds: Mapping
             write_table(path, {"params": [json.dumps(dict(params))], "seconds": [json.dumps(dict(seconds))]}, 0.0)
 
 
-def noted(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[str, float]]]:
+def read_timings(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[str, float]]]:
     """(parameters, seconds by stage) of what studies on this shelf measured, as far as the store keeps it; else []."""
     if store.root is None:
         return []
     found = []
-    paths = sorted(_shelf(store.root, shelf).glob(f"*{SUFFIX}"), key=lambda path: last_used(path) or 0.0)
+    paths = sorted(_get_shelf_path(store.root, shelf).glob(f"*{SUFFIX}"), key=lambda path: get_last_used(path) or 0.0)
     for path in paths[: -MOST - 1 : -1]:
         with suppress(OSError, DamagedError, LookupError, ValueError):
             columns = read_table(path).columns
             params, seconds = json.loads(columns["params"][0]), json.loads(columns["seconds"][0])
-            if _flat(params) and _flat(seconds) and all(isinstance(each, int | float) for each in seconds.values()):
+            if (
+                _is_flat(params)
+                and _is_flat(seconds)
+                and all(isinstance(each, int | float) for each in seconds.values())
+            ):
                 found.append((params, seconds))
     return found
 
 
-def _shelf(root: Path, shelf: str) -> Path:
+def _get_shelf_path(root: Path, shelf: str) -> Path:
     return root / STAGE / shelf
 
 
-def _flat(value: Any) -> bool:
+def _is_flat(value: Any) -> bool:
     return isinstance(value, dict) and not any(isinstance(each, dict | list) for each in value.values())

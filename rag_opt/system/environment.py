@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rag_opt.console.endings import piped
+from rag_opt.console.endings import handle_broken_pipe
 
 QUIET = {
     "HAYSTACK_TELEMETRY_ENABLED": "False",
@@ -37,7 +37,7 @@ was 0.8 GiB more memory, and slower (174 against 212 passages a second)."""
 LOUD = ("alembic", "mlflow", "chromadb", "sentence_transformers", "bm25s", "httpx", "datasets")
 
 
-def prepare() -> None:
+def set_environment() -> None:
     """Telemetry off, logs at warnings, few compiled kernels, unless the user's environment says otherwise."""
     for name, value in (QUIET | FEW_KERNELS).items():
         os.environ.setdefault(name, value)
@@ -48,7 +48,7 @@ def prepare() -> None:
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def disable_gc() -> Iterator[None]:
     """No garbage collection within: while modules load nothing is garbage, and looking for it takes a third longer."""
     was = gc.isenabled()
     gc.disable()
@@ -59,9 +59,9 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def leave() -> None:
+def exit_process() -> None:
     """End the process at once, what was registered for its end done: freeing every object first takes two seconds."""
-    with piped():
+    with handle_broken_pipe():
         atexit._run_exitfuncs()
         logging.shutdown()
         sys.stderr.flush()
@@ -79,7 +79,7 @@ def use_threads(count: int | None) -> None:
     threadpool_limits(count)
 
 
-def quiet_optuna() -> None:
+def silence_optuna() -> None:
     """Optuna's own lines off: ours say the same. Experimental features that we chose are not worth a warning each."""
     import optuna
 

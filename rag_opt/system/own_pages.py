@@ -17,7 +17,7 @@ PATH = re.compile(r"(?!.*(\.\.|//|\d{19}))[!-\[\]-~]{1,2000}")
 """Paths as they are on these servers: no control characters, steps up, or numbers that no database has."""
 
 
-def refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
+def explain_refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
     """Why a request with these headers (names in lower case) is refused; None for one that is not."""
     own = {f"{name}:{port}" for name in NAMES}
     if headers.get("host", "").lower() not in own:

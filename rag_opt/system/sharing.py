@@ -18,12 +18,12 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
-def new_name(folder: Path, prefix: str) -> Path:
+def make_unique_path(folder: Path, prefix: str) -> Path:
     """A name that nothing in the folder has; tempfile's files and folders are for their owner alone."""
     return folder / f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
 
 
-def whose(*paths: Path) -> str:
+def format_owner(*paths: Path) -> str:
     """Who has to be asked where one of these may not be written, as the end of a sentence; "" where all may be.
 
     Of one that is not there its folder counts.
@@ -32,23 +32,23 @@ def whose(*paths: Path) -> str:
         there = next((each for each in (path, *path.absolute().parents) if each.exists()), None)
         if there is not None and not os.access(there, os.W_OK):
             about = there.stat()
-            mode = f"{_name(about.st_uid)} ({stat.filemode(about.st_mode)})"
+            mode = f"{_get_user_name(about.st_uid)} ({stat.filemode(about.st_mode)})"
             return f"; {there} belongs to {mode}: ask for the right to write it, chmod -R g+w for a group's"
     return ""
 
 
 @contextmanager
-def guarded(path: Path) -> Iterator[None]:
+def catch_disk_errors(path: Path) -> Iterator[None]:
     """Work on what lies in the store; what the disk raises becomes a StoreError."""
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"store.path: {path} can't be read or written: {error.strerror or error}{whose(path)}"
+            f"store.path: {path} can't be read or written: {error.strerror or error}{format_owner(path)}"
         ) from error
 
 
-def _name(user: int) -> str:
+def _get_user_name(user: int) -> str:
     """The user's name, the number where it has none."""
     with suppress(ImportError, KeyError):
         import pwd

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from rag_opt.console.endings import HungUp, Terminated, silence
+from rag_opt.console.endings import HungUp, Terminated, silence_streams
 
 LAST_WAIT = 1.0
 """Seconds that a process which is to stop still waits for others, to give its trial back."""
@@ -37,12 +37,12 @@ class Stopping:
         if threading.current_thread() is threading.main_thread():
             # Who starts a command in a shell's background has it ignore Ctrl-C; a worker is told by us, not by a key.
             if self.always or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupted)
-            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminated)
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle_interrupt)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle_terminate)
             # Ignored under nohup, and unknown to Windows.
             hangup = getattr(signal, "SIGHUP", None)
             if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-                self._before[hangup] = signal.signal(hangup, self._hung_up)
+                self._before[hangup] = signal.signal(hangup, self._handle_hangup)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,18 +57,18 @@ class Stopping:
         if self.asked:
             raise KeyboardInterrupt
 
-    def _interrupted(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
+    def _handle_interrupt(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
         if not self.gentle or self.asked:
             self._stop(KeyboardInterrupt())
         self.asked = True
         if self.say:
             self.say("stopping after this batch of questions; Ctrl-C again stops now")
 
-    def _terminated(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
+    def _handle_terminate(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
         self._stop(Terminated())
 
-    def _hung_up(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
-        silence()
+    def _handle_hangup(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
+        silence_streams()
         self._stop(HungUp())
 
     def _stop(self, error: KeyboardInterrupt) -> None:
@@ -82,16 +82,16 @@ class Patience:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._asked_before = asked() is not None
+        self._asked_before = get_stop() is not None
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when the wait is over."""
-        stop = asked()
+        stop = get_stop()
         if stop is not None and not (self._asked_before and time.monotonic() - self._start < LAST_WAIT):
             raise stop
 
 
-def asked() -> KeyboardInterrupt | None:
+def get_stop() -> KeyboardInterrupt | None:
     """What ends the study of this process, once that was asked for."""
     for stopping in _open:
         if stopping.raised is not None or stopping.asked:

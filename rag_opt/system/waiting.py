@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.errors import StorageError
 from rag_opt.system.signals import Patience
 
@@ -53,22 +53,22 @@ class Wait:
             )
         if waited > SAID_AFTER and not self._said:
             self._said = True
-            say(f"waiting for {self._who()}: it {self._does}")
+            report_line(f"waiting for {self._who()}: it {self._does}")
 
 
 @contextmanager
-def alone(lock: FileLock, does: str) -> Iterator[None]:
+def hold_lock(lock: FileLock, does: str) -> Iterator[None]:
     """The lock held within; meanwhile others wait for this process, which `does` something."""
-    taken(lock, does)
+    acquire_lock(lock, does)
     try:
         yield
     finally:
         lock.release()
 
 
-def taken(lock: FileLock, does: str) -> None:
+def acquire_lock(lock: FileLock, does: str) -> None:
     """Take a lock, however long its holder, who `does` something, keeps it."""
-    wait = Wait(does, lambda: holder([Path(lock.lock_file)]))
+    wait = Wait(does, lambda: find_holder([Path(lock.lock_file)]))
     while True:
         try:
             lock.acquire(timeout=STEP)
@@ -77,12 +77,12 @@ def taken(lock: FileLock, does: str) -> None:
             wait.step()
 
 
-def unlocked(path: Path, call: Callable[[], T], limit: float) -> T:
+def retry_locked(path: Path, call: Callable[[], T], limit: float) -> T:
     """What the call gives, made again while another process holds the SQLite file's lock; raises StorageError then.
 
     The connection's own timeout is to be STEP: in there no signal is heard.
     """
-    wait = Wait(f"holds the lock of {path}", lambda: holder([path, path.with_name(f"{path.name}-shm")]), limit)
+    wait = Wait(f"holds the lock of {path}", lambda: find_holder([path, path.with_name(f"{path.name}-shm")]), limit)
     while True:
         try:
             return call()
@@ -92,10 +92,10 @@ def unlocked(path: Path, call: Callable[[], T], limit: float) -> T:
             wait.step()
 
 
-def holder(files: Sequence[Path]) -> str:
+def find_holder(files: Sequence[Path]) -> str:
     """Who else has locked one of the files, such as "process 12 on host, begun …"; else "another process"."""
     with suppress(OSError, ValueError):
-        wanted = {(os.major(about.st_dev), os.minor(about.st_dev), about.st_ino) for about in _there(files)}
+        wanted = {(os.major(about.st_dev), os.minor(about.st_dev), about.st_ino) for about in _iterate_stats(files)}
         for line in Path("/proc/locks").read_text("ascii").splitlines():
             fields = line.split()
             # "1: POSIX ADVISORY WRITE 12 fe:00:2146927 120 120"; who waits for a lock has an arrow in its line.
@@ -103,17 +103,17 @@ def holder(files: Sequence[Path]) -> str:
                 continue
             major, minor, inode = fields[5].split(":")
             if (int(major, 16), int(minor, 16), int(inode)) in wanted:
-                return _process(int(fields[4]))
+                return _format_process(int(fields[4]))
     return "another process"
 
 
-def _there(files: Iterable[Path]) -> Iterator[os.stat_result]:
+def _iterate_stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
     for path in files:
         with suppress(FileNotFoundError):
             yield path.stat()
 
 
-def _process(number: int) -> str:
+def _format_process(number: int) -> str:
     about = Path(f"/proc/{number}")
     # After the name, which may hold anything, the second field is the state.
     state = (about / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]

@@ -59,16 +59,16 @@ PLAIN = str.maketrans("άέήίόύώΐΰёأإآٱیک", "αεηιουωϊϋе�
 """Letters whose mark a writer may leave away (Greek capitals, ё, hamza), and Persian ones that look as Arabic do."""
 
 
-def folded(text: str, language: str = AUTO) -> str:
+def fold_text(text: str, language: str = AUTO) -> str:
     """The text as it is compared: NFKC, without case, without marks that a writer may leave away.
 
     In Turkish I is folded to ı; where the language is not told (AUTO), i, ı, I and İ are one letter, so that capitals
     match in every language.
     """
-    return _caseless(_lowered(text, language))
+    return _casefold(_lower_text(text, language))
 
 
-def _lowered(text: str, language: str) -> str:
+def _lower_text(text: str, language: str) -> str:
     dotless = language in DOTLESS
     if text.isascii() and not dotless:
         return text.lower()
@@ -83,22 +83,22 @@ def _lowered(text: str, language: str) -> str:
     return shown
 
 
-def _caseless(lowered: str) -> str:
+def _casefold(lowered: str) -> str:
     return lowered if lowered.isascii() else unicodedata.normalize("NFKC", lowered.casefold())
 
 
-def words(text: str, language: str = AUTO, least: int = 1) -> list[str]:
+def split_words(text: str, language: str = AUTO, least: int = 1) -> list[str]:
     """The words to search for: folded, of `least` characters or more.
 
     Runs in scripts without spaces are given as their overlapping pairs of characters, a single one as it is.
     """
-    plain = _lowered(text, language)
+    plain = _lower_text(text, language)
     if plain.isascii():
         return [word for word in ASCII_WORD.findall(plain) if len(word) >= least]
-    return [_caseless(word) for run in WORD.findall(plain) for word in _searched(run, least)]
+    return [_casefold(word) for run in WORD.findall(plain) for word in _split_run(run, least)]
 
 
-def _searched(run: str, least: int) -> Iterator[str]:
+def _split_run(run: str, least: int) -> Iterator[str]:
     if run.isascii() or not UNSPACED.search(run):
         if len(run) >= least:
             yield run
@@ -111,7 +111,7 @@ def _searched(run: str, least: int) -> Iterator[str]:
             yield part
 
 
-def apart(text: str) -> str:
+def separate_characters(text: str) -> str:
     """The text in NFC with a space around each character of a script without spaces: there they are the words."""
     if text.isascii():
         return text
@@ -119,17 +119,17 @@ def apart(text: str) -> str:
     return spaced
 
 
-def alphanumeric(text: str) -> list[str]:
+def split_alphanumeric(text: str) -> list[str]:
     """The folded runs of letters and numbers, in scripts without spaces the characters."""
-    return [run for run in ALPHANUMERIC.findall(apart(folded(text))) if run]
+    return [run for run in ALPHANUMERIC.findall(separate_characters(fold_text(text))) if run]
 
 
-def valid(text: str) -> str:
+def to_encodable(text: str) -> str:
     """The text with lone surrogates replaced, which no file and no database takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def token_spans(text: str) -> list[Span]:
+def find_token_spans(text: str) -> list[Span]:
     """The spans of words, of characters in scripts without spaces, and of punctuation marks."""
     pattern = ASCII_TOKEN if text.isascii() else TOKEN
     return [found.span() for found in pattern.finditer(text)]
@@ -143,7 +143,7 @@ def count_tokens(text: str) -> int:
     return len((ASCII_TOKEN if text.isascii() else TOKEN).findall(text))
 
 
-def units(text: str) -> list[Span]:
+def find_units(text: str) -> list[Span]:
     """The spans that count as one word each when a text is cut: runs without a space, with their punctuation.
 
     In scripts without spaces they are single characters, of runs of more than LONGEST characters SHARE each.
@@ -151,15 +151,17 @@ def units(text: str) -> list[Span]:
     pattern = RUN if text.isascii() else UNIT
     spans = [found.span() for found in pattern.finditer(text)]
     return (
-        spans if max(map(_length, spans), default=0) <= LONGEST else [part for each in spans for part in shares(each)]
+        spans
+        if max(map(_get_length, spans), default=0) <= LONGEST
+        else [part for each in spans for part in split_long_span(each)]
     )
 
 
-def _length(span: Span) -> int:
+def _get_length(span: Span) -> int:
     return span[1] - span[0]
 
 
-def shares(span: Span) -> list[Span]:
+def split_long_span(span: Span) -> list[Span]:
     """The span itself, or where it is too long to be a word its parts of SHARE characters."""
     start, end = span
     if end - start <= LONGEST:
@@ -167,17 +169,17 @@ def shares(span: Span) -> list[Span]:
     return [(place, min(place + SHARE, end)) for place in range(start, end, SHARE)]
 
 
-def sentences(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """The parts of a passage that end in a full stop of any script or at a blank line, without space at their ends."""
-    parts = [part for whole in SENTENCE_END.split(text) for part in _stopped(whole)]
+    parts = [part for whole in SENTENCE_END.split(text) for part in _split_full_stops(whole)]
     return [part.strip() for part in parts if part.strip()]
 
 
-def _stopped(text: str) -> list[str]:
-    return [text[start:end] for start, end in full_stops(text, (0, len(text)))]
+def _split_full_stops(text: str) -> list[str]:
+    return [text[start:end] for start, end in split_full_stops(text, (0, len(text)))]
 
 
-def full_stops(text: str, span: Span) -> list[Span]:
+def split_full_stops(text: str, span: Span) -> list[Span]:
     """The parts of a span that end in a full stop of another script: 。 ؟ । and the like.
 
     They need no space behind them, as . ! and ? do.
@@ -190,7 +192,7 @@ def full_stops(text: str, span: Span) -> list[Span]:
 
 
 @lru_cache(maxsize=64)
-def script_of(language: str) -> regex.Pattern[str]:
+def get_script_pattern(language: str) -> regex.Pattern[str]:
     """What finds a letter of the script that a Snowball language is written in."""
     scripts = {
         "arabic": "Arabic",

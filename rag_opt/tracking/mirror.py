@@ -21,19 +21,19 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.cache.artifacts import linked
-from rag_opt.config.compose import prompt_of
-from rag_opt.config.overrides import values_of
-from rag_opt.config.settings import trial_folder
-from rag_opt.console.progress import say
-from rag_opt.console.secrets import hide
+from rag_opt.cache.artifacts import link_file
+from rag_opt.config.compose import load_prompt
+from rag_opt.config.overrides import to_config_values
+from rag_opt.config.settings import get_trial_folder
+from rag_opt.console.progress import report_line
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import LostError
-from rag_opt.storages.attributes import TrialAttributes, attributes_of
-from rag_opt.storages.opening import ledger_of
-from rag_opt.storages.processes import crew_of
-from rag_opt.system.sharing import whose
+from rag_opt.storages.attributes import TrialAttributes, get_attributes
+from rag_opt.storages.opening import get_ledger
+from rag_opt.storages.processes import get_crew
+from rag_opt.system.sharing import format_owner
 from rag_opt.tracking.mlflow_file import Watched
-from rag_opt.tracking.params import flat_file, metric_name, milliseconds, prompts_in
+from rag_opt.tracking.params import find_prompts, format_metric_name, read_flat_file, to_milliseconds
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset
@@ -56,20 +56,20 @@ P = ParamSpec("P")
 M = TypeVar("M", bound="Mirror")
 
 
-def shortened(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """An error in a line, nothing secret in it."""
     # Hidden before it is cut: half a password would not be known for one.
-    return hide(f"{type(error).__name__}: {error}").splitlines()[0][:160]
+    return hide_secrets(f"{type(error).__name__}: {error}").splitlines()[0][:160]
 
 
-def repaired(error: Exception) -> str:
+def format_repair(error: Exception) -> str:
     """Whether, and when, what MLflow lacks will be there."""
     if getattr(error, "error_code", "") in REFUSALS:
         return "and MLflow will refuse that again until it, or what it is given, is changed"
     return "and the same command repairs MLflow once that can be written"
 
 
-def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
+def catch_failures(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
     """The call, with a failure said once and otherwise left behind: tracking never ends a study."""
 
     @wraps(call)
@@ -84,8 +84,10 @@ def guarded(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, 
             # Whatever the tracking server, its client or the disk may raise.
             mirror.failures += 1
             if mirror.failures == 1:
-                foreign = whose(mirror.database.path) if mirror.database.path else ""
-                say(f"MLflow can't be written ({shortened(error)}{foreign}); {mirror.repair(error)}")
+                foreign = format_owner(mirror.database.path) if mirror.database.path else ""
+                report_line(
+                    f"MLflow can't be written ({shorten_error(error)}{foreign}); {mirror.format_outcome(error)}"
+                )
 
     return safe
 
@@ -101,11 +103,11 @@ class Mirror:
         if self.database.gone:
             raise FileNotFoundError(f"{self.database.path} was removed or replaced")
 
-    def repair(self, error: Exception) -> str:
+    def format_outcome(self, error: Exception) -> str:
         """What becomes of the study, and when what MLflow lacks will be there."""
         if self.database.gone:
             return "the study goes on, and makes it anew at its end"
-        return f"the study goes on, {repaired(error)}"
+        return f"the study goes on, {format_repair(error)}"
 
 
 @dataclass
@@ -126,7 +128,7 @@ class MLflowCallback(Mirror):
     database: Watched = field(default_factory=lambda: Watched(None))
     prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    @guarded
+    @catch_failures
     def open(
         self,
         study: optuna.Study,
@@ -139,7 +141,7 @@ class MLflowCallback(Mirror):
 
         To be called by one process at a time.
         """
-        ledger = ledger_of(study)
+        ledger = get_ledger(study)
         known = self.client.search_runs([self.experiment_id], f"tags.`{STUDY_TAG}` = '{ledger}'", max_results=1)
         if known:
             self.parent_id = known[0].info.run_id
@@ -155,20 +157,20 @@ class MLflowCallback(Mirror):
             self._log_dataset(self.parent_id, dataset, questions)
         self.reconcile(study, gate)
 
-    @guarded
+    @catch_failures
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
         """Log one finished trial; without a parent run it waits for the next resume."""
         if not self.parent_id:
             return
         run = self.client.create_run(
             self.experiment_id,
-            start_time=milliseconds(trial.datetime_start),
+            start_time=to_milliseconds(trial.datetime_start),
             run_name=f"trial {trial.number}",
             tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
         )
-        self._log(run.info.run_id, trial)
+        self._log_trial(run.info.run_id, trial)
 
-    @guarded
+    @catch_failures
     def reconcile(self, study: optuna.Study, gate: Gate) -> None:
         """Make runs = finished trials: log those without a run, finish runs that a kill left open.
 
@@ -177,35 +179,35 @@ class MLflowCallback(Mirror):
         """
         if not self.parent_id:
             return
-        runs = self._children()
+        runs = self._find_child_runs()
         for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
             run = runs.pop(trial.number, None)
-            if (run is None or run.info.status == "RUNNING") and self._ours(trial, gate):
+            if (run is None or run.info.status == "RUNNING") and self._is_ours(trial, gate):
                 if run is None:
                     self(study, trial)
                 else:
-                    self._finish(run.info.run_id, trial)
+                    self._finish_run(run.info.run_id, trial)
 
-    @guarded
-    def _finish(self, run_id: str, trial: FrozenTrial) -> None:
+    @catch_failures
+    def _finish_run(self, run_id: str, trial: FrozenTrial) -> None:
         """Log what a half-written run lacks; one that can't be finished keeps no other from it."""
-        self._log(run_id, trial)
+        self._log_trial(run_id, trial)
 
-    def _ours(self, trial: FrozenTrial, gate: Gate) -> bool:
-        crew = crew_of(trial)
-        return crew.name == gate.me or crew.mlflow != self.parent_id or gate.gone(crew.name)
+    def _is_ours(self, trial: FrozenTrial, gate: Gate) -> bool:
+        crew = get_crew(trial)
+        return crew.name == gate.me or crew.mlflow != self.parent_id or gate.is_dead(crew.name)
 
-    @guarded
+    @catch_failures
     def link_prompts(self, names: set[str]) -> None:
         """Name the prompts that the whole study uses, the judges', on the parent run."""
         if self.parent_id:
             self._link_prompts(self.parent_id, names)
 
-    def run_of(self, trial: int) -> str:
+    def get_run_id(self, trial: int) -> str:
         """The id of a trial's run; raises KeyError where it has none."""
-        return str(self._children()[trial].info.run_id)
+        return str(self._find_child_runs()[trial].info.run_id)
 
-    @guarded
+    @catch_failures
     def close(
         self,
         status: str,
@@ -221,9 +223,9 @@ class MLflowCallback(Mirror):
             self.client.log_text(self.parent_id, text, name)
         for path in files:
             if path.is_file():
-                self._keep(self.parent_id, path)
+                self._log_file(self.parent_id, path)
         for name, value in metrics.items():
-            self.client.log_metric(self.parent_id, metric_name(name), value)
+            self.client.log_metric(self.parent_id, format_metric_name(name), value)
         for name, text in (tags or {}).items():
             self.client.set_tag(self.parent_id, name, text)
         self.client.set_terminated(self.parent_id, status)
@@ -237,26 +239,26 @@ class MLflowCallback(Mirror):
         entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
         self.client.log_inputs(run_id, datasets=[entity])
 
-    def _log(self, run_id: str, trial: FrozenTrial) -> None:
+    def _log_trial(self, run_id: str, trial: FrozenTrial) -> None:
         self.fetch(trial.number)
-        place = trial_folder(self.folder, trial.number)
-        values = {**self.groups, **flat_file(place / "config.yaml"), **values_of(trial.params)}
+        place = get_trial_folder(self.folder, trial.number)
+        values = {**self.groups, **read_flat_file(place / "config.yaml"), **to_config_values(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]
         texts = [RunTag(each.name, str(trial.user_attrs[each.name])) for each in TAGS if each.name in trial.user_attrs]
-        self.client.log_batch(run_id, self._metrics(trial), params, texts)
-        self._link_prompts(run_id, prompts_in(values))
+        self.client.log_batch(run_id, self._build_metrics(trial), params, texts)
+        self._link_prompts(run_id, find_prompts(values))
         for name in ("config.yaml", "per_query.json"):
             if (place / name).is_file():
-                self._keep(run_id, place / name, copied=name == "config.yaml")
-        self.client.set_terminated(run_id, STATUSES[trial.state], milliseconds(trial.datetime_complete))
+                self._log_file(run_id, place / name, copied=name == "config.yaml")
+        self.client.set_terminated(run_id, STATUSES[trial.state], to_milliseconds(trial.datetime_complete))
 
-    def _keep(self, run_id: str, path: Path, *, copied: bool = True) -> None:
+    def _log_file(self, run_id: str, path: Path, *, copied: bool = True) -> None:
         """Give a run a file: a link on this machine; elsewhere a copy, where it is to have one."""
         where = urlsplit(self.client.get_run(run_id).info.artifact_uri or "")
         if where.scheme == "file":
             place = Path(url2pathname(where.path))
             place.mkdir(parents=True, exist_ok=True)
-            linked(path, place / path.name)
+            link_file(path, place / path.name)
         elif copied:
             self.client.log_artifact(run_id, str(path))
 
@@ -264,14 +266,14 @@ class MLflowCallback(Mirror):
         """Name the versions of the prompts that this trial used, as MLflow shows them."""
         if not names:
             return
-        versions = [self._prompt(name) for name in sorted(names)]
+        versions = [self._register_prompt(name) for name in sorted(names)]
         linked = [{"name": version.name, "version": str(version.version)} for version in versions]
         # link_prompt_version_to_run would write where MLflow's global address points.
         self.client.set_tag(run_id, "mlflow.linkedPrompts", json.dumps(linked))
 
-    def _prompt(self, name: str) -> Any:
+    def _register_prompt(self, name: str) -> Any:
         """The registered version of a prompt's present content; the same content is registered once."""
-        registered, text = f"rag_opt.{name}", yaml.safe_dump(prompt_of(name), sort_keys=False, allow_unicode=True)
+        registered, text = f"rag_opt.{name}", yaml.safe_dump(load_prompt(name), sort_keys=False, allow_unicode=True)
         if (registered, text) not in self.prompts:
             found = None
             if self.client.get_prompt(registered) is not None:
@@ -280,15 +282,15 @@ class MLflowCallback(Mirror):
             self.prompts[registered, text] = found or self.client.register_prompt(registered, text)
         return self.prompts[registered, text]
 
-    def _metrics(self, trial: FrozenTrial) -> list[Metric]:
-        start, end = milliseconds(trial.datetime_start), milliseconds(trial.datetime_complete)
-        running = f"running.{metric_name(self.targets[0])}"
+    def _build_metrics(self, trial: FrozenTrial) -> list[Metric]:
+        start, end = to_milliseconds(trial.datetime_start), to_milliseconds(trial.datetime_complete)
+        running = f"running.{format_metric_name(self.targets[0])}"
         steps = [Metric(running, value, start, step) for step, value in trial.intermediate_values.items()]
         # A pruned trial's means are over a part of the questions: they stay out of the final metrics.
-        means = attributes_of(trial).metrics if trial.state == TrialState.COMPLETE else {}
-        return steps + [Metric(metric_name(name), value, end, 0) for name, value in means.items()]
+        means = get_attributes(trial).metrics if trial.state == TrialState.COMPLETE else {}
+        return steps + [Metric(format_metric_name(name), value, end, 0) for name, value in means.items()]
 
-    def _children(self) -> dict[int, Any]:
+    def _find_child_runs(self) -> dict[int, Any]:
         found: dict[int, Any] = {}
         token = None
         query = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"

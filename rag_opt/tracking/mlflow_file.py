@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from rag_opt.storages.lost import identity
+from rag_opt.storages.lost import get_file_id
 
 PLACES = (
     ("experiments", "artifact_location"),
@@ -20,7 +20,7 @@ PLACES = (
 """Tables and columns in which MLflow keeps absolute places of files."""
 
 
-def file_of(uri: str) -> Path | None:
+def get_database_file(uri: str) -> Path | None:
     """The file of a tracking address; None for a server or another database."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
@@ -30,15 +30,15 @@ class Watched:
 
     def __init__(self, path: Path | None) -> None:
         self.path = None if path is None else path.absolute()
-        self._known = None if self.path is None else identity(self.path)
+        self._known = None if self.path is None else get_file_id(self.path)
 
     @property
     def gone(self) -> bool:
         """Whether it was removed, or another has its name."""
-        return self.path is not None and identity(self.path) != self._known
+        return self.path is not None and get_file_id(self.path) != self._known
 
 
-def hush() -> None:
+def silence_mlflow() -> None:
     """MLflow's tracebacks off: what it raises is said in a line."""
     # Once MLflow is imported: that gives its loggers levels of its own.
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
@@ -59,18 +59,18 @@ def reopen(uri: str) -> None:
         known._get_store_with_resolved_uri.cache_clear()
 
 
-def settled(path: Path, experiment: str, old: str, new: str) -> str:
+def relocate_experiment(path: Path, experiment: str, old: str, new: str) -> str:
     """Have an experiment whose folder was moved know where its files lie; a line about that.
 
     `old` is the place that it knows, `new` the one that the configuration names; "" where they are the same.
     """
     from mlflow.tracking._tracking_service import utils as runs
 
-    was, now = _folder(old), _folder(new)
+    was, now = _parse_folder(old), _parse_folder(new)
     if old == new or was is None or now is None or (now.exists() and was.exists() and was.samefile(now)):
         return ""
     with closing(sqlite3.connect(path, timeout=5)) as base, base:
-        if was.is_dir() and not _together(base, old, now):
+        if was.is_dir() and not _is_copied(base, old, now):
             return (
                 f"MLflow: the files of experiment '{experiment}' go to {was} as they always did, not to "
                 f"tracking.artifacts={now}; another experiment may: tracking.experiment=<new name>"
@@ -86,12 +86,12 @@ def settled(path: Path, experiment: str, old: str, new: str) -> str:
     return f"MLflow: its files have moved from {was} to {now}; the runs say so now"
 
 
-def _together(base: sqlite3.Connection, old: str, now: Path) -> bool:
+def _is_copied(base: sqlite3.Connection, old: str, now: Path) -> bool:
     """Whether the files of a run that the database puts into the old place lie in the new one: it was copied."""
     found = base.execute("select artifact_uri from runs where substr(artifact_uri, 1, ?) = ?", (len(old), old))
     return any((now / url2pathname(uri[len(old) + 1 :])).is_dir() for (uri,) in found)
 
 
-def _folder(uri: str) -> Path | None:
+def _parse_folder(uri: str) -> Path | None:
     parts = urlsplit(uri)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None

@@ -10,15 +10,15 @@ from typing import Any
 from rag_opt.config import yaml_files
 
 
-def prompts_in(values: Mapping[str, Any]) -> set[str]:
+def find_prompts(values: Mapping[str, Any]) -> set[str]:
     """The names of the prompts among a trial's parameters."""
     return {value for key, value in values.items() if key.endswith(".prompt") and isinstance(value, str)}
 
 
-def flat_file(path: Path) -> dict[str, Any]:
+def read_flat_file(path: Path) -> dict[str, Any]:
     """The values of a configuration file by their dotted keys; {} when the file is not there."""
     flat: dict[str, Any] = {}
-    waiting = [("", yaml_files.read(path))] if path.exists() else []
+    waiting = [("", yaml_files.read_yaml(path))] if path.exists() else []
     while waiting:
         prefix, node = waiting.pop()
         for key, value in node.items():
@@ -29,11 +29,11 @@ def flat_file(path: Path) -> dict[str, Any]:
     return flat
 
 
-def milliseconds(moment: Any) -> int:
+def to_milliseconds(moment: Any) -> int:
     """A moment as MLflow counts, 0 for none."""
     return int(moment.timestamp() * 1000) if moment is not None else 0
 
 
-def metric_name(name: str) -> str:
+def format_metric_name(name: str) -> str:
     """The name as MLflow allows it: nDCG@10 → nDCG_at_10."""
     return re.sub(r"[^\w./ -]", "_", name.replace("@", "_at_"))

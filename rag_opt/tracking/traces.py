@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Document as Found
 from mlflow.entities import SpanType
 
-from rag_opt.console.progress import say
+from rag_opt.console.progress import report_line
 from rag_opt.records.documents import Queries, Query
 from rag_opt.records.products import Answers, Rankings, Searches
 
@@ -55,7 +55,7 @@ class Tracer:
     experiment_id: str
 
     @classmethod
-    def opened(cls, client: MlflowClient, experiment_id: str) -> Tracer:
+    def create(cls, client: MlflowClient, experiment_id: str) -> Tracer:
         """A tracer of this client's server; MLflow writes traces where its global address points, so that is set."""
         import mlflow
 
@@ -65,13 +65,13 @@ class Tracer:
         mlflow.set_tracking_uri(client.tracking_uri)
         return cls(client, experiment_id)
 
-    def write(self, pipeline: RagPipeline, questions: Questions, tags: Mapping[str, str], run: str) -> int:
+    def write_traces(self, pipeline: RagPipeline, questions: Questions, tags: Mapping[str, str], run: str) -> int:
         """One trace a question, tagged with its id, linked to a run that has none yet; gives how many there are."""
         if self.client.search_traces(locations=[self.experiment_id], run_id=run, max_results=1):
             return questions.count
-        index = pipeline.index(questions.documents)
+        index = pipeline.index_documents(questions.documents)
         for query in questions.queries.items:
-            self._question(pipeline, questions, index, query, tags, run)
+            self._trace_question(pipeline, questions, index, query, tags, run)
         return questions.count
 
     def flush(self) -> None:
@@ -80,7 +80,7 @@ class Tracer:
 
         mlflow.flush_trace_async_logging()
 
-    def _question(
+    def _trace_question(
         self,
         pipeline: RagPipeline,
         questions: Questions,
@@ -89,8 +89,8 @@ class Tracer:
         tags: Mapping[str, str],
         run: str,
     ) -> None:
-        with pipeline.resources.llm.recorded() as heard:
-            steps = pipeline.steps(Queries.of((query,)), questions.documents, index)
+        with pipeline.resources.llm.collect_replies() as heard:
+            steps = pipeline.run_steps(Queries.from_items((query,)), questions.documents, index)
         moment = time.time_ns()
         root = self.client.start_trace(
             name="question",
@@ -102,26 +102,26 @@ class Tracer:
             start_time_ns=moment,
         )
         for step in steps:
-            moment = self._step(root.trace_id, root.span_id, step, heard, moment)
+            moment = self._trace_step(root.trace_id, root.span_id, step, heard, moment)
         said = next((step.outputs["answers"].texts[0] for step in steps if "answers" in step.outputs), None)
         self.client.end_trace(
             root.trace_id, outputs={"answer": said, "references": list(query.answers)}, end_time_ns=moment
         )
 
-    def _step(self, trace: str, parent: str, step: Step, heard: Sequence[Heard], begin: int) -> int:
+    def _trace_step(self, trace: str, parent: str, step: Step, heard: Sequence[Heard], begin: int) -> int:
         """The span of a part, with the calls to models in it; gives its end in nanoseconds."""
         end = begin + max(1, int(1e9 * step.seconds))
-        kind = _kind(step.part)
+        kind = _get_span_type(step.part)
         span = self.client.start_span(
-            step.part.name, trace, parent, span_type=kind, inputs=_inputs(step.part), start_time_ns=begin
+            step.part.name, trace, parent, span_type=kind, inputs=_format_inputs(step.part), start_time_ns=begin
         )
         for stage, request, reply in heard:
             if step.seconds and stage == STAGE_OF.get(kind):
-                self._call(trace, span.span_id, request, reply, begin)
-        self.client.end_span(trace, span.span_id, outputs=_outputs(step), end_time_ns=end)
+                self._trace_call(trace, span.span_id, request, reply, begin)
+        self.client.end_span(trace, span.span_id, outputs=_format_outputs(step), end_time_ns=end)
         return end
 
-    def _call(self, trace: str, parent: str, request: Request, reply: Reply, begin: int) -> None:
+    def _trace_call(self, trace: str, parent: str, request: Request, reply: Reply, begin: int) -> None:
         said = [{"role": role, "content": text} for role, text in request.messages]
         span = self.client.start_span(
             request.model,
@@ -129,7 +129,7 @@ class Tracer:
             parent,
             span_type=SpanType.CHAT_MODEL,
             inputs={"messages": said},
-            attributes={"mlflow.chat.tokenUsage": _tokens(reply), "mlflow.llm.model": request.model},
+            attributes={"mlflow.chat.tokenUsage": _count_tokens(reply), "mlflow.llm.model": request.model},
             start_time_ns=begin,
         )
         end = begin + max(1, int(1e9 * reply.seconds))
@@ -153,19 +153,19 @@ def prepare_export() -> None:
     except Exception as error:
         # A protocol that is none, a package that is lacking, an address that can't be one.
         os.environ["MLFLOW_ENABLE_OTLP_EXPORTER"] = "false"
-        say(f"traces are kept in MLflow, but not exported: {error}"[:300])
+        report_line(f"traces are kept in MLflow, but not exported: {error}"[:300])
 
 
 STAGE_OF = {SpanType.PARSER: "query", SpanType.RERANKER: "reranker", SpanType.LLM: "generator"}
 """Where the calls of each kind of part come from."""
 
 
-def _tokens(reply: Reply) -> dict[str, int]:
+def _count_tokens(reply: Reply) -> dict[str, int]:
     whole = reply.tokens_in + reply.tokens_out
     return {"input_tokens": reply.tokens_in, "output_tokens": reply.tokens_out, "total_tokens": whole}
 
 
-def _kind(part: Part) -> str:
+def _get_span_type(part: Part) -> str:
     """The kind of a part, as MLflow shows it, by what it takes and gives."""
     given = set(part.component.__haystack_output__._sockets_dict)
     if "answers" in given:
@@ -179,19 +179,19 @@ def _kind(part: Part) -> str:
     return str(SpanType.RETRIEVER if any(name.endswith("ranking") for name in given) else SpanType.TOOL)
 
 
-def _inputs(part: Part) -> dict[str, str]:
+def _format_inputs(part: Part) -> dict[str, str]:
     return {socket: sender or "given" for socket, (sender, _) in part.inputs.items()}
 
 
-def _outputs(step: Step) -> Any:
-    shown = {socket: _shown(value) for socket, value in step.outputs.items()}
+def _format_outputs(step: Step) -> Any:
+    shown = {socket: _format_value(value) for socket, value in step.outputs.items()}
     # What MLflow draws as documents is a list.
     return next(iter(shown.values())) if len(shown) == 1 else shown
 
 
-def _shown(value: Any) -> Any:
+def _format_value(value: Any) -> Any:
     if isinstance(value, Rankings):
-        return list(_documents(value))
+        return list(_format_documents(value))
     if isinstance(value, Answers):
         return {"answer": value.texts[0]}
     if isinstance(value, Searches):
@@ -199,7 +199,7 @@ def _shown(value: Any) -> Any:
     return type(value).__name__
 
 
-def _documents(ranking: Rankings) -> Iterator[Found]:
+def _format_documents(ranking: Rankings) -> Iterator[Found]:
     ids, texts = ranking.chunks.document_ids, ranking.chunks.texts
-    for row, score in ranking.hits(0)[:SHOWN]:
+    for row, score in ranking.get_hits(0)[:SHOWN]:
         yield Found(page_content=texts[row][:LONGEST], metadata={"doc_uri": ids[row], "score": score}, id=str(row))

@@ -76,11 +76,11 @@ class _Process:
             bufsize=0,
         )
         assert self.handle.stdin is not None
-        # One that died at once is found by `end`, with its last words.
+        # One that died at once is found by `poll`, with its last words.
         with contextlib.suppress(BrokenPipeError):
             self.handle.stdin.write(f"{json.dumps(list(self.words))}\n".encode())
 
-    def end(self) -> End | None:
+    def poll(self) -> End | None:
         """None while it runs."""
         status = self.handle.poll()
         if status is None:
@@ -104,13 +104,13 @@ class Local:
     def open(self, count: int) -> None:
         """Make ready for so many workers."""
 
-    def begin(self, worker: int, words: Sequence[str], log: Path) -> None:
+    def start_worker(self, worker: int, words: Sequence[str], log: Path) -> None:
         """Start, or start again, the worker of this number."""
         self._workers[worker] = _Process(words, log)
 
-    def ended(self, worker: int) -> End | None:
+    def poll_worker(self, worker: int) -> End | None:
         """How it ended; None while it runs."""
-        return self._workers[worker].end()
+        return self._workers[worker].poll()
 
     def signal(self, number: int) -> None:
         """Send all of them a signal: SIGINT finishes the batch, SIGTERM stops, SIGKILL ends them."""
@@ -150,18 +150,18 @@ class Dask:
             raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
         own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
         try:
-            with deaf():
+            with ignore_interrupts():
                 self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
         except (OSError, ValueError) as error:
             raise ConfigError(f"launcher.address={self.address}: no Dask scheduler answers there: {error}") from error
 
-    def begin(self, worker: int, words: Sequence[str], log: Path) -> None:
+    def start_worker(self, worker: int, words: Sequence[str], log: Path) -> None:
         """Start, or start again, the worker of this number."""
         self._futures[worker] = self._client.submit(
-            followed, list(words), str(log), self._stop, pure=False, key=f"rag_opt-{worker}-{secrets.token_hex(4)}"
+            run_dask_task, list(words), str(log), self._stop, pure=False, key=f"rag_opt-{worker}-{secrets.token_hex(4)}"
         )
 
-    def ended(self, worker: int) -> End | None:
+    def poll_worker(self, worker: int) -> End | None:
         """How it ended; None while it runs, or waits for a place in the cluster."""
         future = self._futures[worker]
         if not future.done():
@@ -186,7 +186,7 @@ class Dask:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def ignore_interrupts() -> Iterator[None]:
     """What is started within ignores Ctrl-C, which a terminal sends to all: we pass it on to the workers alone."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -195,7 +195,7 @@ def deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
+def run_dask_task(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     """Run a worker to its end, on a Dask worker; its exit status and last words."""
     from distributed import Event, get_client
 
@@ -204,7 +204,7 @@ def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     process = _Process(words, Path(log))
     sent: dict[int, float] = {}
     try:
-        while (end := process.end()) is None:
+        while (end := process.poll()) is None:
             for number, event in events.items():
                 if number not in sent and event.is_set():
                     sent[number] = time.monotonic()
@@ -217,6 +217,6 @@ def followed(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
     return end.status, end.words
 
 
-def cores() -> int:
+def count_cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,8 +15,8 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from rag_opt.console.endings import write_anything
-from rag_opt.console.terminal import complain, shown
+from rag_opt.console.endings import escape_unencodable
+from rag_opt.console.terminal import print_error, sanitize_text
 from rag_opt.errors import LostError, RagOptError, StorageError
 from rag_opt.system import environment
 from rag_opt.workers.launchers import REFUSED
@@ -28,47 +28,50 @@ LAST_MOMENT = 30.0
 """Seconds that a worker whose parent has died may take to give its trial back."""
 
 
-def worked(crew: tuple[str, str], overrides: Sequence[str]) -> None:
+def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
     """Take trials of the study that these overrides describe until there are no more; raises a RagOptError."""
     from rag_opt.console.progress import Screen
 
     with Screen() as screen:
-        with environment.no_collection():
+        with environment.disable_gc():
             from rag_opt.storages.processes import Crew
-            from rag_opt.study.entering import entered
+            from rag_opt.study.entering import join_study
             from rag_opt.study.loop import Session
-            from rag_opt.study.plan import planned
+            from rag_opt.study.plan import build_plan
             from rag_opt.system.signals import Stopping
 
-            environment.quiet_optuna()
-            plan = planned(overrides)
+            environment.silence_optuna()
+            plan = build_plan(overrides)
         try:
-            with Stopping(screen.say, always=True) as stopping, entered(plan, rescues=False) as (study, gate):
+            with (
+                Stopping(screen.report_line, always=True) as stopping,
+                join_study(plan, rescues=False) as (study, gate),
+            ):
                 Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
         finally:
-            plan.resources.store.settle()
+            plan.resources.store.save_usage()
 
 
 def main() -> None:
     """The command line."""
-    write_anything()
+    escape_unencodable()
     crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
-    threading.Thread(target=_follow, name="rag_opt-parent", daemon=True).start()
+    threading.Thread(target=_stop_with_parent, name="rag_opt-parent", daemon=True).start()
     try:
-        worked((crew, run), overrides)
+        run_worker((crew, run), overrides)
     except RagOptError as error:
-        complain(error)
+        print_error(error)
         # A database that went away may be back for the next worker; what a plan lacks it will lack again.
         away = isinstance(error, StorageError) and not isinstance(error, LostError)
         sys.exit(1 if away else REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        print(shown(traceback.format_exc()), file=sys.stderr)
+        print(sanitize_text(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
 
 
-def _follow() -> None:
+def _stop_with_parent() -> None:
     """Stop with the process at the other end of standard input."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -78,4 +81,4 @@ def _follow() -> None:
 
 if __name__ == "__main__":
     main()
-    environment.leave()
+    environment.exit_process()

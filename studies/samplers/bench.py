@@ -20,11 +20,11 @@ import optuna
 from threadpoolctl import threadpool_limits
 
 from rag_opt.console.progress import Screen
-from rag_opt.reporting.tables import pipes
+from rag_opt.reporting.tables import format_pipe_table
 from rag_opt.samplers import RagSampler, StageSeconds
 from rag_opt.simulation import contest
 from rag_opt.simulation.contest import Contest, Rules
-from rag_opt.simulation.tables import Table, read
+from rag_opt.simulation.tables import Table, read_parquet
 from rag_opt.system import environment
 
 mpl.use("svg")
@@ -59,39 +59,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--draws", action="store_true")
     given = parser.parse_args()
-    environment.quiet_optuna()
+    environment.silence_optuna()
     if given.draws:
         text = (HERE / "README.md").read_text("utf-8")
         before, after = text.partition("\n## A draw\n")[0], text.partition("\n## Whole grids\n")[2]
         (HERE / "README.md").write_text("\n".join([before, *_draws(), "\n## Whole grids\n"]) + after, "utf-8")
         return
-    tables = [read(path) for path in sorted((HERE / "grids").glob("*.parquet"))]
+    tables = [read_parquet(path) for path in sorted((HERE / "grids").glob("*.parquet"))]
     grids = [table for table in tables if table.whole]
     mixed = [table for table in tables if not table.whole]
     place = HERE if given.seeds == 30 else HERE / "quick"
     place.mkdir(exist_ok=True)
     rules, every = Rules(given.seeds, BUDGET), (*BASELINES, "rag")
-    near = [sum(table.values() >= _near(table.values().max())) for table in tables]
-    told = [[table.name, contest.described(table), f"{count}"] for table, count in zip(tables, near, strict=True)]
-    data = pipes((["table", "what it is", "within 1 % of the best"], told))
+    near = [sum(table.compute_values() >= _near(table.compute_values().max())) for table in tables]
+    told = [[table.name, contest.describe_table(table), f"{count}"] for table, count in zip(tables, near, strict=True)]
+    data = format_pipe_table((["table", "what it is", "within 1 % of the best"], told))
     parts = [HEAD.format(**_about(given.seeds)), "## The data\n", *data]
     parts += _draws()
     with Screen() as screen:
-        whole = contest.held(grids, every, rules, screen)
+        whole = contest.run_contest(grids, every, rules, screen)
         _drawn(whole, place / "regret.svg")
-        verdicts = [f"- {contest.verdict(whole, table)}" for table in whole.tables]
+        verdicts = [f"- {contest.format_table_verdict(whole, table)}" for table in whole.tables]
         _kept(place, parts, [*_compared("## Whole grids\n", whole), *verdicts, ""])
         ratios = dataclasses.replace(rules, ratios=True)
-        _kept(place, parts, _stops(contest.held(grids, ("rag",), ratios, screen), grids))
+        _kept(place, parts, _stops(contest.run_contest(grids, ("rag",), ratios, screen), grids))
         fewer = dataclasses.replace(rules, questions=NOISY)
         title = f"## Noisy: {NOISY} questions a trial\n\nRegret is that of all dev questions.\n"
-        _kept(place, parts, _compared(title, contest.held(grids, every, fewer, screen)))
+        _kept(place, parts, _compared(title, contest.run_contest(grids, every, fewer, screen)))
         for stored in (0, STORED):
             before = dataclasses.replace(rules, stored=stored)
-            _kept(place, parts, _walls(contest.held(grids, TIMED, before, screen), stored))
-        pruned = contest.held(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
-        _kept(place, parts, ["\n## Pruners\n", *pipes(contest.rows(pruned, pruned.tables))])
-        _kept(place, parts, _compared("## Spaces with real numbers\n", contest.held(mixed, every, rules, screen)))
+            _kept(place, parts, _walls(contest.run_contest(grids, TIMED, before, screen), stored))
+        pruned = contest.run_contest(grids, ("rag", "rag+race", "rag+median", "rag+wilcoxon"), rules, screen)
+        _kept(place, parts, ["\n## Pruners\n", *format_pipe_table(contest.tabulate_samplers(pruned, pruned.tables))])
+        _kept(
+            place, parts, _compared("## Spaces with real numbers\n", contest.run_contest(mixed, every, rules, screen))
+        )
     print(f"open:      {place / 'README.md'}")
 
 
@@ -132,18 +134,20 @@ def _compared(title: str, held: Contest) -> list[str]:
     header = ["against", *(f"at {at}" for at in BUDGETS)]
     rows = [[_name(other), *(_interval(held, other, at) for at in BUDGETS)] for other in BASELINES]
     best = ["the best of them", *(_interval(held, _best(held, at), at) for at in BUDGETS)]
-    table = contest.rows(held, held.tables)
+    table = contest.tabulate_samplers(held, held.tables)
     named = (table[0], [[_name(row[0]), *row[1:]] for row in table[1]])
-    against = pipes((header, [*rows, best]))
-    return [f"\n{title}", *pipes(named), told, *against, *_beside(held)]
+    against = format_pipe_table((header, [*rows, best]))
+    return [f"\n{title}", *format_pipe_table(named), told, *against, *_beside(held)]
 
 
 def _best(held: Contest, at: int) -> str:
-    return min(BASELINES, key=lambda name: float(np.mean([entry.regret(at).mean() for entry in held.of(name)])))
+    return min(
+        BASELINES, key=lambda name: float(np.mean([entry.get_regret(at).mean() for entry in held.get_entries(name)]))
+    )
 
 
 def _interval(held: Contest, other: str, at: int) -> str:
-    mean, low, high = contest.difference(held, "rag", other, at)
+    mean, low, high = contest.compare_samplers(held, "rag", other, at)
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
@@ -151,12 +155,12 @@ def _beside(held: Contest) -> list[str]:
     """Table by table, rag beside TPE, and whether it is worse by more than a standard error anywhere."""
     header = ["table", *(f"rag at {at}" for at in BUDGETS), *(f"TPE at {at}" for at in BUDGETS), "worse by > 1 SE"]
     rows = []
-    for mine, theirs in zip(held.of("rag"), held.of(TPE), strict=True):
-        apart = [mine.regret(at) - theirs.regret(at) for at in BUDGETS]
+    for mine, theirs in zip(held.get_entries("rag"), held.get_entries(TPE), strict=True):
+        apart = [mine.get_regret(at) - theirs.get_regret(at) for at in BUDGETS]
         worse = [each.mean() > each.std(ddof=1) / np.sqrt(len(each)) for each in apart]
-        values = [f"{entry.regret(at).mean():.3f}" for entry in (mine, theirs) for at in BUDGETS]
+        values = [f"{entry.get_regret(at).mean():.3f}" for entry in (mine, theirs) for at in BUDGETS]
         rows.append([mine.table, *values, "yes" if any(worse) else "no"])
-    return ["\ntable by table:\n", *pipes((header, rows)), ""]
+    return ["\ntable by table:\n", *format_pipe_table((header, rows)), ""]
 
 
 def _walls(held: Contest, stored: int) -> list[str]:
@@ -176,18 +180,21 @@ def _walls(held: Contest, stored: int) -> list[str]:
     title = "\n## Improvement per second\n\nSeconds until 99 % of the best, by the stages' timings, nothing stored.\n"
     if stored:
         title = f"\n### Where {stored} configurations, drawn at random, were stored before\n"
-    return [title, *pipes((header, rows)), told]
+    return [title, *format_pipe_table((header, rows)), told]
 
 
 def _spared(held: Contest, tables: Sequence[str]) -> str:
     walls, arrived = (
         np.array(
-            [[[each(run) for run in entry.runs] for entry in held.of(name) if entry.table in tables] for name in TIMED]
+            [
+                [[each(run) for run in entry.runs] for entry in held.get_entries(name) if entry.table in tables]
+                for name in TIMED
+            ]
         )
         for each in (lambda run: run.wall, lambda run: np.isfinite(run.reached))
     )
     ratios = np.where(arrived.all(axis=0), np.log(walls[1] / walls[0]), np.nan)
-    mean, low, high = np.expm1(contest.interval(np.nanmean(ratios, axis=0)))
+    mean, low, high = np.expm1(contest.student_interval(np.nanmean(ratios, axis=0)))
     return f"{mean:+.0%} [{low:+.0%}, {high:+.0%}]"
 
 
@@ -198,7 +205,7 @@ def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
     for name in held.samplers:
         for share in SHARES:
             ends, missed, unseen, wrong = [], [], [], []
-            for entry in held.of(name):
+            for entry in held.get_entries(name):
                 for run in entry.runs:
                     below = [at for at, ratio in enumerate(run.ratios, 1) if at >= LEAST and ratio < share]
                     end = below[0] if below else BUDGET
@@ -213,16 +220,16 @@ def _stops(held: Contest, tables: Sequence[Table]) -> list[str]:
         f"\n## Ending early (stopping=regret, after {LEAST} trials)\n\nWrong: {BUDGET} trials found what is better on "
         "dev by more than the noise, the standard error of the difference between the best ones.\n"
     )
-    return [told, *pipes((header, rows)), ""]
+    return [told, *format_pipe_table((header, rows)), ""]
 
 
 def _noise(table: Table) -> float:
     """In units of regret, on half of the questions."""
-    from rag_opt.study.terminator import CANDIDATES, noise_of
+    from rag_opt.study.terminator import CANDIDATES, estimate_noise
 
-    values = table.values()
+    values = table.compute_values()
     order = np.argsort(-values)
-    noise = np.sqrt(2) * noise_of(table.scores[order[0]], table.scores[order[1:CANDIDATES]])
+    noise = np.sqrt(2) * estimate_noise(table.scores[order[0]], table.scores[order[1:CANDIDATES]])
     return float(noise / (values.max() - np.median(values)))
 
 
@@ -232,7 +239,7 @@ def _draws() -> list[str]:
     with threadpool_limits(1):
         rows = [[kind, f"{_draw(kind):.0f}"] for kind in kinds]
     header = ["100 trials × 15 parameters", "ms a draw"]
-    return ["\n## A draw\n\nMedian of 15, one thread.\n", *pipes((header, rows)), ""]
+    return ["\n## A draw\n\nMedian of 15, one thread.\n", *format_pipe_table((header, rows)), ""]
 
 
 def _draw(kind: str) -> float:
@@ -265,8 +272,8 @@ def _drawn(held: Contest, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     steps = np.arange(1, BUDGET + 1)
     for name in held.samplers:
-        dev = np.mean([[run.dev for run in entry.runs] for entry in held.of(name)], axis=0)
-        test = np.mean([[run.test for run in entry.runs] for entry in held.of(name)], axis=0)
+        dev = np.mean([[run.dev for run in entry.runs] for entry in held.get_entries(name)], axis=0)
+        test = np.mean([[run.test for run in entry.runs] for entry in held.get_entries(name)], axis=0)
         for axes, runs in ((left, dev), (right, test)):
             mean, error = runs.mean(axis=0), runs.std(axis=0, ddof=1) / np.sqrt(len(runs))
             (line,) = axes.plot(steps, mean, label=_name(name), linewidth=2.5 if name == "rag" else 1.2)
@@ -286,4 +293,4 @@ def _name(sampler: str) -> str:
 
 if __name__ == "__main__":
     main()
-    environment.leave()
+    environment.exit_process()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rag_opt.simulation.tables import table_of, write
+from rag_opt.simulation.tables import load_table, write_parquet
 
 HERE = Path(__file__).parent
 PARTS: dict[str, tuple[int | None, int | None]] = {
@@ -58,7 +58,7 @@ def record(work: Path, name: str, words: list[str]) -> None:
     """Run the study, to the end where it was begun, and keep its table."""
     command = [sys.executable, "-m", "rag_opt.study", *words, f"name={name}", f"studies_dir={work}"]
     subprocess.run(command, check=True)
-    write(table_of(work / name), HERE / "grids" / f"{name}.parquet")
+    write_parquet(load_table(work / name), HERE / "grids" / f"{name}.parquet")
 
 
 def part(source: Path, place: Path, documents: int | None, questions: int | None) -> Path:

@@ -258,12 +258,12 @@ def floor(setup: Setup) -> list[Figure]:
     from rag_opt.components.retrievers.bm25 import BM25Indexer
     from rag_opt.components.splitters.chunkers import NoSplitter
     from rag_opt.datasets import beir
-    from rag_opt.datasets.checks import documents_of
+    from rag_opt.datasets.checks import get_corpus
 
-    documents = documents_of(beir.load(str(cut(setup, "msmarco_qa", 3 * setup.passages, 10))))
+    documents = get_corpus(beir.load(str(cut(setup, "msmarco_qa", 3 * setup.passages, 10))))
     texts = sorted({document.text for document in documents.items}, key=len)
     encoder = MiniLM()
-    encoder.use(Resources.of(Store(setup.folder("pace"))))
+    encoder.use(Resources.from_store(Store(setup.folder("pace"))))
     encoder.encode(texts[:256])
     ratios = []
     for number in range(setup.rounds):
@@ -273,7 +273,7 @@ def floor(setup: Setup) -> list[Figure]:
             chunker, indexer = NoSplitter(), BM25Indexer(1.2, 0.75, "lucene", "english", "english")
             embedder = ChunkEmbedder(encoder)
             # The encoder keeps its own resources, and in it the loaded model.
-            chunker.resources = embedder.resources = indexer.resources = Resources.of(store)
+            chunker.resources = embedder.resources = indexer.resources = Resources.from_store(store)
             chunks = chunker.run(documents)["chunks"]
             embedder.run(chunks)
             indexer.run(chunks)["bm25_index"].model()
@@ -293,16 +293,16 @@ def encoder(setup: Setup) -> list[Figure]:
 
     from rag_opt.cache.store import Store
     from rag_opt.components.embedders.encoders import MiniLM
-    from rag_opt.components.embedders.minilm import minilm_folder
+    from rag_opt.components.embedders.minilm import find_minilm
     from rag_opt.components.resources import Resources
     from rag_opt.datasets import beir
 
     dataset = beir.load(str(cut(setup, "msmarco_qa", setup.passages, setup.questions)))
     texts, asked = [d.text for d in dataset.documents], [q.text for q in dataset.queries]
     ours = MiniLM()
-    ours.use(Resources.of(Store(setup.folder("pace"))))
+    ours.use(Resources.from_store(Store(setup.folder("pace"))))
     ours.encode(texts[:256])
-    library = SentenceTransformer(str(minilm_folder()))
+    library = SentenceTransformer(str(find_minilm()))
     ways = {"library": lambda each: library.encode(each, normalize_embeddings=True), "ours": ours.encode}
     for way in ways.values():
         way(texts[:64])
@@ -389,10 +389,10 @@ def growth(setup: Setup) -> list[Figure]:
 def stage_seconds(store: Path) -> dict[str, float]:
     """The seconds that each stage's artifacts took when they were made."""
     from rag_opt.cache.artifacts import read_folder, read_table
-    from rag_opt.cache.eviction import artifacts
+    from rag_opt.cache.eviction import list_artifacts
 
     spent: dict[str, float] = {}
-    for artifact in artifacts(store):
+    for artifact in list_artifacts(store):
         if artifact.stage in ("chunks", "vectors", "bm25 counts", "rankings"):
             took = read_folder(artifact.path) if artifact.path.is_dir() else read_table(artifact.path).seconds
             spent[artifact.stage] = spent.get(artifact.stage, 0.0) + took

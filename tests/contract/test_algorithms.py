@@ -6,8 +6,8 @@ import re
 
 from rag_opt.components.stage import Stage
 from rag_opt.config.compose import FOLDER
-from rag_opt.config.trust import named
-from rag_opt.records.keys import key_of
+from rag_opt.config.trust import import_target
+from rag_opt.records.keys import compute_key
 
 TARGET = re.compile(r"_target_: *(rag_opt\.[\w.]+)")
 
@@ -59,7 +59,9 @@ goes only when a component's products change for the same parameters. A new comp
 
 def components() -> list[type[Stage]]:
     """Our classes that any file under conf/ names and whose products are kept."""
-    found = {named(target) for path in FOLDER.rglob("*.yaml") for target in TARGET.findall(path.read_text("utf-8"))}
+    found = {
+        import_target(target) for path in FOLDER.rglob("*.yaml") for target in TARGET.findall(path.read_text("utf-8"))
+    }
     return sorted((kind for kind in found if isinstance(kind, type) and issubclass(kind, Stage)), key=str)
 
 
@@ -71,5 +73,5 @@ def test_every_component_names_what_it_computes_itself_and_no_two_the_same() -> 
 
 
 def test_what_is_kept_by_a_known_name_is_still_found() -> None:
-    now = {key_of(kind.algorithm)[:8] for kind in components()}
+    now = {compute_key(kind.algorithm)[:8] for kind in components()}
     assert [kind for kind, key in KNOWN.items() if key not in now] == []

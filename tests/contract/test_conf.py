@@ -14,18 +14,18 @@ from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
 from rag_opt.config import compose, experiments, shape
-from rag_opt.config.compose import FOLDER, STAGES, composed
-from rag_opt.config.overrides import words
-from rag_opt.config.settings import settings_of
-from rag_opt.config.sweep_grammar import parsed
+from rag_opt.config.compose import FOLDER, STAGES, compose_config
+from rag_opt.config.overrides import format_overrides
+from rag_opt.config.settings import parse_settings
+from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trial import compose_trial
-from rag_opt.config.trust import build, plain
+from rag_opt.config.trust import build, to_plain
 from rag_opt.errors import ConfigError
-from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.objective import build_objective
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.metrics.catalogue import metric
-from rag_opt.study.beginnings import beginnings, searched
-from rag_opt.study.drawing import pruner_of, sampler_of
+from rag_opt.metrics.catalogue import get_metric
+from rag_opt.study.beginnings import build_search_space, build_seeds
+from rag_opt.study.drawing import build_pruner, build_sampler
 from rag_opt.study.plan import check_space
 
 CHOICES = sorted(
@@ -54,10 +54,10 @@ def chosen(group: str, choice: str) -> list[str]:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
 def test_it_composes_says_what_it_is_and_survives_a_save_and_a_load(group: str, choice: str) -> None:
-    found = composed(chosen(group, choice))
-    shape.checked(chosen(group, choice))
-    settings_of(found)
-    saved = plain(found)
+    found = compose_config(chosen(group, choice))
+    shape.compose_command_line(chosen(group, choice))
+    parse_settings(found)
+    saved = to_plain(found)
     assert yaml.safe_load(yaml.safe_dump(saved)) == saved
     lines = (FOLDER / group / f"{choice}.yaml").read_text().splitlines()
     comment = lines[1] if lines[0].startswith("# @package") else lines[0]
@@ -80,7 +80,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
 ) -> None:
     more = [WEB] if choice.endswith("web") and stage == "retriever" else []
     more += ["retriever=hybrid_web", WEB] if choice == "rewrite_web" else []
-    pipeline = build_pipeline(compose_trial([*services, f"{stage}={choice}", *more]), Resources.of(store))
+    pipeline = build_pipeline(compose_trial([*services, f"{stage}={choice}", *more]), Resources.from_store(store))
     for part in (pipeline.indexing, pipeline.querying):
         again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
         assert set(again.graph.nodes) == set(part.graph.nodes)
@@ -102,7 +102,7 @@ def test_every_stage_answers_questions(
     tiny_models: dict[str, str],
 ) -> None:
     """Every choice of every stage, measured end to end on the animals; only a hub model needs a network."""
-    from rag_opt.study.plan import planned
+    from rag_opt.study.plan import build_plan
 
     words = [*services, *animals]
     words += [SERVED[stage, choice].format(**tiny_models)] if (stage, choice) in SERVED else []
@@ -116,7 +116,7 @@ def test_every_stage_answers_questions(
     ]
     space = "search_space=retrieval" if (stage, choice) != ("retriever", "none") else None
     if space is None:
-        pipeline = build_pipeline(compose_trial([*words, "retriever=none"]), Resources.of(store))
+        pipeline = build_pipeline(compose_trial([*words, "retriever=none"]), Resources.from_store(store))
         assert "answers" in pipeline.results
         return
     # The web alone has no depth, and what it finds is no document of the corpus.
@@ -124,8 +124,8 @@ def test_every_stage_answers_questions(
     words = [word for word in words if not (alone and word == "retriever.depth=6")]
     # Of some only top_k is left to search, on which a ranking does not depend.
     words += ["objective.constraints=['tokens <= 100000']"]
-    plan = planned([*words, f"{stage}={choice}", "store.path=" + str(store.root)])
-    scores = plan.dev.measured(plan.shown[0]).means
+    plan = build_plan([*words, f"{stage}={choice}", "store.path=" + str(store.root)])
+    scores = plan.dev.measure_config(plan.shown[0]).means
     assert alone or 0.4 < scores["nDCG@10"] <= 1.0
     assert scores["latency"] > 0
 
@@ -133,39 +133,41 @@ def test_every_stage_answers_questions(
 @pytest.mark.parametrize("choice", of("search_space"))
 def test_a_search_space_can_be_searched(choice: str, store: Store, services: list[str]) -> None:
     words = [*services, *NEEDED.get(choice, []), f"search_space={choice}"]
-    found = composed(words)
-    space = parsed(plain(found.search_space))
-    check_space(space, compose_trial(words), Resources.of(store))
-    seeds = beginnings(found, space, words)
+    found = compose_config(words)
+    space = parse_space(to_plain(found.search_space))
+    check_space(space, compose_trial(words), Resources.from_store(store))
+    seeds = build_seeds(found, space, words)
     assert len(seeds) >= (2 if choice == "sources" else 3)
 
 
 @pytest.mark.parametrize("choice", of("experiment"))
 def test_an_experiments_baseline_lies_in_its_space(choice: str, store: Store, services: list[str]) -> None:
     overrides = [*services, f"+experiment={choice}", WEB]
-    found = composed(overrides)
-    space = searched(found, overrides)
-    check_space(space, compose_trial(overrides), Resources.of(store))
-    beginnings(found, space, overrides)
-    objective_of(found)
+    found = compose_config(overrides)
+    space = build_search_space(found, overrides)
+    check_space(space, compose_trial(overrides), Resources.from_store(store))
+    build_seeds(found, space, overrides)
+    build_objective(found)
 
 
 @pytest.mark.parametrize("choice", of("objective"))
 def test_an_objective_names_metrics_that_exist(choice: str, services: list[str]) -> None:
-    objective = objective_of(composed([*services, f"objective={choice}"]))
-    assert all(each.pays or metric(each.name).name == each.name for each in objective.metrics)
+    objective = build_objective(compose_config([*services, f"objective={choice}"]))
+    assert all(each.pays or get_metric(each.name).name == each.name for each in objective.metrics)
     assert len(objective.directions) == len(objective.targets)
 
 
 def built_sampler(choice: str) -> Any:
-    return sampler_of(composed([f"sampler={choice}"]), 1)
+    return build_sampler(compose_config([f"sampler={choice}"]), 1)
 
 
 @pytest.mark.parametrize("choice", of("sampler"))
 @pytest.mark.parametrize("pruner", of("pruner"))
 def test_samplers_and_pruners_run_a_conditional_study(choice: str, pruner: str) -> None:
-    space = parsed({"a": "choice(x, y)", "b": {"values": "range(1, 4)", "when": {"a": "y"}}})
-    study = optuna.create_study(sampler=built_sampler(choice), pruner=pruner_of(composed([f"pruner={pruner}"]))[0])
+    space = parse_space({"a": "choice(x, y)", "b": {"values": "range(1, 4)", "when": {"a": "y"}}})
+    study = optuna.create_study(
+        sampler=built_sampler(choice), pruner=build_pruner(compose_config([f"pruner={pruner}"]))[0]
+    )
     for step in range(3):
         trial = study.ask()
         values = space.suggest(trial)
@@ -177,12 +179,12 @@ def test_samplers_and_pruners_run_a_conditional_study(choice: str, pruner: str) 
 
 @pytest.mark.parametrize("choice", of("tracking"))
 def test_tracking_says_whether_it_is_on(choice: str) -> None:
-    assert isinstance(plain(composed([f"tracking={choice}"]).tracking)["enabled"], bool)
+    assert isinstance(to_plain(compose_config([f"tracking={choice}"]).tracking)["enabled"], bool)
 
 
 @pytest.mark.parametrize("choice", of("storage"))
 def test_a_storage_has_a_url(choice: str) -> None:
-    assert plain(composed([f"storage={choice}"]).storage)["url"].startswith("sqlite:///{folder}/")
+    assert to_plain(compose_config([f"storage={choice}"]).storage)["url"].startswith("sqlite:///{folder}/")
 
 
 def test_conf_is_found_where_the_package_is(tmp_path: Path) -> None:
@@ -194,17 +196,17 @@ def test_conf_is_found_where_the_package_is(tmp_path: Path) -> None:
 
 
 def test_optunas_internals_are_where_storage_expects_them() -> None:
-    from rag_opt.samplers.internals import stoppable, stopped
+    from rag_opt.samplers.internals import allow_stop, is_stopped
 
     study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
     for _ in range(2):
         trial = study.ask()
         trial.suggest_categorical("a", ["x", "y"])
-        with stoppable(study):
+        with allow_stop(study):
             study.tell(trial, 0.0)
-    assert stopped(study)
+    assert is_stopped(study)
     from rag_opt.samplers.stock import BruteForce
-    from rag_opt.storages.interruptions import interrupt
+    from rag_opt.storages.interruptions import interrupt_trial
 
     study = optuna.create_study(sampler=BruteForce(seed=0))
     for place in range(3):
@@ -212,12 +214,12 @@ def test_optunas_internals_are_where_storage_expects_them() -> None:
         value = trial.suggest_categorical("a", ["x", "y"])
         if place == 0:
             first = value
-            interrupt(study, study.trials[0])
+            interrupt_trial(study, study.trials[0])
         else:
-            assert not stopped(study)
-            with stoppable(study):
+            assert not is_stopped(study)
+            with allow_stop(study):
                 study.tell(trial, 0.0)
-    assert stopped(study)
+    assert is_stopped(study)
     assert first in {trial.params["a"] for trial in study.trials[1:]}
     study = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=0))
     for _ in range(2):
@@ -259,9 +261,9 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
 def overrides_of(space: str, seed: int) -> list[list[str]]:
     """Random trials of a space, on top of what the space is made for."""
     base = [f"search_space={space}", *NEEDED.get(space, [])]
-    found = searched(composed(base), base)
+    found = build_search_space(compose_config(base), base)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    given = [words(found.suggest(study.ask())) for _ in range(6)]
+    given = [format_overrides(found.suggest(study.ask())) for _ in range(6)]
     return [[*base, *each] for each in given]
 
 
@@ -272,28 +274,34 @@ def test_best_yaml_composes_to_the_configuration_of_any_trial(space: str, tmp_pa
         folder = tmp_path / str(number)
         path = folder / experiments.PLACE
         path.parent.mkdir(parents=True)
-        path.write_text(experiments.text_of(experiments.experiment_of(overrides), ["a study's best"]), "utf-8")
-        again = experiments.expanded([f"best={folder}"])
-        assert experiments._plain(again) == experiments._plain(overrides)
+        path.write_text(
+            experiments.format_experiment(experiments.build_experiment(overrides), ["a study's best"]), "utf-8"
+        )
+        again = experiments.expand_best([f"best={folder}"])
+        assert experiments._compose_plain(again) == experiments._compose_plain(overrides)
         assert repr(compose_trial(again).stages) == repr(compose_trial(overrides).stages)
-        chosen = {group: choice for group, choice in compose.choices(overrides).items() if group in experiments.KEPT}
-        assert chosen.items() <= compose.choices(again).items()
+        chosen = {
+            group: choice for group, choice in compose.get_choices(overrides).items() if group in experiments.KEPT
+        }
+        assert chosen.items() <= compose.get_choices(again).items()
 
 
 def test_a_best_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no .*best\.yaml; name the folder of a finished study"):
-        experiments.expanded([f"best={tmp_path}"])
+        experiments.expand_best([f"best={tmp_path}"])
     with pytest.raises(ConfigError, match="leave out"):
-        experiments.expanded([f"best={tmp_path}", "+experiment=squad"])
+        experiments.expand_best([f"best={tmp_path}", "+experiment=squad"])
 
 
 def test_a_best_is_found_before_that_of_another_folder_and_told_as_it_was_typed(tmp_path: Path) -> None:
     for name, choice in (("one", "dense"), ("other", "bm25")):
         path = tmp_path / name / experiments.PLACE
         path.parent.mkdir(parents=True)
-        path.write_text(experiments.text_of(experiments.experiment_of([f"retriever={choice}"]), [name]), "utf-8")
+        path.write_text(
+            experiments.format_experiment(experiments.build_experiment([f"retriever={choice}"]), [name]), "utf-8"
+        )
     other = f"hydra.searchpath=['file://{tmp_path}/other/conf']"
-    again = experiments.expanded([other, f"best={tmp_path}/one", "seed=3"])
-    assert compose.choices(again)["retriever"] == "dense"
-    assert experiments.written(again) == [f"best={tmp_path}/one", other, "seed=3"]
-    assert experiments.written(["+experiment=squad", "seed=3"]) == ["+experiment=squad", "seed=3"]
+    again = experiments.expand_best([other, f"best={tmp_path}/one", "seed=3"])
+    assert compose.get_choices(again)["retriever"] == "dense"
+    assert experiments.collapse_best(again) == [f"best={tmp_path}/one", other, "seed=3"]
+    assert experiments.collapse_best(["+experiment=squad", "seed=3"]) == ["+experiment=squad", "seed=3"]

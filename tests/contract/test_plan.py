@@ -8,7 +8,7 @@ import optuna
 import pytest
 import yaml
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.console.progress import Screen
 from rag_opt.errors import (
     ComponentError,
@@ -19,12 +19,12 @@ from rag_opt.errors import (
     RagOptError,
     SearchSpaceError,
 )
-from rag_opt.study.plan import Plan, planned
+from rag_opt.study.plan import Plan, build_plan
 from tests.conftest import QUESTIONS, own_space, write_jsonl
 
 
 def plan(animals: list[str], tmp_path: Path, *overrides: str) -> Plan:
-    return planned([*animals, f"studies_dir={tmp_path}", *overrides])
+    return build_plan([*animals, f"studies_dir={tmp_path}", *overrides])
 
 
 def names(found: Plan) -> list[str]:
@@ -185,7 +185,7 @@ def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_
 
     now = plan(animals, tmp_path).fingerprints
     study = optuna.create_study()
-    StudyAttributes.fingerprints.note(
+    StudyAttributes.fingerprints.save(
         study, {name: value for name, value in now.items() if name != "measuring of ranks"}
     )
     with pytest.raises(
@@ -205,7 +205,7 @@ def test_a_choice_that_serves_nothing_is_refused_before_anything_is_written(anim
     space = own_space(tmp_path, {"reranker": "choice(none, mine)"})
     studies = tmp_path / "studies"
     with pytest.raises(SearchSpaceError, match="(?s)mine: it gives documents, which nothing here.*with reranker=mine"):
-        run([*animals, f"studies_dir={studies}", *space])
+        run_study([*animals, f"studies_dir={studies}", *space])
     assert not studies.exists()
 
 
@@ -242,7 +242,7 @@ def test_a_space_that_can_not_be_searched_is_refused_and_nothing_is_written(anim
     rows, message = BAD_SPACES[case]
     studies = tmp_path / "studies"
     with pytest.raises(SearchSpaceError, match=message):
-        run([*without_splitter(animals), f"studies_dir={studies}", *own_space(tmp_path, rows)])
+        run_study([*without_splitter(animals), f"studies_dir={studies}", *own_space(tmp_path, rows)])
     assert not studies.exists()
 
 
@@ -303,7 +303,7 @@ def test_what_can_not_work_is_refused_and_nothing_is_written(animals, tmp_path, 
     overrides, kind, message = BAD[case]
     studies = tmp_path / "studies"
     with pytest.raises(kind, match=message) as caught:
-        run([*animals, f"studies_dir={studies}", *overrides])
+        run_study([*animals, f"studies_dir={studies}", *overrides])
     assert isinstance(caught.value, RagOptError)
     assert not studies.exists()
 

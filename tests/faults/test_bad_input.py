@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.datasets import jsonl
 from rag_opt.errors import DatasetError, RagOptError
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
@@ -311,7 +311,7 @@ def test_a_bad_dataset_is_refused_with_its_place_and_nothing_is_left(animals, tm
     make, fragments = DATASETS[case]
     studies = tmp_path / "studies"
     with pytest.raises(RagOptError) as caught:
-        run([*stripped(animals), "retriever=bm25", *make(tmp_path), f"studies_dir={studies}"])
+        run_study([*stripped(animals), "retriever=bm25", *make(tmp_path), f"studies_dir={studies}"])
     check(str(caught.value), fragments)
     assert not studies.exists()
 
@@ -509,7 +509,7 @@ def test_a_bad_configuration_is_refused_with_its_key_and_nothing_is_left(animals
     words = [f"studies_dir={studies}", *make(tmp_path)]
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RagOptError) as caught:
-        run([*animals, *words])
+        run_study([*animals, *words])
     check(str(caught.value), fragments)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -532,7 +532,7 @@ def sections() -> list[str]:
 @pytest.mark.parametrize("key", sections())
 def test_no_section_in_a_wrong_shape_gets_past_the_check(animals, tmp_path, key: str) -> None:
     with pytest.raises(RagOptError):
-        run([*animals, f"studies_dir={tmp_path / 'studies'}", f"{key}=5"])
+        run_study([*animals, f"studies_dir={tmp_path / 'studies'}", f"{key}=5"])
     assert not (tmp_path / "studies").exists()
 
 

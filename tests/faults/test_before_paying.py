@@ -9,7 +9,7 @@ from random import Random
 import optuna
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.components.llm.endpoint import OpenAIChat
 from rag_opt.components.llm.request import Request
 from rag_opt.errors import ComponentError
@@ -65,7 +65,7 @@ FAULTS = (
 def refused(words: list[str], told: tuple[str, ...], name: str) -> None:
     """That a study is refused in a message that says all of this, before a trial is begun."""
     with pytest.raises(ComponentError, match="before trial 0 this can't be used") as caught:
-        run([*words, f"name={name}"])
+        run_study([*words, f"name={name}"])
     assert [part for part in told if part not in str(caught.value)] == []
     study = optuna.load_study(study_name=name, storage=f"sqlite:///{file_of(words).parents[1]}/{name}/study.db")
     assert study.trials == []
@@ -117,9 +117,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         found.append(request)
         return Reply("Cats purr", TOKENS_IN, TOKENS_OUT, 0.01)
 
-    monkeypatch.setattr(OpenAIChat, "called", called)
+    monkeypatch.setattr(OpenAIChat, "call_model", called)
     monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
-    monkeypatch.setattr("rag_opt.reporting.report.written", lambda *_: {})
+    monkeypatch.setattr("rag_opt.reporting.report.write_report", lambda *_: {})
     return found
 
 
@@ -136,11 +136,11 @@ def budgets(count: int, paid: int) -> list[str]:
 
 def test_a_budget_counts_what_is_paid(words, tmp_path: Path, calls: list[Request], long: bool, figure: Figure) -> None:
     """What the store has ends nothing; what is paid ends a study within the calls that are under way."""
-    run(asking(words))
+    run_study(asking(words))
     paid, free = len(calls) * A_CALL, budgets(20 if long else 0, len(calls) * A_CALL)
     calls.clear()
     for place, budget in enumerate(free):
-        found = run(asking(words, budget, f"name=again_{place}")).findings
+        found = run_study(asking(words, budget, f"name=again_{place}")).findings
         assert (found.trials, found.paid["calls"], found.confirmation is None) == (TRIALS, 0, False)
         assert f"{budget} " in found.commands["continue"], "it was not used up"
     assert calls == []
@@ -149,7 +149,7 @@ def test_a_budget_counts_what_is_paid(words, tmp_path: Path, calls: list[Request
     for share in shares:
         calls.clear()
         limit = int(share * TRIALS * QUESTIONS * A_CALL)
-        found = run(
+        found = run_study(
             asking(given, f"name=paid_{share}", f"store.path={tmp_path}/{share}", f"budget.tokens={limit}")
         ).findings
         assert (found.paid["calls"], found.confirmation is None) == (len(calls), False)

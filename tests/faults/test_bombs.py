@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from rag_opt.config import yaml_files
-from rag_opt.config.compose import composed, prompt_of
-from rag_opt.config.shape import check_shape, checked
+from rag_opt.config.compose import compose_config, load_prompt
+from rag_opt.config.shape import check_shape, compose_command_line
 from rag_opt.errors import ConfigError
-from rag_opt.tracking.params import flat_file
+from rag_opt.tracking.params import read_flat_file
 from tests.faults.conftest import Figure
 
 QUICK = 10.0
@@ -59,7 +59,7 @@ def test_a_file_of_the_configuration_that_stands_for_too_much_is_refused(tmp_pat
     (tmp_path / "reranker" / "bomb.yaml").write_text(f"{text}components: {{}}\n")
     start = time.process_time()
     with pytest.raises(ConfigError, match=message) as caught:
-        check_shape(composed([f"hydra.searchpath=[file://{tmp_path}]", "reranker=bomb"]))
+        check_shape(compose_config([f"hydra.searchpath=[file://{tmp_path}]", "reranker=bomb"]))
     assert time.process_time() - start < QUICK
     assert "bomb.yaml" in str(caught.value) or "reranker." in str(caught.value)
 
@@ -67,7 +67,7 @@ def test_a_file_of_the_configuration_that_stands_for_too_much_is_refused(tmp_pat
 @pytest.mark.parametrize("value", ["[" * 20_000, "[" * 500 + "]" * 500, "{a:" * 500 + "1" + "}" * 500])
 def test_a_word_of_the_command_line_that_is_too_deep_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match="is not key=value as Hydra reads it") as caught:
-        checked([f"seeds={value}"])
+        compose_command_line([f"seeds={value}"])
     assert len(str(caught.value)) < 1_000
 
 
@@ -77,16 +77,16 @@ def test_a_prompt_and_a_trials_configuration_are_bounded(tmp_path: Path, monkeyp
     bomb.write_text(ALIASES)
     monkeypatch.setattr("rag_opt.config.compose.FOLDER", tmp_path)
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):
-        prompt_of("bomb")
+        load_prompt("bomb")
     with pytest.raises(ConfigError, match=r"bomb\.yaml: .*more than 50,000"):
-        flat_file(bomb)
+        read_flat_file(bomb)
 
 
 def test_aliases_as_people_use_them_are_read(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("base: &base {top_k: 5, b: [1, 2]}\nmine: {<<: *base, k1: 1.2}\nlist: [*base, *base]\n")
     base = {"top_k": 5, "b": [1, 2]}
-    assert yaml_files.read(path) == {"base": base, "mine": {**base, "k1": 1.2}, "list": [base, base]}
+    assert yaml_files.read_yaml(path) == {"base": base, "mine": {**base, "k1": 1.2}, "list": [base, base]}
 
 
 def test_what_is_no_yaml_is_said_with_its_file(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_is_no_yaml_is_said_with_its_file(tmp_path: Path) -> None:
     for text in (b"a: [1", b"a: \xff", b"a: *b", b"\0"):
         path.write_bytes(text)
         with pytest.raises(ConfigError, match=r"own\.yaml: can't be read as YAML"):
-            yaml_files.read(path)
+            yaml_files.read_yaml(path)
 
 
 def test_there_are_enough_bombs(figure: Figure) -> None:

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError, RagOptError, StorageError, StudyError
 from rag_opt.llm.replies import Replies
-from rag_opt.reporting.report import reported
+from rag_opt.reporting.report import rewrite_report
 from tests.conftest import ROOT, own_space
 
 EVIL = '<script>alert("canary")</script><img src=x onerror=alert(1)>"\'</title>'
@@ -145,7 +145,7 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 def finished(tmp_path_factory: pytest.TempPathFactory, animals: list[str]) -> Path:
     """A folder with a finished study and its store, to be copied before it is spoilt."""
     folder = tmp_path_factory.mktemp("finished")
-    assert not run(words(animals, folder)).error
+    assert not run_study(words(animals, folder)).error
     return folder
 
 
@@ -209,13 +209,13 @@ INSIDE = {"_target_": "optuna.samplers.PartialFixedSampler", "fixed_params": {},
 def test_a_pickle_in_a_database_is_not_read_by_cma_es(animals, tmp_path: Path, canary: Path) -> None:
     space = {"retriever.k1": "interval(0.4, 3)", "retriever.b": "interval(0, 1)"}
     given = words(animals, tmp_path, *own_space(tmp_path, space), "retriever=bm25", "seeds=[]")
-    assert not run(given).error
+    assert not run_study(given).error
     study = tmp_path / "studies" / "animals"
     poison(study, canary)
     with pytest.raises(ConfigError, match="CMA-ES keeps its state .* as a pickle.* choose another one"):
-        run([*given, "n_trials=5", own_sampler(tmp_path, CMA)])
+        run_study([*given, "n_trials=5", own_sampler(tmp_path, CMA)])
     # Inside another sampler it is found out only when it would read.
-    run([*given, "n_trials=5", own_sampler(tmp_path, INSIDE, "inside")])
+    run_study([*given, "n_trials=5", own_sampler(tmp_path, INSIDE, "inside")])
     trials = optuna.load_study(study_name="animals", storage=f"sqlite:///{study}/study.db").trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3 + ["FAIL"] * 2
     assert all("CMA-ES keeps its state" in trial.user_attrs["reason"] for trial in trials[3:])
@@ -255,7 +255,7 @@ ODD = {
 def report_of(study: Path, *, forgiving: bool = True) -> str:
     """What a poisoned study's report says: the page's source, or "" where it is refused with an error of ours."""
     try:
-        page = reported(study).read_text("utf-8")
+        page = rewrite_report(study).read_text("utf-8")
     except RagOptError:
         assert forgiving
         return ""
@@ -311,9 +311,9 @@ UNREADABLE = {
 def test_a_database_that_no_study_has_written_is_refused(animals, copy, study, statement: tuple) -> None:
     spoilt(study, ("delete from trial_user_attributes where key = 'metrics'",), statement)
     with pytest.raises(StorageError, match="holds what this program does not write"):
-        reported(study)
+        rewrite_report(study)
     with pytest.raises(StorageError, match="holds what this program does not write"):
-        run(words(animals, copy, "n_trials=5"))
+        run_study(words(animals, copy, "n_trials=5"))
 
 
 @pytest.mark.parametrize("name", ["../../../../escaped", "/escaped", "..", "a\\..\\b"])
@@ -353,7 +353,7 @@ def test_poisoned_findings_are_escaped_or_refused(study: Path, canary: Path, odd
 def test_findings_that_are_none_are_refused(study: Path, canary: Path, content: bytes) -> None:
     (study / "findings.json").write_bytes(content or pickle.dumps(Touching(canary)))
     with pytest.raises(StudyError, match=r"findings\.json: can't be read"):
-        reported(study)
+        rewrite_report(study)
 
 
 SCORES = [b"7", b"[]", b'{"columns": 7, "data": 3}', b"[" * 100_000, b"\x80\x04junk", b""]
@@ -368,7 +368,7 @@ def test_poisoned_scores_count_as_none(animals, copy: Path, study: Path, canary:
             packed = zlib.compress(path.read_bytes())
             number = int(path.parent.name)
             spoilt(study, ("update rag_opt_files set content = ? where trial = ?", packed, number))
-        assert run(words(animals, copy, f"n_trials={total}", "pruner=race")).findings.trials >= total
+        assert run_study(words(animals, copy, f"n_trials={total}", "pruner=race")).findings.trials >= total
 
 
 # ---- the store
@@ -417,14 +417,14 @@ def agree(folder: Path) -> None:
 def test_a_table_that_is_none_is_made_again(animals, copy, canary, content, capfd) -> None:
     spoil(copy / "store", "*.arrow", content(canary))
     shutil.rmtree(copy / "studies")
-    assert not run(words(animals, copy)).error
+    assert not run_study(words(animals, copy)).error
     assert "is damaged; it is made again" in capfd.readouterr().err
 
 
 def test_a_forged_table_fails_the_trial_with_a_reason(animals, copy: Path, canary: Path) -> None:
     spoil(copy / "store", "*.arrow", summed(arrow({"rag_opt": '{"seconds": 1.0}'})))
     shutil.rmtree(copy / "studies")
-    assert "The first failed with" in run(words(animals, copy)).error
+    assert "The first failed with" in run_study(words(animals, copy)).error
 
 
 def objects(canary: Path) -> bytes:
@@ -439,7 +439,7 @@ def test_an_index_of_pickled_objects_is_not_read(animals, copy, canary, right: b
     spoil(copy / "store", "*.npy", objects(canary), manifest=right)
     shutil.rmtree(copy / "studies")
     shutil.rmtree(copy / "store" / "rankings")
-    run(words(animals, copy))
+    run_study(words(animals, copy))
     # With hashes that agree no one can tell: numpy refuses the objects, and the trial says so.
     wanted = "failed" if right else "is damaged; it is made again"
     assert wanted in capfd.readouterr().err
@@ -447,7 +447,7 @@ def test_an_index_of_pickled_objects_is_not_read(animals, copy, canary, right: b
 
 def test_a_pickle_beside_a_chroma_index_is_not_read(animals, tmp_path: Path, canary: Path) -> None:
     given = words(animals, tmp_path, "index=chroma", "retriever=dense", "objective.metrics=[context.nDCG@10]")
-    assert not run(given).error
+    assert not run_study(given).error
     segments = [path.parent for path in (tmp_path / "store" / "chroma").rglob("header.bin")]
     assert segments
     for folder in segments:
@@ -456,7 +456,7 @@ def test_a_pickle_beside_a_chroma_index_is_not_read(animals, tmp_path: Path, can
         agree(folder.parent)
     shutil.rmtree(tmp_path / "studies")
     shutil.rmtree(tmp_path / "store" / "rankings")
-    run(given)
+    run_study(given)
 
 
 @pytest.mark.parametrize("what", ["a pickle", "junk", "another table", "odd rows"])

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt.cli import backup
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
@@ -36,14 +36,14 @@ def told(path: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_copy_taken_in_the_middle_holds_every_finished_trial(words, tmp_path, monkeypatch, long, figure) -> None:
-    total, real, copies = 40 if long else 9, Session._ended, []
+    total, real, copies = 40 if long else 9, Session._report_end, []
 
     def ended(session: Session, trial: optuna.Trial, line: object) -> None:
         real(session, trial, line)
         copies.append(copied(file_of(words), tmp_path / f"{trial.number}.db"))
 
-    monkeypatch.setattr(Session, "_ended", ended)
-    run([*words, f"n_trials={total}"])
+    monkeypatch.setattr(Session, "_report_end", ended)
+    run_study([*words, f"n_trials={total}"])
     for number, copy in enumerate(copies):
         assert [trial.number for trial in told(copy)] == list(range(number + 1))
     assert len(told(copied(file_of(words), tmp_path / "end.db"))) == len(copies) >= total
@@ -55,7 +55,7 @@ def test_the_file_is_whole_after_a_stop_beside_others(words, tmp_path, number: i
     words, ledger = [*words, "n_trials=40"], tmp_path / "ledger"
 
     def stops(session: Session) -> None:
-        real, ends = session._ended, []
+        real, ends = session._report_end, []
 
         def ended(*arguments) -> None:
             real(*arguments)
@@ -63,7 +63,7 @@ def test_the_file_is_whole_after_a_stop_beside_others(words, tmp_path, number: i
             if len(ends) == 3:
                 os.kill(os.getpid(), number)
 
-        session._ended = ended
+        session._report_end = ended
 
     with Beside(words, tmp_path):
         assert start(words, ledger, stops).join() == 130
@@ -79,7 +79,7 @@ class Beside:
     """Another process that has the study's file open and looked into it, and does nothing."""
 
     def __init__(self, words: list[str], folder: Path) -> None:
-        run([*words[:-1], "n_trials=1"])
+        run_study([*words[:-1], "n_trials=1"])
         code = (
             "import sqlite3, sys\nbase = sqlite3.connect(sys.argv[1])\nbase.execute('select * from trials').fetchall()\n"
             "print('open', flush=True)\nsys.stdin.read()"
@@ -99,14 +99,14 @@ def test_a_backup_of_a_running_study_is_whole_and_goes_on(words, tmp_path, figur
     words, ledger, seen = [*words, "n_trials=8"], tmp_path / "ledger", tmp_path / "backup.db"
 
     def kept(session: Session) -> None:
-        real = session.measuring.batch
+        real = session.measuring.check_batch
 
         def at_batch(trial, *arguments) -> None:
             if trial.number == 5 and not seen.exists():
-                backup.backed_up(file_of(words).parent, seen)
+                backup.back_up_study(file_of(words).parent, seen)
             real(trial, *arguments)
 
-        session.measuring.batch = at_batch
+        session.measuring.check_batch = at_batch
 
     ended_well([start(words, ledger, kept)], ledger)
     assert [trial.number for trial in told(seen)] == [0, 1, 2, 3, 4]
@@ -122,13 +122,13 @@ def test_a_backup_of_a_running_study_is_whole_and_goes_on(words, tmp_path, figur
 
 
 def test_what_can_not_be_backed_up_is_refused(words, tmp_path, monkeypatch, capsys) -> None:
-    folder = run([*words, "n_trials=1"]).folder
+    folder = run_study([*words, "n_trials=1"]).folder
     with pytest.raises(StudyError, match="there is no study in it"):
-        backup.backed_up(tmp_path, tmp_path / "new.db")
+        backup.back_up_study(tmp_path, tmp_path / "new.db")
     with pytest.raises(StorageError, match="pg_dump"):
-        backup.backed_up(folder, tmp_path / "new.db", "postgresql://me:canary@localhost/x")
+        backup.back_up_study(folder, tmp_path / "new.db", "postgresql://me:canary@localhost/x")
     with pytest.raises(StorageError, match="can't be copied"):
-        backup.backed_up(folder, tmp_path / "no" / "folder.db")
+        backup.back_up_study(folder, tmp_path / "no" / "folder.db")
     backup.main([str(folder), str(tmp_path / "new.db")])
     assert "its 1 finished trial;" in capsys.readouterr().out
     with pytest.raises(SystemExit):

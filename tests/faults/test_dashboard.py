@@ -17,7 +17,7 @@ from random import Random
 import psutil
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from tests.conftest import ROOT
 from tests.faults.conftest import Figure
 
@@ -25,7 +25,7 @@ from tests.faults.conftest import Figure
 @pytest.fixture(scope="module")
 def study(animals: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dashboard")
-    run([*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "n_trials=5"])
+    run_study([*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "n_trials=5"])
     return folder / "studies/animals"
 
 

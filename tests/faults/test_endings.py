@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.integration.commands import command
@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away_ends_a_study(words, opened, status: int, figure
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{file_of(words)}")
     assert study.get_trials(states=(TrialState.RUNNING,)) == []
     last = study.trials[-1]
-    assert last.state == TrialState.COMPLETE or attributes_of(last).interrupted
-    assert not [t for t in study.get_trials(states=(TrialState.FAIL,)) if not attributes_of(t).interrupted]
+    assert last.state == TrialState.COMPLETE or get_attributes(last).interrupted
+    assert not [t for t in study.get_trials(states=(TrialState.FAIL,)) if not get_attributes(t).interrupted]
     assert len(study.trials) < 3000
     figure("a command that is ended gives its trial back", f"exit status {status}, 0 RUNNING, 0 failed trials")

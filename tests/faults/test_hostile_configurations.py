@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.cli.study import run
-from rag_opt.config.shape import checked
+from rag_opt.cli.study import run_study
+from rag_opt.config.shape import compose_command_line
 from rag_opt.config.trust import build
 from rag_opt.errors import ConfigError, RagOptError
 from tests.faults.conftest import Figure
@@ -90,8 +90,8 @@ TARGETS = {
     "haystack.utils.request_with_retry": "function",
     "rag_opt.config.trust.build": "none of what a study is made of",
     "rag_opt.cache.artifacts.remove": "none of what a study is made of",
-    "rag_opt.cache.eviction.evicted": "none of what a study is made of",
-    "rag_opt.components.embedders.embedding_cache.embedded": "function",
+    "rag_opt.cache.eviction.evict_artifacts": "none of what a study is made of",
+    "rag_opt.components.embedders.embedding_cache.embed_texts": "function",
     # ---- classes of trusted modules that open, fetch, read, run
     "optuna.storages.RDBStorage": "none of what a study is made of",
     "optuna.storages.JournalStorage": "none of what a study is made of",
@@ -205,7 +205,7 @@ BY_WORD: dict[str, Words] = {
     "a chat": lambda do: ["generator=openai", "llm.key=null", "llm.chat._target_=subprocess.Popen"],
     "a judge": lambda do: ["objective=judged", "generator=openai", f"judge.chat={sampler(do)}"],
     "a dataset": lambda do: ["dataset._target_=os.system", f"+dataset.command='{do}'"],
-    "a dataset's reader that is none": lambda do: ["dataset._target_=rag_opt.datasets.files.existing"],
+    "a dataset's reader that is none": lambda do: ["dataset._target_=rag_opt.datasets.files.resolve_path"],
     "a metric's function": lambda do: ["+objective.own={x: {function: os.system}}"],
     "a metric's trusted function": lambda do: ["+objective.own={x: {function: rag_opt.cache.artifacts.remove}}"],
     "a metric's evaluator": lambda do: [f"+objective.own={{x: {{evaluator: {sampler(do)}}}}}"],
@@ -239,7 +239,7 @@ BY_WORD: dict[str, Words] = {
     "a module as a search path": lambda do: ["hydra.searchpath=[pkg://antigravity]"],
     "a handler of a log": lambda do: ["+hydra.job_logging.handlers={x: {class: os.system}}"],
     "a formatter of Hydra's log": lambda do: ["+hydra.hydra_logging.formatters={x: {class: os.system}}"],
-    "a study within a study": lambda do: ["sampler._target_=rag_opt.cli.study.run"],
+    "a study within a study": lambda do: ["sampler._target_=rag_opt.cli.study.run_study"],
     "a Haystack pipeline": lambda do: [
         f"+retriever.components.evil={{_target_: haystack.Pipeline, metadata: {sampler(do)}}}"
     ],
@@ -268,7 +268,7 @@ def refused(animals: list[str], folder: Path, words: list[str]) -> str:
     kept, made = canaries(folder)
     given = [*animals, "retriever=hybrid", f"studies_dir={folder / 'studies'}", *words]
     with pytest.raises(RagOptError) as caught:
-        (checked(given), run(given))
+        (compose_command_line(given), run_study(given))
     assert kept.read_text("utf-8") == "alive"
     assert not made.exists()
     assert not (folder / "studies").exists()

@@ -13,14 +13,14 @@ from random import Random
 
 import pytest
 
-from rag_opt.cli.ask import asked
-from rag_opt.cli.study import run
-from rag_opt.cli.trial import replayed
+from rag_opt.cli.ask import answer_question
+from rag_opt.cli.study import run_study
+from rag_opt.cli.trial import measure_configuration
 from rag_opt.components.llm.endpoint import OpenAIChat
 from rag_opt.components.llm.prompts import TAGS
 from rag_opt.components.llm.request import Request
-from rag_opt.config.typed import literal
-from rag_opt.console.terminal import complain
+from rag_opt.config.typed import quote_text
+from rag_opt.console.terminal import print_error
 from rag_opt.errors import RagOptError
 from rag_opt.llm.replies import Reply
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
@@ -51,7 +51,11 @@ def own(folder: Path, documents: object = DOCUMENTS, questions: object = QUESTIO
     folder.mkdir(parents=True, exist_ok=True)
     path = write_jsonl(folder / f"{name.replace('/', '|')}.jsonl", documents)
     asking = write_jsonl(folder / "q.jsonl", questions)
-    return ["dataset=jsonl", f"dataset.documents={literal(str(path))}", f"dataset.questions={literal(str(asking))}"]
+    return [
+        "dataset=jsonl",
+        f"dataset.documents={quote_text(str(path))}",
+        f"dataset.questions={quote_text(str(asking))}",
+    ]
 
 
 def beside(words: list[str]) -> list[str]:
@@ -70,24 +74,26 @@ def ways(text: str, words: list[str], folder: Path) -> Iterator[tuple[str, Comma
     sought = changed(QUESTIONS, lambda row: {"relevant": [f"{key}{text}" for key in row["relevant"]]})
     ids = [*base, *own(folder, named, sought)]
     pure = [*base, "retriever=bm25", *own(folder / "pure")]
-    yield "ids, titles and texts, asked", lambda: asked([*ids, "retriever=bm25", "question=What purrs?"])
+    yield "ids, titles and texts, asked", lambda: answer_question([*ids, "retriever=bm25", "question=What purrs?"])
     twice = [*named, named[0]]
-    yield "ids that occur twice", lambda: run([*base, *own(folder / "twice", twice, sought)])
-    yield "ids that are not there", lambda: run([*base, *own(folder / "gone", DOCUMENTS, sought)])
+    yield "ids that occur twice", lambda: run_study([*base, *own(folder / "twice", twice, sought)])
+    yield "ids that are not there", lambda: run_study([*base, *own(folder / "gone", DOCUMENTS, sought)])
     keys = changed(QUESTIONS, lambda _: {text: 1})
-    yield "a key of a row", lambda: replayed([*base, *own(folder / "keys", DOCUMENTS, keys)])
-    yield "a file's name", lambda: replayed([*base, *own(folder / "file", [{"id": 1}], QUESTIONS, text)])
-    missing = f"dataset.documents={literal(f'{folder}/{text}')}"
-    yield "a file that is not there", lambda: replayed([*pure, missing])
-    yield "a study's name", lambda: run([*pure, f"name={literal(text)}"])
-    yield "a word", lambda: run([*pure, f"{text}=1"])
-    yield "a choice", lambda: run([*pure, f"retriever={literal(text)}"])
-    yield "a value", lambda: run([*pure, f"n_trials={literal(text)}"])
+    yield "a key of a row", lambda: measure_configuration([*base, *own(folder / "keys", DOCUMENTS, keys)])
+    yield "a file's name", lambda: measure_configuration([*base, *own(folder / "file", [{"id": 1}], QUESTIONS, text)])
+    missing = f"dataset.documents={quote_text(f'{folder}/{text}')}"
+    yield "a file that is not there", lambda: measure_configuration([*pure, missing])
+    yield "a study's name", lambda: run_study([*pure, f"name={quote_text(text)}"])
+    yield "a word", lambda: run_study([*pure, f"{text}=1"])
+    yield "a choice", lambda: run_study([*pure, f"retriever={quote_text(text)}"])
+    yield "a value", lambda: run_study([*pure, f"n_trials={quote_text(text)}"])
     yield (
         "a model",
-        lambda: run([*base, *own(folder / "model"), "embedder=hub", f"embedder.encoder.model={literal('/' + text)}"]),
+        lambda: run_study(
+            [*base, *own(folder / "model"), "embedder=hub", f"embedder.encoder.model={quote_text('/' + text)}"]
+        ),
     )
-    yield "an answer", lambda: asked([*pure, "generator=openai", *NO_SERVER, f"question={text}"])
+    yield "an answer", lambda: answer_question([*pure, "generator=openai", *NO_SERVER, f"question={text}"])
 
 
 NO_SERVER = ("llm.base_url=http://127.0.0.1:9", "llm.key=null")
@@ -102,8 +108,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         found.append(request)
         return Reply(request.messages[-1][1][-200:], 9, 9, 0.01)
 
-    monkeypatch.setattr(OpenAIChat, "called", called)
-    monkeypatch.setattr(OpenAIChat, "streamed", lambda self, request, show: _shown(called(self, request), show))
+    monkeypatch.setattr(OpenAIChat, "call_model", called)
+    monkeypatch.setattr(OpenAIChat, "stream_reply", lambda self, request, show: _shown(called(self, request), show))
     return found
 
 
@@ -123,7 +129,7 @@ def test_a_terminal_is_given_nothing_that_it_obeys_and_nothing_that_grants_acces
             try:
                 command()
             except RagOptError as error:
-                complain(error)
+                print_error(error)
             told = "".join(capsys.readouterr())
             assert not OBEYED.search(told), place
             assert CANARY not in told, place
@@ -188,7 +194,7 @@ def test_no_text_opens_or_closes_a_tag_of_a_prompt(
         asked_for.append(request)
         return Reply(JSON if request.schema else f"{texts[len(asked_for) % len(texts)]} so", 9, 9, 0.01)
 
-    monkeypatch.setattr(OpenAIChat, "called", called)
+    monkeypatch.setattr(OpenAIChat, "call_model", called)
     rows = [{"id": f"d{place}", "text": f"word{place} {text} it is"} for place, text in enumerate(texts)]
     questions = [
         {"question": f"What is word{place} {text}?", "answer": f"{text} it", "relevant": [f"d{place}"]}
@@ -196,7 +202,7 @@ def test_no_text_opens_or_closes_a_tag_of_a_prompt(
     ]
     given = [*beside(words), *own(tmp_path, rows, questions), *NO_SERVER, "retriever=bm25"]
     for stages in STAGES if long else (STAGES[0], STAGES[2], STAGES[4]):
-        replayed([*given, "retriever.top_k=3", "dataset.test_share=0.1", *stages])
+        measure_configuration([*given, "retriever.top_k=3", "dataset.test_share=0.1", *stages])
     wrong = [request for request in asked_for if tags(request.messages[-1][1]) not in WRITTEN]
     assert [request.messages[-1][1] for request in wrong[:1]] == []
     figure("tags in prompts", f"{len(texts)} spellings in {len(asked_for):,} prompts: 0 open or close a tag of ours")
@@ -211,7 +217,7 @@ def test_a_prompt_that_is_too_long_is_not_sent_and_a_long_one_is_said(
         sent.append(request.characters)
         return Reply("so", request.characters // 4, 9, 0.01)
 
-    monkeypatch.setattr(OpenAIChat, "called", called)
+    monkeypatch.setattr(OpenAIChat, "call_model", called)
     lengths = (20_000, 110_000, 410_000, *((1_000_000, 3_000_000) if long else ()))
     for length in lengths:
         rows = [{"id": "a", "text": "purr bark " * (length // 10)}]
@@ -223,10 +229,10 @@ def test_a_prompt_that_is_too_long_is_not_sent_and_a_long_one_is_said(
             "retriever=bm25",
             "generator=openai",
         ]
-        replayed([*given, "llm.window=8192"])
+        measure_configuration([*given, "llm.window=8192"])
         assert ("do not fit llm.window=8192" in capsys.readouterr().err) == (length > 100_000)
         assert max(sent, default=0) < 100_000
-        replayed(given)
+        measure_configuration(given)
         assert ("set llm.window" in capsys.readouterr().err) == (length > 100_000)
         assert max(sent) >= length
         sent.clear()

@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt.reporting import summary
-from rag_opt.storages.attributes import attributes_of
-from rag_opt.study.entering import entered
+from rag_opt.storages.attributes import get_attributes
+from rag_opt.study.entering import join_study
 from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import dies_in_trial, ended_well, killed_at_random, plan_of, start, study_of, told
@@ -86,11 +86,11 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     assert worker.join() == -signal.SIGKILL
     zombie = study_of(words).get_trials(states=(TrialState.RUNNING,))
     assert len(zombie) == 1
-    assert bool(attributes_of(zombie[0]).process) == (moment != "asked")
+    assert bool(get_attributes(zombie[0]).process) == (moment != "asked")
     ended_well([start(words, ledger)], ledger)
     study = study_of(words)
     assert [trial.number for trial in study.trials if trial.state == TrialState.RUNNING] == []
-    assert attributes_of(study.trials[zombie[0].number]).interrupted
+    assert get_attributes(study.trials[zombie[0].number]).interrupted
     assert counted(words) == 6
     figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
 
@@ -124,11 +124,11 @@ def test_one_worker_killed_at_three_points_draws_what_an_uninterrupted_one_does(
     whole = [*words[:-1], "name=whole"]
     ended_well([start(whole, tmp_path / "other")], tmp_path / "other")
     killed, at_once = (
-        [(t.params, t.values, t.state) for t in study_of(w).trials if not attributes_of(t).interrupted]
+        [(t.params, t.values, t.state) for t in study_of(w).trials if not get_attributes(t).interrupted]
         for w in (words, whole)
     )
     assert killed == at_once
-    assert sum(attributes_of(trial).interrupted for trial in study_of(words).trials) == 3
+    assert sum(get_attributes(trial).interrupted for trial in study_of(words).trials) == 3
     name = "PostgreSQL" if any("storage.url" in word for word in words) else "SQLite"
     figure("resume = uninterrupted (one worker)", f"{name}, {sampler}: {total} trials bit-equal after 3 SIGKILLs")
 
@@ -154,14 +154,14 @@ def test_a_configuration_that_ends_every_process_is_given_up_and_its_place_taken
     ledger, deaths = tmp_path / "ledger", 0
 
     def poisoned(session: Session) -> None:
-        real = session.plan.dev.__class__.measured
+        real = session.plan.dev.__class__.measure_config
 
         def measured(bench, given, report=None):
             if "retriever=bm25" in given.words:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return real(bench, given, report)
 
-        session.plan.dev.__class__.measured = measured
+        session.plan.dev.__class__.measure_config = measured
 
     for _ in range(40):
         worker = start(words, ledger, poisoned)
@@ -170,10 +170,10 @@ def test_a_configuration_that_ends_every_process_is_given_up_and_its_place_taken
         assert worker.process.exitcode == -signal.SIGSEGV
         deaths += 1
     study = study_of(words)
-    assert summary.given_up_lines(study)
-    given_up = [trial for trial in study.trials if attributes_of(trial).given_up]
+    assert summary.format_given_up(study)
+    given_up = [trial for trial in study.trials if get_attributes(trial).given_up]
     assert given_up
-    assert all(attributes_of(trial).deaths == 3 and "retries=2" in trial.user_attrs["reason"] for trial in given_up)
+    assert all(get_attributes(trial).deaths == 3 and "retries=2" in trial.user_attrs["reason"] for trial in given_up)
     assert deaths == 3 * len(given_up)
     assert counted(words) == 8
     figure(
@@ -187,10 +187,10 @@ def test_each_slot_runs_once(stored, tmp_path, long: bool, figure: Figure) -> No
         words = [*stored, "n_trials=100" if long else "n_trials=30", f"name=slots{repeat}"]
         count = 100 if long else 30
         plan = plan_of(tuple(words))
-        with entered(plan) as (study, gate):
+        with join_study(plan) as (study, gate):
             for place in range(count):
                 values = {"retriever": "bm25", "retriever.k1": 0.5 + place / 100}
-                study.enqueue_trial(plan.space.as_asked({**values, "retriever.b": 0.5}))
+                study.enqueue_trial(plan.space.to_trial_params({**values, "retriever.b": 0.5}))
             gate.leave()
         workers = [start(words, ledger) for _ in range(8)]
         ended_well(workers, ledger)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import LostError
 from rag_opt.storages.drift import check_fingerprints
 from rag_opt.study.loop import Session
@@ -36,7 +36,7 @@ HARM = {
 
 def lost(words: list[str], harm, monkeypatch, after: int = 3) -> str:
     """Run the study, its file harmed after so many trials; what is said."""
-    real, ends = Session._ended, []
+    real, ends = Session._report_end, []
 
     def ended(session: Session, *arguments) -> None:
         real(session, *arguments)
@@ -45,9 +45,9 @@ def lost(words: list[str], harm, monkeypatch, after: int = 3) -> str:
             harm(file_of(words))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "_ended", ended)
+        patched.setattr(Session, "_report_end", ended)
         with pytest.raises(LostError) as caught:
-            run(words)
+            run_study(words)
     assert len(ends) == after, "noticed before another trial has ended"
     return str(caught.value)
 
@@ -71,7 +71,7 @@ def test_what_a_lost_file_held_is_written_and_goes_on(words, tmp_path, monkeypat
     before = [(trial.params, trial.values) for trial in told(new)]
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(new, path)
-    run(words)
+    run_study(words)
     assert [(trial.params, trial.values) for trial in told(path)][:3] == before
     assert len(told(path)) == 6
     figure("a lost study file", f"{harm} under a running study: noticed before the next trial, 0 of 3 trials lost")
@@ -98,7 +98,7 @@ def test_a_new_study_of_the_same_name_keeps_its_log(words, tmp_path, monkeypatch
 
 
 def test_where_nothing_can_be_written_that_is_said(words, monkeypatch) -> None:
-    monkeypatch.setattr("rag_opt.storages.lost.Guard._written", lambda _: "/x: disk full")
+    monkeypatch.setattr("rag_opt.storages.lost.Guard._write_copy", lambda _: "/x: disk full")
     said = lost([*words, "n_trials=6"], HARM["the file removed"], monkeypatch)
     assert "can't be written anywhere: /x: disk full" in said
 
@@ -106,6 +106,6 @@ def test_where_nothing_can_be_written_that_is_said(words, monkeypatch) -> None:
 def test_who_starts_anew_is_told_to_end_what_runs_first(words) -> None:
     from tests.faults.workers import study_of
 
-    run([*words, "n_trials=1"])
+    run_study([*words, "n_trials=1"])
     with pytest.raises(Exception, match="end every command that still runs it, then remove"):
         check_fingerprints(study_of([*words, "n_trials=1"]), {"dataset": "another"}, Path("studies/animals"))

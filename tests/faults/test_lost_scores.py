@@ -13,10 +13,10 @@ import sqlalchemy
 
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import StudyError
 from rag_opt.storages import archive, scores
-from rag_opt.storages.opening import engine_of
+from rag_opt.storages.opening import get_engine
 from tests.faults.conftest import Figure
 from tests.faults.workers import study_of
 
@@ -46,8 +46,8 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 def drop(study) -> None:
     """As a study was before its database kept scores."""
-    archive.FILES.drop(engine_of(study))
-    scores._stored.cache_clear()
+    archive.FILES.drop(get_engine(study))
+    scores._load_book.cache_clear()
 
 
 def harms(long: bool) -> dict[str, Callable[[Path], object]]:
@@ -56,14 +56,14 @@ def harms(long: bool) -> dict[str, Callable[[Path], object]]:
 
 def test_what_is_lost_in_the_folder_is_taken_from_the_database(stored, tmp_path, long: bool, figure: Figure) -> None:
     six = [*stored, "n_trials=6"]
-    before = run(six).findings
+    before = run_study(six).findings
     place = tmp_path / "studies/animals/trials"
     path = place / f"{before.confirmation.best:04d}" / scores.FILE
-    kept = {each: scores._book(each.read_bytes()) for each in place.glob(f"*/{scores.FILE}")}
+    kept = {each: scores._parse_book(each.read_bytes()) for each in place.glob(f"*/{scores.FILE}")}
     for name, harm in harms(long).items():
         harm(path)
-        assert shown(run(six).findings) == shown(before)
-        assert all(scores._same(scores._book(each.read_bytes()), book) for each, book in kept.items())
+        assert shown(run_study(six).findings) == shown(before)
+        assert all(scores._is_same(scores._parse_book(each.read_bytes()), book) for each, book in kept.items())
         assert (path.parent / "config.yaml").is_file()
         top = (tmp_path / "studies/animals/report.md").read_text("utf-8").partition("## Top trials")[2]
         assert sum("best" in line for line in top.splitlines() if line.startswith("| ")) == 1
@@ -72,39 +72,39 @@ def test_what_is_lost_in_the_folder_is_taken_from_the_database(stored, tmp_path,
 
 def test_an_older_study_has_them_from_its_folder_or_measured_again(words, tmp_path, long: bool, capsys) -> None:
     six = [*words, "n_trials=6"]
-    before = run(six).findings
+    before = run_study(six).findings
     path = tmp_path / f"studies/animals/trials/{before.confirmation.best:04d}/{scores.FILE}"
     drop(study_of(six))
-    assert shown(run(six).findings) == shown(before)
+    assert shown(run_study(six).findings) == shown(before)
     assert "measured again" not in capsys.readouterr().err
     for harm in harms(long).values():
         drop(study_of(six))
         harm(path)
-        assert shown(run(six).findings) == shown(before)
+        assert shown(run_study(six).findings) == shown(before)
         assert "they are measured again" in capsys.readouterr().err
         study = study_of(six)
-        assert archive.numbers(study) >= {trial.number for trial in history.candidates(study)}
+        assert archive.get_trial_numbers(study) >= {trial.number for trial in history.rank_candidates(study)}
 
 
 def test_what_is_damaged_in_the_database_is_taken_from_the_folder(words) -> None:
     six = [*words, "n_trials=6"]
-    before = run(six).findings
+    before = run_study(six).findings
     for content in (b"junk", archive.zlib.compress(b'{"columns": 7, "data": 3}')):
         study = study_of(six)
-        with engine_of(study).begin() as connection:
+        with get_engine(study).begin() as connection:
             connection.execute(sqlalchemy.update(archive.FILES).values(content=content))
-        assert shown(run(six).findings) == shown(before)
+        assert shown(run_study(six).findings) == shown(before)
         study = study_of(six)
-        assert all(scores.stored(study, trial.number) for trial in history.candidates(study))
+        assert all(scores.load_book(study, trial.number) for trial in history.rank_candidates(study))
 
 
 def test_scores_that_can_not_be_had_again_are_no_reason_to_choose_among_the_others(words, tmp_path) -> None:
     """The store and the scores are gone, and the trial's value is not what its configuration gives."""
     six = [*words, "n_trials=6"]
-    number = run(six).findings.confirmation.best
+    number = run_study(six).findings.confirmation.best
     study = study_of(six)
     drop(study)
-    with engine_of(study).begin() as connection:
+    with get_engine(study).begin() as connection:
         connection.execute(
             sqlalchemy.text("update trial_values set value = 0.99 where trial_id = :id"), {"id": number + 1}
         )
@@ -112,15 +112,15 @@ def test_scores_that_can_not_be_had_again_are_no_reason_to_choose_among_the_othe
     with pytest.raises(
         StudyError, match=rf"trial {number}: its scores .* are lost.*measured again it has .* not nDCG@10 0.99"
     ):
-        run(six)
+        run_study(six)
 
 
 def test_a_longer_study_without_its_files_is_the_uninterrupted_one(words, tmp_path) -> None:
     """What stops a trial early is read from the rivals' scores."""
     race = [*words, "pruner=race", "evaluation.batches=7"]
-    whole = run([*race, "n_trials=12"]).findings
+    whole = run_study([*race, "n_trials=12"]).findings
     for path in ("studies", "store"):
         shutil.rmtree(tmp_path / path)
-    run([*race, "n_trials=6"])
+    run_study([*race, "n_trials=6"])
     shutil.rmtree(tmp_path / "studies/animals/trials")
-    assert shown(run([*race, "n_trials=12"]).findings) == shown(whole)
+    assert shown(run_study([*race, "n_trials=12"]).findings) == shown(whole)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.study.loop import Session
 from rag_opt.tracking.mlflow_file import reopen
 from tests.faults.conftest import Figure
@@ -38,7 +38,7 @@ def place_of(found) -> Path:
 def test_a_vanished_file_is_said_once_and_made_anew_at_the_end(
     tracked, tmp_path, monkeypatch, capfd, left: str, figure: Figure
 ) -> None:
-    studies, real, ends = tmp_path / "studies", Session._ended, []
+    studies, real, ends = tmp_path / "studies", Session._report_end, []
 
     def ended(session: Session, *arguments) -> None:
         real(session, *arguments)
@@ -48,8 +48,8 @@ def test_a_vanished_file_is_said_once_and_made_anew_at_the_end(
             if left == "another":
                 (studies / "mlflow.db").touch()
 
-    monkeypatch.setattr(Session, "_ended", ended)
-    run([*tracked, f"studies_dir={studies}", "n_trials=6"])
+    monkeypatch.setattr(Session, "_report_end", ended)
+    run_study([*tracked, f"studies_dir={studies}", "n_trials=6"])
     told = capfd.readouterr().err
     assert told.count("MLflow can't be written") == 1
     assert "mlflow.db was removed or replaced); the study goes on, and makes it anew at its end" in told
@@ -64,11 +64,11 @@ def test_a_vanished_file_is_said_once_and_made_anew_at_the_end(
 
 def test_after_a_move_files_go_to_the_new_place_and_the_old_ones_are_found(tracked, tmp_path, capsys) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    run([*tracked, f"studies_dir={old}/studies", "n_trials=2"])
+    run_study([*tracked, f"studies_dir={old}/studies", "n_trials=2"])
     old.rename(new)
     reopen(f"sqlite:///{old}/studies/mlflow.db")
     capsys.readouterr()
-    run([*tracked, f"studies_dir={new}/studies", "n_trials=4"])
+    run_study([*tracked, f"studies_dir={new}/studies", "n_trials=4"])
     told = capsys.readouterr().err
     assert f"MLflow: its files have moved from {old}/studies/mlartifacts to {new}/studies/mlartifacts" in told
     assert not old.exists()
@@ -77,15 +77,15 @@ def test_after_a_move_files_go_to_the_new_place_and_the_old_ones_are_found(track
     for each in [*parents, *children]:
         assert place_of(each).is_relative_to(new)
         assert any(place_of(each).iterdir())
-    run([*tracked, f"studies_dir={new}/studies", "n_trials=4"])
+    run_study([*tracked, f"studies_dir={new}/studies", "n_trials=4"])
     assert "MLflow: " not in capsys.readouterr().err
 
 
 def test_a_copy_writes_to_its_own_place(tracked, tmp_path) -> None:
-    run([*tracked, f"studies_dir={tmp_path}/one", "n_trials=2"])
+    run_study([*tracked, f"studies_dir={tmp_path}/one", "n_trials=2"])
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     before = sorted((tmp_path / "one").rglob("*"))
-    run([*tracked, f"studies_dir={tmp_path}/two", "n_trials=3"])
+    run_study([*tracked, f"studies_dir={tmp_path}/two", "n_trials=3"])
     assert sorted((tmp_path / "one").rglob("*")) == before
     parents, children = runs_of(tmp_path / "two")
     assert all(place_of(each).is_relative_to(tmp_path / "two") for each in [*parents, *children])
@@ -93,7 +93,7 @@ def test_a_copy_writes_to_its_own_place(tracked, tmp_path) -> None:
 
 def test_another_place_for_an_experiment_that_has_one_is_said(tracked, tmp_path, capsys) -> None:
     words = [*tracked, f"studies_dir={tmp_path}/studies", "n_trials=1"]
-    run(words)
-    run([*words, f"tracking.artifacts={tmp_path}/elsewhere"])
+    run_study(words)
+    run_study([*words, f"tracking.artifacts={tmp_path}/elsewhere"])
     assert f"not to tracking.artifacts={tmp_path}/elsewhere; another experiment may" in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt.cli import report as command
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.evaluation.bench import Bench
 from rag_opt.reporting import report
 from tests.faults.conftest import Figure
@@ -62,10 +62,10 @@ def test_trials_that_are_added_while_a_report_is_made_are_not_in_it(
         return after
 
     if step == "confirming":
-        monkeypatch.setattr(Bench, "measured", more(Bench.measured))
+        monkeypatch.setattr(Bench, "measure_config", more(Bench.measure_config))
     else:
-        monkeypatch.setattr(report, "written", more(report.written))
-    findings = run(six).findings
+        monkeypatch.setattr(report, "write_report", more(report.write_report))
+    findings = run_study(six).findings
     folder = tmp_path / "studies/animals"
     assert added
     assert findings.trials == 6
@@ -79,10 +79,10 @@ def test_trials_that_are_added_while_a_report_is_made_are_not_in_it(
 
 
 def test_a_trial_that_was_under_way_is_still_so_in_the_report_of_that_time(words, tmp_path) -> None:
-    findings = run([*words, "n_trials=6"]).findings
+    findings = run_study([*words, "n_trials=6"]).findings
     study = loaded(tmp_path)
     best = findings.confirmation.best
-    earlier = type(findings)(**{**vars(findings), "unfinished": (best,)}).moment(study)
+    earlier = type(findings)(**{**vars(findings), "unfinished": (best,)}).get_moment(study)
     assert [trial.number for trial in earlier.get_trials(states=(TrialState.RUNNING,))] == [best]
     assert earlier.unfinished == (best,)
     assert study.trials[best].state == TrialState.COMPLETE

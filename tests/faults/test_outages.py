@@ -18,10 +18,10 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import OutageError
 from rag_opt.evaluation.bench import Bench
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
 from tests.faults.conftest import LONG, Figure
 from tests.integration.commands import finished
@@ -41,7 +41,7 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if not attributes_of(trial).interrupted]
+    return [trial for trial in trials if not get_attributes(trial).interrupted]
 
 
 def like(trials: list[FrozenTrial]) -> list[Any]:
@@ -87,18 +87,18 @@ def test_a_full_disk_stops_a_study_and_its_trials_are_tried_again(words, tmp_pat
     """The baseline too; then the study is what it would have been."""
     given = [*words, "sampler=rag", "pruner=none", "embedder.encoder.dimensions=4096", f"n_trials={TRIALS}"]
     whole = [*given, f"studies_dir={tmp_path}/whole"]
-    run(whole)
+    run_study(whole)
     given = [*given, *disk(True)]
     for times in (1, 2):
         with pytest.raises(OutageError, match="3 trials in a row failed alike: the disk is full") as caught:
-            run(given)
+            run_study(given)
         assert "store.path" in str(caught.value)
         assert "the same command goes on from here" in str(caught.value)
         trials = trials_of(tmp_path)
         assert len(trials) == 3 * times
         assert counted(trials) == []
     disk(False)
-    outcome = run(given)
+    outcome = run_study(given)
     trials = trials_of(tmp_path)
     assert outcome.error == ""
     assert outcome.findings.confirmation.recommended is not None
@@ -123,11 +123,11 @@ def test_a_server_that_is_out_of_order_stops_a_study_and_the_same_command_goes_o
     ]
     fault(endpoint, "bad_gateway")
     with pytest.raises(OutageError, match="a service is out of order") as caught:
-        run(given)
+        run_study(given)
     assert "HTTP 502" in str(caught.value)
     assert len(trials_of(tmp_path)) == failures.ALIKE
     fault(endpoint, "none")
-    outcome = run(given)
+    outcome = run_study(given)
     assert outcome.error == ""
     found = counted(trials_of(tmp_path))
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * TRIALS
@@ -162,20 +162,20 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     words, tmp_path: Path, monkeypatch, error: Exception, tries: int
 ) -> None:
     """What may lie outside is tried again after others, and then counts as every other failure does at once."""
-    real = Bench.measured
+    real = Bench.measure_config
 
     def greedy(self, given, report=None):
         if {"retriever.fusion=rrf", "retriever.k1=1.2"} <= set(given.words):
             raise error
         return real(self, given, report)
 
-    monkeypatch.setattr(Bench, "measured", greedy)
-    outcome = run([*words, "pruner=none", "n_trials=10"])
+    monkeypatch.setattr(Bench, "measure_config", greedy)
+    outcome = run_study([*words, "pruner=none", "n_trials=10"])
     trials = trials_of(tmp_path)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL and "repeats" not in trial.user_attrs]
     assert sum("repeats" not in trial.user_attrs for trial in counted(trials)) == 10
     assert len(failed) == tries
-    assert [bool(attributes_of(trial).outage) for trial in failed] == [True] * (tries - 1) + [False]
+    assert [bool(get_attributes(trial).outage) for trial in failed] == [True] * (tries - 1) + [False]
     assert failed[-1].user_attrs["reason"].startswith(type(error).__name__)
     assert [b - a for a, b in pairwise(trial.number for trial in failed)] == [2] * (tries - 1), "after another one each"
     assert outcome.error == ""
@@ -189,11 +189,11 @@ def test_memory_that_every_configuration_lacks_stops_the_study(words, tmp_path: 
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "measured", greedy)
+        patched.setattr(Bench, "measure_config", greedy)
         with pytest.raises(OutageError, match="the memory is full"):
-            run([*words, "pruner=none", f"n_trials={TRIALS}"])
+            run_study([*words, "pruner=none", f"n_trials={TRIALS}"])
     assert len({str(trial.params) for trial in trials_of(tmp_path)}) == failures.ALIKE, "three configurations"
-    run([*words, "pruner=none", f"n_trials={TRIALS}"])
+    run_study([*words, "pruner=none", f"n_trials={TRIALS}"])
     found = counted(trials_of(tmp_path))
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * TRIALS
     assert [trial.user_attrs["origin"] for trial in found[:3]] == ["baseline", "seed", "seed"]
@@ -203,14 +203,14 @@ def test_a_study_all_of_whose_trials_fail_says_why(words, tmp_path: Path, monkey
     def broken(*_: object) -> None:
         raise ValueError("no ranks today")
 
-    monkeypatch.setattr(Bench, "measured", broken)
-    outcome = run([*words, "n_trials=4"])
+    monkeypatch.setattr(Bench, "measure_config", broken)
+    outcome = run_study([*words, "n_trials=4"])
     assert "no ranks today" in outcome.error, "so the command's exit status is 1"
     assert "4 of 4 trials failed" in outcome.error
 
 
 def test_a_confirmation_that_can_not_be_made_is_made_by_the_same_command(words, tmp_path: Path, monkeypatch) -> None:
-    real = Bench.measured
+    real = Bench.measure_config
 
     def away(self, given, report=None):
         if self.questions.count < 5:
@@ -219,8 +219,8 @@ def test_a_confirmation_that_can_not_be_made_is_made_by_the_same_command(words, 
 
     given = [*words, f"n_trials={TRIALS}"]
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "measured", away)
+        patched.setattr(Bench, "measure_config", away)
         with pytest.raises(OutageError, match="could not be confirmed: the network or a service can't be reached"):
-            run(given)
+            run_study(given)
     assert len(counted(trials_of(tmp_path))) >= TRIALS
-    assert run(given).findings.confirmation is not None
+    assert run_study(given).findings.confirmation is not None

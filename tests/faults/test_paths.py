@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import rag_opt
-from rag_opt.cli.study import run
-from rag_opt.config.compose import composed, parse, prompt_of
-from rag_opt.config.settings import settings_of
+from rag_opt.cli.study import run_study
+from rag_opt.config.compose import compose_config, load_prompt, parse_overrides
+from rag_opt.config.settings import parse_settings
 from rag_opt.datasets import beir
 from rag_opt.errors import ConfigError, DatasetError, RagOptError
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
@@ -106,13 +106,15 @@ def test_a_name_that_is_no_folders_name_is_refused_and_nothing_is_written(animal
     monkeypatch.chdir(work)
     before = below(tmp_path)
     with pytest.raises(RagOptError, match="name|not key=value"):
-        run([*animals, "studies_dir=studies", f"name={quoted(name)}"])
+        run_study([*animals, "studies_dir=studies", f"name={quoted(name)}"])
     assert below(tmp_path) == before
 
 
 def test_names_reach_the_check_as_they_were_meant() -> None:
     read = {
-        name: parse([f"name={quoted(name)}"])[0].value() for name in NAMES if not set(name) & set("\n\r\0\ud800\\$")
+        name: parse_overrides([f"name={quoted(name)}"])[0].value()
+        for name in NAMES
+        if not set(name) & set("\n\r\0\ud800\\$")
     }
     assert len(read) >= 60
     assert all(value == name for name, value in read.items())
@@ -126,7 +128,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=ascii)
 def test_what_a_multirun_sweeps_stays_one_folder_below_the_name(tmp_path, variant: str) -> None:
-    folder = settings_of(composed([f"studies_dir={tmp_path}"]), variant).folder
+    folder = parse_settings(compose_config([f"studies_dir={tmp_path}"]), variant).folder
     assert folder.parent == tmp_path / "quickstart"
     assert folder.resolve() == folder
     assert len(folder.name) <= 200
@@ -135,7 +137,7 @@ def test_what_a_multirun_sweeps_stays_one_folder_below_the_name(tmp_path, varian
 @pytest.mark.parametrize("variant", ["../x", "../../x", "/etc/x"])
 def test_what_a_multirun_sweeps_is_refused_where_it_makes_no_name(tmp_path, variant: str) -> None:
     with pytest.raises(ConfigError, match="the multirun's overrides="):
-        settings_of(composed([f"studies_dir={tmp_path}"]), variant)
+        parse_settings(compose_config([f"studies_dir={tmp_path}"]), variant)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_what_a_multirun_sweeps_is_refused_where_it_makes_no_name(tmp_path, vari
 def test_a_root_that_is_no_folder_is_refused_and_nothing_is_written(animals, tmp_path, monkeypatch, given: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"^{given.partition('=')[0]}="):
-        run([*animals, given])
+        run_study([*animals, given])
     assert below(tmp_path) == {}
 
 
@@ -168,7 +170,7 @@ def test_a_link_out_of_the_studies_is_refused(animals, tmp_path, place: str) -> 
     links[place].symlink_to(outside / "x.html" if place == "file" else outside)
     before = below(tmp_path)
     with pytest.raises(ConfigError, match="is a link out of studies_dir, to .*outside.*; remove it"):
-        run([*animals, f"studies_dir={studies}", f"name={name}"])
+        run_study([*animals, f"studies_dir={studies}", f"name={name}"])
     assert below(tmp_path) == before
 
 
@@ -176,14 +178,14 @@ def test_a_link_to_itself_is_refused(animals, tmp_path) -> None:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "animals").symlink_to("animals")
     with pytest.raises(RagOptError, match="animals"):
-        run([*animals, f"studies_dir={tmp_path / 'studies'}"])
+        run_study([*animals, f"studies_dir={tmp_path / 'studies'}"])
     assert set(below(tmp_path)) == {"studies", "studies/animals"}
 
 
 def test_the_studies_themselves_may_lie_behind_a_link(animals, tmp_path) -> None:
     (tmp_path / "large_disk").mkdir()
     (tmp_path / "studies").symlink_to(tmp_path / "large_disk")
-    assert settings_of(composed([*animals, f"studies_dir={tmp_path / 'studies'}"])).folder.name == "animals"
+    assert parse_settings(compose_config([*animals, f"studies_dir={tmp_path / 'studies'}"])).folder.name == "animals"
 
 
 # ---- what data is called
@@ -261,7 +263,7 @@ def test_a_study_over_hostile_names_stays_in_its_folders(tmp_path, monkeypatch) 
         *("embedder=hashing", "splitter=sentence", "index=chroma", "retriever.depth=6", "search_space=retrieval"),
         *("n_trials=2", "name=hostile", "studies_dir=studies", "store.path=store", "tracking.traces=finalists"),
     ]
-    outcome = run(words)
+    outcome = run_study(words)
     assert outcome.findings is not None, outcome.error
     added = set(below(tmp_path)) - set(before)
     here = work.relative_to(tmp_path).as_posix()
@@ -281,7 +283,7 @@ def test_a_study_over_hostile_names_stays_in_its_folders(tmp_path, monkeypatch) 
 )  # fmt: skip
 def test_a_prompt_is_a_file_of_its_own_folder(name: str) -> None:
     with pytest.raises(ConfigError, match="the name of a file in conf/prompt is expected"):
-        prompt_of(name)
+        load_prompt(name)
 
 
 @pytest.mark.parametrize("name", ["../other/qrels.tsv", "/etc/passwd", "qrels/../../other/qrels.tsv"])

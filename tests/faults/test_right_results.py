@@ -17,10 +17,10 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rag_opt.analysis.confirmation import confirmed
-from rag_opt.cli.ask import asked
-from rag_opt.cli.study import run
-from rag_opt.cli.trial import replayed
+from rag_opt.analysis.confirmation import build_confirmation
+from rag_opt.cli.ask import answer_question
+from rag_opt.cli.study import run_study
+from rag_opt.cli.trial import measure_configuration
 from rag_opt.config import overrides
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench
@@ -30,8 +30,8 @@ from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
 from rag_opt.storages.moment import Moment
 from rag_opt.study import finalists
-from rag_opt.study.finalists import confirmations
-from rag_opt.study.plan import Plan, planned
+from rag_opt.study.finalists import confirm_finalists
+from rag_opt.study.plan import Plan, build_plan
 from tests.conftest import own_space, write_jsonl
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
@@ -82,18 +82,20 @@ def by_another(plan: Plan, retrieved: dict[str, list[str]]) -> dict[str, float]:
 
 def test_every_configuration_is_scored_on_as_many_documents(chunked, long: bool, figure: Figure) -> None:
     """However few chunks are handed on; and as another implementation scores them."""
-    plan, study = planned(chunked), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    drawn = {tuple(overrides.words(plan.space.suggest(study.ask()))): None for _ in range(300 if long else 12)}
+    plan, study = build_plan(chunked), optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    drawn = {
+        tuple(overrides.format_overrides(plan.space.suggest(study.ask()))): None for _ in range(300 if long else 12)
+    }
     handed, furthest = set(), 0.0
     for given in drawn:
-        found = plan.dev.measured(plan.dev.composed(given))
+        found = plan.dev.measure_config(plan.dev.compose_overrides(given))
         assert all(len(keys) >= DEPTH for keys in found.retrieved)
         for name, value in by_another(plan, dict(zip(found.query_ids, found.retrieved, strict=True))).items():
             furthest = max(furthest, abs(found.means[name] - value))
         (top_k,) = (word for word in given if word.startswith("retriever.top_k="))
         handed.add(int(top_k.partition("=")[2]))
         if "reranker=none" in given:
-            deepest = plan.dev.measured(plan.dev.composed([*given, f"retriever.top_k={MOST}"]))
+            deepest = plan.dev.measure_config(plan.dev.compose_overrides([*given, f"retriever.top_k={MOST}"]))
             assert np.array_equal(deepest.per_query["nDCG@10"], found.per_query["nDCG@10"])
     assert furthest < 1e-9
     assert len(handed) > 5
@@ -158,10 +160,14 @@ def test_what_serves_nothing_is_refused_before_the_first_trial(
 ) -> None:
     """On the command line and as a choice of the space, by a study, a single configuration and a question."""
     refused = Counter[str]()
-    commands = {"study": run, "trial": replayed, "ask": lambda given: asked([*given, "question=who"])}
+    commands = {
+        "study": run_study,
+        "trial": measure_configuration,
+        "ask": lambda given: answer_question([*given, "question=who"]),
+    }
     for added, message in useless(tmp_path, long):
         in_space = "search_space=own" in added
-        for name, command in commands.items() if long and not in_space else [("study", run)]:
+        for name, command in commands.items() if long and not in_space else [("study", run_study)]:
             with pytest.raises(SearchSpaceError if in_space else ComponentError, match=message):
                 command([*words, "trusted_modules=[tests]", *added])
             refused[name] += 1
@@ -181,7 +187,7 @@ STARTS = (0.1, 3.5, 60.0, 900.0)
 def slow_components(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Time that passes in a reranker alone, which starts slowly whenever it is timed; the starts that there were."""
     starts: list[float] = []
-    real = Bench.timed
+    real = Bench.measure_latency
 
     def timed(self: Bench, given: Sequence[str]) -> Latency | None:
         ReordersSlowlyOnce.started.clear()
@@ -189,7 +195,7 @@ def slow_components(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         starts.append(ReordersSlowlyOnce.start)
         return real(self, given)
 
-    monkeypatch.setattr(Bench, "timed", timed)
+    monkeypatch.setattr(Bench, "measure_latency", timed)
     monkeypatch.setattr(time, "perf_counter", lambda: ReordersSlowlyOnce.clock[0])
     return starts
 
@@ -199,7 +205,7 @@ def test_no_reported_latency_holds_a_slow_start(words, monkeypatch, long: bool, 
     starts = slow_components(monkeypatch)
     mine = [own("reranker", f"{OURS}.ReordersSlowlyOnce"), "trusted_modules=[tests]", "pruner=none", "retriever=bm25"]
     told = ["objective.metrics=[nDCG@10,latency]", "objective.report=[latency_p95]", f"n_trials={60 if long else 4}"]
-    found = run([*words, *mine, *told]).findings
+    found = run_study([*words, *mine, *told]).findings
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{file_of(words)}")
     trials = study.get_trials(states=(TrialState.COMPLETE,))
     seconds = [trial.user_attrs["metrics"][name] for trial in trials for name in ("latency", "latency_p95")]
@@ -219,8 +225,8 @@ def test_nor_does_one_that_comes_from_the_search_itself(words, tmp_path: Path, b
     """A component that pays for each question is asked in the search alone: its median counts."""
     StartsSlowly.started.clear()
     mine = ["generator=none", own("generator", f"{OURS}.StartsSlowly"), "trusted_modules=[tests]"]
-    plan = planned([*words, *mine, f"evaluation.batches={batches + 1}"])
-    evaluation = plan.dev.measured(plan.shown[0])
+    plan = build_plan([*words, *mine, f"evaluation.batches={batches + 1}"])
+    evaluation = plan.dev.measure_config(plan.shown[0])
     assert evaluation.means["latency"] == pytest.approx(0.01)
 
 
@@ -247,7 +253,7 @@ def planted(study: optuna.Study, chance: np.random.Generator, questions: int) ->
         about = {"metrics": metrics, "origin": "random" if number else "baseline"}
         study.add_trial(create_trial(values=values, user_attrs=about))
         columns = {"nDCG@10": scores.tolist(), "latency": [latency] * questions}
-        archive.put(study, number, {scorebook.FILE: scorebook._table(ids, columns)})
+        archive.store_files(study, number, {scorebook.FILE: scorebook._serialize_table(ids, columns)})
     return study.get_trials()
 
 
@@ -255,7 +261,7 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
     words, tmp_path: Path, monkeypatch, long: bool, figure: Figure
 ) -> None:
     """Nor are the ends of the front left out of what is confirmed."""
-    plan = planned([*words, "objective.metrics=[nDCG@10,latency]"])
+    plan = build_plan([*words, "objective.metrics=[nDCG@10,latency]"])
     asked_later, dev = plan.test.questions.count, plan.dev.questions.count
     chance = np.random.default_rng(0)
 
@@ -263,15 +269,15 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
         scores = {"nDCG@10": chance.random(asked_later), "latency": np.full(asked_later, 0.02)}
         return Evaluation(tuple(map(str, range(asked_later))), scores, {}, {}, coverage=dict.fromkeys(scores, 1.0))
 
-    monkeypatch.setattr(Bench, "measured", measured)
-    monkeypatch.setattr(finalists, "confirmed", partial(confirmed, resamples=10))
+    monkeypatch.setattr(Bench, "measure_config", measured)
+    monkeypatch.setattr(finalists, "build_confirmation", partial(build_confirmation, resamples=10))
     storage, dominated, tied = optuna.storages.RDBStorage("sqlite://"), 0, 0
     studies = 400 if long else 40
     for seed in range(studies):
         study = optuna.create_study(study_name=str(seed), storage=storage, directions=["maximize", "minimize"])
-        archive.prepare(study)
+        archive.create_table(study)
         trials = planted(study, np.random.default_rng(seed), dev)
-        found, _ = confirmations(plan, study, Moment(study))
+        found, _ = confirm_finalists(plan, study, Moment(study))
         chosen = trials[found[0].recommended]
         assert [each.number for each in trials if better_in_all(each.values, chosen.values)] == []
         arms = {arm.trial for arm in found[0].arms}

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.components.llm.completions import Completion
 from rag_opt.components.llm.endpoint import OpenAIChat
-from rag_opt.config.compose import check_words, composed
-from rag_opt.config.trust import check_secrets, plain
-from rag_opt.console.secrets import hide
+from rag_opt.config.compose import check_overrides, compose_config
+from rag_opt.config.trust import check_secrets, to_plain
+from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError, RagOptError
 from tests.conftest import ROOT
 from tests.services import counts, fault, reset
@@ -139,7 +139,7 @@ def test_the_search_finds_what_is_there(tmp_path: Path, where: str) -> None:
 )
 def test_a_literal_key_is_refused_with_what_to_write(animals, tmp_path: Path, word: str) -> None:
     with pytest.raises(ConfigError, match=f"{ADVICE}.*llm.key=OPENAI_API_KEY") as caught:
-        run([*animals, word, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"])
+        run_study([*animals, word, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"])
     assert "k4n" not in str(caught.value).lower()
     assert list(tmp_path.iterdir()) == []
 
@@ -148,8 +148,8 @@ def test_a_literal_key_is_refused_with_what_to_write(animals, tmp_path: Path, wo
     "word", ["llm.key=OPENAI_API_KEY", "web.key=MYKEY", "llm.key=${oc.env:WHICH,X_Y}", "llm.key=null"]
 )
 def test_the_name_of_a_variable_is_not(word: str) -> None:
-    check_words([word])
-    check_secrets(plain(composed([word])))
+    check_overrides([word])
+    check_secrets(to_plain(compose_config([word])))
 
 
 @pytest.mark.parametrize("key", ["web.url", "llm.base_url"])
@@ -158,7 +158,7 @@ def test_a_key_in_an_addresss_query_is_refused(animals, tmp_path: Path, key: str
     given = [*animals, word, "llm.key=null", f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"]
     stage = "retriever=bm25_web" if key == "web.url" else "generator=openai"
     with pytest.raises(ConfigError, match=f"{key} has a query.*{ADVICE}") as caught:
-        run([*given, stage])
+        run_study([*given, stage])
     assert canary("query") not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_the_keys_of_a_study_with_traces_are_nowhere(words, model, web, endpoint
         monkeypatch.setenv(name, canary(of))
     service = [f"web.url={web}/brave/res/v1/web/search", "web.service=brave", "web.key=RAG_OPT_TEST_WEB"]
     traced = ["tracking.traces=finalists", "retriever=dense_web", *service]
-    assert not run([*words, *model, *traced]).error
+    assert not run_study([*words, *model, *traced]).error
     assert counts(endpoint)["authorization_seen"]
     assert counts(web)["brave"]
     traces = sqlite3.connect(tmp_path / "studies" / "mlflow.db").execute("select count(*) from trace_info")
@@ -208,7 +208,7 @@ def test_the_keys_of_a_study_with_traces_are_nowhere(words, model, web, endpoint
 def told_by(given: list[str]) -> str:
     """What a study says that fails, by itself or before trial 0."""
     try:
-        return run(given).error
+        return run_study(given).error
     except RagOptError as error:
         return str(error)
 
@@ -231,7 +231,7 @@ def test_a_key_in_an_exceptions_text_is_nowhere(words, model, tmp_path, monkeypa
     def raising(self: OpenAIChat, *_: object) -> None:
         raise RuntimeError(f"can't send headers {{'Authorization': 'Bearer {os.environ[self.key]}'}}")
 
-    monkeypatch.setattr(OpenAIChat, "_completion", raising)
+    monkeypatch.setattr(OpenAIChat, "_send_request", raising)
     told = told_by([*words, *model, f"preflight={preflight}"])
     assert "can't send headers" in told
     assert canary("llm") not in told
@@ -242,8 +242,8 @@ def test_a_key_in_a_reply_is_nowhere(words, model, tmp_path, monkeypatch, capfd)
     def echoing(self: OpenAIChat, *_: object) -> Completion:
         return Completion(f"You sent {os.environ[self.key]}.", 5, 5, "stop")
 
-    monkeypatch.setattr(OpenAIChat, "_completion", echoing)
-    assert not run([*words, *model]).error
+    monkeypatch.setattr(OpenAIChat, "_send_request", echoing)
+    assert not run_study([*words, *model]).error
     assert holding(tmp_path, "You sent •••.")
     nowhere(tmp_path, capfd, canary("llm"))
 
@@ -273,7 +273,7 @@ def test_the_password_of_a_storage_is_nowhere(words, postgres, tmp_path, monkeyp
         word = "storage.url=${oc.env:RAG_OPT_TEST_DB}"
     else:
         word = f"storage.url='{url}'"
-    assert not run([*words, word, "tracking=none"]).error
+    assert not run_study([*words, word, "tracking=none"]).error
     nowhere(tmp_path, capfd, canary("storage"))
 
 
@@ -282,13 +282,13 @@ def test_the_password_of_a_tracking_server_is_nowhere(words, tmp_path, monkeypat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("RAG_OPT_TEST_URI", f"http://me:{canary('tracking')}@127.0.0.1:9")
     given = "${oc.env:RAG_OPT_TEST_URI}" if url == "env" else url.format(canary("tracking"))
-    assert not run([*words, f"tracking.uri={given}"]).error
+    assert not run_study([*words, f"tracking.uri={given}"]).error
     nowhere(tmp_path, capfd, canary("tracking"))
 
 
 def test_a_storage_that_can_not_be_opened_does_not_tell_its_password(words, tmp_path: Path) -> None:
     with pytest.raises(RagOptError) as caught:
-        run([*words, f"storage.url=mysql://me:{canary('storage')}@host/nowhere"])
+        run_study([*words, f"storage.url=mysql://me:{canary('storage')}@host/nowhere"])
     assert canary("storage") not in str(caught.value)
 
 
@@ -359,15 +359,15 @@ def test_a_multirun_in_a_process_of_its_own_leaves_no_canary(animals, postgres, 
     ],
 )
 def test_what_is_hidden_in_a_text(text: str, shown: str) -> None:
-    assert hide(text) == shown
+    assert hide_secrets(text) == shown
 
 
 def test_a_path_or_a_word_in_a_variable_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_KEY", "/home/me/id_25519")
     monkeypatch.setenv("MY_TOKEN", "retriever")
-    assert hide("retriever /home/me/id_25519") == "retriever /home/me/id_25519"
+    assert hide_secrets("retriever /home/me/id_25519") == "retriever /home/me/id_25519"
     monkeypatch.setenv("MY_TOKEN", "retriever-25519")
-    assert hide("retriever-25519") == "***"
+    assert hide_secrets("retriever-25519") == "***"
 
 
 def test_there_are_enough_canaries(figure) -> None:

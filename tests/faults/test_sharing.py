@@ -11,12 +11,12 @@ import optuna
 import pytest
 
 from rag_opt.cache.artifacts import read_table, remove, touch, write_folder, write_table
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import StoreError
 from rag_opt.llm.replies import Replies
 from rag_opt.reporting import report
-from rag_opt.storages.opening import locked, opened
-from rag_opt.system.sharing import guarded, whose
+from rag_opt.storages.opening import lock_folder, open_study
+from rag_opt.system.sharing import catch_disk_errors, format_owner
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK
 
@@ -58,7 +58,9 @@ def as_nobody(call: Callable[[], object]) -> str:
 
 
 def test_every_file_of_a_study_is_made_as_the_umask_says(animals, tmp_path, umask: int, figure: Figure) -> None:
-    run([*animals, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "sampler=random", "n_trials=2"])
+    run_study(
+        [*animals, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "sampler=random", "n_trials=2"]
+    )
     made = [path for root in ("studies", "store") for path in (tmp_path / root).rglob("*")]
     wrong = [path for path in made if path.stat().st_mode & 0o777 != (0o777 if path.is_dir() else 0o666) & ~umask]
     assert wrong == []
@@ -69,7 +71,7 @@ def test_every_file_of_a_study_is_made_as_the_umask_says(animals, tmp_path, umas
 def test_what_is_made_anew_keeps_to_the_umask(tmp_path, umask: int) -> None:
     write_table(tmp_path / "a.arrow", {"x": [1, 2]}, 0.0)
     write_folder(tmp_path / "b", lambda folder: (folder / "c").write_text("c"))
-    Replies(tmp_path).paid("study")
+    Replies(tmp_path).get_spent("study")
     modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("a.arrow", "b", "replies.db")}
     assert modes == {"a.arrow": 0o666 & ~umask, "b": 0o777 & ~umask, "replies.db": 0o666 & ~umask}
     remove(tmp_path / "b")
@@ -80,12 +82,12 @@ def test_what_is_made_anew_keeps_to_the_umask(tmp_path, umask: int) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_who_may_not_write_is_told_whose_it_is(words, place, figure: Figure) -> None:
     words = [*[word for word in words if not word.startswith("studies_dir")], f"studies_dir={place}/studies"]
-    folder = run([*words, "n_trials=2"]).folder
+    folder = run_study([*words, "n_trials=2"]).folder
     url = f"sqlite:///{folder}/study.db"
     told = {
-        "open": as_nobody(lambda: opened(url, "animals", [optuna.study.StudyDirection.MAXIMIZE])),
-        "report": as_nobody(lambda: report.reported(folder)),
-        "conclude": as_nobody(lambda: locked(folder).__enter__()),
+        "open": as_nobody(lambda: open_study(url, "animals", [optuna.study.StudyDirection.MAXIMIZE])),
+        "report": as_nobody(lambda: report.rewrite_report(folder)),
+        "conclude": as_nobody(lambda: lock_folder(folder).__enter__()),
     }
     for name, message in told.items():
         assert "belongs to root (" in message, name
@@ -107,7 +109,7 @@ def test_a_group_may_use_what_another_has_made(place) -> None:
     assert as_nobody(lambda: touch(path)) == "silent"
 
     def stored() -> None:
-        with guarded(path):
+        with catch_disk_errors(path):
             path.open("ab").close()
 
     assert "belongs to root (-rw-r--r--)" in as_nobody(stored)
@@ -115,4 +117,4 @@ def test_a_group_may_use_what_another_has_made(place) -> None:
 
 
 def test_what_may_be_written_is_nobody_elses(tmp_path) -> None:
-    assert whose(tmp_path, tmp_path / "missing", tmp_path / "no" / "folder") == ""
+    assert format_owner(tmp_path, tmp_path / "missing", tmp_path / "no" / "folder") == ""

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt.storages import locks
-from rag_opt.storages.attributes import attributes_of
+from rag_opt.storages.attributes import get_attributes
 from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import Worker, ended_well, start, study_of, told
@@ -32,7 +32,7 @@ def stalls(seconds: float, how: str):
     """In its second batch the worker holds the interpreter's lock, or suspends itself."""
 
     def prepare(session: Session) -> None:
-        real, calls = session.measuring.batch, []
+        real, calls = session.measuring.check_batch, []
 
         def at_batch(*arguments) -> None:
             calls.append(1)
@@ -44,7 +44,7 @@ def stalls(seconds: float, how: str):
                     os.kill(os.getpid(), signal.SIGSTOP)
             real(*arguments)
 
-        session.measuring.batch = at_batch
+        session.measuring.check_batch = at_batch
 
     return prepare
 
@@ -66,7 +66,7 @@ def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figu
         os.kill(stalled.process.pid, signal.SIGCONT)
     ended_well([stalled, other], ledger)
     study = study_of(words)
-    assert [trial.number for trial in study.trials if attributes_of(trial).interrupted] == []
+    assert [trial.number for trial in study.trials if get_attributes(trial).interrupted] == []
     assert study.trials[0].state == TrialState.COMPLETE
     assert sum("repeats" not in trial.user_attrs for trial in study.trials) == 12
     name = "PostgreSQL" if postgres else "SQLite"
@@ -86,7 +86,7 @@ def test_a_restart_of_postgresql_is_bridged(words, postgres, tmp_path, long: boo
         postgres.start()
     ended_well(workers, ledger)
     study, rows = study_of(words), told(ledger)
-    assert sum(t.state.is_finished() and not attributes_of(t).interrupted for t in study.trials) >= 60
+    assert sum(t.state.is_finished() and not get_attributes(t).interrupted for t in study.trials) >= 60
     assert running(words) == []
     by_number = {trial.number: trial for trial in study.trials}
     assert [row for row in rows if by_number[row["number"]].params != row["params"]] == []
@@ -106,13 +106,13 @@ def stopped(words: list[str], ledger, number: int, slow) -> Worker:
 
 
 def slow(session: Session) -> None:
-    real = session.measuring.batch
+    real = session.measuring.check_batch
 
     def at_batch(*arguments) -> None:
         time.sleep(3)
         real(*arguments)
 
-    session.measuring.batch = at_batch
+    session.measuring.check_batch = at_batch
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGINT twice"])
@@ -128,7 +128,7 @@ def test_a_signal_gives_the_trial_back(stored, tmp_path, name: str) -> None:
     study = study_of(words)
     assert running(words) == []
     last = study.trials[-1]
-    assert attributes_of(last).interrupted
-    assert attributes_of(last).deaths == 0, "a stop is no death"
+    assert get_attributes(last).interrupted
+    assert get_attributes(last).deaths == 0, "a stop is no death"
     ended_well([start(words, ledger)], ledger)
     assert sum(t.state == TrialState.COMPLETE for t in study_of(words).trials) == 3

@@ -14,9 +14,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import RagOptError, StorageError, StudyError
-from rag_opt.storages.opening import opened
+from rag_opt.storages.opening import open_study
 from rag_opt.storages.sqlite import check_sqlite
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK, study_of
@@ -38,19 +38,19 @@ def _overwrite(path: Path, place: int, content: bytes) -> None:
 
 @pytest.mark.parametrize("harm", HARM)
 def test_a_damaged_file_is_named_and_left_for_a_backup(words, tmp_path, harm: str, figure: Figure) -> None:
-    run([*words, "n_trials=4"])
+    run_study([*words, "n_trials=4"])
     path = tmp_path / "studies/animals/study.db"
     backup = shutil.copy(path, tmp_path / "backup.db")
     HARM[harm](path)
     before = path.read_bytes()
     with pytest.raises(StorageError, match=r"study\.db.*(damaged|empty|can't be used)") as caught:
-        run([*words, "n_trials=6"])
+        run_study([*words, "n_trials=6"])
     assert "backup" in str(caught.value) or "move it away" in str(caught.value)
     assert path.read_bytes()[:4096] == before[:4096]
     for ending in ("-wal", "-shm"):
         Path(f"{path}{ending}").unlink(missing_ok=True)
     shutil.copy(backup, path)
-    run([*words, "n_trials=6"])
+    run_study([*words, "n_trials=6"])
     assert len(study_of([*words, "n_trials=6"]).trials) == 6
     figure("storage faults", f"SQLite {harm}: named, and a backup goes on")
 
@@ -76,7 +76,7 @@ def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "studies"
         words = [*[word for word in words if not word.startswith("studies_dir")], f"studies_dir={folder}"]
-        run([*words, "n_trials=4"])
+        run_study([*words, "n_trials=4"])
         path = folder / "animals/study.db"
         Path(place).chmod(0o755)
         for each in (folder, path.parent, path):
@@ -88,7 +88,7 @@ def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
                 os.setgid(65534)
                 os.setuid(65534)
             try:
-                opened(url, "animals", [optuna.study.StudyDirection.MAXIMIZE])
+                open_study(url, "animals", [optuna.study.StudyDirection.MAXIMIZE])
             except StudyError as error:
                 told.put(str(error))
             except BaseException as error:
@@ -110,7 +110,7 @@ def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
 
 def test_a_full_disk_is_named_and_what_was_told_stays(words, tmp_path, monkeypatch, figure: Figure) -> None:
     """SQLite meets its own limit of pages, which it reports as a full disk does."""
-    run([*words, "n_trials=4"])
+    run_study([*words, "n_trials=4"])
     before = [(t.params, t.values) for t in study_of([*words, "n_trials=4"]).trials]
     real = optuna.storages.RDBStorage.__init__
 
@@ -125,10 +125,10 @@ def test_a_full_disk_is_named_and_what_was_told_stays(words, tmp_path, monkeypat
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", limited)
     with pytest.raises(StorageError, match="full") as caught:
-        run([*words, "n_trials=400"])
+        run_study([*words, "n_trials=400"])
     assert "the same command goes on from here" in str(caught.value)
     monkeypatch.undo()
-    run([*words, "n_trials=6"])
+    run_study([*words, "n_trials=6"])
     study = study_of([*words, "n_trials=6"])
     assert [(t.params, t.values) for t in study.trials[:4]] == before
     assert not [t for t in study.trials if t.state.name == "RUNNING"]
@@ -136,7 +136,7 @@ def test_a_full_disk_is_named_and_what_was_told_stays(words, tmp_path, monkeypat
 
 
 def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, figure: Figure) -> None:
-    run([*words, "n_trials=2"])
+    run_study([*words, "n_trials=2"])
     path, seconds = tmp_path / "studies/animals/study.db", 65 if long else 4
     base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     base.execute("BEGIN IMMEDIATE")
@@ -149,7 +149,7 @@ def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, fi
     thread = threading.Thread(target=unlock)
     thread.start()
     began = time.monotonic()
-    run([*words, "n_trials=4"])
+    run_study([*words, "n_trials=4"])
     thread.join()
     assert time.monotonic() - began >= seconds - 1
     assert len(study_of([*words, "n_trials=4"]).trials) == 4
@@ -159,23 +159,23 @@ def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, fi
 def test_postgresql_that_is_not_there_is_named_without_its_password(words, monkeypatch) -> None:
     monkeypatch.setattr("rag_opt.storages.databases.FIRST_PATIENCE", 1.0)
     with pytest.raises(StorageError, match=r"storage\.url=postgresql.*can't be used") as caught:
-        run([*words, "storage.url='postgresql://me:canary@127.0.0.1:1/none'", "n_trials=2"])
+        run_study([*words, "storage.url='postgresql://me:canary@127.0.0.1:1/none'", "n_trials=2"])
     assert "canary" not in str(caught.value)
 
 
 def test_another_kind_of_database_is_refused(words) -> None:
     with pytest.raises(RagOptError, match="a SQLite file or a PostgreSQL server is expected"):
-        run([*words, "storage.url='mysql://me@localhost/x'", "n_trials=2"])
+        run_study([*words, "storage.url='mysql://me@localhost/x'", "n_trials=2"])
 
 
 def test_tables_of_an_older_optuna_are_upgraded_a_copy_kept(words, tmp_path, said) -> None:
     """As Optuna 3.1 left them: stamped with the version before the index that 3.2 added."""
-    run([*words, "n_trials=3"])
+    run_study([*words, "n_trials=3"])
     path = tmp_path / "studies/animals/study.db"
     old = "v3.0.0.d"
     with closing(sqlite3.connect(path)) as base, base:
         base.execute("update alembic_version set version_num = ?", (old,))
-    run([*words, "n_trials=5"])
+    run_study([*words, "n_trials=5"])
     assert len(study_of([*words, "n_trials=5"]).trials) == 5
     copy = path.with_name(f"study.db.backup-{old}")
     with closing(sqlite3.connect(copy)) as base:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_opt.cache.eviction import artifacts, evicted, usage_of
+from rag_opt.cache.eviction import evict_artifacts, list_artifacts, read_usage
 from rag_opt.cache.store import Store
-from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.embedders.hashing import Hashing
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.hashing import Hashing
-from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.embedding_cache import embed_texts
 root = Path(sys.argv[1])
 def note(name):
     with open(root.parent / name, "a") as file:
@@ -54,21 +54,21 @@ def fill(path):
     (path / "file").write_text("whole")
 store = Store(root)
 while time.time() < float((root.parent / "go").read_text()): time.sleep(0.001)
-assert store.table("stage", "key", make).columns["x"][-1] == 99_999
-assert (store.folder("index", "key", fill) / "file").read_text() == "whole"
+assert store.get_table("stage", "key", make).columns["x"][-1] == 99_999
+assert (store.get_folder("index", "key", fill) / "file").read_text() == "whole"
 class Slow(Hashing):
     def encode(self, texts):
         for text in texts: note("texts")
         time.sleep(0.05)
         return super().encode(texts)
 texts = [f"text number {i}" for i in range(2_000)]
-assert embedded(Slow(32), texts, store).values.shape == (2_000, 32)
-store.settle()
+assert embed_texts(Slow(32), texts, store).values.shape == (2_000, 32)
+store.save_usage()
 """
     tmp_path.joinpath("go").write_text(str(time.time() + 6))
     ended([started(program, root) for _ in range(8)])
     assert [len((tmp_path / name).read_text()) for name in ("tables", "folders", "texts")] == [1, 1, 2_000]
-    usage = usage_of(root)
+    usage = read_usage(root)
     assert (usage["stage"], usage["index"]) == ({"hits": 7, "misses": 1}, {"hits": 7, "misses": 1})
 
 
@@ -82,7 +82,7 @@ class Slow(Hashing):
         return super().encode(texts)
 texts = [f"text number {i}" for i in range(3_000)]
 while time.time() < float((root.parent / "go").read_text()): time.sleep(0.001)
-assert embedded(Slow(32), texts, Store(root)).values.shape == (3_000, 32)
+assert embed_texts(Slow(32), texts, Store(root)).values.shape == (3_000, 32)
 """
     tmp_path.joinpath("go").write_text(str(time.time() + 4))
     ended([started(program, root) for _ in range(2)])
@@ -101,10 +101,10 @@ shelf.FIRST_BLOCK = shelf.LARGEST_BLOCK = 64
 def work():
     store = Store(root)
     texts = [f"text number {i}" for i in range(1_000)]
-    values = embedded(Hashing(512), texts, store).values
+    values = embed_texts(Hashing(512), texts, store).values
     for i in range(10_000):
-        store.folder("index", f"{i}", lambda path: [np.save(path / f"part{n}.npy", values[n::4]) for n in range(4)])
-        store.table("stage", f"{i}", lambda: {"x": values[i % 4 :: 4], "name": texts[i % 4 :: 4]})
+        store.get_folder("index", f"{i}", lambda path: [np.save(path / f"part{n}.npy", values[n::4]) for n in range(4)])
+        store.get_table("stage", f"{i}", lambda: {"x": values[i % 4 :: 4], "name": texts[i % 4 :: 4]})
 chooser, children = random.Random(1), []
 for turn in range(50):
     pid = os.fork()
@@ -122,21 +122,21 @@ for pid in children:
     texts = [f"text number {i}" for i in range(1_000)]
     expected = Hashing(512).encode(texts)
     store = Store(root)
-    assert (embedded(Hashing(512), texts, store).values == expected).all()
-    found = [artifact for artifact in artifacts(root) if artifact.stage in ("index", "stage")]
+    assert (embed_texts(Hashing(512), texts, store).values == expected).all()
+    found = [artifact for artifact in list_artifacts(root) if artifact.stage in ("index", "stage")]
     assert len(found) > 20
     for artifact in found:
         i = int(artifact.key)
         if artifact.stage == "stage":
-            columns = store.table("stage", artifact.key, missing).columns
+            columns = store.get_table("stage", artifact.key, missing).columns
             assert (columns["x"] == expected[i % 4 :: 4]).all()
         else:
-            folder = store.folder("index", artifact.key, missing)
+            folder = store.get_folder("index", artifact.key, missing)
             assert all((np.load(folder / f"part{n}.npy") == expected[n::4]).all() for n in range(4))
     store._lease.release()
     for path in root.rglob(".new-*"):
         os.utime(path, (0, 0))
-    evicted(root, 10**12)
+    evict_artifacts(root, 10**12)
     assert not list(root.rglob(".new-*"))
     figure("cache writes", f"50 kills while embedding and indexing: {len(found)} artifacts found, all of them right")
 

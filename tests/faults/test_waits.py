@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.console.endings import Terminated
 from rag_opt.errors import StorageError
-from rag_opt.storages.locks import DOES, TRIALS, gate_of
+from rag_opt.storages.locks import DOES, TRIALS, build_gate
 from rag_opt.system.signals import Stopping
-from rag_opt.system.waiting import holder, taken
+from rag_opt.system.waiting import acquire_lock, find_holder
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.faults.test_stalls import until
@@ -29,7 +29,7 @@ HOLDS = {
     "file": "import filelock; lock = filelock.FileLock(path); lock.acquire()",
     "sqlite": "import sqlite3; b = sqlite3.connect(path, isolation_level=None); b.execute('BEGIN IMMEDIATE')",
     "postgresql": (
-        "from rag_opt.storages.locks import gate_of; gate = gate_of(path, 7); turn = gate.alone(); turn.__enter__()"
+        "from rag_opt.storages.locks import build_gate; gate = build_gate(path, 7); turn = gate.take_turn(); turn.__enter__()"
     ),
 }
 
@@ -66,7 +66,7 @@ def told_once_said(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     thread = threading.Thread(target=tell, daemon=True)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr("rag_opt.system.waiting.say", say)
+        patched.setattr("rag_opt.system.waiting.report_line", say)
         # Whoever is started in a shell's background ignores Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         thread.start()
@@ -81,7 +81,7 @@ def told_once_said(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
 def test_a_wait_for_a_stopped_process_is_said_and_ends_at_once(
     words, monkeypatch, number, lock: str, figure: Figure
 ) -> None:
-    run([*words, "n_trials=2"])
+    run_study([*words, "n_trials=2"])
     path = file_of(words)
     place = path if lock == "the database" else path.parent / ".study.db.workers/1/trials.lock"
     with (
@@ -89,7 +89,7 @@ def test_a_wait_for_a_stopped_process_is_said_and_ends_at_once(
         told_once_said(number, monkeypatch) as (lines, moments),
         pytest.raises(KeyboardInterrupt) as caught,
     ):
-        run([*words, "n_trials=6"])
+        run_study([*words, "n_trials=6"])
     ended = time.monotonic() - moments[0]
     said = lines[0]
     assert f"waiting for process {holding} on " in said
@@ -97,7 +97,7 @@ def test_a_wait_for_a_stopped_process_is_said_and_ends_at_once(
     assert (str(path) if lock == "the database" else DOES[TRIALS]) in said
     assert isinstance(caught.value, Terminated) == (number == signal.SIGTERM)
     assert ended < 3
-    assert len(run([*words, "n_trials=6"]).findings.commands) > 0
+    assert len(run_study([*words, "n_trials=6"]).findings.commands) > 0
     figure("a stopped process holds a lock", f"{lock}, {number.name}: said whom, ended within {ended:.1f} s")
 
 
@@ -114,14 +114,14 @@ def test_a_first_ctrl_c_ends_a_wait_though_a_batch_may_be_finished(tmp_path, mon
 
 def _take_gently(stopping: Stopping, path: Path) -> None:
     stopping.gentle = True
-    taken(FileLock(path), "holds it")
+    acquire_lock(FileLock(path), "holds it")
 
 
 def test_after_its_limit_a_wait_says_who_held_the_lock(words, monkeypatch) -> None:
-    run([*words, "n_trials=2"])
+    run_study([*words, "n_trials=2"])
     monkeypatch.setattr("rag_opt.storages.sqlite.BUSY_SECONDS", 1.0)
     with stopped("sqlite", file_of(words)) as holding, pytest.raises(StorageError) as caught:
-        run([*words, "n_trials=4"])
+        run_study([*words, "n_trials=4"])
     assert f"process {holding} on" in str(caught.value)
     assert "kill -CONT" in str(caught.value)
     assert "the same command goes on from here" in str(caught.value)
@@ -129,13 +129,13 @@ def test_after_its_limit_a_wait_says_who_held_the_lock(words, monkeypatch) -> No
 
 def test_postgresql_tells_whose_session_holds_a_turn(postgres, monkeypatch) -> None:
     url = postgres.database("turns")
-    gate = gate_of(url, 7)
+    gate = build_gate(url, 7)
     with (
         stopped("postgresql", url) as holding,
         told_once_said(signal.SIGTERM, monkeypatch) as (lines, _),
         Stopping(),
         pytest.raises(Terminated),
-        gate.alone(),
+        gate.take_turn(),
     ):
         raise AssertionError
     gate.leave()
@@ -144,4 +144,4 @@ def test_postgresql_tells_whose_session_holds_a_turn(postgres, monkeypatch) -> N
 
 def test_a_lock_that_nobody_else_holds_is_another_processes(tmp_path) -> None:
     with FileLock(tmp_path / "mine.lock"):
-        assert holder([tmp_path / "mine.lock", tmp_path / "missing"]) == "another process"
+        assert find_holder([tmp_path / "mine.lock", tmp_path / "missing"]) == "another process"

@@ -20,10 +20,10 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError
-from rag_opt.storages.databases import engine_url
-from rag_opt.storages.processes import worker_of
+from rag_opt.storages.databases import get_engine_url
+from rag_opt.storages.processes import get_worker
 from tests.conftest import ROOT, own_space
 from tests.faults.conftest import Figure
 from tests.faults.faulty import DEADLY, FAULTS, VALUES
@@ -282,9 +282,9 @@ def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_
     ]
     told = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
-    trials = optuna.load_study(study_name="animals", storage=engine_url(url)).trials
+    trials = optuna.load_study(study_name="animals", storage=get_engine_url(url)).trials
     assert counted(trials) == 40
-    shares = Counter(worker_of(trial) for trial in trials)
+    shares = Counter(get_worker(trial) for trial in trials)
     assert len(shares) == 2
     assert min(shares.values()) >= 3
     best = [(place / "studies/animals/best.yaml").read_text() for place in places]
@@ -308,14 +308,14 @@ def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_
 
 def test_sqlite_is_refused_for_workers_of_other_machines(words) -> None:
     with pytest.raises(ConfigError, match=r"can't share a SQLite file.*postgresql://") as caught:
-        run([*words, "launcher=dask", "launcher.address=tcp://10.0.0.5:8786", "n_trials=2"])
+        run_study([*words, "launcher=dask", "launcher.address=tcp://10.0.0.5:8786", "n_trials=2"])
     assert "storage.url=" in str(caught.value)
 
 
 def test_no_scheduler_is_said(words, postgres) -> None:
     address = f"launcher.address=tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ConfigError, match="no Dask scheduler answers"):
-        run([*words, f"storage.url='{postgres.database('nobody')}'", "launcher=dask", address, "n_trials=2"])
+        run_study([*words, f"storage.url='{postgres.database('nobody')}'", "launcher=dask", address, "n_trials=2"])
 
 
 def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> None:
@@ -374,7 +374,7 @@ def test_dask_workers_and_the_command_may_die(words, postgres, tmp_path, long: b
 
     def done_so_far() -> int:
         try:
-            return counted(optuna.load_study(study_name="animals", storage=engine_url(url)).trials)
+            return counted(optuna.load_study(study_name="animals", storage=get_engine_url(url)).trials)
         except KeyError:
             return 0
 
@@ -397,7 +397,7 @@ def test_dask_workers_and_the_command_may_die(words, postgres, tmp_path, long: b
                 command_line = begun()
         told = command_line.communicate(timeout=400)[1]
         assert command_line.returncode == 0, told[-3000:]
-        trials = optuna.load_study(study_name="animals", storage=engine_url(url)).trials
+        trials = optuna.load_study(study_name="animals", storage=get_engine_url(url)).trials
         assert counted(trials) == total
         assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
         states = (TrialState.COMPLETE, TrialState.PRUNED)

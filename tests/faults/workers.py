@@ -25,11 +25,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.console.progress import Screen
-from rag_opt.storages.databases import engine_url
-from rag_opt.study.entering import entered
+from rag_opt.storages.databases import get_engine_url
+from rag_opt.study.entering import join_study
 from rag_opt.study.loop import Session
-from rag_opt.study.plan import Plan, planned
-from rag_opt.system.environment import quiet_optuna
+from rag_opt.study.plan import Plan, build_plan
+from rag_opt.system.environment import silence_optuna
 from rag_opt.system.signals import Stopping
 
 FORK = multiprocessing.get_context("fork")
@@ -60,7 +60,7 @@ def child(plan: Plan, ledger: Path, prepare: Prepare | None, ready: Any) -> None
     # What ends here on purpose needs no dump of all threads.
     faulthandler.disable()
     try:
-        with Screen(io.StringIO()) as screen, Stopping() as stopping, entered(plan) as (study, gate):
+        with Screen(io.StringIO()) as screen, Stopping() as stopping, join_study(plan) as (study, gate):
             session = Session(plan, study, screen, gate, stopping, [told])
             if prepare is not None:
                 prepare(session)
@@ -105,10 +105,10 @@ class Worker:
 @cache
 def plan_of(words: tuple[str, ...]) -> Plan:
     """The plan, made once and warm: the children differ in nothing but what they do with it."""
-    quiet_optuna()
-    plan = planned(words)
+    silence_optuna()
+    plan = build_plan(words)
     # What is imported on first use is there when they are forked.
-    plan.dev.measured(plan.shown[0])
+    plan.dev.measure_config(plan.shown[0])
     return plan
 
 
@@ -116,7 +116,7 @@ def dies_in_trial(after: int, batch: int) -> Prepare:
     """The worker kills itself at the end of this batch of its trial number `after` (its own count, from 0)."""
 
     def prepare(session: Session) -> None:
-        real, begun = session.measuring.batch, []
+        real, begun = session.measuring.check_batch, []
 
         def at_batch(trial: optuna.Trial, seen: Any, describe: Any, progress: Any) -> None:
             begun.extend([trial.number] if trial.number not in begun else [])
@@ -124,7 +124,7 @@ def dies_in_trial(after: int, batch: int) -> Prepare:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(trial, seen, describe, progress)
 
-        session.measuring.batch = at_batch
+        session.measuring.check_batch = at_batch
 
     return prepare
 
@@ -188,4 +188,4 @@ def told(ledger: Path) -> list[dict[str, Any]]:
 def study_of(words: Sequence[str]) -> optuna.Study:
     """The study as Optuna itself reads it."""
     plan = plan_of(tuple(words))
-    return optuna.load_study(study_name=plan.settings.name, storage=engine_url(plan.storage_url))
+    return optuna.load_study(study_name=plan.settings.name, storage=get_engine_url(plan.storage_url))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import rag_opt
-from rag_opt.api.given import given_space, metric_words
+from rag_opt.api.given import convert_metric, convert_space
 from rag_opt.errors import ConfigError, DriftError, MetricError, StudyError
 from tests.integration.commands import finished
 
@@ -38,7 +38,7 @@ def optimized(folder: Path, **given: object) -> rag_opt.Study:
 
 
 def read(space: dict[str, object], folder: Path) -> dict[str, object]:
-    given_space(space, folder).write()
+    convert_space(space, folder).write()
     (path,) = (folder / "conf/search_space").iterdir()
     return yaml.safe_load(path.read_text("utf-8"))
 
@@ -105,7 +105,7 @@ def test_a_function_and_a_sampler_may_be_python_objects(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="other processes can't have the metric"):
         optimized(tmp_path, space=space, **given, overrides=[*SMALL, "n_workers=2"])
     with pytest.raises(MetricError, match="was given to rag_opt.optimize in Python"):
-        optimized(tmp_path, overrides=[*SMALL, *metric_words(read_texts, None)])
+        optimized(tmp_path, overrides=[*SMALL, *convert_metric(read_texts, None)])
 
 
 @pytest.mark.integration

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rag_opt.config import compose
-from rag_opt.config.experiments import expanded
+from rag_opt.config.experiments import expand_best
 from tests.conftest import ROOT
 from tests.integration.commands import command, finished, killed, trials
 
@@ -116,7 +116,10 @@ def test_a_real_msmarco_study_and_the_replay_of_its_best_command(tmp_path, msmar
     line = next(line for line in again.stdout.splitlines() if "nDCG@10" in line)
     assert f"{best:.6g}" in line
     # What is a default needs no line in best.yaml: what it composes to is what counts.
-    saved, told = compose.composed(expanded([f"best={tmp_path}/studies/msmarco"])), compose.composed(words)
+    saved, told = (
+        compose.compose_config(expand_best([f"best={tmp_path}/studies/msmarco"])),
+        compose.compose_config(words),
+    )
     assert saved.retriever.depth == 100
     assert saved.retriever == told.retriever
     assert saved.dataset == told.dataset

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.cli.study import Outcome, run
+from rag_opt.cli.study import Outcome, run_study
 from rag_opt.errors import OutageError
 from rag_opt.study import failures
 from tests.services import counts, fault, reset
@@ -165,7 +165,7 @@ def studied(animals: list[str], folder: Path, url: str, stage: str, *more: str) 
     ]
     start = time.monotonic()
     try:
-        outcome = run([*words, *more])
+        outcome = run_study([*words, *more])
     except OutageError as error:
         outcome = Outcome("animals", folder, error=str(error))
     assert time.monotonic() - start < ENDS
@@ -256,7 +256,7 @@ def test_a_study_goes_on_once_the_model_is_back(animals, tmp_path: Path, model: 
     _, trials = studied(animals, tmp_path, model, "generator")
     assert len(reasons(trials)) == TRIALS
     fault(model, "none")
-    outcome = run(
+    outcome = run_study(
         [
             *animals,
             f"llm.base_url={model}",

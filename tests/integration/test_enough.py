@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from rag_opt.errors import ConfigError
 from rag_opt.samplers import StageSeconds
-from rag_opt.storages.attributes import StudyAttributes, study_attributes
-from rag_opt.study.terminator import Outlook, line, noise_of
+from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
+from rag_opt.study.terminator import Outlook, estimate_noise, format_stop_reason
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ def test_a_search_ends_early_says_why_and_goes_on_when_told_to(animals, tmp_path
     folder = animals_study(animals, tmp_path, *words)
     told = capfd.readouterr().err
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
-    found = json.loads(study_attributes(study).settled)
+    found = json.loads(get_study_attributes(study).settled)
     measured = [t for t in study.trials if "repeats" not in t.user_attrs]
     assert 8 <= len(measured) == found["trials"] < 40
     assert found["gain"] < found["noise"]
@@ -75,27 +75,27 @@ def test_several_objectives_have_no_regret(animals, tmp_path) -> None:
 def test_the_noise_is_the_standard_error_of_the_difference() -> None:
     best, rival = np.array([0.9, 0.5, 0.7, 0.8]), np.array([0.8, 0.6, 0.4, 0.8])
     apart = best - rival
-    assert noise_of(best, [rival]) == pytest.approx(apart.std(ddof=1) / 2)
-    assert noise_of(best, [rival, best]) == noise_of(best, [rival])
-    assert np.isnan(noise_of(best, []))
-    assert not Outlook(9, 0.01, float("nan")).enough(1)
-    assert not Outlook(9, float("nan"), 0.1).enough(1)
-    assert Outlook(9, 0.01, 0.1).enough(0.2)
+    assert estimate_noise(best, [rival]) == pytest.approx(apart.std(ddof=1) / 2)
+    assert estimate_noise(best, [rival, best]) == estimate_noise(best, [rival])
+    assert np.isnan(estimate_noise(best, []))
+    assert not Outlook(9, 0.01, float("nan")).is_gain_below(1)
+    assert not Outlook(9, float("nan"), 0.1).is_gain_below(1)
+    assert Outlook(9, 0.01, 0.1).is_gain_below(0.2)
 
 
 def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
     study = optuna.create_study()
     for kept in ("{}", "[1]", '{"trials": "x"}', '{"trials": "x", "gain": [], "noise": null}'):
-        assert line(study) == ""
-        StudyAttributes.settled.note(study, kept)
-    assert line(study) == ""
+        assert format_stop_reason(study) == ""
+        StudyAttributes.settled.save(study, kept)
+    assert format_stop_reason(study) == ""
 
 
 def test_workers_stop_together(animals, tmp_path) -> None:
     words = ["n_trials=60", "n_workers=2", "stopping=regret", "stopping.after=8", "stopping.share=1"]
     folder = animals_study(animals, tmp_path, *words)
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
-    found = json.loads(study_attributes(study).settled)
+    found = json.loads(get_study_attributes(study).settled)
     measured = [t for t in study.trials if "repeats" not in t.user_attrs and t.state.name != "FAIL"]
     assert 8 <= found["trials"] <= len(measured) <= found["trials"] + 2
     assert "Stopped after" in (folder / "report.md").read_text()
@@ -107,18 +107,20 @@ def test_where_seconds_count_a_study_knows_what_others_have_stored(animals, tmp_
     done = optuna.load_study(study_name="first", storage=f"sqlite:///{first}/study.db")
     later = animals_study(animals, tmp_path, "n_trials=7", "name=later", "sampler=rag_seconds")
     study = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
-    known = [params for params, _ in study_attributes(study).stored]
+    known = [params for params, _ in get_study_attributes(study).stored]
     measured = [t for t in done.trials if t.state == TrialState.COMPLETE and "repeats" not in t.user_attrs]
     assert sorted(map(str, known)) == sorted(str(t.params) for t in measured)
     once = {"indexing": ["splitter", "embedder", "index"]}
-    for params, seconds in study_attributes(study).stored:
+    for params, seconds in get_study_attributes(study).stored:
         assert seconds["indexing"] >= 0
         assert StageSeconds(once)(study)([params]) == [0]
     animals_study(animals, tmp_path, "n_trials=9", "name=later", "sampler=rag_seconds")
     again = optuna.load_study(study_name="later", storage=f"sqlite:///{later}/study.db")
-    assert study_attributes(again).stored == study_attributes(study).stored
+    assert get_study_attributes(again).stored == get_study_attributes(study).stored
     other = animals_study(animals, tmp_path, "n_trials=5", "name=other", "sampler=rag_seconds", "dataset.split_seed=9")
-    assert study_attributes(optuna.load_study(study_name="other", storage=f"sqlite:///{other}/study.db")).stored == []
+    assert (
+        get_study_attributes(optuna.load_study(study_name="other", storage=f"sqlite:///{other}/study.db")).stored == []
+    )
 
 
 def test_a_study_learns_from_an_earlier_one_and_one_that_can_not_be_read_is_refused(animals, tmp_path) -> None:

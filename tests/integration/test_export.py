@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from rag_opt.cli import export
-from rag_opt.cli.ask import asked
-from rag_opt.cli.study import run
-from rag_opt.config.experiments import expanded
+from rag_opt.cli.ask import answer_question
+from rag_opt.cli.study import run_study
+from rag_opt.config.experiments import expand_best
 from rag_opt.errors import ConfigError
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ QUESTION = "Where do birds fly in winter?"
 @pytest.fixture(scope="module")
 def study(animals, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    run([*animals, f"studies_dir={folder}", f"store.path={folder}/store", "tracking=none", "n_trials=3"])
+    run_study([*animals, f"studies_dir={folder}", f"store.path={folder}/store", "tracking=none", "n_trials=3"])
     return folder / "animals"
 
 
@@ -40,7 +40,7 @@ def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, 
         cwd=tmp_path,
         check=True,
     )
-    asked([*expanded([f"best={study}"]), *more, f"question='{QUESTION}'", f"store.path={tmp_path}/store"])
+    answer_question([*expand_best([f"best={study}"]), *more, f"question='{QUESTION}'", f"store.path={tmp_path}/store"])
     assert done.stdout == capsys.readouterr().out
     assert "birds" in done.stdout
 
@@ -56,7 +56,7 @@ def test_a_model_that_can_not_be_asked_is_said(study, tmp_path) -> None:
 def test_no_secret_is_exported(study, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ANIMALS_KEY", "sk-animals-0123456789abcdef")
     words = ["generator=openai", "llm.key=ANIMALS_KEY", "llm.base_url=http://127.0.0.1:9/v1"]
-    place = export.exported(study, words, tmp_path / "out")
+    place = export.export_pipelines(study, words, tmp_path / "out")
     texts = [path.read_text("utf-8") for path in sorted(place.iterdir())]
     assert len(texts) == 4
     assert not any("sk-animals" in text for text in texts)
@@ -66,4 +66,4 @@ def test_no_secret_is_exported(study, tmp_path, monkeypatch) -> None:
 
 def test_what_is_no_finished_study_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match="name the folder of a finished study"):
-        export.exported(tmp_path)
+        export.export_pipelines(tmp_path)

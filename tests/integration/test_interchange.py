@@ -10,14 +10,14 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt.analysis import interchange
-from rag_opt.cli.study import run
+from rag_opt.cli.study import run_study
 from rag_opt.records.measured import Evaluation
 
 
 @pytest.mark.integration
 def test_ir_measures_reads_the_finalists_and_gives_the_reported_values(animals, tmp_path) -> None:
     words = [*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store", "tracking=none", "n_trials=5"]
-    found = run([*words, "dataset.test_share=0.5"]).findings
+    found = run_study([*words, "dataset.test_share=0.5"]).findings
     place = tmp_path / "animals" / interchange.FOLDER
     qrels = list(ir_measures.read_trec_qrels(str(place / "qrels.txt")))
     for arm in found.confirmation.arms:
@@ -44,7 +44,7 @@ def test_the_mean_of_a_pruned_trial_says_of_how_many_questions_it_is() -> None:
         create_trial(state=TrialState.PRUNED, value=0.9, intermediate_values={0: 0.9}, user_attrs={"questions": 12})
     )
     study.add_trial(create_trial(state=TrialState.FAIL))
-    table = interchange.trials_table(study, ["nDCG@10"], 40)
+    table = interchange.build_trials_table(study, ["nDCG@10"], 40)
     assert table["questions"].to_pylist() == [40, 12, None]
     assert table["objective.nDCG@10"].to_pylist() == [0.5, 0.9, None]
 
@@ -67,9 +67,9 @@ def test_ids_with_spaces_stay_one_column(tmp_path) -> None:
 
 
 def test_a_column_of_several_types_is_text() -> None:
-    assert interchange._column([1, "a", None]).to_pylist() == ["1", "a", None]
-    assert interchange._column([1, 2.5, None]).to_pylist() == [1.0, 2.5, None]
-    assert interchange._column([True, None]).to_pylist() == [True, None]
+    assert interchange._build_column([1, "a", None]).to_pylist() == ["1", "a", None]
+    assert interchange._build_column([1, 2.5, None]).to_pylist() == [1.0, 2.5, None]
+    assert interchange._build_column([True, None]).to_pylist() == [True, None]
 
 
 def test_runs_of_earlier_finalists_are_removed(tmp_path) -> None:
@@ -80,4 +80,4 @@ def test_runs_of_earlier_finalists_are_removed(tmp_path) -> None:
 
 
 def test_text_that_no_file_can_hold_is_written_as_python_escapes_it() -> None:
-    assert interchange._column(["half \ud800", None, "é"]).to_pylist() == ["half \\ud800", None, "é"]
+    assert interchange._build_column(["half \ud800", None, "é"]).to_pylist() == ["half \\ud800", None, "é"]

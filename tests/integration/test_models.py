@@ -13,14 +13,14 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from rag_opt.cli.ask import asked
-from rag_opt.cli.study import run
+from rag_opt.cli.ask import answer_question
+from rag_opt.cli.study import run_study
 from rag_opt.components.llm.chat import PROOF
-from rag_opt.config.compose import composed
+from rag_opt.config.compose import compose_config
 from rag_opt.errors import RagOptError
-from rag_opt.storages.attributes import attributes_of
-from rag_opt.study.forecast import Forecast, forecast
-from rag_opt.study.plan import planned
+from rag_opt.storages.attributes import get_attributes
+from rag_opt.study.forecast import Forecast, compute_forecast
+from rag_opt.study.plan import build_plan
 from tests.conftest import DATA, write_jsonl
 from tests.services import counts, fault, reset, served
 
@@ -55,9 +55,9 @@ def test_a_forecast_is_within_a_fifth_of_what_is_paid(
 ) -> None:
     given = words(tmp_path, services, *SPACES[space], "n_trials=12")
     reset(endpoint)
-    told = forecast(planned(given))
+    told = compute_forecast(build_plan(given))
     assert counts(endpoint)["chat"] == 0
-    run(given)
+    run_study(given)
     actual = counts(endpoint)
     paid = said(tmp_path)["paid"]
     assert paid["calls"] == actual["chat"]
@@ -69,30 +69,30 @@ def test_a_forecast_is_within_a_fifth_of_what_is_paid(
 def test_a_forecast_learns_how_often_a_judge_is_shown_the_same(tmp_path: Path, services: list[str]) -> None:
     """This model often gives the same answer to a question, whatever it reads, and the same answer is judged once."""
     given = words(tmp_path, services, *JUDGED)
-    run([*given, "n_trials=6"])
+    run_study([*given, "n_trials=6"])
     before = said(tmp_path)["paid"]
-    plan = planned([*given, "n_trials=12"])
+    plan = build_plan([*given, "n_trials=12"])
     study = optuna.load_study(study_name="models", storage=f"sqlite:///{tmp_path}/studies/models/study.db")
-    told = forecast(plan, study)
-    run([*given, "n_trials=12"])
+    told = compute_forecast(plan, study)
+    run_study([*given, "n_trials=12"])
     after = said(tmp_path)["paid"]
     assert told.paid.calls == pytest.approx(after["calls"] - before["calls"], rel=0.35)
 
 
 def test_a_study_that_is_run_again_pays_nothing(tmp_path: Path, services: list[str], endpoint: str) -> None:
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
-    run(given)
+    run_study(given)
     reset(endpoint)
     again = [*given, "name=again", "seed=0"]
     # As many finalists are expected as there often are; this study had fewer.
-    assert forecast(planned(again)).paid.calls <= 0.1 * forecast(planned(again)).calls
-    run(again)
+    assert compute_forecast(build_plan(again)).paid.calls <= 0.1 * compute_forecast(build_plan(again)).calls
+    run_study(again)
     assert counts(endpoint)["chat"] == 0
 
 
 def test_forecast_true_runs_nothing(tmp_path: Path, services: list[str], endpoint: str, capsys) -> None:
     reset(endpoint)
-    outcome = run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "forecast=true"))
+    outcome = run_study(words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "forecast=true"))
     assert not outcome.error
     assert counts(endpoint)["chat"] == 0
     assert not (tmp_path / "studies" / "models").exists()
@@ -106,9 +106,9 @@ def test_forecast_true_runs_nothing(tmp_path: Path, services: list[str], endpoin
 
 
 def test_a_forecast_without_models_is_nothing_to_pay(tmp_path: Path, services: list[str]) -> None:
-    told = forecast(planned(words(tmp_path, services, "search_space=retrieval", "n_trials=4")))
+    told = compute_forecast(build_plan(words(tmp_path, services, "search_space=retrieval", "n_trials=4")))
     assert told == Forecast(4, 0, {})
-    assert "nothing to pay" in told.line()
+    assert "nothing to pay" in told.format_line()
 
 
 @pytest.mark.parametrize(("budget", "limit"), [("tokens", 250_000), ("usd", 0.05)])
@@ -118,20 +118,20 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     # A server on this machine is free; this one shall cost something.
     monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=30", f"budget.{budget}={limit}")
-    run(given)
+    run_study(given)
     paid = said(tmp_path)["paid"]
     batch = max(paid["calls"] / 10, 8) * paid[budget] / paid["calls"]
     assert 0.5 * limit < paid[budget] <= limit + batch
     trials = trials_of(tmp_path)
-    measured = [trial for trial in trials if not attributes_of(trial).interrupted]
+    measured = [trial for trial in trials if not get_attributes(trial).interrupted]
     assert 0 < len(measured) < 30
     assert all(trial.state.name == "COMPLETE" for trial in measured)
     assert said(tmp_path)["confirmation"] is not None, "what the confirmation needs was kept"
     (greater,) = re.findall(rf"budget\.{budget}=(\S+)", said(tmp_path)["commands"]["continue"])
     assert float(greater) > paid[budget]
     assert "n_trials=30" in said(tmp_path)["commands"]["continue"]
-    run([*(word for word in given if not word.startswith("budget")), f"n_trials={len(measured) + 1}"])
-    assert sum(not attributes_of(trial).interrupted for trial in trials_of(tmp_path)) == len(measured) + 1
+    run_study([*(word for word in given if not word.startswith("budget")), f"n_trials={len(measured) + 1}"])
+    assert sum(not get_attributes(trial).interrupted for trial in trials_of(tmp_path)) == len(measured) + 1
 
 
 def test_what_the_store_has_costs_nothing_and_ends_no_study(
@@ -140,11 +140,11 @@ def test_what_the_store_has_costs_nothing_and_ends_no_study(
     """A second study of the same configurations, its server away, with a budget that the first one spent many times."""
     monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
-    run(given)
+    run_study(given)
     assert said(tmp_path)["paid"]["tokens"] > 3000
     fault(endpoint, "unauthorized")
     more = ["name=second", "budget.tokens=3000", "preflight=false"]
-    outcome = run([*(word for word in given if not word.startswith("name=")), *more])
+    outcome = run_study([*(word for word in given if not word.startswith("name=")), *more])
     fault(endpoint, "none")
     assert outcome.findings.trials == 4
     assert outcome.findings.paid["calls"] == 0
@@ -152,7 +152,7 @@ def test_what_the_store_has_costs_nothing_and_ends_no_study(
 
 
 def test_a_budget_of_minutes_stops_the_search(tmp_path: Path, services: list[str]) -> None:
-    run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=5000", "budget.minutes=0.05"))
+    run_study(words(tmp_path, services, *SPACES["retrieval"], "n_trials=5000", "budget.minutes=0.05"))
     trials = trials_of(tmp_path)
     assert 0 < len(trials) < 5000
     assert not any(trial.state.name == "RUNNING" for trial in trials)
@@ -162,12 +162,12 @@ def test_a_budget_in_dollars_needs_prices(tmp_path: Path, services: list[str], m
     monkeypatch.setattr("rag_opt.components.llm.endpoint.is_loopback", lambda _: False)
     given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4", "budget.usd=1", "llm.model=nobody-knows")
     with pytest.raises(RagOptError, match="has no price"):
-        run(given)
+        run_study(given)
 
 
 def test_what_a_question_costs_is_counted_stage_by_stage(tmp_path: Path, services: list[str], endpoint: str) -> None:
     reset(endpoint)
-    run(
+    run_study(
         words(
             tmp_path, services, *ANSWERING, "reranker=llm_listwise", "retriever=bm25", "n_trials=1", "retriever.top_k=6"
         )
@@ -182,7 +182,7 @@ def test_what_a_question_costs_is_counted_stage_by_stage(tmp_path: Path, service
 
 
 def test_the_judges_noise_is_told(tmp_path: Path, services: list[str]) -> None:
-    run(words(tmp_path, services, *JUDGED, "n_trials=4"))
+    run_study(words(tmp_path, services, *JUDGED, "n_trials=4"))
     noise = said(tmp_path)["noise"]
     assert noise["spread"] == 0.0, "this judge always says the same"
     assert 0 <= noise["share"] <= 1
@@ -191,7 +191,7 @@ def test_the_judges_noise_is_told(tmp_path: Path, services: list[str]) -> None:
 def test_finalists_can_be_followed_question_by_question(tmp_path: Path, services: list[str]) -> None:
     base = f"sqlite:///{tmp_path}/mlflow.db"
     given = [word for word in words(tmp_path, services, *SPACES["retrieval"], "n_trials=3") if word != "tracking=none"]
-    run([*given, f"tracking.uri={base}", "tracking.traces=finalists", "dataset.num_queries=20"])
+    run_study([*given, f"tracking.uri={base}", "tracking.traces=finalists", "dataset.num_queries=20"])
     client = MlflowClient(base)
     experiment = client.get_experiment_by_name("rag_opt")
     arms = said(tmp_path)["confirmation"]["arms"]
@@ -215,7 +215,7 @@ def test_a_literal_key_is_refused_without_being_repeated(tmp_path: Path, service
     canary = "sk-proj-Canary0123456789abcdefghij"
     for word in (f"llm.key={canary}", f"llm.model={canary}", f"+llm.api_key={canary}"):
         with pytest.raises(RagOptError) as raised:
-            run([*words(tmp_path, services, *ANSWERING, "n_trials=1"), word])
+            run_study([*words(tmp_path, services, *ANSWERING, "n_trials=1"), word])
         assert canary not in str(raised.value)
         assert "environment variable" in str(raised.value)
     assert not list(tmp_path.rglob("*study.db"))
@@ -223,7 +223,7 @@ def test_a_literal_key_is_refused_without_being_repeated(tmp_path: Path, service
 
 def test_a_model_of_ones_own_machine_answers(tmp_path: Path, services: list[str], tiny_models: dict[str, str]) -> None:
     more = ("generator=hf_local", f"generator.model={tiny_models['tiny_llm']}", "generator.max_tokens=6", "n_trials=2")
-    run(words(tmp_path, services, *more, "dataset.num_queries=12", "search_space=retrieval", "retriever=bm25"))
+    run_study(words(tmp_path, services, *more, "dataset.num_queries=12", "search_space=retrieval", "retriever=bm25"))
     trials = trials_of(tmp_path)
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
     usage = trials[0].user_attrs["usage"]["generator"]
@@ -233,15 +233,15 @@ def test_a_model_of_ones_own_machine_answers(tmp_path: Path, services: list[str]
 
 def test_one_question_is_answered_as_it_is_written(tmp_path: Path, services: list[str], capsys) -> None:
     given = [*words(tmp_path, services, "generator=openai"), "question=What is a decorator?"]
-    answer = asked(given)
+    answer = answer_question(given)
     printed = capsys.readouterr().out
     assert printed.startswith(answer)
     assert len(printed.splitlines()) > 2, "sources follow"
-    assert asked(given) == answer
+    assert answer_question(given) == answer
 
 
 def test_replies_are_kept_as_they_come(tmp_path: Path, services: list[str]) -> None:
-    run(words(tmp_path, services, *SPACES["retrieval"], "n_trials=2"))
+    run_study(words(tmp_path, services, *SPACES["retrieval"], "n_trials=2"))
     base = sqlite3.connect(tmp_path / "store" / "replies.db")
     kept, paid = (
         base.execute(f"select count(*) from {rows}").fetchone()[0]
@@ -255,7 +255,7 @@ def test_the_web_is_one_source_among_others(tmp_path: Path, services: list[str],
     more = ["generator=openai", "search_space=sources", "objective=judged", "sampler=brute_force", "n_trials=4"]
     given = [word for word in [*services, *animals, *more] if not word.startswith(("retriever.depth", "name="))]
     paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", f"web.url={web}/searxng/search"]
-    run([*given, *paths, "name=models", "tracking=none", "pruner=none"])
+    run_study([*given, *paths, "name=models", "tracking=none", "pruner=none"])
     trials = trials_of(tmp_path)
     assert {trial.params["retriever"] for trial in trials} == {"none", "dense", "hybrid", "hybrid_web"}
     assert all(trial.state.name == "COMPLETE" for trial in trials)
@@ -263,12 +263,14 @@ def test_the_web_is_one_source_among_others(tmp_path: Path, services: list[str],
 
 
 def test_prices_are_no_part_of_what_a_study_is() -> None:
-    from rag_opt.config.compose import fingerprint
+    from rag_opt.config.compose import compute_fingerprint
 
-    one = composed(["generator=openai"])
-    other = composed(["generator=openai", "llm.timeout=5", "llm.at_once=2"])
-    assert fingerprint(one) == fingerprint(other)
-    assert fingerprint(one) != fingerprint(composed(["generator=openai", "generator.prompt=concise"]))
+    one = compose_config(["generator=openai"])
+    other = compose_config(["generator=openai", "llm.timeout=5", "llm.at_once=2"])
+    assert compute_fingerprint(one) == compute_fingerprint(other)
+    assert compute_fingerprint(one) != compute_fingerprint(
+        compose_config(["generator=openai", "generator.prompt=concise"])
+    )
 
 
 @pytest.mark.skipif(not (DATA / "mlflow_docs").is_dir(), reason="needs RAG_OPT_DATA with mlflow_docs")
@@ -280,7 +282,9 @@ def test_the_tutorials_comparison_on_its_own_questions(tmp_path: Path, services:
     ]
     with served("search_server.py", "--pages", str(write_jsonl(tmp_path / "pages.jsonl", pages))) as web:
         paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", f"web.url={web}/searxng/search"]
-        run([*services, "+experiment=mlflow_docs", f"dataset.path={DATA}/mlflow_docs", "embedder=hashing", *paths])
+        run_study(
+            [*services, "+experiment=mlflow_docs", f"dataset.path={DATA}/mlflow_docs", "embedder=hashing", *paths]
+        )
         assert counts(web)["searxng"] > 0
     storage = f"sqlite:///{tmp_path}/studies/mlflow_docs/study.db"
     trials = optuna.load_study(study_name="mlflow_docs", storage=storage).trials
@@ -298,7 +302,7 @@ def test_retrieval_and_generation_are_searched_together(tmp_path: Path, services
     file = DATA / "msmarco_qa" / "ms_marco_v2.1.jsonl"
     few = ["dataset.num_documents=120", "dataset.num_queries=30", "n_trials=6", "tracking=none", "sampler=random"]
     paths = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store"]
-    run([*services, "+experiment=msmarco_rag", f"dataset.path={file}", *few, *paths])
+    run_study([*services, "+experiment=msmarco_rag", f"dataset.path={file}", *few, *paths])
     storage = f"sqlite:///{tmp_path}/studies/msmarco_rag/study.db"
     study = optuna.load_study(study_name="msmarco_rag", storage=storage)
     assert not [trial for trial in study.trials if trial.state.name in ("FAIL", "RUNNING")]
@@ -321,8 +325,8 @@ def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
     file += "components:\n  cross: {_target_: rag_opt.components.rerankers.pairs.PairReranker, scorer: '${reranker.scorer}'}\n"
     (tmp_path / "conf" / "reranker" / "broken.yaml").write_text(f"# A folder without a model.\n{file}")
     with pytest.raises(RagOptError, match=r"before trial 0 this can't be used:\n  reranker=broken: "):
-        run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])
-    run([f"hydra.searchpath=[file://{tmp_path}/conf]", *given, "preflight=false"])
+        run_study([f"hydra.searchpath=[file://{tmp_path}/conf]", *given])
+    run_study([f"hydra.searchpath=[file://{tmp_path}/conf]", *given, "preflight=false"])
     trials = trials_of(tmp_path)
     states = {trial.params["reranker"]: trial.state.name for trial in trials}
     assert states == {"none": "COMPLETE", "broken": "FAIL"}
@@ -334,16 +338,16 @@ def test_another_model_behind_a_choice_is_another_study(tmp_path: Path, services
     """The baseline asks no model; what the space may choose does."""
     space = "+search_space.query='choice(none, rewrite)'"
     given = words(tmp_path, services, "search_space=retrieval", "retriever=hybrid", "n_trials=1", space)
-    run(given)
+    run_study(given)
     with pytest.raises(RagOptError, match="choices"):
-        run([*given, "llm.model=another"])
-    run([*given, "llm.timeout=7"])
+        run_study([*given, "llm.model=another"])
+    run_study([*given, "llm.timeout=7"])
 
 
 def test_the_judges_prompts_are_linked_to_the_study(tmp_path: Path, services: list[str]) -> None:
     base = f"sqlite:///{tmp_path}/mlflow.db"
     given = [word for word in words(tmp_path, services, *JUDGED, "n_trials=1") if word != "tracking=none"]
-    run([*given, f"tracking.uri={base}", "dataset.num_queries=12"])
+    run_study([*given, f"tracking.uri={base}", "dataset.num_queries=12"])
     client = MlflowClient(base)
     experiment = client.get_experiment_by_name("rag_opt")
     runs = client.search_runs([experiment.experiment_id])

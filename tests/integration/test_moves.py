@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 import rag_opt
-from rag_opt.cache.eviction import usage_of
-from rag_opt.cli.study import run
+from rag_opt.cache.eviction import read_usage
+from rag_opt.cli.study import run_study
 from rag_opt.config.compose import FOLDER
-from rag_opt.config.trust import named, targets
+from rag_opt.config.trust import import_target, iterate_targets
 from tests.conftest import animals_study
 
 PAST = Path(__file__).with_name("study_of_0_1_0.tar.gz")
@@ -51,14 +51,14 @@ def trials_of(folder: Path, name: str) -> list[tuple[object, ...]]:
 
 def misses(store: Path) -> dict[str, int]:
     """What had to be made, by stage, in all studies so far."""
-    return {stage: looked["misses"] for stage, looked in usage_of(store).items()}
+    return {stage: looked["misses"] for stage, looked in read_usage(store).items()}
 
 
 def moved(folder: Path) -> None:
     """A package that has a copy of each module which the files of `CHOICES` name."""
     (folder / "moved").mkdir()
     nodes = [yaml.safe_load((FOLDER / stage / f"{choice}.yaml").read_text()) for stage, choice in CHOICES.items()]
-    for module in {named(target).__module__ for target in targets(nodes)}:
+    for module in {import_target(target).__module__ for target in iterate_targets(nodes)}:
         source = inspect.getsource(importlib.import_module(module))
         (folder / "moved" / f"{module.rpartition('.')[2]}.py").write_text(source, "utf-8")
 
@@ -67,8 +67,8 @@ def own_choices(folder: Path, *, move: bool) -> str:
     """A configuration folder with a choice `mine` of each stage, and what puts it on the search path."""
     for stage, choice in CHOICES.items():
         node = (FOLDER / stage / f"{choice}.yaml").read_text("utf-8")
-        for target in set(targets(yaml.safe_load(node))) if move else ():
-            kind = named(target)
+        for target in set(iterate_targets(yaml.safe_load(node))) if move else ():
+            kind = import_target(target)
             node = node.replace(target, f"moved.{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}")
         (folder / stage).mkdir(parents=True)
         (folder / stage / "mine.yaml").write_text(node, "utf-8")
@@ -106,9 +106,9 @@ def test_a_study_of_the_past_goes_on_with_what_it_has_kept(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     before, known = trials_of(tmp_path / "studies", "before"), misses(tmp_path / "studies" / ".store")
     assert len(before) == 4
-    run([*WORDS, "name=again", "n_trials=4"])
+    run_study([*WORDS, "name=again", "n_trials=4"])
     assert misses(tmp_path / "studies" / ".store") == known
-    run([*WORDS, "name=before", "n_trials=6"])
+    run_study([*WORDS, "name=before", "n_trials=6"])
     found = trials_of(tmp_path / "studies", "before")
     assert (len(found), found[:4]) == (6, before)
     assert all(values is not None for _, values, _ in found)

@@ -13,14 +13,14 @@ import optuna
 import pytest
 
 from rag_opt.analysis.findings import Findings
-from rag_opt.analysis.finished import open_finished
-from rag_opt.cli.study import Outcome, run
-from rag_opt.console.terminal import console
+from rag_opt.analysis.finished import FILES, open_finished
+from rag_opt.cli.study import Outcome, run_study
+from rag_opt.console.terminal import build_console
 from rag_opt.errors import StudyError
 from rag_opt.reporting import report
-from rag_opt.reporting.comparison import compared
+from rag_opt.reporting.comparison import compare_studies
 from rag_opt.reporting.figures import OWN
-from rag_opt.storages.attributes import study_attributes
+from rag_opt.storages.attributes import get_study_attributes
 from tests.integration import commands
 
 pytestmark = pytest.mark.integration
@@ -46,7 +46,7 @@ NASTY = "<img src=https://example.com/x onerror=alert(1)> & </script><script>ale
 
 def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
     base = [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=14"]
-    return run([*base, "pruner=none", *overrides])
+    return run_study([*base, "pruner=none", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +101,13 @@ def test_a_browser_shows_the_report_without_an_error_or_a_request(finished: Path
 
 
 def test_the_report_is_written_anew_from_the_folder(finished: Path) -> None:
-    before = {name: (finished / name).read_text() for name in report.FILES}
-    for name in report.FILES:
+    before = {name: (finished / name).read_text() for name in FILES}
+    for name in FILES:
         (finished / name).unlink()
     said = commands.finished(finished.parent, str(finished), module="rag_opt.report")
     assert said.returncode == 0, said.stderr
     assert "report.html" in said.stdout
-    after = {name: (finished / name).read_text() for name in report.FILES}
+    after = {name: (finished / name).read_text() for name in FILES}
     assert after["report.md"] == before["report.md"]
     assert after["best.yaml"] == before["best.yaml"]
     assert len(after["report.html"]) == pytest.approx(len(before["report.html"]), rel=0.01)
@@ -115,10 +115,10 @@ def test_the_report_is_written_anew_from_the_folder(finished: Path) -> None:
 
 def test_a_folder_without_a_finished_study_is_refused_in_one_line(tmp_path) -> None:
     with pytest.raises(StudyError, match=r"no finished study: there is no findings\.json"):
-        report.reported(tmp_path)
+        report.rewrite_report(tmp_path)
     (tmp_path / "findings.json").write_text("{")
     with pytest.raises(StudyError, match="can't be read"):
-        report.reported(tmp_path)
+        report.rewrite_report(tmp_path)
 
 
 def test_a_report_outlives_its_database(finished: Path, tmp_path) -> None:
@@ -127,17 +127,17 @@ def test_a_report_outlives_its_database(finished: Path, tmp_path) -> None:
     findings = (copy / "findings.json").read_text().replace(str(finished / "study.db"), str(copy / "study.db"))
     (copy / "findings.json").write_text(findings)
     with pytest.raises(StudyError, match="is gone"):
-        report.reported(copy)
+        report.rewrite_report(copy)
     assert (copy / "report.md").read_text() == (finished / "report.md").read_text()
     assert not (copy / "study.db").exists()
 
 
 def test_no_password_is_written(animals, tmp_path) -> None:
-    from rag_opt.study.conclusion import _without_password
+    from rag_opt.study.conclusion import _hide_password
 
-    assert _without_password("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
-    assert "geheim" not in _without_password("storage.url='postgresql://me:geheim@host/db'")
-    assert _without_password("n_trials=5") == "n_trials=5"
+    assert _hide_password("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
+    assert "geheim" not in _hide_password("storage.url='postgresql://me:geheim@host/db'")
+    assert _hide_password("n_trials=5") == "n_trials=5"
 
 
 def test_a_page_of_several_objectives_has_its_front(animals, tmp_path) -> None:
@@ -169,26 +169,26 @@ def test_the_dashboard_has_the_note_and_the_page(finished: Path) -> None:
     shown = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
     assert set(shown) == OWN
     assert all(json.loads(figure)["data"] for figure in shown.values())
-    kept = finished / "artifacts" / study_attributes(study).report
+    kept = finished / "artifacts" / get_study_attributes(study).report
     assert kept.samefile(finished / "report.html"), "it is kept once"
-    report.reported(finished)
+    report.rewrite_report(finished)
     assert kept.read_text() == (finished / "report.html").read_text()
     assert (finished / "report.html").stat().st_size < LARGEST
 
 
 def test_a_link_that_lies_in_the_pages_place_is_not_followed(finished: Path, tmp_path) -> None:
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{finished}/study.db")
-    kept = finished / "artifacts" / study_attributes(study).report
+    kept = finished / "artifacts" / get_study_attributes(study).report
     (tmp_path / "mine").write_text("mine")
     kept.unlink()
     kept.symlink_to(tmp_path / "mine")
-    report.reported(finished)
+    report.rewrite_report(finished)
     assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_studies_are_compared(animals, tmp_path) -> None:
     folders = [start(animals, tmp_path, f"name=seed{seed}", f"seed={seed}", "n_trials=6").folder for seed in (0, 1)]
-    page = compared([open_finished(folder) for folder in folders], folders)
+    page = compare_studies([open_finished(folder) for folder in folders], folders)
     assert page == tmp_path / "studies" / "comparison.html"
     text = (tmp_path / "studies" / "comparison.md").read_text()
     assert "seed0" in text
@@ -202,7 +202,7 @@ def test_studies_of_other_questions_are_not_compared(animals, tmp_path) -> None:
         start(animals, tmp_path, f"name=split{seed}", f"dataset.split_seed={seed}", "n_trials=2").folder
         for seed in (0, 5)
     ]
-    page = compared([open_finished(folder) for folder in folders], folders)
+    page = compare_studies([open_finished(folder) for folder in folders], folders)
     assert "scores are not comparable" in page.read_text()
     assert (tmp_path / "studies" / "comparison.md").read_text().count(
         "## studies of nDCG@10, 6 documents, 3 quest"
@@ -216,8 +216,8 @@ def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp
         start(animals, tmp_path, f"name={name}", f"objective.metrics=[{metric}]", *words).folder
         for name, metric in metrics.items()
     ]
-    screen = console(io.StringIO())
-    page = compared([open_finished(folder) for folder in folders], folders, screen)
+    screen = build_console(io.StringIO())
+    page = compare_studies([open_finished(folder) for folder in folders], folders, screen)
     told = (tmp_path / "studies" / "comparison.md").read_text()
     first, second = told.split("## ")[1:]
     assert first.startswith("studies of P@10\n")

@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt.analysis import history
-from rag_opt.cli.study import Outcome, run
+from rag_opt.cli.study import Outcome, run_study
 from rag_opt.errors import ConfigError, MetricError
-from rag_opt.samplers.evidence import telling
-from rag_opt.storages.attributes import TrialAttributes, attributes_of
+from rag_opt.samplers.evidence import select_informative
+from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.study import limits
 from rag_opt.study.racing import Race
 from tests.conftest import animals_study, own_space
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
     base = [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=8"]
-    return run([*base, *overrides])
+    return run_study([*base, *overrides])
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -45,8 +45,8 @@ def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(9, 11)"})
     start(animals, tmp_path, *space, HANDED, f"sampler={sampler}", "n_trials=30")
     trials = study_of(tmp_path).trials
-    measured = [trial for trial in trials if attributes_of(trial).repeats is None]
-    repeated = [trial for trial in trials if attributes_of(trial).repeats is not None]
+    measured = [trial for trial in trials if get_attributes(trial).repeats is None]
+    repeated = [trial for trial in trials if get_attributes(trial).repeats is not None]
     seen = [str(sorted(trial.params.items())) for trial in measured]
     assert len(seen) == len(set(seen)) == 6
     # The last new one ends the search: nothing is drawn after it, however many trials are left.
@@ -55,7 +55,7 @@ def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
     # The rag sampler proposes only what was not measured; the others draw blindly.
     assert bool(repeated) == (sampler != "rag")
     for trial in repeated:
-        original = trials[attributes_of(trial).repeats]
+        original = trials[get_attributes(trial).repeats]
         assert (trial.params, trial.values) == (original.params, original.values)
         assert not (tmp_path / f"studies/animals/trials/{trial.number:04d}").exists()
 
@@ -64,10 +64,10 @@ def test_draws_that_only_repeat_end_a_search_that_cannot_know_it_has_all(
     animals, tmp_path, monkeypatch, capsys
 ) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)"})
-    monkeypatch.setattr(limits, "size", lambda *_: 30)
+    monkeypatch.setattr(limits, "count_configurations", lambda *_: 30)
     monkeypatch.setattr(limits, "GIVE_UP_AFTER", 50)
     start(animals, tmp_path, *space, HANDED, "sampler=random", "n_trials=30")
-    repeated = [attributes_of(trial).repeats is not None for trial in study_of(tmp_path).trials]
+    repeated = [get_attributes(trial).repeats is not None for trial in study_of(tmp_path).trials]
     assert repeated.count(False) == 3
     assert repeated[-51:] == [False, *[True] * 50]
     assert "nothing new to try: 50 draws in a row repeated what was measured" in capsys.readouterr().err
@@ -77,10 +77,10 @@ def test_repeats_take_no_place_in_the_budget_and_are_counted(animals, tmp_path) 
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(8, 11)"})
     outcome = start(animals, tmp_path, *space, HANDED, "sampler=random", "n_trials=7")
     study = study_of(tmp_path)
-    assert len(history.finished(study, TrialState.COMPLETE, TrialState.PRUNED)) == 7
-    repeats = history.repeats(study)
+    assert len(history.get_measured(study, TrialState.COMPLETE, TrialState.PRUNED)) == 7
+    repeats = history.count_repeats(study)
     assert repeats > 0
-    assert history.origins(study)["repeats"] == repeats
+    assert history.count_origins(study)["repeats"] == repeats
     report = (outcome.folder / "report.md").read_text()
     assert f"{repeats} repeated" in report
 
@@ -88,7 +88,7 @@ def test_repeats_take_no_place_in_the_budget_and_are_counted(animals, tmp_path) 
 def test_a_repeat_that_was_killed_before_it_was_told_takes_no_place(animals, tmp_path, monkeypatch) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(8, 11)"})
     words = [*space, HANDED, "sampler=random", "n_trials=8"]
-    plain, told = history.measured_before, []
+    plain, told = history.find_measured, []
 
     def killed(study, values):
         found = plain(study, values)
@@ -100,20 +100,20 @@ def test_a_repeat_that_was_killed_before_it_was_told_takes_no_place(animals, tmp
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(history, "measured_before", killed)
+    monkeypatch.setattr(history, "find_measured", killed)
     with pytest.raises(KeyboardInterrupt):
         start(animals, tmp_path, *words)
     monkeypatch.undo()
     start(animals, tmp_path, *words)
     study = study_of(tmp_path)
-    assert len(history.finished(study, TrialState.COMPLETE, TrialState.PRUNED)) == 8
-    assert history.counts_of(study)["failed"] == 0
-    assert history.counts_of(study)["interrupted"] == 1
+    assert len(history.get_measured(study, TrialState.COMPLETE, TrialState.PRUNED)) == 8
+    assert history.count_outcomes(study)["failed"] == 0
+    assert history.count_outcomes(study)["interrupted"] == 1
 
 
 def test_the_report_says_how_trials_were_drawn(animals, tmp_path) -> None:
     start(animals, tmp_path, "sampler=tpe", "sampler.n_startup_trials=5", "n_trials=12", "pruner=none")
-    ways = history.origins(study_of(tmp_path))
+    ways = history.count_origins(study_of(tmp_path))
     assert ways["baseline"] == 1
     assert ways["seed"] == 3
     assert ways["random"] >= 1
@@ -123,7 +123,7 @@ def test_the_report_says_how_trials_were_drawn(animals, tmp_path) -> None:
 
 def test_a_gp_draws_what_some_trials_lack_at_random(animals, tmp_path) -> None:
     start(animals, tmp_path, "sampler=gp", "sampler.n_startup_trials=4", "n_trials=12", "pruner=none")
-    assert history.origins(study_of(tmp_path)).get("model and random", 0) >= 1
+    assert history.count_origins(study_of(tmp_path)).get("model and random", 0) >= 1
 
 
 # ---- constraints
@@ -135,14 +135,14 @@ def test_every_constraint_is_set_and_what_breaks_one_is_never_best(animals, tmp_
     study = study_of(tmp_path)
     done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     assert all(set(trial.constraints) == {"tokens <= 60 tokens", "latency_p95 <= 5 s"} for trial in done)
-    kept = [trial for trial in done if trial.state == TrialState.COMPLETE and history.feasible(trial)]
-    broken = [trial for trial in done if not history.feasible(trial)]
+    kept = [trial for trial in done if trial.state == TrialState.COMPLETE and history.is_feasible(trial)]
+    broken = [trial for trial in done if not history.is_feasible(trial)]
     assert kept
     assert broken
     for trial in kept:
         assert trial.user_attrs["metrics"]["tokens"] <= 60
     chosen = study.trials[outcome.findings.confirmation.recommended]
-    assert history.feasible(chosen)
+    assert history.is_feasible(chosen)
 
 
 def test_where_no_trial_keeps_the_constraints_that_is_the_result(animals, tmp_path) -> None:
@@ -157,8 +157,8 @@ def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, samp
     words = ["objective=quality_cost", "objective.constraints=['latency <= 5 s']", "pruner=race", "pruner.least=3"]
     start(animals, tmp_path, *words, f"sampler={sampler}", "n_trials=14", "evaluation.batches=7")
     study = study_of(tmp_path)
-    assert len(history.finished(study, TrialState.COMPLETE, TrialState.PRUNED)) == 14
-    front = history.front_of(study)
+    assert len(history.get_measured(study, TrialState.COMPLETE, TrialState.PRUNED)) == 14
+    front = history.find_front(study)
     assert {trial.number for trial in front} <= {trial.number for trial in study.best_trials}
     assert front
 
@@ -166,14 +166,14 @@ def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, samp
 @pytest.mark.parametrize("objective", ["", "objective=quality_cost"])
 def test_what_a_race_ends_has_told_what_it_knew(animals, tmp_path, monkeypatch, objective: str) -> None:
     """Before it ended, so that the sampler learns from it."""
-    monkeypatch.setattr(Race, "lost", lambda _, ours, rivals, signs: bool(rivals and ours and signs))
+    monkeypatch.setattr(Race, "is_dominated", lambda _, ours, rivals, signs: bool(rivals and ours and signs))
     words = ["pruner=race", "evaluation.batches=7", "n_trials=8", *filter(None, [objective])]
     folder = animals_study(animals, tmp_path, *words)
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
-    pruned = history.finished(study, TrialState.PRUNED)
+    pruned = history.get_measured(study, TrialState.PRUNED)
     assert len(pruned) == 7
     assert all(trial.user_attrs["questions"] == 1 for trial in pruned)
-    assert telling(study.trials) == study.trials
+    assert select_informative(study.trials) == study.trials
     if not objective:
         assert all(list(trial.intermediate_values) == [1] for trial in pruned)
     else:
@@ -193,7 +193,7 @@ def test_what_a_race_ends_has_told_what_it_knew(animals, tmp_path, monkeypatch, 
         (["+objective.own=3"], ConfigError, "metrics by their names"),
         (["+objective.own={x: {function: os.system}}"], ConfigError, "not below a trusted module"),
         (
-            ["+objective.own={x: {function: rag_opt.metrics.own.values}}"],
+            ["+objective.own={x: {function: rag_opt.metrics.own.apply_function}}"],
             ConfigError,
             "none of what a study is made of",
         ),

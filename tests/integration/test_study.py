@@ -14,22 +14,22 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from rag_opt.cache.artifacts import read_table
-from rag_opt.cli.study import Outcome, run
-from rag_opt.cli.trial import replayed
-from rag_opt.components.embedders.embedding_cache import Shelf, digest_of
+from rag_opt.cli.study import Outcome, run_study
+from rag_opt.cli.trial import measure_configuration
+from rag_opt.components.embedders.embedding_cache import Shelf, hash_text
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.config import experiments
-from rag_opt.config.compose import parse
-from rag_opt.config.experiments import expanded
+from rag_opt.config.compose import parse_overrides
+from rag_opt.config.experiments import expand_best
 from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ConfigError, DriftError, StorageError, StudyError
-from rag_opt.evaluation.evaluate import evaluated
+from rag_opt.evaluation.evaluate import evaluate_pipeline
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.records.documents import Floats
 from rag_opt.storages import scores as scorebook
-from rag_opt.storages.attributes import StudyAttributes, attributes_of
+from rag_opt.storages.attributes import StudyAttributes, get_attributes
 from tests.conftest import QUESTIONS, own_space
 
 pytestmark = pytest.mark.integration
@@ -41,7 +41,7 @@ def study_of(folder: Path, name: str = "animals") -> optuna.Study:
 
 def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
     base = [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=8"]
-    return run([*base, *overrides])
+    return run_study([*base, *overrides])
 
 
 def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
@@ -60,9 +60,9 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     ]
     assert outcome.findings.best == study.best_value
     best = yaml.safe_load((folder / "best.yaml").read_text())
-    again = expanded([f"best={folder}"])
+    again = expand_best([f"best={folder}"])
     assert compose_trial(again).parameters == outcome.findings.config
-    assert replayed([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
+    assert measure_configuration([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
         outcome.findings.confirmation.chosen.dev, abs=1e-12
     )
     assert {"override /dataset": "jsonl"} in best["defaults"]
@@ -91,8 +91,8 @@ def test_the_best_trials_command_replays_to_the_same_score(animals, tmp_path) ->
         if trial.state != TrialState.COMPLETE:
             continue
         words = shlex.split(trial.user_attrs["command"])[3:]
-        assert replayed(words).means["nDCG@10"] == trial.value
-        assert {o.key_or_group for o in parse(words)} >= set(trial.params)
+        assert measure_configuration(words).means["nDCG@10"] == trial.value
+        assert {o.key_or_group for o in parse_overrides(words)} >= set(trial.params)
 
 
 def test_optuna_dashboard_finds_the_command_in_the_note(animals, tmp_path) -> None:
@@ -130,7 +130,7 @@ def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> N
     start(animals, tmp_path, "n_trials=6")
     study = study_of(tmp_path)
     assert study.trials[zombie.number].state == TrialState.FAIL
-    assert attributes_of(study.trials[zombie.number]).interrupted
+    assert get_attributes(study.trials[zombie.number]).interrupted
     assert len(study.trials) == 7
     assert [t.user_attrs.get("origin") for t in study.trials[:5]] == ["baseline", "seed", "seed", None, "seed"]
 
@@ -165,7 +165,7 @@ def test_a_changed_study_is_refused_with_both_fingerprints_and_two_ways_out(
 def test_a_study_that_kept_no_parts_is_told_what_it_may_be(animals, tmp_path, monkeypatch) -> None:
     start(animals, tmp_path, "n_trials=1")
     study = study_of(tmp_path)
-    StudyAttributes.parts.note(study, {})
+    StudyAttributes.parts.save(study, {})
     start(animals, tmp_path, "n_trials=2")
     with pytest.raises(DriftError, match="made with another objective, seed or evaluation.batches; "):
         start(animals, tmp_path, "seed=1")
@@ -175,7 +175,7 @@ def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals
     def broken(*_: object) -> None:
         raise RuntimeError("no ranks today")
 
-    monkeypatch.setattr(Fusion, "_shares", broken)
+    monkeypatch.setattr(Fusion, "_compute_shares", broken)
     outcome = start(animals, tmp_path)
     failed = study_of(tmp_path).get_trials(states=(TrialState.FAIL,))
     assert failed
@@ -189,10 +189,10 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
     from dataclasses import replace
 
     def broken(*args, **kwargs):
-        found = evaluated(*args, **kwargs)
+        found = evaluate_pipeline(*args, **kwargs)
         return replace(found, means={**found.means, "nDCG@10": value})
 
-    monkeypatch.setattr("rag_opt.evaluation.bench.evaluated", broken)
+    monkeypatch.setattr("rag_opt.evaluation.bench.evaluate_pipeline", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
     assert outcome.findings.best is None
     assert "nDCG@10 is" in outcome.error
@@ -464,7 +464,7 @@ def test_a_failure_outside_a_trial_closes_the_parent_run(animals, tmp_path, monk
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scorebook, "write", full)
+    monkeypatch.setattr(scorebook, "write_scores", full)
     with pytest.raises(StudyError, match="No space left on device"):
         start(animals, tmp_path, "tracking=mlflow")
     monkeypatch.undo()
@@ -490,7 +490,7 @@ def test_trials_logged_while_there_was_no_parent_are_logged_once(animals, tmp_pa
 
 
 def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
-    command = experiments.replay_command(
+    command = experiments.format_replay_command(
         ["retriever=bm25", "storage.url=postgresql://u:secret@h/d", "tracking.uri=http://u:secret@h", "split=test"]
     )
     assert command == "python -m rag_opt.trial retriever=bm25"
@@ -501,13 +501,13 @@ def test_secrets_in_a_storage_url_stay_out_of_commands() -> None:
 
 def test_bm25_alone_never_embeds_and_hybrid_uses_both(animals, store) -> None:
     def parts(*words: str) -> set[str]:
-        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.of(store))
+        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.from_store(store))
         return {part.name for part in pipeline.parts}
 
     assert "chunk_embedder" not in parts("retriever=bm25")
     assert "bm25_indexer" not in parts("retriever=dense")
     assert {"bm25_retriever", "dense_retriever", "fusion", "chunk_embedder"} <= parts("retriever=hybrid")
-    hybrid = {part.name: part for part in build_pipeline(compose_trial([*animals]), Resources.of(store)).parts}[
+    hybrid = {part.name: part for part in build_pipeline(compose_trial([*animals]), Resources.from_store(store)).parts}[
         "fusion"
     ]
     assert set(hybrid.inputs) == {"bm25_ranking", "dense_ranking"}
@@ -518,7 +518,7 @@ def test_a_pipeline_survives_haystacks_save_and_load(animals, store) -> None:
     from haystack import Pipeline
 
     for words in (["retriever=hybrid", "reranker=mmr"], ["splitter=semantic"], ["index=chroma", "retriever=dense"]):
-        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.of(store))
+        pipeline = build_pipeline(compose_trial([*animals, *words]), Resources.from_store(store))
         for part in (pipeline.indexing, pipeline.querying):
             again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])
             before, after = yaml.safe_load(part.dumps()), yaml.safe_load(again.dumps())
@@ -551,7 +551,7 @@ def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path
 def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, monkeypatch) -> None:
     encoded: list[str] = []
     kept: list[str] = []
-    encode, keep = Hashing.encode, Shelf._encoded
+    encode, keep = Hashing.encode, Shelf._encode_block
 
     def encoding(self: Hashing, texts: list[str]) -> Floats:
         encoded.extend(texts)
@@ -563,7 +563,7 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
         keep(self, names, wanted)
 
     monkeypatch.setattr(Hashing, "encode", encoding)
-    monkeypatch.setattr(Shelf, "_encoded", keeping)
+    monkeypatch.setattr(Shelf, "_encode_block", keeping)
     questions = {question["question"] for question in QUESTIONS}
 
     def rows() -> list[str]:
@@ -575,7 +575,7 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
     start(animals, tmp_path / "first", shared)
     assert len(kept) == len(set(kept)) == 6 + 10
     assert questions <= set(kept)
-    assert sorted(rows()) == sorted(map(digest_of, kept))
+    assert sorted(rows()) == sorted(map(hash_text, kept))
     texts = set(kept) - questions
     assert [encoded.count(text) for text in texts] == [1] * 6
     kept.clear()
@@ -587,25 +587,25 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
     assert {text.removesuffix(" ") for text in encoded} <= questions
     # Another seed keeps other questions to confirm: a set of questions is a block of its own, copied, not encoded.
     counted = Counter(rows())
-    assert set(counted) == {digest_of(text) for text in texts | questions}
-    assert [counted[digest_of(text)] for text in texts] == [1] * 6
-    assert [counted[digest_of(text)] for text in questions] == [2] * 10
+    assert set(counted) == {hash_text(text) for text in texts | questions}
+    assert [counted[hash_text(text)] for text in texts] == [1] * 6
+    assert [counted[hash_text(text)] for text in questions] == [2] * 10
 
 
 def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> None:
-    from rag_opt.study.plan import planned
+    from rag_opt.study.plan import build_plan
 
-    plan = planned([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
-    hybrid = plan.dev.composed(["retriever=hybrid"])
-    plan.dev.measured(hybrid)
-    pipeline = plan.dev.pipeline(hybrid)
+    plan = build_plan([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
+    hybrid = plan.dev.compose_overrides(["retriever=hybrid"])
+    plan.dev.measure_config(hybrid)
+    pipeline = plan.dev.make_pipeline(hybrid)
     seen = []
     for part in pipeline.parts:
         if part.name == "query_embedder":
             part.component.encoder.encode = lambda texts: [seen.extend(texts), Hashing(512).encode(texts)][1]
-    from rag_opt.evaluation.latency import timed
+    from rag_opt.evaluation.latency import time_pipeline
 
-    latency = timed(pipeline, plan.dev.questions)
+    latency = time_pipeline(pipeline, plan.dev.questions)
     asked = [query.text for query in plan.dev.questions.queries.items]
     assert latency.questions == len(asked)
     assert seen[-len(asked) :] == asked
@@ -629,6 +629,6 @@ def test_threads_are_those_of_a_replay_and_of_a_question_too(animals, tmp_path, 
     used: list[int | None] = []
     monkeypatch.setattr(environment, "use_threads", used.append)
     words = [*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store", "retriever=bm25", "threads=1"]
-    trial.replayed(words)
-    ask.asked([*words, "question='Who purrs?'"])
+    trial.measure_configuration(words)
+    ask.answer_question([*words, "question='Who purrs?'"])
     assert used == [1, 1]

@@ -34,7 +34,7 @@ class Scripted(Chat):
     def fingerprint(self) -> str:
         return "scripted"
 
-    def called(self, request: Request) -> Reply:
+    def call_model(self, request: Request) -> Reply:
         self.requests.append(request)
         said = self.script(request)
         if isinstance(said, Exception):
@@ -50,7 +50,7 @@ def saying(*script: Said, **options: Any) -> Scripted:
 
 def on(place: Store | Resources, chat: Scripted, stage: Any = None) -> Any:
     """The stage (or the chat itself) at work with these resources, or with its products in this store."""
-    (stage or chat).use(place if isinstance(place, Resources) else Resources.of(place))
+    (stage or chat).use(place if isinstance(place, Resources) else Resources.from_store(place))
     return stage or chat
 
 

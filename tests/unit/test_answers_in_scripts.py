@@ -43,7 +43,7 @@ def as_squad(text: str) -> list[str]:
 
 @given(ascii_texts)
 def test_ascii_is_normalised_as_squads_script_does(text: str) -> None:
-    assert answer.normalised(text) == as_squad(text)
+    assert answer.normalize_answer(text) == as_squad(text)
 
 
 @given(ascii_texts, ascii_texts)
@@ -71,7 +71,7 @@ def test_punctuation_of_any_script_does_not_count(metric: str, given_text: str, 
 
 
 def test_without_spaces_characters_are_words() -> None:
-    assert answer.normalised("答案是Python 3。") == ["答", "案", "是", "python", "3"]
+    assert answer.normalize_answer("答案是Python 3。") == ["答", "案", "是", "python", "3"]
     # 2 characters in common, 5 given, 2 wanted
     assert answer.token_f1("答案是北京", "北京") == pytest.approx(2 * 2 / 7)
     assert answer.rouge_l("答案是北京", "北京") == pytest.approx(2 * 2 / 7)

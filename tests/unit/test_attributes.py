@@ -9,9 +9,9 @@ from rag_opt.storages.attributes import (
     Attribute,
     StudyAttributes,
     TrialAttributes,
-    attributes_of,
-    note_payment,
-    study_attributes,
+    get_attributes,
+    get_study_attributes,
+    save_payment,
 )
 from rag_opt.storages.schema_checks import check_study
 
@@ -57,9 +57,9 @@ def test_names_and_forms_are_those_of_the_database(record: type, table: dict) ->
     known = {each.name for each in vars(record).values() if isinstance(each, Attribute)}
     assert known == set(table)
     for name, (written, foreign) in table.items():
-        assert record.odd({name: written}) == []
-        assert record.odd({name: foreign}) == [name]
-    assert record.odd({"of another program": object()}) == []
+        assert record.find_invalid({name: written}) == []
+        assert record.find_invalid({name: foreign}) == [name]
+    assert record.find_invalid({"of another program": object()}) == []
 
 
 @pytest.mark.parametrize("name", OF_TRIALS)
@@ -74,22 +74,22 @@ def test_a_trial_with_an_attribute_of_another_form_is_refused_by_its_name(name: 
 
 
 def test_what_was_not_noted_has_its_default() -> None:
-    noted = attributes_of(create_trial(state=TrialState.FAIL))
+    noted = get_attributes(create_trial(state=TrialState.FAIL))
     assert (noted.origin, noted.metrics, noted.repeats, noted.reason) == ("", {}, None, None)
     assert (noted.interrupted, noted.given_up, noted.deaths, noted.paid) == (False, False, 0, None)
-    of_study = study_attributes(optuna.create_study())
+    of_study = get_study_attributes(optuna.create_study())
     assert (of_study.fingerprints, of_study.looks, of_study.stored, of_study.settled) == ({}, [], None, "{}")
 
 
 def test_what_is_noted_is_read_back() -> None:
     study = optuna.create_study()
     trial = study.ask()
-    TrialAttributes.origin.note(trial, "seed")
-    TrialAttributes.metrics.note(trial, {"nDCG@10": 0.5})
-    StudyAttributes.looks.note(study, [4])
-    note_payment(study, "a", [1.0, 2.0, 0.0, 3.0])
-    assert attributes_of(trial).origin == attributes_of(study.trials[0]).origin == "seed"
-    assert attributes_of(study.trials[0]).metrics == {"nDCG@10": 0.5}
-    assert study_attributes(study).looks == [4]
-    assert study_attributes(study).payments == {"a": [1.0, 2.0, 0.0, 3.0]}
+    TrialAttributes.origin.save(trial, "seed")
+    TrialAttributes.metrics.save(trial, {"nDCG@10": 0.5})
+    StudyAttributes.looks.save(study, [4])
+    save_payment(study, "a", [1.0, 2.0, 0.0, 3.0])
+    assert get_attributes(trial).origin == get_attributes(study.trials[0]).origin == "seed"
+    assert get_attributes(study.trials[0]).metrics == {"nDCG@10": 0.5}
+    assert get_study_attributes(study).looks == [4]
+    assert get_study_attributes(study).payments == {"a": [1.0, 2.0, 0.0, 3.0]}
     assert study.user_attrs["rag_opt:paid:a"] == [1.0, 2.0, 0.0, 3.0]

@@ -21,20 +21,20 @@ from rag_opt.samplers.agreement import (
     SHAPE,
     Draws,
     Process,
-    distances,
+    compute_distances,
     expected_improvement,
-    fitted,
-    log_feasible,
-    prior,
+    fit_process,
+    log_feasibility,
+    sample_prior,
 )
-from rag_opt.samplers.belief import believed, enlarged
+from rag_opt.samplers.belief import fit_belief, hypervolume_improvement
 from rag_opt.samplers.costs import StageSeconds
-from rag_opt.samplers.evidence import PARTIAL, Known, chosen_from, known_from, scalarised
-from rag_opt.samplers.space import ABSENT, Space, axis_of, joined, learnt
+from rag_opt.samplers.evidence import PARTIAL, Known, collect_known, scalarize_values, subsample_known
+from rag_opt.samplers.space import ABSENT, Space, build_axis, infer_space, merge_distributions
 
 SPACE = Space(
     tuple(
-        axis_of(name, distribution)
+        build_axis(name, distribution)
         for name, distribution in {
             "a": CategoricalDistribution(["x", "y", "z"]),
             "b": FloatDistribution(0, 1),
@@ -48,15 +48,15 @@ SPACE = Space(
 def test_how_far_apart_values_are() -> None:
     """Names: 0 or 1. Numbers: on their scale, or in rank. "Does not exist" is a value of its own, amid the others."""
     axes = [
-        axis_of("name", CategoricalDistribution(["x", "y"])),
-        axis_of("rank", CategoricalDistribution([1, 2, 8])),
-        axis_of("log", FloatDistribution(1, 100, log=True)),
+        build_axis("name", CategoricalDistribution(["x", "y"])),
+        build_axis("rank", CategoricalDistribution([1, 2, 8])),
+        build_axis("log", FloatDistribution(1, 100, log=True)),
     ]
     gone = ABSENT
     places = np.array([[0, 0, 0.0], [1, 1, 0.5], [1, 2, 1.0], [gone, gone, gone]])
-    assert axes[2].units([1, 10, 100]) == pytest.approx(places[:3, 2])
-    assert axes[2].units([0.1, 1000]) == pytest.approx([0, 1])  # a range that was wider in an earlier trial
-    name, rank, log = distances(axes, places, places)
+    assert axes[2].to_units([1, 10, 100]) == pytest.approx(places[:3, 2])
+    assert axes[2].to_units([0.1, 1000]) == pytest.approx([0, 1])  # a range that was wider in an earlier trial
+    name, rank, log = compute_distances(axes, places, places)
     assert name == pytest.approx(np.array([[0, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0]]))
     assert rank[0] == pytest.approx([0, 0.75, 1, 0.75])
     assert rank[3] == pytest.approx([0.75, 0.5, 0.75, 0])
@@ -65,21 +65,25 @@ def test_how_far_apart_values_are() -> None:
 
 
 def test_the_kernel_adds_agreement_and_multiplies_it() -> None:
-    draws = prior(np.random.default_rng(0), 4, 3)
+    draws = sample_prior(np.random.default_rng(0), 4, 3)
     apart = np.array([0.2, 1.0, 0.5])
-    found = draws.kernel(apart[:, None, None])[:, 0, 0]
+    found = draws.compute_kernel(apart[:, None, None])[:, 0, 0]
     for draw in range(4):
         added = sum(weight * (1 - far) for weight, far in zip(draws.weights[draw], apart, strict=True))
         multiplied = np.prod([np.exp(-rate * far) for rate, far in zip(draws.rates[draw], apart, strict=True)])
         assert found[draw] == pytest.approx(draws.share[draw] * added + (1 - draws.share[draw]) * multiplied)
-    foreign = draws.kernel(apart[:, None, None], np.ones((1, 1)))[:, 0, 0]
+    foreign = draws.compute_kernel(apart[:, None, None], np.ones((1, 1)))[:, 0, 0]
     assert foreign == pytest.approx(found * draws.trust)
 
 
 def test_a_range_is_the_widest_that_was_asked_for() -> None:
-    found = joined([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(5, 20)}, {"y": FloatDistribution(0, 1)}])
+    found = merge_distributions(
+        [{"x": IntDistribution(0, 10)}, {"x": IntDistribution(5, 20)}, {"y": FloatDistribution(0, 1)}]
+    )
     assert found == {"x": IntDistribution(0, 20), "y": FloatDistribution(0, 1)}
-    assert joined([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(1, 20, log=True)}])["x"].log  # the last one
+    assert merge_distributions([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(1, 20, log=True)}])[
+        "x"
+    ].log  # the last one
 
 
 def test_a_condition_names_no_more_parents_than_it_needs() -> None:
@@ -89,7 +93,7 @@ def test_a_condition_names_no_more_parents_than_it_needs() -> None:
         row = {name: int(rng.integers(3)) for name in "abc"}
         rows.append(row | ({"d": 1.0} if (row["a"], row["c"]) in {(1, 2), (2, 0)} else {}))
     choices = dict.fromkeys("abc", CategoricalDistribution([0, 1, 2]))
-    condition = learnt(rows, choices | {"d": FloatDistribution(0, 1)}).conditions[3]
+    condition = infer_space(rows, choices | {"d": FloatDistribution(0, 1)}).conditions[3]
     assert condition is not None
     assert condition.parents == (0, 2)
     assert condition.exists == {(1.0, 2.0), (2.0, 0.0)}
@@ -98,10 +102,10 @@ def test_a_condition_names_no_more_parents_than_it_needs() -> None:
 def process_of(points: int, keep: int, seed: int = 0) -> tuple[Process, Draws, Any, Any, Any]:
     """A process at points of SPACE: with the draws, distances, targets and noise that it was made from."""
     rng = np.random.default_rng(seed)
-    units = SPACE.drawn(rng, points)
+    units = SPACE.sample_units(rng, points)
     targets, noise = rng.normal(size=points), rng.uniform(1, 4, points)
-    draws, apart = prior(rng, 20, 3), distances(SPACE.axes, units, units)
-    return fitted(draws, apart, targets, noise, keep=keep), draws, apart, targets, noise
+    draws, apart = sample_prior(rng, 20, 3), compute_distances(SPACE.axes, units, units)
+    return fit_process(draws, apart, targets, noise, keep=keep), draws, apart, targets, noise
 
 
 @given(st.integers(2, 12), st.integers(0, 20))
@@ -109,7 +113,7 @@ def process_of(points: int, keep: int, seed: int = 0) -> tuple[Process, Draws, A
 def test_draws_weigh_what_their_evidence_is(points: int, seed: int) -> None:
     """With its variance integrated out, values are of Student's t: scipy's density, and the best draws are kept."""
     process, draws, apart, targets, noise = process_of(points, keep=8, seed=seed)
-    kernels = draws.kernel(apart) + [np.diag(one * noise + JITTER) for one in draws.noise]
+    kernels = draws.compute_kernel(apart) + [np.diag(one * noise + JITTER) for one in draws.noise]
     logs = [stats.multivariate_t(shape=SCALE / SHAPE * kernel, df=2 * SHAPE).logpdf(targets) for kernel in kernels]
     kept = np.argsort(logs)[::-1][:8]
     weights = np.exp(np.array(logs)[kept] - max(logs))
@@ -119,16 +123,16 @@ def test_draws_weigh_what_their_evidence_is(points: int, seed: int) -> None:
 
 def test_what_is_expected_of_a_point_is_so_over_all_draws() -> None:
     process, *_ = process_of(8, keep=6)
-    new = SPACE.drawn(np.random.default_rng(1), 3)
-    known = SPACE.drawn(np.random.default_rng(2), 8)
-    mean, deviation = process.predict(distances(SPACE.axes, new, known))
+    new = SPACE.sample_units(np.random.default_rng(1), 3)
+    known = SPACE.sample_units(np.random.default_rng(2), 8)
+    mean, deviation = process.predict(compute_distances(SPACE.axes, new, known))
     best = np.linspace(0, 0.5, 6)
     rng = np.random.default_rng(3)
     row = rng.choice(6, 400_000, p=process.weights)
     drawn = rng.normal(mean[row], deviation[row])
     improved = np.maximum(drawn - best[row, None], 0).mean(axis=0)
     assert expected_improvement(process, mean, deviation, best) == pytest.approx(improved, rel=0.03)
-    allowed = np.exp(log_feasible(process, distances(SPACE.axes, new, known), 0.3))
+    allowed = np.exp(log_feasibility(process, compute_distances(SPACE.axes, new, known), 0.3))
     assert allowed == pytest.approx((drawn <= 0.3).mean(axis=0), abs=0.005)
 
 
@@ -139,7 +143,7 @@ def test_a_front_grows_by_the_cells_that_a_point_adds(front: list[tuple[int, int
 
     added = len(cells([*front, (x, y)])) - len(cells(front))
     rows = np.array(front, float).reshape(-1, 2)
-    assert enlarged(rows, np.array([[float(x)]]), np.array([[float(y)]]))[0, 0] == added
+    assert hypervolume_improvement(rows, np.array([[float(x)]]), np.array([[float(y)]]))[0, 0] == added
 
 
 def known(values: Any, configurations: Any = None) -> Known:
@@ -151,13 +155,15 @@ def known(values: Any, configurations: Any = None) -> Known:
 def test_a_trial_under_way_counts_as_if_it_met_what_is_expected() -> None:
     own = known([0.1, 0.5, 0.2, 0.9], [{"a": "x", "b": b, "c": 0} for b in (0.0, 0.3, 0.6, 1.0)])
     pending = {"a": "y", "b": 0.8, "c": 5}
-    at = SPACE.units([pending])
+    at = SPACE.to_units([pending])
     said = []
     for under_way in ([], [pending]):
-        belief = believed(own, (), under_way, SPACE, np.ones(1), np.random.default_rng(0))
+        belief = fit_belief(own, (), under_way, SPACE, np.ones(1), np.random.default_rng(0))
         process = belief.processes[0]
-        mean, deviation = process.predict(distances(SPACE.axes, at, belief.units))
-        said.append((process.weights @ mean[:, 0], process.weights @ deviation[:, 0], belief.worth(SPACE, at)[0]))
+        mean, deviation = process.predict(compute_distances(SPACE.axes, at, belief.units))
+        said.append(
+            (process.weights @ mean[:, 0], process.weights @ deviation[:, 0], belief.score_candidates(SPACE, at)[0])
+        )
     (mean, deviation, worth), (same, less, worthless) = said
     assert same == pytest.approx(mean, abs=0.05)
     assert less < 0.6 * deviation
@@ -168,9 +174,9 @@ def test_another_studys_values_weigh_less_than_ones_own() -> None:
     """Of two that contradict each other at the same place, one's own is believed."""
     own = known([0.0, 1.0], [{"a": "x", "b": 0.1, "c": 0}, {"a": "x", "b": 0.9, "c": 0}])
     other = known([1.0, 0.0, 0.5], [*own.configurations, {"a": "x", "b": 0.5, "c": 0}])
-    belief = believed(own, [other], [], SPACE, np.ones(1), np.random.default_rng(0))
-    process, at = belief.processes[0], SPACE.units(own.configurations)
-    low, high = process.mean(distances(SPACE.axes, at, belief.units), belief.foreign[None, None, :])
+    belief = fit_belief(own, [other], [], SPACE, np.ones(1), np.random.default_rng(0))
+    process, at = belief.processes[0], SPACE.to_units(own.configurations)
+    low, high = process.predict_mean(compute_distances(SPACE.axes, at, belief.units), belief.foreign[None, None, :])
     assert high > low + 1  # standardised: they are 2 apart
     assert belief.order.tolist() == [1, 0]  # one's own, the best first
 
@@ -182,7 +188,7 @@ def test_what_breaks_a_constraint_is_no_part_of_the_front() -> None:
         np.ones(3),
         [{"small": -1.0}, {"small": 1.0}, {"small": 0.0}],
     )
-    belief = believed(own, (), [], SPACE, np.ones(2), np.random.default_rng(0))
+    belief = fit_belief(own, (), [], SPACE, np.ones(2), np.random.default_rng(0))
     assert len(belief.front) == 2
     assert (belief.front.max(axis=0) < np.ptp(belief.front, axis=0) + 1).all()
     assert len(belief.processes) == 2
@@ -224,7 +230,7 @@ def test_what_was_enqueued_is_kept_and_the_rest_is_proposed() -> None:
 
 def test_of_many_trials_the_best_half_and_some_others_are_known() -> None:
     values = np.random.default_rng(0).normal(size=300)
-    chosen = chosen_from(known(values), 100, np.ones(1), np.random.default_rng(0))
+    chosen = subsample_known(known(values), 100, np.ones(1), np.random.default_rng(0))
     assert len(chosen) == 100
     assert sorted(chosen.values[:, 0])[50:] == pytest.approx(sorted(values)[-50:])
     assert min(chosen.values[:, 0]) < np.median(values)
@@ -239,9 +245,9 @@ def test_several_objectives_are_made_one_by_their_weights() -> None:
     for heavy in range(2):
         weights = np.full(3, 0.02)
         weights[heavy] = 0.96
-        assert scalarised(values, weights).argmax() == heavy
-    assert scalarised(values, np.full(3, 1 / 3)).argmax() == 2
-    assert scalarised(np.ones((2, 3)), np.full(3, 1 / 3)) == pytest.approx([0, 0])
+        assert scalarize_values(values, weights).argmax() == heavy
+    assert scalarize_values(values, np.full(3, 1 / 3)).argmax() == 2
+    assert scalarize_values(np.ones((2, 3)), np.full(3, 1 / 3)) == pytest.approx([0, 0])
 
 
 def test_a_pruned_trial_is_known_by_the_mean_of_its_reports_and_noisier_the_fewer_they_are() -> None:
@@ -252,7 +258,7 @@ def test_a_pruned_trial_is_known_by_the_mean_of_its_reports_and_noisier_the_fewe
         more = {"value": 9.0} if state == TrialState.COMPLETE else {"state": state}
         study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, **told, **more))
     study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, state=TrialState.PRUNED))
-    found = known_from(study.directions, study.trials, {"b"})
+    found = collect_known(study.directions, study.trials, {"b"})
     assert found.values[:, 0] == pytest.approx([-9.0, -0.5, 0.0])
     assert found.noise == pytest.approx([1, 2 * PARTIAL, 4 * PARTIAL])
 

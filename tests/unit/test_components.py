@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.embedders.hashing import Hashing
-from rag_opt.components.generators.extractive import Extractive, Sentence, within
-from rag_opt.components.ranking import best, stacked
+from rag_opt.components.generators.extractive import Extractive, Sentence, join_sentences
+from rag_opt.components.ranking import select_top, stack_rankings
 from rag_opt.components.reading import Reading
 from rag_opt.components.rerankers.mmr import MMR
 from rag_opt.components.resources import Resources
-from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, counted, weighed
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25, count_terms
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
@@ -30,7 +30,7 @@ def corpus(*texts: str) -> Documents:
 
 
 def asked(*texts: str) -> Queries:
-    return Queries.of(tuple(Query(f"q{i}", text) for i, text in enumerate(texts)))
+    return Queries.from_items(tuple(Query(f"q{i}", text) for i, text in enumerate(texts)))
 
 
 def chunked(*texts: str) -> Chunks:
@@ -39,14 +39,14 @@ def chunked(*texts: str) -> Chunks:
 
 def ranking(chunks: Chunks, *lists: list[tuple[int, float]]) -> Rankings:
     depth = max(map(len, lists))
-    columns = stacked(
+    columns = stack_rankings(
         [(np.array([r for r, _ in x], np.int32), np.array([s for _, s in x], np.float32)) for x in lists], depth
     )
     return Rankings(chunks, columns["rows"], columns["scores"], repr(lists))
 
 
 def rows(found: Rankings, query: int = 0) -> list[int]:
-    return [row for row, _ in found.hits(query)]
+    return [row for row, _ in found.get_hits(query)]
 
 
 # ---- ranking
@@ -54,7 +54,7 @@ def rows(found: Rankings, query: int = 0) -> list[int]:
 
 @given(st.lists(st.floats(-5, 5, width=32) | st.just(-np.inf), min_size=1, max_size=40), st.integers(1, 50))
 def test_best_is_a_stable_sort_cut_at_depth(scores: list[float], depth: int) -> None:
-    found, values = best(np.array(scores, np.float32), depth)
+    found, values = select_top(np.array(scores, np.float32), depth)
     expected = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)) if np.isfinite(scores[i])][:depth]
     assert found.tolist() == expected
     assert values.tolist() == [np.float32(scores[i]) for i in expected]
@@ -113,7 +113,7 @@ def test_bm25_agrees_with_the_formula() -> None:
 
     expected = [part(2, 1, 3) + part(1, 2, 3), part(1, 2, 2)]
     assert rows(found) == [0, 1]
-    assert [score for _, score in found.hits(0)] == pytest.approx(expected, rel=1e-5)
+    assert [score for _, score in found.get_hits(0)] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("query", ["", "the of and", "zebra", "!?"])
@@ -172,7 +172,7 @@ def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None
     chunks, queries = chunked(*texts), asked(*texts[:20])
     vectors, query_vectors = vectors_of(chunks, queries)
     chroma = ChromaIndexer(200, 200, 32)
-    chroma.use(Resources.of(Store(tmp_path)))
+    chroma.use(Resources.from_store(Store(tmp_path)))
     found = {
         name: DenseRetriever(10).run(query_vectors, indexer.run(chunks, vectors)["vector_index"])["dense_ranking"]
         for name, indexer in {"exact": ExactIndexer(), "chroma": chroma}.items()
@@ -232,7 +232,7 @@ def test_the_ends_of_the_weight_keep_each_rankings_own_order(one, two, scaling: 
     for weight, kept in ((0.0, one), (1.0, two)):
         fused = Fusion(20, "weighted", weight, scaling).run(ranking(CHUNKS, one), ranking(CHUNKS, two))["ranking"]
         place = {row: position for position, row in enumerate(rows(fused))}
-        score = dict(fused.hits(0))
+        score = dict(fused.get_hits(0))
         for (a, _), (b, _) in zip(kept, kept[1:], strict=False):
             assert place[a] < place[b] or score[a] == score[b]
 
@@ -243,7 +243,7 @@ def test_fusion_is_a_ranking_of_the_union(one, two, weight: float, top_k: int, m
     union = {row for row, _ in one + two}
     assert len(rows(fused)) == min(top_k, len(union)) == len(set(rows(fused)))
     assert set(rows(fused)) <= union
-    scores = [score for _, score in fused.hits(0)]
+    scores = [score for _, score in fused.get_hits(0)]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -252,12 +252,12 @@ def test_a_batch_is_its_queries_one_by_one(lists, method: str) -> None:
     fusion = Fusion(5, method, 0.3)
     whole = fusion.run(ranking(CHUNKS, *[a for a, _ in lists]), ranking(CHUNKS, *[b for _, b in lists]))["ranking"]
     for query, (a, b) in enumerate(lists):
-        assert whole.hits(query) == fusion.run(ranking(CHUNKS, a), ranking(CHUNKS, b))["ranking"].hits(0)
+        assert whole.get_hits(query) == fusion.run(ranking(CHUNKS, a), ranking(CHUNKS, b))["ranking"].get_hits(0)
 
 
 def test_one_ranking_is_only_cut() -> None:
     fused = Fusion(2).run(bm25_ranking=ranking(CHUNKS, [(4, 3.0), (5, 2.0), (6, 1.0)]))["ranking"]
-    assert fused.hits(0) == [(4, 3.0), (5, 2.0)]
+    assert fused.get_hits(0) == [(4, 3.0), (5, 2.0)]
 
 
 # ---- reranking
@@ -321,7 +321,7 @@ def test_nothing_retrieved_gives_an_empty_answer() -> None:
 def test_an_answer_never_exceeds_its_tokens(parts: list[str], limit: int) -> None:
     from rag_opt.text.words import count_tokens
 
-    assert count_tokens(within(map(Sentence.of, parts), limit)) <= limit
+    assert count_tokens(join_sentences(map(Sentence.from_text, parts), limit)) <= limit
 
 
 # ---- batches
@@ -334,8 +334,8 @@ def test_batches_of_a_set_give_what_the_set_gives() -> None:
     retriever = BM25Retriever(3)
     full = retriever.run(Searches((whole,)), index)["bm25_ranking"]
     for picked in ([0, 1], [2], [3, 0]):
-        part = retriever.run(Searches((whole.batch(np.array(picked, np.int32)),)), index)["bm25_ranking"]
-        assert [part.hits(i) for i in range(len(picked))] == [full.hits(row) for row in picked]
+        part = retriever.run(Searches((whole.make_batch(np.array(picked, np.int32)),)), index)["bm25_ranking"]
+        assert [part.get_hits(i) for i in range(len(picked))] == [full.get_hits(row) for row in picked]
 
 
 def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
@@ -345,7 +345,7 @@ def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
 
     indexer, retriever, fusion = BM25Indexer(1.2, 0.75, "lucene", None, None), BM25Retriever(50), Fusion(20)
     for part in (indexer, retriever, fusion):
-        part.use(Resources.of(store))
+        part.use(Resources.from_store(store))
     index = indexer.run(chunked("red apple", "blue sky", "red sky"))["bm25_index"]
     with Screen():
         for query in ("red", "sky", "apple"):
@@ -373,11 +373,11 @@ def test_counts_weighed_are_the_index_that_bm25s_makes(texts, variant: str, k1: 
     corpus_texts = [" ".join(words) for words in texts]
     tokens = bm25s.tokenize(corpus_texts, stopwords=[], show_progress=False)
     if not any(tokens.ids):
-        assert counted(corpus_texts, reading).words == []
+        assert count_terms(corpus_texts, reading).words == []
         return
     theirs = bm25s.BM25(k1=k1, b=b, method=variant)
     theirs.index(tokens, show_progress=False)
-    ours = weighed(counted(corpus_texts, reading), k1, b, variant)
+    ours = build_bm25(count_terms(corpus_texts, reading), k1, b, variant)
     for word in tokens.vocab:
         if word in ours.vocab_dict:
             mine = ours.get_scores_from_ids([ours.vocab_dict[word]])
@@ -415,7 +415,7 @@ def test_fusion_of_all_queries_at_once_agrees_with_one_by_hand(one, two, method,
     one, two = ([(row, round(score, 2)) for row, score in hits] for hits in (one, two))
     fused = Fusion(20, method, weight, scaling).run(ranking(CHUNKS, one), ranking(CHUNKS, two))["ranking"]
     expected = fused_by_hand((one, two), method, weight, scaling, 20)
-    scores = {row: round(score, 5) for row, score in fused.hits(0)}
+    scores = {row: round(score, 5) for row, score in fused.get_hits(0)}
     assert sorted(rows(fused)) == sorted(expected), whole
     # Scores that differ by rounding alone may stand either way.
     assert [scores[row] for row in expected] == pytest.approx([scores[row] for row in rows(fused)], abs=2e-5)
@@ -432,7 +432,7 @@ def all_retrievals(queries: Queries, store: Store) -> dict[str, Rankings]:
     found = {"bm25": bm25_ranking}
     for name, indexer in (("exact", ExactIndexer()), ("chroma", ChromaIndexer(100, 100, 16))):
         if name == "chroma":
-            indexer.use(Resources.of(store))
+            indexer.use(Resources.from_store(store))
         index = indexer.run(chunks, vectors)["vector_index"]
         found[name] = DenseRetriever(12).run(query_vectors, index)["dense_ranking"]
     for method, scaling in (("weighted", "minmax"), ("weighted", "zscore"), ("rrf", "minmax")):
@@ -449,7 +449,7 @@ def test_a_batch_is_its_queries_one_by_one_for_every_retriever_fusion_and_rerank
     together = all_retrievals(asked(*texts), store)
     for place, text in enumerate(texts):
         for name, alone in all_retrievals(asked(text), store).items():
-            mine, its = together[name].hits(place), alone.hits(0)
+            mine, its = together[name].get_hits(place), alone.get_hits(0)
             scores = np.array([score for _, score in mine])
             assert scores.tolist() == pytest.approx([score for _, score in its], abs=1e-5), name
             # A matrix product's last bits hang on its size, so chunks that score alike may stand either way.
@@ -461,7 +461,7 @@ def test_a_batch_is_its_queries_one_by_one_for_every_retriever_fusion_and_rerank
 def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
     chunks, queries = chunked(*(f"word{i % 7} common" for i in range(30))), asked("word3 common", "common")
     store = Store()
-    resources = replace(Resources.of(store), deepest=20)
+    resources = replace(Resources.from_store(store), deepest=20)
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunks)["bm25_index"]
     found = {}
     for depth in (5, 12, 20):
@@ -470,7 +470,7 @@ def test_a_deeper_ranking_serves_the_shallower_ones() -> None:
         found[depth] = retriever.run(Searches((queries,)), index)["bm25_ranking"]
     assert (store.misses["rankings"], store.hits["rankings"]) == (1, 2)
     for depth, ranked in found.items():
-        assert ranked.hits(0) == BM25Retriever(depth).run(Searches((queries,)), index)["bm25_ranking"].hits(0)
+        assert ranked.get_hits(0) == BM25Retriever(depth).run(Searches((queries,)), index)["bm25_ranking"].get_hits(0)
         assert ranked.rows.shape == (2, depth)
 
 
@@ -491,7 +491,7 @@ def test_reranking_nothing_is_nothing(tmp_path) -> None:
     vectors, query_vectors = vectors_of(chunks, queries)
     nothing = Rankings(chunks, np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32), "k")
     reranker = MMR(0.3, Hashing(256))
-    reranker.use(Resources.of(Store(tmp_path)))
+    reranker.use(Resources.from_store(Store(tmp_path)))
     assert rows(reranker.run(nothing, query_vectors, vectors)["ranking"]) == []
 
 
@@ -500,10 +500,10 @@ def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None
 
     from rag_opt.components.retrievers import bm25
 
-    slow = bm25.counted
-    monkeypatch.setattr(bm25, "counted", lambda *given: [time.sleep(0.3), slow(*given)][1])
+    slow = bm25.count_terms
+    monkeypatch.setattr(bm25, "count_terms", lambda *given: [time.sleep(0.3), slow(*given)][1])
     index = BM25Indexer(1.2, 0.75, "lucene", None, None)
-    index.use(Resources.of(Store()))
+    index.use(Resources.from_store(Store()))
     made = index.run(chunked("red apple pie", "blue sky"))["bm25_index"]
     assert made.seconds == 0.0
     found = BM25Retriever(2).run(Searches((asked("apple of index time"),)), made)["bm25_ranking"]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from rag_opt.config import compose as config
 from rag_opt.config import shape, trust
-from rag_opt.config.settings import settings_of
+from rag_opt.config.settings import parse_settings
 from rag_opt.errors import ConfigError
 
 
@@ -28,11 +28,11 @@ from rag_opt.errors import ConfigError
 def test_a_composition_equals_hydras(overrides: list[str]) -> None:
     with initialize_config_dir(str(config.FOLDER), version_base=None):
         expected = compose("config", overrides=overrides)
-    assert trust.plain(config.composed(overrides)) == trust.plain(expected)
+    assert trust.to_plain(config.compose_config(overrides)) == trust.to_plain(expected)
 
 
 def test_of_two_words_for_one_key_the_later_counts() -> None:
-    found = config.composed(["retriever=bm25", "retriever.k1=2", "retriever=hybrid", "retriever.k1=1.5"])
+    found = config.compose_config(["retriever=bm25", "retriever.k1=2", "retriever=hybrid", "retriever.k1=1.5"])
     assert found.retriever.k1 == 1.5
     assert "hybrid_weight" in found.retriever
 
@@ -56,13 +56,13 @@ def test_of_two_words_for_one_key_the_later_counts() -> None:
 )
 def test_a_mistake_gets_one_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        shape.checked([override])
+        shape.compose_command_line([override])
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_that_another_choice_has_is_not_proposed() -> None:
     with pytest.raises(ConfigError) as caught:
-        config.composed(["retriever=bm25", "retriever.hybrid_weight=0.2"])
+        config.compose_config(["retriever=bm25", "retriever.hybrid_weight=0.2"])
     assert "did you mean 'hybrid_weight'" not in str(caught.value)
 
 
@@ -103,8 +103,8 @@ def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) ->
 @pytest.mark.parametrize(
     "target",
     [
-        "rag_opt.config.trust._module_of",
-        "rag_opt.text.words.words",
+        "rag_opt.config.trust._import_module",
+        "rag_opt.text.words.split_words",
         "rag_opt.cache.artifacts.read_table",
         "optuna.create_study",
     ],
@@ -116,7 +116,7 @@ def test_a_function_is_no_target(target: str) -> None:
 
 def test_a_callback_of_hydras_must_be_trusted_too() -> None:
     with pytest.raises(ConfigError, match="_target_: evil.Callback is not below a trusted module"):
-        shape.checked(["+hydra.callbacks.evil={_target_: evil.Callback}"])
+        shape.compose_command_line(["+hydra.callbacks.evil={_target_: evil.Callback}"])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_modules_of_ones_own_can_be_trusted() -> None:
 )
 def test_a_wrong_value_names_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings_of(config.composed([override]))
+        parse_settings(config.compose_config([override]))
 
 
 BAD_NAMES = [
@@ -195,16 +195,16 @@ BAD_NAMES = [
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="name="):
-        settings_of(OmegaConf.merge(OmegaConf.to_container(config.composed([])), {"name": name}))
+        parse_settings(OmegaConf.merge(OmegaConf.to_container(config.compose_config([])), {"name": name}))
 
 
 def test_a_multiruns_study_is_known_by_its_whole_name(tmp_path: Path) -> None:
-    found = settings_of(config.composed([f"studies_dir={tmp_path}", "name='a/sampler=tpe,seed=0'"]))
+    found = parse_settings(config.compose_config([f"studies_dir={tmp_path}", "name='a/sampler=tpe,seed=0'"]))
     assert found.folder == tmp_path / "a" / "sampler=tpe,seed=0"
 
 
 def test_a_variants_odd_characters_stay_out_of_the_folder(tmp_path: Path) -> None:
-    found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "+experiment=a,dataset.path=../x/y")
+    found = parse_settings(config.compose_config([f"studies_dir={tmp_path}"]), "+experiment=a,dataset.path=../x/y")
     assert found.folder.parent == tmp_path / "quickstart"
     assert found.name == "quickstart/experiment=a,dataset.path=-.-x-y-d7e15423"
 
@@ -219,20 +219,22 @@ def test_a_variants_odd_characters_stay_out_of_the_folder(tmp_path: Path) -> Non
     ],
 )
 def test_no_two_variants_share_a_name(tmp_path: Path, one: str, other: str) -> None:
-    names = {settings_of(config.composed([f"studies_dir={tmp_path}"]), variant).name for variant in (one, other)}
+    names = {
+        parse_settings(config.compose_config([f"studies_dir={tmp_path}"]), variant).name for variant in (one, other)
+    }
     assert len(names) == 2
     assert all(len(name.partition("/")[2]) <= 200 for name in names)
 
 
 @pytest.mark.parametrize("given", [20241126, 3.1, None, True])
 def test_a_name_that_a_file_made_a_number_is_refused(given: object) -> None:
-    whole = OmegaConf.merge(OmegaConf.to_container(config.composed([])), {"name": given})
+    whole = OmegaConf.merge(OmegaConf.to_container(config.compose_config([])), {"name": given})
     with pytest.raises(ConfigError, match="name=.*not as text; in a file quote it"):
-        settings_of(whole)
+        parse_settings(whole)
 
 
 def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
-    found = settings_of(config.composed([f"studies_dir={tmp_path}"]), "sampler=tpe,seed=0")
+    found = parse_settings(config.compose_config([f"studies_dir={tmp_path}"]), "sampler=tpe,seed=0")
     assert found.folder == tmp_path / "quickstart" / "sampler=tpe,seed=0"
     assert found.name == "quickstart/sampler=tpe,seed=0"
 
@@ -240,6 +242,6 @@ def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
 def test_how_a_model_is_asked_is_part_of_a_pipeline_only_where_it_changes_what_is_said() -> None:
     asked = ["generator=openai", "llm.key=null"]
     same = ["llm.window=8000", "llm.parameters.seed=null", "llm.thinking=0", "llm.tries=2", "llm.timeout=5"]
-    of = lambda *words: config.fingerprint(config.composed([*asked, *words]))  # noqa: E731
+    of = lambda *words: config.compute_fingerprint(config.compose_config([*asked, *words]))  # noqa: E731
     assert {of(word) for word in same} == {of()}
     assert len({of(), of("llm.thinking=100"), of("llm.base_url=http://localhost/v1"), of("llm.model=m")}) == 4

@@ -8,8 +8,14 @@ import pytest
 
 from rag_opt.analysis import confirmation as confirm
 from rag_opt.analysis import paired
-from rag_opt.analysis.confirmation import Confirmation, Measured, _corrected, confirmed, together
-from rag_opt.analysis.selection import Candidate, selected
+from rag_opt.analysis.confirmation import (
+    Confirmation,
+    Measured,
+    _adjust_p_values,
+    adjust_confirmations,
+    build_confirmation,
+)
+from rag_opt.analysis.selection import Candidate, select_finalists
 
 QUESTIONS, CONFIGURATIONS = 40, 40
 
@@ -28,7 +34,7 @@ def simulated(seed: int, spread: float, tests: int = 100, resamples: int = 500) 
         for number, quality in enumerate(qualities)
     ]
     ordered = sorted(candidates, key=lambda each: -each.scores.mean())
-    selection = selected(ordered, 1.0, 3)
+    selection = select_finalists(ordered, 1.0, 3)
     numbers = list(dict.fromkeys([selection.best, selection.recommended, *selection.tied, 0]))
     measured = [
         Measured(
@@ -44,7 +50,7 @@ def simulated(seed: int, spread: float, tests: int = 100, resamples: int = 500) 
     truth = np.random.default_rng(99)
     hard = truth.normal(0, 0.2, 4000)
     true = [float(scores(truth, quality, hard).mean()) for quality in qualities]
-    return confirmed("nDCG@10", 1.0, "tokens", selection, measured, seed, resamples), true
+    return build_confirmation("nDCG@10", 1.0, "tokens", selection, measured, seed, resamples), true
 
 
 def test_equal_configurations_are_called_different_in_at_most_5_percent_of_400_studies() -> None:
@@ -68,52 +74,52 @@ def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
     generator = np.random.default_rng(0)
     theirs = generator.uniform(0, 0.8, 120)
     ours = theirs + 0.1 + generator.normal(0, 0.1, 120)
-    selection = selected([Candidate(3, ours, 900.0)], 1.0, 0)
+    selection = select_finalists([Candidate(3, ours, 900.0)], 1.0, 0)
     arms = [Measured("best", 3, ("a=1",), 0.6, 900.0, ours), Measured("baseline", 0, (), 0.5, 800.0, theirs)]
-    found = confirmed("F1", 1.0, "tokens", selection, arms, 0)
+    found = build_confirmation("F1", 1.0, "tokens", selection, arms, 0)
     assert found.shown
     assert found.chosen.difference_low < 0.1 < found.chosen.difference_high
-    assert "F1: better than the baseline by +0.0926 [" in found.sentence()
+    assert "F1: better than the baseline by +0.0926 [" in found.format_evidence()
     assert sum(found.chosen.outcome) == 120
 
 
 def test_less_may_be_better() -> None:
     ours, theirs = np.full(30, 5.0), np.linspace(8, 9, 30)
-    selection = selected([Candidate(1, ours, 5.0)], -1.0, 0)
+    selection = select_finalists([Candidate(1, ours, 5.0)], -1.0, 0)
     arms = [Measured("best", 1, (), 5.0, 5.0, ours), Measured("baseline", 0, (), 8.0, 8.0, theirs)]
-    found = confirmed("tokens", -1.0, "tokens", selection, arms, 0)
+    found = build_confirmation("tokens", -1.0, "tokens", selection, arms, 0)
     assert found.shown
     assert found.chosen.outcome == (30, 0, 0)
-    assert not confirmed("tokens", 1.0, "tokens", selection, arms, 0).shown
-    assert confirmed("tokens", 1.0, "tokens", selection, arms, 0).worse
+    assert not build_confirmation("tokens", 1.0, "tokens", selection, arms, 0).shown
+    assert build_confirmation("tokens", 1.0, "tokens", selection, arms, 0).worse
 
 
 def confirmation(ours, theirs, cost: float = 1000.0, role: str = "best") -> Confirmation:
-    selection = selected([Candidate(4, np.asarray(ours), cost)], 1.0, 3)
+    selection = select_finalists([Candidate(4, np.asarray(ours), cost)], 1.0, 3)
     arms = [Measured(role, 4, (), 0.5, cost, np.asarray(ours))]
     if theirs is not None:
         arms.append(Measured("baseline", 0, (), 0.4, 900.0, np.asarray(theirs)))
-    return confirmed("RR@10", 1.0, "tokens", selection, arms, 0)
+    return build_confirmation("RR@10", 1.0, "tokens", selection, arms, 0)
 
 
 def test_words_follow_the_evidence() -> None:
     generator = np.random.default_rng(5)
     theirs = generator.uniform(0, 1, 60)
-    same = confirmation(theirs, theirs).sentence()
+    same = confirmation(theirs, theirs).format_evidence()
     assert same == "RR@10: no difference from the baseline on 60 questions the search never saw"
-    unclear = confirmation(theirs + generator.normal(0.01, 0.2, 60), theirs).sentence()
+    unclear = confirmation(theirs + generator.normal(0.01, 0.2, 60), theirs).format_evidence()
     assert "no difference from the baseline could be shown on 60 questions" in unclear
     assert "would be needed" in unclear
-    assert "keep the baseline" in confirmation(theirs - 0.2, theirs).sentence()
-    assert "nothing can be shown with 1 questions" in confirmation([0.5], [0.4]).sentence()
-    assert "the baseline was not completed" in confirmation(theirs, None).sentence()
-    assert "the baseline stays" in confirmation(theirs, None, role="baseline").sentence()
+    assert "keep the baseline" in confirmation(theirs - 0.2, theirs).format_evidence()
+    assert "nothing can be shown with 1 questions" in confirmation([0.5], [0.4]).format_evidence()
+    assert "the baseline was not completed" in confirmation(theirs, None).format_evidence()
+    assert "the baseline stays" in confirmation(theirs, None, role="baseline").format_evidence()
 
 
 def test_no_fewer_questions_are_named_than_there_were_nor_than_the_test_needs() -> None:
-    assert paired.questions_needed(np.array([1.0, 1.1])) == paired.FEWEST
-    assert confirm._needed(6, 2) == "; about 6 would be needed"
-    assert confirm._needed(40, 54) == ""
+    assert paired.estimate_sample_size(np.array([1.0, 1.1])) == paired.FEWEST
+    assert confirm._format_needed(6, 2) == "; about 6 would be needed"
+    assert confirm._format_needed(40, 54) == ""
 
 
 def test_of_the_tied_the_cheapest_is_recommended() -> None:
@@ -125,10 +131,10 @@ def test_of_the_tied_the_cheapest_is_recommended() -> None:
         Candidate(3, np.add(level[::-1], [0.3, 0.0, 0.0, -0.3]), 900.0),
         Candidate(4, best - 0.2, 10.0),
     ]
-    selection = selected(candidates, 1.0, 3)
+    selection = select_finalists(candidates, 1.0, 3)
     assert (selection.best, selection.recommended, selection.tied, selection.all_tied) == (1, 2, (3,), 2)
     arms = [Measured("best", 1, (), 0.7, 2000.0, best), Measured("tied", 2, (), 0.65, 700.0, level)]
-    why = confirmed("F1", 1.0, "tokens", selection, arms, 0).why()
+    why = build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice()
     assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
 
 
@@ -139,21 +145,21 @@ def test_handing_on_less_makes_none_cheaper_that_hands_on_worse() -> None:
     ten = Candidate(2, ranks, 1000.0, handed)
     three = Candidate(3, ranks, 300.0, handed - np.array([0.3, 0.2, 0.4, 0.3]))
     unknown = Candidate(4, ranks, 10.0)
-    selection = selected([sixteen, ten, three, unknown], 1.0, 3)
+    selection = select_finalists([sixteen, ten, three, unknown], 1.0, 3)
     assert (selection.recommended, selection.tied, selection.all_tied) == (2, (), 1)
     level = Candidate(5, ranks, 500.0, handed - np.array([0.1, -0.1, 0.1, 0.0]))
-    assert selected([sixteen, ten, three, level], 1.0, 3).recommended == 5
+    assert select_finalists([sixteen, ten, three, level], 1.0, 3).recommended == 5
 
 
 def test_where_the_best_could_not_be_confirmed_nothing_else_is_called_the_best() -> None:
     best = np.array([0.5, 0.7, 0.9, 0.7])
     level = best - np.array([0.1, -0.1, 0.1, 0.1])
-    selection = selected(
+    selection = select_finalists(
         [Candidate(7, best, 900.0), Candidate(3, level, 100.0), Candidate(0, best - 0.5, 500.0)], 1.0, 3
     )
     arms = [Measured("tied", 3, (), 0.65, 100.0, level), Measured("baseline", 0, (), 0.2, 500.0, best - 0.5)]
     assert selection.recommended == 3
-    assert confirmed("F1", 1.0, "tokens", selection, arms, 0).why() == (
+    assert build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice() == (
         "trial 3: the cheapest of 2 tied within noise: tokens 100"
     )
 
@@ -167,26 +173,26 @@ def test_unmeasured_questions_are_in_no_comparison() -> None:
 
 def test_a_confirmation_survives_being_stored() -> None:
     found = confirmation(np.linspace(0, 1, 20), np.linspace(1, 0, 20))
-    again = Confirmation.restored(json.loads(json.dumps(found.stored())))
-    assert again.sentence() == found.sentence()
+    again = Confirmation.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert again.format_evidence() == found.format_evidence()
     assert again.chosen == found.chosen
     assert math.isnan(again.arms[1].difference)
 
 
 def test_the_recommended_is_tested_alone_and_first_the_others_by_holm_behind_it() -> None:
-    assert _corrected({7: 0.03, 1: 0.01, 2: 0.02}, 7) == pytest.approx({7: 0.03, 1: 0.03, 2: 0.03})
-    assert _corrected({7: 0.001, 1: 0.01, 2: 0.2}, 7) == pytest.approx({7: 0.001, 1: 0.02, 2: 0.2})
+    assert _adjust_p_values({7: 0.03, 1: 0.01, 2: 0.02}, 7) == pytest.approx({7: 0.03, 1: 0.03, 2: 0.03})
+    assert _adjust_p_values({7: 0.001, 1: 0.01, 2: 0.2}, 7) == pytest.approx({7: 0.001, 1: 0.02, 2: 0.2})
     # Where the first shows nothing, the others can't.
-    assert _corrected({7: 0.6, 1: 0.001}, 7) == pytest.approx({7: 0.6, 1: 0.6})
+    assert _adjust_p_values({7: 0.6, 1: 0.001}, 7) == pytest.approx({7: 0.6, 1: 0.6})
     # The recommended one is the baseline itself: Holm alone.
-    assert _corrected({1: 0.01, 2: 0.03}, 0) == pytest.approx({1: 0.02, 2: 0.03})
+    assert _adjust_p_values({1: 0.01, 2: 0.03}, 0) == pytest.approx({1: 0.02, 2: 0.03})
 
 
 def test_questions_asked_again_are_counted_once_and_said() -> None:
     generator = np.random.default_rng(0)
     theirs = generator.uniform(0, 0.8, 40)
     ours = theirs + 0.05 + generator.normal(0, 0.1, 40)
-    selection = selected([Candidate(3, ours, 900.0)], 1.0, 0)
+    selection = select_finalists([Candidate(3, ours, 900.0)], 1.0, 0)
 
     def found(times: int) -> Confirmation:
         arms = [
@@ -194,13 +200,13 @@ def test_questions_asked_again_are_counted_once_and_said() -> None:
             Measured("baseline", 0, (), 0.5, 800.0, np.repeat(theirs, times)),
         ]
         groups = np.repeat(np.arange(40, dtype=np.int32), times)
-        return confirmed("F1", 1.0, "tokens", selection, arms, 0, groups=groups)
+        return build_confirmation("F1", 1.0, "tokens", selection, arms, 0, groups=groups)
 
     once, thrice = found(1).chosen, found(3).chosen
     assert thrice.p == once.p
     assert (thrice.difference_low, thrice.difference_high) == pytest.approx((once.difference_low, once.difference_high))
-    assert found(1).sentence().endswith("on 40 questions the search never saw")
-    assert found(3).sentence().endswith("on 40 different questions the search never saw")
+    assert found(1).format_evidence().endswith("on 40 questions the search never saw")
+    assert found(3).format_evidence().endswith("on 40 different questions the search never saw")
 
 
 def test_of_several_objectives_all_comparisons_are_adjusted_for_one_another() -> None:
@@ -208,23 +214,23 @@ def test_of_several_objectives_all_comparisons_are_adjusted_for_one_another() ->
     false = 0
     for seed in range(400):
         generator = np.random.default_rng(seed)
-        selection = selected([Candidate(1, generator.normal(0, 1, 40), 1.0)], 1.0, 0)
+        selection = select_finalists([Candidate(1, generator.normal(0, 1, 40), 1.0)], 1.0, 0)
         found = []
         for metric in ("quality", "cost"):
             arms = [
                 Measured(role, trial, (), 0.0, 1.0, generator.normal(0, 1, 40))
                 for trial, role in enumerate(("baseline", "best", "tied"))
             ]
-            found.append(confirmed(metric, 1.0, "tokens", selection, arms, seed, 500))
-        false += any(arm.adjusted <= 0.05 for each in together(found) for arm in each.arms)
+            found.append(build_confirmation(metric, 1.0, "tokens", selection, arms, seed, 500))
+        false += any(arm.adjusted <= 0.05 for each in adjust_confirmations(found) for arm in each.arms)
     assert 5 <= false <= 30
 
 
 def test_one_that_is_no_better_in_one_objective_may_be_so_in_another() -> None:
     same, less = np.linspace(0.2, 0.8, 40), np.linspace(900, 1000, 40)
-    selection = selected([Candidate(1, same, 1.0)], 1.0, 0)
+    selection = select_finalists([Candidate(1, same, 1.0)], 1.0, 0)
     quality, cost = (
-        confirmed(
+        build_confirmation(
             metric,
             sign,
             "tokens",
@@ -234,25 +240,28 @@ def test_one_that_is_no_better_in_one_objective_may_be_so_in_another() -> None:
         )
         for metric, sign, ours, theirs in (("nDCG@10", 1.0, same, same), ("tokens", -1.0, less, less + 400))
     )
-    quality, cost = together([quality, cost])
-    assert quality.sentence().startswith("nDCG@10: no difference from the baseline on 40")
+    quality, cost = adjust_confirmations([quality, cost])
+    assert quality.format_evidence().startswith("nDCG@10: no difference from the baseline on 40")
     assert (
-        cost.sentence()
+        cost.format_evidence()
         == "tokens: better than the baseline by -400.0 [-400.0, -400.0] on 40 questions the search never saw"
     )
-    assert together([quality]) == (quality,)
+    assert adjust_confirmations([quality]) == (quality,)
 
 
 def test_what_is_measured_once_for_all_questions_has_no_interval() -> None:
-    selection = selected([Candidate(1, np.full(40, 0.5), 1.0)], 1.0, 0)
+    selection = select_finalists([Candidate(1, np.full(40, 0.5), 1.0)], 1.0, 0)
     arms = [
         Measured("best", 1, (), 0.0, 1.0, np.full(40, 0.2)),
         Measured("baseline", 0, (), 0.0, 1.0, np.full(40, 0.3)),
     ]
-    found = confirmed("latency", -1.0, "tokens", selection, arms, 0, once=True)
+    found = build_confirmation("latency", -1.0, "tokens", selection, arms, 0, once=True)
     assert math.isnan(found.chosen.adjusted)
     assert not found.shown
-    assert found.sentence() == "latency: -0.1000 against the baseline (one measurement for all questions: no interval)"
+    assert (
+        found.format_evidence()
+        == "latency: -0.1000 against the baseline (one measurement for all questions: no interval)"
+    )
 
 
 @pytest.mark.parametrize(("others", "alike"), [((0.0, 0.0), 3), ((0.0, 0.1), 0), ((), 0)])
@@ -260,9 +269,9 @@ def test_an_objective_that_tells_nothing_apart_recommends_nothing(others: tuple[
     scores = np.array([0.2, 0.9, np.nan, 0.4])
     rows = [scores, *(scores + each for each in others)]
     candidates = [Candidate(number, row, 100.0 - number) for number, row in enumerate(rows)]
-    selection = selected(candidates, 1.0, ties=2)
+    selection = select_finalists(candidates, 1.0, ties=2)
     assert selection.alike == alike
     measured = [Measured("baseline", 0, (), 0.5, 100.0, scores), Measured("tied", 2, (), 0.5, 98.0, scores)]
-    found = confirmed("nDCG@10", 1.0, "tokens", selection, measured[: len(rows)], 0, 10)
+    found = build_confirmation("nDCG@10", 1.0, "tokens", selection, measured[: len(rows)], 0, 10)
     if alike:
-        assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in found.nothing()
+        assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in found.explain_alike()

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.context.assembler import ORDERS, Assembler, Piece, merged, ordered, widened
+from rag_opt.components.context.assembler import ORDERS, Assembler, Piece, merge_pieces, order_pieces, widen_piece
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter, WordSplitter
-from rag_opt.components.splitters.sentences import sentences_of
+from rag_opt.components.splitters.sentences import get_sentences
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.products import Chunks, Rankings, Usage
 from rag_opt.text.words import count_tokens
@@ -22,7 +22,7 @@ SENTENCES = [[(0, 10), (11, 20), (21, 30), (31, 40)], [(0, 5)]]
 
 def assembled(found: Rankings, window: int = 0, merge: bool = False, order: str = "score", tokens: int | None = None):
     stage = Assembler(window, merge, order, tokens)
-    stage.use(Resources.of(Store()))
+    stage.use(Resources.from_store(Store()))
     return stage.run(found, found.chunks.documents)["context"]
 
 
@@ -46,7 +46,7 @@ def assembled(found: Rankings, window: int = 0, merge: bool = False, order: str 
 )
 def test_a_chunk_grows_by_whole_sentences_of_its_document(piece: tuple, window: int, span: tuple) -> None:
     document, start, end = piece
-    assert widened(Piece(document, start, end, 7), SENTENCES, window) == Piece(document, *span, 7)
+    assert widen_piece(Piece(document, start, end, 7), SENTENCES, window) == Piece(document, *span, 7)
 
 
 def test_neighbouring_sentences_are_read_with_what_was_found() -> None:
@@ -54,7 +54,7 @@ def test_neighbouring_sentences_are_read_with_what_was_found() -> None:
     chunks = SentenceSplitter(4, 0).run(corpus(text))["chunks"]
     assert len(chunks) == 5
     context = assembled(ranking(chunks, [(2, 2.0), (0, 1.0)]), window=1)
-    assert context.texts_of(0) == [
+    assert context.get_texts(0) == [
         "The dog runs outside. The bird flies away. The fish keeps swimming.",
         "The cat sleeps inside. The dog runs outside.",
     ]
@@ -71,16 +71,16 @@ def test_what_overlaps_or_touches_becomes_one_at_the_place_of_the_better() -> No
         Piece(0, 30, 40, 3),
         Piece(0, 35, 38, 4),
     ]
-    assert merged(given_pieces) == [Piece(0, 0, 20, 0), Piece(1, 0, 5, 1), Piece(0, 30, 40, 3)]
+    assert merge_pieces(given_pieces) == [Piece(0, 0, 20, 0), Piece(1, 0, 5, 1), Piece(0, 30, 40, 3)]
 
 
 @pytest.mark.parametrize(("gap", "count"), [(-3, 1), (0, 1), (1, 1), (2, 2)])
 def test_one_character_between_pieces_is_merged_over_two_are_not(gap: int, count: int) -> None:
-    assert len(merged([Piece(0, 0, 10, 0), Piece(0, 10 + gap, 20, 1)])) == count
+    assert len(merge_pieces([Piece(0, 0, 10, 0), Piece(0, 10 + gap, 20, 1)])) == count
 
 
 def test_a_chain_of_pieces_takes_the_best_place_of_all() -> None:
-    assert merged([Piece(0, 20, 30, 0), Piece(1, 0, 9, 1), Piece(0, 0, 10, 2), Piece(0, 9, 21, 3)]) == [
+    assert merge_pieces([Piece(0, 20, 30, 0), Piece(1, 0, 9, 1), Piece(0, 0, 10, 2), Piece(0, 9, 21, 3)]) == [
         Piece(0, 0, 30, 0),
         Piece(1, 0, 9, 1),
     ]
@@ -88,17 +88,17 @@ def test_a_chain_of_pieces_takes_the_best_place_of_all() -> None:
 
 def test_the_same_characters_of_other_documents_stay_apart() -> None:
     pieces = [Piece(0, 0, 10, 0), Piece(1, 0, 10, 1)]
-    assert merged(pieces) == pieces
+    assert merge_pieces(pieces) == pieces
 
 
 def test_a_piece_within_another_leaves_the_other_as_it_is() -> None:
-    assert merged([Piece(0, 10, 20, 0), Piece(0, 0, 100, 1), Piece(0, 50, 60, 2)]) == [Piece(0, 0, 100, 0)]
+    assert merge_pieces([Piece(0, 10, 20, 0), Piece(0, 0, 100, 1), Piece(0, 50, 60, 2)]) == [Piece(0, 0, 100, 0)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(1, 9)), max_size=10))
 def test_merged_pieces_cover_what_was_there_and_do_not_overlap(drawn: list[tuple[int, int, int]]) -> None:
     pieces = [Piece(document, start, start + size, place) for place, (document, start, size) in enumerate(drawn)]
-    found = merged(pieces)
+    found = merge_pieces(pieces)
 
     def characters(of: list[Piece]) -> list[tuple[int, int]]:
         return [(piece.document, place) for piece in of for place in range(piece.start, piece.end)]
@@ -112,7 +112,7 @@ def test_merged_pieces_cover_what_was_there_and_do_not_overlap(drawn: list[tuple
         inside = [p.place for p in pieces if p.document == piece.document and piece.start <= p.start < piece.end]
         assert piece.place == min(inside)
     assert [piece.place for piece in found] == sorted(piece.place for piece in found)
-    assert merged(found) == found
+    assert merge_pieces(found) == found
 
 
 # ---- in order
@@ -130,22 +130,22 @@ def places(pieces: list[Piece]) -> list[int]:
     ("count", "expected"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 3, 2]), (4, [1, 3, 4, 2]), (5, [1, 3, 5, 4, 2])]
 )
 def test_the_best_stand_at_both_ends(count: int, expected: list[int]) -> None:
-    assert places(ordered(five()[:count], "ends")) == expected
+    assert places(order_pieces(five()[:count], "ends")) == expected
 
 
 def test_by_score_is_as_given() -> None:
-    assert places(ordered(five(), "score")) == [1, 2, 3, 4, 5]
+    assert places(order_pieces(five(), "score")) == [1, 2, 3, 4, 5]
 
 
 def test_by_document_in_reading_order_documents_by_their_best_piece() -> None:
     """Document 2 holds places 1 and 4, document 0 places 2 and 5, document 1 place 3; later places start earlier."""
-    assert places(ordered(five("20120"), "document")) == [4, 1, 5, 2, 3]
+    assert places(order_pieces(five("20120"), "document")) == [4, 1, 5, 2, 3]
 
 
 def test_scores_say_nothing_but_the_order() -> None:
     context = assembled(ranking(chunked("a", "b", "c"), [(2, 9.0), (0, 8.0), (1, 7.0)]), order="ends")
-    assert context.texts_of(0) == ["c", "b", "a"]
-    assert [score for _, score in context.hits(0)] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert context.get_texts(0) == ["c", "b", "a"]
+    assert [score for _, score in context.get_hits(0)] == pytest.approx([1, 1 / 2, 1 / 3])
 
 
 # ---- within a budget
@@ -164,12 +164,12 @@ def test_scores_say_nothing_but_the_order() -> None:
 )
 def test_the_best_are_kept_while_they_fit(tokens: int | None, kept: list[str]) -> None:
     found = ranking(chunked("j", "h i", "e f g", "a b c d"), [(3, 4.0), (2, 3.0), (1, 2.0), (0, 1.0)])
-    assert assembled(found, tokens=tokens).texts_of(0) == kept
+    assert assembled(found, tokens=tokens).get_texts(0) == kept
 
 
 def test_the_budget_goes_by_score_whatever_the_order() -> None:
     found = ranking(chunked("a b", "c d", "e f"), [(2, 3.0), (0, 2.0), (1, 1.0)])
-    assert assembled(found, order="ends", tokens=4).texts_of(0) == ["e f", "a b"]
+    assert assembled(found, order="ends", tokens=4).get_texts(0) == ["e f", "a b"]
 
 
 # ---- the stage
@@ -179,21 +179,21 @@ def test_a_query_without_hits_reads_nothing() -> None:
     found = ranking(chunked("a b", "c d"), [], [(1, 1.0)], [])
     for order in ORDERS:
         context = assembled(found, 1, True, order, 9)
-        assert [context.texts_of(query) for query in range(3)] == [[], ["c d"], []]
+        assert [context.get_texts(query) for query in range(3)] == [[], ["c d"], []]
 
 
 @pytest.mark.parametrize("width", [0, 3])
 def test_rankings_with_no_hit_at_all_read_nothing(width: int) -> None:
     rows, scores = np.full((2, width), -1, np.int32), np.full((2, width), -np.inf, np.float32)
     context = assembled(Rankings(chunked("a b"), rows, scores, "k"), 2, True, "document", 5)
-    assert context.texts_of(0) == context.texts_of(1) == []
+    assert context.get_texts(0) == context.get_texts(1) == []
     assert len(context.chunks) == 0
 
 
 def test_the_same_piece_for_two_queries_is_one_chunk() -> None:
     context = assembled(ranking(chunked("a b", "c d"), [(1, 2.0), (0, 1.0)], [(0, 1.0)]))
     assert len(context.chunks) == 2
-    assert context.texts_of(1) == ["a b"]
+    assert context.get_texts(1) == ["a b"]
 
 
 def test_the_ranking_stays_and_what_it_cost_is_taken_along() -> None:
@@ -209,18 +209,20 @@ def test_the_ranking_stays_and_what_it_cost_is_taken_along() -> None:
 
 
 def test_a_page_of_the_web_is_read_as_it_was_found() -> None:
-    chunks = chunked("The cat sat. The dog ran.").extended((Document("web", "A page. Of the web. It is long."),))
+    chunks = chunked("The cat sat. The dog ran.").append_documents(
+        (Document("web", "A page. Of the web. It is long."),)
+    )
     found = ranking(chunks, [(1, 2.0), (0, 1.0)])
     stage = Assembler(1, True, "score", None)
-    stage.use(Resources.of(Store()))
+    stage.use(Resources.from_store(Store()))
     context = stage.run(found, corpus("The cat sat. The dog ran."))["context"]
-    assert context.texts_of(0) == ["A page. Of the web. It is long.", "The cat sat. The dog ran."]
+    assert context.get_texts(0) == ["A page. Of the web. It is long.", "The cat sat. The dog ran."]
     assert context.chunks.document_ids == ["web", "d0"]
 
 
 def test_titles_are_no_part_of_what_is_read() -> None:
     chunks = NoSplitter().run(Documents((Document("a", "body text", "Title"),), "k"))["chunks"]
-    assert assembled(ranking(chunks, [(0, 1.0)])).texts_of(0) == ["body text"]
+    assert assembled(ranking(chunks, [(0, 1.0)])).get_texts(0) == ["body text"]
 
 
 @pytest.mark.parametrize(
@@ -253,20 +255,20 @@ def test_what_is_read_is_in_one_document_holds_what_was_found_and_fits(
     found = ranking(chunks, *[[(row, 1.0) for row in each] for each in lists])
     context = assembled(found, window, merge, order, tokens)
     documents = chunks.documents.items
-    sentences = sentences_of(chunks.documents, Store())
+    sentences = get_sentences(chunks.documents, Store())
 
     def span(of: Chunks, row: int) -> tuple[int, int, int]:
         return int(of.document_rows[row]), int(of.starts[row]), int(of.ends[row])
 
     for query, rows in enumerate(lists):
-        read = [span(context.chunks, row) for row, _ in context.hits(query)]
+        read = [span(context.chunks, row) for row, _ in context.get_hits(query)]
         assert bool(read) == bool(rows)
         for document, start, end in read:
             assert 0 <= start < end <= len(documents[document].text)
             if window:
                 assert start in {first for first, _ in sentences[document]}
                 assert end in {last for _, last in sentences[document]}
-        assert context.texts_of(query) == [documents[row].text[start:end] for row, start, end in read]
+        assert context.get_texts(query) == [documents[row].text[start:end] for row, start, end in read]
 
         def within(row: int, read: list = read) -> bool:
             document, start, end = span(chunks, row)
@@ -278,7 +280,7 @@ def test_what_is_read_is_in_one_document_holds_what_was_found_and_fits(
             assert all(within(row) for row in rows)
             assert merge or len(read) == len(rows)
         elif len(read) > 1:
-            assert sum(count_tokens(text) for text in context.texts_of(query)) <= tokens
+            assert sum(count_tokens(text) for text in context.get_texts(query)) <= tokens
         if merge:
             ends = sorted(read)
             assert all(a[0] < b[0] or a[2] + 1 < b[1] for a, b in zip(ends, ends[1:], strict=False))

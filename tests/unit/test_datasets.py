@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.datasets import beir, jsonl, msmarco, squad
-from rag_opt.datasets.checks import encodable, sample, split
+from rag_opt.datasets.checks import replace_surrogates, sample_ids, split_dataset
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
@@ -403,8 +403,8 @@ def test_queries_without_anything_known_are_left_out_and_counted(tmp_path) -> No
 
 
 def test_lone_surrogates_are_replaced_one_for_one(tmp_path) -> None:
-    assert encodable("a\ud800b") == "a\ufffdb"
-    assert encodable("ok 😀") == "ok 😀"
+    assert replace_surrogates("a\ud800b") == "a\ufffdb"
+    assert replace_surrogates("ok 😀") == "ok 😀"
     folder = beir_folder(tmp_path / "s", corpus=LINES.replace("text 1", "te\\ud800xt 1"))
     text = beir.load(str(folder)).documents[0].text
     text.encode()
@@ -413,7 +413,7 @@ def test_lone_surrogates_are_replaced_one_for_one(tmp_path) -> None:
 
 @given(st.text())
 def test_encodable_keeps_length_and_encodable_text(text: str) -> None:
-    assert encodable(text) == text
+    assert replace_surrogates(text) == text
 
 
 def test_line_separators_inside_json_do_not_end_a_line(tmp_path) -> None:
@@ -438,26 +438,26 @@ def dataset_of(count: int) -> Dataset:
 @given(st.integers(4, 200), st.floats(0.2, 0.8), st.integers(0, 5))
 def test_a_split_is_a_repeatable_partition(count: int, share: float, seed: int) -> None:
     dataset = dataset_of(count)
-    dev, test = split(dataset, share, seed)
+    dev, test = split_dataset(dataset, share, seed)
     ids = [{q.id for q in part.queries} for part in (dev, test)]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {q.id for q in dataset.queries}
     assert len(ids[1]) == round(share * count)
-    assert split(dataset, share, seed) == (dev, test)
+    assert split_dataset(dataset, share, seed) == (dev, test)
     shuffled = replace(dataset, queries=tuple(reversed(dataset.queries)))
-    assert {q.id for q in split(shuffled, share, seed)[1].queries} == ids[1]
+    assert {q.id for q in split_dataset(shuffled, share, seed)[1].queries} == ids[1]
 
 
 def test_a_split_with_an_empty_side_is_refused() -> None:
     with pytest.raises(DatasetError, match="both sides need at least one"):
-        split(dataset_of(1), 0.3, 0)
+        split_dataset(dataset_of(1), 0.3, 0)
 
 
 @given(st.integers(0, 20), st.integers(1, 25), st.integers(0, 3))
 def test_a_sample_is_a_repeatable_subset(count: int, wanted: int, seed: int) -> None:
     ids = [f"i{i}" for i in range(count)]
-    assert sample(ids, wanted, seed) == sample(ids[::-1], wanted, seed)
-    assert len(sample(ids, wanted, seed)) == min(count, wanted)
+    assert sample_ids(ids, wanted, seed) == sample_ids(ids[::-1], wanted, seed)
+    assert len(sample_ids(ids, wanted, seed)) == min(count, wanted)
 
 
 def test_the_fingerprint_sees_every_part(tmp_path) -> None:

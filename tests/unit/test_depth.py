@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.embedders.hashing import Hashing
-from rag_opt.components.ranking import stacked
+from rag_opt.components.ranking import stack_rankings
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
@@ -21,10 +21,10 @@ from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import WordSplitter
 from rag_opt.config.trial import compose_trial
 from rag_opt.errors import MetricError
-from rag_opt.evaluation.evaluate import Questions, document_rankings, evaluated
+from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline, rank_documents
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.metrics.catalogue import metric
-from rag_opt.metrics.retrieval import per_query
+from rag_opt.metrics.catalogue import get_metric
+from rag_opt.metrics.retrieval import score_rankings
 from rag_opt.records.documents import Dataset, Document, Documents, Queries, Query
 from rag_opt.records.products import Chunks, Rankings, Searches
 
@@ -41,7 +41,7 @@ def chunks(of_chunk: tuple[int, ...] = OF_CHUNK) -> Chunks:
 
 def ranking(of: Chunks, *lists: list[int]) -> Rankings:
     pairs = [(np.array(each, np.int32), -np.arange(len(each), dtype=np.float32)) for each in lists]
-    columns = stacked(pairs, max(map(len, lists)))
+    columns = stack_rankings(pairs, max(map(len, lists)))
     return Rankings(of, columns["rows"], columns["scores"], repr(lists))
 
 
@@ -49,9 +49,9 @@ def test_ten_chunks_of_three_documents_by_hand() -> None:
     """Chunks 9, 5, 2, 0, … of documents 2, 2, 1, 0: the ranking is d2, d1, d0, however few chunks are handed on."""
     found = Fusion(2).run(bm25_ranking=ranking(chunks(), [9, 5, 2, 0, 1, 3, 4, 6, 7, 8]))["ranking"]
     assert found.rows.tolist() == [[9, 5]]
-    assert document_rankings([found], 3) == [["d2", "d1", "d0"]]
-    assert document_rankings([found], 0) == [["d2"]]
-    values = per_query(["nDCG@10", "RR@10"], {"q": {"d0": 1}}, ["q"], document_rankings([found], 10))
+    assert rank_documents([found], 3) == [["d2", "d1", "d0"]]
+    assert rank_documents([found], 0) == [["d2"]]
+    values = score_rankings(["nDCG@10", "RR@10"], {"q": {"d0": 1}}, ["q"], rank_documents([found], 10))
     assert values["RR@10"].tolist() == [pytest.approx(1 / 3)]
     assert values["nDCG@10"].tolist() == [pytest.approx(1 / np.log2(4))]
 
@@ -60,8 +60,8 @@ def test_what_a_reranker_was_not_given_or_left_out_follows_in_the_retrievers_ord
     of = chunks(tuple(range(8)))
     first = Fusion(4).run(bm25_ranking=ranking(of, [3, 1, 4, 0, 5, 2, 6]))["ranking"]
     own = ranking(of, [0, 4])
-    assert document_rankings([own, first], 10) == [["d0", "d4", "d3", "d1", "d5", "d2", "d6"]]
-    assert document_rankings([own, first], 3) == [["d0", "d4", "d3"]]
+    assert rank_documents([own, first], 10) == [["d0", "d4", "d3", "d1", "d5", "d2", "d6"]]
+    assert rank_documents([own, first], 3) == [["d0", "d4", "d3"]]
 
 
 orders = st.permutations(range(12)).flatmap(lambda order: st.integers(1, 12).map(lambda count: list(order)[:count]))
@@ -88,7 +88,7 @@ def test_ranks_are_the_same_for_every_top_k_and_agree_with_ir_measures(lists, da
     for top_k in (1, 3, 5, 12):
         handed = Fusion(top_k, method, 0.3).run(**given_rankings)["ranking"]
         assert handed.rows.shape[1] <= top_k
-        found.append(per_query(MEASURES, qrels, ids, document_rankings([handed], 100)))
+        found.append(score_rankings(MEASURES, qrels, ids, rank_documents([handed], 100)))
     for name in MEASURES:
         assert all(np.array_equal(found[0][name], other[name]) for other in found), name
     whole = Fusion(100, method, 0.3).run(**given_rankings)["ranking"]
@@ -110,7 +110,7 @@ LONG = ["red " * 40 + "apple", "red sky over red sea", "a red fish", "blue red b
 def searched(kind: str, depth: int, resources: Resources) -> tuple[Rankings, Chunks]:
     documents = Documents(tuple(Document(f"d{row}", text) for row, text in enumerate(LONG)), repr(LONG))
     cut = WordSplitter(2).run(documents)["chunks"]
-    queries = Queries.of((Query("q", "red red"), Query("r", "tree")))
+    queries = Queries.from_items((Query("q", "red red"), Query("r", "tree")))
     if kind == "bm25":
         index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(cut)["bm25_index"]
         retriever = BM25Retriever(depth)
@@ -128,23 +128,23 @@ def searched(kind: str, depth: int, resources: Resources) -> tuple[Rankings, Chu
 @pytest.mark.parametrize("kind", ["bm25", "dense", "chroma"])
 def test_documents_behind_one_with_many_chunks_are_ranked_as_deep_as_metrics_read(kind: str, store: Store) -> None:
     """Twenty chunks of one document come first: three chunks deep, a ranking of five documents would hold one."""
-    resources = Resources.of(store)
+    resources = Resources.from_store(store)
     shallow, cut = searched(kind, 3, replace(resources, reach=5))
     assert shallow.rows.shape == (2, 3)
-    whole, _ = searched(kind, len(cut), Resources.of(Store()))
-    wanted = [ids[:5] for ids in document_rankings([whole], len(LONG))]
+    whole, _ = searched(kind, len(cut), Resources.from_store(Store()))
+    wanted = [ids[:5] for ids in rank_documents([whole], len(LONG))]
     if kind == "chroma":
         # Equal vectors, which a word repeated makes, come in any order.
-        assert [len(ids) for ids in document_rankings([shallow], 5)] == [5, 5]
+        assert [len(ids) for ids in rank_documents([shallow], 5)] == [5, 5]
     else:
-        assert document_rankings([shallow], 5) == wanted
-    handed = document_rankings([searched(kind, 3, resources)[0]], 0)[0]
+        assert rank_documents([shallow], 5) == wanted
+    handed = rank_documents([searched(kind, 3, resources)[0]], 0)[0]
     # The last document is "red" alone, whose vector is that of "red red".
     assert handed == ["d0"] or (kind == "chroma" and {*handed} == {"d0", "d5"})
 
 
 def test_what_is_ranked_to_be_measured_costs_the_pipeline_nothing(store: Store) -> None:
-    found = [searched("bm25", 3, replace(Resources.of(store), reach=reach))[0] for reach in (0, 5)]
+    found = [searched("bm25", 3, replace(Resources.from_store(store), reach=reach))[0] for reach in (0, 5)]
     assert found[0].costs == found[1].costs
     assert found[0].key == found[1].key
 
@@ -161,7 +161,7 @@ def books() -> Questions:
     )
     queries = tuple(Query(name, f"which {name} by day", answers=(name,)) for name in subjects)
     qrels = {name: {name: 2, subjects[(row + 1) % len(subjects)]: 1} for row, name in enumerate(subjects)}
-    return Questions.of(Dataset("books", documents, queries, qrels), 3, 0)
+    return Questions.from_dataset(Dataset("books", documents, queries, qrels), 3, 0)
 
 
 NAMES = ["nDCG@10", "RR@10", "AP", "context.nDCG@10", "context.SetR", "tokens"]
@@ -170,8 +170,10 @@ NAMES = ["nDCG@10", "RR@10", "AP", "context.nDCG@10", "context.SetR", "tokens"]
 def scores(store: Store, *words: str, names: list[str] = NAMES):
     whole = "splitter=none" in words
     base = [*([] if whole else ["splitter=word", "splitter.chunk_size=8"]), "embedder=hashing", "generator=none"]
-    return evaluated(
-        build_pipeline(compose_trial([*base, *words]), Resources.of(store)), books(), [metric(name) for name in names]
+    return evaluate_pipeline(
+        build_pipeline(compose_trial([*base, *words]), Resources.from_store(store)),
+        books(),
+        [get_metric(name) for name in names],
     )
 
 
@@ -212,18 +214,18 @@ def test_context_measures_are_of_the_documents_that_are_handed_on_in_the_ranking
 
 def test_a_measure_of_sets_says_nothing_of_a_ranking() -> None:
     with pytest.raises(MetricError, match=r"SetR asks what is there.*write context\.SetR"):
-        metric("SetR")
-    assert metric("context.SetR(rel=2)").name == "context.SetR(rel=2)"
+        get_metric("SetR")
+    assert get_metric("context.SetR(rel=2)").name == "context.SetR(rel=2)"
     with pytest.raises(MetricError, match=r"'context\.nDGC@10' is no metric; did you mean 'context\.nDCG@10'"):
-        metric("context.nDGC@10")
+        get_metric("context.nDGC@10")
 
 
 def test_a_measure_without_a_cutoff_reads_as_many_documents_of_every_ranking() -> None:
     deep = [f"d{row}" for row in range(200)]
     qrels = {"q": {"d0": 1, "d150": 1}}
-    values = [per_query(["AP"], qrels, ["q"], [ids])["AP"].tolist() for ids in (deep, deep[:100])]
+    values = [score_rankings(["AP"], qrels, ["q"], [ids])["AP"].tolist() for ids in (deep, deep[:100])]
     assert values[0] == values[1] == [0.5]
-    assert per_query(["AP"], qrels, ["q"], [deep], whole=True)["AP"].tolist() == [pytest.approx((1 + 2 / 151) / 2)]
+    assert score_rankings(["AP"], qrels, ["q"], [deep], whole=True)["AP"].tolist() == [pytest.approx((1 + 2 / 151) / 2)]
 
 
 def test_a_retriever_of_ones_own_that_ranks_too_little_is_said(store: Store, capsys: pytest.CaptureFixture) -> None:

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rag_opt.analysis.confirmation import Arm
-from rag_opt.analysis.details import edge_line, other_metrics, p_value
-from rag_opt.tracking.mirror import repaired
+from rag_opt.analysis.details import format_edges, format_p_value, tabulate_metrics
+from rag_opt.tracking.mirror import format_repair
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from rag_opt.tracking.mirror import repaired
     [(0.0004, "<0.001"), (0.0005, "0.001"), (0.0351, "0.035"), (1.0, "1.000"), (0.0, "<0.001"), (float("nan"), "")],
 )
 def test_a_small_p_value_is_not_zero(p: float, told: str) -> None:
-    assert p_value(p) == told
+    assert format_p_value(p) == told
 
 
 def findings(**means: dict[str, float]) -> SimpleNamespace:
@@ -31,12 +31,12 @@ def findings(**means: dict[str, float]) -> SimpleNamespace:
 
 def test_other_metrics_are_values() -> None:
     found = findings(**{"3": {"nDCG@10": 0.71234, "R@10": 0.9, "tokens": 1234.5}, "0": {"nDCG@10": 0.5, "R@10": 0.8}})
-    assert other_metrics(found) == (
+    assert tabulate_metrics(found) == (
         ["trial", "role", "nDCG@10", "R@10", "tokens"],
         [["3", "best", "0.7123", "0.9000", "1,234"], ["0", "baseline", "0.5000", "0.8000", ""]],
     )
-    assert other_metrics(findings())[1] == []
-    assert other_metrics(SimpleNamespace(confirmation=None, means={}))[1] == []
+    assert tabulate_metrics(findings())[1] == []
+    assert tabulate_metrics(SimpleNamespace(confirmation=None, means={}))[1] == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_other_metrics_are_values() -> None:
 def test_a_value_at_the_end_of_its_range_is_said(name: str, distribution, value, told: str) -> None:
     study = optuna.create_study()
     study.add_trial(optuna.create_trial(params={name: value}, distributions={name: distribution}, value=1.0))
-    line = edge_line(findings(), study)
+    line = format_edges(findings(), study)
     assert line == (
         f"at the edge of what was searched: {told} of trial 0; where values beyond it make sense, search them, too"
         if told
@@ -71,6 +71,6 @@ def test_a_repair_of_mlflow_is_promised_only_where_it_comes() -> None:
     from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 
     for error in (ConnectionError("away"), OSError("full"), MlflowException("away", INTERNAL_ERROR)):
-        assert repaired(error) == "and the same command repairs MLflow once that can be written"
+        assert format_repair(error) == "and the same command repairs MLflow once that can be written"
     for code in (INVALID_PARAMETER_VALUE, PERMISSION_DENIED):
-        assert "refuse that again" in repaired(MlflowException("no", code))
+        assert "refuse that again" in format_repair(MlflowException("no", code))

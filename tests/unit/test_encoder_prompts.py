@@ -16,7 +16,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter
 from rag_opt.console.progress import Screen
 from rag_opt.records.documents import Document, Documents, Queries, Query
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Searches
 from tests.services import tiny_models
 
@@ -26,13 +26,13 @@ TEXTS = ["which otter lives here", "a camel", "the squirrel is up in the tree", 
 
 def encoder(model: str, resources: Resources | None = None, **options: object) -> SentenceTransformerEncoder:
     made = SentenceTransformerEncoder(model, None, "float32", None, **options)
-    made.use(resources or Resources.of(Store()))
+    made.use(resources or Resources.from_store(Store()))
     return made
 
 
 def chunks(*texts: str, title: str = "") -> Chunks:
     documents = tuple(Document(f"d{i}", text, title) for i, text in enumerate(texts))
-    return NoSplitter().run(Documents(documents, key_of(texts, title)))["chunks"]
+    return NoSplitter().run(Documents(documents, compute_key(texts, title)))["chunks"]
 
 
 @pytest.mark.parametrize("pools_prompt", [True, False])
@@ -51,7 +51,7 @@ def test_queries_and_documents_are_encoded_as_the_library_encodes_them(
 ) -> None:
     """The same vectors, whether the prompt is pooled or not, truncated or not."""
     ours = encoder(tiny_models.sentence_encoder(tmp_path, prompts, default=default, pools_prompt=pools_prompt))
-    theirs = ours.loaded()
+    theirs = ours.load_model()
     for mine, wanted in (
         (ours.for_queries.encode(TEXTS), theirs.encode_query(TEXTS, normalize_embeddings=True)),
         (ours.for_documents.encode(TEXTS), theirs.encode_document(TEXTS, normalize_embeddings=True)),
@@ -62,19 +62,19 @@ def test_queries_and_documents_are_encoded_as_the_library_encodes_them(
 
 def test_a_model_of_two_routes_reads_queries_by_one_and_documents_by_the_other(tmp_path: Path) -> None:
     ours = encoder(tiny_models.two_routes(tmp_path))
-    theirs = ours.loaded()
+    theirs = ours.load_model()
     asked, found = ours.for_queries.encode(TEXTS), ours.for_documents.encode(TEXTS)
     np.testing.assert_allclose(asked, theirs.encode_query(TEXTS, normalize_embeddings=True), atol=2e-6)
     np.testing.assert_allclose(found, theirs.encode_document(TEXTS, normalize_embeddings=True), atol=2e-6)
     assert not np.allclose(asked, found)
     assert ours.for_queries.fingerprint != ours.for_documents.fingerprint
-    assert ours.for_documents.lengths(["a camel"]) == [4]
+    assert ours.for_documents.count_lengths(["a camel"]) == [4]
 
 
 def test_own_prompts_replace_those_of_the_model(tmp_path: Path) -> None:
     model = tiny_models.sentence_encoder(tmp_path, PROMPTS)
     ours = encoder(model, query_prompt="find: ", document_prompt="")
-    theirs = ours.loaded()
+    theirs = ours.load_model()
     asked = theirs.encode_query(TEXTS, prompt="find: ", normalize_embeddings=True)
     np.testing.assert_allclose(ours.for_queries.encode(TEXTS), asked, atol=2e-6)
     assert ours.for_documents is ours
@@ -84,12 +84,12 @@ def test_own_prompts_replace_those_of_the_model(tmp_path: Path) -> None:
 
 def test_the_pipelines_embedders_use_them(tmp_path: Path) -> None:
     ours = encoder(tiny_models.sentence_encoder(tmp_path, PROMPTS))
-    theirs = ours.loaded()
+    theirs = ours.load_model()
     vectors = ChunkEmbedder(ours).run(chunks("a camel", "an otter"))["vectors"].values
     np.testing.assert_allclose(
         vectors, theirs.encode_document(["a camel", "an otter"], normalize_embeddings=True), atol=2e-6
     )
-    asked = Queries.of((Query("q", "a camel"),))
+    asked = Queries.from_items((Query("q", "a camel"),))
     found = QueryEmbedder(ours).run(Searches((asked,)))["query_vectors"].vectors[0].values
     np.testing.assert_allclose(found, theirs.encode_query(["a camel"], normalize_embeddings=True), atol=2e-6)
 
@@ -108,7 +108,7 @@ def test_what_the_encoder_does_not_read_is_counted_and_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """32 tokens, of which the prompt and the model's marks take 4."""
-    resources = Resources.of(Store(tmp_path / "store"))
+    resources = Resources.from_store(Store(tmp_path / "store"))
     model = tiny_models.sentence_encoder(tmp_path, {"document": "passage: "})
     long, short = "river " * 29, "river " * 28
     with Screen():
@@ -127,8 +127,8 @@ def test_what_the_encoder_does_not_read_is_counted_and_told_once(
 
 def test_what_a_cross_encoder_does_not_read_is_told(tmp_path: Path) -> None:
     scorer = CrossEncoder(tiny_models.cross_encoder(tmp_path))
-    scorer.use(resources := Resources.of(Store()))
-    scorer.say_cut(chunks("river " * 600, "an otter"))
+    scorer.use(resources := Resources.from_store(Store()))
+    scorer.report_truncated(chunks("river " * 600, "an otter"))
     name = tmp_path.name
     assert list(resources.notices.kept) == [
         f"{name} reads 512 tokens: 1 of 2 chunks are longer, the rest is not read; a smaller splitter.chunk_size stays within"
@@ -140,12 +140,12 @@ def test_the_size_that_is_advised_fits(tmp_path: Path) -> None:
     long = Documents((Document("d", "River otters eat fish. " * 40, "All about otters"),), "long")
     whole = NoSplitter().run(long)["chunks"]
     embedder = ChunkEmbedder(ours)
-    embedder.use(resources := Resources.of(Store()))
+    embedder.use(resources := Resources.from_store(Store()))
     embedder.run(whole)
     (line,) = (each for each in resources.notices.said if "tokens" in each)
     size = int(line.partition("chunk_size=")[2].split()[0])
     cut = SentenceSplitter(size, 0, "tokens", ours)
     cut.use(resources)
     pieces = cut.run(long)["chunks"]
-    assert max(ours.for_documents.lengths(pieces.contents)) <= 32
+    assert max(ours.for_documents.count_lengths(pieces.contents)) <= 32
     assert len(pieces) > 1

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.embedders.embedding_cache import embedded
+from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.embedders.encoders import MiniLM
-from rag_opt.components.embedders.minilm import minilm_folder
+from rag_opt.components.embedders.minilm import find_minilm
 from rag_opt.components.models import speed
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import IN_MEMORY
@@ -27,7 +27,7 @@ def test_minilm_is_the_librarys_minilm(minilm: MiniLM) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = ["A cat sleeps.", "", "Dogs bark at strangers in the night, and puppies chew shoes. " * 40, "Ünïcødé"]
-    library = SentenceTransformer(str(minilm_folder())).encode(texts, normalize_embeddings=True)
+    library = SentenceTransformer(str(find_minilm())).encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(minilm.encode(texts), library, atol=2e-6)
 
 
@@ -50,16 +50,16 @@ def test_a_vector_does_not_depend_on_what_else_is_encoded(minilm: MiniLM, texts:
 
 def test_nothing_is_encoded_to_nothing(minilm: MiniLM) -> None:
     assert minilm.encode([]).shape == (0, 384)
-    assert embedded(minilm, [], Store()).values.shape[0] == 0
+    assert embed_texts(minilm, [], Store()).values.shape[0] == 0
 
 
 def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monkeypatch) -> None:
     calls = []
-    batches = speed._batches
-    monkeypatch.setattr(speed, "_batches", lambda model: [calls.append(1), batches(model)][1])
+    batches = speed._time_batches
+    monkeypatch.setattr(speed, "_time_batches", lambda model: [calls.append(1), batches(model)][1])
     for _ in range(2):
         encoder = MiniLM("float32")
-        encoder.use(Resources.of(Store(tmp_path)))
+        encoder.use(Resources.from_store(Store(tmp_path)))
         encoder.prepare(10)
         assert encoder._fast_batch is None
         encoder.prepare(100_000)
@@ -71,10 +71,10 @@ def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monke
 @pytest.mark.parametrize(("bfloat16", "expected"), [(0.001, "bfloat16"), (0.009, "float32"), (0.1, "float32")])
 def test_bfloat16_is_taken_where_it_is_much_faster(tmp_path, monkeypatch, bfloat16: float, expected: str) -> None:
     seconds = {"float32": 0.01, "bfloat16": bfloat16}
-    monkeypatch.setattr(speed, "_product_seconds", seconds.__getitem__)
-    monkeypatch.setattr(speed, "_machine", lambda: ["a machine", str(tmp_path)])
-    assert speed.fast_precision(Store(tmp_path)) == expected
+    monkeypatch.setattr(speed, "_time_product", seconds.__getitem__)
+    monkeypatch.setattr(speed, "_describe_machine", lambda: ["a machine", str(tmp_path)])
+    assert speed.get_fast_precision(Store(tmp_path)) == expected
     # It is measured once, so that a noisy moment can't change what an embedding is.
-    monkeypatch.setattr(speed, "_product_seconds", lambda _: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "_time_product", lambda _: pytest.fail("measured again"))
     IN_MEMORY.store._live.clear()
-    assert speed.fast_precision(Store(tmp_path)) == expected
+    assert speed.get_fast_precision(Store(tmp_path)) == expected

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rag_opt.cache.store import Store
-from rag_opt.components.hosts import is_loopback, proxy_of
+from rag_opt.components.hosts import get_proxy, is_loopback
 from rag_opt.components.llm.chat import CallError
 from rag_opt.components.llm.endpoint import OpenAIChat, check_key, check_prices
 from rag_opt.components.llm.local import LocalChat
@@ -46,7 +46,7 @@ def chat(url: str, **options: Any) -> OpenAIChat:
     made = OpenAIChat(
         **{"base_url": url, "key": None, "timeout": 2.0, "tries": 2, "at_once": 4, "prices": {}, **options}
     )
-    made.use(Resources.of(Store()))
+    made.use(Resources.from_store(Store()))
     return made
 
 
@@ -161,8 +161,8 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch) -> None:
 def test_a_key_is_sent_and_no_key_is_fine(odd: Odd, monkeypatch) -> None:
     monkeypatch.setenv("RAG_OPT_TEST_KEY", "canary-value")
     monkeypatch.setenv("OPENAI_API_KEY", "another")
-    assert chat(odd.url, key="RAG_OPT_TEST_KEY").called(request("hello")).text == "fine"
-    assert chat(odd.url).called(request("hello")).text == "fine"
+    assert chat(odd.url, key="RAG_OPT_TEST_KEY").call_model(request("hello")).text == "fine"
+    assert chat(odd.url).call_model(request("hello")).text == "fine"
     assert odd.authorizations[0] == "Bearer canary-value"
     assert "another" not in str(odd.authorizations[1])
 
@@ -173,26 +173,26 @@ def test_what_can_not_be_mended_is_asked_once_and_the_key_is_not_repeated(odd: O
     odd.status, odd.body = status, b'{"error": {"message": "Wrong: Bearer canary-value"}}'
     made = chat(odd.url, key="RAG_OPT_TEST_KEY", tries=4)
     with pytest.raises(CallError, match=f"HTTP {status}.*•••") as caught:
-        made.called(request("hello"))
+        made.call_model(request("hello"))
     assert caught.value.fatal
     assert "canary" not in str(caught.value)
     assert len(odd.requests) == 1
     with pytest.raises(ComponentError, match="generator: model can't be asked: HTTP") as raised:
-        made.reply(request("hello"), "generator")
+        made.get_reply(request("hello"), "generator")
     assert "canary" not in str(raised.value)
     with pytest.raises(ComponentError, match="generator: model can't be asked: HTTP"):
-        made.reply(request("another"), "query")
+        made.get_reply(request("another"), "query")
     assert len(odd.requests) == 2, "given up: nobody is asked again"
     odd.status, odd.body = 200, json.dumps(GOOD).encode()
-    again = made.fresh()
-    assert again.reply(request("another"), "query").text == "fine"
+    again = made.clone()
+    assert again.get_reply(request("another"), "query").text == "fine"
 
 
 def test_a_key_that_no_header_can_carry_does_not_show(odd: Odd, monkeypatch) -> None:
     for value in ("canary\u201d", "canary\nX-Evil: 1", "canary\n"):
         monkeypatch.setenv("RAG_OPT_TEST_KEY", value)
         with pytest.raises(CallError) as caught:
-            chat(odd.url, key="RAG_OPT_TEST_KEY", tries=1).called(request("hello"))
+            chat(odd.url, key="RAG_OPT_TEST_KEY", tries=1).call_model(request("hello"))
         assert "canary" not in str(caught.value)
     assert all("X-Evil" not in str(each) for each in odd.authorizations)
 
@@ -215,16 +215,16 @@ def test_limits_that_are_none_are_refused(options: dict[str, Any]) -> None:
 
 def test_prices_are_dollars_a_million_tokens_and_nan_where_none_is_known() -> None:
     made = chat("https://api.example.org/v1", prices={"small": {"in": 0.2, "out": 0.6}, "gift": {"in": 0, "out": 0}})
-    assert made.usd("small", 1_000_000, 2_000_000) == pytest.approx(1.4)
-    assert made.usd("gift", 5, 5) == 0
-    assert math.isnan(made.usd("unknown", 1, 1))
+    assert made.compute_usd("small", 1_000_000, 2_000_000) == pytest.approx(1.4)
+    assert made.compute_usd("gift", 5, 5) == 0
+    assert math.isnan(made.compute_usd("unknown", 1, 1))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "[::1]:8000", "127.9.9.9"])
 def test_this_machine_costs_nothing(host: str) -> None:
     made = chat(f"http://{host}/v1", prices={"small": {"in": 1.0, "out": 1.0}})
-    assert made.usd("small", 10**6, 10**6) == 0
-    assert made.usd("unknown", 10**6, 10**6) == 0
+    assert made.compute_usd("small", 10**6, 10**6) == 0
+    assert made.compute_usd("unknown", 10**6, 10**6) == 0
 
 
 def test_a_name_that_only_looks_like_this_machine_costs() -> None:
@@ -243,7 +243,7 @@ def test_a_price_that_is_none_is_refused(price: Any) -> None:
 def test_retry_after_is_waited_for(faulty: str) -> None:
     fault(faulty, "rate_limit", heal=True)
     start = time.monotonic()
-    found = chat(faulty).called(request("hello there"))
+    found = chat(faulty).call_model(request("hello there"))
     assert found.text == "there hello"
     assert 1.0 <= time.monotonic() - start < 4
     assert found.seconds >= 1.0
@@ -254,7 +254,7 @@ def test_a_long_retry_after_is_not_waited_for(faulty: str) -> None:
     fault(faulty, "rate_limit_long")
     start = time.monotonic()
     with pytest.raises(CallError, match="HTTP 429"):
-        chat(faulty).called(request("hello there"))
+        chat(faulty).call_model(request("hello there"))
     assert time.monotonic() - start < 6
 
 
@@ -262,7 +262,7 @@ def test_a_long_retry_after_is_not_waited_for(faulty: str) -> None:
 def test_a_call_is_tried_as_often_as_was_asked_for(odd: Odd, tries: int) -> None:
     odd.status, odd.body = 500, b"{}"
     with pytest.raises(CallError, match="HTTP 500"):
-        chat(odd.url, tries=tries).called(request("hello"))
+        chat(odd.url, tries=tries).call_model(request("hello"))
     assert len(odd.requests) == tries
 
 
@@ -270,7 +270,7 @@ def test_a_silent_endpoint_is_left_at_the_time_limit(odd: Odd) -> None:
     odd.delay = 3.0
     start = time.monotonic()
     with pytest.raises(CallError, match="Timeout"):
-        chat(odd.url, timeout=0.5, tries=1).called(request("hello"))
+        chat(odd.url, timeout=0.5, tries=1).call_model(request("hello"))
     assert time.monotonic() - start < 1.4
 
 
@@ -279,7 +279,7 @@ def test_a_time_limit_holds(faulty: str, name: str) -> None:
     fault(faulty, name)
     start = time.monotonic()
     with pytest.raises(CallError, match="Timeout"):
-        chat(faulty, timeout=0.3, tries=1).called(request("hello"))
+        chat(faulty, timeout=0.3, tries=1).call_model(request("hello"))
     assert time.monotonic() - start < 3
 
 
@@ -287,8 +287,10 @@ def test_a_time_limit_holds(faulty: str, name: str) -> None:
 def test_so_many_calls_are_under_way_at_once(odd: Odd, at_once: int) -> None:
     odd.delay = 0.15
     made = chat(odd.url, at_once=at_once)
-    made.called(request("warm"))
-    talks = made.each("generator", lambda talk, text: talk.ask(request(text)), [f"text {place}" for place in range(8)])
+    made.call_model(request("warm"))
+    talks = made.map_items(
+        "generator", lambda talk, text: talk.ask(request(text)), [f"text {place}" for place in range(8)]
+    )
     assert talks.results == ["fine"] * 8
     assert odd.most == at_once
     assert talks.usage.calls.tolist() == [1] * 8
@@ -297,8 +299,8 @@ def test_so_many_calls_are_under_way_at_once(odd: Odd, at_once: int) -> None:
 def test_the_same_request_at_once_is_paid_once(odd: Odd, tmp_path: Path) -> None:
     odd.delay = 0.1
     made = chat(odd.url, at_once=8)
-    made.use(Resources.of(Store(tmp_path / "store")))
-    talks = made.each("generator", lambda talk, text: talk.ask(request(text)), ["same"] * 8)
+    made.use(Resources.from_store(Store(tmp_path / "store")))
+    talks = made.map_items("generator", lambda talk, text: talk.ask(request(text)), ["same"] * 8)
     assert talks.results == ["fine"] * 8
     assert len(odd.requests) == 1
 
@@ -306,8 +308,8 @@ def test_the_same_request_at_once_is_paid_once(odd: Odd, tmp_path: Path) -> None
 def test_no_connection_is_a_failed_call(odd: Odd) -> None:
     made = chat("http://127.0.0.1:9/v1", tries=1)
     with pytest.raises(CallError, match="Connection"):
-        made.called(request("hello"))
-    assert made.reply(request("hello"), "query") == Reply(None, reason="APIConnectionError: Connection error.")
+        made.call_model(request("hello"))
+    assert made.get_reply(request("hello"), "query") == Reply(None, reason="APIConnectionError: Connection error.")
 
 
 # ---- what is sent
@@ -316,8 +318,8 @@ def test_no_connection_is_a_failed_call(odd: Odd) -> None:
 def test_a_request_is_sent_as_it_is(odd: Odd) -> None:
     sampling = Sampling(temperature=0.5, max_tokens=33, top_p=0.9, seed=5)
     messages = (("system", "Be brief. {x}"), ("user", "hello"), ("assistant", "yes?"), ("user", "\x00 \U0001f600"))
-    chat(odd.url).called(Request("some/model", messages, sampling, SCHEMA, attempt=2))
-    chat(odd.url).called(request("plain"))
+    chat(odd.url).call_model(Request("some/model", messages, sampling, SCHEMA, attempt=2))
+    chat(odd.url).call_model(request("plain"))
     sent, plain = odd.requests
     assert sent["model"] == "some/model"
     assert [message["role"] for message in sent["messages"]] == [role for role, _ in messages]
@@ -331,7 +333,7 @@ def test_a_request_is_sent_as_it_is(odd: Odd) -> None:
 
 
 def test_tokens_are_those_the_endpoint_counts(odd: Odd) -> None:
-    found = chat(odd.url).called(request("hello"))
+    found = chat(odd.url).call_model(request("hello"))
     assert (found.text, found.tokens_in, found.tokens_out) == ("fine", 7, 2)
     assert found.seconds > 0
 
@@ -395,13 +397,13 @@ NO_COMPLETION = ["invalid_json", "wrong_schema", "error_body_200", "html_200", "
 def test_whatever_comes_with_status_200_is_a_reply_or_a_failed_call(odd: Odd, body: Any, tmp_path: Path) -> None:
     odd.body = json.dumps(body).encode()
     made = chat(odd.url, tries=1)
-    made.use(Resources.of(Store(tmp_path / "store")))
-    found = made.reply(request("hello"), "generator")
+    made.use(Resources.from_store(Store(tmp_path / "store")))
+    found = made.get_reply(request("hello"), "generator")
     assert found.text is None or isinstance(found.text, str)
     assert found.text is not None or found.reason
     assert all(type(count) is int for count in (found.tokens_in, found.tokens_out))
     if found.text is not None:
-        again = made.reply(request("hello"), "generator")
+        again = made.get_reply(request("hello"), "generator")
         assert (again.text, again.tokens_in) == (found.text, found.tokens_in)
 
 
@@ -419,7 +421,9 @@ def test_what_is_no_completion_is_asked_for_again(faulty: str, name: str, stream
     fault(faulty, name, heal=True)
     made = chat(faulty)
     pieces: list[str] = []
-    found = made.streamed(request("hello there"), pieces.append) if stream else made.called(request("hello there"))
+    found = (
+        made.stream_reply(request("hello there"), pieces.append) if stream else made.call_model(request("hello there"))
+    )
     assert found.text == "there hello"
     assert counts(faulty)["chat"] == 2
 
@@ -430,10 +434,10 @@ def test_half_an_answer_in_json_is_paid_for(faulty: str) -> None:
     fault(faulty, "length")
     made = chat(faulty)
     made.use(replace(made.resources, llm=replace(made.llm, budget=Budget("study", made.llm.replies))))
-    talks = made.each("judge", lambda talk, text: talk.ask(request(text, schema=SCHEMA)), ["hello"])
+    talks = made.map_items("judge", lambda talk, text: talk.ask(request(text, schema=SCHEMA)), ["hello"])
     assert talks.results[0] is None or not talks.results[0].endswith("}")
     actual = counts(faulty)
-    assert made.llm.replies.paid("study").tokens == actual["prompt_tokens"] + actual["completion_tokens"] > 0
+    assert made.llm.replies.get_spent("study").tokens == actual["prompt_tokens"] + actual["completion_tokens"] > 0
 
 
 # ---- streams
@@ -441,7 +445,7 @@ def test_half_an_answer_in_json_is_paid_for(faulty: str) -> None:
 
 def test_a_streams_pieces_are_the_text(faulty: str) -> None:
     made, pieces = chat(faulty), []
-    found = made.streamed(request("one two three four five six"), pieces.append)
+    found = made.stream_reply(request("one two three four five six"), pieces.append)
     assert "".join(pieces) == found.text == "six five four three two one"
     assert len([piece for piece in pieces if piece]) > 1
     assert found.tokens_in == counts(faulty)["prompt_tokens"] > 0
@@ -450,9 +454,9 @@ def test_a_streams_pieces_are_the_text(faulty: str) -> None:
 
 def test_a_kept_reply_is_shown_at_once(faulty: str) -> None:
     made, pieces = chat(faulty), []
-    first = made.reply(request("one two three"), "generator", pieces.append)
+    first = made.get_reply(request("one two three"), "generator", pieces.append)
     again: list[str] = []
-    assert made.reply(request("one two three"), "generator", again.append).text == first.text == "".join(pieces)
+    assert made.get_reply(request("one two three"), "generator", again.append).text == first.text == "".join(pieces)
     assert again == [first.text]
     assert counts(faulty)["chat"] == 1
 
@@ -477,14 +481,14 @@ def test_a_kept_reply_is_shown_at_once(faulty: str) -> None:
 def test_a_stream_that_breaks_is_a_failed_call(faulty: str, name: str) -> None:
     fault(faulty, name)
     with pytest.raises(CallError):
-        chat(faulty, timeout=0.5, tries=1).streamed(request("one two three"), lambda _: None)
+        chat(faulty, timeout=0.5, tries=1).stream_reply(request("one two three"), lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["null_content", "refusal", "empty_text"])
 def test_a_stream_without_a_text_is_a_reply_without_one(faulty: str, name: str) -> None:
     fault(faulty, name)
     pieces: list[str] = []
-    assert not chat(faulty).streamed(request("one two three"), pieces.append).text
+    assert not chat(faulty).stream_reply(request("one two three"), pieces.append).text
     assert "".join(pieces) == ""
 
 
@@ -494,12 +498,12 @@ def test_a_stream_without_a_text_is_a_reply_without_one(faulty: str, name: str) 
 @pytest.fixture(scope="module")
 def local() -> LocalChat:
     made = LocalChat(None, "float32")
-    made.use(Resources.of(Store()))
+    made.use(Resources.from_store(Store()))
     return made
 
 
 def ask(local: LocalChat, model: str, text: str = "the cat", **sampling: Any) -> Reply:
-    return local.called(Request(model, (("user", text),), Sampling(**{"max_tokens": 12, **sampling})))
+    return local.call_model(Request(model, (("user", text),), Sampling(**{"max_tokens": 12, **sampling})))
 
 
 def test_without_temperature_the_same_is_said_whatever_the_seed(local: LocalChat, tiny_models: dict[str, str]) -> None:
@@ -540,7 +544,7 @@ def test_the_seed_decides_what_is_sampled(local: LocalChat, tiny_models: dict[st
     assert said[:3] == said[3:]
     assert len(set(said[:3])) > 1
     other = Request(tiny_models["tiny_llm"], (("user", "the cat"),), Sampling(1.0, 12, 1.0, 1), attempt=1)
-    assert local.called(other).text == said[1], "an attempt is the next seed"
+    assert local.call_model(other).text == said[1], "an attempt is the next seed"
 
 
 def test_tokens_are_counted_as_the_model_reads_them(local: LocalChat, tiny_models: dict[str, str]) -> None:
@@ -554,18 +558,18 @@ def test_tokens_are_counted_as_the_model_reads_them(local: LocalChat, tiny_model
     )
     assert found.tokens_in == len(tokenizer(shown, add_special_tokens=False)["input_ids"])
     assert 0 < found.tokens_out <= 5
-    assert local.usd("any", 10**6, 10**6) == 0
+    assert local.compute_usd("any", 10**6, 10**6) == 0
 
 
 def test_threads_get_what_one_gets(tiny_models: dict[str, str]) -> None:
     made = LocalChat(None, "float32")
-    made.use(Resources.of(Store()))
+    made.use(Resources.from_store(Store()))
     made.at_once = 4
     texts = [f"the cat {place}" for place in range(6)]
     work = lambda talk, text: talk.ask(  # noqa: E731
         Request(tiny_models["tiny_llm"], (("user", text),), Sampling(1.0, 8, 1.0, 3))
     )
-    together = made.each("generator", work, texts).results
+    together = made.map_items("generator", work, texts).results
     assert together == [
         ask(made, tiny_models["tiny_llm"], text, temperature=1.0, max_tokens=8, seed=3).text for text in texts
     ]
@@ -601,9 +605,9 @@ def test_another_template_or_vocabulary_is_another_model(
     local: LocalChat, tiny_models: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     copy = folder_like(tiny_models["tiny_llm"], tmp_path)
-    assert local.identity(str(copy)) == local.identity(tiny_models["tiny_llm"])
+    assert local.identify_model(str(copy)) == local.identify_model(tiny_models["tiny_llm"])
     (copy / name).write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    assert local.identity(str(copy)) != local.identity(tiny_models["tiny_llm"])
+    assert local.identify_model(str(copy)) != local.identify_model(tiny_models["tiny_llm"])
 
 
 @pytest.mark.parametrize(
@@ -652,7 +656,7 @@ def test_a_model_that_can_choose_thinks_only_where_it_is_given_room(
     found = {}
     for thinking in (0, 8):
         made = LocalChat(None, "float32", thinking=thinking)
-        made.use(Resources.of(Store()))
+        made.use(Resources.from_store(Store()))
         found[thinking] = ask(made, str(copy), max_tokens=4)
     assert found[0].tokens_in > found[8].tokens_in
     assert found[0].tokens_out <= 4 < found[8].tokens_out <= 12
@@ -664,9 +668,9 @@ def test_a_template_without_a_system_is_told_all_by_the_user(tiny_models: dict[s
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     (copy / "chat_template.jinja").write_text(refuses + template)
     made = LocalChat(None, "float32")
-    made.use(Resources.of(Store()))
+    made.use(Resources.from_store(Store()))
     said = (("system", "the king"), ("user", "the cat"))
-    found = made.called(Request(str(copy), said, Sampling(max_tokens=4)))
+    found = made.call_model(Request(str(copy), said, Sampling(max_tokens=4)))
     assert found.tokens_in == ask(made, str(copy), "the king\n\nthe cat").tokens_in
 
 
@@ -702,22 +706,22 @@ def proxy(monkeypatch) -> str:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_this_machine_is_asked_directly(odd: Odd, proxy: str, host: str) -> None:
-    assert chat(odd.url.replace("127.0.0.1", host)).called(request("hello")).text == "fine"
+    assert chat(odd.url.replace("127.0.0.1", host)).call_model(request("hello")).text == "fine"
 
 
 def test_socks_proxies_do_not_stand_before_this_machine(odd: Odd, proxy: str, monkeypatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    assert chat(odd.url).called(request("hello")).text == "fine"
+    assert chat(odd.url).call_model(request("hello")).text == "fine"
 
 
 def test_a_connection_error_names_the_proxy_without_its_password(proxy: str) -> None:
     with pytest.raises(CallError, match=r"proxy http://user:\*\*\*@127\.0\.0\.1:9; NO_PROXY=llm\.example") as caught:
-        chat("http://llm.example/v1", tries=1).called(request("hello"))
+        chat("http://llm.example/v1", tries=1).call_model(request("hello"))
     assert "canary" not in str(caught.value)
 
 
 def test_no_proxy_and_hosts_elsewhere(proxy: str, monkeypatch) -> None:
-    assert proxy_of("https://api.example.org/v1") == "http://user:canary-word@127.0.0.1:9"
-    assert proxy_of("http://[::1]:8000/v1") is None
+    assert get_proxy("https://api.example.org/v1") == "http://user:canary-word@127.0.0.1:9"
+    assert get_proxy("http://[::1]:8000/v1") is None
     monkeypatch.setenv("no_proxy", "example.org")
-    assert proxy_of("https://api.example.org/v1") is None
+    assert get_proxy("https://api.example.org/v1") is None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.metrics.evidence import MEASURES, Span, parsed, per_query
+from rag_opt.metrics.evidence import MEASURES, Span, parse_evidence_name, score_evidence
 from rag_opt.records.documents import Evidence
 
 DOCUMENTS = st.sampled_from(["a", "b"])
@@ -26,7 +26,7 @@ def test_ranges_agree_with_sets_of_characters(chunks, gold, k: int) -> None:
     }
     for measure in MEASURES:
         expected = both / whole[measure] if whole[measure] else 0.0
-        assert per_query(measure, k, [spans], [evidence]).tolist() == [pytest.approx(expected)]
+        assert score_evidence(measure, k, [spans], [evidence]).tolist() == [pytest.approx(expected)]
 
 
 def test_how_the_text_is_cut_does_not_change_what_was_found() -> None:
@@ -34,18 +34,18 @@ def test_how_the_text_is_cut_does_not_change_what_was_found() -> None:
     halves = [Span("a", 50, 100), Span("a", 0, 50)]
     evidence = [[Evidence("a", 40, 60)]]
     for measure in MEASURES:
-        assert per_query(measure, 2, [whole], evidence) == per_query(measure, 2, [halves], evidence)
+        assert score_evidence(measure, 2, [whole], evidence) == score_evidence(measure, 2, [halves], evidence)
 
 
 def test_text_that_is_retrieved_twice_costs_twice() -> None:
     evidence = [[Evidence("a", 0, 10)]]
-    assert per_query("evidence_precision", 5, [[Span("a", 0, 10), Span("a", 0, 10)]], evidence).tolist() == [0.5]
-    assert per_query("evidence_recall", 5, [[Span("a", 0, 10), Span("a", 0, 10)]], evidence).tolist() == [1.0]
+    assert score_evidence("evidence_precision", 5, [[Span("a", 0, 10), Span("a", 0, 10)]], evidence).tolist() == [0.5]
+    assert score_evidence("evidence_recall", 5, [[Span("a", 0, 10), Span("a", 0, 10)]], evidence).tolist() == [1.0]
 
 
 def test_nothing_retrieved_is_0_and_no_evidence_is_not_measurable() -> None:
     for measure in MEASURES:
-        found = per_query(measure, 3, [[], [Span("a", 0, 5)]], [[Evidence("a", 0, 5)], []])
+        found = score_evidence(measure, 3, [[], [Span("a", 0, 5)]], [[Evidence("a", 0, 5)], []])
         assert found[0] == 0.0
         assert np.isnan(found[1])
 
@@ -61,4 +61,4 @@ def test_nothing_retrieved_is_0_and_no_evidence_is_not_measurable() -> None:
     ],
 )
 def test_names(name: str, found) -> None:
-    assert parsed(name) == found
+    assert parse_evidence_name(name) == found

@@ -12,13 +12,13 @@ import pytest
 from optuna.trial import TrialState
 
 from rag_opt.components.llm.chat import CallError
-from rag_opt.components.retrievers.fetching import FetchError, fetched
+from rag_opt.components.retrievers.fetching import FetchError, fetch_url
 from rag_opt.errors import ComponentError, OutageError, StoreError
 from rag_opt.storages.attributes import TrialAttributes
 from rag_opt.storages.moment import Moment
 from rag_opt.study import failures
-from rag_opt.study.failures import Cause, cause_of
-from rag_opt.system.sharing import guarded
+from rag_opt.study.failures import Cause, find_cause
+from rag_opt.system.sharing import catch_disk_errors
 
 
 def caught(call: Callable[[], object]) -> BaseException:
@@ -48,7 +48,7 @@ def hidden(error: BaseException, cause: BaseException) -> BaseException:
 
 def stored(number: int, path) -> BaseException:
     def call() -> None:
-        with guarded(path):
+        with catch_disk_errors(path):
             raise OSError(number, "said by the system")
 
     return caught(call)
@@ -67,7 +67,7 @@ def answered(status: int) -> BaseException:
 def refused() -> BaseException:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    return caught(lambda: fetched("GET", f"http://127.0.0.1:{port}/", {}))
+    return caught(lambda: fetch_url("GET", f"http://127.0.0.1:{port}/", {}))
 
 
 def sqlite_full() -> BaseException:
@@ -78,12 +78,12 @@ def sqlite_full() -> BaseException:
 
 @pytest.mark.parametrize(("number", "cause"), [(errno.ENOSPC, Cause.DISK), (errno.EDQUOT, Cause.DISK)])
 def test_a_full_disk_is_no_configurations_failure(tmp_path, number: int, cause: Cause) -> None:
-    assert cause_of(stored(number, tmp_path)) is cause
-    assert cause_of(stored(errno.EACCES, tmp_path)) is Cause.FILES
-    assert cause_of(OSError(number, "no guard at all")) is cause
-    assert cause_of(sqlite_full()) is cause
-    assert cause_of(raised_from(StoreError("store.path: …"), sqlite_full())) is cause
-    assert cause_of(RuntimeError("database or disk is full")) is cause
+    assert find_cause(stored(number, tmp_path)) is cause
+    assert find_cause(stored(errno.EACCES, tmp_path)) is Cause.FILES
+    assert find_cause(OSError(number, "no guard at all")) is cause
+    assert find_cause(sqlite_full()) is cause
+    assert find_cause(raised_from(StoreError("store.path: …"), sqlite_full())) is cause
+    assert find_cause(RuntimeError("database or disk is full")) is cause
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_a_full_disk_is_no_configurations_failure(tmp_path, number: int, cause: 
     ],
 )
 def test_what_a_server_answers_says_whose_failure_it_is(status: int, cause: Cause | None) -> None:
-    assert cause_of(answered(status)) is cause
-    assert cause_of(FetchError("said", status)) is cause
+    assert find_cause(answered(status)) is cause
+    assert find_cause(FetchError("said", status)) is cause
 
 
 def test_who_does_not_answer_is_away() -> None:
-    assert cause_of(refused()) is Cause.NETWORK
-    assert cause_of(caught(lambda: socket.getaddrinfo("no-such-host.invalid", 80))) is Cause.NETWORK
-    assert cause_of(ConnectionResetError(errno.ECONNRESET, "reset")) is Cause.SILENCE
-    assert cause_of(TimeoutError()) is Cause.SILENCE
+    assert find_cause(refused()) is Cause.NETWORK
+    assert find_cause(caught(lambda: socket.getaddrinfo("no-such-host.invalid", 80))) is Cause.NETWORK
+    assert find_cause(ConnectionResetError(errno.ECONNRESET, "reset")) is Cause.SILENCE
+    assert find_cause(TimeoutError()) is Cause.SILENCE
     httpx = pytest.importorskip("httpx")
-    assert cause_of(httpx.ReadTimeout("late")) is Cause.SILENCE
-    assert cause_of(hidden(ComponentError("hub"), httpx.ConnectError("no route"))) is Cause.NETWORK
+    assert find_cause(httpx.ReadTimeout("late")) is Cause.SILENCE
+    assert find_cause(hidden(ComponentError("hub"), httpx.ConnectError("no route"))) is Cause.NETWORK
 
 
 def test_memory_may_be_the_configurations_own_fault() -> None:
@@ -122,7 +122,7 @@ def test_memory_may_be_the_configurations_own_fault() -> None:
         torch.OutOfMemoryError("CUDA"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ):
-        assert cause_of(error) is Cause.MEMORY
+        assert find_cause(error) is Cause.MEMORY
     assert not Cause.MEMORY.certain
 
 
@@ -140,21 +140,21 @@ def test_memory_may_be_the_configurations_own_fault() -> None:
     ],
 )
 def test_all_else_is_the_configurations_own(error: BaseException) -> None:
-    assert cause_of(error) is None
+    assert find_cause(error) is None
 
 
 def test_a_model_that_the_hub_does_not_have_is_the_configurations_own() -> None:
     class RepositoryNotFoundError(Exception):
         status_code = 401
 
-    assert cause_of(raised_from(OSError("not a model"), RepositoryNotFoundError())) is None
+    assert find_cause(raised_from(OSError("not a model"), RepositoryNotFoundError())) is None
 
 
 def test_the_calls_that_left_questions_open_say_whose_failure_that_is() -> None:
     uncovered, away = ValueError("F1 could be measured for 0 %"), answered(503)
-    assert cause_of(uncovered, {"generator": away}) is Cause.SERVICE
-    assert cause_of(uncovered, {"generator": "a reply could not be read"}) is None
-    assert failures.reason_of(uncovered, {"generator": away}).endswith("; generator: generator: can't be asked")
+    assert find_cause(uncovered, {"generator": away}) is Cause.SERVICE
+    assert find_cause(uncovered, {"generator": "a reply could not be read"}) is None
+    assert failures.format_reason(uncovered, {"generator": away}).endswith("; generator: generator: can't be asked")
 
 
 def trials_of(*ends: str) -> Moment:
@@ -166,8 +166,8 @@ def trials_of(*ends: str) -> Moment:
         study.enqueue_trial({}, user_attrs=about)
         trial = study.ask()
         if kind in Cause.__members__:
-            TrialAttributes.interrupted.note(trial, True)
-            TrialAttributes.outage.note(trial, kind)
+            TrialAttributes.interrupted.save(trial, True)
+            TrialAttributes.outage.save(trial, kind)
         study.tell(trial, 1.0 if kind == "C" else None, TrialState.COMPLETE if kind == "C" else TrialState.FAIL)
     return Moment(study)
 
@@ -186,17 +186,17 @@ def trials_of(*ends: str) -> Moment:
 )
 def test_failures_in_a_row_are_counted_within_a_session(ends: list[str], since: int, count: int) -> None:
     now = trials_of(*ends)
-    assert len(failures.in_a_row(now, since)) == count
+    assert len(failures.get_failure_streak(now, since)) == count
     if count < failures.ALIKE:
-        failures.check(now, since)
+        failures.check_outage(now, since)
     else:
         with pytest.raises(OutageError, match="the same command goes on from here"):
-            failures.check(now, since)
+            failures.check_outage(now, since)
 
 
 def test_what_may_be_the_configurations_fault_waits_for_another_one() -> None:
     def waiting(*ends: str, since: int = 0) -> list[int]:
-        return [trial.number for trial in failures.postponed(trials_of(*ends), since)]
+        return [trial.number for trial in failures.find_postponed(trials_of(*ends), since)]
 
     assert waiting("C", "MEMORY") == [1]
     assert waiting("C", "MEMORY", "C") == []
@@ -207,13 +207,13 @@ def test_what_may_be_the_configurations_fault_waits_for_another_one() -> None:
 
 def test_what_fails_while_others_are_measured_has_failed_by_itself() -> None:
     alone, beside = trials_of("MEMORY", "MEMORY<0", "F<1"), trials_of("MEMORY", "C", "MEMORY<0", "C", "F<2")
-    assert not failures.by_itself(alone, 2, Cause.MEMORY, 0)
-    assert failures.by_itself(beside, 4, Cause.MEMORY, 0)
-    assert not failures.by_itself(beside, 4, Cause.SERVICE, 0), "no configuration can be at fault"
+    assert not failures.is_own_failure(alone, 2, Cause.MEMORY, 0)
+    assert failures.is_own_failure(beside, 4, Cause.MEMORY, 0)
+    assert not failures.is_own_failure(beside, 4, Cause.SERVICE, 0), "no configuration can be at fault"
 
 
 def test_failures_are_grouped_by_what_they_say() -> None:
-    lines = failures.grouped(_study_with_reasons())
+    lines = failures.format_failures(_study_with_reasons())
     assert lines == [
         "3 trials failed: 2 × ValueError: … is too many; 1 × KeyError",
         "2 trials lost to what surrounds the study, to be tried again: 2 × the disk is full",
@@ -225,9 +225,11 @@ def test_what_was_tried_again_is_no_more_to_be(retried: list[int], told: str) ->
     study = _study_with_reasons()
     for number in retried:
         trial = study.ask()
-        TrialAttributes.retries.note(trial, number)
+        TrialAttributes.retries.save(trial, number)
         study.tell(trial, 1.0)
-    assert failures.grouped(study)[1] == f"2 trials lost to what surrounds the study, {told}: 2 × the disk is full"
+    assert (
+        failures.format_failures(study)[1] == f"2 trials lost to what surrounds the study, {told}: 2 × the disk is full"
+    )
 
 
 def _study_with_reasons() -> optuna.Study:
@@ -242,7 +244,7 @@ def _study_with_reasons() -> optuna.Study:
         trial = study.ask()
         trial.set_user_attr("reason", reason)
         if cause:
-            TrialAttributes.interrupted.note(trial, True)
-            TrialAttributes.outage.note(trial, cause)
+            TrialAttributes.interrupted.save(trial, True)
+            TrialAttributes.outage.save(trial, cause)
         study.tell(trial, state=TrialState.FAIL)
     return study

@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 import httpcore
 import pytest
 
-from rag_opt.components.retrievers.fetching import LARGEST, MOST_REDIRECTS, Fetched, FetchError, check_address, fetched
+from rag_opt.components.retrievers.fetching import (
+    LARGEST,
+    MOST_REDIRECTS,
+    Fetched,
+    FetchError,
+    check_address,
+    fetch_url,
+)
 from tests.services import fault
 
 PUBLIC, OTHER = "93.184.216.34", "151.101.1.6"
@@ -160,7 +167,7 @@ def raw(*parts: bytes, every: float = 0.0) -> Answer:
 
 
 def get(url: str, timeout: float = 5.0, headers: dict[str, str] | None = None) -> Fetched:
-    return fetched("GET", url, headers or {}, timeout=timeout)
+    return fetch_url("GET", url, headers or {}, timeout=timeout)
 
 
 def failing(url: str, timeout: float) -> float:
@@ -363,7 +370,7 @@ def test_plain_http_leads_to_no_public_host(internet: Internet) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_keys_and_body_do_not_travel_to_another_host(status: int) -> None:
     with site(raw(OK)) as (there, got), site(raw(moved(f"{there}/x", status))) as (url, sent):
-        assert fetched("POST", url, KEYS, b"canary-4").status == 200
+        assert fetch_url("POST", url, KEYS, b"canary-4").status == 200
     assert sent[0][1]["Authorization"] == "Bearer canary-1"
     ((line, headers, body),) = got
     assert line == "GET /x"

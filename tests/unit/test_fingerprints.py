@@ -14,11 +14,11 @@ from haystack import component
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.splitters.chunkers import SentenceSplitter as Sentences
 from rag_opt.config import compose
-from rag_opt.config.fingerprints import by_algorithm
-from rag_opt.metrics.named import own_metric
-from rag_opt.metrics.own import identity
+from rag_opt.config.fingerprints import replace_targets
+from rag_opt.metrics.named import build_own_metric
+from rag_opt.metrics.own import hash_function
 from rag_opt.records.documents import Documents
-from rag_opt.records.keys import algorithm_of
+from rag_opt.records.keys import get_algorithm
 from rag_opt.records.products import Chunks
 
 
@@ -28,7 +28,7 @@ class SentenceSplitter(Sentences):
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
-        return {"chunks": self._chunks(documents, lambda _, text: [(0, len(text) // 2)])}
+        return {"chunks": self._build_chunks(documents, lambda _, text: [(0, len(text) // 2)])}
 
 
 class Evaluator:
@@ -48,10 +48,10 @@ def module_with(monkeypatch: pytest.MonkeyPatch, name: str, **kinds: Any) -> Non
 
 
 def test_a_class_goes_by_its_own_algorithm_else_by_its_dotted_name() -> None:
-    assert algorithm_of(Sentences) == Sentences.algorithm
-    assert algorithm_of(SentenceSplitter) == f"{__name__}.SentenceSplitter"
-    assert algorithm_of(Path, "written") == "written"
-    assert algorithm_of(len) == "builtins.len"
+    assert get_algorithm(Sentences) == Sentences.algorithm
+    assert get_algorithm(SentenceSplitter) == f"{__name__}.SentenceSplitter"
+    assert get_algorithm(Path, "written") == "written"
+    assert get_algorithm(len) == "builtins.len"
 
 
 def test_a_subclass_shares_no_key_with_what_it_derives_from() -> None:
@@ -66,16 +66,16 @@ def test_a_configuration_tells_what_is_computed_however_deep_it_stands(monkeypat
     kind = type("Buckets", (Hashing,), {"algorithm": Hashing.algorithm})
     module_with(monkeypatch, "elsewhere", Buckets=kind)
     there = {"mine": [{"_target_": "elsewhere.Buckets", "dimensions": 8}], "top_k": 3}
-    assert by_algorithm(there, ["elsewhere"]) == by_algorithm(here)
-    assert by_algorithm(here)["mine"][0] == {"_target_": Hashing.algorithm, "dimensions": 8}
+    assert replace_targets(there, ["elsewhere"]) == replace_targets(here)
+    assert replace_targets(here)["mine"][0] == {"_target_": Hashing.algorithm, "dimensions": 8}
 
 
 def test_what_is_not_trusted_is_not_imported_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "untold.py").write_text("raise SystemExit('imported')", "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     for target in ("untold.Mine", "rag_opt.nowhere.Nothing", "haystack.nowhere", 7):
-        assert by_algorithm({"_target_": target}) == {"_target_": target}
-    compose.fingerprint(compose.composed(["+splitter.unused={_target_: untold.Mine}"]))
+        assert replace_targets({"_target_": target}) == {"_target_": target}
+    compose.compute_fingerprint(compose.compose_config(["+splitter.unused={_target_: untold.Mine}"]))
     assert "untold" not in sys.modules
 
 
@@ -87,11 +87,12 @@ def test_an_evaluator_that_moves_measures_the_same(monkeypatch: pytest.MonkeyPat
     module_with(monkeypatch, "second", Counting=kinds[1])
     trusted = ["first", "second"]
     versions = [
-        own_metric("length", {"evaluator": {"_target_": f"{module}.Counting"}}, trusted).version for module in trusted
+        build_own_metric("length", {"evaluator": {"_target_": f"{module}.Counting"}}, trusted).version
+        for module in trusted
     ]
     assert versions[0] == versions[1]
     del kinds[1].algorithm
-    assert own_metric("length", {"evaluator": {"_target_": "second.Counting"}}, trusted).version != versions[0]
+    assert build_own_metric("length", {"evaluator": {"_target_": "second.Counting"}}, trusted).version != versions[0]
 
 
 def test_what_has_no_source_has_the_same_version_in_every_process() -> None:
@@ -103,6 +104,6 @@ def test_what_has_no_source_has_the_same_version_in_every_process() -> None:
         return scope["score"]
 
     one, other = made(), made()
-    assert identity(one) == identity(other)
+    assert hash_function(one) == hash_function(other)
     weighing = make_dataclass("Weighing", ["weight"], namespace={"__call__": lambda self, case: self.weight})
-    assert identity(weighing(1.0)) == identity(weighing(1.0)) != identity(weighing(2.0))
+    assert hash_function(weighing(1.0)) == hash_function(weighing(1.0)) != hash_function(weighing(2.0))

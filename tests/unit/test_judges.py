@@ -19,8 +19,8 @@ from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.metrics import own
-from rag_opt.metrics.adapters import by_evaluator, by_scorer, number_of
-from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, graded
+from rag_opt.metrics.adapters import parse_verdict, score_with_evaluator, wrap_scorer
+from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, parse_judge_grade
 from rag_opt.metrics.own import Case
 from tests.unit.hostile import HOSTILE
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
@@ -30,7 +30,7 @@ EVERY = list(FIELDS)
 
 
 def judges(chat: Scripted, store: Store, repeats: int = 1) -> Judges:
-    return Judges(chat, "model", PROMPTS, repeats).on(Resources.of(store))
+    return Judges(chat, "model", PROMPTS, repeats).use_resources(Resources.from_store(store))
 
 
 def shown(**values: object) -> Shown:
@@ -53,7 +53,7 @@ def same(found: np.ndarray, expected: Sequence[float]) -> bool:
 @pytest.mark.parametrize("score", [1, 2, 3, 4, 5])
 def test_grades_are_whole_numbers_from_1_to_5(score: int) -> None:
     for written in (score, float(score), str(score), f" {score}.0 "):
-        assert graded({"score": written, "reason": "x"}) == score
+        assert parse_judge_grade({"score": written, "reason": "x"}) == score
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_grades_are_whole_numbers_from_1_to_5(score: int) -> None:
     ],
 )
 def test_what_is_no_grade_is_none(score: object) -> None:
-    assert graded({"score": score, "reason": "x"}) is None
+    assert parse_judge_grade({"score": score, "reason": "x"}) is None
 
 
 @pytest.mark.parametrize(
     "said", [None, 5, "5", [5], [{"score": 5}], {}, {"Score": 5}, {"grade": 5}, {"a": {"score": 5}}]
 )
 def test_what_has_no_grade_is_none(said: object) -> None:
-    assert graded(said) is None
+    assert parse_judge_grade(said) is None
 
 
 # ---- what a judge is shown
@@ -107,7 +107,7 @@ def test_a_judge_is_shown_what_it_needs_and_no_more(
     store: Store, aspect: str, there: list[str], lacking: list[str]
 ) -> None:
     chat = saying(verdict(4))
-    found = judges(chat, store).verdicts(aspect, [shown()])
+    found = judges(chat, store).grade_aspect(aspect, [shown()])
     assert same(found.grades, [4])
     assert found.usage.stage == f"judge {aspect}"
     assert all(text in text_of(chat.requests[0]) for text in there)
@@ -116,7 +116,7 @@ def test_a_judge_is_shown_what_it_needs_and_no_more(
 
 def test_of_several_references_any_may_be_matched(store: Store) -> None:
     chat = saying(verdict(5))
-    judges(chat, store).verdicts("correctness", [shown(references=("Ada", "Countess Lovelace", "A. L."))])
+    judges(chat, store).grade_aspect("correctness", [shown(references=("Ada", "Countess Lovelace", "A. L."))])
     assert "<reference>Ada / or: Countess Lovelace / or: A. L.</reference>" in text_of(chat.requests[0])
 
 
@@ -131,7 +131,7 @@ def test_of_several_references_any_may_be_matched(store: Store) -> None:
 )
 def test_without_what_is_judged_there_is_no_call_and_no_grade(store: Store, aspect: str, lacking: dict) -> None:
     chat = saying()
-    found = judges(chat, store, 2).verdicts(aspect, [shown(**lacking)])
+    found = judges(chat, store, 2).grade_aspect(aspect, [shown(**lacking)])
     assert same(found.grades, [math.nan])
     assert same(found.spread, [math.nan])
     assert spent(found.usage) == ([0], [0], [0], [0])
@@ -139,11 +139,11 @@ def test_without_what_is_judged_there_is_no_call_and_no_grade(store: Store, aspe
 
 @pytest.mark.parametrize("lacking", [{"answer": None}, {"references": ()}, {"documents": ()}])
 def test_contexts_are_judged_without_an_answer_or_reference(store: Store, lacking: dict) -> None:
-    assert same(judges(saying(verdict(2)), store).verdicts("context_relevance", [shown(**lacking)]).grades, [2])
+    assert same(judges(saying(verdict(2)), store).grade_aspect("context_relevance", [shown(**lacking)]).grades, [2])
 
 
 def test_an_empty_answer_is_judged(store: Store) -> None:
-    assert same(judges(saying(verdict(1)), store).verdicts("correctness", [shown(answer="")]).grades, [1])
+    assert same(judges(saying(verdict(1)), store).grade_aspect("correctness", [shown(answer="")]).grades, [1])
 
 
 def test_a_prompt_that_shows_a_judge_too_little_is_refused() -> None:
@@ -163,19 +163,19 @@ def test_repeats_give_mean_and_spread(store: Store) -> None:
         return verdict(by_question[question][request.attempt // 100])
 
     chat = Scripted(script, at_once=2)
-    found = judges(chat, store, 3).verdicts("correctness", [shown(question="first"), shown(question="second")])
+    found = judges(chat, store, 3).grade_aspect("correctness", [shown(question="first"), shown(question="second")])
     assert same(found.grades, [11 / 3, 3])
     assert same(found.spread, [math.sqrt(7 / 3), 0])
     assert spent(found.usage) == ([3, 3], [30, 30], [15, 15], [0, 0])
 
 
 def test_one_verdict_has_no_spread(store: Store) -> None:
-    assert same(judges(saying(verdict(3)), store).verdicts("correctness", [shown()]).spread, [math.nan])
+    assert same(judges(saying(verdict(3)), store).grade_aspect("correctness", [shown()]).spread, [math.nan])
 
 
 def test_each_repeat_and_each_attempt_is_a_request_of_its_own(store: Store) -> None:
     chat = saying("no", verdict(6), verdict(2), "no", verdict(4))
-    found = judges(chat, store, 2).verdicts("correctness", [shown()])
+    found = judges(chat, store, 2).grade_aspect("correctness", [shown()])
     assert same(found.grades, [3])
     assert same(found.spread, [math.sqrt(2)])
     assert spent(found.usage) == ([5], [50], [25], [3])
@@ -185,13 +185,13 @@ def test_each_repeat_and_each_attempt_is_a_request_of_its_own(store: Store) -> N
 @pytest.mark.parametrize("said", ["no", verdict("5/5"), verdict(4.5), verdict(True), verdict(0), "5", FAILS])
 def test_a_verdict_that_cannot_be_had_leaves_the_question_unmeasured(store: Store, said: object) -> None:
     chat = Scripted(lambda request: said if "<question>bad" in text_of(request) else verdict(4))
-    found = judges(chat, store, 2).verdicts("correctness", [shown(question="bad"), shown(question="good")])
+    found = judges(chat, store, 2).grade_aspect("correctness", [shown(question="bad"), shown(question="good")])
     assert same(found.grades, [math.nan, 4])
     assert found.usage.broken.tolist() == [1 if said is FAILS else ATTEMPTS, 0]
 
 
 def test_where_one_repeat_is_lacking_there_is_no_grade(store: Store) -> None:
-    found = judges(saying(verdict(4), FAILS), store, 2).verdicts("correctness", [shown()])
+    found = judges(saying(verdict(4), FAILS), store, 2).grade_aspect("correctness", [shown()])
     assert same(found.grades, [math.nan])
     assert same(found.spread, [math.nan])
 
@@ -199,10 +199,10 @@ def test_where_one_repeat_is_lacking_there_is_no_grade(store: Store) -> None:
 def test_verdicts_are_found_in_the_store(tmp_path: Path) -> None:
     chat = Scripted(lambda request: verdict(1 + len(text_of(request)) % 5))
     given = [shown(), shown(answer="Ada"), shown(answer=None)]
-    first = judges(chat, Store(tmp_path), 2).verdicts("correctness", given)
+    first = judges(chat, Store(tmp_path), 2).grade_aspect("correctness", given)
     assert len(chat.requests) == 4
     silent = saying()
-    again = judges(silent, Store(tmp_path), 2).verdicts("correctness", given)
+    again = judges(silent, Store(tmp_path), 2).grade_aspect("correctness", given)
     assert silent.requests == []
     assert same(again.grades, first.grades)
     assert spent(again.usage) == spent(first.usage) == ([2, 2, 0], [20, 20, 0], [10, 10, 0], [0, 0, 0])
@@ -210,17 +210,17 @@ def test_verdicts_are_found_in_the_store(tmp_path: Path) -> None:
 
 def test_the_same_question_twice_is_judged_once(store: Store) -> None:
     chat = saying(verdict(4))
-    assert same(judges(chat, store).verdicts("correctness", [shown(), shown()]).grades, [4, 4])
+    assert same(judges(chat, store).grade_aspect("correctness", [shown(), shown()]).grades, [4, 4])
 
 
 def test_no_question_is_no_verdict(store: Store) -> None:
-    assert same(judges(saying(), store).verdicts("correctness", []).grades, [])
+    assert same(judges(saying(), store).grade_aspect("correctness", []).grades, [])
 
 
 def test_a_judge_that_cannot_be_reached_is_given_up(store: Store) -> None:
     chat = Scripted(lambda _: FAILS)
     with pytest.raises(ComponentError, match="judge correctness"):
-        judges(chat, store).verdicts("correctness", [shown(question=str(number)) for number in range(9)])
+        judges(chat, store).grade_aspect("correctness", [shown(question=str(number)) for number in range(9)])
     assert len(chat.requests) == GIVE_UP_AFTER
 
 
@@ -228,23 +228,32 @@ def test_judges_on_a_store_remember_no_failures_of_an_earlier_one(store: Store) 
     broken = [True]
     base = Judges(Scripted(lambda _: FAILS if broken[0] else verdict(3)), "model", PROMPTS, 1)
     with pytest.raises(ComponentError):
-        base.on(Resources.of(store)).verdicts("correctness", [shown(question=str(number)) for number in range(9)])
+        base.use_resources(Resources.from_store(store)).grade_aspect(
+            "correctness", [shown(question=str(number)) for number in range(9)]
+        )
     broken[0] = False
-    assert same(base.on(Resources.of(store)).verdicts("correctness", [shown()]).grades, [3])
+    assert same(base.use_resources(Resources.from_store(store)).grade_aspect("correctness", [shown()]).grades, [3])
 
 
 def test_judges_that_were_put_on_a_store_themselves_forget_too(store: Store, tmp_path: Path) -> None:
     broken = [True]
     first = judges(Scripted(lambda _: FAILS if broken[0] else verdict(3)), store)
     with pytest.raises(ComponentError):
-        first.verdicts("correctness", [shown(question=str(number)) for number in range(9)])
+        first.grade_aspect("correctness", [shown(question=str(number)) for number in range(9)])
     broken[0] = False
-    assert same(first.on(Resources.of(Store(tmp_path / "other"))).verdicts("correctness", [shown()]).grades, [3])
+    assert same(
+        first.use_resources(Resources.from_store(Store(tmp_path / "other")))
+        .grade_aspect("correctness", [shown()])
+        .grades,
+        [3],
+    )
 
 
 def test_a_grade_depends_on_model_prompt_and_repeats() -> None:
     def version(aspect: str = "correctness", **change: object) -> str:
-        return Judges(**{"chat": saying(), "model": "m", "prompts": PROMPTS, "repeats": 1} | change).version(aspect)
+        return Judges(**{"chat": saying(), "model": "m", "prompts": PROMPTS, "repeats": 1} | change).compute_version(
+            aspect
+        )
 
     other = {**PROMPTS, "correctness": {"user": "{question} {reference} {answer}!"}}
     changed = [version(model="n"), version(repeats=2), version(prompts=other), version("faithfulness")]
@@ -266,10 +275,10 @@ def test_a_judge_that_gives_one_grade_to_everything_measures_nothing(store: Stor
     chat = by_rule(lambda _: 1)
     mine = judges(chat, store)
     given, earlier = [shown(question=str(number)) for number in range(SAME // 2)], []
-    first = mine.telling(aspect, mine.verdicts(aspect, given), earlier)
+    first = mine.mask_constant(aspect, mine.grade_aspect(aspect, given), earlier)
     assert same(first.grades, [1] * (SAME // 2))
     for _ in range(2):
-        found = mine.telling(aspect, mine.verdicts(aspect, given), earlier)
+        found = mine.mask_constant(aspect, mine.grade_aspect(aspect, given), earlier)
         assert same(found.grades, [math.nan] * (SAME // 2))
     (line,) = said()
     assert line.startswith(
@@ -283,7 +292,7 @@ def test_a_judge_that_gives_one_grade_to_everything_measures_nothing(store: Stor
 def test_answers_that_are_all_right_keep_their_grade(store: Store, said, aspect: str) -> None:
     mine = judges(by_rule(lambda text: 1 if "Bananas" in text else 5), store)
     given = [shown(question=str(number)) for number in range(SAME)]
-    assert same(mine.telling(aspect, mine.verdicts(aspect, given), []).grades, [5] * SAME)
+    assert same(mine.mask_constant(aspect, mine.grade_aspect(aspect, given), []).grades, [5] * SAME)
     assert said() == []
 
 
@@ -291,7 +300,7 @@ def test_a_judge_whose_grades_vary_is_not_put_to_the_test(store: Store) -> None:
     chat = by_rule(lambda text: 1 + ("7" in text))
     mine = judges(chat, store)
     given = [shown(question=str(number)) for number in range(2 * SAME)]
-    found = mine.telling("correctness", mine.verdicts("correctness", given), [])
+    found = mine.mask_constant("correctness", mine.grade_aspect("correctness", given), [])
     assert same(found.grades, [1 + ("7" in str(number)) for number in range(2 * SAME)])
     assert len(chat.requests) == 2 * SAME
 
@@ -300,7 +309,7 @@ def test_a_judge_whose_test_brings_no_verdict_keeps_its_grades(store: Store) -> 
     chat = Scripted(lambda request: "no" if "France" in text_of(request) else verdict(2))
     mine = judges(chat, store)
     given = [shown(question=str(number)) for number in range(SAME)]
-    assert same(mine.telling("correctness", mine.verdicts("correctness", given), []).grades, [2] * SAME)
+    assert same(mine.mask_constant("correctness", mine.grade_aspect("correctness", given), []).grades, [2] * SAME)
 
 
 # ---- hostile texts
@@ -311,7 +320,7 @@ def test_a_judge_whose_test_brings_no_verdict_keeps_its_grades(store: Store) -> 
 def test_no_text_changes_what_the_judge_said(aspect: str, number: int, store: Store) -> None:
     text = HOSTILE[number]
     chat = saying(verdict(2, f"It says: {text[:200]}"))
-    found = judges(chat, store).verdicts(aspect, [Shown(text, (text,), text, [text, "fine"])])
+    found = judges(chat, store).grade_aspect(aspect, [Shown(text, (text,), text, [text, "fine"])])
     assert same(found.grades, [2])
     (asked,) = chat.requests
     assert text_of(asked).lower().count("</documents>") == PROMPTS[aspect]["user"].count("</documents>")
@@ -339,13 +348,13 @@ def case(answer: str | None = "Ada", references: tuple[str, ...] = ("Ada",), **v
 
 def test_haystacks_exact_match() -> None:
     cases = [case(), case("Bob"), case("Bob", ("Ada", "Bob")), case("ada")]
-    assert same(by_evaluator("exact", AnswerExactMatchEvaluator(), cases), [1, 0, 0, 0])
-    assert same(by_evaluator("exact", AnswerExactMatchEvaluator(), []), [])
+    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), cases), [1, 0, 0, 0])
+    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), []), [])
 
 
 def test_an_answer_that_failed_is_unmeasured_by_an_evaluator_of_answers() -> None:
     cases = [case(None), case(), case(None, ())]
-    assert same(by_evaluator("exact", AnswerExactMatchEvaluator(), cases), [math.nan, 1, math.nan])
+    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), cases), [math.nan, 1, math.nan])
 
 
 @component
@@ -367,7 +376,7 @@ def test_an_evaluator_is_given_questions_and_contexts() -> None:
         seen.append(given)
         return {"individual_scores": ["yes", None], "score": 1.0}
 
-    found = by_evaluator("mine", Scripts(give), [case(), case(question="Where?", contexts=())])
+    found = score_with_evaluator("mine", Scripts(give), [case(), case(question="Where?", contexts=())])
     assert same(found, [1, math.nan])
     assert seen == [(["Who?", "Where?"], [["One.", "Two."], []])]
 
@@ -377,17 +386,19 @@ def failing(*_: object) -> dict:
 
 
 def test_an_evaluator_that_fails_leaves_all_unmeasured_and_that_is_said(said) -> None:
-    assert same(by_evaluator("mine", Scripts(failing), [case(), case()]), [math.nan, math.nan])
+    assert same(score_with_evaluator("mine", Scripts(failing), [case(), case()]), [math.nan, math.nan])
     assert said() == ["mine: 2 questions unmeasured: RuntimeError: no quota left"]
 
 
 def test_an_evaluator_without_individual_scores_leaves_all_unmeasured() -> None:
-    assert same(by_evaluator("mine", Scripts(lambda *_: {"score": 1.0}), [case(), case()]), [math.nan, math.nan])
+    assert same(
+        score_with_evaluator("mine", Scripts(lambda *_: {"score": 1.0}), [case(), case()]), [math.nan, math.nan]
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_evaluator_with_another_number_of_scores_measures_nothing(count: int) -> None:
-    found = by_evaluator("mine", Scripts(lambda *_: {"individual_scores": [1.0] * count}), [case(), case()])
+    found = score_with_evaluator("mine", Scripts(lambda *_: {"individual_scores": [1.0] * count}), [case(), case()])
     assert same(found, [math.nan, math.nan]) if len(found) == 2 else pytest.fail(f"{len(found)} values")
 
 
@@ -400,7 +411,7 @@ class Wants:
 
 def test_an_evaluator_that_wants_what_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="mine: Wants wants ground_truth_documents; known are"):
-        by_evaluator("mine", Wants(), [case()])
+        score_with_evaluator("mine", Wants(), [case()])
 
 
 def test_a_scorer_of_mlflow_is_given_the_case() -> None:
@@ -411,7 +422,7 @@ def test_a_scorer_of_mlflow_is_given_the_case() -> None:
         assert inputs == {"question": "Who?", "context": "One.\n\nTwo."}
         return float(outputs == expectations["expected_response"])
 
-    value = by_scorer(told)
+    value = wrap_scorer(told)
     assert [value(case()), value(case("Bob")), value(case("Bob", ("Ada", "Bob")))] == [1.0, 0.0, 0.0]
 
 
@@ -431,7 +442,7 @@ def test_what_a_scorer_of_mlflow_may_give_back() -> None:
             "other": "well",
         }[outputs]
 
-    value = by_scorer(told)
+    value = wrap_scorer(told)
     assert [value(case(said)) for said in ("feedback", "rating", "true", "word")] == [0.25, 0.0, 1.0, 1.0]
     assert value(case("nothing")) is None
     assert math.isnan(value(case("other")))
@@ -440,7 +451,7 @@ def test_what_a_scorer_of_mlflow_may_give_back() -> None:
 def test_mlflows_response_length() -> None:
     from mlflow.genai.scorers import ResponseLength
 
-    value = by_scorer(ResponseLength(min_length=2, max_length=3, unit="words"))
+    value = wrap_scorer(ResponseLength(min_length=2, max_length=3, unit="words"))
     assert [value(case(text)) for text in ("one", "one two", "one two three", "one two three four")] == [0, 1, 1, 0]
 
 
@@ -453,7 +464,7 @@ def test_a_scorer_that_fails_leaves_its_questions_unmeasured(said) -> None:
             raise RuntimeError("no Bob")
         return 0.5
 
-    found = own.values("moody", by_scorer(moody), [case(), case("Bob"), case()])
+    found = own.apply_function("moody", wrap_scorer(moody), [case(), case("Bob"), case()])
     assert same(found, [0.5, math.nan, 0.5])
     assert said() == ["moody: 1 of 3 questions unmeasured; the first: RuntimeError: no Bob"]
 
@@ -463,9 +474,9 @@ def test_a_scorer_that_fails_leaves_its_questions_unmeasured(said) -> None:
     [(1, 1), (0.5, 0.5), (True, 1), (False, 0), (np.float32(0.25), 0.25), (" Yes ", 1), ("no", 0), ("FAIL", 0)],
 )
 def test_verdicts_as_numbers(value: object, number: float) -> None:
-    assert number_of(value) == number
+    assert parse_verdict(value) == number
 
 
 @pytest.mark.parametrize("value", [None, "", "maybe", [1], {"score": 1}, object(), math.nan, "yes and no"])
 def test_what_is_no_number_is_nan(value: object) -> None:
-    assert math.isnan(number_of(value))
+    assert math.isnan(parse_verdict(value))

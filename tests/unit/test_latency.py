@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from rag_opt.cache.store import Store
-from rag_opt.components.embedders.embedding_cache import embedded, scored
+from rag_opt.components.embedders.embedding_cache import embed_texts, score_pairs
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.embedders.encoders import MiniLM
 from rag_opt.components.llm.talks import Talk, Talks
-from rag_opt.components.ranking import ranked
+from rag_opt.components.ranking import compute_rankings
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import composed
+from rag_opt.config.compose import compose_config
 from rag_opt.config.trial import compose_trial
 from rag_opt.console.progress import Screen
 from rag_opt.evaluation.bench import Bench
-from rag_opt.evaluation.evaluate import Questions, evaluated
-from rag_opt.evaluation.latency import _is_enough, timed
-from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
+from rag_opt.evaluation.latency import _is_enough, time_pipeline
+from rag_opt.evaluation.objective import build_objective
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.llm.replies import Reply
-from rag_opt.metrics.catalogue import metric
+from rag_opt.metrics.catalogue import get_metric
 from rag_opt.records.documents import Dataset, Document, Floats, Ints, Queries, Query
 from tests.unit.ranking_parts import ReordersSlowlyOnce, StartsSlowly
 from tests.unit.test_depth import chunks
@@ -72,17 +72,17 @@ class SlowOnce(Encoder):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_model_that_loads_is_not_charged_to_the_first_texts_nor_kept(tmp_path, clock: Clock, on_disk: bool) -> None:
     store = Store(tmp_path / "store" if on_disk else None)
-    assert embedded(SlowOnce(clock), TEXTS, store).seconds == pytest.approx(0.08)
+    assert embed_texts(SlowOnce(clock), TEXTS, store).seconds == pytest.approx(0.08)
     again = Store(tmp_path / "store")
     if on_disk:
-        assert embedded(SlowOnce(clock), TEXTS, again).seconds == pytest.approx(0.08)
-    assert scored(SlowOnce(clock), [f"pair {text}" for text in TEXTS], Store())[1] == pytest.approx(0.08)
+        assert embed_texts(SlowOnce(clock), TEXTS, again).seconds == pytest.approx(0.08)
+    assert score_pairs(SlowOnce(clock), [f"pair {text}" for text in TEXTS], Store())[1] == pytest.approx(0.08)
 
 
 def test_a_model_is_ready_before_the_first_text(store: Store) -> None:
     """Loaded, and run once."""
     for encoder, text in ((MiniLM(), "a text"), (MaxSim(MiniLM()), f"a{BETWEEN}text")):
-        encoder.use(Resources.of(store))
+        encoder.use(Resources.from_store(store))
         encoder.prepare(2)
         known = set(store._live)
         assert {"model", "ready"} <= {stage for stage, _ in known}
@@ -91,7 +91,7 @@ def test_a_model_is_ready_before_the_first_text(store: Store) -> None:
 
 
 def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, clock: Clock) -> None:
-    resources = Resources.of(store)
+    resources = Resources.from_store(store)
     asked: list[int] = []
 
     def search(rows: Ints, depth: int):
@@ -99,11 +99,11 @@ def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, c
         asked.append(len(rows))
         return [(np.arange(depth, dtype=np.int32), np.zeros(depth, np.float32)) for _ in rows]
 
-    queries = Queries.of(tuple(Query(text, text) for text in TEXTS))
-    found = ranked(resources, "index", queries, chunks(), 3, lambda _: search)
+    queries = Queries.from_items(tuple(Query(text, text) for text in TEXTS))
+    found = compute_rankings(resources, "index", queries, chunks(), 3, lambda _: search)
     assert list(found.costs.values()) == [pytest.approx(0.02)]
     assert asked == [1, 8]
-    ranked(resources, "index", Queries.of((Query("q", "one"),)), chunks(), 3, lambda _: search)
+    compute_rankings(resources, "index", Queries.from_items((Query("q", "one"),)), chunks(), 3, lambda _: search)
     assert asked == [1, 8, 1]
 
 
@@ -115,7 +115,7 @@ def test_a_server_that_starts_is_not_what_a_question_takes() -> None:
 def questions(batches: int = 4) -> Questions:
     documents = tuple(Document(text, f"{text} is long") for text in TEXTS)
     queries = tuple(Query(text, text, answers=("yes",)) for text in TEXTS)
-    return Questions.of(Dataset("texts", documents, queries, {text: {text: 1} for text in TEXTS}), batches, 0)
+    return Questions.from_dataset(Dataset("texts", documents, queries, {text: {text: 1} for text in TEXTS}), batches, 0)
 
 
 WORDS = ["retriever=bm25", "splitter=none", "embedder=hashing", "trusted_modules=[tests]"]
@@ -124,10 +124,10 @@ WORDS = ["retriever=bm25", "splitter=none", "embedder=hashing", "trusted_modules
 def test_a_batch_that_starts_something_does_not_make_a_pipeline_slow(store: Store) -> None:
     StartsSlowly.started.clear()
     own = ["generator=none", "+generator.components.own._target_=tests.unit.ranking_parts.StartsSlowly"]
-    found = evaluated(
-        build_pipeline(compose_trial([*WORDS, *own]), Resources.of(store)),
+    found = evaluate_pipeline(
+        build_pipeline(compose_trial([*WORDS, *own]), Resources.from_store(store)),
         questions(),
-        [metric("latency"), metric("F1")],
+        [get_metric("latency"), get_metric("F1")],
     )
     assert StartsSlowly.started == [True] * 4
     assert found.means["latency"] == pytest.approx(0.01)
@@ -148,7 +148,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_timed_was_asked_before(store: Store) -> None:
     output = io.StringIO()
     with Screen(output):
-        found = timed(build_pipeline(compose_trial(SLOW), Resources.of(store)), questions())
+        found = time_pipeline(build_pipeline(compose_trial(SLOW), Resources.from_store(store)), questions())
     assert output.getvalue() == ""
     assert (found.p50, found.p95, found.questions) == (pytest.approx(0.02), pytest.approx(0.02), 8)
 
@@ -171,17 +171,18 @@ def test_timing_ends_once_the_median_is_known_or_it_takes_long(seconds: list[flo
 @pytest.mark.usefixtures("slow")
 def test_a_report_is_content_with_few_questions_of_the_same_latency(store: Store) -> None:
     many = tuple(Query(text, text) for text in (f"question {number}" for number in range(60)))
-    asked = Questions.of(Dataset("d", questions().dataset.documents, many, {}), 1, 0)
+    asked = Questions.from_dataset(Dataset("d", questions().dataset.documents, many, {}), 1, 0)
     counts = [
-        timed(build_pipeline(compose_trial(SLOW), Resources.of(store)), asked, narrow).questions for narrow in (0.1, 0)
+        time_pipeline(build_pipeline(compose_trial(SLOW), Resources.from_store(store)), asked, narrow).questions
+        for narrow in (0.1, 0)
     ]
     assert counts == [20, 50]
 
 
 def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
     strange = tuple(Query(text, text) for text in ("zymurgy", "quixotic"))
-    asked = Questions.of(Dataset("d", questions().dataset.documents, strange, {}), 1, 0)
-    timed(build_pipeline(compose_trial(WORDS), Resources.of(store)), asked)
+    asked = Questions.from_dataset(Dataset("d", questions().dataset.documents, strange, {}), 1, 0)
+    time_pipeline(build_pipeline(compose_trial(WORDS), Resources.from_store(store)), asked)
     assert said() == []
 
 
@@ -189,7 +190,9 @@ def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
 def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
     """The reranker tells no cost, so what stages took when they ran says nothing of it."""
     by_stages, apart = (
-        Bench(tuple(SLOW), questions(), (metric("latency"),), Resources.of(store), times).measured(compose_trial(SLOW))
+        Bench(tuple(SLOW), questions(), (get_metric("latency"),), Resources.from_store(store), times).measure_config(
+            compose_trial(SLOW)
+        )
         for times in (False, True)
     )
     assert by_stages.means["latency"] == pytest.approx(0.0)
@@ -207,4 +210,4 @@ def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) ->
     ],
 )
 def test_when_latency_decides(words: list[str], times: bool) -> None:
-    assert objective_of(composed(words)).times is times
+    assert build_objective(compose_config(words)).times is times

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.errors import MetricError
-from rag_opt.evaluation.evaluate import coverage
+from rag_opt.evaluation.evaluate import compute_coverage
 from rag_opt.metrics import answer, catalogue, context, own, retrieval
 
 ids = st.sampled_from([f"d{i}" for i in range(8)])
@@ -38,7 +38,7 @@ def by_hand(name: str, grade: dict[str, int], ranking: list[str], k: int = 10) -
 
 @given(grades, rankings, st.sampled_from(["nDCG", "RR", "R", "P", "AP"]), st.integers(1, 10))
 def test_retrieval_measures_agree_with_their_definitions(grade, ranking, name: str, k: int) -> None:
-    value = retrieval.per_query([f"{name}@{k}"], {"q": grade}, ["q"], [ranking])[f"{name}@{k}"][0]
+    value = retrieval.score_rankings([f"{name}@{k}"], {"q": grade}, ["q"], [ranking])[f"{name}@{k}"][0]
     if not any(grade.values()):
         assert math.isnan(value)
     else:
@@ -48,14 +48,14 @@ def test_retrieval_measures_agree_with_their_definitions(grade, ranking, name: s
 def test_metrics_measured_together_are_those_measured_alone() -> None:
     qrels, rankings = {"a": {"x": 2, "y": 1}, "b": {"y": 1}, "c": {"x": 0}}, [["y", "z", "x"], [], ["x"]]
     names = [*retrieval.MEASURES, "P(rel=2)@2", "R@1", "RR"]
-    together = retrieval.per_query(names, qrels, list("abc"), rankings)
+    together = retrieval.score_rankings(names, qrels, list("abc"), rankings)
     for name in names:
-        alone = retrieval.per_query([name], qrels, list("abc"), rankings)[name]
+        alone = retrieval.score_rankings([name], qrels, list("abc"), rankings)[name]
         np.testing.assert_array_equal(together[name], alone)
 
 
 def test_a_query_with_nothing_retrieved_scores_the_default_and_is_not_dropped() -> None:
-    values = retrieval.per_query(["nDCG@10"], {"a": {"x": 1}, "b": {"y": 1}}, ["a", "b"], [["x"], []])
+    values = retrieval.score_rankings(["nDCG@10"], {"a": {"x": 1}, "b": {"y": 1}}, ["a", "b"], [["x"], []])
     assert values["nDCG@10"].tolist() == [1.0, 0.0]
 
 
@@ -63,7 +63,7 @@ def test_a_query_with_nothing_retrieved_scores_the_default_and_is_not_dropped() 
 def test_token_f1_agrees_with_squads_definition(given_text: str, reference: str) -> None:
     from collections import Counter
 
-    mine, gold = answer.normalised(given_text), answer.normalised(reference)
+    mine, gold = answer.normalize_answer(given_text), answer.normalize_answer(reference)
     same = sum((Counter(mine) & Counter(gold)).values())
     if not mine or not gold:
         expected = float(mine == gold)
@@ -76,7 +76,7 @@ def test_token_f1_agrees_with_squads_definition(given_text: str, reference: str)
 
 
 def test_squad_normalisation() -> None:
-    assert answer.normalised("The Eiffel-Tower, a landmark!") == ["eiffeltower", "landmark"]
+    assert answer.normalize_answer("The Eiffel-Tower, a landmark!") == ["eiffeltower", "landmark"]
     assert answer.exact_match("the Denver Broncos.", "Denver Broncos") == 1.0
 
 
@@ -104,7 +104,7 @@ def test_bleu_agrees_with_sacrebleu(given_text: str, reference: str) -> None:
 
 
 def test_the_best_reference_counts_and_none_is_not_measurable() -> None:
-    values = answer.per_query(answer.token_f1, ["cat", "cat", ""], [("dog", "cat"), (), ("dog",)])
+    values = answer.score_answers(answer.token_f1, ["cat", "cat", ""], [("dog", "cat"), (), ("dog",)])
     assert values[0] == 1.0
     assert math.isnan(values[1])
     assert values[2] == 0.0
@@ -123,21 +123,21 @@ def test_similarity_is_the_greatest_cosine() -> None:
 )
 def test_an_unknown_metric_names_the_nearest(name: str, advice: str) -> None:
     with pytest.raises(MetricError, match=f"did you mean '{advice}'"):
-        catalogue.metric(name)
+        catalogue.get_metric(name)
 
 
 @pytest.mark.parametrize("name", ["ERR@20", "alpha_nDCG@20", "INST", "Judged", "nDCG@0"])
 def test_a_measure_that_can_not_be_computed_here_is_refused_at_once(name: str) -> None:
     try:
-        found = catalogue.metric(name)
+        found = catalogue.get_metric(name)
     except MetricError:
         return
-    assert len(retrieval.per_query([found.name], {"q": {"d": 1}}, ["q"], [["d"]])[found.name]) == 1
+    assert len(retrieval.score_rankings([found.name], {"q": {"d": 1}}, ["q"], [["d"]])[found.name]) == 1
 
 
 def test_costs_are_minimised() -> None:
-    assert catalogue.metric("tokens").direction == catalogue.metric("latency").direction == "minimize"
-    assert catalogue.metric("P(rel=2)@5").direction == "maximize"
+    assert catalogue.get_metric("tokens").direction == catalogue.get_metric("latency").direction == "minimize"
+    assert catalogue.get_metric("P(rel=2)@5").direction == "maximize"
 
 
 @given(sentences.filter(bool), sentences.filter(bool))
@@ -194,13 +194,13 @@ def test_a_function_that_fails_leaves_a_question_unmeasured() -> None:
         return {"x": 0.5, "y": None, "z": 1 / 0 if case.question == "z" else 0.0}[case.question]
 
     cases = [own.Case(name, None, (), (), (), {}) for name in "xyz"]
-    values = own.values("half", half, cases)
+    values = own.apply_function("half", half, cases)
     assert values[0] == 0.5
     assert np.isnan(values[1:]).all()
 
 
 def test_coverage_is_over_what_the_dataset_can_measure() -> None:
     values = np.array([0.5, np.nan, np.nan, 0.0])
-    assert coverage(values, np.array([True, False, False, True])) == 1.0
-    assert coverage(values, np.array([True, True, False, True])) == pytest.approx(2 / 3)
-    assert coverage(values, np.zeros(4, bool)) == 1.0
+    assert compute_coverage(values, np.array([True, False, False, True])) == 1.0
+    assert compute_coverage(values, np.array([True, True, False, True])) == pytest.approx(2 / 3)
+    assert compute_coverage(values, np.zeros(4, bool)) == 1.0

@@ -11,9 +11,9 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.llm.chat import CallError
-from rag_opt.components.llm.completions import completion, told
+from rag_opt.components.llm.completions import format_error, parse_completion
 from rag_opt.components.llm.endpoint import OpenAIChat
-from rag_opt.components.llm.parameters import AS_THEY_ARE, Accepted, check_parameters, refused
+from rag_opt.components.llm.parameters import AS_THEY_ARE, Accepted, check_parameters, find_refused
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from tests.services import counts, fault, reset
@@ -42,7 +42,7 @@ LEARNT = {
 def chat(url: str, **options: Any) -> OpenAIChat:
     given = {"base_url": url, "key": None, "timeout": 5.0, "tries": 1, "at_once": 4, "prices": {}}
     made = OpenAIChat(**given | options)
-    made.use(Resources.of(Store()))
+    made.use(Resources.from_store(Store()))
     return made
 
 
@@ -61,17 +61,17 @@ def judged() -> Request:
 def test_what_is_refused_by_name_is_left_out_or_renamed_and_said_once(server: str, said, mode: str) -> None:
     fault(server, mode)
     made = chat(server)
-    talks = made.each("judge", lambda talk, one: talk.ask_json(one, lambda found: found["score"]), [judged()])
+    talks = made.map_items("judge", lambda talk, one: talk.ask_json(one, lambda found: found["score"]), [judged()])
     assert talks.results == [5]
     assert talks.usage.calls.tolist() == [1], "a refusal is no try"
-    assert made.reply(request("one two three"), "generator").text == "three two one"
+    assert made.get_reply(request("one two three"), "generator").text == "three two one"
     lines = said()
     assert len(lines) == len(LEARNT[mode]) + (mode == "old_vllm"), "json_object is tried between"
     assert all(line.startswith("llm: model at 127.0.0.1 takes no ") for line in lines)
     for name, to in LEARNT[mode].items():
         assert any(f"llm.parameters.{name}={to or 'null'}" in line for line in lines)
     before = counts(server)["chat"]
-    made.reply(request("four five"), "generator")
+    made.get_reply(request("four five"), "generator")
     assert counts(server)["chat"] == before + 1, "what was learnt is remembered"
 
 
@@ -79,12 +79,12 @@ def test_what_is_refused_by_name_is_left_out_or_renamed_and_said_once(server: st
 def test_parameters_say_it_from_the_start_and_find_the_same_replies(server: str, said, mode: str) -> None:
     fault(server, mode)
     learning = chat(server)
-    learning.reply(judged(), "judge")
+    learning.get_reply(judged(), "judge")
     lines = len(said())
     reset(server)
     knowing = chat(server, parameters=LEARNT[mode])
-    knowing.use(Resources.of(Store()))
-    assert knowing.reply(judged(), "judge").text == learning.reply(judged(), "judge").text
+    knowing.use(Resources.from_store(Store()))
+    assert knowing.get_reply(judged(), "judge").text == learning.get_reply(judged(), "judge").text
     assert counts(server)["chat"] == 1
     assert len(said()) == lines
     assert knowing.fingerprint == learning.fingerprint
@@ -97,11 +97,11 @@ def test_however_an_answer_is_dressed_it_is_read(server: str, mode: str, stream:
     made = chat(server)
     shown: list[str] = []
     if mode != "fenced":
-        found = made.reply(request("one two three"), "generator", shown.append if stream else None)
+        found = made.get_reply(request("one two three"), "generator", shown.append if stream else None)
         assert found.text == "three two one"
         if stream and mode != "think_unopened":  # whose stream shows what turns out to be thinking at its end alone
             assert "".join(shown) == "three two one"
-    talks = made.each("judge", lambda talk, one: talk.ask_json(one, lambda found: found["score"]), [judged()])
+    talks = made.map_items("judge", lambda talk, one: talk.ask_json(one, lambda found: found["score"]), [judged()])
     assert talks.results == [5]
     assert talks.usage.broken.tolist() == [0]
 
@@ -109,14 +109,14 @@ def test_however_an_answer_is_dressed_it_is_read(server: str, mode: str, stream:
 def test_streams_learn_too(server: str, said) -> None:
     fault(server, "mistral")
     shown: list[str] = []
-    assert chat(server).streamed(request("one two"), shown.append).text == "".join(shown) == "two one"
+    assert chat(server).stream_reply(request("one two"), shown.append).text == "".join(shown) == "two one"
     assert len(said()) == 2
 
 
 def test_what_many_threads_learn_is_said_once(server: str, said) -> None:
     fault(server, "gpt5")
     texts = [f"one {place}" for place in range(8)]
-    talks = chat(server, at_once=8).each("generator", lambda talk, text: talk.ask(request(text)), texts)
+    talks = chat(server, at_once=8).map_items("generator", lambda talk, text: talk.ask(request(text)), texts)
     assert talks.results == [f"{place} one" for place in range(8)]
     assert len(said()) == 3
 
@@ -134,9 +134,11 @@ def test_what_many_threads_learn_is_said_once(server: str, said) -> None:
 )
 def test_other_errors_refuse_nothing(status: int, message: str) -> None:
     body = {"error": {"message": message, "param": None, "code": status}}
-    accepted = Accepted.of({})
+    accepted = Accepted.from_config({})
     assert (
-        accepted.learn(body, accepted.sent({"max_tokens": 5, "temperature": 0}), {"max_tokens": 5, "temperature": 0})
+        accepted.learn(
+            body, accepted.translate_values({"max_tokens": 5, "temperature": 0}), {"max_tokens": 5, "temperature": 0}
+        )
         is None
     )
     assert accepted.names == AS_THEY_ARE
@@ -163,16 +165,16 @@ def test_other_errors_refuse_nothing(status: int, message: str) -> None:
     ],
 )  # fmt: skip
 def test_how_servers_name_what_they_refuse(body: Any, name: str | None) -> None:
-    assert refused(body, set(AS_THEY_ARE)) == name
+    assert find_refused(body, set(AS_THEY_ARE)) == name
 
 
 def test_a_refusal_without_end_is_a_failed_call() -> None:
-    accepted, values = Accepted.of({}), {"max_tokens": 5}
+    accepted, values = Accepted.from_config({}), {"max_tokens": 5}
     body = {"error": {"message": "max_tokens and max_completion_tokens are not supported"}}
-    assert "max_completion_tokens" in accepted.learn(body, accepted.sent(values), values)
-    assert "left out" in accepted.learn(body, accepted.sent(values), values)
-    assert accepted.sent(values) == {}
-    assert accepted.learn(body, accepted.sent(values), values) is None
+    assert "max_completion_tokens" in accepted.learn(body, accepted.translate_values(values), values)
+    assert "left out" in accepted.learn(body, accepted.translate_values(values), values)
+    assert accepted.translate_values(values) == {}
+    assert accepted.learn(body, accepted.translate_values(values), values) is None
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_the_body_of_a_refusal_is_told_without_secrets(server: str, monkeypatch)
     monkeypatch.setenv("RAG_OPT_TEST_KEY", "canary-7f3a91c2")
     fault(server, "echo")
     with pytest.raises(CallError, match="HTTP 400: These headers are not valid: Authorization: Bearer •••") as caught:
-        chat(server, key="RAG_OPT_TEST_KEY").called(request("a"))
+        chat(server, key="RAG_OPT_TEST_KEY").call_model(request("a"))
     assert caught.value.status == 400
     assert "canary" not in str(caught.value)
 
@@ -206,27 +208,27 @@ def test_the_body_of_a_refusal_is_told_without_secrets(server: str, monkeypatch)
     ],
 )
 def test_what_an_error_says_wherever_it_stands(body: Any, text: str) -> None:
-    assert told(body) == text
+    assert format_error(body) == text
 
 
 def test_an_answer_cut_off_in_json_is_a_text_and_what_was_all_thought_is_said(server: str) -> None:
     body = {"choices": [{"message": {"content": "", "reasoning_content": "hm"}, "finish_reason": "length"}]}
-    assert completion(json.loads(json.dumps(body))).finish == "length"
+    assert parse_completion(json.loads(json.dumps(body))).finish == "length"
     fault(server, "length")
-    found = chat(server).called(judged())
+    found = chat(server).call_model(judged())
     assert found.text.startswith('{"score"')
 
 
 def test_room_to_think_is_added_to_max_tokens_and_makes_other_replies(server: str) -> None:
     made = chat(server, thinking=1000)
     assert made.fingerprint != chat(server).fingerprint
-    from rag_opt.components.llm.parameters import wanted
+    from rag_opt.components.llm.parameters import build_parameters
 
-    assert wanted(request("a"), 1000, stream=False)["max_tokens"] == 1256
+    assert build_parameters(request("a"), 1000, stream=False)["max_tokens"] == 1256
 
 
 def test_a_server_that_knows_no_streams_is_asked_for_the_whole(server: str) -> None:
     fault(server, "unstreamed")
     shown: list[str] = []
-    assert chat(server).streamed(request("one two"), shown.append).text == "".join(shown) == "two one"
+    assert chat(server).stream_reply(request("one two"), shown.append).text == "".join(shown) == "two one"
     assert counts(server)["chat"] == 3

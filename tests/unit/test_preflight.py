@@ -16,7 +16,7 @@ from rag_opt.components.models import hub
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
 from rag_opt.study import preflight
-from rag_opt.study.plan import planned
+from rag_opt.study.plan import build_plan
 from tests.conftest import own_space
 from tests.services import counts, fault, reset
 from tests.unit.scripted import on, saying
@@ -28,13 +28,13 @@ def words(animals: list[str], folder: Path, *more: str) -> list[str]:
 
 def refused(plan: Any, *, services: bool = False) -> str:
     with pytest.raises(ComponentError) as caught:
-        preflight.check(plan, plan.resources, services=services)
+        preflight.check_components(plan, plan.resources, services=services)
     return str(caught.value)
 
 
 def test_a_model_of_the_hub_that_can_not_be_had_is_said_within_seconds(animals, tmp_path: Path, no_hub: None) -> None:
     hub = ["embedder=hub", "embedder.encoder.precision=float32", "splitter=sentence"]
-    plan = planned(words(animals, tmp_path, *hub))
+    plan = build_plan(words(animals, tmp_path, *hub))
     start = time.monotonic()
     told = refused(plan)
     assert time.monotonic() - start < 30, "the hub's client tries for a minute and a half"
@@ -52,7 +52,7 @@ def test_every_choice_that_can_not_be_used_is_in_one_message(animals, tmp_path: 
         "reranker": "choice(none, cross_encoder)",
     }
     given = [word for word in words(animals, tmp_path) if word not in ("embedder=hashing", "search_space=retrieval")]
-    told = refused(planned([*given, *own_space(tmp_path, rows), "embedder.encoder.precision=float32"]))
+    told = refused(build_plan([*given, *own_space(tmp_path, rows), "embedder.encoder.precision=float32"]))
     assert "embedder=hub embedder.encoder.model=/nope: embedder: model '/nope': there is no such folder" in told
     assert "embedder=hub embedder.encoder.model=some/model: " in told
     assert "reranker=cross_encoder: reranker: model 'cross-encoder/ms-marco-MiniLM-L6-v2'" in told
@@ -64,9 +64,9 @@ def test_every_choice_that_can_not_be_used_is_in_one_message(animals, tmp_path: 
 def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hub: None, unit: str) -> None:
     """Unless its tokens are what a splitter counts."""
     hub = ["embedder=hub", "embedder.encoder.precision=float32", "retriever=bm25"]
-    plan = planned(words(animals, tmp_path, *hub, "splitter=sentence", f"splitter.unit={unit}"))
+    plan = build_plan(words(animals, tmp_path, *hub, "splitter=sentence", f"splitter.unit={unit}"))
     if unit == "words":
-        preflight.check(plan, plan.resources, services=False)
+        preflight.check_components(plan, plan.resources, services=False)
     else:
         assert "splitter=sentence: embedder: model" in refused(plan)
 
@@ -74,22 +74,22 @@ def test_what_is_pinned_to_bm25_needs_no_embedder(animals, tmp_path: Path, no_hu
 def test_models_that_come_with_the_program_are_not_loaded(animals, tmp_path: Path, monkeypatch) -> None:
     from rag_opt.components.embedders.encoders import MiniLM
 
-    monkeypatch.setattr(MiniLM, "loaded", lambda _: pytest.fail("it was loaded"))
+    monkeypatch.setattr(MiniLM, "load_model", lambda _: pytest.fail("it was loaded"))
     given = [word for word in words(animals, tmp_path) if word != "embedder=hashing"]
-    plan = planned([*given, "embedder=minilm", "embedder.encoder.precision=float32", "reranker=maxsim"])
-    preflight.check(plan, plan.resources, services=True)
-    preflight.check(plan, plan.resources, services=False)
+    plan = build_plan([*given, "embedder=minilm", "embedder.encoder.precision=float32", "reranker=maxsim"])
+    preflight.check_components(plan, plan.resources, services=True)
+    preflight.check_components(plan, plan.resources, services=False)
 
 
 def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_models, monkeypatch) -> None:
     from rag_opt.components.rerankers.pairs import CrossEncoder
 
-    loads, real = [], CrossEncoder.loaded
-    monkeypatch.setattr(CrossEncoder, "loaded", lambda self: loads.append(1) or real(self))
+    loads, real = [], CrossEncoder.load_model
+    monkeypatch.setattr(CrossEncoder, "load_model", lambda self: loads.append(1) or real(self))
     model = f"reranker.model={tiny_models['tiny_cross_encoder']}"
-    plan = planned(words(animals, tmp_path, "reranker=cross_encoder", model, "retriever=bm25"))
-    preflight.check(plan, plan.resources, services=False)
-    plan.dev.measured(plan.shown[0])
+    plan = build_plan(words(animals, tmp_path, "reranker=cross_encoder", model, "retriever=bm25"))
+    preflight.check_components(plan, plan.resources, services=False)
+    plan.dev.measure_config(plan.shown[0])
     assert loads == [1]
 
 
@@ -97,29 +97,29 @@ def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint,
     """The generator, the query and the judge share a model: one call, and two that show whether the judge can judge."""
     reset(endpoint)
     more = ["generator=openai", "query=rewrite", "objective.metrics=[judge.correctness]", "objective.report=[]"]
-    plan = planned(words(animals, tmp_path, *services, *more))
-    preflight.check(plan, plan.resources, services=True)
+    plan = build_plan(words(animals, tmp_path, *services, *more))
+    preflight.check_components(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3
     paid = plan.resources.llm.spent
     assert (paid.calls, paid.tokens > 0) == (3, True)
     plan.resources.llm.budget.tokens = 1
-    preflight.check(plan, plan.resources, services=True)
+    preflight.check_components(plan, plan.resources, services=True)
     assert counts(endpoint)["chat"] == 3, "a budget that is spent spares it"
 
 
 def test_a_judge_that_gives_everything_the_same_is_no_objective(animals, services, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(OpenAIChat, "called", lambda *_: Reply('{"reason": "so", "score": 1}', 9, 9))
+    monkeypatch.setattr(OpenAIChat, "call_model", lambda *_: Reply('{"reason": "so", "score": 1}', 9, 9))
     given = words(animals, tmp_path, *services, "generator=openai", "query=rewrite")
-    told = refused(planned([*given, "objective=judged"]), services=True)
+    told = refused(build_plan([*given, "objective=judged"]), services=True)
     assert "judge.model=gpt-4o-mini: as a judge of correctness it gives 1 to a right answer and 1 to a wrong" in told
     # Where it is only reported, the study says so and goes on.
-    plan = planned([*given, "objective.metrics=[F1]", "objective.report=[judge.correctness]"])
-    preflight.check(plan, plan.resources, services=True)
+    plan = build_plan([*given, "objective.metrics=[F1]", "objective.report=[judge.correctness]"])
+    preflight.check_components(plan, plan.resources, services=True)
 
 
 @pytest.mark.parametrize(("name", "said"), [("unauthorized", "HTTP 401"), ("not_found", "HTTP 404"), ("reset", "")])
 def test_an_endpoint_that_refuses_is_said(animals, services, endpoint, tmp_path: Path, name: str, said: str) -> None:
-    plan = planned(words(animals, tmp_path, *services, "llm.tries=1", "generator=openai"))
+    plan = build_plan(words(animals, tmp_path, *services, "llm.tries=1", "generator=openai"))
     fault(endpoint, name)
     told = refused(plan, services=True)
     fault(endpoint, "none")
@@ -129,24 +129,24 @@ def test_an_endpoint_that_refuses_is_said(animals, services, endpoint, tmp_path:
 
 def test_the_webs_service_is_asked(animals, tmp_path: Path) -> None:
     more = ["retriever=bm25_web", "web.url=http://127.0.0.1:9/search", "objective.metrics=[nDCG@10,tokens]"]
-    plan = planned(words(animals, tmp_path, *more))
+    plan = build_plan(words(animals, tmp_path, *more))
     assert "retriever=bm25_web, web.service: " in refused(plan, services=True)
 
 
 @pytest.mark.parametrize("model", ["/nope", "./nope", "~/nope", "a/b/c"])
 def test_a_folder_that_is_not_there_is_no_model_of_the_hub(model: str) -> None:
     with pytest.raises(ComponentError, match=re.escape(f"embedder: model '{model}': there is no such folder")):
-        hub.kept_only("embedder", model)
+        hub.is_local_only("embedder", model)
 
 
 def test_a_model_that_is_kept_needs_no_hub(no_hub: None, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub, "_kept", lambda *_: True)
-    assert hub.kept_only("embedder", "some/model") is True
-    assert hub.kept_only("embedder", str(tmp_path)) is False
+    monkeypatch.setattr(hub, "_is_cached", lambda *_: True)
+    assert hub.is_local_only("embedder", "some/model") is True
+    assert hub.is_local_only("embedder", str(tmp_path)) is False
 
 
 def test_a_model_that_thinks_until_its_tokens_are_used_up_can_be_asked(store: Store) -> None:
     told = "Could not finish the message because max_tokens or model output limit was reached. Please try again."
-    on(store, saying(CallError(f"HTTP 400: {told}", status=400))).prove("gpt-5")
+    on(store, saying(CallError(f"HTTP 400: {told}", status=400))).probe_model("gpt-5")
     with pytest.raises(CallError):
-        on(store, saying(CallError("HTTP 400: no such model", status=400))).prove("gpt-5")
+        on(store, saying(CallError("HTTP 400: no such model", status=400))).probe_model("gpt-5")

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from rag_opt.analysis.price import price, settings
+from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.records.measured import Latency
 
 METRICS = {"tokens": 1000.0, "usd": 0.0, "index_size": 50.0, "latency": 1.0}
@@ -40,24 +40,25 @@ def findings(recommended: int = 1, cost: str = "tokens", **latencies: float) -> 
 
 def test_a_price_is_told_in_percent_of_the_baselines() -> None:
     told = findings(baseline=0.010, trial_1=0.0108)
-    assert price(told, study(tokens=1670.0)) == "+67 % tokens, +8 % latency"
-    assert price(told, study(tokens=1001.0)) == "the same tokens, +8 % latency"
+    assert format_price(told, study(tokens=1670.0)) == "+67 % tokens, +8 % latency"
+    assert format_price(told, study(tokens=1001.0)) == "the same tokens, +8 % latency"
     assert (
-        price(findings(cost="index_size"), study(tokens=500.0, index_size=100.0)) == "-50 % tokens, +100 % index_size"
+        format_price(findings(cost="index_size"), study(tokens=500.0, index_size=100.0))
+        == "-50 % tokens, +100 % index_size"
     )
 
 
 def test_what_is_optimised_and_what_is_not_known_is_no_price() -> None:
     told = findings(trial_1=0.1)
     told.targets = ("nDCG@10", "tokens")
-    assert price(told, study(tokens=1670.0)) == ""
-    assert price(findings(), study(tokens=float("nan"))) == ""
-    assert price(findings(recommended=0), study()) == ""
-    assert settings(findings(recommended=0), study())[1] == []
+    assert format_price(told, study(tokens=1670.0)) == ""
+    assert format_price(findings(), study(tokens=float("nan"))) == ""
+    assert format_price(findings(recommended=0), study()) == ""
+    assert tabulate_settings(findings(recommended=0), study())[1] == []
 
 
 def test_the_settings_that_differ_are_listed_with_those_that_exist_on_one_side_only() -> None:
-    header, rows = settings(findings(), study())
+    header, rows = tabulate_settings(findings(), study())
     assert header == ["setting", "baseline", "recommended"]
     assert rows == [["retriever", "bm25", "hybrid"], ["retriever.hybrid_weight", "-", "0.25"]]
 
@@ -69,5 +70,5 @@ def test_without_a_pair_there_is_neither(gone: str) -> None:
         told.confirmation = None
     else:
         found = optuna.create_study()
-    assert price(told, found) == ""
-    assert settings(told, found)[1] == []
+    assert format_price(told, found) == ""
+    assert tabulate_settings(told, found)[1] == []

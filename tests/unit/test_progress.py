@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rag_opt.console import progress
-from rag_opt.console.progress import Line, Screen, hushed, say, track
+from rag_opt.console.progress import Line, Screen, mute_screen, report_line, track
 
 
 class Terminal(io.StringIO):
@@ -34,11 +34,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def worked(file: io.StringIO) -> str:
-    with Screen(file) as screen, screen.trials(3, 0) as line:
+    with Screen(file) as screen, screen.show_trials(3, 0) as line:
         line.describe("trial 0")
         line.advance("trial 0: nDCG@10 0.5000", 2, 1)
         line.advance("trial 1: failed: ValueError: no", 1, 2, failed=True)
-        say("a remark")
+        report_line("a remark")
         with track("embedding", 10) as advance:
             advance(10)
     return file.getvalue()
@@ -65,17 +65,17 @@ def test_a_dumb_terminal_is_spoken_to_as_a_pipe_is(terminal: Terminal, monkeypat
 
 
 def test_what_follows_a_rest_is_not_in_the_bars_way(terminal: Terminal, capsys) -> None:
-    with Screen(terminal) as screen, screen.trials(3, 0):
-        screen.rest()
+    with Screen(terminal) as screen, screen.show_trials(3, 0):
+        screen.stop_live()
         before = terminal.getvalue()
         print("a result")
-        say("a remark")
+        report_line("a remark")
     assert capsys.readouterr().out == "a result\n"
     assert terminal.getvalue().removeprefix(before) == "a remark\n"
 
 
 def test_results_are_not_taken_for_progress_while_a_bar_is_there(terminal: Terminal, capsys) -> None:
-    with Screen(terminal) as screen, screen.trials(3, 0):
+    with Screen(terminal) as screen, screen.show_trials(3, 0):
         print("a result")
     assert capsys.readouterr().out == "a result\n"
 
@@ -86,7 +86,7 @@ def left(line: Line, remaining: int, done: int, after: float = 0.0) -> str:
 
 
 def test_the_time_left_is_the_last_ten_trials_pace_and_what_comes_after(clock: list[float]) -> None:
-    with Screen(io.StringIO()) as screen, screen.trials(40, 0) as line:
+    with Screen(io.StringIO()) as screen, screen.show_trials(40, 0) as line:
         clock.append(100.0)
         assert left(line, 39, 1, 30) == "", "the first trial says nothing about the others"
         for _ in range(5):
@@ -100,7 +100,7 @@ def test_the_time_left_is_the_last_ten_trials_pace_and_what_comes_after(clock: l
 
 
 def test_a_repeated_trial_takes_no_place_and_its_time_is_the_next_ones(clock: list[float]) -> None:
-    with Screen(io.StringIO()) as screen, screen.trials(4, 0) as line:
+    with Screen(io.StringIO()) as screen, screen.show_trials(4, 0) as line:
         assert left(line, 3, 1) == ""
         clock.append(1.0)
         assert left(line, 3, 1) == ""
@@ -111,9 +111,9 @@ def test_a_repeated_trial_takes_no_place_and_its_time_is_the_next_ones(clock: li
 def test_nothing_is_said_while_hushed() -> None:
     output = io.StringIO()
     with Screen(output):
-        with hushed():
-            say("of one question")
+        with mute_screen():
+            report_line("of one question")
             with track("work", 3) as advance:
                 advance(1)
-        say("of all questions")
+        report_line("of all questions")
     assert output.getvalue() == "of all questions\n"

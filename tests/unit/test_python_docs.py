@@ -40,7 +40,7 @@ VERSIONS = {
 
 
 def test_there_are_enough_questions_from_plain_to_hard() -> None:
-    rows = python_docs.questions()
+    rows = python_docs.read_questions()
     assert len(rows) >= 400
     levels = Counter(row["level"] for row in rows)
     assert min(levels["plain"], levels["medium"], levels["hard"]) >= 80
@@ -52,7 +52,7 @@ def test_there_are_enough_questions_from_plain_to_hard() -> None:
 @pytest.mark.parametrize("version", sorted(VERSIONS), ids=lambda version: ".".join(map(str, version)))
 def test_every_gold_topic_and_quote_is_in_this_python(version: tuple[int, int, int]) -> None:
     topics = {name: " ".join(text.split()) for name, text in VERSIONS[version].items()}
-    for row in python_docs.questions():
+    for row in python_docs.read_questions():
         for gold in row["evidence"]:
             assert gold["topic"] in topics, row["id"]
             assert " ".join(gold["quote"].split()) in topics[gold["topic"]], row["id"]
@@ -62,7 +62,7 @@ def test_every_gold_topic_and_quote_is_in_this_python(version: tuple[int, int, i
 def test_questions_are_in_our_own_words(version: tuple[int, int, int]) -> None:
     """No eight words of a question in a row stand in the documentation."""
     corpus = " ".join(re.findall(r"\w+", " ".join(VERSIONS[version].values()).lower()))
-    for row in python_docs.questions():
+    for row in python_docs.read_questions():
         words = re.findall(r"\w+", row["question"].lower())
         for start in range(len(words) - 7):
             assert " ".join(words[start : start + 8]) not in corpus, row["id"]
@@ -71,7 +71,7 @@ def test_questions_are_in_our_own_words(version: tuple[int, int, int]) -> None:
 def test_the_dataset_carries_evidence_that_says_what_was_quoted() -> None:
     dataset = python_docs.load()
     texts = {document.id: document.text for document in dataset.documents}
-    quotes = {row["id"]: [gold["quote"] for gold in row["evidence"]] for row in python_docs.questions()}
+    quotes = {row["id"]: [gold["quote"] for gold in row["evidence"]] for row in python_docs.read_questions()}
     for query in dataset.queries:
         spans = [texts[span.document_id][span.start : span.end] for span in query.evidence]
         assert [" ".join(span.split()) for span in spans] == [" ".join(quote.split()) for quote in quotes[query.id]]

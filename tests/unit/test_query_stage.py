@@ -20,11 +20,11 @@ from rag_opt.components.llm.chat import Chat
 from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.query.feedback import RM3, Feedback
 from rag_opt.components.query.transforms import HyDE, MultiQuery, Rewrite, WebRewrite
-from rag_opt.components.ranking import by_place, stacked
+from rag_opt.components.ranking import score_by_rank, stack_rankings
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.retrievers.dense import DenseRetriever, ExactIndexer
-from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.llm.client import Rehearsal
 from rag_opt.records.documents import Queries, Query
 from rag_opt.records.products import Chunks, Rankings, Searches
@@ -40,7 +40,7 @@ HITS = np.array([0, 1], np.int32), np.array([3, 1], np.float32)
 
 
 def grown(words: dict[str, float], terms: int, own: float, hits: tuple = HITS) -> dict[str, float]:
-    return Feedback(2, terms, own).grown(words, hits, COUNTS, VOCABULARY)
+    return Feedback(2, terms, own).expand_query(words, hits, COUNTS, VOCABULARY)
 
 
 def test_words_of_the_first_hits_join_the_query() -> None:
@@ -98,7 +98,7 @@ def test_rm3_hands_its_numbers_to_the_retriever() -> None:
 def bm25(texts: list[str], queries: Queries, feedback: Feedback | None, k1: float = 1.2, b: float = 0.75) -> Rankings:
     index = BM25Indexer(k1, b, "lucene", None, None).run(chunked(*texts))["bm25_index"]
     retriever = BM25Retriever(len(texts))
-    retriever.use(Resources.of(Store()))
+    retriever.use(Resources.from_store(Store()))
     return retriever.run(Searches((queries,)), index, feedback)["bm25_ranking"]
 
 
@@ -160,9 +160,9 @@ def test_bm25_with_feedback_agrees_with_a_slow_search(
         for word in joining:
             query[word] = query.get(word, 0.0) + (1 - own) * model[word] / of_joining
     expected = slow_bm25(texts, query, 1.2, 0.75)
-    found = bm25([" ".join(text) for text in texts], asked(" ".join(asked_for)), Feedback(documents, terms, own)).hits(
-        0
-    )
+    found = bm25(
+        [" ".join(text) for text in texts], asked(" ".join(asked_for)), Feedback(documents, terms, own)
+    ).get_hits(0)
     assert dict(found) == pytest.approx(dict(expected), rel=1e-4)
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
@@ -190,7 +190,7 @@ def test_feedback_makes_nothing_out_of_nothing(question: str) -> None:
 
 def hyde(chat: Scripted, store: Store, passages: int = 2) -> HyDE:
     stage = HyDE(chat, "model", prompt("hyde"), passages, 0.7, 64)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     return stage
 
 
@@ -206,7 +206,7 @@ def direction(*texts: str) -> np.ndarray:
 
 def vectors_of(searches: Searches, store: Store) -> np.ndarray:
     embedder = QueryEmbedder(Hashing(64))
-    embedder.use(Resources.of(store))
+    embedder.use(Resources.from_store(store))
     return embedder.run(searches)["query_vectors"].own
 
 
@@ -242,7 +242,7 @@ def test_hyde_without_any_passage_searches_for_the_question(store: Store) -> Non
 def test_each_query_of_a_batch_keeps_its_own_vector(store: Store) -> None:
     chat = Scripted(lambda each: f"{text_of(each).split()[0][10:-11]} seed{each.sampling.seed}", at_once=4)
     whole = asked("alpha", "beta", "gamma")
-    found = hyde(chat, store).run(whole.batch(np.array([2, 0], np.int32)))["dense_queries"]
+    found = hyde(chat, store).run(whole.make_batch(np.array([2, 0], np.int32)))["dense_queries"]
     vectors = vectors_of(found, store)
     for vector, word in zip(vectors, ("gamma", "alpha"), strict=True):
         assert vector == pytest.approx(direction(word, f"{word} seed0", f"{word} seed1"), abs=1e-6)
@@ -255,8 +255,8 @@ def test_hyde_finds_the_chunk_that_its_passages_are_about(store: Store) -> None:
     index = ExactIndexer().run(chunks, vectors)["vector_index"]
     searches = hyde(by_seed(dict.fromkeys(range(2), "Kittens drink milk.")), store).run(asked("trees?"))
     embedder, retriever = QueryEmbedder(Hashing(512)), DenseRetriever(3)
-    embedder.use(Resources.of(store))
-    retriever.use(Resources.of(store))
+    embedder.use(Resources.from_store(store))
+    retriever.use(Resources.from_store(store))
     found = retriever.run(embedder.run(searches["dense_queries"])["query_vectors"], index)["dense_ranking"]
     assert rows(found)[0] == 1
     assert {usage.stage for usage in found.usage.values()} == {"query"}
@@ -267,7 +267,7 @@ def test_hyde_finds_the_chunk_that_its_passages_are_about(store: Store) -> None:
 
 def multi(chat: Scripted, store: Store, count: int = 2) -> list[list[str]]:
     stage = MultiQuery(chat, "model", prompt("multi_query"), count, 0.0)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     found = stage.run(asked("why?"))
     assert set(found) == {"bm25_queries", "dense_queries"}
     assert found["bm25_queries"] is found["dense_queries"]
@@ -303,8 +303,8 @@ def test_without_other_wordings_the_question_is_searched_for(store: Store, said:
 
 def test_a_rewritten_question_goes_to_every_retriever(store: Store) -> None:
     stage = Rewrite(saying("no", in_json(queries=[" cats purr ", "second"])), "model", prompt("rewrite"), 0.0)
-    stage.use(Resources.of(store))
-    found = stage.run(Queries.of((Query("q7", "Why do cats purr?", ("content",)),)))
+    stage.use(Resources.from_store(store))
+    found = stage.run(Queries.from_items((Query("q7", "Why do cats purr?", ("content",)),)))
     assert set(found) == {"bm25_queries", "dense_queries", "web_queries"}
     for searches in found.values():
         (variant,) = searches.variants
@@ -314,7 +314,7 @@ def test_a_rewritten_question_goes_to_every_retriever(store: Store) -> None:
 
 def test_a_question_rewritten_for_the_web_goes_nowhere_else(store: Store) -> None:
     stage = WebRewrite(saying(in_json(queries=["cats purr"])), "model", prompt("rewrite"), 0.0)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     found = stage.run(asked("Why do cats purr?"))
     assert set(found) == {"web_queries"}
     assert found["web_queries"].variants[0].texts == ["cats purr"]
@@ -323,14 +323,14 @@ def test_a_question_rewritten_for_the_web_goes_nowhere_else(store: Store) -> Non
 @pytest.mark.parametrize("kind", [Rewrite, WebRewrite])
 def test_a_question_that_cannot_be_rewritten_is_searched_for_itself(store: Store, kind: type) -> None:
     stage = kind(saying(FAILS, in_json(queries=["b!"])), "model", prompt("rewrite"), 0.0)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     assert stage.run(asked("a?", "b?"))["web_queries"].variants[0].texts == ["a?", "b!"]
 
 
 def test_what_is_searched_for_depends_on_the_texts_alone(store: Store) -> None:
     def key(text: str) -> str:
         stage = Rewrite(saying(in_json(queries=[text])), "model", prompt("rewrite"), 0.0)
-        stage.use(Resources.of(Store()))
+        stage.use(Resources.from_store(Store()))
         return stage.run(asked("why?"))["bm25_queries"].key
 
     assert key("a") == key(" a") != key("b")
@@ -338,7 +338,7 @@ def test_what_is_searched_for_depends_on_the_texts_alone(store: Store) -> None:
 
 def test_a_query_that_is_no_valid_text_does_not_end_the_study(store: Store) -> None:
     stage = Rewrite(saying('{"queries": ["cats \\ud800 purr"]}'), "model", prompt("rewrite"), 0.0)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     assert np.isfinite(vectors_of(stage.run(asked("why?"))["dense_queries"], store)).all()
 
 
@@ -351,7 +351,7 @@ def test_a_query_that_is_no_valid_text_does_not_end_the_study(store: Store) -> N
 )
 @pytest.mark.parametrize("kind", [Rewrite, MultiQuery])
 def test_a_rehearsal_expects_one_call_a_question(store: Store, question: str, kind: type) -> None:
-    resources, rehearsal = Resources.of(store), Rehearsal()
+    resources, rehearsal = Resources.from_store(store), Rehearsal()
     chat: Chat = saying()
     stage = (
         Rewrite(chat, "model", prompt("rewrite"), 0.0)
@@ -379,7 +379,7 @@ def several(draw) -> tuple[int, list[list[list[int]]], int]:
 
 def placed(chunks: Chunks, lists: list[list[int]]) -> Rankings:
     """As a retriever gives them: as wide as it may rank deep, whatever was found."""
-    columns = stacked([by_place(np.array(found, np.int32)) for found in lists], len(chunks))
+    columns = stack_rankings([score_by_rank(np.array(found, np.int32)) for found in lists], len(chunks))
     return Rankings(chunks, columns["rows"], columns["scores"], repr(lists))
 
 
@@ -388,14 +388,14 @@ def placed(chunks: Chunks, lists: list[list[int]]) -> Rankings:
 def test_rankings_of_variants_are_fused_by_their_ranks(case: tuple) -> None:
     count, texts, depth = case
     chunks = chunked(*[f"chunk {number}" for number in range(count)])
-    found = of_variants([placed(chunks, each) for each in texts], depth)
+    found = fuse_variants([placed(chunks, each) for each in texts], depth)
     for query in range(len(texts[0])):
         worth: dict[int, Fraction] = {}
         for each in texts:
             for rank, row in enumerate(each[query], 1):
                 worth[row] = worth.get(row, Fraction(0)) + Fraction(1, 60 + rank)
         best = sorted(worth.values(), reverse=True)[:depth]
-        hits = found.hits(query)
+        hits = found.get_hits(query)
         assert [worth[row] for row, _ in hits] == best
         assert len({row for row, _ in hits}) == len(hits)
         assert [score for _, score in hits] == pytest.approx([float(value) for value in best], rel=1e-6)
@@ -403,27 +403,27 @@ def test_rankings_of_variants_are_fused_by_their_ranks(case: tuple) -> None:
 
 def test_equal_ranks_are_told_apart_by_chunk() -> None:
     chunks = chunked("a", "b", "c")
-    found = of_variants([ranking(chunks, [(2, 9.0), (0, 1.0)]), ranking(chunks, [(0, 9.0), (2, 1.0), (1, 0.5)])], 3)
+    found = fuse_variants([ranking(chunks, [(2, 9.0), (0, 1.0)]), ranking(chunks, [(0, 9.0), (2, 1.0), (1, 0.5)])], 3)
     assert rows(found) == [0, 2, 1]
-    assert found.hits(0)[0][1] == pytest.approx(1 / 61 + 1 / 62)
+    assert found.get_hits(0)[0][1] == pytest.approx(1 / 61 + 1 / 62)
 
 
 def test_a_single_ranking_stays_as_it_is() -> None:
     alone = ranking(chunked("a", "b"), [(1, 9.0), (0, 1.0)])
-    assert of_variants([alone], 1) is alone
+    assert fuse_variants([alone], 1) is alone
 
 
 def test_a_chunk_that_every_wording_finds_beats_one_that_a_single_wording_finds_first(store: Store) -> None:
     texts = ["feline purring", "feline sound", "cat sound purring", "stone"]
     index = BM25Indexer(1.2, 0.75, "lucene", None, None).run(chunked(*texts))["bm25_index"]
     stage = MultiQuery(saying(in_json(queries=["purring", "cat sound"])), "model", prompt("multi_query"), 2, 0.0)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     retriever = BM25Retriever(4)
-    retriever.use(Resources.of(store))
+    retriever.use(Resources.from_store(store))
     found = retriever.run(stage.run(asked("feline"))["bm25_queries"], index)["bm25_ranking"]
     ranks = {0: [1, 1], 1: [2, 2], 2: [2, 1]}
     worth = {row: sum(1 / (60 + rank) for rank in each) for row, each in ranks.items()}
-    assert dict(found.hits(0)) == pytest.approx(worth)
+    assert dict(found.get_hits(0)) == pytest.approx(worth)
     assert rows(found) == [0, 2, 1]
     assert {usage.stage for usage in found.usage.values()} == {"query"}
 
@@ -436,5 +436,5 @@ def test_words_of_equal_weight_grow_a_query_in_the_same_way_whatever_their_order
     grown = []
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
         vocabulary = [names[place] for place in order]
-        grown.append(Feedback(1, 2, 0.5).grown({"zebra": 1.0}, hits, csr_array(counts[:, order]), vocabulary))
+        grown.append(Feedback(1, 2, 0.5).expand_query({"zebra": 1.0}, hits, csr_array(counts[:, order]), vocabulary))
     assert grown[0] == grown[1] == grown[2] == {"zebra": 0.5, "apple": 0.25, "kiwi": 0.25}

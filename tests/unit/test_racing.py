@@ -18,7 +18,7 @@ def study(generator, race: Race, questions: int, noise: float, spread: float = 0
     asked, dropped, best = 0, False, None
     for trial in range(40):
         theirs = None if best is None else {"nDCG": scores[:, best]}
-        end = next((n for n in looks if theirs and race.lost({"nDCG": scores[:n, trial]}, [theirs], UP)), None)
+        end = next((n for n in looks if theirs and race.is_dominated({"nDCG": scores[:n, trial]}, [theirs], UP)), None)
         asked += end or questions
         if end is not None:
             dropped |= trial == quality.argmax()
@@ -45,25 +45,25 @@ def test_looking_often_at_equals_stops_them_seldom() -> None:
     stopped = 0
     for _ in range(300):
         ours, theirs = generator.uniform(0, 1, (2, 500))
-        stopped += any(race.lost({"nDCG": ours[:n]}, [{"nDCG": theirs}], UP) for n in range(20, 500, 5))
+        stopped += any(race.is_dominated({"nDCG": ours[:n]}, [{"nDCG": theirs}], UP) for n in range(20, 500, 5))
     assert stopped <= 0.05 * 300 + 8
 
 
 def test_it_can_lose() -> None:
     ours, theirs = np.linspace(0.1, 0.2, 60), np.linspace(0.7, 0.8, 60)
-    assert Race().lost({"nDCG": ours}, [{"nDCG": theirs}], UP)
-    assert not Race().lost({"nDCG": theirs}, [{"nDCG": ours}], UP)
-    assert not Race().lost({"nDCG": ours[:19]}, [{"nDCG": theirs}], UP)
+    assert Race().is_dominated({"nDCG": ours}, [{"nDCG": theirs}], UP)
+    assert not Race().is_dominated({"nDCG": theirs}, [{"nDCG": ours}], UP)
+    assert not Race().is_dominated({"nDCG": ours[:19]}, [{"nDCG": theirs}], UP)
 
 
 def test_of_several_objectives_all_must_be_lost() -> None:
     good, bad = np.linspace(0.7, 0.8, 60), np.linspace(0.1, 0.3, 60)
     both = {"nDCG": 1.0, "tokens": -1.0}
     race = Race()
-    assert race.lost({"nDCG": bad, "tokens": good}, [{"nDCG": good, "tokens": bad}], both)
-    assert not race.lost({"nDCG": bad, "tokens": bad}, [{"nDCG": good, "tokens": good}], both)
+    assert race.is_dominated({"nDCG": bad, "tokens": good}, [{"nDCG": good, "tokens": bad}], both)
+    assert not race.is_dominated({"nDCG": bad, "tokens": bad}, [{"nDCG": good, "tokens": good}], both)
     # Differences that are all the same are no evidence.
-    assert not race.lost({"nDCG": bad, "tokens": bad}, [{"nDCG": good, "tokens": bad}], both)
+    assert not race.is_dominated({"nDCG": bad, "tokens": bad}, [{"nDCG": good, "tokens": bad}], both)
 
 
 def test_with_several_objectives_one_that_is_better_in_few_questions_stays() -> None:
@@ -76,7 +76,7 @@ def test_with_several_objectives_one_that_is_better_in_few_questions_stays() -> 
         ours = {"nDCG": theirs["nDCG"] + gain, "tokens": tokens + generator.uniform(5, 15, 200)}
         signs = {"nDCG": 1.0, "tokens": -1.0}
         looks = ({name: values[:n] for name, values in ours.items()} for n in range(20, 200, 20))
-        stopped += any(race.lost(look, [theirs], signs) for look in looks)
+        stopped += any(race.is_dominated(look, [theirs], signs) for look in looks)
     assert stopped <= 6
 
 
@@ -88,7 +88,7 @@ def test_of_many_equals_few_are_stopped_though_their_rival_is_flattered() -> Non
         best = 0
         for trial in range(1, 60):
             rival = [{"nDCG": scores[:, best]}]
-            lost = any(race.lost({"nDCG": scores[:n, trial]}, rival, UP) for n in range(20, 200, 20))
+            lost = any(race.is_dominated({"nDCG": scores[:n, trial]}, rival, UP) for n in range(20, 200, 20))
             stopped.append(int(lost))
             best = trial if not lost and scores[:, trial].mean() > scores[:, best].mean() else best
     assert np.mean(stopped) <= 0.05
@@ -97,7 +97,7 @@ def test_of_many_equals_few_are_stopped_though_their_rival_is_flattered() -> Non
 def test_unmeasured_questions_do_not_count() -> None:
     ours, theirs = np.linspace(0.1, 0.2, 60), np.linspace(0.7, 0.8, 60)
     ours[:50] = np.nan
-    assert not Race().lost({"nDCG": ours}, [{"nDCG": theirs}], UP)
+    assert not Race().is_dominated({"nDCG": ours}, [{"nDCG": theirs}], UP)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 1}, {"least": 1}], ids=str)
@@ -107,12 +107,12 @@ def test_what_makes_no_sense_is_refused(wrong) -> None:
 
 
 def test_a_pruner_that_can_stop_nothing_is_said_before_the_first_trial(animals, said, tmp_path) -> None:
-    from rag_opt.study.plan import planned
+    from rag_opt.study.plan import build_plan
 
     words = [*animals, f"store.path={tmp_path}/store", f"studies_dir={tmp_path}/studies"]
     two = "objective.metrics=[nDCG@10,tokens]"
     for more in ([two, "pruner=race"], [two, "pruner=none"], ["pruner=median"]):
-        planned([*words, *more])
+        build_plan([*words, *more])
     assert not [line for line in said() if line.startswith("pruner")]
-    planned([*words, two, "pruner=median"])
+    build_plan([*words, two, "pruner=median"])
     assert "pruner: MedianPruner stops no trial of several objectives (nDCG@10, tokens); pruner=race does" in said()

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.datasets import repeats
-from rag_opt.datasets.checks import split, split_print
-from rag_opt.datasets.repeats import groups_of, repeats_told
+from rag_opt.datasets.checks import compute_split_key, split_dataset
+from rag_opt.datasets.repeats import format_repeats, group_repeats
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 DOCUMENTS = (Document("a", "Apples grow."), Document("b", "Bees fly."))
 
@@ -39,16 +39,16 @@ def of(*texts: str, gold: str = "a") -> Dataset:
 )
 def test_what_counts_as_one_question(one: str, other: str, same: bool) -> None:
     dataset = of(one, other)
-    assert (groups_of(dataset.queries, dataset.qrels).tolist() == [0, 0]) is same
+    assert (group_repeats(dataset.queries, dataset.qrels).tolist() == [0, 0]) is same
 
 
 def test_near_equal_questions_with_other_gold_are_two() -> None:
     texts = [f"Which town of the county is known for its {each}?" for each in ("apples", "tea", "silk")]
     dataset = of(*texts)
-    assert groups_of(dataset.queries, dataset.qrels).tolist() == [0, 0, 0]
-    assert groups_of(dataset.queries, {f"q{row}": {str(row): 1} for row in range(3)}).tolist() == [0, 1, 2]
+    assert group_repeats(dataset.queries, dataset.qrels).tolist() == [0, 0, 0]
+    assert group_repeats(dataset.queries, {f"q{row}": {str(row): 1} for row in range(3)}).tolist() == [0, 1, 2]
     same_answer = tuple(Query(f"q{row}", text, ("Northford",)) for row, text in enumerate(texts))
-    assert groups_of(same_answer, {}).tolist() == [0, 0, 0]
+    assert group_repeats(same_answer, {}).tolist() == [0, 0, 0]
 
 
 WORDS = st.lists(st.sampled_from("a b c d e f g h".split()), min_size=1, max_size=8).map(" ".join)
@@ -58,7 +58,7 @@ WORDS = st.lists(st.sampled_from("a b c d e f g h".split()), min_size=1, max_siz
 def test_no_near_pair_is_missed(texts: list[str]) -> None:
     """The prefix filter gives what comparing all pairs gives."""
     dataset = of(*texts)
-    found = groups_of(dataset.queries, dataset.qrels).tolist()
+    found = group_repeats(dataset.queries, dataset.qrels).tolist()
     sets = [set(text.split()) for text in texts]
     leaders = list(range(len(texts)))
     for one, other in combinations(range(len(texts)), 2):
@@ -71,7 +71,7 @@ def test_no_near_pair_is_missed(texts: list[str]) -> None:
 @given(st.integers(4, 12), st.integers(1, 4), st.floats(0.2, 0.8), st.integers(0, 5))
 def test_copies_are_on_one_side(count: int, times: int, share: float, seed: int) -> None:
     dataset = of(*(f"question number {row}x?" for row in range(count) for _ in range(times)))
-    dev, test = split(dataset, share, seed)
+    dev, test = split_dataset(dataset, share, seed)
     texts = [{query.text for query in part.queries} for part in (dev, test)]
     assert not texts[0] & texts[1]
     assert abs(len(test.queries) - share * len(dataset.queries)) <= max(times, 1)
@@ -79,21 +79,21 @@ def test_copies_are_on_one_side(count: int, times: int, share: float, seed: int)
 
 def test_copies_of_one_question_can_not_be_divided() -> None:
     with pytest.raises(DatasetError, match=r"6 queries \(1 different ones\) can't be divided"):
-        split(of(*["Who?"] * 6), 0.3, 0)
+        split_dataset(of(*["Who?"] * 6), 0.3, 0)
 
 
 def test_a_split_without_copies_is_known_by_what_it_was_known_by() -> None:
     dataset = of("Who grows apples?", "Where do bees fly?")
-    assert split_print(dataset, 0.3, 1) == key_of(dataset.fingerprint, 0.3, 1)
+    assert compute_split_key(dataset, 0.3, 1) == compute_key(dataset.fingerprint, 0.3, 1)
     again = of("Who grows apples?", "Who grows apples?")
-    assert split_print(again, 0.3, 1) != key_of(again.fingerprint, 0.3, 1)
+    assert compute_split_key(again, 0.3, 1) != compute_key(again.fingerprint, 0.3, 1)
 
 
 def test_what_repeats_is_said() -> None:
     documents = (*DOCUMENTS, Document("c", "Apples  grow."))
     queries = (Query("q0", "Who?"), Query("q1", "who"), Query("q2", "Where do bees fly?"))
     dataset = Dataset("x", documents, queries, {"q0": {"a": 1}, "q1": {"a": 1, "c": 1}, "q2": {"b": 1}})
-    questions, texts = repeats_told(dataset)
+    questions, texts = format_repeats(dataset)
     assert questions.startswith(
         "3 questions are 2 different ones (equal words, or 80 % of them and the same gold; such as 'q0' and 'q1')"
     )
@@ -101,10 +101,10 @@ def test_what_repeats_is_said() -> None:
         "documents equal to another under its own id: 1, such as 'a' and 'c'; for 1 questions only some of the copies "
         "count as found"
     )
-    assert repeats_told(of("Who grows apples?", "Where do bees fly?")) == []
+    assert format_repeats(of("Who grows apples?", "Where do bees fly?")) == []
 
 
 def test_ten_thousand_templates_are_compared_in_seconds() -> None:
     """Questions of one template and one answer have nothing rare in common; no pair of them is looked at."""
     queries = [Query(f"q{row}", f"Is number {row} of the great list in use?", ("yes",)) for row in range(10_000)]
-    assert len(set(groups_of(queries, {}).tolist())) == 10_000
+    assert len(set(group_repeats(queries, {}).tolist())) == 10_000

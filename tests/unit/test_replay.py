@@ -22,13 +22,13 @@ from optuna.samplers import RandomSampler
 from scipy import stats
 
 from rag_opt.cli import replay
-from rag_opt.config.compose import composed
+from rag_opt.config.compose import compose_config
 from rag_opt.errors import StudyError
 from rag_opt.samplers import RagSampler
 from rag_opt.simulation import contest
-from rag_opt.simulation.searches import Search, replayed, split
-from rag_opt.simulation.tables import Table, read, recorded, table_of, write
-from rag_opt.study.drawing import pruner_of
+from rag_opt.simulation.searches import Search, simulate_search, split_questions
+from rag_opt.simulation.tables import Table, build_study_table, load_table, read_parquet, write_parquet
+from rag_opt.study.drawing import build_pruner
 from tests.conftest import animals_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -63,8 +63,8 @@ def grid(questions: int = 40, seed: int = 0) -> Table:
 
 def test_a_table_is_what_was_written(tmp_path) -> None:
     table = grid()
-    write(table, tmp_path / "grid.parquet")
-    found = read(tmp_path / "grid.parquet")
+    write_parquet(table, tmp_path / "grid.parquet")
+    found = read_parquet(tmp_path / "grid.parquet")
     assert (found.name, found.metric, found.maximize) == (table.name, table.metric, table.maximize)
     assert found.configurations == table.configurations
     assert found.distributions == table.distributions
@@ -80,7 +80,7 @@ def test_what_is_asked_for_is_what_the_space_has() -> None:
     for row, configuration in enumerate(table.configurations):
         study.enqueue_trial(dict(configuration) | {"weight": configuration.get("weight", 0.8)})
         trial = study.ask()
-        assert table.asked(trial) == row
+        assert table.sample_row(trial) == row
         assert trial.params == configuration
 
 
@@ -93,10 +93,10 @@ def test_what_was_not_measured_is_taken_from_the_nearest() -> None:
         seconds=[whole.seconds[row] for row in kept],
     )
     assert not part.whole
-    assert 0 < part.surrogate_error() < 0.3
+    assert 0 < part.compute_surrogate_error() < 0.3
     study = optuna.create_study()
     study.enqueue_trial({"method": "bm25", "top_k": 1})  # the first row, which is missing
-    assert part.configurations[part.asked(study.ask())] == {"method": "bm25", "top_k": 2}
+    assert part.configurations[part.sample_row(study.ask())] == {"method": "bm25", "top_k": 2}
 
 
 def vars_of(table: Table) -> dict[str, Any]:
@@ -105,12 +105,12 @@ def vars_of(table: Table) -> dict[str, Any]:
 
 def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() -> None:
     table = grid()
-    questions = split(table, 3)
+    questions = split_questions(table, 3)
     assert not set(questions.dev) & set(questions.test)
     assert len(questions.dev) == len(questions.test) == 20
-    run = replayed(Search(table, RandomSampler(seed=0), questions), len(table.configurations))
+    run = simulate_search(Search(table, RandomSampler(seed=0), questions), len(table.configurations))
     assert sorted(run.rows) == list(range(len(table.configurations)))
-    dev, test = table.values(questions.dev), table.values(questions.test)
+    dev, test = table.compute_values(questions.dev), table.compute_values(questions.test)
     best = int(dev.argmax())
     assert run.dev[-1] == 0
     assert run.test[-1] == pytest.approx((test.max() - test[best]) / (test.max() - np.median(test)))
@@ -122,22 +122,22 @@ def test_a_search_of_everything_finds_the_best_and_regret_is_its_definition() ->
 
 def test_a_noisy_search_measures_some_of_dev_and_is_judged_on_all() -> None:
     table = grid()
-    few = split(table, 3, measured=5)
+    few = split_questions(table, 3, measured=5)
     assert len(few.measured) == 5
     assert set(few.measured) < set(few.dev)
-    assert few.dev.tolist() == split(table, 3).dev.tolist() == sorted(split(table, 3).measured)
+    assert few.dev.tolist() == split_questions(table, 3).dev.tolist() == sorted(split_questions(table, 3).measured)
     search = Search(table, RandomSampler(seed=0), few)
-    run = replayed(search, 10)
+    run = simulate_search(search, 10)
     assert search.values == pytest.approx(table.scores[search.rows][:, few.measured].mean(axis=1))
-    best, dev = search.rows[int(np.argmax(search.values))], table.values(few.dev)
+    best, dev = search.rows[int(np.argmax(search.values))], table.compute_values(few.dev)
     assert run.dev[-1] == pytest.approx((dev.max() - dev[best]) / (dev.max() - np.median(dev)))
-    test = table.values(few.test)
+    test = table.compute_values(few.test)
     assert run.test[-1] == pytest.approx((test.max() - test[best]) / (test.max() - np.median(test)))
     assert run.test[-1] != run.dev[-1]
 
 
 def test_a_configuration_drawn_again_costs_nothing() -> None:
-    run = replayed(Search(grid(), RandomSampler(seed=0), split(grid(), 0)), 20)
+    run = simulate_search(Search(grid(), RandomSampler(seed=0), split_questions(grid(), 0)), 20)
     assert len(set(run.rows)) == len(run.rows) == 20
     assert run.random == 1
 
@@ -145,22 +145,26 @@ def test_a_configuration_drawn_again_costs_nothing() -> None:
 def test_losses_are_minimised() -> None:
     table = grid()
     losses = Table(**{**vars_of(table), "maximize": False}, scores=-table.scores, seconds=table.seconds)
-    runs = [replayed(Search(t, RagSampler(seed=0), split(t, 0)), 12) for t in (table, losses)]
+    runs = [simulate_search(Search(t, RagSampler(seed=0), split_questions(t, 0)), 12) for t in (table, losses)]
     assert runs[0].rows == runs[1].rows
     assert runs[0].dev == pytest.approx(runs[1].dev)
 
 
 def test_the_sampler_beats_chance_on_the_grid() -> None:
     table = grid()
-    ours = np.mean([replayed(Search(table, RagSampler(seed=s), split(table, s)), 12).dev for s in range(8)], axis=0)
+    ours = np.mean(
+        [simulate_search(Search(table, RagSampler(seed=s), split_questions(table, s)), 12).dev for s in range(8)],
+        axis=0,
+    )
     chance = np.mean(
-        [replayed(Search(table, RandomSampler(seed=s), split(table, s)), 12).dev for s in range(8)], axis=0
+        [simulate_search(Search(table, RandomSampler(seed=s), split_questions(table, s)), 12).dev for s in range(8)],
+        axis=0,
     )
     assert ours[9] < 0.5 * chance[9]
 
 
 def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> None:
-    write(grid(), tmp_path / "grid.parquet")
+    write_parquet(grid(), tmp_path / "grid.parquet")
     out = tmp_path / "out"
     (tmp_path / "name=here").mkdir()
     place = tmp_path / "name=here" / "grid.parquet"
@@ -179,7 +183,7 @@ def test_the_command_tells_draws_and_keeps_what_it_found(tmp_path, capsys) -> No
 
 
 def test_more_than_a_table_holds_is_not_told(tmp_path, capsys) -> None:
-    write(grid(), tmp_path / "grid.parquet")
+    write_parquet(grid(), tmp_path / "grid.parquet")
     out = tmp_path / "out"
     replay.main([str(tmp_path / "grid.parquet"), "sampler=random", "seeds=2", "budget=100000", "--out", str(out)])
     assert "budget=100000: there are 30 configurations at most" in capsys.readouterr().err
@@ -203,17 +207,17 @@ def test_more_than_a_table_holds_is_not_told(tmp_path, capsys) -> None:
 )
 def test_a_table_that_lies_is_refused(tmp_path, changes: dict[str, Any], said: str) -> None:
     path = tmp_path / "t.parquet"
-    write(replace(grid(), **{key: value for key, value in changes.items() if key != "seconds"}), path)
+    write_parquet(replace(grid(), **{key: value for key, value in changes.items() if key != "seconds"}), path)
     if "seconds" in changes:
         rows = pq.read_table(path)
         told = pa.array([json.dumps(each) for each in changes["seconds"]])
         pq.write_table(rows.set_column(rows.column_names.index("seconds"), "seconds", told), path)
     with pytest.raises(StudyError, match=said):
-        table_of(path)
+        load_table(path)
 
 
 def test_an_interrupt_is_said_and_leaves_no_process(tmp_path) -> None:
-    write(grid(questions=400), tmp_path / "grid.parquet")
+    write_parquet(grid(questions=400), tmp_path / "grid.parquet")
     words = [str(tmp_path / "grid.parquet"), "sampler=rag", "seeds=500", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "rag_opt.replay", *words]
     # Whoever starts the tests in the background has them ignore Ctrl-C.
@@ -251,7 +255,7 @@ def test_an_interrupt_is_said_and_leaves_no_process(tmp_path) -> None:
 )
 def test_what_is_wrong_is_said(tmp_path, capsys, monkeypatch, words: list[str], said: str) -> None:
     monkeypatch.chdir(tmp_path)
-    write(grid(), tmp_path / "grid.parquet")
+    write_parquet(grid(), tmp_path / "grid.parquet")
     with pytest.raises(SystemExit) as ended:
         replay.main(["grid.parquet", *words])
     assert ended.value.code == 2
@@ -261,29 +265,29 @@ def test_what_is_wrong_is_said(tmp_path, capsys, monkeypatch, words: list[str], 
 def test_a_file_that_is_no_table_is_said(tmp_path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 something else PAR1")
     with pytest.raises(StudyError, match=r"a\.parquet: is not a recorded table"):
-        table_of(tmp_path / "a.parquet")
+        load_table(tmp_path / "a.parquet")
     with pytest.raises(StudyError, match="can't be read"):
-        table_of(tmp_path / "gone.parquet")
+        load_table(tmp_path / "gone.parquet")
 
 
 @pytest.mark.integration
 def test_a_study_becomes_a_table(animals, tmp_path) -> None:
     folder = animals_study(animals, tmp_path, "n_trials=14")
-    table = recorded(folder)
+    table = build_study_table(folder)
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
     complete = [t for t in study.trials if t.state.name == "COMPLETE" and "repeats" not in t.user_attrs]
     assert [dict(each) for each in table.configurations] == [t.params for t in complete]
-    assert table.values() == pytest.approx([t.value for t in complete])
+    assert table.compute_values() == pytest.approx([t.value for t in complete])
     assert table.distributions["retriever.k1"] == FloatDistribution(0.4, 3.0)
     with pytest.raises(StudyError, match="a replay needs 10"):
-        table_of(animals_study(animals, tmp_path, "n_trials=5", "name=few"))
+        load_table(animals_study(animals, tmp_path, "n_trials=5", "name=few"))
 
 
 def test_intervals_are_student_s() -> None:
     values = np.random.default_rng(0).normal(3, 2, 12)
     low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
-    assert contest.interval(values) == pytest.approx((values.mean(), low, high))
-    mean, *unknown = contest.interval(values[:1])
+    assert contest.student_interval(values) == pytest.approx((values.mean(), low, high))
+    mean, *unknown = contest.student_interval(values[:1])
     assert mean == values[0]
     assert np.isnan(unknown).all()
 
@@ -294,7 +298,7 @@ def test_the_difference_is_paired_by_seed() -> None:
         return contest.Entry("t", sampler, runs)
 
     held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, contest.Rules(3, 1))
-    mean, low, high = contest.difference(held, "a", "b", 1)
+    mean, low, high = contest.compare_samplers(held, "a", "b", 1)
     assert mean == pytest.approx(-0.1)
     assert low == pytest.approx(high)
 
@@ -304,25 +308,25 @@ def test_pruners_are_replayed_on_the_questions(pruner: str) -> None:
     """They spare questions, and what they stopped is never the best."""
     table, asked = grid(questions=240), []
     for seed in range(5):
-        pruners = pruner_of(composed([f"pruner={pruner}"]))
-        search = Search(table, RandomSampler(seed=seed), split(table, seed), pruners)
-        asked.append(replayed(search, 30).asked)
+        pruners = build_pruner(compose_config([f"pruner={pruner}"]))
+        search = Search(table, RandomSampler(seed=seed), split_questions(table, seed), pruners)
+        asked.append(simulate_search(search, 30).asked)
         kept = [row for row, value in zip(search.rows, search.values, strict=True) if value > -np.inf]
         assert kept
         if pruner == "race":
-            assert int(table.values(split(table, seed).dev).argmax()) in kept
+            assert int(table.compute_values(split_questions(table, seed).dev).argmax()) in kept
     assert 0.1 < min(asked) < 0.9
 
 
 def test_two_tables_of_one_name_and_too_few_questions_are_said(tmp_path, capsys) -> None:
-    write(grid(), tmp_path / "a.parquet")
-    write(grid(), tmp_path / "b.parquet")
+    write_parquet(grid(), tmp_path / "a.parquet")
+    write_parquet(grid(), tmp_path / "b.parquet")
     with pytest.raises(SystemExit):
         replay.main([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])
     assert "grid: two tables have this name" in capsys.readouterr().err
-    write(grid(questions=6), tmp_path / "few.parquet")
+    write_parquet(grid(questions=6), tmp_path / "few.parquet")
     with pytest.raises(StudyError, match="measured for 6 questions, a replay needs 10"):
-        table_of(tmp_path / "few.parquet")
+        load_table(tmp_path / "few.parquet")
 
 
 def test_what_could_not_be_measured_makes_no_figure_unknown(tmp_path) -> None:
@@ -330,19 +334,19 @@ def test_what_could_not_be_measured_makes_no_figure_unknown(tmp_path) -> None:
     table.scores[3] = np.nan  # a configuration without a score
     table.scores[:, 5] = np.nan  # a question without one
     table.scores[::3, 6:12] = np.nan
-    write(table, tmp_path / "gaps.parquet")
-    found = table_of(tmp_path / "gaps.parquet")
+    write_parquet(table, tmp_path / "gaps.parquet")
+    found = load_table(tmp_path / "gaps.parquet")
     assert found.scores.shape == (29, 39)
     assert table.configurations[3] not in found.configurations
     for seed in range(5):
         for pruner in ("none", "race", "wilcoxon", "median"):
-            pruners = pruner_of(composed([f"pruner={pruner}"]))
-            run = replayed(Search(found, RagSampler(seed=seed), split(found, seed, 2), pruners), 12)
+            pruners = build_pruner(compose_config([f"pruner={pruner}"]))
+            run = simulate_search(Search(found, RagSampler(seed=seed), split_questions(found, seed, 2), pruners), 12)
             assert np.isfinite([*run.dev, *run.test, run.wall]).all()
 
 
 def test_a_sampler_named_twice_is_one(tmp_path, capsys) -> None:
-    write(grid(), tmp_path / "grid.parquet")
+    write_parquet(grid(), tmp_path / "grid.parquet")
     out = tmp_path / "out"
     replay.main([str(tmp_path / "grid.parquet"), "sampler=random,random", "seeds=1", "budget=5", "--out", str(out)])
     assert len(json.loads((out / "replay.json").read_text())["runs"]) == 1
@@ -352,17 +356,17 @@ def test_a_sampler_named_twice_is_one(tmp_path, capsys) -> None:
 def test_a_file_with_scores_that_are_none_is_refused(tmp_path) -> None:
     table = grid()
     table.scores[0, 0] = np.inf
-    write(table, tmp_path / "a.parquet")
+    write_parquet(table, tmp_path / "a.parquet")
     with pytest.raises(StudyError, match="is not a recorded table"):
-        table_of(tmp_path / "a.parquet")
+        load_table(tmp_path / "a.parquet")
 
 
 def test_what_a_race_ends_has_said_something() -> None:
     """Its reports are what the sampler learns from."""
     table = grid(questions=240)
-    pruners = pruner_of(composed(["pruner=race"]))
-    search = Search(table, RagSampler(seed=0), split(table, 0), pruners)
-    replayed(search, 20)
+    pruners = build_pruner(compose_config(["pruner=race"]))
+    search = Search(table, RagSampler(seed=0), split_questions(table, 0), pruners)
+    simulate_search(search, 20)
     pruned = [t for t in search.study.trials if t.state.name == "PRUNED"]
     assert pruned
     assert all(t.intermediate_values for t in pruned)
@@ -382,10 +386,10 @@ def test_the_seconds_of_what_is_computed_once_are_counted_once() -> None:
         scores=np.arange(48.0).reshape(4, 12),
         seconds=[{"indexing": 10.0}, {"indexing": 10.0}, {"indexing": 30.0}, {"indexing": 30.0}],
     )
-    search = Search(table, RandomSampler(seed=0), split(table, 0))
-    run = replayed(search, 4)
+    search = Search(table, RandomSampler(seed=0), split_questions(table, 0))
+    run = simulate_search(search, 4)
     sizes = {table.configurations[row]["splitter.size"] for row in run.rows[: int(run.reached)]}
     assert run.wall == sum({1: 10.0, 2: 30.0}[size] for size in sizes)
-    stored = replayed(Search(table, RandomSampler(seed=0), split(table, 0), stored=[0]), 4)
+    stored = simulate_search(Search(table, RandomSampler(seed=0), split_questions(table, 0), stored=[0]), 4)
     assert stored.rows == run.rows
     assert stored.wall == sum({1: 0.0, 2: 30.0}[size] for size in sizes)

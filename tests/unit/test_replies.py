@@ -15,7 +15,7 @@ import pytest
 from rag_opt.cache.store import Store
 from rag_opt.cli.store import main
 from rag_opt.components.llm.chat import GIVE_UP_AFTER, UNREADABLE, CallError
-from rag_opt.components.llm.request import Request, Sampling, tokens_of
+from rag_opt.components.llm.request import Request, Sampling, estimate_tokens
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.llm.budget import Budget, BudgetSpentError
@@ -31,11 +31,11 @@ def within(place: Resources, **limits: object) -> Resources:
 
 @pytest.fixture(params=["disk", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Resources:
-    return Resources.of(Store(tmp_path / "store" if request.param == "disk" else None))
+    return Resources.from_store(Store(tmp_path / "store" if request.param == "disk" else None))
 
 
 def all_of(chat: Scripted, texts: list[str]) -> list[Reply]:
-    return [chat.reply(request(text), "query") for text in texts]
+    return [chat.get_reply(request(text), "query") for text in texts]
 
 
 # ---- kept
@@ -51,8 +51,8 @@ def test_a_reply_is_found_again_as_it_was(tmp_path: Path, text: str) -> None:
 
 def test_the_same_request_is_called_once(place: Resources) -> None:
     chat = on(place, saying("one", "two"))
-    assert [chat.reply(request("a"), "stage").text for _ in range(3)] == ["one"] * 3
-    assert chat.reply(request("b"), "stage").text == "two"
+    assert [chat.get_reply(request("a"), "stage").text for _ in range(3)] == ["one"] * 3
+    assert chat.get_reply(request("b"), "stage").text == "two"
     assert len(chat.requests) == 2
 
 
@@ -72,13 +72,17 @@ def test_the_same_request_is_called_once(place: Resources) -> None:
 )
 def test_another_request_is_another_call(store: Store, other: dict) -> None:
     chat = on(store, saying("one", "two"))
-    assert chat.reply(request("a"), "stage").text == "one"
-    assert chat.reply(replace(request("a"), **other), "stage").text == "two"
+    assert chat.get_reply(request("a"), "stage").text == "one"
+    assert chat.get_reply(replace(request("a"), **other), "stage").text == "two"
 
 
 def test_an_example_is_no_part_of_the_request(store: Store) -> None:
     chat = on(store, saying("one"))
-    assert chat.reply(request("a"), "stage").text == chat.reply(request("a", example="x"), "other stage").text == "one"
+    assert (
+        chat.get_reply(request("a"), "stage").text
+        == chat.get_reply(request("a", example="x"), "other stage").text
+        == "one"
+    )
 
 
 def slow(_: Request) -> str:
@@ -93,12 +97,12 @@ def test_what_16_threads_ask_at_once_is_called_once(place: Resources) -> None:
 
     def ask(_: int) -> str | None:
         together.wait()
-        return chat.reply(request("a"), "stage").text
+        return chat.get_reply(request("a"), "stage").text
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(16))) == ["yes"] * 16
     assert len(chat.requests) == 1
-    assert place.llm.replies.paid("study").calls == 1
+    assert place.llm.replies.get_spent("study").calls == 1
 
 
 def test_what_several_stores_on_one_folder_ask_at_once_is_called_once(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_what_several_stores_on_one_folder_ask_at_once_is_called_once(tmp_path: 
 
     def ask(number: int) -> str | None:
         together.wait()
-        return chats[number % 4].reply(request("a"), "stage").text
+        return chats[number % 4].get_reply(request("a"), "stage").text
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(16))) == ["yes"] * 16
@@ -118,7 +122,7 @@ def test_different_requests_are_asked_side_by_side(place: Resources) -> None:
     together = threading.Barrier(8, timeout=20)
     chat = on(place, Scripted(lambda _: together.wait() is not None and "yes"))
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: chat.reply(request(str(number)), "stage").text, range(8)))
+        found = list(pool.map(lambda number: chat.get_reply(request(str(number)), "stage").text, range(8)))
     assert found == ["yes"] * 8
 
 
@@ -126,8 +130,8 @@ def test_a_reply_without_a_text_is_paid_once_and_kept_with_its_reason(place: Res
     place = within(place)
     chat = on(place, saying(Reply(None, 10, 0, 0.5, "no text")))
     for _ in range(2):
-        assert chat.reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
-    assert place.llm.replies.paid("study") == Spent(1, 10, 0.0, 0.5)
+        assert chat.get_reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
+    assert place.llm.replies.get_spent("study") == Spent(1, 10, 0.0, 0.5)
 
 
 def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(place: Resources) -> None:
@@ -135,41 +139,42 @@ def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(place: Res
     chat = on(place, saying("no", "none", "{}"))
     asked = request("a", schema={"required": ["score"]})
     for _ in range(2):
-        (talk,) = chat.each(
+        (talk,) = chat.map_items(
             "stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked]
         ).talks
         assert (talk.asked, talk.lost, talk.broken, len(talk.replies)) == (1, 1, 3, 3)
     assert [reply.text for reply in talk.replies] == ["no", "none", "{}"]
-    assert place.llm.replies.paid("study").calls == len(chat.requests) == 3
-    kept = place.llm.replies._run("select text, reason from replies join unread using (key)")
+    assert place.llm.replies.get_spent("study").calls == len(chat.requests) == 3
+    kept = place.llm.replies._execute("select text, reason from replies join unread using (key)")
     assert kept == [(text, "a reply that can't be read") for text in ("no", "none", "{}")]
 
 
 def test_what_could_not_be_read_can_be_asked_for_again(tmp_path: Path, capsys) -> None:
     chat = on(Store(tmp_path), saying("fine", "no", "no", "no", '{"score": 3}'))
     asked = request("a", schema={"required": ["score"]})
-    score = lambda: chat.each("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])  # noqa: E731
-    assert chat.reply(request("b"), "stage").text == "fine"
+    ask = lambda talk, one: talk.ask_json(one, lambda said: said.get("score"))  # noqa: E731
+    score = lambda: chat.map_items("stage", ask, [asked])  # noqa: E731
+    assert chat.get_reply(request("b"), "stage").text == "fine"
     assert score().results == [None]
     main(["forget", "--path", str(tmp_path)])
     assert "3 replies that could not be read are asked for again" in capsys.readouterr().out
     assert score().results == [3]
-    assert chat.reply(request("b"), "stage").text == "fine", "what could be read stays"
+    assert chat.get_reply(request("b"), "stage").text == "fine", "what could be read stays"
 
 
 def test_what_was_unreadable_is_read_once_it_can_be(place: Resources) -> None:
     chat = on(place, saying("no", "no", "no"))
     asked = request("a", schema={"required": ["score"]})
-    ask = lambda read: chat.each("stage", lambda talk, one: talk.ask_json(one, read), [asked]).results  # noqa: E731
+    ask = lambda read: chat.map_items("stage", lambda talk, one: talk.ask_json(one, read), [asked]).results  # noqa: E731
     assert ask(lambda said: said.get("score")) == [None]
-    place.llm.replies._run("update replies set text = '{\"score\": 3}'")
+    place.llm.replies._execute("update replies set text = '{\"score\": 3}'")
     assert ask(lambda said: said.get("score")) == [3]
 
 
 def test_a_further_attempt_says_what_was_wrong_and_has_another_seed(place: Resources) -> None:
     chat = on(place, saying("no", '{"score": 3}'))
     asked = request("a", schema={"required": ["score"]})
-    chat.each("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])
+    chat.map_items("stage", lambda talk, one: talk.ask_json(one, lambda said: said.get("score")), [asked])
     first, second = chat.requests
     assert first == asked
     assert second.attempt == 1
@@ -184,23 +189,23 @@ def test_a_stage_gives_up_after_so_many_requests_without_a_readable_reply(place:
     score = lambda talk, number: talk.ask_json(  # noqa: E731
         request(str(number), schema={"required": ["score"]}), lambda found: found.get("score")
     )
-    assert chat.each("reranker", score, range(UNREADABLE)).results == [None] * (UNREADABLE - 1) + [1]
+    assert chat.map_items("reranker", score, range(UNREADABLE)).results == [None] * (UNREADABLE - 1) + [1]
     with pytest.raises(ComponentError, match=f"reranker: nothing that model says can be read, {UNREADABLE} times"):
-        chat.each("reranker", score, range(100, 200))
+        chat.map_items("reranker", score, range(100, 200))
     assert len(chat.requests) == len(texts)
     assert said() == ["reranker: model: a reply could not be read: 'no'; it goes on without"]
     with pytest.raises(ComponentError, match="nothing that model says"):
-        chat.fresh().each("reranker", score, range(100, 200))
+        chat.clone().map_items("reranker", score, range(100, 200))
     assert len(chat.requests) == len(texts), "kept: a later trial pays nothing to find out"
 
 
 def test_a_model_that_says_the_same_at_temperature_0_is_not_asked_the_same_again(place: Resources) -> None:
     class Fixed(Scripted):
-        def varies(self, request: Request) -> bool:
+        def can_vary(self, request: Request) -> bool:
             return request.sampling.temperature > 0
 
     chat = on(place, Fixed(lambda _: Reply(None, 10, 0)))
-    assert chat.each("stage", lambda talk, text: talk.ask(request(text)), ["a"]).results == [None]
+    assert chat.map_items("stage", lambda talk, text: talk.ask(request(text)), ["a"]).results == [None]
     assert len(chat.requests) == 1
 
 
@@ -225,11 +230,11 @@ def test_what_a_model_thinks_is_no_part_of_its_reply_but_kept_and_paid(place: Re
     chat = on(place, saying("<think>\n{hm}\n</think>\n\nOslo", "<think> for ever"))
     shown: list[str] = []
     for _ in range(2):
-        found = chat.reply(request("a"), "stage", shown.append)
+        found = chat.get_reply(request("a"), "stage", shown.append)
         assert (found.text, found.tokens_out) == ("Oslo", OUT)
     assert shown == ["Oslo", "Oslo"]
-    assert place.llm.replies.paid("study").calls == 1
-    talks = chat.each("stage", lambda talk, text: talk.ask(request(text)), ["b"])
+    assert place.llm.replies.get_spent("study").calls == 1
+    talks = chat.map_items("stage", lambda talk, text: talk.ask(request(text)), ["b"])
     assert talks.results == [None]
     assert "llm.thinking" in place.llm.troubles["stage"]
     assert len(chat.requests) == 2, "another attempt would think as long"
@@ -237,12 +242,12 @@ def test_what_a_model_thinks_is_no_part_of_its_reply_but_kept_and_paid(place: Re
 
 def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(place: Resources, said) -> None:
     chat = on(place, saying("yes", "yes"))
-    assert chat.reply(request("word " * 30_000), "generator").text == "yes"
-    assert chat.reply(request("words " * 30_000), "generator").text == "yes"
+    assert chat.get_reply(request("word " * 30_000), "generator").text == "yes"
+    assert chat.get_reply(request("words " * 30_000), "generator").text == "yes"
     (line,) = [line for line in said() if "llm.window" in line]
     assert re.search(r"150,000 characters, about \d\d,\d{3} tokens", line)
     chat.window = 8192
-    found = chat.reply(request("longer " * 30_000), "generator")
+    found = chat.get_reply(request("longer " * 30_000), "generator")
     assert found.text is None
     assert re.search(r"210,000 characters, about \S+ tokens, and 256 more .* llm.window=8192", found.reason)
     assert len(chat.requests) == 2
@@ -250,11 +255,14 @@ def test_a_prompt_beyond_the_window_is_not_sent_and_a_long_one_is_said(place: Re
 
 def test_a_window_that_prompts_of_every_length_fill_is_noticed(place: Resources, said) -> None:
     """Ollama reads 2,048 tokens of 2,500 as of 4,000: each number could be right, that all are the same can't be."""
-    counted = {"whole": lambda request: tokens_of(request), "cut": lambda request: min(2048, tokens_of(request))}
+    counted = {
+        "whole": lambda request: estimate_tokens(request),
+        "cut": lambda request: min(2048, estimate_tokens(request)),
+    }
     for count in counted.values():
         chat = on(place, Scripted(lambda request, count=count: Reply("yes", count(request), 1)))
         for words in (1_000, 2_000, 2_400, 2_800, 3_200):
-            chat.reply(request(f"{count} " + "word " * words), "generator")
+            chat.get_reply(request(f"{count} " + "word " * words), "generator")
         lines = [line for line in said() if "num_ctx" in line]
         assert len(lines) == (count is counted["cut"])
     assert "2,048 tokens" in lines[0]
@@ -266,7 +274,7 @@ def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(place: Resources, sai
     text = "The lighthouse of the harbour town was built from grey stone. " * 30
     chat = on(place, Scripted(lambda _: Reply("yes", read, 1)))
     for number in range(2):
-        chat.reply(request(f"{number} {text}"), "generator")
+        chat.get_reply(request(f"{number} {text}"), "generator")
     lines = [line for line in said() if "num_ctx" in line]
     assert len(lines) == noticed
     assert not noticed or "64 tokens" in lines[0]
@@ -275,21 +283,21 @@ def test_a_server_that_reads_a_part_of_a_prompt_is_noticed(place: Resources, sai
 def test_a_call_that_fails_is_neither_paid_nor_kept(place: Resources) -> None:
     place = within(place)
     chat = on(place, saying(FAILS, "now"))
-    assert chat.reply(request("a"), "stage") == Reply(None, reason="no connection")
-    assert place.llm.replies.paid("study").calls == 0
-    assert chat.reply(request("a"), "stage").text == "now"
+    assert chat.get_reply(request("a"), "stage") == Reply(None, reason="no connection")
+    assert place.llm.replies.get_spent("study").calls == 0
+    assert chat.get_reply(request("a"), "stage").text == "now"
 
 
 def test_a_kept_reply_costs_nothing(place: Resources) -> None:
     place = within(place)
     chat = on(place, saying("yes"))
     for _ in range(5):
-        chat.reply(request("a"), "stage")
-    assert place.llm.replies.paid("study").calls == 1
+        chat.get_reply(request("a"), "stage")
+    assert place.llm.replies.get_spent("study").calls == 1
 
 
 def test_a_reply_that_is_no_valid_text_does_not_end_the_study(store: Store) -> None:
-    reply = on(store, saying("cats \ud800 purr")).reply(request("a"), "stage")
+    reply = on(store, saying("cats \ud800 purr")).get_reply(request("a"), "stage")
     assert reply.text is None or reply.text.startswith("cats")
 
 
@@ -301,30 +309,30 @@ PRICES = {"model": {"in": 100_000.0, "out": 200_000.0}}
 
 
 def test_payments_survive_reopening(tmp_path: Path) -> None:
-    chat = on(within(Resources.of(Store(tmp_path))), saying("one", "two", prices=PRICES))
-    chat.reply(request("a"), "stage")
-    chat.reply(request("b"), "stage")
-    assert Replies(tmp_path).paid("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
-    assert Replies(tmp_path).paid("another study") == Spent()
+    chat = on(within(Resources.from_store(Store(tmp_path))), saying("one", "two", prices=PRICES))
+    chat.get_reply(request("a"), "stage")
+    chat.get_reply(request("b"), "stage")
+    assert Replies(tmp_path).get_spent("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
+    assert Replies(tmp_path).get_spent("another study") == Spent()
 
 
 def test_dollars_that_are_not_known_count_as_none(place: Resources) -> None:
-    place.llm.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
-    place.llm.replies.pay("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
-    assert place.llm.replies.paid("study") == Spent(2, 6, 0.25, 1.0)
+    place.llm.replies.record_payment("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
+    place.llm.replies.record_payment("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
+    assert place.llm.replies.get_spent("study") == Spent(2, 6, 0.25, 1.0)
 
 
 def test_what_a_stage_reads_and_writes_on_average(place: Resources) -> None:
     """Guessed 10 + 30, read 20 + 40, written 1 + 5, 1 + 2 seconds."""
-    place.llm.replies.pay("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
-    place.llm.replies.pay("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
-    place.llm.replies.pay("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
-    assert place.llm.replies.means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
+    place.llm.replies.record_payment("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
+    place.llm.replies.record_payment("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
+    place.llm.replies.record_payment("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
+    assert place.llm.replies.get_means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
 
 
 def test_without_a_budget_nothing_is_entered(place: Resources) -> None:
-    on(place, saying("one")).reply(request("a"), "stage")
-    assert place.llm.replies.means() == {}
+    on(place, saying("one")).get_reply(request("a"), "stage")
+    assert place.llm.replies.get_means() == {}
 
 
 # ---- budgets
@@ -370,9 +378,9 @@ def test_after_the_budget_is_spent_the_reserve_can_be_opened(place: Resources) -
     mine.open_reserve()
     assert mine.empty == ""
     chat = on(place, Scripted(lambda _: "yes"))
-    assert [chat.reply(request(f"later {number}"), "stage").text for number in range(2)] == ["yes", "yes"]
+    assert [chat.get_reply(request(f"later {number}"), "stage").text for number in range(2)] == ["yes", "yes"]
     with pytest.raises(BudgetSpentError, match=r"budget.tokens=60 is spent: 60 paid$"):
-        chat.reply(request("one more"), "stage")
+        chat.get_reply(request("one more"), "stage")
 
 
 def test_time_is_kept_for_the_confirmation(place: Resources) -> None:
@@ -388,15 +396,15 @@ def test_time_is_kept_for_the_confirmation(place: Resources) -> None:
 
 def test_what_is_kept_can_be_read_when_nothing_can_be_paid(place: Resources) -> None:
     chat = on(place, saying("yes"))
-    chat.reply(request("a"), "stage")
+    chat.get_reply(request("a"), "stage")
     chat.use(within(place, tokens=0))
-    assert chat.reply(request("a"), "stage").text == "yes"
+    assert chat.get_reply(request("a"), "stage").text == "yes"
     with pytest.raises(BudgetSpentError):
-        chat.reply(request("b"), "stage")
+        chat.get_reply(request("b"), "stage")
 
 
 def test_what_another_study_has_paid_is_no_concern_of_ours(place: Resources) -> None:
-    place.llm.replies.pay("another study", "stage", Reply("x", 1000, 1000), 1000.0, 1)
+    place.llm.replies.record_payment("another study", "stage", Reply("x", 1000, 1000), 1000.0, 1)
     within(place, tokens=10, usd=1.0).llm.check_budget()
 
 
@@ -404,7 +412,7 @@ def test_a_spent_budget_holds_no_lock(place: Resources) -> None:
     place = within(place, tokens=0)
     assert asked_until_spent(place)[0] == 0
     place = replace(place, llm=replace(place.llm, budget=None))
-    assert on(place, saying("yes")).reply(request("0"), "stage").text == "yes"
+    assert on(place, saying("yes")).get_reply(request("0"), "stage").text == "yes"
 
 
 # ---- failures
@@ -413,36 +421,36 @@ def test_a_spent_budget_holds_no_lock(place: Resources) -> None:
 def test_calls_that_fail_one_after_the_other_are_given_up(place: Resources) -> None:
     chat = on(place, Scripted(lambda _: CallError("no connection")))
     for number in range(GIVE_UP_AFTER - 1):
-        assert chat.reply(request(str(number)), "query").text is None
+        assert chat.get_reply(request(str(number)), "query").text is None
     with pytest.raises(ComponentError, match=f"query: model can't be asked: {GIVE_UP_AFTER} calls in a row failed: no"):
-        chat.reply(request("last"), "query")
+        chat.get_reply(request("last"), "query")
     with pytest.raises(ComponentError, match="no connection"):
-        chat.reply(request("another"), "query")
+        chat.get_reply(request("another"), "query")
     assert len(chat.requests) == GIVE_UP_AFTER
 
 
 def test_a_success_in_between_starts_the_count_again(place: Resources) -> None:
     almost = [FAILS] * (GIVE_UP_AFTER - 1)
     chat = on(place, saying(*almost, "yes", *almost, Reply(None, 1, 1), *almost, FAILS))
-    found = [chat.reply(request(str(number)), "query").text for number in range(3 * GIVE_UP_AFTER - 1)]
+    found = [chat.get_reply(request(str(number)), "query").text for number in range(3 * GIVE_UP_AFTER - 1)]
     assert found.count("yes") == 1
     with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
-        chat.reply(request("last"), "query")
+        chat.get_reply(request("last"), "query")
 
 
 def test_a_kept_reply_is_no_success_of_a_call(place: Resources) -> None:
     chat = on(place, saying("yes", *[FAILS] * GIVE_UP_AFTER))
-    chat.reply(request("kept"), "query")
+    chat.get_reply(request("kept"), "query")
     with pytest.raises(ComponentError, match=f"{GIVE_UP_AFTER} calls in a row"):
         all_of(chat, [text for number in range(GIVE_UP_AFTER) for text in ("kept", str(number))])
-    assert chat.reply(request("kept"), "query").text == "yes"
+    assert chat.get_reply(request("kept"), "query").text == "yes"
 
 
 def test_a_fatal_failure_is_the_last_call(place: Resources) -> None:
     chat = on(place, Scripted(lambda _: CallError("HTTP 401", fatal=True)))
     for _ in range(2):
         with pytest.raises(ComponentError, match="query: model can't be asked: HTTP 401"):
-            chat.reply(request("a"), "query")
+            chat.get_reply(request("a"), "query")
     assert len(chat.requests) == 1
 
 
@@ -451,15 +459,15 @@ def test_a_fatal_failure_is_the_last_call(place: Resources) -> None:
 
 def test_a_rehearsal_counts_calls_and_makes_none(place: Resources) -> None:
     chat = on(place, saying("kept", prices=PRICES))
-    chat.reply(request("kept"), "query")
+    chat.get_reply(request("kept"), "query")
     rehearsal = Rehearsal({"query": (2.0, 7.0)})
     chat.use(replace(place, llm=replace(place.llm, rehearsal=rehearsal)))
-    assert chat.reply(request("kept"), "query").text == "kept"
-    assert chat.reply(request("new", example="e"), "query").text == "e"
-    assert chat.reply(request("new", example="e"), "query").text == "e"
+    assert chat.get_reply(request("kept"), "query").text == "kept"
+    assert chat.get_reply(request("new", example="e"), "query").text == "e"
+    assert chat.get_reply(request("new", example="e"), "query").text == "e"
     assert rehearsal.calls == {"query": 3}
     (new,) = rehearsal.new["query"].values()
-    read = 2 * tokens_of(request("new"))
+    read = 2 * estimate_tokens(request("new"))
     assert new == (read, 7, pytest.approx(read * 0.1 + 7 * 0.2))
     assert len(chat.requests) == 1
 
@@ -516,25 +524,25 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
     }
     path.write_bytes(broken[damage])
     chat = on(Store(tmp_path / "store"), saying("again"))
-    assert chat.reply(request("a"), "stage").text == "again"
-    assert chat.reply(request("a"), "stage").text == "again"
+    assert chat.get_reply(request("a"), "stage").text == "again"
+    assert chat.get_reply(request("a"), "stage").text == "again"
     assert list((tmp_path / "store").glob(f"{FILE}.damaged-*"))
 
 
 def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
     """Two stores, one storage between them: each sees the other's payments before its next trial."""
     from rag_opt.storages.moment import Moment
-    from rag_opt.study.entering import entered
-    from rag_opt.study.plan import planned
+    from rag_opt.study.entering import join_study
+    from rag_opt.study.plan import build_plan
     from rag_opt.study.spending import Spending
 
     found = []
     for name in ("one", "two"):
         words = [*animals, f"studies_dir={tmp_path}/{name}", f"store.path={tmp_path}/{name}/store", "budget.tokens=100"]
-        plan = planned([*words, f"storage.url=sqlite:///{tmp_path}/shared.db", "tracking=none"])
-        with entered(plan) as (study, _):
+        plan = build_plan([*words, f"storage.url=sqlite:///{tmp_path}/shared.db", "tracking=none"])
+        with join_study(plan) as (study, _):
             budget = plan.resources.llm.budget
-            plan.resources.llm.replies.pay(budget.study, "answers", Reply("a", 50, 10), 0.0, 50)
-            allowed = Spending(plan, study).allowed(Moment(study))
+            plan.resources.llm.replies.record_payment(budget.study, "answers", Reply("a", 50, 10), 0.0, 50)
+            allowed = Spending(plan, study).can_start_trial(Moment(study))
             found.append((allowed, budget.elsewhere.tokens))
     assert found == [(True, 0), (False, 60)]

@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
 from rag_opt.components.embedders.hashing import Hashing
-from rag_opt.components.embedders.minilm import minilm_folder
+from rag_opt.components.embedders.minilm import find_minilm
 from rag_opt.components.llm.request import Request
 from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.rerankers import pairs
-from rag_opt.components.rerankers.llm import ListwiseReranker, PointwiseReranker, grade, permutation, slid
+from rag_opt.components.rerankers.llm import (
+    ListwiseReranker,
+    PointwiseReranker,
+    parse_grade,
+    parse_permutation,
+    slide_windows,
+)
 from rag_opt.components.rerankers.pairs import BETWEEN, CrossEncoder, MaxSim, PairReranker, PairScorer, Tokens, maxsim
 from rag_opt.components.resources import Resources
 from rag_opt.records.documents import Document, Documents, Floats
@@ -44,16 +50,16 @@ def test_windows_of_four_by_two_over_eight_passages() -> None:
         windows.append(list(places))
         return by_worth(places)
 
-    assert slid(8, 4, 2, order) == [7, 2, 0, 1, 6, 3, 4, 5]
+    assert slide_windows(8, 4, 2, order) == [7, 2, 0, 1, 6, 3, 4, 5]
     assert windows == [[4, 5, 6, 7], [2, 3, 7, 6], [0, 1, 7, 2]]
 
 
 def test_the_best_passage_rises_from_the_last_place_to_the_first() -> None:
-    assert slid(50, 3, 2, lambda places: sorted(places, reverse=True))[0] == 49
+    assert slide_windows(50, 3, 2, lambda places: sorted(places, reverse=True))[0] == 49
 
 
 def test_windows_side_by_side_carry_nothing_upwards() -> None:
-    assert slid(5, 2, 2, lambda places: sorted(places, reverse=True)) == [0, 2, 1, 4, 3]
+    assert slide_windows(5, 2, 2, lambda places: sorted(places, reverse=True)) == [0, 2, 1, 4, 3]
 
 
 @given(st.integers(0, 40), st.integers(2, 12), st.data())
@@ -66,7 +72,7 @@ def test_windows_always_give_a_permutation_with_the_best_in_front(count: int, wi
         sizes.append(len(places))
         return sorted(places, key=lambda place: -worth[place])
 
-    found = slid(count, window, step, order)
+    found = slide_windows(count, window, step, order)
     assert sorted(found) == list(range(count))
     carried = window - step
     assert found[:carried] == sorted(range(count), key=lambda place: -worth[place])[:carried]
@@ -80,7 +86,7 @@ def test_windows_give_a_permutation_in_whatever_order_they_are_put(
 ) -> None:
     step = data.draw(st.integers(1, window))
     chance = random.Random(data.draw(st.integers(0, 99)))
-    found = slid(count, window, step, lambda places: chance.sample(list(places), len(places)))
+    found = slide_windows(count, window, step, lambda places: chance.sample(list(places), len(places)))
     assert sorted(found) == list(range(count))
 
 
@@ -106,17 +112,17 @@ def test_windows_give_a_permutation_in_whatever_order_they_are_put(
     ],
 )
 def test_a_ranking_is_read_as_a_permutation_of_three(said: object, found: list[int] | None) -> None:
-    assert permutation({"ranking": said}, 3) == found
+    assert parse_permutation({"ranking": said}, 3) == found
 
 
 @pytest.mark.parametrize("said", [None, [3, 1, 2], "ranking", 3, {}, {"Ranking": [1]}, {"order": [1, 2, 3]}])
 def test_what_has_no_ranking_is_none(said: object) -> None:
-    assert permutation(said, 3) is None
+    assert parse_permutation(said, 3) is None
 
 
 @given(st.integers(1, 12), st.lists(st.integers(-3, 15) | st.booleans() | st.none() | st.floats() | st.text()))
 def test_what_is_read_is_a_permutation_or_nothing(count: int, said: list) -> None:
-    found = permutation({"ranking": said}, count)
+    found = parse_permutation({"ranking": said}, count)
     assert found is None or sorted(found) == list(range(count))
 
 
@@ -138,13 +144,13 @@ def knowing(request: Request) -> str:
 
 def listwise(chat: Scripted, store: Store, window: int = 4, step: int = 2, keep: int | None = None) -> ListwiseReranker:
     stage = ListwiseReranker(chat, "model", prompt("listwise"), window, step, keep)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     return stage
 
 
 def pointwise(chat: Scripted, store: Store, keep: int | None = None) -> PointwiseReranker:
     stage = PointwiseReranker(chat, "model", prompt("pointwise"), keep)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     return stage
 
 
@@ -152,7 +158,7 @@ def test_listwise_asks_window_by_window(store: Store) -> None:
     chat = Scripted(knowing)
     found = listwise(chat, store).run(asked("q"), all_of())["ranking"]
     assert rows(found) == [7, 2, 0, 1, 6, 3, 4, 5]
-    assert [score for _, score in found.hits(0)] == pytest.approx([1 / rank for rank in range(1, 9)])
+    assert [score for _, score in found.get_hits(0)] == pytest.approx([1 / rank for rank in range(1, 9)])
     (usage,) = found.usage.values()
     assert usage.stage == "reranker"
     assert spent(usage) == ([3], [30], [15], [0])
@@ -226,7 +232,7 @@ def test_windows_that_cannot_slide_are_refused(sizes: tuple) -> None:
     ],
 )
 def test_a_grade_is_a_whole_number_from_0_to_10(said: object, found: int | None) -> None:
-    assert grade(said) == found
+    assert parse_grade(said) == found
 
 
 def graded_by(grades: dict[str, list]) -> Callable[[Request], object]:
@@ -245,7 +251,7 @@ def test_pointwise_asks_of_each_passage_and_keeps_the_order_of_equal_ones(store:
     chat = Scripted(graded_by({"a": [3], "b": [9], "c": [3], "d": [10], "e": [0]}))
     found = pointwise(chat, store).run(asked("q"), all_of(list("abcde")))["ranking"]
     assert rows(found) == [3, 1, 0, 2, 4]
-    assert [score for _, score in found.hits(0)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert [score for _, score in found.get_hits(0)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     assert spent(next(iter(found.usage.values()))) == ([5], [50], [25], [0])
 
 
@@ -284,7 +290,7 @@ class Never(Worth):
 
 def reranked(scorer: PairScorer, store: Store, given: Rankings, *questions: str, keep: int | None = None) -> Rankings:
     stage = PairReranker(scorer, keep)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     return stage.run(asked(*questions), given)["ranking"]
 
 
@@ -294,7 +300,7 @@ GIVEN = [(0, 4.0), (1, 3.0), (2, 2.0), (3, 1.0)]
 def test_pairs_are_ordered_by_their_scores_equal_ones_as_before(store: Store) -> None:
     chunks = chunked("a 2", "b 7", "c 2", "d -1")
     found = reranked(Worth(), store, ranking(chunks, GIVEN, [], GIVEN[2:]), "p", "q", "r")
-    assert [found.hits(query) for query in range(3)] == [
+    assert [found.get_hits(query) for query in range(3)] == [
         [(1, 7.0), (0, 2.0), (2, 2.0), (3, -1.0)],
         [],
         [(2, 2.0), (3, -1.0)],
@@ -353,7 +359,7 @@ def minilm():
     from rag_opt.components.embedders.encoders import MiniLM
 
     encoder = MiniLM("float32")
-    encoder.use(Resources.of(Store()))
+    encoder.use(Resources.from_store(Store()))
     return encoder
 
 
@@ -365,7 +371,7 @@ def brute_force(question: str, passage: str) -> float:
     """The same by sentence-transformers' own token vectors and two loops."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(minilm_folder()), device="cpu")
+    model = SentenceTransformer(str(find_minilm()), device="cpu")
 
     def unit_vectors(text: str) -> list[np.ndarray]:
         found = model.encode([text], output_value="token_embeddings", show_progress_bar=False)[0].cpu().numpy()
@@ -383,7 +389,7 @@ def brute_force(question: str, passage: str) -> float:
 
 def test_maxsim_agrees_with_two_loops_over_token_vectors(minilm, store: Store) -> None:
     scorer = MaxSim(minilm)
-    scorer.use(Resources.of(store))
+    scorer.use(Resources.from_store(store))
     found = scorer.encode([f"{QUESTION}{BETWEEN}{passage}" for passage in [*PASSAGES, QUESTION]])
     assert found.dtype == np.float32
     assert found.shape == (5, 1)
@@ -400,7 +406,7 @@ def test_maxsim_puts_the_passage_that_answers_first(minilm, store: Store) -> Non
 def test_a_question_with_a_separator_of_its_own_stays_whole(minilm, store: Store) -> None:
     text = f"milk{BETWEEN}mice"
     found = reranked(MaxSim(minilm), store, ranking(chunked(text), [(0, 1.0)]), text)
-    assert found.hits(0) == [(0, pytest.approx(1.0, abs=1e-4))]
+    assert found.get_hits(0) == [(0, pytest.approx(1.0, abs=1e-4))]
 
 
 def test_maxsim_needs_token_vectors() -> None:
@@ -422,17 +428,17 @@ def test_token_vectors_in_memory_keep_within_their_bytes(monkeypatch) -> None:
         return [vector_of(text) for text in texts]
 
     tokens = Tokens(make)
-    found = tokens.of(["aaaa", "bb", "aaaa"])
+    found = tokens.get_vectors(["aaaa", "bb", "aaaa"])
     assert made == ["aaaa", "bb"]
     assert found["aaaa"].tolist() == [[97, 97]] * 4
-    tokens.of(["aaaa"])
-    tokens.of(["cccc"])  # 32 + 16 + 32 bytes: b, used least lately, has to go
+    tokens.get_vectors(["aaaa"])
+    tokens.get_vectors(["cccc"])  # 32 + 16 + 32 bytes: b, used least lately, has to go
     made.clear()
-    tokens.of(["aaaa", "cccc"])
+    tokens.get_vectors(["aaaa", "cccc"])
     assert made == []
-    tokens.of(["bb"])
+    tokens.get_vectors(["bb"])
     assert made == ["bb"]
-    whole = tokens.of(["d" * 20, "e" * 3])  # more than may be kept: complete all the same
+    whole = tokens.get_vectors(["d" * 20, "e" * 3])  # more than may be kept: complete all the same
     assert {text: len(rows) for text, rows in whole.items()} == {"d" * 20: 20, "e" * 3: 3}
     assert sum(each.nbytes for each in tokens._known.values()) == tokens._bytes <= 64
 
@@ -444,7 +450,7 @@ def test_token_vectors_are_right_whatever_was_dropped(calls: list[list[str]]) ->
         patch.setattr(pairs, "TOKEN_VECTORS", 100)
         tokens = Tokens(lambda texts: [vector_of(text) for text in texts])
         for texts in calls:
-            found = tokens.of(texts)
+            found = tokens.get_vectors(texts)
             assert {text: rows.tolist() for text, rows in found.items()} == {
                 text: vector_of(text).tolist() for text in texts
             }
@@ -464,7 +470,7 @@ def test_a_cross_encoder_gives_the_logits_of_the_pair(crossing: str, store: Stor
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     scorer = CrossEncoder(crossing, batch_size=2)
-    scorer.use(Resources.of(store))
+    scorer.use(Resources.from_store(store))
     found = scorer.encode([f"{QUESTION}{BETWEEN}{passage}" for passage in PASSAGES])
     tokenizer = AutoTokenizer.from_pretrained(crossing)
     model = AutoModelForSequenceClassification.from_pretrained(crossing).eval()
@@ -478,11 +484,11 @@ def test_a_cross_encoder_gives_the_logits_of_the_pair(crossing: str, store: Stor
 def test_a_cross_encoder_reranks_once(crossing: str, tmp_path: Path, monkeypatch) -> None:
     given = ranking(chunked(*PASSAGES[:3]), GIVEN[:3])
     first = reranked(CrossEncoder(crossing), Store(tmp_path), given, QUESTION)
-    scores = [score for _, score in first.hits(0)]
+    scores = [score for _, score in first.get_hits(0)]
     assert sorted(scores, reverse=True) == scores
-    monkeypatch.setattr(CrossEncoder, "loaded", lambda _: pytest.fail("loaded again"))
+    monkeypatch.setattr(CrossEncoder, "load_model", lambda _: pytest.fail("loaded again"))
     again = reranked(CrossEncoder(crossing), Store(tmp_path), given, QUESTION)
-    assert again.hits(0) == first.hits(0)
+    assert again.get_hits(0) == first.get_hits(0)
 
 
 def test_a_cross_encoder_that_is_nowhere_is_a_component_error(tmp_path: Path, store: Store) -> None:

@@ -16,23 +16,23 @@ from tests.unit.scripted import Scripted, on, prompt, request, saying
 def test_a_line_is_said_once_whatever_it_is_about(said) -> None:
     notices = Notices()
     for line in ("a call failed: #1", "a call failed: #2", "another"):
-        notices.say(line, about="a call" if "call" in line else "")
-    notices.say("another")
+        notices.report_once(line, about="a call" if "call" in line else "")
+    notices.report_once("another")
     assert said() == ["a call failed: #1", "another"]
     assert not notices.kept
 
 
 def test_what_bears_on_results_is_said_once_and_kept_for_each_report(said) -> None:
     notices = Notices()
-    notices.keep("chunks are cut")
+    notices.record_notice("chunks are cut")
     notices.kept.clear()
-    notices.keep("chunks are cut")
+    notices.record_notice("chunks are cut")
     assert said() == ["chunks are cut"]
     assert [*notices.kept] == ["chunks are cut"]
 
 
 def test_no_file_of_replies_is_made_before_one_is_looked_for(store: Store) -> None:
-    resources = Resources.of(store)
+    resources = Resources.from_store(store)
     store.check()
     assert not resources.llm.asked
     assert resources.llm.spent.calls == 0
@@ -43,12 +43,12 @@ def test_no_file_of_replies_is_made_before_one_is_looked_for(store: Store) -> No
 
 
 def test_who_records_hears_what_is_said_meanwhile_kept_or_not(store: Store) -> None:
-    chat = on(Resources.of(store), saying("one", "two", "three"))
-    chat.reply(request("a"), "before")
-    with chat.llm.recorded() as heard:
-        chat.reply(request("a"), "kept")
-        chat.reply(request("b"), "new")
-    chat.reply(request("c"), "after")
+    chat = on(Resources.from_store(store), saying("one", "two", "three"))
+    chat.get_reply(request("a"), "before")
+    with chat.llm.collect_replies() as heard:
+        chat.get_reply(request("a"), "kept")
+        chat.get_reply(request("b"), "new")
+    chat.get_reply(request("c"), "after")
     assert [(stage, asked.messages[0][1], reply.text) for stage, asked, reply in heard] == [
         ("kept", "a", "one"),
         ("new", "b", "two"),
@@ -56,20 +56,20 @@ def test_who_records_hears_what_is_said_meanwhile_kept_or_not(store: Store) -> N
 
 
 def test_a_rehearsal_shares_replies_and_ends_with_its_own_client(store: Store) -> None:
-    resources = Resources.of(store)
+    resources = Resources.from_store(store)
     rehearsing = replace(resources, llm=replace(resources.llm, rehearsal=Rehearsal()))
     chat = on(resources, saying("one", "two"))
-    assert chat.reply(request("a"), "stage").text == "one"
+    assert chat.get_reply(request("a"), "stage").text == "one"
     chat.use(rehearsing)
-    assert chat.reply(request("a"), "stage").text == "one"
-    assert chat.reply(request("b", example="e"), "stage").text == "e"
+    assert chat.get_reply(request("a"), "stage").text == "one"
+    assert chat.get_reply(request("b", example="e"), "stage").text == "e"
     chat.use(resources)
-    assert chat.reply(request("b"), "stage").text == "two"
+    assert chat.get_reply(request("b"), "stage").text == "two"
     assert len(chat.requests) == 2
 
 
 def test_parts_work_with_what_their_component_works_with(store: Store) -> None:
-    resources = Resources.of(store)
+    resources = Resources.from_store(store)
     chat: Scripted = saying()
     stage = Synthesis(chat, "model", prompt("answer"), "stuff", 100, 0.0, 10, 1.0, 0)
     stage.use(resources)

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 
 import rag_opt.samplers
 from rag_opt.samplers import GreedySampler, RagSampler
-from rag_opt.samplers.agreement import distances, expected_improvement, fitted, prior
-from rag_opt.samplers.space import ABSENT, joined, learnt
+from rag_opt.samplers.agreement import compute_distances, expected_improvement, fit_process, sample_prior
+from rag_opt.samplers.space import ABSENT, infer_space, merge_distributions
 
 Tree = Sequence[tuple[str, Sequence[Any], Mapping[Any, Any]]]
 
@@ -85,14 +85,14 @@ def branching(trial: Any) -> float:
 def test_the_conditions_of_a_space_are_learnt() -> None:
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     study.optimize(branching, n_trials=30)
-    space = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials))
+    space = infer_space([t.params for t in study.trials], merge_distributions(t.distributions for t in study.trials))
     names = [axis.name for axis in space.axes]
     assert names == ["method", "top_k", "weight"]
     assert space.conditions[:2] == (None, None)
     condition = space.conditions[2]
     assert condition is not None
     assert (condition.parents, condition.exists) == ((0,), frozenset({(2.0,)}))
-    drawn = space.drawn(np.random.default_rng(0), 200)
+    drawn = space.sample_units(np.random.default_rng(0), 200)
     assert ((drawn[:, 2] == ABSENT) == (drawn[:, 0] != 2)).all()
 
 
@@ -103,7 +103,9 @@ def test_a_condition_may_need_two_parents() -> None:
 
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     study.optimize(asked, n_trials=60)
-    condition = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials)).conditions[2]
+    condition = infer_space(
+        [t.params for t in study.trials], merge_distributions(t.distributions for t in study.trials)
+    ).conditions[2]
     assert condition is not None
     assert (condition.parents, condition.exists) == ((0, 1), frozenset({(1.0, 2.0), (2.0, 0.0)}))
 
@@ -262,8 +264,8 @@ def test_numbers_outside_a_narrower_range_do_no_harm() -> None:
 def configurations(rows: int, seed: int) -> tuple[Any, Any]:
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     study.optimize(branching, n_trials=rows)
-    space = learnt([t.params for t in study.trials], joined(t.distributions for t in study.trials))
-    return space, space.units([t.params for t in study.trials])
+    space = infer_space([t.params for t in study.trials], merge_distributions(t.distributions for t in study.trials))
+    return space, space.to_units([t.params for t in study.trials])
 
 
 @given(st.integers(2, 25), st.integers(0, 50))
@@ -271,10 +273,10 @@ def configurations(rows: int, seed: int) -> tuple[Any, Any]:
 def test_the_kernel_is_one(rows: int, seed: int) -> None:
     """Positive, 1 for a configuration with itself, symmetric, between 0 and 1."""
     space, units = configurations(rows, seed)
-    apart = distances(space.axes, units, units)
+    apart = compute_distances(space.axes, units, units)
     assert apart.min() >= 0
     assert apart.max() <= 1
-    kernels = prior(np.random.default_rng(seed), 8, len(space.axes)).kernel(apart)
+    kernels = sample_prior(np.random.default_rng(seed), 8, len(space.axes)).compute_kernel(apart)
     assert np.allclose(kernels, kernels.swapaxes(1, 2))
     assert np.allclose(np.diagonal(kernels, axis1=1, axis2=2), 1)
     assert np.linalg.eigvalsh(kernels).min() > -1e-8
@@ -286,14 +288,16 @@ def test_the_process_says_what_the_textbook_says() -> None:
     rng = np.random.default_rng(0)
     targets, noise = rng.normal(size=9), rng.uniform(1, 4, 9)
     known, new = units[:9], units[9:]
-    draws = prior(rng, 5, len(space.axes))
-    process = fitted(draws, distances(space.axes, known, known), targets, noise, keep=5)
-    mean, deviation = process.predict(distances(space.axes, new, known))
+    draws = sample_prior(rng, 5, len(space.axes))
+    process = fit_process(draws, compute_distances(space.axes, known, known), targets, noise, keep=5)
+    mean, deviation = process.predict(compute_distances(space.axes, new, known))
     assert process.weights.sum() == pytest.approx(1)
     for row in range(5):
-        one = process.draws.of(np.array([row]))
-        inside = one.kernel(distances(space.axes, known, known))[0] + np.diag(one.noise[0] * noise + 1e-6)
-        cross = one.kernel(distances(space.axes, new, known))[0]
+        one = process.draws.select_rows(np.array([row]))
+        inside = one.compute_kernel(compute_distances(space.axes, known, known))[0] + np.diag(
+            one.noise[0] * noise + 1e-6
+        )
+        cross = one.compute_kernel(compute_distances(space.axes, new, known))[0]
         assert mean[row] == pytest.approx(cross @ np.linalg.solve(inside, targets))
         spread = 1 - np.diag(cross @ np.linalg.solve(inside, cross.T))
         scale = (1 + targets @ np.linalg.solve(inside, targets) / 2) / (2 + 9 / 2)
@@ -302,8 +306,8 @@ def test_the_process_says_what_the_textbook_says() -> None:
 
 def test_expected_improvement_is_what_is_expected() -> None:
     space, units = configurations(12, 4)
-    draws = prior(np.random.default_rng(0), 1, len(space.axes))
-    process = fitted(draws, distances(space.axes, units, units), np.arange(12.0), np.ones(12), keep=1)
+    draws = sample_prior(np.random.default_rng(0), 1, len(space.axes))
+    process = fit_process(draws, compute_distances(space.axes, units, units), np.arange(12.0), np.ones(12), keep=1)
     mean, deviation, best = np.array([[0.2, -0.5]]), np.array([[0.3, 1.0]]), np.array([0.4])
     drawn = np.random.default_rng(0).normal(mean[0], deviation[0], (400_000, 2))
     simulated = np.maximum(drawn - best, 0).mean(axis=0)
@@ -515,9 +519,9 @@ def test_an_earlier_study_counts_by_its_own_direction_and_as_it_was(tmp_path) ->
     study.tell(second, state=TrialState.FAIL)
     later = before.ask(space)
     before.tell(later, 1000.0)
-    assert len(sampler.foreign(study.trials[0].datetime_start)[0].trials) == 25
+    assert len(sampler.get_earlier(study.trials[0].datetime_start)[0].trials) == 25
     fresh = RagSampler(seed=0, earlier=[{"storage": storage, "study_name": "e"}])
-    assert len(fresh.foreign()[0].trials) == 26
+    assert len(fresh.get_earlier()[0].trials) == 26
     several = optuna.create_study(directions=["maximize", "minimize"], sampler=fresh)
     with pytest.raises(ValueError, match="has 1 objectives, not 2"):
         several.ask(space)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rag_opt.config.compose import parse
-from rag_opt.config.overrides import values_of, words
-from rag_opt.config.sweep_grammar import parsed
+from rag_opt.config.compose import parse_overrides
+from rag_opt.config.overrides import format_overrides, to_config_values
+from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.errors import SearchSpaceError
 
 ROWS = {
@@ -29,7 +29,7 @@ def suggest(rows: dict, **fixed: object) -> dict:
     """What a trial with these enqueued values is given."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(fixed)
-    return parsed(rows).suggest(study.ask())
+    return parse_space(rows).suggest(study.ask())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def suggest(rows: dict, **fixed: object) -> dict:
     ],
 )
 def test_hydras_grammar_becomes_optunas_distributions(text: str, distribution) -> None:
-    assert parsed({"key": text}).parameters[0].distribution == distribution
+    assert parse_space({"key": text}).parameters[0].distribution == distribution
 
 
 def test_a_parameter_is_asked_for_only_where_it_exists() -> None:
@@ -62,14 +62,14 @@ def test_a_parameter_is_asked_for_only_where_it_exists() -> None:
 
 def test_children_may_stand_before_their_parents() -> None:
     backwards = dict(reversed(ROWS.items()))
-    names = [p.name for p in parsed(backwards).parameters]
+    names = [p.name for p in parse_space(backwards).parameters]
     assert names.index("retriever") < names.index("retriever.fusion") < names.index("retriever.hybrid_weight")
-    assert parsed(backwards).fingerprint == parsed(ROWS).fingerprint
+    assert parse_space(backwards).fingerprint == parse_space(ROWS).fingerprint
 
 
 def test_below_holds_for_every_draw() -> None:
     rows = {"size": "choice(10, 30, 50)", "overlap": {"values": "range(0, 41, 10)", "below": "size"}}
-    space = parsed(rows)
+    space = parse_space(rows)
     sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True)
     study = optuna.create_study(sampler=sampler, direction="maximize")
     for _ in range(60):
@@ -77,7 +77,7 @@ def test_below_holds_for_every_draw() -> None:
         values = space.suggest(trial)
         assert values["overlap"] < values["size"]
         study.tell(trial, values["overlap"])
-    assert {values_of(t.params)["overlap"] for t in study.trials} >= {0, 20, 40}
+    assert {to_config_values(t.params)["overlap"] for t in study.trials} >= {0, 20, 40}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_below_holds_for_every_draw() -> None:
 )
 def test_what_can_never_work_is_refused_with_its_key(rows: dict, message: str) -> None:
     with pytest.raises(SearchSpaceError, match=message):
-        list(parsed(rows).corners())
+        list(parse_space(rows).iterate_corners())
 
 
 def test_a_when_that_needs_both_of_two_exclusive_parents_is_refused() -> None:
@@ -124,44 +124,44 @@ def test_a_when_that_needs_both_of_two_exclusive_parents_is_refused() -> None:
         "both": {"values": "choice(x, y)", "when": {"k1": 1, "ef": 10}},
     }
     with pytest.raises(SearchSpaceError, match="both: `when.*can never hold"):
-        list(parsed(rows).corners())
+        list(parse_space(rows).iterate_corners())
 
 
 def test_corners_show_every_choice_every_end_and_all_pairs_within_a_group() -> None:
     rows = ROWS | {"splitter.size": "choice(50, 100, 200)", "splitter.overlap": "range(0, 61, 20)"}
-    space = parsed(rows)
-    corners = list(space.corners())
+    space = parse_space(rows)
+    corners = list(space.iterate_corners())
     seen = {item for corner in corners for item in corner.items()}
     assert {("retriever", "bm25"), ("retriever", "dense"), ("retriever.fusion", "rrf")} <= seen
     assert {("retriever.top_k", 3), ("retriever.top_k", 20), ("retriever.hybrid_weight", 1.0)} <= seen
     pairs = {(c["splitter.size"], c["splitter.overlap"]) for c in corners}
     assert pairs == {(size, overlap) for size in (50, 100, 200) for overlap in (0, 60)}
     assert any(c.get("retriever.k1") == 3.0 and c.get("retriever.hybrid_weight") == 0.0 for c in corners)
-    assert all(space.active(corner) == corner for corner in corners)
+    assert all(space.select_active(corner) == corner for corner in corners)
     assert len(corners) <= 20
 
 
 def test_a_parent_inside_a_range_can_hold() -> None:
     """The value that a condition needs is neither end of its parent's range."""
     rows = {"k": "range(1, 10)", "x": {"values": "choice(a, b)", "when": {"k": 5}}}
-    assert any(corner.get("x") == "a" for corner in parsed(rows).corners())
+    assert any(corner.get("x") == "a" for corner in parse_space(rows).iterate_corners())
 
 
 def test_fixing_a_parent_takes_the_children_that_can_not_exist_along() -> None:
-    space = parsed(ROWS).without(["retriever"], {"retriever": "bm25"})
+    space = parse_space(ROWS).fix_parameters(["retriever"], {"retriever": "bm25"})
     assert [p.name for p in space.parameters] == ["retriever.top_k", "retriever.k1"]
-    space = parsed(ROWS).without(["retriever"], {"retriever": "hybrid"})
+    space = parse_space(ROWS).fix_parameters(["retriever"], {"retriever": "hybrid"})
     assert len(space.parameters) == 4
 
 
 def test_the_fingerprint_sees_ranges_conditions_and_choices() -> None:
-    prints = {parsed(ROWS).fingerprint}
+    prints = {parse_space(ROWS).fingerprint}
     for key, value in (
         ("retriever.top_k", "range(3, 22)"),
         ("retriever", "choice(bm25, hybrid, dense)"),
         ("retriever.k1", "interval(0.4, 3.0)"),
     ):
-        prints.add(parsed(ROWS | {key: value}).fingerprint)
+        prints.add(parse_space(ROWS | {key: value}).fingerprint)
     assert len(prints) == 4
 
 
@@ -177,18 +177,18 @@ values = (
 @given(values)
 def test_words_say_exactly_the_value(value) -> None:
     """Hydra reads from a word the value that was put in, text that looks like a number or null included."""
-    read = parse(words({"key": value}))[0].value()
+    read = parse_overrides(format_overrides({"key": value}))[0].value()
     assert read == value
     assert type(read) is type(value)
 
 
 def test_a_limited_parameter_is_recorded_with_its_own_range_and_read_back() -> None:
-    space = parsed({"size": "choice(10, 50)", "overlap": {"values": "range(0, 41, 10)", "below": "size"}})
+    space = parse_space({"size": "choice(10, 50)", "overlap": {"values": "range(0, 41, 10)", "below": "size"}})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for values in ({"size": 10, "overlap": 0}, {"size": 50, "overlap": 40}):
-        study.enqueue_trial(space.as_asked(values))
+        study.enqueue_trial(space.to_trial_params(values))
         trial = study.ask()
         assert space.suggest(trial) == values
-        assert values_of(trial.params) == values
+        assert to_config_values(trial.params) == values
     assert set(study.trials[0].params) == {"size", "overlap up to 0"}
     assert set(study.trials[1].params) == {"size", "overlap"}

@@ -20,7 +20,7 @@ DOCUMENTS = Documents(tuple(Document(f"d{row}", TEXT * 20) for row in range(3)),
 
 
 def test_what_was_learnt_is_kept_and_says_the_same(tmp_path, monkeypatch) -> None:
-    first = sentences.sentences_of(DOCUMENTS, Store(tmp_path))
+    first = sentences.get_sentences(DOCUMENTS, Store(tmp_path))
     trainer = PunktTrainer()
     for document in DOCUMENTS.items:
         trainer.train(document.text, finalize=False)
@@ -31,19 +31,19 @@ def test_what_was_learnt_is_kept_and_says_the_same(tmp_path, monkeypatch) -> Non
     def again(_: Documents) -> None:
         raise AssertionError("trained twice")
 
-    monkeypatch.setattr(sentences, "_learnt", again)
+    monkeypatch.setattr(sentences, "_train_punkt", again)
     other = Store(tmp_path)
     cut = [TEXT[a:b] for a, b in expected if b <= len(TEXT)]
     assert len(cut) == 3
-    assert sentences.sentences_in([TEXT], DOCUMENTS, other) == [cut]
-    assert sentences.sentences_of(DOCUMENTS, other) == first
+    assert sentences.segment_texts([TEXT], DOCUMENTS, other) == [cut]
+    assert sentences.get_sentences(DOCUMENTS, other) == first
 
 
 @pytest.mark.parametrize("texts", [(), ("",), ("...",)])
 def test_a_corpus_that_teaches_nothing_is_cut_all_the_same(tmp_path, texts) -> None:
     documents = Documents(tuple(Document(f"d{row}", text) for row, text in enumerate(texts)), repr(texts))
     for _ in range(2):
-        assert sentences.sentences_in(["One. Two."], documents, Store(tmp_path)) == [["One.", "Two."]]
+        assert sentences.segment_texts(["One. Two."], documents, Store(tmp_path)) == [["One.", "Two."]]
 
 
 def test_work_that_takes_long_is_said(tmp_path, monkeypatch) -> None:
@@ -53,6 +53,6 @@ def test_work_that_takes_long_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
     file = io.StringIO()
     with Screen(file):
-        sentences.sentences_of(DOCUMENTS, Store(None))
+        sentences.get_sentences(DOCUMENTS, Store(None))
     assert "learning where sentences end" in file.getvalue()
     assert "sentences, documents" in file.getvalue()

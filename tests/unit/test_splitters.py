@@ -17,7 +17,7 @@ from rag_opt.components.splitters.chunkers import (
     WordSplitter,
 )
 from rag_opt.records.documents import Document, Documents
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.text.words import count_tokens
 
 TEXTS = {
@@ -33,8 +33,8 @@ KINDS = (WordSplitter, SlidingWindowSplitter, SentenceSplitter, RecursiveSplitte
 
 
 def chunks(splitter: WordSplitter | OverlappingSplitter | SemanticSplitter, *texts: str) -> list[str]:
-    splitter.use(Resources.of(Store()))
-    documents = Documents(tuple(Document(f"d{i}", text) for i, text in enumerate(texts)), key_of(texts))
+    splitter.use(Resources.from_store(Store()))
+    documents = Documents(tuple(Document(f"d{i}", text) for i, text in enumerate(texts)), compute_key(texts))
     return list(splitter.run(documents)["chunks"].texts)
 
 
@@ -56,11 +56,11 @@ def test_no_chunk_is_longer_than_its_size_in_any_script(kind: type, script: str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_chunk_has_more_tokens_than_its_size(kind: type) -> None:
     encoder = MiniLM("float32")
-    encoder.use(Resources.of(Store()))
+    encoder.use(Resources.from_store(Store()))
     for text in TEXTS.values():
         for each in chunks(made(kind, 64, unit="tokens", encoder=encoder), text[:3000]):
             # What is cut out of a word may be spelt by one piece more.
-            assert len(encoder.tokens(each)) <= 64 + 2
+            assert len(encoder.tokenize(each)) <= 64 + 2
 
 
 def test_sentences_end_at_the_full_stops_of_their_script() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rag_opt.components.llm.spoken import Shown, read_json, whole_number, without_thinking
+from rag_opt.components.llm.spoken import Shown, parse_integer, parse_json, remove_thinking
 
 THOUGHTS = {
     "block": '<think>\nDocuments {1..n} say "score".\n</think>\n\nOslo',
@@ -41,17 +41,17 @@ ANSWERS = [
 
 @pytest.mark.parametrize("name", THOUGHTS)
 def test_what_a_model_thinks_is_no_part_of_its_answer(name: str) -> None:
-    assert without_thinking(THOUGHTS[name]) == "Oslo"
+    assert remove_thinking(THOUGHTS[name]) == "Oslo"
 
 
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_that_speaks_of_tags_is_kept(text: str) -> None:
-    assert without_thinking(text) == text
+    assert remove_thinking(text) == text
 
 
 @pytest.mark.parametrize("text", ["<think>hm", "<think>hm</think>", "hm</think>\n", "  <thinking>\nhm", "<think>"])
 def test_of_thinking_alone_nothing_is_left(text: str) -> None:
-    assert without_thinking(text) == ""
+    assert remove_thinking(text) == ""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -61,8 +61,8 @@ def test_a_stream_shows_the_answer_alone(text: str, size: int) -> None:
     shown = Shown(pieces.append)
     for start in range(0, len(text), size):
         shown(text[start : start + size])
-    shown.end()
-    assert "".join(pieces) == without_thinking(text)
+    shown.flush()
+    assert "".join(pieces) == remove_thinking(text)
 
 
 def test_a_stream_that_only_thinks_shows_nothing() -> None:
@@ -70,7 +70,7 @@ def test_a_stream_that_only_thinks_shows_nothing() -> None:
     shown = Shown(pieces.append)
     for piece in ("<th", "ink>", "hm ", "</think>", "\n"):
         shown(piece)
-    shown.end()
+    shown.flush()
     assert pieces == []
 
 
@@ -92,14 +92,14 @@ def score(found: dict[str, Any]) -> Any:
     ],
 )
 def test_the_last_object_with_what_is_wanted_is_read(text: str, found: int | None) -> None:
-    assert read_json(text, score) == found
+    assert parse_json(text, score) == found
 
 
 @pytest.mark.parametrize(("value", "number"), [(4, 4), (4.0, 4), ("4", 4), (" 4.0 ", 4), ("+4", 4), (-1, -1), (0.0, 0)])
 def test_whole_numbers_however_they_are_written(value: Any, number: int) -> None:
-    assert whole_number(value) == number
+    assert parse_integer(value) == number
 
 
 @pytest.mark.parametrize("value", [4.5, "4.5", True, None, [4], "", "four", "4 of 5", float("nan"), float("inf"), 1e30])
 def test_what_is_no_whole_number(value: Any) -> None:
-    assert whole_number(value) is None
+    assert parse_integer(value) is None

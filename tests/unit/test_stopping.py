@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rag_opt.cli.shell import run_hydra
-from rag_opt.console.endings import HungUp, ReaderGone, Terminated, piped
+from rag_opt.console.endings import HungUp, ReaderGone, Terminated, handle_broken_pipe
 from rag_opt.system.signals import Stopping
 
 
@@ -61,7 +61,7 @@ def test_what_no_one_reads_ends_a_command(monkeypatch) -> None:
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        with pytest.raises(SystemExit) as caught, piped():
+        with pytest.raises(SystemExit) as caught, handle_broken_pipe():
             print("lost")
         assert caught.value.code == 141
         print("nowhere, without an error", flush=True)

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.cache.artifacts import read_table
-from rag_opt.cache.eviction import artifacts, evicted, usage_of
-from rag_opt.cache.leases import Claims, Lease, oldest_lease
+from rag_opt.cache.eviction import evict_artifacts, list_artifacts, read_usage
+from rag_opt.cache.leases import Claims, Lease, find_oldest_lease
 from rag_opt.cache.store import Store
 from rag_opt.cli.store import main
-from rag_opt.components.embedders.embedding_cache import Shelf, embedded, looked_up
+from rag_opt.components.embedders.embedding_cache import Shelf, embed_texts, get_embeddings
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.errors import StoreError
 
@@ -33,9 +33,9 @@ def never() -> dict:
 
 
 def test_a_table_is_made_once_and_read_back_equal(tmp_path) -> None:
-    made = Store(tmp_path).table("stage", "key", lambda: COLUMNS)
+    made = Store(tmp_path).get_table("stage", "key", lambda: COLUMNS)
     again = Store(tmp_path)
-    found = again.table("stage", "key", never)
+    found = again.get_table("stage", "key", never)
     assert (found.columns["rows"] == COLUMNS["rows"]).all()
     assert found.columns["rows"].dtype == np.int32
     assert found.columns["score"].tolist() == [0.5, 1.5, -2.0]
@@ -61,11 +61,11 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_table_is_made_again_and_that_is_said(tmp_path, damage, said) -> None:
-    Store(tmp_path).table("stage", "key", lambda: COLUMNS)
+    Store(tmp_path).get_table("stage", "key", lambda: COLUMNS)
     path = tmp_path / "stage" / "key.arrow"
     path.write_bytes(damage(path.read_bytes()))
     store = Store(tmp_path)
-    made = store.table("stage", "key", lambda: {"new": [1, 2]})
+    made = store.get_table("stage", "key", lambda: {"new": [1, 2]})
     assert made.columns["new"] == [1, 2]
     assert read_table(path).columns["new"].tolist() == [1, 2]
     assert store.misses["stage"] == 1
@@ -75,10 +75,10 @@ def test_a_damaged_table_is_made_again_and_that_is_said(tmp_path, damage, said) 
 @given(st.integers(0, 10_000))
 def test_every_flipped_bit_of_a_table_is_found(tmp_path_factory, place: int) -> None:
     root = tmp_path_factory.mktemp("flip")
-    Store(root).table("stage", "key", lambda: COLUMNS)
+    Store(root).get_table("stage", "key", lambda: COLUMNS)
     path = root / "stage" / "key.arrow"
     path.write_bytes(flipped(path.read_bytes(), place))
-    assert Store(root).table("stage", "key", lambda: {"new": [1]}).columns["new"] == [1]
+    assert Store(root).get_table("stage", "key", lambda: {"new": [1]}).columns["new"] == [1]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no manifest"])
@@ -86,21 +86,21 @@ def test_a_damaged_folder_is_made_again(tmp_path, damage, said) -> None:
     def make(path):
         (path / "index").write_bytes(b"0123456789")
 
-    file = Store(tmp_path).folder("index", "key", make) / "index"
+    file = Store(tmp_path).get_folder("index", "key", make) / "index"
     {
         "flip": lambda: file.write_bytes(flipped(file.read_bytes(), 3)),
         "cut": lambda: file.write_bytes(b"0123"),
         "missing": file.unlink,
         "no manifest": (file.parent / "artifact.json").unlink,
     }[damage]()
-    assert (Store(tmp_path).folder("index", "key", make) / "index").read_bytes() == b"0123456789"
+    assert (Store(tmp_path).get_folder("index", "key", make) / "index").read_bytes() == b"0123456789"
     assert any("is damaged" in line for line in said())
-    assert (Store(tmp_path).folder("index", "key", never) / "index").exists()
+    assert (Store(tmp_path).get_folder("index", "key", never) / "index").exists()
 
 
 def test_tables_are_memory_mapped(tmp_path) -> None:
-    Store(tmp_path).table("stage", "key", lambda: {"x": np.zeros((1000, 64), np.float32)})
-    found = Store(tmp_path).table("stage", "key", never).columns["x"]
+    Store(tmp_path).get_table("stage", "key", lambda: {"x": np.zeros((1000, 64), np.float32)})
+    found = Store(tmp_path).get_table("stage", "key", never).columns["x"]
     assert not found.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         found[0, 0] = 1
@@ -113,12 +113,12 @@ def test_tables_are_memory_mapped(tmp_path) -> None:
 
 def kilobytes(store: Store, *keys: str) -> None:
     for key in keys:
-        store.table("stage", key, lambda: {"x": np.random.default_rng(0).integers(0, 255, 10_000).astype(np.uint8)})
+        store.get_table("stage", key, lambda: {"x": np.random.default_rng(0).integers(0, 255, 10_000).astype(np.uint8)})
         time.sleep(0.01)
 
 
 def kept(root) -> set[str]:
-    return {artifact.key for artifact in artifacts(root)}
+    return {artifact.key for artifact in list_artifacts(root)}
 
 
 def closed(store: Store) -> None:
@@ -131,11 +131,11 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path) -> None:
     kilobytes(old, "a", "b", "c", "d")
     closed(old)
     reader = Store(tmp_path)
-    reader.table("stage", "a", never)
+    reader.get_table("stage", "a", never)
     closed(reader)
-    assert [artifact.key for artifact in evicted(tmp_path, 25_000)] == ["b", "c"]
+    assert [artifact.key for artifact in evict_artifacts(tmp_path, 25_000)] == ["b", "c"]
     assert kept(tmp_path) == {"a", "d"}
-    assert evicted(tmp_path, 25_000) == []
+    assert evict_artifacts(tmp_path, 25_000) == []
 
 
 def test_what_a_running_study_uses_is_never_removed(tmp_path) -> None:
@@ -143,12 +143,12 @@ def test_what_a_running_study_uses_is_never_removed(tmp_path) -> None:
     kilobytes(old, "a", "b")
     closed(old)
     running = Store(tmp_path)
-    running.table("stage", "a", never)
+    running.get_table("stage", "a", never)
     kilobytes(running, "c")
-    assert [artifact.key for artifact in evicted(tmp_path, 0)] == ["b"]
+    assert [artifact.key for artifact in evict_artifacts(tmp_path, 0)] == ["b"]
     assert kept(tmp_path) == {"a", "c"}
     closed(running)
-    evicted(tmp_path, 0)
+    evict_artifacts(tmp_path, 0)
     assert kept(tmp_path) == set()
 
 
@@ -164,44 +164,44 @@ def test_a_store_above_its_limit_trims_itself_while_it_writes(tmp_path) -> None:
 
 def test_evicted_vectors_are_encoded_again(tmp_path) -> None:
     store = Store(tmp_path)
-    first = np.array(embedded(Hashing(64), ["a b", "c"], store).values)
+    first = np.array(embed_texts(Hashing(64), ["a b", "c"], store).values)
     closed(store)
-    assert {artifact.stage for artifact in evicted(tmp_path, 0)} == {"vectors"}
-    assert (embedded(Hashing(64), ["a b", "c"], Store(tmp_path)).values == first).all()
+    assert {artifact.stage for artifact in evict_artifacts(tmp_path, 0)} == {"vectors"}
+    assert (embed_texts(Hashing(64), ["a b", "c"], Store(tmp_path)).values == first).all()
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / ".new-1").write_text("half")
     (tmp_path / "stage" / ".new-2").mkdir()
-    evicted(tmp_path, 10**9)
+    evict_artifacts(tmp_path, 10**9)
     # A study that has begun meanwhile may be at work on them.
     assert len(list((tmp_path / "stage").iterdir())) == 2
     long_ago = time.time() - 60
     for name in (".new-1", ".new-2"):
         os.utime(tmp_path / "stage" / name, (long_ago, long_ago))
-    evicted(tmp_path, 10**9)
+    evict_artifacts(tmp_path, 10**9)
     assert list((tmp_path / "stage").iterdir()) == []
 
 
 def test_a_lease_ends_with_its_holder(tmp_path) -> None:
-    assert oldest_lease(tmp_path) == float("inf")
+    assert find_oldest_lease(tmp_path) == float("inf")
     first, second = Lease(tmp_path), Lease(tmp_path)
-    assert oldest_lease(tmp_path) <= time.time()
+    assert find_oldest_lease(tmp_path) <= time.time()
     first.release()
-    assert oldest_lease(tmp_path) <= time.time()
+    assert find_oldest_lease(tmp_path) <= time.time()
     second.release()
-    assert oldest_lease(tmp_path) == float("inf")
+    assert find_oldest_lease(tmp_path) == float("inf")
     assert list((tmp_path / ".leases").iterdir()) == []
 
 
 def test_a_claimed_name_is_left_to_its_claimant(tmp_path) -> None:
     one, two = Claims(tmp_path), Claims(tmp_path)
-    with one.take(lambda: ["a", "b", "c"], 2) as mine:
+    with one.claim_names(lambda: ["a", "b", "c"], 2) as mine:
         assert mine == ["a", "b"]
-        with two.take(lambda: ["a", "b", "c"], 2) as theirs:
+        with two.claim_names(lambda: ["a", "b", "c"], 2) as theirs:
             assert theirs == ["c"]
-    with two.take(lambda: ["a", "b", "c"], 5) as all_again:
+    with two.claim_names(lambda: ["a", "b", "c"], 5) as all_again:
         assert all_again == ["a", "b", "c"]
     assert [path.name for path in tmp_path.iterdir()] == ["claims.lock"]
 
@@ -213,17 +213,17 @@ def test_look_ups_are_counted_exactly_and_added_up(tmp_path) -> None:
     for _ in range(3):
         store = Store(tmp_path)
         for key in ("a", "b", "a"):
-            store.table("stage", key, lambda: COLUMNS)
-        store.live("object", "k", object)
-        store.settle()
-        store.settle()
-    assert usage_of(tmp_path) == {"stage": {"hits": 7, "misses": 2}}
+            store.get_table("stage", key, lambda: COLUMNS)
+        store.get_object("object", "k", object)
+        store.save_usage()
+        store.save_usage()
+    assert read_usage(tmp_path) == {"stage": {"hits": 7, "misses": 2}}
 
 
 def test_the_command_shows_and_prunes(tmp_path, capsys) -> None:
     store = Store(tmp_path)
     kilobytes(store, "a", "b")
-    store.settle()
+    store.save_usage()
     closed(store)
     main(["--path", str(tmp_path)])
     shown = capsys.readouterr().out
@@ -246,7 +246,7 @@ def test_pruning_by_age(tmp_path) -> None:
 
 @pytest.mark.parametrize("words", ["store.path={}", "store.path='{}'", "show store.path={}", "store.path={} show"])
 def test_a_store_is_named_as_a_study_names_it(tmp_path: Path, monkeypatch, capsys, words: str) -> None:
-    Store(tmp_path / "studies/.store").table("chunks", "a", lambda: {"x": [1]})
+    Store(tmp_path / "studies/.store").get_table("chunks", "a", lambda: {"x": [1]})
     main([word.format(tmp_path / "studies/.store") for word in words.split()])
     assert "chunks" in capsys.readouterr().out
     main([f"studies_dir={tmp_path}/studies"])
@@ -273,9 +273,9 @@ def test_a_wrong_command_is_said_and_removes_nothing(tmp_path, monkeypatch, caps
 
 def test_a_failed_making_leaves_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
-        store.table("stage", "key", lambda: {"x": [1 // 0]})
+        store.get_table("stage", "key", lambda: {"x": [1 // 0]})
     with pytest.raises(ZeroDivisionError):
-        store.folder("index", "key", lambda path: [(path / "half").write_text("x"), 1 // 0])
+        store.get_folder("index", "key", lambda path: [(path / "half").write_text("x"), 1 // 0])
     assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert not (store.root / "index" / "key").exists()
 
@@ -283,15 +283,15 @@ def test_a_failed_making_leaves_nothing(store: Store) -> None:
 def test_an_unwritable_store_is_said(tmp_path) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
     with pytest.raises(StoreError, match="can't be read or written"):
-        Store(tmp_path / "store").table("stage", "key", lambda: COLUMNS)
+        Store(tmp_path / "store").get_table("stage", "key", lambda: COLUMNS)
 
 
 def test_a_store_without_a_folder_lives_in_memory() -> None:
     store = Store()
-    store.table("stage", "key", lambda: COLUMNS)
-    assert store.table("stage", "key", never).columns["text"] == ["a", "ü", ""]
-    folder = store.folder("index", "key", lambda path: (path / "f").write_text("x"))
-    assert (store.folder("index", "key", never) / "f").read_text() == "x"
+    store.get_table("stage", "key", lambda: COLUMNS)
+    assert store.get_table("stage", "key", never).columns["text"] == ["a", "ü", ""]
+    folder = store.get_folder("index", "key", lambda path: (path / "f").write_text("x"))
+    assert (store.get_folder("index", "key", never) / "f").read_text() == "x"
     assert folder.is_dir()
 
 
@@ -300,28 +300,28 @@ def test_a_text_is_embedded_once_per_encoder_whatever_the_chunking(tmp_path, mon
     encode = Hashing.encode
     monkeypatch.setattr(Hashing, "encode", lambda self, texts: [seen.extend(texts), encode(self, texts)][1])
     store = Store(tmp_path)
-    first = embedded(Hashing(64), ["a b", "c", "a b"], store).values
+    first = embed_texts(Hashing(64), ["a b", "c", "a b"], store).values
     assert sorted(seen) == ["a b", "c"]
-    embedded(Hashing(64), ["c", "d"], store)
-    again = embedded(Hashing(64), ["a b", "c", "a b"], Store(tmp_path)).values
+    embed_texts(Hashing(64), ["c", "d"], store)
+    again = embed_texts(Hashing(64), ["a b", "c", "a b"], Store(tmp_path)).values
     assert sorted(seen) == ["a b", "c", "d"]
     assert (again == first).all()
-    embedded(Hashing(32), ["c"], store)
+    embed_texts(Hashing(32), ["c"], store)
     assert len(seen) == 4
 
 
 def test_columns_without_rows_come_back(tmp_path) -> None:
     empty = {"text": [], "x": np.zeros((0, 3), np.float32), "n": np.zeros(0, np.int32)}
-    Store(tmp_path).table("stage", "key", lambda: empty)
-    found = Store(tmp_path).table("stage", "key", never).columns
+    Store(tmp_path).get_table("stage", "key", lambda: empty)
+    found = Store(tmp_path).get_table("stage", "key", never).columns
     assert (found["text"], found["x"].shape, found["n"].shape) == ([], (0, 3), (0,))
 
 
 def test_of_large_objects_only_the_last_stay(store: Store) -> None:
     made = []
     for key in ("a", "b", "c", "a", "c"):
-        store.live("large", key, lambda key=key: made.append(key) or key, keep=2)
-        store.live("small", key, lambda key=key: key)
+        store.get_object("large", key, lambda key=key: made.append(key) or key, keep=2)
+        store.get_object("small", key, lambda key=key: key)
     assert made == ["a", "b", "c", "a"]
 
 
@@ -330,7 +330,7 @@ def test_threads_may_ask_for_live_objects_at_once(store: Store) -> None:
     few = Store(store.root, live_limit=4)
 
     def ask(number: int) -> int:
-        return few.live("thing", str(number % 9), lambda: number % 9, keep=3)
+        return few.get_object("thing", str(number % 9), lambda: number % 9, keep=3)
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(20_000))) == [number % 9 for number in range(20_000)]
@@ -340,19 +340,19 @@ TEXTS = [f"word{number} " * (1 + number % 7) for number in range(600)]
 
 
 def test_vectors_are_kept_once(tmp_path) -> None:
-    values = embedded(Hashing(64), TEXTS, Store(tmp_path)).values
-    assert sum(artifact.bytes for artifact in artifacts(tmp_path)) < 1.4 * values.nbytes
-    assert len(artifacts(tmp_path)) == 1
+    values = embed_texts(Hashing(64), TEXTS, Store(tmp_path)).values
+    assert sum(artifact.bytes for artifact in list_artifacts(tmp_path)) < 1.4 * values.nbytes
+    assert len(list_artifacts(tmp_path)) == 1
 
 
 def test_a_later_process_opens_one_file_and_looks_for_nothing(tmp_path, monkeypatch) -> None:
     expected = Hashing(64).encode(TEXTS)
-    embedded(Hashing(64), TEXTS[::3], Store(tmp_path))
-    first = embedded(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
+    embed_texts(Hashing(64), TEXTS[::3], Store(tmp_path))
+    first = embed_texts(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
     assert np.array_equal(first.values, np.concatenate([expected, expected[:9]]))
     monkeypatch.setattr(Shelf, "_refresh", never)
     monkeypatch.setattr(Hashing, "encode", never)
-    again = embedded(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
+    again = embed_texts(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
     assert np.array_equal(again.values, first.values)
     assert again.seconds == pytest.approx(first.seconds)
     assert not again.values.flags.writeable, "memory-mapped"
@@ -360,33 +360,33 @@ def test_a_later_process_opens_one_file_and_looks_for_nothing(tmp_path, monkeypa
 
 @pytest.mark.parametrize("harm", ["removed", "cut"])
 def test_a_block_that_is_lost_is_encoded_again(tmp_path, harm: str) -> None:
-    expected = np.array(embedded(Hashing(64), TEXTS, Store(tmp_path)).values)
+    expected = np.array(embed_texts(Hashing(64), TEXTS, Store(tmp_path)).values)
     (block,) = (tmp_path / "vectors").rglob("*.arrow")
     if harm == "removed":
         block.unlink()
     else:
         os.truncate(block, block.stat().st_size // 2)
     for _ in range(2):
-        assert np.array_equal(embedded(Hashing(64), TEXTS, Store(tmp_path)).values, expected)
+        assert np.array_equal(embed_texts(Hashing(64), TEXTS, Store(tmp_path)).values, expected)
 
 
 def test_what_one_corpus_gathers_costs_another_nothing(tmp_path, monkeypatch) -> None:
     """Pieces that hold another's texts stay, and so do the blocks of corpora that are parts of a larger one."""
     part, whole = TEXTS[:100], TEXTS[50:]
-    looked_up(Hashing(64), TEXTS[:300], Store(tmp_path))
-    one = embedded(Hashing(64), part, Store(tmp_path))
-    assert len(artifacts(tmp_path)) > 1
-    two = embedded(Hashing(64), whole, Store(tmp_path))
+    get_embeddings(Hashing(64), TEXTS[:300], Store(tmp_path))
+    one = embed_texts(Hashing(64), part, Store(tmp_path))
+    assert len(list_artifacts(tmp_path)) > 1
+    two = embed_texts(Hashing(64), whole, Store(tmp_path))
     monkeypatch.setattr(Hashing, "encode", never)
     store = Store(tmp_path)
-    assert np.array_equal(embedded(Hashing(64), part, store).values, one.values)
-    assert np.array_equal(embedded(Hashing(64), whole, store).values, two.values)
-    assert np.array_equal(looked_up(Hashing(64), TEXTS, store), np.concatenate([one.values[:50], two.values]))
+    assert np.array_equal(embed_texts(Hashing(64), part, store).values, one.values)
+    assert np.array_equal(embed_texts(Hashing(64), whole, store).values, two.values)
+    assert np.array_equal(get_embeddings(Hashing(64), TEXTS, store), np.concatenate([one.values[:50], two.values]))
 
 
 def test_what_a_store_did_not_write_is_never_removed(tmp_path: Path, capsys) -> None:
     """A folder that is named by mistake, or that holds other things beside the store."""
-    Store(tmp_path).table("chunks", "a", lambda: {"n": np.arange(9)})
+    Store(tmp_path).get_table("chunks", "a", lambda: {"n": np.arange(9)})
     others = [
         tmp_path / "letters" / "to.txt",
         tmp_path / "photos" / "2026" / "cat.jpg",

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.generators.synthesis import MODES, Synthesis, compact_and_refine, packs, stuff, tree_summarize
-from rag_opt.components.llm.prompts import TAGS, check, messages, numbered
-from rag_opt.components.llm.spoken import read_json
+from rag_opt.components.generators.synthesis import (
+    MODES,
+    Synthesis,
+    compact_and_refine,
+    pack_texts,
+    stuff,
+    tree_summarize,
+)
+from rag_opt.components.llm.prompts import TAGS, build_messages, check_prompt, number_texts
+from rag_opt.components.llm.spoken import parse_json
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.records.products import Usage
@@ -46,20 +53,20 @@ def tags(text: str) -> dict[str, int]:
     "text", ["{documents}", "{question}", "{{question}}", "{", "}", "{}", "{{", "{0}", r"\1 \g<0>"]
 )
 def test_what_is_filled_in_is_never_filled_in_again(text: str) -> None:
-    said = told(messages(BARE, documents=f"d{text}", question=f"q{text}"))
+    said = told(build_messages(BARE, documents=f"d{text}", question=f"q{text}"))
     assert said == f"D d{text} Q q{text} J {{x}}"
 
 
 def test_a_field_in_braces_of_its_own_is_filled_in() -> None:
-    assert told(messages({"user": "{{{question}}}"}, question="why")) == "{why}"
+    assert told(build_messages({"user": "{{{question}}}"}, question="why")) == "{why}"
 
 
 def test_the_system_message_comes_first_and_is_left_out_where_there_is_none() -> None:
-    assert messages({"system": " Be brief.\n", "user": "{question}"}, question="why") == (
+    assert build_messages({"system": " Be brief.\n", "user": "{question}"}, question="why") == (
         ("system", "Be brief."),
         ("user", "why"),
     )
-    assert messages({"system": "", "user": "{question}"}, question="why") == (("user", "why"),)
+    assert build_messages({"system": "", "user": "{question}"}, question="why") == (("user", "why"),)
 
 
 def test_there_are_twenty_hostile_texts() -> None:
@@ -71,7 +78,7 @@ def test_there_are_twenty_hostile_texts() -> None:
 def test_no_text_opens_or_closes_a_tag_of_ours(name: str, part: str, number: int) -> None:
     template = prompt(name)[part]
     values = dict.fromkeys(FILLED_IN, HOSTILE[number])
-    said = told(messages(prompt(name), part, **{**values, "documents": numbered([HOSTILE[number], "fine"])}))
+    said = told(build_messages(prompt(name), part, **{**values, "documents": number_texts([HOSTILE[number], "fine"])}))
     assert said.lower().count("</documents>") == template.count("</documents>")
     strict = {tag: len(re.findall(rf"</?{tag}\b", said, re.IGNORECASE)) for tag in TAGS}
     assert strict == tags(template)
@@ -79,7 +86,7 @@ def test_no_text_opens_or_closes_a_tag_of_ours(name: str, part: str, number: int
 
 @pytest.mark.parametrize("text", TAGS_SPELT)
 def test_a_tag_is_defused_however_it_is_spelt(text: str) -> None:
-    ((_, said),) = messages({"user": "{documents}"}, documents=f"a {text} b")
+    ((_, said),) = build_messages({"user": "{documents}"}, documents=f"a {text} b")
     assert said.startswith("a (")
     assert said == f"a ({re.sub(r'^(&lt;|&#60;|.)', '', text, flags=re.DOTALL)} b"
 
@@ -89,7 +96,7 @@ def test_a_tag_is_defused_however_it_is_spelt(text: str) -> None:
     ["if x < answer: pass", "a <b> b </b>", "<questions>", "</documentation>", "x <- document", "f <| g |> h", "1 < 2"],
 )
 def test_other_brackets_stay(text: str) -> None:
-    ((_, said),) = messages({"user": "{documents}"}, documents=text)
+    ((_, said),) = build_messages({"user": "{documents}"}, documents=text)
     assert said == text
 
 
@@ -97,12 +104,15 @@ def test_a_prompts_example_holds_no_value_that_could_be_copied() -> None:
     """Weak models repeat what they are shown: the grade of an example was every answer's."""
     for name, part in PARTS:
         said = prompt(name)[part].replace("{{", "{").replace("}}", "}")
-        assert read_json(said, lambda found: found) is None, name
+        assert parse_json(said, lambda found: found) is None, name
 
 
 def test_tags_stay_whole_where_the_text_is_harmless() -> None:
     text = "a < b, <b>bold</b>, <questionnaire> and <answers>"
-    assert told(messages({"user": "<question>{question}</question>"}, question=text)) == f"<question>{text}</question>"
+    assert (
+        told(build_messages({"user": "<question>{question}</question>"}, question=text))
+        == f"<question>{text}</question>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,16 +130,16 @@ def test_tags_stay_whole_where_the_text_is_harmless() -> None:
 )
 def test_a_prompt_with_missing_or_extra_fields_is_refused(given: dict, named: str) -> None:
     with pytest.raises(ValueError, match=re.escape(named)):
-        check(given, {"user": ("question", "documents")})
+        check_prompt(given, {"user": ("question", "documents")})
 
 
 def test_a_prompt_with_its_fields_is_accepted_in_any_order_and_number() -> None:
-    check({"user": "{documents} {question} {{x}} {question}"}, {"user": ("question", "documents")})
-    check({"alone": "nothing"}, {"alone": ()})
+    check_prompt({"user": "{documents} {question} {{x}} {question}"}, {"user": ("question", "documents")})
+    check_prompt({"alone": "nothing"}, {"alone": ()})
 
 
 def test_documents_are_numbered_from_one() -> None:
-    assert numbered(["a", "b\nc"]) == "[1] a\n\n[2] b\nc"
+    assert number_texts(["a", "b\nc"]) == "[1] a\n\n[2] b\nc"
 
 
 # ---- JSON in replies
@@ -151,11 +161,11 @@ def test_documents_are_numbered_from_one() -> None:
     ],
 )
 def test_the_object_in_a_reply(text: str, found: object) -> None:
-    assert read_json(text, lambda said: said) == found
+    assert parse_json(text, lambda said: said) == found
 
 
 def test_a_reply_nested_without_end_is_no_object() -> None:
-    assert read_json('{"a": ' + "[" * 100_000 + "}", lambda said: said) is None
+    assert parse_json('{"a": ' + "[" * 100_000 + "}", lambda said: said) is None
 
 
 # ---- packs
@@ -163,7 +173,7 @@ def test_a_reply_nested_without_end_is_no_object() -> None:
 
 @given(st.lists(st.text("ab ,.", max_size=30), max_size=12), st.integers(1, 8))
 def test_packs_hold_the_texts_in_order_and_only_single_texts_exceed_the_limit(texts: list[str], limit: int) -> None:
-    found = packs(texts, limit)
+    found = pack_texts(texts, limit)
     assert [text for pack in found for text in pack] == texts
     assert all(found)
     assert all(len(pack) == 1 or sum(map(count_tokens, pack)) <= limit for pack in found)
@@ -173,7 +183,7 @@ def test_packs_hold_the_texts_in_order_and_only_single_texts_exceed_the_limit(te
 
 
 def test_packs_by_hand() -> None:
-    assert packs(["a b", "c", "d e", "f g h i j", "k"], 3) == [["a b", "c"], ["d e"], ["f g h i j"], ["k"]]
+    assert pack_texts(["a b", "c", "d e", "f g h i j", "k"], 3) == [["a b", "c"], ["d e"], ["f g h i j"], ["k"]]
 
 
 # ---- modes
@@ -205,7 +215,7 @@ def refine(text: str, answer: str) -> tuple[str, dict[str, str]]:
 
 
 def combine(*texts: str) -> tuple[str, dict[str, str]]:
-    return "combine", {"documents": numbered(texts)}
+    return "combine", {"documents": number_texts(texts)}
 
 
 def test_stuff_asks_once_with_everything() -> None:
@@ -317,7 +327,7 @@ def test_every_mode_ends_and_answers_unless_all_calls_fail(
     assert answer is None or some
     if mode == "compact_and_refine":
         assert (answer is None) == (not some)
-        assert calls == len(packs(["w " * size for size in sizes], limit))
+        assert calls == len(pack_texts(["w " * size for size in sizes], limit))
 
 
 # ---- the stage
@@ -332,7 +342,7 @@ PARTS_TOLD = {
 
 def synthesis(chat: Scripted, store: Store, mode: str = "stuff", pack: int = 2) -> Synthesis:
     stage = Synthesis(chat, "model", PARTS_TOLD, mode, pack, 0.5, 32, 0.9, 7)
-    stage.use(Resources.of(store))
+    stage.use(Resources.from_store(store))
     return stage
 
 

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.reading import Reading, tokenized
+from rag_opt.components.reading import Reading, tokenize_texts
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.splitters.chunkers import NoSplitter
 from rag_opt.console.progress import Screen
 from rag_opt.datasets import python_docs
 from rag_opt.records.documents import Document, Documents, Queries, Query
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches
 from rag_opt.text import words
 
@@ -40,13 +40,13 @@ def as_bm25s(texts: list[str], stopwords: str | None, stemmer: str | None) -> li
 
 @given(st.lists(ascii_texts, max_size=5), st.sampled_from([None, ENGLISH]), st.sampled_from([None, ENGLISH, "porter"]))
 def test_ascii_is_read_as_bm25s_reads_it(texts: list[str], stopwords: str | None, stemmer: str | None) -> None:
-    assert tokenized(texts, Reading(stopwords, stemmer)) == as_bm25s(texts, stopwords, stemmer)
+    assert tokenize_texts(texts, Reading(stopwords, stemmer)) == as_bm25s(texts, stopwords, stemmer)
 
 
 def test_the_packaged_collection_is_read_as_bm25s_reads_it() -> None:
     dataset = python_docs.load()
     texts = [document.text for document in dataset.documents] + [query.text for query in dataset.queries]
-    assert tokenized(texts, Reading(ENGLISH, ENGLISH)) == as_bm25s(texts, ENGLISH, ENGLISH)
+    assert tokenize_texts(texts, Reading(ENGLISH, ENGLISH)) == as_bm25s(texts, ENGLISH, ENGLISH)
 
 
 # ---- BM25 in every script, against the formula
@@ -143,11 +143,11 @@ def scores_by_hand(documents: list[str], question: str, k1: float, b: float) -> 
 
 
 def searched(documents: list[str], questions: list[str], resources: Resources, **options: object):
-    corpus = Documents(tuple(Document(f"d{i}", each) for i, each in enumerate(documents)), key_of(documents))
+    corpus = Documents(tuple(Document(f"d{i}", each) for i, each in enumerate(documents)), compute_key(documents))
     chunks = NoSplitter().run(corpus)["chunks"]
     reading = {"stemmer": None, "stopwords": None} | options
     index = BM25Indexer(1.2, 0.75, "lucene", **reading).run(chunks)["bm25_index"]
-    asked = Queries.of(tuple(Query(f"q{i}", each) for i, each in enumerate(questions)))
+    asked = Queries.from_items(tuple(Query(f"q{i}", each) for i, each in enumerate(questions)))
     retriever = BM25Retriever(10)
     retriever.use(resources)
     return retriever.run(Searches((asked,)), index)["bm25_ranking"]
@@ -156,7 +156,7 @@ def searched(documents: list[str], questions: list[str], resources: Resources, *
 @pytest.mark.parametrize("language", SETS)
 def test_bm25_finds_in_every_script_what_the_formula_finds(language: str) -> None:
     documents, questions = SETS[language]
-    found = searched(documents, questions, Resources.of(Store()))
+    found = searched(documents, questions, Resources.from_store(Store()))
     best = []
     for question, rows, scores in zip(questions, found.rows, found.scores, strict=True):
         expected = np.array(scores_by_hand(documents, question, 1.2, 0.75))
@@ -167,15 +167,15 @@ def test_bm25_finds_in_every_script_what_the_formula_finds(language: str) -> Non
 
 
 def test_a_stemmer_takes_the_words_of_its_script() -> None:
-    assert tokenized(["running бегущие cafés 跑步ing"], Reading(None, ENGLISH)) == [
+    assert tokenize_texts(["running бегущие cafés 跑步ing"], Reading(None, ENGLISH)) == [
         ["run", "бегущие", "café", "跑步", "ing"]
     ]
-    assert tokenized(["running бегущие"], Reading(None, "russian")) == [["running", "бегущ"]]
+    assert tokenize_texts(["running бегущие"], Reading(None, "russian")) == [["running", "бегущ"]]
 
 
 def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
-    assert words.words("ISPARTA İzmir", "turkish") == ["ısparta", "izmir"]
-    assert words.words("ISPARTA İzmir") == words.words("ısparta izmir") == ["isparta", "izmir"]
+    assert words.split_words("ISPARTA İzmir", "turkish") == ["ısparta", "izmir"]
+    assert words.split_words("ISPARTA İzmir") == words.split_words("ısparta izmir") == ["isparta", "izmir"]
     assert Reading(None, "turkish").capitals == "turkish"
     assert Reading(None, "turkish", "english").capitals == "english"
     with pytest.raises(ValueError, match="language must be one of"):
@@ -202,24 +202,24 @@ def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
     ],
 )
 def test_spellings_of_the_same_word_are_one(one: str, other: str) -> None:
-    assert words.words(one) == words.words(other)
+    assert words.split_words(one) == words.split_words(other)
 
 
 def test_questions_that_share_no_word_are_counted_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    resources = Resources.of(Store())
+    resources = Resources.from_store(Store())
     with Screen():
         for _ in range(2):
             searched(["apples are red", "the sky is blue"], ["apples", "grün", "жёлтый"], resources)
     line = "BM25: 2 of 3 questions share no word with any chunk"
     assert capsys.readouterr().err.count(line) == 1
     assert line in resources.notices.said
-    searched(["apples are red"], ["apples"], known := Resources.of(Store()))
+    searched(["apples are red"], ["apples"], known := Resources.from_store(Store()))
     assert not any("share no word" in each for each in known.notices.said)
 
 
 def test_full_stops_of_every_script_end_a_sentence() -> None:
     given_text = "水獭吃鱼。「它在哪？」在河边！\u200bهل هذا جمل؟ نعم. क्या? हाँ। नहीं॥ πΝαι. 3．14です．次"
-    assert words.sentences(given_text) == [
+    assert words.split_sentences(given_text) == [
         "水獭吃鱼。",
         "「它在哪？」",
         "在河边！",
@@ -237,7 +237,7 @@ def test_full_stops_of_every_script_end_a_sentence() -> None:
 @given(ascii_texts)
 def test_tokens_of_ascii_are_words_and_marks(given_text: str) -> None:
     assert words.count_tokens(given_text) == len(re.findall(r"\w+|[^\w\s]", given_text))
-    assert [given_text[start:end] for start, end in words.token_spans(given_text)] == re.findall(
+    assert [given_text[start:end] for start, end in words.find_token_spans(given_text)] == re.findall(
         r"\w+|[^\w\s]", given_text
     )
 

@@ -10,15 +10,15 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.components.themselves import among_others
+from rag_opt.components.themselves import exclude_own
 from rag_opt.config.trial import compose_trial
 from rag_opt.datasets import beir, jsonl
-from rag_opt.datasets.checks import without_themselves
-from rag_opt.datasets.repeats import repeats_told
+from rag_opt.datasets.checks import exclude_identical
+from rag_opt.datasets.repeats import format_repeats
 from rag_opt.errors import DatasetError
-from rag_opt.evaluation.evaluate import Questions, evaluated
+from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.metrics.catalogue import metric
+from rag_opt.metrics.catalogue import get_metric
 from rag_opt.records.documents import Dataset, Document, Documents, Queries, Query
 from rag_opt.records.products import Chunks
 from tests.conftest import write_jsonl
@@ -38,8 +38,8 @@ def arguments() -> Dataset:
 def retrieved(dataset: Dataset, store: Store, *words: str) -> tuple[list[tuple[str, ...]], float]:
     """The documents by query, in the dataset's order of queries, and nDCG@10."""
     given = ["generator=none", "embedder=hashing", "splitter=word", "splitter.chunk_size=10", *words]
-    pipeline = build_pipeline(compose_trial(given), Resources.of(store))
-    found = evaluated(pipeline, Questions.of(dataset, 1, 0), [metric("nDCG@10")])
+    pipeline = build_pipeline(compose_trial(given), Resources.from_store(store))
+    found = evaluate_pipeline(pipeline, Questions.from_dataset(dataset, 1, 0), [get_metric("nDCG@10")])
     by_id = dict(zip(found.query_ids, found.retrieved, strict=True))
     return [by_id[query.id] for query in dataset.queries], found.means["nDCG@10"]
 
@@ -57,7 +57,7 @@ CONFIGURATIONS = [
 @pytest.mark.parametrize("words", CONFIGURATIONS, ids=" ".join)
 def test_a_query_is_no_hit_of_its_own_and_loses_no_rank(store: Store, words: tuple[str, ...]) -> None:
     dataset = arguments()
-    ours, score = retrieved(without_themselves(dataset), store, *words)
+    ours, score = retrieved(exclude_identical(dataset), store, *words)
     for query, found in zip(dataset.queries, ours, strict=True):
         assert query.id not in found
         assert len(found) == 10
@@ -71,7 +71,7 @@ def test_a_query_is_no_hit_of_its_own_and_loses_no_rank(store: Store, words: tup
 
 def test_bm25_ranks_the_others_as_before(store: Store) -> None:
     dataset = arguments()
-    ours, score = retrieved(without_themselves(dataset), store, "retriever=bm25")
+    ours, score = retrieved(exclude_identical(dataset), store, "retriever=bm25")
     theirs, with_themselves = retrieved(dataset, store, "retriever=bm25", "retriever.depth=48")
     for query, own, whole in zip(dataset.queries, ours, theirs, strict=True):
         assert whole[0] == query.id
@@ -89,12 +89,12 @@ def test_the_search_goes_as_much_deeper_as_the_own_document_has_chunks() -> None
         asked.append(depth)
         return [(np.arange(6, dtype=np.int32)[:depth], -np.arange(6, dtype=np.float32)[:depth]) for _ in rows]
 
-    queries = Queries.of((Query("a", "x", own="a"), Query("q", "?"), Query("gone", "?", own="gone")))
-    found = among_others(search, queries, chunks)(np.arange(3, dtype=np.int32), 3)
+    queries = Queries.from_items((Query("a", "x", own="a"), Query("q", "?"), Query("gone", "?", own="gone")))
+    found = exclude_own(search, queries, chunks)(np.arange(3, dtype=np.int32), 3)
     assert asked == [6]
     assert [rows.tolist() for rows, _ in found] == [[1, 3, 5], [0, 1, 2], [0, 1, 2]]
     assert found[0][1].tolist() == [-1, -3, -5]
-    assert among_others(search, Queries.of((Query("q", "?"),)), chunks) is search
+    assert exclude_own(search, Queries.from_items((Query("q", "?"),)), chunks) is search
 
 
 def folder(tmp_path, ids: tuple[str, ...] = ("a", "q")) -> str:
@@ -107,14 +107,14 @@ def folder(tmp_path, ids: tuple[str, ...] = ("a", "q")) -> str:
 def test_beir_leaves_identical_ids_out_and_says_so(tmp_path) -> None:
     dataset = beir.load(folder(tmp_path))
     assert [query.own for query in dataset.queries] == ["a", ""]
-    assert repeats_told(dataset)[0] == (
+    assert format_repeats(dataset)[0] == (
         "1 of 2 questions have a document of their own id: it is no hit of theirs, as BEIR counts "
         "(dataset.ignore_identical_ids=false: it is)"
     )
     plain = beir.load(folder(tmp_path), ignore_identical_ids=False)
     assert [query.own for query in plain.queries] == ["", ""]
     assert plain.fingerprint != dataset.fingerprint
-    assert repeats_told(plain)[0].startswith("1 of 2 questions find themselves first: they are documents")
+    assert format_repeats(plain)[0].startswith("1 of 2 questions find themselves first: they are documents")
     with pytest.raises(DatasetError, match="dataset.ignore_identical_ids=1: true or false"):
         beir.load(folder(tmp_path), ignore_identical_ids=1)
 
@@ -128,11 +128,11 @@ def test_other_formats_say_that_questions_find_themselves(tmp_path) -> None:
     documents = write_jsonl(tmp_path / "d.jsonl", [{"id": "a", "text": "Who  purrs?"}, {"id": "b", "text": "Cats."}])
     questions = write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": "who purrs?", "relevant": "b"}])
     dataset = jsonl.load(str(documents), str(questions))
-    assert repeats_told(dataset)[0].startswith("1 of 1 questions find themselves first")
+    assert format_repeats(dataset)[0].startswith("1 of 1 questions find themselves first")
     assert jsonl.load(str(documents), str(questions), ignore_identical_ids=True).queries[0].own == "a"
 
 
 def test_queries_that_are_no_documents_have_the_key_that_they_had() -> None:
     queries = (Query("a", "x"), Query("b", "y"))
-    assert Queries.of(queries).key == Queries.of((Query("c", "x"), Query("d", "y"))).key
-    assert Queries.of(queries).key != Queries.of((replace(queries[0], own="a"), queries[1])).key
+    assert Queries.from_items(queries).key == Queries.from_items((Query("c", "x"), Query("d", "y"))).key
+    assert Queries.from_items(queries).key != Queries.from_items((replace(queries[0], own="a"), queries[1])).key

@@ -56,7 +56,7 @@ def traced(folder: Path) -> int:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    tracer = Tracer.opened(client, client.create_experiment("traces", (folder / "files").as_uri()))
+    tracer = Tracer.create(client, client.create_experiment("traces", (folder / "files").as_uri()))
     root = client.start_trace(name="question", inputs={"question": "Who?"}, experiment_id=tracer.experiment_id)
     client.end_trace(root.trace_id, outputs={"answer": "Ada"})
     tracer.flush()

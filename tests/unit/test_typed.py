@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rag_opt.cli import shell
 from rag_opt.config import compose
-from rag_opt.config.typed import as_typed, literal, plainly
+from rag_opt.config.typed import quote_arguments, quote_text, unquote_argument
 from rag_opt.console import endings
 
 QUESTIONS = [
@@ -49,23 +49,23 @@ QUESTIONS = [
 @pytest.mark.parametrize("multirun", [False, True])
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_taken_as_it_is(question: str, multirun: bool) -> None:
-    words = as_typed([f"question={question}", "seed=1"], multirun=multirun)
-    assert compose.composed(words).question == question
+    words = quote_arguments([f"question={question}", "seed=1"], multirun=multirun)
+    assert compose.compose_config(words).question == question
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_any_text_survives_quoting(text: str) -> None:
-    assert compose.composed([f"name={literal(text)}"]).name == text
+    assert compose.compose_config([f"name={quote_text(text)}"]).name == text
 
 
 @pytest.mark.parametrize(
     "name", ["2024_11_26", "3.10", "3.1", "1e5", "null", "true", "007", "inf", "0x1F", "a,b", "k=v"]
 )
 def test_a_name_is_what_was_typed(name: str) -> None:
-    (word,) = as_typed([f"name={name}"])
-    assert compose.composed([word]).name == name
-    assert plainly(word) == f"name={name}"
-    assert as_typed([f"name={literal(name)}"]) == [f"name={literal(name)}"]
+    (word,) = quote_arguments([f"name={name}"])
+    assert compose.compose_config([word]).name == name
+    assert unquote_argument(word) == f"name={name}"
+    assert quote_arguments([f"name={quote_text(name)}"]) == [f"name={quote_text(name)}"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_name_is_what_was_typed(name: str) -> None:
     ],
 )
 def test_paths_and_models_are_what_was_typed(key: str, path: str) -> None:
-    found = compose.composed(["dataset=jsonl", *as_typed([f"{key}={path}"])])
+    found = compose.compose_config(["dataset=jsonl", *quote_arguments([f"{key}={path}"])])
     for part in key.split("."):
         found = found[part]
     assert found == path
@@ -99,11 +99,11 @@ def test_what_hydra_reads_rightly_stays_as_it_is() -> None:
         "~seeds",
         "--cfg",
     ]
-    assert as_typed(words) == words
+    assert quote_arguments(words) == words
 
 
 def test_a_multirun_still_sweeps_over_names_and_paths() -> None:
-    words = as_typed(["name=a,2024_11_26,3.10", "dataset.path=x/a,Jürgen/b", "seed=0,1"], multirun=True)
+    words = quote_arguments(["name=a,2024_11_26,3.10", "dataset.path=x/a,Jürgen/b", "seed=0,1"], multirun=True)
     assert words == ["name=a,'2024_11_26','3.10'", "dataset.path=x/a,'Jürgen/b'", "seed=0,1"]
 
 
@@ -112,16 +112,16 @@ def test_a_configuration_folder_may_have_any_name(tmp_path: Path, folder: str) -
     place = tmp_path / folder / "my_conf"
     (place / "pruner").mkdir(parents=True)
     (place / "pruner" / "own.yaml").write_text("_target_: optuna.pruners.NopPruner\n")
-    found = compose.composed([shell.searched([str(place)]), "pruner=own"])
+    found = compose.compose_config([shell.format_search_path([str(place)]), "pruner=own"])
     assert found.pruner == {"_target_": "optuna.pruners.NopPruner"}
-    (typed,) = as_typed([f"hydra.searchpath=[file://{place}]"])
-    assert compose.composed([typed, "pruner=own"]).pruner == found.pruner
+    (typed,) = quote_arguments([f"hydra.searchpath=[file://{place}]"])
+    assert compose.compose_config([typed, "pruner=own"]).pruner == found.pruner
 
 
 def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch) -> None:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "cp1252"))
-    endings.write_anything()
+    endings.escape_unencodable()
     for stream in (sys.stdout, sys.stderr):
         stream.write("Würzburg 苹果")
         stream.flush()

@@ -6,19 +6,19 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import composed
+from rag_opt.config.compose import compose_config
 from rag_opt.config.trial import compose_trial
-from rag_opt.evaluation.objective import objective_of
+from rag_opt.evaluation.objective import build_objective
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.evaluation.unused import unused
+from rag_opt.evaluation.unused import find_unused
 
 
 def told(*words: str, searched: tuple[str, ...] = (), command: str = "study") -> list[str]:
     pipelines = [
-        build_pipeline(compose_trial([*words, *more]), Resources.of(Store()))
+        build_pipeline(compose_trial([*words, *more]), Resources.from_store(Store()))
         for more in ([], *([choice] for choice in searched))
     ]
-    return unused(words, objective_of(composed(words)), pipelines, searched, command)
+    return find_unused(words, build_objective(compose_config(words)), pipelines, searched, command)
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,9 @@ def test_a_single_configuration_has_no_trials() -> None:
     assert told("n_trials=5", command="trial") == ["n_trials=5 does nothing here: it is for rag_opt.study"]
     assert told("split=test", command="trial") == []
     assert told("split=test") == ["split=test does nothing here: it is for rag_opt.trial"]
-    assert unused(["question=x"], None, [build_pipeline(compose_trial([]), Resources.of(Store()))], command="ask") == []
+    assert (
+        find_unused(
+            ["question=x"], None, [build_pipeline(compose_trial([]), Resources.from_store(Store()))], command="ask"
+        )
+        == []
+    )

@@ -57,7 +57,7 @@ def service(base: str, form: str = "searxng") -> SearchService:
 
 
 def searches(*texts: str) -> Searches:
-    return Searches((Queries.of(tuple(Query(str(place), text) for place, text in enumerate(texts))),))
+    return Searches((Queries.from_items(tuple(Query(str(place), text) for place, text in enumerate(texts))),))
 
 
 def corpus(count: int = 3) -> Chunks:
@@ -69,7 +69,7 @@ def corpus(count: int = 3) -> Chunks:
 
 def retriever(found: Any, store: Store, results: int = 3, at_once: int = 2) -> WebRetriever:
     made = WebRetriever(found, results, at_once)
-    made.use(Resources.of(store))
+    made.use(Resources.from_store(store))
     return made
 
 
@@ -78,7 +78,7 @@ def found(made: WebRetriever, *texts: str, chunks: Chunks | None = None) -> Rank
 
 
 def ids(ranking: Rankings, query: int = 0) -> list[str]:
-    return [ranking.chunks.document_ids[row] for row, _ in ranking.hits(query)]
+    return [ranking.chunks.document_ids[row] for row, _ in ranking.get_hits(query)]
 
 
 class Told:
@@ -133,13 +133,13 @@ def page(name: str, content: Any = "some text", title: Any = "A title") -> dict[
 
 @pytest.mark.parametrize("form", PATHS)
 def test_every_form_finds_the_same_pages(pages: str, form: str) -> None:
-    best = service(pages, form).found("Which animals purr and sleep in the day? Cats", 2)
+    best = service(pages, form).find_pages("Which animals purr and sleep in the day? Cats", 2)
     assert len(best) == 2
     assert best[0].id == "https://example.org/cats"
     assert best[0].text == DOCUMENTS[0]["text"]
     assert best[0].title == "cats"
     assert counts(pages)[form] == counts(pages)["requests"] == 1
-    assert service(pages, form).found("zzzz qqqq", 5) == []
+    assert service(pages, form).find_pages("zzzz qqqq", 5) == []
 
 
 @pytest.mark.parametrize("form", ["brave", "tavily"])
@@ -164,7 +164,7 @@ def test_a_key_that_no_header_can_carry_does_not_show(
 @pytest.mark.parametrize("query", ["a&b=c#d?e/%20+", "", "\x00\r\nHost: evil", "\U0001f600 caf\u00e9", "q" * 5000])
 def test_a_query_is_data(pages: str, form: str, query: str) -> None:
     with contextlib.suppress(FetchError):  # such as a query that is empty, or too long for an address
-        service(pages, form).found(query, 2)
+        service(pages, form).find_pages(query, 2)
     assert counts(pages)["requests"] == 1
 
 
@@ -267,7 +267,7 @@ def test_a_rehearsal_asks_nobody(pages: str, store: Store) -> None:
 def test_one_query_that_fails_finds_nothing_and_all_are_an_error(
     pages: str, store: Store, name: str, monkeypatch
 ) -> None:
-    monkeypatch.setattr(module, "fetched", partial(module.fetched, timeout=1.5))
+    monkeypatch.setattr(module, "fetch_url", partial(module.fetch_url, timeout=1.5))
     fault(pages, name, every=2)
     ranking = found(retriever(service(pages), store, at_once=1), "cats purr", "dogs bark", "bees make honey")
     assert [bool(ids(ranking, row)) for row in range(3)] == [True, False, True]
@@ -310,7 +310,7 @@ def test_pages_without_address_or_text_are_left_out(told: Told, store: Store) ->
     told.answer = lambda query: {"results": rows}
     ranking = found(asking(told, store, results=20), "cats")
     assert ids(ranking) == ["https://example.org/good", "https://example.org/odd-title"]
-    assert ranking.texts_of(0) == ["good text", "text"]
+    assert ranking.get_texts(0) == ["good text", "text"]
 
 
 @pytest.mark.parametrize("place", range(len(HOSTILE)))
@@ -320,7 +320,7 @@ def test_a_hostile_page_is_data(told: Told, tmp_path: Path, place: int) -> None:
     for _ in range(2):
         ranking = found(asking(told, Store(tmp_path)), "cats")
         assert ids(ranking) == ["https://example.org/evil", "https://example.org/good"]
-        assert ranking.texts_of(0)[0] == text.strip()[:LONGEST]
+        assert ranking.get_texts(0)[0] == text.strip()[:LONGEST]
     assert len(told.asked) == 1
 
 
@@ -359,7 +359,7 @@ def test_a_page_that_is_listed_twice_is_there_once(told: Told, store: Store) -> 
 def test_a_query_gets_the_text_that_was_found_for_it(told: Told, store: Store) -> None:
     told.answer = lambda query: {"results": [page("same", f"a snippet about {query}")]}
     ranking = found(asking(told, store), "cats", "dogs")
-    assert [ranking.texts_of(row) for row in (0, 1)] == [["a snippet about cats"], ["a snippet about dogs"]]
+    assert [ranking.get_texts(row) for row in (0, 1)] == [["a snippet about cats"], ["a snippet about dogs"]]
 
 
 @pytest.mark.parametrize(
@@ -385,14 +385,14 @@ def test_pages_stand_behind_the_corpus_and_its_chunks_stay(pages: str, store: St
     assert len(ranking.chunks) == 4 + len(set(hits.tolist())), "a page that two queries find is there once"
     assert ranking.scores[0, 0] == 1.0
     assert np.all(np.diff(ranking.scores[1][ranking.rows[1] >= 0]) < 0)
-    titles = [ranking.chunks.contents[row].split("\n")[0] for row, _ in ranking.hits(0)]
+    titles = [ranking.chunks.contents[row].split("\n")[0] for row, _ in ranking.get_hits(0)]
     assert titles[0] == "cats"
 
 
 def test_a_page_with_the_id_of_a_document_is_another_chunk(told: Told, store: Store) -> None:
     told.answer = lambda query: {"results": [{"url": "d0", "title": "", "content": "not the document"}]}
     ranking = found(asking(told, store), "cats")
-    assert ranking.texts_of(0) == ["not the document"]
+    assert ranking.get_texts(0) == ["not the document"]
 
 
 Hits = list[tuple[int, float]]
@@ -465,7 +465,7 @@ def test_three_rankings_fuse_as_they_do_one_by_one(
     size, by_query = drawn
     chunks = corpus(size)
     pages = tuple(Document(f"https://p{n}", f"page {n}") for n in range(4))
-    whole = chunks.extended(pages)
+    whole = chunks.append_documents(pages)
     names = [*(name for name in ("bm25", "dense") if name in local), "web"]
     place = {"bm25": 0, "dense": 1, "web": 2}
     given_ = {
@@ -481,11 +481,11 @@ def test_three_rankings_fuse_as_they_do_one_by_one(
     both = {"bm25": 1 - hybrid, "dense": hybrid} if len(local) == 2 else dict.fromkeys(local, 1.0)
     weights = [left * both[name] for name in names[:-1]] + [share if local else 1.0]
     fusion = Fusion(top_k, method, hybrid, scaling, 60, share)
-    fusion.use(Resources.of(Store()))
+    fusion.use(Resources.from_store(Store()))
     ranking = fusion.run(**given_)["ranking"]
     assert ranking.chunks is whole
     for query, rankings in enumerate(by_query):
-        hits = ranking.hits(query)
+        hits = ranking.get_hits(query)
         used = [rankings[place[name]] for name in names]
         assert len({row for row, _ in hits}) == len(hits)
         if not local:
@@ -505,7 +505,7 @@ def test_a_web_weight_of_one_reads_the_web_first(pages: str, store: Store) -> No
     local = as_rankings(chunks, [[(0, 5.0), (1, 2.0)]], 3, "bm25")
     for share, first in ((1.0, web_ranking.rows[0, 0]), (0.0, 0)):
         fusion = Fusion(3, web_weight=share)
-        fusion.use(Resources.of(store))
+        fusion.use(Resources.from_store(store))
         assert fusion.run(bm25_ranking=local, web_ranking=web_ranking)["ranking"].rows[0, 0] == first
 
 
@@ -517,7 +517,7 @@ class Flaky:
     def __init__(self, failures: dict[str, int]) -> None:
         self.failures = failures
 
-    def found(self, query: str, count: int) -> list[Document]:
+    def find_pages(self, query: str, count: int) -> list[Document]:
         del count
         self.failures[query] = self.failures.get(query, 0) - 1
         if self.failures[query] >= 0:

@@ -11,7 +11,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.evaluation.wiring import accepts
+from rag_opt.evaluation.wiring import is_compatible
 from rag_opt.records.documents import Documents
 from rag_opt.records.products import Rankings
 
@@ -23,7 +23,7 @@ def parts(*words: str) -> list[str]:
     return [
         part.name
         for part in build_pipeline(
-            compose_trial([*words, "embedder=hashing", "trusted_modules=[tests]"]), Resources.of(Store())
+            compose_trial([*words, "embedder=hashing", "trusted_modules=[tests]"]), Resources.from_store(Store())
         ).parts
     ]
 
@@ -103,7 +103,7 @@ def test_what_every_configuration_has_may_rest() -> None:
     ],
 )
 def test_what_can_feed_an_input(takes: Any, gives: Any, possible: bool) -> None:
-    assert accepts(takes, gives) is possible
+    assert is_compatible(takes, gives) is possible
 
 
 @pytest.mark.parametrize("name", ["WordSplitter", "SentenceSplitter"])

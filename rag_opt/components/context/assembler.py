@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from haystack import component
 
-from rag_opt.components.splitters.sentences import sentences_of
+from rag_opt.components.splitters.sentences import get_sentences
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Documents
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
 from rag_opt.text.words import Span, count_tokens
 
@@ -55,13 +55,13 @@ class Assembler(Stage):
     @component.output_types(context=Rankings)
     def run(self, ranking: Rankings, documents: Documents) -> dict[str, Rankings]:
         start = time.perf_counter()
-        spans = sentences_of(documents, self.store) if self.window else []
-        made = [self._assembled(row, ranking, spans) for row in range(len(ranking.rows))]
-        key = key_of(self.fingerprint, ranking.key)
+        spans = get_sentences(documents, self.store) if self.window else []
+        made = [self._assemble(row, ranking, spans) for row in range(len(ranking.rows))]
+        key = compute_key(self.fingerprint, ranking.key)
         cost = {key: (time.perf_counter() - start) / max(1, len(made))}
-        return {"context": _rankings(ranking, made, key, cost).because(ranking)}
+        return {"context": _build_rankings(ranking, made, key, cost).add_costs(ranking)}
 
-    def _assembled(self, query: int, ranking: Rankings, sentences: list[list[Span]]) -> list[Piece]:
+    def _assemble(self, query: int, ranking: Rankings, sentences: list[list[Span]]) -> list[Piece]:
         chunks = ranking.chunks
         rows = [row for row in ranking.rows[query].tolist() if row >= 0]
         pieces = [
@@ -69,12 +69,12 @@ class Assembler(Stage):
             for place, row in enumerate(rows)
         ]
         if self.window:
-            pieces = [widened(piece, sentences, self.window) for piece in pieces]
+            pieces = [widen_piece(piece, sentences, self.window) for piece in pieces]
         if self.merge:
-            pieces = merged(pieces)
-        return ordered(self._within(pieces, chunks), self.order)
+            pieces = merge_pieces(pieces)
+        return order_pieces(self._limit_tokens(pieces, chunks), self.order)
 
-    def _within(self, pieces: list[Piece], chunks: Chunks) -> list[Piece]:
+    def _limit_tokens(self, pieces: list[Piece], chunks: Chunks) -> list[Piece]:
         if self.max_tokens is None:
             return pieces
         kept: list[Piece] = []
@@ -87,7 +87,7 @@ class Assembler(Stage):
         return kept
 
 
-def widened(piece: Piece, sentences: list[list[Span]], window: int) -> Piece:
+def widen_piece(piece: Piece, sentences: list[list[Span]], window: int) -> Piece:
     """The piece with `window` more sentences of its document on both sides; a page of the web has none."""
     spans = sentences[piece.document] if piece.document < len(sentences) else []
     inside = [number for number, (start, end) in enumerate(spans) if start < piece.end and end > piece.start]
@@ -97,7 +97,7 @@ def widened(piece: Piece, sentences: list[list[Span]], window: int) -> Piece:
     return Piece(piece.document, min(piece.start, spans[first][0]), max(piece.end, spans[last][1]), piece.place)
 
 
-def merged(pieces: list[Piece]) -> list[Piece]:
+def merge_pieces(pieces: list[Piece]) -> list[Piece]:
     """Pieces of a document that overlap, or have at most one character between them, as one; by place."""
     found: list[Piece] = []
     for piece in sorted(pieces, key=lambda each: (each.document, each.start, each.end)):
@@ -109,7 +109,7 @@ def merged(pieces: list[Piece]) -> list[Piece]:
     return sorted(found, key=lambda each: each.place)
 
 
-def ordered(pieces: list[Piece], order: str) -> list[Piece]:
+def order_pieces(pieces: list[Piece], order: str) -> list[Piece]:
     """Pieces, given by score, in the order in which they are read."""
     if order == "document":
         best: dict[int, int] = {}
@@ -119,7 +119,7 @@ def ordered(pieces: list[Piece], order: str) -> list[Piece]:
     return [*pieces[::2], *pieces[1::2][::-1]] if order == "ends" else pieces
 
 
-def _rankings(ranking: Rankings, made: list[list[Piece]], key: str, cost: dict[str, float]) -> Rankings:
+def _build_rankings(ranking: Rankings, made: list[list[Piece]], key: str, cost: dict[str, float]) -> Rankings:
     distinct = {(p.document, p.start, p.end): None for pieces in made for p in pieces}
     rows = {span: row for row, span in enumerate(distinct)}
     columns = np.array(list(distinct), np.int32).reshape(-1, 3)

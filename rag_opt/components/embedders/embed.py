@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from haystack import component
 
-from rag_opt.components.embedders.embedding_cache import embedded
-from rag_opt.components.embedders.encoder import Encoder, unit
-from rag_opt.components.embedders.window import say_not_embedded
+from rag_opt.components.embedders.embedding_cache import embed_texts
+from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
+from rag_opt.components.embedders.window import report_unembedded
 from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors
 
 
@@ -26,9 +26,11 @@ class ChunkEmbedder(Stage):
     @component.output_types(vectors=Vectors)
     def run(self, chunks: Chunks) -> dict[str, Vectors]:
         encoder = self.encoder.for_documents
-        say_not_embedded(encoder, chunks, self.resources)
-        key = key_of(encoder.fingerprint, chunks.key)
-        return {"vectors": self.store.live("vectors", key, lambda: embedded(encoder, chunks.contents, self.store))}
+        report_unembedded(encoder, chunks, self.resources)
+        key = compute_key(encoder.fingerprint, chunks.key)
+        return {
+            "vectors": self.store.get_object("vectors", key, lambda: embed_texts(encoder, chunks.contents, self.store))
+        }
 
 
 @component
@@ -45,18 +47,18 @@ class QueryEmbedder(Stage):
 
     @component.output_types(query_vectors=QueryVectors)
     def run(self, dense_queries: Searches) -> dict[str, QueryVectors]:
-        found = tuple(map(self._vectors, dense_queries.variants))
+        found = tuple(map(self._embed_queries, dense_queries.variants))
         if not dense_queries.averaged:
             return {"query_vectors": QueryVectors(dense_queries, dense_queries.variants, found)}
         variants = zip(dense_queries.variants, found, strict=True)
-        mean = unit(np.mean([variant.of_batch(vectors.values) for variant, vectors in variants], axis=0))
+        mean = normalize_vectors(np.mean([variant.take_rows(vectors.values) for variant, vectors in variants], axis=0))
         whole = Queries(dense_queries.variants[0].items, dense_queries.key)
         seconds = sum(vectors.seconds for vectors in found)
-        averaged = Vectors(mean, key_of("averaged", [vectors.key for vectors in found]), seconds)
+        averaged = Vectors(mean, compute_key("averaged", [vectors.key for vectors in found]), seconds)
         return {"query_vectors": QueryVectors(dense_queries, (whole,), (averaged,))}
 
-    def _vectors(self, queries: Queries) -> Vectors:
+    def _embed_queries(self, queries: Queries) -> Vectors:
         texts, encoder = queries.whole.texts, self.encoder.for_queries
-        key = key_of(encoder.fingerprint, queries.whole.key)
-        found = self.store.live("query vectors", key, lambda: embedded(encoder, texts, self.store))
+        key = compute_key(encoder.fingerprint, queries.whole.key)
+        found = self.store.get_object("query vectors", key, lambda: embed_texts(encoder, texts, self.store))
         return Vectors(found.values, found.key, found.seconds / max(1, len(texts)))

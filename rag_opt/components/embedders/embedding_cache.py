@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.artifacts import SUFFIX, DamagedError, Table, read_table, size_of, touch, write_table
-from rag_opt.cache.leases import POLL, Claims, held
+from rag_opt.cache.artifacts import SUFFIX, DamagedError, Table, get_size, read_table, touch, write_table
+from rag_opt.cache.leases import POLL, Claims, lock_artifact
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Floats
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Vectors
-from rag_opt.system.sharing import guarded
+from rag_opt.system.sharing import catch_disk_errors
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store
@@ -31,43 +31,43 @@ BLOCK_SECONDS = 4.0
 LARGEST_BLOCK = 8192
 
 
-def digest_of(text: str) -> str:
+def hash_text(text: str) -> str:
     """The name of a text on every shelf."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def embedded(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
+def embed_texts(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     """The vectors of the texts, float32 [texts, dimensions]; each text is encoded once per encoder, in whatever run.
 
     They are kept in one block, which is memory-mapped, so that a later run opens a file and encodes nothing.
     """
-    names = [digest_of(text) for text in texts]
-    key, shelf = key_of(encoder.fingerprint, names), _shelf(encoder, store)
+    names = [hash_text(text) for text in texts]
+    key, shelf = compute_key(encoder.fingerprint, names), _get_shelf(encoder, store)
     if store.root is None or not names:
         seconds = shelf.add(names, texts)
-        return Vectors(shelf.rows(names), key, seconds)
-    values, seconds = shelf.together(key, names, texts)
+        return Vectors(shelf.get_vectors(names), key, seconds)
+    values, seconds = shelf.get_block(key, names, texts)
     return Vectors(values, key, seconds)
 
 
-def looked_up(encoder: Encoder, texts: list[str], store: Store) -> Floats:
-    """The vectors of the texts as `embedded` gives them, without a matrix on disk: for sets that won't come again."""
-    names = [digest_of(text) for text in texts]
-    shelf = _shelf(encoder, store)
+def get_embeddings(encoder: Encoder, texts: list[str], store: Store) -> Floats:
+    """The vectors of the texts as `embed_texts` gives them, without a matrix on disk: for sets not seen again."""
+    names = [hash_text(text) for text in texts]
+    shelf = _get_shelf(encoder, store)
     shelf.add(names, texts)
-    return shelf.rows(names)
+    return shelf.get_vectors(names)
 
 
-def scored(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, float]:
+def score_pairs(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, float]:
     """A scorer's score of each pair, float32 [pairs], and the seconds that scoring these took, whenever it was."""
-    names = [digest_of(pair) for pair in pairs]
-    shelf = _shelf(scorer, store)
+    names = [hash_text(pair) for pair in pairs]
+    shelf = _get_shelf(scorer, store)
     seconds = shelf.add(names, pairs)
-    return (shelf.rows(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
+    return (shelf.get_vectors(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
 
 
-def _shelf(encoder: Encoder, store: Store) -> Shelf:
-    return store.live("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+def _get_shelf(encoder: Encoder, store: Store) -> Shelf:
+    return store.get_object("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
 
 
 class Shelf:
@@ -98,7 +98,7 @@ class Shelf:
             while queue:
                 start = time.perf_counter()
                 # Never more than half of what is left, so that another process finds some to do.
-                made = self._encode(queue, wanted, max(FIRST_BLOCK, min(limit, len(queue) // 2)))
+                made = self._encode_unclaimed(queue, wanted, max(FIRST_BLOCK, min(limit, len(queue) // 2)))
                 if made:
                     speed = made / (time.perf_counter() - start)
                     limit = min(LARGEST_BLOCK, max(FIRST_BLOCK, int(speed * BLOCK_SECONDS)))
@@ -109,13 +109,13 @@ class Shelf:
                 queue = left
         return float(sum(self._cost[self._place[name][0]] for name in set(names)))
 
-    def rows(self, names: Sequence[str]) -> Floats:
+    def get_vectors(self, names: Sequence[str]) -> Floats:
         """float32 [names, dimensions]."""
         if not names:
             return np.zeros((0, 0), np.float32)
         return np.stack([self._blocks[block][row] for block, row in (self._place[name] for name in names)])
 
-    def together(self, key: str, names: Sequence[str], texts: Sequence[str]) -> tuple[Floats, float]:
+    def get_block(self, key: str, names: Sequence[str], texts: Sequence[str]) -> tuple[Floats, float]:
         """The rows of these texts, and the seconds they took: from a block of their own, made under `key`.
 
         It takes the place of the blocks in which they were written down as they were encoded.
@@ -125,37 +125,37 @@ class Shelf:
         assert folder is not None
         path = folder / f"{key}{SUFFIX}"
         self.store.lease()
-        found = self._block(path)
-        self.store.count("vectors", hit=found is not None)
+        found = self._read_block(path)
+        self.store.count_lookup("vectors", hit=found is not None)
         if found is None:
             # Before anything is locked, so that processes which want the same corpus divide it between them.
             seconds = self.add(names, texts)
-            with held(root, "vectors", key):
-                found = self._block(path) or self._gathered(path, names, seconds)
+            with lock_artifact(root, "vectors", key):
+                found = self._read_block(path) or self._merge_blocks(path, names, seconds)
         return found.columns["vector"], found.seconds * len(set(names)) / len(names)
 
-    def _block(self, path: Path) -> Table | None:
-        with guarded(path):
+    def _read_block(self, path: Path) -> Table | None:
+        with catch_disk_errors(path):
             try:
                 touch(path)
                 return read_table(path)
             except FileNotFoundError:
                 return None
             except DamagedError:
-                self.store.damaged(path)
+                self.store.remove_damaged(path)
                 return None
 
-    def _gathered(self, path: Path, names: Sequence[str], seconds: float) -> Table:
+    def _merge_blocks(self, path: Path, names: Sequence[str], seconds: float) -> Table:
         """The block of these texts written, pieces that hold nothing else removed."""
         wanted = set(names)
         others = {block for name, (block, _) in self._place.items() if name not in wanted}
         # Whole ones are other corpora's.
         pieces = [block for block, file in enumerate(self._files) if "-" in file.name and block not in others]
-        with guarded(path):
+        with catch_disk_errors(path):
             # Equal texts were encoded once; a block's seconds are those of all its rows.
             seconds *= len(names) / len(wanted)
-            write_table(path, {"name": list(names), "vector": self.rows(names)}, seconds)
-            self.store.written(size_of(path))
+            write_table(path, {"name": list(names), "vector": self.get_vectors(names)}, seconds)
+            self.store.count_written(get_size(path))
             self._refresh()
             for block in pieces:
                 self._blocks[block] = np.zeros((0, 0), np.float32)
@@ -164,31 +164,31 @@ class Shelf:
                     self._files[block].unlink(missing_ok=True)
             return read_table(path)
 
-    def _encode(self, queue: list[str], wanted: dict[str, str], limit: int) -> int:
+    def _encode_unclaimed(self, queue: list[str], wanted: dict[str, str], limit: int) -> int:
         """Encode some of the queue that no other process encodes; returns how many, 0 when all are taken."""
         if self.folder is None:
-            self._encoded(queue[:limit], wanted)
+            self._encode_block(queue[:limit], wanted)
             return min(limit, len(queue))
-        with Claims(self.folder).take(lambda: self._missing(queue), limit) as names:
+        with Claims(self.folder).claim_names(lambda: self._find_missing(queue), limit) as names:
             if names:
-                self._encoded(names, wanted)
+                self._encode_block(names, wanted)
         return len(names)
 
-    def _missing(self, queue: list[str]) -> list[str]:
+    def _find_missing(self, queue: list[str]) -> list[str]:
         self._refresh()
         return [name for name in queue if name not in self._place]
 
-    def _encoded(self, names: Sequence[str], wanted: dict[str, str]) -> None:
+    def _encode_block(self, names: Sequence[str], wanted: dict[str, str]) -> None:
         begin = time.perf_counter()
         vectors = self.encoder.encode([wanted[name] for name in names])
         seconds = time.perf_counter() - begin
         if self.folder is None:
-            self._shelve(names, Table({"vector": vectors}, seconds))
+            self._add_block(names, Table({"vector": vectors}, seconds))
             return
         path = self.folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
-        with guarded(path):
+        with catch_disk_errors(path):
             write_table(path, {"name": list(names), "vector": vectors}, seconds)
-        self.store.written(size_of(path))
+        self.store.count_written(get_size(path))
         self._refresh()
 
     def _refresh(self) -> None:
@@ -204,13 +204,13 @@ class Shelf:
             except FileNotFoundError:
                 continue
             except DamagedError:
-                self.store.damaged(path)
+                self.store.remove_damaged(path)
                 continue
             self._read.add(path.name)
             self._files.append(path)
-            self._shelve(table.columns["name"], table)
+            self._add_block(table.columns["name"], table)
 
-    def _shelve(self, names: Sequence[str], table: Table) -> None:
+    def _add_block(self, names: Sequence[str], table: Table) -> None:
         self._place.update({name: (len(self._blocks), row) for row, name in enumerate(names)})
         self._blocks.append(table.columns["vector"])
         self._cost.append(table.seconds / max(1, len(names)))

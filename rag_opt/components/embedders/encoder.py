@@ -6,7 +6,7 @@ import numpy as np
 
 from rag_opt.components.stage import Part
 from rag_opt.records.documents import Floats
-from rag_opt.text.words import Span, token_spans
+from rag_opt.text.words import Span, find_token_spans
 
 
 class Encoder(Part):
@@ -36,21 +36,21 @@ class Encoder(Part):
         """How many tokens of a text are read, the model's own marks and prompt included; None: all."""
         return None
 
-    def lengths(self, texts: list[str]) -> list[int]:
+    def count_lengths(self, texts: list[str]) -> list[int]:
         """The tokens of each text as `window` counts them."""
-        return [len(self.tokens(text)) for text in texts]
+        return [len(self.tokenize(text)) for text in texts]
 
     @property
     def vocabulary(self) -> str:
         """The content key of what cuts texts into tokens."""
         return self.fingerprint
 
-    def tokens(self, text: str) -> list[Span]:
+    def tokenize(self, text: str) -> list[Span]:
         """The spans of the text's tokens, as far as the encoder reads them as they stand there."""
-        return token_spans(text)
+        return find_token_spans(text)
 
 
-def unit(vectors: Floats) -> Floats:
+def normalize_vectors(vectors: Floats) -> Floats:
     """The vectors at length 1; those of length 0 stay."""
     scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
     return scaled

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.components.embedders.encoder import Encoder, unit
-from rag_opt.components.embedders.minilm import HUB_ID, minilm_folder
-from rag_opt.components.models.hub import kept_only
-from rag_opt.components.models.speed import device, encoded, fast_batch, fast_precision, token_vectors
-from rag_opt.components.models.weights import quiet_transformers, weights
+from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
+from rag_opt.components.embedders.minilm import HUB_ID, find_minilm
+from rag_opt.components.models.hub import is_local_only
+from rag_opt.components.models.speed import (
+    compute_token_vectors,
+    encode_texts,
+    get_device,
+    get_fast_batch,
+    get_fast_precision,
+)
+from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.stage import require, require_whole
 from rag_opt.console.progress import track
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats
-from rag_opt.records.keys import key_of
-from rag_opt.system.environment import no_collection
+from rag_opt.records.keys import compute_key
+from rag_opt.system.environment import disable_gc
 
 if TYPE_CHECKING:
     from rag_opt.text.words import Span
@@ -76,13 +82,13 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(ENCODING, self.model, weights(self.model), self.revision, self.dtype, device())
+        return compute_key(ENCODING, self.model, hash_weights(self.model), self.revision, self.dtype, get_device())
 
     @property
     def vocabulary(self) -> str:
-        return key_of("tokens", self.model, weights(self.model), self.revision)
+        return compute_key("tokens", self.model, hash_weights(self.model), self.revision)
 
-    def tokens(self, text: str) -> list[Span]:
+    def tokenize(self, text: str) -> list[Span]:
         tokenizer = self._model.tokenizer
         require(bool(getattr(tokenizer, "is_fast", False)), f"{self.name}: its tokenizer does not say where tokens lie")
         found = tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False)
@@ -91,31 +97,33 @@ class SentenceTransformerEncoder(Encoder):
     @property
     def dtype(self) -> str:
         """The precision that `auto` stands for on this machine."""
-        return fast_precision(self.store) if self.precision == "auto" else self.precision
+        return get_fast_precision(self.store) if self.precision == "auto" else self.precision
 
     def encode(self, texts: list[str]) -> Floats:
         return self.encode_as(None, self._model.prompts.get(self._model.default_prompt_name), texts)
 
     def encode_as(self, task: str | None, prompt: str | None, texts: list[str]) -> Floats:
         """The vectors of the texts behind a prompt, encoded for a task (query, document, None: neither)."""
-        return encoded(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS, prompt, task)
+        return encode_texts(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS, prompt, task)
 
     @property
     def for_queries(self) -> Encoder:
-        return self._as("query", self.query_prompt)
+        return self._build_role("query", self.query_prompt)
 
     @property
     def for_documents(self) -> Encoder:
-        return self._as("document", self.document_prompt)
+        return self._build_role("document", self.document_prompt)
 
-    def _as(self, task: str, prompt: str | None) -> Encoder:
-        own = self._own_prompts()
+    def _build_role(self, task: str, prompt: str | None) -> Encoder:
+        own = self._get_prompts()
         wanted = own[task] if prompt is None else prompt
         return self if wanted == own["plain"] and not own["routed"] else Role(self, task, wanted, routed=own["routed"])
 
-    def _own_prompts(self) -> Mapping[str, Any]:
+    def _get_prompts(self) -> Mapping[str, Any]:
         """The prompts that the model brings, and whether it reads queries by another route than documents."""
-        made = self.store.table("prompts", self.vocabulary, lambda: {"prompts": [json.dumps(prompts(self._model))]})
+        made = self.store.get_table(
+            "prompts", self.vocabulary, lambda: {"prompts": [json.dumps(read_prompts(self._model))]}
+        )
         found: Mapping[str, Any] = json.loads(made.columns["prompts"][0])
         return found
 
@@ -125,37 +133,37 @@ class SentenceTransformerEncoder(Encoder):
         counted = callable(getattr(self._model, "tokenizer", None))
         return int(found) if counted and found is not None and found < ENDLESS else None
 
-    def lengths(self, texts: list[str]) -> list[int]:
-        own = self._own_prompts()["plain"]
-        return self.lengths_behind(own, texts)
+    def count_lengths(self, texts: list[str]) -> list[int]:
+        own = self._get_prompts()["plain"]
+        return self.count_prompted(own, texts)
 
-    def lengths_behind(self, prompt: str, texts: list[str]) -> list[int]:
+    def count_prompted(self, prompt: str, texts: list[str]) -> list[int]:
         """The tokens of each text behind a prompt, with the model's own marks."""
         given = self._model.tokenizer([prompt + text for text in texts], truncation=False, verbose=False)
         return [len(ids) for ids in given["input_ids"]]
 
-    def token_vectors(self, texts: list[str]) -> list[Floats]:
+    def encode_tokens(self, texts: list[str]) -> list[Floats]:
         """The unit vectors of each text's tokens, float32 [tokens, dimensions]."""
-        return token_vectors(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
+        return compute_token_vectors(self._model, texts, self.batch_tokens or self._fast_batch or FEW_TOKENS)
 
     def prepare(self, count: int) -> None:
-        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
+        self.store.get_object("ready", self.fingerprint, lambda: len(self.encode([READY])))
         # Measuring costs a second or two: too much for few texts.
         if self.batch_tokens is None and count >= WORTH_MEASURING:
-            self._fast_batch = fast_batch(self._model, self.fingerprint, self.store)
+            self._fast_batch = get_fast_batch(self._model, self.fingerprint, self.store)
 
     @property
     def _model(self) -> Any:
-        return self.store.live("model", self.fingerprint, self.loaded)
+        return self.store.get_object("model", self.fingerprint, self.load_model)
 
-    def _source(self) -> str:
+    def _get_source(self) -> str:
         return self.model
 
-    def loaded(self) -> Any:
+    def load_model(self) -> Any:
         """The sentence-transformers model in its precision; raises ComponentError when it can't be loaded."""
-        source = self._source()
-        kept = kept_only("embedder", source, self.revision)
-        with no_collection():
+        source = self._get_source()
+        kept = is_local_only("embedder", source, self.revision)
+        with disable_gc():
             import torch
             from sentence_transformers import SentenceTransformer
 
@@ -189,14 +197,14 @@ class Role(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(self.encoder.fingerprint, "prompt", self.prompt, self.task if self.routed else None)
+        return compute_key(self.encoder.fingerprint, "prompt", self.prompt, self.task if self.routed else None)
 
     @property
     def window(self) -> int | None:
         return self.encoder.window
 
-    def lengths(self, texts: list[str]) -> list[int]:
-        return self.encoder.lengths_behind(self.prompt, texts)
+    def count_lengths(self, texts: list[str]) -> list[int]:
+        return self.encoder.count_prompted(self.prompt, texts)
 
     def prepare(self, count: int) -> None:
         self.encoder.prepare(count)
@@ -205,7 +213,7 @@ class Role(Encoder):
         return self.encoder.encode_as(self.task, self.prompt, texts)
 
 
-def prompts(model: Any) -> dict[str, Any]:
+def read_prompts(model: Any) -> dict[str, Any]:
     """What sentence-transformers' encode ("plain"), encode_query and encode_document of a model put before a text.
 
     "routed" says whether queries and documents go through different modules.
@@ -228,12 +236,12 @@ class MiniLM(SentenceTransformerEncoder):
         super().__init__(HUB_ID, None, precision, batch_tokens)
         self.name = "minilm"
 
-    def _own_prompts(self) -> Mapping[str, Any]:
+    def _get_prompts(self) -> Mapping[str, Any]:
         # Known without loading it: it was trained without.
         return {"plain": "", "query": "", "document": "", "routed": False}
 
-    def _source(self) -> str:
-        return str(minilm_folder())
+    def _get_source(self) -> str:
+        return str(find_minilm())
 
 
 class Static(Encoder):
@@ -249,26 +257,26 @@ class Static(Encoder):
 
     def encode(self, texts: list[str]) -> Floats:
         vectors = self._model.encode(texts, use_multiprocessing=False)
-        return unit(np.asarray(vectors, np.float32).reshape(len(texts), -1))
+        return normalize_vectors(np.asarray(vectors, np.float32).reshape(len(texts), -1))
 
     def prepare(self, count: int) -> None:
         del count
-        self.store.live("ready", self.fingerprint, lambda: len(self.encode([READY])))
+        self.store.get_object("ready", self.fingerprint, lambda: len(self.encode([READY])))
 
     @property
     def window(self) -> int | None:
         found: int | None = self._model.max_length
         return found
 
-    def tokens(self, text: str) -> list[Span]:
+    def tokenize(self, text: str) -> list[Span]:
         return list(self._model.tokenizer.encode(text, add_special_tokens=False).offsets)
 
     @property
     def _model(self) -> Any:
         from model2vec import StaticModel
 
-        folder = self.store.folder("models", self.fingerprint, self._distil)
-        return self.store.live("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
+        folder = self.store.get_folder("models", self.fingerprint, self._distil)
+        return self.store.get_object("model", self.fingerprint, lambda: StaticModel.from_pretrained(str(folder)))
 
     def _distil(self, folder: Path) -> None:
         from model2vec.distill import distill
@@ -276,5 +284,5 @@ class Static(Encoder):
         quiet_transformers()
         logging.getLogger("model2vec").setLevel(logging.WARNING)
         with track("static: distilling MiniLM", 1) as advance:
-            distill(str(minilm_folder()), pca_dims=self.dimensions, device="cpu").save_pretrained(str(folder))
+            distill(str(find_minilm()), pca_dims=self.dimensions, device="cpu").save_pretrained(str(folder))
             advance(1)

@@ -6,11 +6,11 @@ import zlib
 
 import numpy as np
 
-from rag_opt.components.embedders.encoder import Encoder, unit
+from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
 from rag_opt.components.stage import require_whole
 from rag_opt.records.documents import Floats
-from rag_opt.records.keys import key_of
-from rag_opt.text.words import READING, words
+from rag_opt.records.keys import compute_key
+from rag_opt.text.words import READING, split_words
 
 
 class Hashing(Encoder):
@@ -25,11 +25,11 @@ class Hashing(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(super().fingerprint, READING)
+        return compute_key(super().fingerprint, READING)
 
     def encode(self, texts: list[str]) -> Floats:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):
-            for word in words(text):
+            for word in split_words(text):
                 vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
-        return unit(vectors)
+        return normalize_vectors(vectors)

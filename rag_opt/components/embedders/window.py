@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rag_opt.console.progress import track
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks
 
 if TYPE_CHECKING:
@@ -35,48 +35,50 @@ class Reader(Protocol):
     @property
     def window(self) -> int | None: ...
 
-    def lengths(self, texts: list[str]) -> list[int]: ...
+    def count_lengths(self, texts: list[str]) -> list[int]: ...
 
 
-def say_not_embedded(encoder: Reader, chunks: Chunks, resources: Resources) -> None:
+def report_unembedded(encoder: Reader, chunks: Chunks, resources: Resources) -> None:
     """Say how many chunks are longer than the encoder reads, and what would fit, where they are many."""
-    _say(encoder, chunks, resources, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
+    _report(encoder, chunks, resources, "embedded; splitter=tokens splitter.chunk_size={fitting} stays within")
 
 
-def say_not_read(reranker: Reader, chunks: Chunks, resources: Resources) -> None:
+def report_unread(reranker: Reader, chunks: Chunks, resources: Resources) -> None:
     """Say how many chunks are longer than the reranker reads, where they are many; the question takes its part, too."""
-    _say(reranker, chunks, resources, "read; a smaller splitter.chunk_size stays within")
+    _report(reranker, chunks, resources, "read; a smaller splitter.chunk_size stays within")
 
 
-def _say(reader: Reader, chunks: Chunks, resources: Resources, lost: str) -> None:
-    found = resources.store.table(
-        "windows", key_of(reader.fingerprint, chunks.key), lambda: _counted(reader, chunks)
+def _report(reader: Reader, chunks: Chunks, resources: Resources, lost: str) -> None:
+    found = resources.store.get_table(
+        "windows", compute_key(reader.fingerprint, chunks.key), lambda: _count_longer(reader, chunks)
     ).columns
     window, longer, fitting = (int(found[name][0]) for name in ("window", "longer", "fitting"))
     if longer > WORTH_TELLING * len(chunks):
         many = f"{reader.name} reads {window} tokens: {longer:,} of {len(chunks):,} chunks are longer"
-        resources.notices.keep(f"{many}, the rest is not {lost.format(fitting=fitting)}")
+        resources.notices.record_notice(f"{many}, the rest is not {lost.format(fitting=fitting)}")
 
 
-def _counted(reader: Reader, chunks: Chunks) -> Columns:
+def _count_longer(reader: Reader, chunks: Chunks) -> Columns:
     window, longer, titles = reader.window, 0, 0
     if window is not None:
-        known = _lengths(reader, chunks.contents, window)
+        known = _count_lengths(reader, chunks.contents, window)
         longer = sum(known.get(text, 0) > window for text in chunks.contents)
-        titles = max(_lengths(reader, [document.title for document in chunks.documents.items], 0).values(), default=0)
+        titles = max(
+            _count_lengths(reader, [document.title for document in chunks.documents.items], 0).values(), default=0
+        )
     fitting = max((window or 0) - titles, (window or 0) // 2)
     return {
         name: np.array([each]) for name, each in (("window", window or 0), ("longer", longer), ("fitting", fitting))
     }
 
 
-def _lengths(reader: Reader, texts: list[str], least: int) -> dict[str, int]:
+def _count_lengths(reader: Reader, texts: list[str], least: int) -> dict[str, int]:
     """The tokens of the texts that may have more than `least`: a token is a byte at least."""
-    behind = reader.lengths([""])[0] + MARKS
+    behind = reader.count_lengths([""])[0] + MARKS
     some = [text for text in dict.fromkeys(texts) if len(text.encode()) + behind > least]
     found: list[int] = []
     with track(f"{reader.name}: counting tokens", len(some)) as advance:
         for start in range(0, len(some), COUNTED):
-            found += reader.lengths(some[start : start + COUNTED])
+            found += reader.count_lengths(some[start : start + COUNTED])
             advance(min(COUNTED, len(some) - start))
     return dict(zip(some, found, strict=True))

@@ -14,9 +14,9 @@ from haystack import component
 
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Ints, Queries
-from rag_opt.records.keys import key_of
-from rag_opt.records.products import Answers, Chunks, Rankings, total_tokens
-from rag_opt.text.words import count_tokens, sentences, token_spans, words
+from rag_opt.records.keys import compute_key
+from rag_opt.records.products import Answers, Chunks, Rankings, sum_tokens
+from rag_opt.text.words import count_tokens, find_token_spans, split_sentences, split_words
 
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns
@@ -32,8 +32,8 @@ class Sentence:
     tokens: int
 
     @classmethod
-    def of(cls, text: str) -> Sentence:
-        return cls(text, frozenset(words(text)), count_tokens(text))
+    def from_text(cls, text: str) -> Sentence:
+        return cls(text, frozenset(split_words(text)), count_tokens(text))
 
 
 RANK_DISCOUNT = 0.1
@@ -59,26 +59,26 @@ class Extractive(Stage):
 
     @component.output_types(answers=Answers)
     def run(self, queries: Queries, context: Rankings, chunks: Chunks) -> dict[str, Answers]:
-        key = key_of(self.fingerprint, queries.key, context.key)
-        table = self.store.table("answers", key, lambda: self._columns(queries, context, chunks))
+        key = compute_key(self.fingerprint, queries.key, context.key)
+        table = self.store.get_table("answers", key, lambda: self._extract_answers(queries, context, chunks))
         costs = {**context.costs, key: float(table.columns["seconds"].mean()) if queries.items else 0.0}
         texts = tuple(table.columns["text"])
-        tokens = table.columns["tokens"] + total_tokens(context.usage, len(texts))
+        tokens = table.columns["tokens"] + sum_tokens(context.usage, len(texts))
         return {"answers": Answers(texts, tokens, key, costs, context.usage)}
 
-    def _columns(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:
-        reader = self.store.live("reader", chunks.key, lambda: Reader(chunks), keep=2)
+    def _extract_answers(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:
+        reader = self.store.get_object("reader", chunks.key, lambda: Reader(chunks), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
-            read = context.texts_of(query)
+            read = context.get_texts(query)
             # Whoever answers for long has read the chunks.
-            reader.read(read)
+            reader.split_texts(read)
             start, spared = time.perf_counter(), reader.spared
-            told = reader.by_worth(text, read)
-            texts.append(within(told, self.max_tokens))
+            told = reader.rank_sentences(text, read)
+            texts.append(join_sentences(told, self.max_tokens))
             # What was remembered counts as if it had been read now.
             seconds[query] = time.perf_counter() - start + reader.spared - spared
-        return {"text": texts, "tokens": context_tokens(context, queries, self.store), "seconds": seconds}
+        return {"text": texts, "tokens": count_context_tokens(context, queries, self.store), "seconds": seconds}
 
 
 class Reader:
@@ -86,12 +86,12 @@ class Reader:
 
     def __init__(self, chunks: Chunks) -> None:
         self.total = len(chunks)
-        self.frequency = Counter(word for text in chunks.texts for word in set(words(text)))
+        self.frequency = Counter(word for text in chunks.texts for word in set(split_words(text)))
         self._sentences: dict[str, list[Sentence]] = {}
         self._shared: OrderedDict[tuple[str, str], tuple[list[float], float]] = OrderedDict()
         self.spared = 0.0
 
-    def by_worth(self, query: str, texts: list[str]) -> list[Sentence]:
+    def rank_sentences(self, query: str, texts: list[str]) -> list[Sentence]:
         """The distinct sentences of these chunks that share a word with the query, the most telling first.
 
         When none does: the first sentence of the first chunk.
@@ -99,56 +99,56 @@ class Reader:
         worth: dict[str, float] = {}
         first: dict[str, Sentence] = {}
         for rank, text in enumerate(texts):
-            for sentence, shared in zip(self._read(text), self._telling(query, text), strict=True):
+            for sentence, shared in zip(self._split(text), self._score_sentences(query, text), strict=True):
                 first.setdefault(sentence.text, sentence)
                 worth[sentence.text] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence.text, 0.0))
         told = [text for text, value in worth.items() if value > 0]
         return [first[text] for text in sorted(told, key=lambda text: -worth[text]) or list(worth)[:1]]
 
-    def read(self, texts: list[str]) -> None:
+    def split_texts(self, texts: list[str]) -> None:
         """Cut these texts into sentences, and remember them."""
         for text in texts:
-            self._read(text)
+            self._split(text)
 
-    def _read(self, text: str) -> list[Sentence]:
+    def _split(self, text: str) -> list[Sentence]:
         if text not in self._sentences:
-            self._sentences[text] = [Sentence.of(part) for part in sentences(text)]
+            self._sentences[text] = [Sentence.from_text(part) for part in split_sentences(text)]
         return self._sentences[text]
 
-    def _telling(self, query: str, text: str) -> list[float]:
+    def _score_sentences(self, query: str, text: str) -> list[float]:
         """Per sentence of a chunk the summed weight of the query's words in it."""
         if (query, text) in self._shared:
             values, seconds = self._shared[query, text]
             self.spared += seconds
             return values
         start = time.perf_counter()
-        weights = {word: math.log(1 + self.total / (1 + self.frequency[word])) for word in words(query)}
-        values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._read(text)]
+        weights = {word: math.log(1 + self.total / (1 + self.frequency[word])) for word in split_words(query)}
+        values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._split(text)]
         self._shared[query, text] = values, time.perf_counter() - start
         if len(self._shared) > REMEMBERED:
             self._shared.popitem(last=False)
         return values
 
 
-def context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
+def count_context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
     """Per query the tokens a reader is given: the question and the chunks found."""
-    counts = _token_counts(ranking.chunks, store)
+    counts = _count_chunk_tokens(ranking.chunks, store)
     asked = np.array([count_tokens(text) for text in queries.texts], np.int32)
     found: Ints = asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)
     return found
 
 
-def _token_counts(chunks: Chunks, store: Store) -> Ints:
+def _count_chunk_tokens(chunks: Chunks, store: Store) -> Ints:
     """The tokens of each chunk, and one more place for row -1: no chunk, no tokens."""
 
     def counted() -> Ints:
-        known = _token_counts(chunks.base, store)[:-1] if chunks.base else np.zeros(0, np.int32)
+        known = _count_chunk_tokens(chunks.base, store)[:-1] if chunks.base else np.zeros(0, np.int32)
         return np.array([*known, *map(count_tokens, chunks.texts[len(known) :]), 0], np.int32)
 
-    return store.live("chunk tokens", chunks.key, counted)
+    return store.get_object("chunk tokens", chunks.key, counted)
 
 
-def within(parts: Iterable[Sentence], max_tokens: int) -> str:
+def join_sentences(parts: Iterable[Sentence], max_tokens: int) -> str:
     """The parts joined in their order while they fit in `max_tokens`; a first part that does not fit is cut."""
     chosen: list[str] = []
     room = max_tokens
@@ -157,5 +157,5 @@ def within(parts: Iterable[Sentence], max_tokens: int) -> str:
             chosen.append(part.text)
             room -= part.tokens
         elif not chosen:
-            return part.text[: token_spans(part.text)[max_tokens - 1][1]]
+            return part.text[: find_token_spans(part.text)[max_tokens - 1][1]]
     return " ".join(chosen)

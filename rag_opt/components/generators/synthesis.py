@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from haystack import component
 
-from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
+from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Queries
-from rag_opt.records.keys import key_of
-from rag_opt.records.products import Answers, Rankings, total_tokens
+from rag_opt.records.keys import compute_key
+from rag_opt.records.products import Answers, Rankings, sum_tokens
 from rag_opt.text.words import count_tokens
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Synthesis(Stage):
         require(synthesis in MODES, f"synthesis must be one of {', '.join(MODES)}, not {synthesis}")
         require_whole("pack_tokens", pack_tokens)
         check_model(model)
-        check(prompt, FIELDS)
+        check_prompt(prompt, FIELDS)
         self.chat = chat
         self.model = model
         self.prompt = prompt
@@ -73,14 +73,14 @@ class Synthesis(Stage):
 
     @component.output_types(answers=Answers)
     def run(self, queries: Queries, context: Rankings) -> dict[str, Answers]:
-        given = [(text, context.texts_of(row)) for row, text in enumerate(queries.texts)]
-        talks = self.chat.each("generator", self._answered, given)
-        key, usage = key_of(self.fingerprint, queries.key, context.key), talks.usage
-        tokens = total_tokens({**context.usage, key: usage}, len(given))
+        given = [(text, context.get_texts(row)) for row, text in enumerate(queries.texts)]
+        talks = self.chat.map_items("generator", self._answer, given)
+        key, usage = compute_key(self.fingerprint, queries.key, context.key), talks.usage
+        tokens = sum_tokens({**context.usage, key: usage}, len(given))
         costs = {**context.costs, key: talks.seconds}
         return {"answers": Answers(tuple(talks.results), tokens, key, costs, {**context.usage, key: usage})}
 
-    def _answered(self, talk: Talk, given: tuple[str, list[str]]) -> str | None:
+    def _answer(self, talk: Talk, given: tuple[str, list[str]]) -> str | None:
         question, texts = given
 
         pieces: list[str] = []
@@ -91,7 +91,7 @@ class Synthesis(Stage):
             self.show(piece)
 
         def ask(part: str, *, last: bool, **values: str) -> str | None:
-            said = messages(self.prompt, part, question=question, **values)
+            said = build_messages(self.prompt, part, question=question, **values)
             return talk.ask(Request(self.model, said, self._sampling), show if last and self.show else None)
 
         answer = MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone", last=True)
@@ -108,19 +108,19 @@ Ask = Callable[..., str | None]
 def stuff(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | None:
     """One call that holds everything."""
     del pack_tokens
-    return ask("user", last=True, documents=numbered(texts))
+    return ask("user", last=True, documents=number_texts(texts))
 
 
 def compact_and_refine(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | None:
     """As many calls as there are packs, each but the first with the answer so far; one that fails changes nothing."""
-    grouped = packs(texts, pack_tokens)
+    grouped = pack_texts(texts, pack_tokens)
     answer: str | None = None
     for place, pack in enumerate(grouped, 1):
         last = place == len(grouped)
         if answer is None:
-            answer = ask("user", last=last, documents=numbered(pack))
+            answer = ask("user", last=last, documents=number_texts(pack))
         else:
-            answer = ask("refine", last=last, documents=numbered(pack), answer=answer) or answer
+            answer = ask("refine", last=last, documents=number_texts(pack), answer=answer) or answer
     return answer
 
 
@@ -128,18 +128,18 @@ def tree_summarize(ask: Ask, texts: Sequence[str], pack_tokens: int) -> str | No
     """Answers of packs, then answers from these, until there is one; of calls that fail nothing is taken up."""
     part, level = "user", list(texts)
     while True:
-        grouped = packs(level, pack_tokens)
+        grouped = pack_texts(level, pack_tokens)
         if part == "combine" and len(grouped) == len(level):
             # Answers too long for a pack with others: two by two, or it would never end.
             grouped = [level[start : start + 2] for start in range(0, len(level), 2)]
-        found = [ask(part, last=len(grouped) == 1, documents=numbered(pack)) for pack in grouped]
+        found = [ask(part, last=len(grouped) == 1, documents=number_texts(pack)) for pack in grouped]
         level = [answer for answer in found if answer is not None]
         if len(level) <= 1:
             return level[0] if level else None
         part = "combine"
 
 
-def packs(texts: Sequence[str], pack_tokens: int) -> list[list[str]]:
+def pack_texts(texts: Sequence[str], pack_tokens: int) -> list[list[str]]:
     """Neighbouring texts together while they have up to `pack_tokens` words and marks; a longer one stands alone."""
     found: list[list[str]] = []
     room = 0

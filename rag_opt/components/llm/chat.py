@@ -15,20 +15,20 @@ from rag_opt.components.llm.request import (
     Reads,
     Request,
     Sampling,
-    cut_short,
-    tokens_of,
-    told_short,
-    told_size,
-    too_long,
+    estimate_tokens,
+    explain_too_long,
+    format_cut_short,
+    format_prompt_size,
+    is_cut_short,
 )
-from rag_opt.components.llm.spoken import Shown, without_thinking
+from rag_opt.components.llm.spoken import Shown, remove_thinking
 from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.stage import Part, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import THOUGHT, Reply
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.system import signals
-from rag_opt.text.words import count_tokens, valid
+from rag_opt.text.words import count_tokens, to_encodable
 
 if TYPE_CHECKING:
     from rag_opt.llm.client import Rehearsal
@@ -83,43 +83,43 @@ class Chat(Part):
     _given_up = ""
     _why: CallError | None = None
 
-    def fresh(self) -> Self:
+    def clone(self) -> Self:
         """The same, with no memory of calls that failed."""
         found = copy(self)
         found._failed, found._unread, found._given_up, found._why = 0, 0, "", None
         return found
 
-    def called(self, request: Request) -> Reply:
+    def call_model(self, request: Request) -> Reply:
         """The model's reply; raises CallError."""
         raise NotImplementedError
 
-    def identity(self, model: str) -> Any:
+    def identify_model(self, model: str) -> Any:
         """What stands for a model in the key of its replies."""
         return model
 
-    def varies(self, request: Request) -> bool:
+    def can_vary(self, request: Request) -> bool:
         """Whether the same words with another seed may get another reply."""
         del request
         return True
 
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Whether calls cost no money."""
         return False
 
-    def usd(self, model: str, tokens_in: int, tokens_out: int) -> float:
+    def compute_usd(self, model: str, tokens_in: int, tokens_out: int) -> float:
         """Dollars for so many tokens; nan where the model has no price."""
-        if self.free():
+        if self.is_free():
             return 0.0
         price = self.prices.get(model)
         return math.nan if price is None else (tokens_in * price["in"] + tokens_out * price["out"]) / 1e6
 
-    def streamed(self, request: Request, show: Callable[[str], None]) -> Reply:
-        """As `called`; `show` is given the text piece by piece as it comes, or whole where a model can't do that."""
-        reply = self.called(request)
+    def stream_reply(self, request: Request, show: Callable[[str], None]) -> Reply:
+        """As `call_model`; `show` is given the text piece by piece as it comes, or whole where a model can't."""
+        reply = self.call_model(request)
         show(reply.text or "")
         return reply
 
-    def reply(
+    def get_reply(
         self,
         request: Request,
         stage: str,
@@ -132,31 +132,31 @@ class Chat(Part):
         call that fails gives a reply without a text, which costs nothing. Raises BudgetSpentError where nothing more
         may be paid for, and ComponentError where calls fail one after the other.
         """
-        key = key_of(self.fingerprint, self.identity(request.model), {**asdict(request), "example": ""})
+        key = compute_key(self.fingerprint, self.identify_model(request.model), {**asdict(request), "example": ""})
         replies, rehearsal = self.llm.replies, self.llm.rehearsal
         found = replies.get(key)
         if rehearsal is not None:
-            rehearsal.asked(stage, kept=found is not None)
-            return _heard(found) if found else self._expected(rehearsal, request, stage, key)
+            rehearsal.count_call(stage, kept=found is not None)
+            return _strip_reply(found) if found else self._forecast_reply(rehearsal, request, stage, key)
         if found is not None and show is not None:
-            show(_heard(found).text or "")
+            show(_strip_reply(found).text or "")
         if found is None:
-            with replies.alone(key):
-                found = replies.get(key) or self._asked(request, stage, show)
+            with replies.lock_request(key):
+                found = replies.get(key) or self._request_reply(request, stage, show)
                 if found.text is not None or found.tokens_in:
-                    replies.put(key, replace(found, reason=_unreadable(_heard(found), readable)))
-        found = _heard(found)
-        self.llm.record(stage, request, found)
+                    replies.put(key, replace(found, reason=_explain_unreadable(_strip_reply(found), readable)))
+        found = _strip_reply(found)
+        self.llm.record_reply(stage, request, found)
         return found
 
-    def _asked(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
+    def _request_reply(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
             raise ComponentError(self._given_up) from self._why
         self.llm.check_budget()
         signals.check_ending()
         try:
             self._check_size(request, stage)
-            reply = self.called(request) if show is None else self._shown(request, show)
+            reply = self.call_model(request) if show is None else self._stream_visible(request, show)
         except CallError as error:
             self._failed += 1
             self.llm.troubles[stage] = error
@@ -166,38 +166,39 @@ class Chat(Part):
                 self._why = error
                 raise ComponentError(self._given_up) from error
             line = f"{stage}: a call to {request.model} failed: {error}"
-            self.notices.say(line, about=NUMBERS.sub("#", line))
+            self.notices.report_once(line, about=NUMBERS.sub("#", line))
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)
-        reads: Reads = self.store.live("tokens read", key_of(self.fingerprint, request.model), Reads)
-        if cut_short(request, reply.tokens_in) or reads.stuck(request, reply.tokens_in):
-            line = f"{stage}: {told_short(request, reply.tokens_in)}"
-            self.notices.say(line, about=f"cut short: {stage}")
-        return reply if reply.text is None else replace(reply, text=valid(reply.text))
+        reads: Reads = self.store.get_object("tokens read", compute_key(self.fingerprint, request.model), Reads)
+        if is_cut_short(request, reply.tokens_in) or reads.is_stuck(request, reply.tokens_in):
+            line = f"{stage}: {format_cut_short(request, reply.tokens_in)}"
+            self.notices.report_once(line, about=f"cut short: {stage}")
+        return reply if reply.text is None else replace(reply, text=to_encodable(reply.text))
 
-    def _shown(self, request: Request, show: Callable[[str], None]) -> Reply:
+    def _stream_visible(self, request: Request, show: Callable[[str], None]) -> Reply:
         shown = Shown(show)
-        reply = self.streamed(request, shown)
-        shown.end()
+        reply = self.stream_reply(request, shown)
+        shown.flush()
         return reply
 
     def _check_size(self, request: Request, stage: str) -> None:
         """Raise CallError for a prompt that the model can't read whole; say a long one where that is not known."""
-        if self.window is not None and (why := too_long(request, self.thinking, self.window)):
+        if self.window is not None and (why := explain_too_long(request, self.thinking, self.window)):
             raise CallError(why)
         if self.window is None and request.characters > LONG:
-            self.notices.say(
-                f"{stage}: a prompt of {told_size(request)} goes to {request.model}; set llm.window to how many tokens "
+            self.notices.report_once(
+                f"{stage}: a prompt of {format_prompt_size(request)} goes to {request.model}; set llm.window to how "
+                "many tokens "
                 "it reads, and what is longer is not sent",
                 about="long prompt",
             )
 
-    def gives_nothing(self, stage: str, model: str, why: str) -> None:
+    def record_unreadable(self, stage: str, model: str, why: str) -> None:
         """Take note that nothing of a request could be read; raises ComponentError after too many in a row."""
         self.llm.troubles[stage] = why
         self._unread += 1
-        self.notices.say(f"{stage}: {model}: {why}; it goes on without", about=f"unreadable {stage}")
+        self.notices.report_once(f"{stage}: {model}: {why}; it goes on without", about=f"unreadable {stage}")
         if self._unread >= UNREADABLE:
             self._given_up = (
                 f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}; once that "
@@ -205,34 +206,36 @@ class Chat(Part):
             )
             raise ComponentError(self._given_up)
 
-    def gives(self) -> None:
+    def record_readable(self) -> None:
         """Take note that a reply could be read."""
         self._unread = 0
 
-    def prove(self, model: str) -> None:
+    def probe_model(self, model: str) -> None:
         """Ask the least there is, and pay for it; raises CallError, ComponentError, or BudgetSpentError."""
         self.llm.check_budget()
         request = Request(model, (("user", "Say yes."),), Sampling(max_tokens=LEAST))
         try:
-            self._pay(request, PROOF, self.called(request))
+            self._pay(request, PROOF, self.call_model(request))
         except CallError as error:
             # So OpenAI says that a model which thinks has not come to its answer: it can be asked.
             if error.status != 400 or not SPENT_THINKING.search(str(error)):
                 raise
 
     def _pay(self, request: Request, stage: str, reply: Reply) -> None:
-        usd = self.usd(request.model, reply.tokens_in, reply.tokens_out)
-        self.llm.pay(stage, reply, usd, tokens_of(request))
+        usd = self.compute_usd(request.model, reply.tokens_in, reply.tokens_out)
+        self.llm.record_payment(stage, reply, usd, estimate_tokens(request))
 
-    def _expected(self, rehearsal: Rehearsal, request: Request, stage: str, key: str) -> Reply:
+    def _forecast_reply(self, rehearsal: Rehearsal, request: Request, stage: str, key: str) -> Reply:
         # Like a real answer it differs from what is said to another request, so what is asked about it differs, too.
         text = request.example or " ".join([key, *["word"] * max(1, request.sampling.max_tokens // 4)])
         ratio, written = rehearsal.expected.get(stage, (1.0, TOKENS_A_WORD * count_tokens(text)))
-        tokens_in, tokens_out = round(ratio * tokens_of(request)), round(written)
-        rehearsal.paid(stage, key, tokens_in, tokens_out, self.usd(request.model, tokens_in, tokens_out))
+        tokens_in, tokens_out = round(ratio * estimate_tokens(request)), round(written)
+        rehearsal.count_request(
+            stage, key, tokens_in, tokens_out, self.compute_usd(request.model, tokens_in, tokens_out)
+        )
         return Reply(text, tokens_in, tokens_out)
 
-    def each(self, stage: str, work: Callable[[Talk, T], R], items: Sequence[T]) -> Talks[R]:
+    def map_items(self, stage: str, work: Callable[[Talk, T], R], items: Sequence[T]) -> Talks[R]:
         """What `work(talk, item)` gives for each item, `at_once` at a time; raises what the first one raises."""
         talks = [Talk(self, stage) for _ in items]
         with ThreadPoolExecutor(max(1, self.at_once)) as pool:
@@ -240,20 +243,20 @@ class Chat(Part):
         return Talks(stage, results, talks)
 
 
-def _heard(reply: Reply) -> Reply:
+def _strip_reply(reply: Reply) -> Reply:
     """A reply without what was thought; without a text where nothing else was said."""
-    text = None if reply.text is None else without_thinking(reply.text)
+    text = None if reply.text is None else remove_thinking(reply.text)
     return reply if text == reply.text else replace(reply, text=text or None, reason="" if text else THOUGHT)
 
 
-def _unreadable(reply: Reply, readable: Callable[[str], bool]) -> str:
+def _explain_unreadable(reply: Reply, readable: Callable[[str], bool]) -> str:
     """Why nothing could be made of a reply; "" where something could."""
     if reply.text is None:
         return reply.reason or "no text"
     return "" if readable(reply.text) else "a reply that can't be read"
 
 
-def check_room(thinking: Any, window: Any) -> None:
+def check_token_limits(thinking: Any, window: Any) -> None:
     """Raise ValueError unless these are numbers of tokens; a window may be unknown."""
     require_whole("llm.thinking", thinking, 0)
     if window is not None:

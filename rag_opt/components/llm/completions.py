@@ -28,18 +28,18 @@ class Completion:
     finish: str | None
 
 
-def completion(body: Any) -> Completion:
+def parse_completion(body: Any) -> Completion:
     """What a whole answer holds; raises NoCompletionError."""
-    choice = _choice(body)
+    choice = _parse_choice(body)
     if choice is None:
         raise NoCompletionError("the answer has no choices")
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise NoCompletionError("the answer is no completion (a choice without a message)")
-    text, finish = text_in(message.get("content")), _finish(choice)
+    text, finish = parse_content(message.get("content")), _parse_finish(choice)
     if text is None and finish is None:
         raise NoCompletionError("the answer was cut off")
-    return Completion(text, *_usage(body), finish)
+    return Completion(text, *_parse_usage(body), finish)
 
 
 class Gathered:
@@ -53,14 +53,14 @@ class Gathered:
 
     def add(self, chunk: Any) -> str:
         """The text of the next piece; raises NoCompletionError."""
-        choice = _choice(chunk)
-        self._usage = max(self._usage, _usage(chunk))
+        choice = _parse_choice(chunk)
+        self._usage = max(self._usage, _parse_usage(chunk))
         if choice is None:
             return ""
         self._begun = True
-        self._finish = _finish(choice) or self._finish
+        self._finish = _parse_finish(choice) or self._finish
         delta = choice.get("delta")
-        piece = text_in(delta.get("content")) if isinstance(delta, Mapping) else None
+        piece = parse_content(delta.get("content")) if isinstance(delta, Mapping) else None
         self._pieces += [piece] if piece else []
         return piece or ""
 
@@ -74,70 +74,70 @@ class Gathered:
         return Completion("".join(self._pieces) or None, *self._usage, self._finish)
 
 
-def _choice(body: Any) -> Mapping[str, Any] | None:
+def _parse_choice(body: Any) -> Mapping[str, Any] | None:
     choices = body.get("choices") if isinstance(body, Mapping) else None
     if not isinstance(choices, list):
-        raise NoCompletionError(f"the answer is no completion ({told(body)})")
+        raise NoCompletionError(f"the answer is no completion ({format_error(body)})")
     if choices and not isinstance(choices[0], Mapping):
         raise NoCompletionError("the answer is no completion (a choice that is none)")
     return choices[0] if choices else None
 
 
-def text_in(content: Any) -> str | None:
+def parse_content(content: Any) -> str | None:
     """The text of a message's content, which may be a list of parts, such as Mistral's, of which some are thoughts."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise NoCompletionError("the answer is no text")
-    texts = [part if isinstance(part, str) else _part(part) for part in content]
+    texts = [part if isinstance(part, str) else _parse_part(part) for part in content]
     return "".join(text for text in texts if text) or None
 
 
-def _part(part: Any) -> str | None:
+def _parse_part(part: Any) -> str | None:
     text = part.get("text") if isinstance(part, Mapping) and part.get("type") in ("text", "output_text", None) else None
     return text if isinstance(text, str) else None
 
 
-def _finish(choice: Mapping[str, Any]) -> str | None:
+def _parse_finish(choice: Mapping[str, Any]) -> str | None:
     found = choice.get("finish_reason")
     return found if isinstance(found, str) and found else None
 
 
-def _usage(body: Mapping[str, Any]) -> tuple[int, int]:
+def _parse_usage(body: Mapping[str, Any]) -> tuple[int, int]:
     usage = body.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    return _parse_count(usage.get("prompt_tokens")), _parse_count(usage.get("completion_tokens"))
 
 
-def _count(value: Any) -> int:
+def _parse_count(value: Any) -> int:
     """A number of tokens as a server tells it; 0 where it is none."""
     return int(value) if isinstance(value, int | float) and 0 <= value < MANY else 0
 
 
-def told(body: Any) -> str:
+def format_error(body: Any) -> str:
     """What an error's body says in one line, wherever its makers put it (OpenAI, Mistral, vLLM, TGI, Gemini)."""
-    return " ".join(_said(body).split())[:LONGEST]
+    return " ".join(_format_body(body).split())[:LONGEST]
 
 
-def _said(body: Any) -> str:
+def _format_body(body: Any) -> str:
     if isinstance(body, str):
         return body
     if isinstance(body, list):
-        return "; ".join(map(_said, body))
+        return "; ".join(map(_format_body, body))
     if not isinstance(body, Mapping):
         return json.dumps(body)
     for name in ("error", "message", "detail", "msg", "errors"):
         if body.get(name):
-            return " ".join(filter(None, [_place(body.get("loc")), _said(body[name])]))
+            return " ".join(filter(None, [_format_location(body.get("loc")), _format_body(body[name])]))
     return json.dumps(body, ensure_ascii=False, default=str)
 
 
-def _place(place: Any) -> str:
+def _format_location(place: Any) -> str:
     """Where in the request a fault is: `body.seed: `."""
     return ".".join(map(str, place)) + ":" if isinstance(place, Iterable) and not isinstance(place, str) else ""
 
 
-def named(body: Any) -> str | None:
+def get_error_param(body: Any) -> str | None:
     """The parameter that an error is about by its own field, as OpenAI's are."""
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     found = inner.get("param") if isinstance(inner, Mapping) else None

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from rag_opt.components.hosts import is_loopback, proxy_of
-from rag_opt.components.llm.chat import CallError, Chat, check_room
-from rag_opt.components.llm.completions import Completion, Gathered, NoCompletionError, completion, told
-from rag_opt.components.llm.parameters import Accepted, check_parameters, wanted
-from rag_opt.components.llm.request import TOKENS_A_WORD, Request, tokens_of, without_system
+from rag_opt.components.hosts import get_proxy, is_loopback
+from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
+from rag_opt.components.llm.completions import Completion, Gathered, NoCompletionError, format_error, parse_completion
+from rag_opt.components.llm.parameters import Accepted, build_parameters, check_parameters
+from rag_opt.components.llm.request import TOKENS_A_WORD, Request, estimate_tokens, merge_system
 from rag_opt.components.stage import require, require_whole
-from rag_opt.config.trust import names_variable
-from rag_opt.console.secrets import hide, know_variable
+from rag_opt.config.trust import is_variable_name
+from rag_opt.console.secrets import hide_secrets, register_variable
 from rag_opt.llm.replies import THOUGHT, Reply
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.text.words import count_tokens
 
 ADVICE = "a key belongs into the environment variable that {} names"
@@ -73,7 +73,7 @@ class OpenAIChat(Chat):
         require_whole("llm.at_once", at_once)
         check_prices(prices)
         check_parameters(parameters or {})
-        check_room(thinking, window)
+        check_token_limits(thinking, window)
         self.base_url = base_url
         self.key = key
         self.timeout = timeout
@@ -87,19 +87,19 @@ class OpenAIChat(Chat):
     @property
     def fingerprint(self) -> str:
         room = [self.thinking] if self.thinking else []
-        return key_of("openai chat", self.base_url.rstrip("/"), *room)
+        return compute_key("openai chat", self.base_url.rstrip("/"), *room)
 
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         return is_loopback(urlsplit(self.base_url).hostname or "")
 
-    def called(self, request: Request) -> Reply:
-        return self._answered(request, None)
+    def call_model(self, request: Request) -> Reply:
+        return self._fetch_reply(request, None)
 
-    def streamed(self, request: Request, show: Callable[[str], None]) -> Reply:
-        return self._answered(request, show)
+    def stream_reply(self, request: Request, show: Callable[[str], None]) -> Reply:
+        return self._fetch_reply(request, show)
 
-    def _answered(self, request: Request, show: Callable[[str], None] | None) -> Reply:
-        self._client()  # importing and connecting it is no part of what a call takes
+    def _fetch_reply(self, request: Request, show: Callable[[str], None] | None) -> Reply:
+        self._get_client()  # importing and connecting it is no part of what a call takes
         start, shown = time.perf_counter(), False
 
         def showing(piece: str) -> None:
@@ -112,7 +112,7 @@ class OpenAIChat(Chat):
             # Some servers know no streams: what never was one is asked for whole in the end.
             whole = show is None or (not left and not shown)
             try:
-                found = self._accepted(request, None if whole else showing)
+                found = self._request_completion(request, None if whole else showing)
             except MalformedError:
                 if not left:
                     raise
@@ -120,47 +120,51 @@ class OpenAIChat(Chat):
             if show is not None and not shown:
                 show(found.text or "")
             # A server that says nothing of tokens must not make a budget endless.
-            read = found.read or tokens_of(request)
+            read = found.read or estimate_tokens(request)
             wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
             # A reply is kept, so a key that a server puts into one must go.
-            text = self._without_key(found.text) if found.text and found.text.strip() else None
+            text = self._remove_key(found.text) if found.text and found.text.strip() else None
             reason = "" if text else THOUGHT if found.finish == "length" else f"no text (finish reason {found.finish})"
             return Reply(text, read, wrote, time.perf_counter() - start, reason)
         raise AssertionError  # the last round returns or raises
 
-    def _accepted(self, request: Request, show: Callable[[str], None] | None) -> Completion:
+    def _request_completion(self, request: Request, show: Callable[[str], None] | None) -> Completion:
         """The completion, asked for without what the endpoint refuses by name."""
         from openai import APIStatusError
 
-        accepted = self.store.live(
+        accepted = self.store.get_object(
             "accepted parameters",
-            key_of(self.base_url, request.model, dict(self.parameters or {})),
-            lambda: Accepted.of(self.parameters or {}),
+            compute_key(self.base_url, request.model, dict(self.parameters or {})),
+            lambda: Accepted.from_config(self.parameters or {}),
         )
-        values = wanted(request, self.thinking, stream=show is not None)
+        values = build_parameters(request, self.thinking, stream=show is not None)
         while True:
-            sent = accepted.sent(values)
+            sent = accepted.translate_values(values)
             try:
-                return self._completion(request, sent, show)
+                return self._send_request(request, sent, show)
             except APIStatusError as error:
-                body = None if error.status_code in UNTOLD else _body(error)
+                body = None if error.status_code in UNTOLD else _read_body(error)
                 learnt = accepted.learn(body, sent, values)
                 if learnt is None:
-                    raise self._failed_with(error) from error
+                    raise self._build_error(error) from error
                 if learnt:
                     host = urlsplit(self.base_url).hostname
-                    self.notices.say(f"llm: {request.model} at {host} {learnt}")
+                    self.notices.report_once(f"llm: {request.model} at {host} {learnt}")
 
-    def _failed_with(self, error: Any) -> CallError:
+    def _build_error(self, error: Any) -> CallError:
         """An answer with an error status as a failed call."""
-        body, status = _body(error), error.status_code
-        through = "" if isinstance(body, Mapping | list) else self._through()
-        return CallError(self._clean(f"HTTP {status}: {told(body)}{through}"), fatal=status in FATAL, status=status)
+        body, status = _read_body(error), error.status_code
+        through = "" if isinstance(body, Mapping | list) else self._format_proxy()
+        return CallError(
+            self._clean(f"HTTP {status}: {format_error(body)}{through}"), fatal=status in FATAL, status=status
+        )
 
-    def _completion(self, request: Request, sent: Mapping[str, Any], show: Callable[[str], None] | None) -> Completion:
+    def _send_request(
+        self, request: Request, sent: Mapping[str, Any], show: Callable[[str], None] | None
+    ) -> Completion:
         from openai import APIStatusError, OpenAIError
 
-        messages = request.messages if "system" in sent else without_system(request.messages)
+        messages = request.messages if "system" in sent else merge_system(request.messages)
         # As a part of the body: the client's own way to ask for JSON raises where that was cut off, though it is paid.
         asked: dict[str, Any] = {
             "model": request.model,
@@ -168,9 +172,9 @@ class OpenAIChat(Chat):
             "extra_body": {name: value for name, value in sent.items() if name != "system"},
         }
         try:
-            completions = self._client().chat.completions
+            completions = self._get_client().chat.completions
             if show is None:
-                return completion(completions.with_raw_response.create(**asked).http_response.json())
+                return parse_completion(completions.with_raw_response.create(**asked).http_response.json())
             gathered = Gathered()
             for chunk in completions.create(**asked, stream=True):
                 show(gathered.add(chunk.to_dict(warnings=False)))
@@ -178,7 +182,7 @@ class OpenAIChat(Chat):
         except APIStatusError:
             raise
         except OpenAIError as error:
-            through = self._through() if "Connection" in type(error).__name__ else ""
+            through = self._format_proxy() if "Connection" in type(error).__name__ else ""
             raise CallError(self._clean(f"{type(error).__name__}: {error}{through}")) from error
         except NoCompletionError as error:
             raise MalformedError(self._clean(str(error))) from error
@@ -188,11 +192,11 @@ class OpenAIChat(Chat):
                 self._clean(f"the answer is no completion ({type(error).__name__}: {error})")
             ) from error
 
-    def _client(self) -> Any:
-        key = key_of(self.base_url, self.key, self.timeout, self.tries)
-        return self.store.live("endpoint", key, self._connected)
+    def _get_client(self) -> Any:
+        key = compute_key(self.base_url, self.key, self.timeout, self.tries)
+        return self.store.get_object("endpoint", key, self._connect)
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         from openai import DefaultHttpxClient, OpenAI
 
         parts = urlsplit(self.base_url)
@@ -204,7 +208,7 @@ class OpenAIChat(Chat):
         try:
             http = DefaultHttpxClient(**options)
         except (ImportError, ValueError) as error:
-            raise CallError(self._clean(f"{error}{self._through()}"), fatal=True) from error
+            raise CallError(self._clean(f"{error}{self._format_proxy()}"), fatal=True) from error
         return OpenAI(
             api_key=os.environ.get(self.key, "") if self.key else "none is needed",
             base_url=self.base_url,
@@ -213,22 +217,22 @@ class OpenAIChat(Chat):
             http_client=http,
         )
 
-    def _through(self) -> str:
+    def _format_proxy(self) -> str:
         """By which proxy the endpoint is asked, in words; "" where by none."""
-        proxy = proxy_of(self.base_url)
+        proxy = get_proxy(self.base_url)
         host = urlsplit(self.base_url).hostname
-        return f" (asked through the proxy {hide(proxy)}; NO_PROXY={host} asks directly)" if proxy else ""
+        return f" (asked through the proxy {hide_secrets(proxy)}; NO_PROXY={host} asks directly)" if proxy else ""
 
     def _clean(self, text: str) -> str:
         """The text in one line, without secrets: a server may echo them."""
-        return hide(self._without_key(" ".join(text.split())))[:LONGEST]
+        return hide_secrets(self._remove_key(" ".join(text.split())))[:LONGEST]
 
-    def _without_key(self, text: str) -> str:
+    def _remove_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
         return text.replace(secret, "•••") if secret else text
 
 
-def _body(error: Any) -> Any:
+def _read_body(error: Any) -> Any:
     """What an error status was answered with: JSON, else text."""
     try:
         return error.response.json()
@@ -242,14 +246,14 @@ def check_key(where: str, key: str | None) -> None:
         return
     advice = f"write the key into an environment variable and name that: {where}=OPENAI_API_KEY"
     require(
-        names_variable(key),
+        is_variable_name(key),
         f"{where} holds what looks like a key itself; {advice}",
     )
     require(
         bool(os.environ.get(key)),
         f"{where}={key}: this environment variable is not set; export it, or set {where}=null where no key is needed",
     )
-    know_variable(key)
+    register_variable(key)
 
 
 def check_prices(prices: Any) -> None:

@@ -6,17 +6,17 @@ import threading
 import time
 from typing import Any
 
-from rag_opt.components.llm.chat import CallError, Chat, check_room
-from rag_opt.components.llm.request import Messages, Request, without_system
-from rag_opt.components.models.hub import kept_only
-from rag_opt.components.models.speed import device
-from rag_opt.components.models.weights import quiet_transformers, weights
+from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
+from rag_opt.components.llm.request import Messages, Request, merge_system
+from rag_opt.components.models.hub import is_local_only
+from rag_opt.components.models.speed import get_device
+from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.stage import require
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
-from rag_opt.records.keys import FORM, key_of
+from rag_opt.records.keys import FORM, compute_key
 from rag_opt.system import signals
-from rag_opt.system.environment import no_collection
+from rag_opt.system.environment import disable_gc
 
 DTYPES = ("float32", "bfloat16", "float16")
 CHOICE = "enable_thinking"
@@ -36,7 +36,7 @@ class LocalChat(Chat):
 
     def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
-        check_room(thinking, window)
+        check_token_limits(thinking, window)
         self.revision = revision
         self.dtype = dtype
         self.thinking = thinking
@@ -45,28 +45,30 @@ class LocalChat(Chat):
 
     @property
     def fingerprint(self) -> str:
-        return key_of(FORM, "local chat", self.revision, self.dtype, self.thinking)
+        return compute_key(FORM, "local chat", self.revision, self.dtype, self.thinking)
 
-    def identity(self, model: str) -> Any:
-        return weights(model) or model
+    def identify_model(self, model: str) -> Any:
+        return hash_weights(model) or model
 
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         return True
 
-    def varies(self, request: Request) -> bool:
+    def can_vary(self, request: Request) -> bool:
         return request.sampling.temperature > 0
 
-    def called(self, request: Request) -> Reply:
+    def call_model(self, request: Request) -> Reply:
         import torch
         from transformers import StoppingCriteriaList
 
-        key = key_of(self.identity(request.model), self.revision, self.dtype)
+        key = compute_key(self.identify_model(request.model), self.revision, self.dtype)
         with TURN:
-            tokenizer, model = self.store.live("language model", key, lambda: self._loaded(request.model), keep=1)
+            tokenizer, model = self.store.get_object(
+                "language model", key, lambda: self._load_model(request.model), keep=1
+            )
             start = time.perf_counter()
             chooses = {"enable_thinking": self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
             try:
-                read = _templated(tokenizer, request.messages, chooses)
+                read = _apply_template(tokenizer, request.messages, chooses)
             except Exception as error:
                 # A template is a program of the model's makers.
                 raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
@@ -78,9 +80,9 @@ class LocalChat(Chat):
             with torch.inference_mode():
                 found = model.generate(
                     **read,
-                    **_options(request, self.thinking),
+                    **_build_options(request, self.thinking),
                     pad_token_id=tokenizer.pad_token_id,
-                    stopping_criteria=StoppingCriteriaList([_unless_ending]),
+                    stopping_criteria=StoppingCriteriaList([_check_stop]),
                 )
         written = found[0, length:]
         text = tokenizer.decode(written, skip_special_tokens=True).strip()
@@ -95,9 +97,9 @@ class LocalChat(Chat):
                 "shorter chunks"
             )
 
-    def _loaded(self, name: str) -> tuple[Any, Any]:
-        where: Any = {"revision": self.revision, "local_files_only": kept_only("llm", name, self.revision)}
-        with no_collection():
+    def _load_model(self, name: str) -> tuple[Any, Any]:
+        where: Any = {"revision": self.revision, "local_files_only": is_local_only("llm", name, self.revision)}
+        with disable_gc():
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -118,10 +120,10 @@ class LocalChat(Chat):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         placed: Any = model
-        return tokenizer, placed.to(device()).eval()
+        return tokenizer, placed.to(get_device()).eval()
 
 
-def _templated(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> Any:
+def _apply_template(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> Any:
     """The tokens of messages; some templates, such as Gemma 2's, raise an error for a system's."""
 
     def tokens(messages: Messages) -> Any:
@@ -133,18 +135,18 @@ def _templated(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> 
     try:
         return tokens(messages)
     except Exception:
-        if (merged := without_system(messages)) == messages:
+        if (merged := merge_system(messages)) == messages:
             raise
         return tokens(merged)
 
 
-def _unless_ending(*_: Any, **__: Any) -> bool:
+def _check_stop(*_: Any, **__: Any) -> bool:
     """Asked after each token whether the text is to end there: never, but the study may be."""
     signals.check_ending()
     return False
 
 
-def _options(request: Request, thinking: int) -> dict[str, Any]:
+def _build_options(request: Request, thinking: int) -> dict[str, Any]:
     sampling = request.sampling
     room = sampling.max_tokens + thinking
     if sampling.temperature == 0:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.components.llm.completions import named, told
+from rag_opt.components.llm.completions import format_error, get_error_param
 from rag_opt.components.stage import require
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def check_parameters(given: Any) -> None:
     )
 
 
-def wanted(request: Request, thinking: int, *, stream: bool) -> dict[str, Any]:
+def build_parameters(request: Request, thinking: int, *, stream: bool) -> dict[str, Any]:
     """What a request asks for beside its messages, by our names."""
     sampling = request.sampling
     found: dict[str, Any] = {
@@ -102,11 +102,11 @@ class Accepted:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def of(cls, given: Mapping[str, str | None]) -> Accepted:
+    def from_config(cls, given: Mapping[str, str | None]) -> Accepted:
         """What is taken as far as the configuration knows."""
         return cls({**AS_THEY_ARE, **given})
 
-    def sent(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def translate_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values by the endpoint's own names."""
         found: dict[str, Any] = {}
         for name, value in values.items():
@@ -123,9 +123,9 @@ class Accepted:
         "" where another thread has learnt it meanwhile.
         """
         with self.lock:
-            if self.sent(values) != sent:
+            if self.translate_values(values) != sent:
                 return ""
-            name = refused(body, {name for name in values if self.names[name] is not None})
+            name = find_refused(body, {name for name in values if self.names[name] is not None})
             if name is None:
                 return None
             was = self.names[name]
@@ -138,12 +138,12 @@ class Accepted:
         return f"takes no {what}: {then}; llm.parameters.{name}={to or 'null'} spares finding out"
 
 
-def refused(body: Any, names: Collection[str]) -> str | None:
+def find_refused(body: Any, names: Collection[str]) -> str | None:
     """Which of these parameters an error's body refuses; None where it is about something else."""
-    text = told(body)
+    text = format_error(body)
     if TOO_MUCH.search(text) and not UNKNOWN.search(text):
         return None
-    field = named(body)
+    field = get_error_param(body)
     for name, word in WORDS.items():
         spoken = re.compile(rf"(?i)(?<![a-z0-9])(?:{word})(?![a-z0-9])")
         meant = spoken.search(text) if field is None else spoken.match(field)

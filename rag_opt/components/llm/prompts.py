@@ -26,12 +26,12 @@ WIDE = 0xFEE0
 """How far the full-width form of a character of ASCII stands from it."""
 
 
-def _spelt(name: str) -> str:
+def _build_tag_pattern(name: str) -> str:
     """The pattern of a tag's name in either width, with unseen characters between its letters; case is ignored."""
     return UNSEEN.join(f"[{letter}{chr(ord(letter) + WIDE)}]" for letter in name)
 
 
-_NAME = rf"(?:{'|'.join(map(_spelt, TAGS))})(?![^\W_])"
+_NAME = rf"(?:{'|'.join(map(_build_tag_pattern, TAGS))})(?![^\W_])"
 _BRACKET = "(?:[<\uff1c\ufe64\u2039\u3008\u27e8]|&lt;|&#0*60;|&#x0*3c;)"
 _SLASH = r"[/\\\uff0f\u2044\u2215]"
 _MARK = r"(?:\|\w{1,40}\||\uff5c[\w\u2581]{1,40}\uff5c)>"
@@ -42,22 +42,23 @@ TAG = re.compile(
 """The bracket of what could open or close a tag of ours however it is spelt, or of a chat template's own <|im_end|>."""
 
 
-def check(prompt: Prompt, fields: Mapping[str, Iterable[str]]) -> None:
+def check_prompt(prompt: Prompt, fields: Mapping[str, Iterable[str]]) -> None:
     """Raise ValueError unless the prompt has these parts, with exactly these fields in each: {part: fields}."""
     for part, wanted in fields.items():
         require(isinstance(prompt.get(part), str), f"prompt: its file lacks '{part}:'")
         found = {name for name in FIELD.findall(prompt[part]) if name}
         require(
             found == set(wanted),
-            f"prompt: '{part}:' must hold {_told(wanted)}, not {_told(found)}; a brace itself is written twice",
+            f"prompt: '{part}:' must hold {_format_fields(wanted)}, not {_format_fields(found)}; a brace itself "
+            "is written twice",
         )
 
 
-def _told(fields: Iterable[str]) -> str:
+def _format_fields(fields: Iterable[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(fields)) or "no field"
 
 
-def messages(prompt: Prompt, part: str = "user", **values: str) -> Messages:
+def build_messages(prompt: Prompt, part: str = "user", **values: str) -> Messages:
     """The messages of a prompt's part; a text that would close or open one of our own tags has that bracket changed."""
     harmless = {name: TAG.sub("(", value) for name, value in values.items()}
 
@@ -68,6 +69,6 @@ def messages(prompt: Prompt, part: str = "user", **values: str) -> Messages:
     return (*system, ("user", FIELD.sub(filled, prompt[part]).strip()))
 
 
-def numbered(texts: Iterable[str]) -> str:
+def number_texts(texts: Iterable[str]) -> str:
     """Texts as [1], [2], … a paragraph each."""
     return "\n\n".join(f"[{place}] {text}" for place, text in enumerate(texts, 1))

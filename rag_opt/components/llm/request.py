@@ -73,7 +73,7 @@ class Request:
         return sum(len(text) for _, text in self.messages)
 
 
-def without_system(messages: Messages) -> Messages:
+def merge_system(messages: Messages) -> Messages:
     """The messages with what the system says before what the user does: some models take no system's."""
     system = "\n\n".join(text for role, text in messages if role == "system")
     others = [(role, text) for role, text in messages if role != "system"]
@@ -83,7 +83,7 @@ def without_system(messages: Messages) -> Messages:
     return ((role, f"{system}\n\n{text}"), *rest)
 
 
-def again(request: Request, attempt: int) -> Request:
+def build_retry(request: Request, attempt: int) -> Request:
     """The request for a further attempt: another seed, and where JSON is wanted it is said that there was none.
 
     At temperature 0 the same words would get the same reply.
@@ -97,22 +97,22 @@ def again(request: Request, attempt: int) -> Request:
     return replace(asked, messages=(*before, (role, said)))
 
 
-def tokens_of(request: Request) -> int:
+def estimate_tokens(request: Request) -> int:
     """About how many tokens a request has."""
     texts = [text for _, text in request.messages] + ([json.dumps(request.schema)] if request.schema else [])
     return int(TOKENS_A_WORD * sum(map(count_tokens, texts))) + MESSAGE_TOKENS * len(request.messages)
 
 
-def least_tokens(request: Request) -> int:
+def compute_min_tokens(request: Request) -> int:
     """Fewer tokens than any tokenizer makes of the messages: a token for two words, one for a dozen characters."""
     texts = [text for _, text in request.messages]
     letters = sum(len(REPEATED.sub(" ", text)) for text in texts)
     return max(sum(len(text.split()) for text in texts) // 2, letters // LONGEST_TOKEN)
 
 
-def cut_short(request: Request, read: int) -> bool:
+def is_cut_short(request: Request, read: int) -> bool:
     """Whether a model has read fewer tokens than the request can have: its beginning, or its end, was cut off."""
-    return SMALLEST_WINDOW <= least_tokens(request) > read
+    return SMALLEST_WINDOW <= compute_min_tokens(request) > read
 
 
 class Reads:
@@ -121,37 +121,38 @@ class Reads:
     def __init__(self) -> None:
         self._sizes: dict[int, set[int]] = {}
 
-    def stuck(self, request: Request, read: int) -> bool:
+    def is_stuck(self, request: Request, read: int) -> bool:
         """Whether as many tokens were read of prompts of clearly different lengths: all that the window holds."""
         if read < SMALLEST_WINDOW:
             return False
         sizes = self._sizes.setdefault(read, set())
-        sizes.add(tokens_of(request))
+        sizes.add(estimate_tokens(request))
         return len(sizes) >= 3 and max(sizes) > 1.1 * min(sizes)
 
 
-def told_size(request: Request) -> str:
+def format_prompt_size(request: Request) -> str:
     """How long a request is, in words."""
-    return f"{request.characters:,} characters, about {tokens_of(request):,} tokens,"
+    return f"{request.characters:,} characters, about {estimate_tokens(request):,} tokens,"
 
 
-def too_long(request: Request, thinking: int, window: int) -> str:
+def explain_too_long(request: Request, thinking: int, window: int) -> str:
     """Why a request does not fit a model that reads and writes `window` tokens; "" where it does."""
     room = request.sampling.max_tokens + thinking
-    if tokens_of(request) + room <= window:
+    if estimate_tokens(request) + room <= window:
         return ""
     return (
-        f"a prompt of {told_size(request)} and {room:,} more for the answer do not fit llm.window={window}; "
+        f"a prompt of {format_prompt_size(request)} and {room:,} more for the answer do not fit llm.window={window}; "
         "hand on fewer or shorter chunks, or raise llm.window where the model reads more"
     )
 
 
-def told_short(request: Request, read: int) -> str:
+def format_cut_short(request: Request, read: int) -> str:
     """That a model has read fewer tokens than the request can have."""
-    least = least_tokens(request)
+    least = compute_min_tokens(request)
     how = f", at the very least {least:,}" if least > read else ", and as many of prompts of other lengths"
     return (
-        f"{request.model} says that it has read {read:,} tokens of a prompt of about {tokens_of(request):,}{how}: "
+        f"{request.model} says that it has read {read:,} tokens of a prompt of about "
+        f"{estimate_tokens(request):,}{how}: "
         "its window is smaller than the prompt, and what is beyond it is never seen; widen it (Ollama: "
         "OLLAMA_CONTEXT_LENGTH=8192, or num_ctx in a Modelfile), or hand on fewer chunks"
     )

@@ -38,7 +38,7 @@ MOST_STARTS = 1_000
 """Braces in a text at which an object is looked for."""
 
 
-def without_thinking(text: str) -> str:
+def remove_thinking(text: str) -> str:
     """The text without the blocks in which a model thinks, also one whose opening tag stood in the prompt.
 
     A block that never ends is all that follows. A text that is JSON as a whole stays as it is; where nothing but
@@ -76,31 +76,31 @@ class Shown:
         if not head or (head[0] in "<[◁" and len(head) < LONGEST_TAG and not OPEN.match(head)):
             return
         if not OPEN.match(head):
-            self.end()
+            self.flush()
         elif (closed := CLOSE.search(head)) and (rest := head[closed.end() :].lstrip()):
             self._held = rest
-            self.end()
+            self.flush()
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """Show what could still have been the beginning of a tag."""
         if self._open and self._held and not OPEN.match(self._held.lstrip()):
             self._show(self._held)
         self._held, self._open = "", False
 
 
-def read_json(text: str, read: Callable[[Any], R | None]) -> R | None:
+def parse_json(text: str, read: Callable[[Any], R | None]) -> R | None:
     """What `read` makes of the last JSON object of which it makes anything, words and fences around it or not.
 
     None where there is no such object.
     """
-    for whole in reversed(_objects(text)):
-        for found in _within(whole):
+    for whole in reversed(_find_objects(text)):
+        for found in _iter_objects(whole):
             if (value := read(found)) is not None:
                 return value
     return None
 
 
-def _objects(text: str) -> list[dict[str, Any]]:
+def _find_objects(text: str) -> list[dict[str, Any]]:
     """The JSON objects of a text that are in no other one."""
     decoder = json.JSONDecoder()
     found: list[dict[str, Any]] = []
@@ -116,13 +116,13 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _within(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _iter_objects(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """An object, then those that are its values."""
     yield found
     yield from (value for value in found.values() if isinstance(value, dict))
 
 
-def whole_number(value: Any) -> int | None:
+def parse_integer(value: Any) -> int | None:
     """The number that 4, 4.0, "4" and "4.0" stand for; None for anything else."""
     if isinstance(value, str):
         found = NUMBER.fullmatch(value)

@@ -8,8 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from rag_opt.components.llm.request import Request, again
-from rag_opt.components.llm.spoken import read_json
+from rag_opt.components.llm.request import Request, build_retry
+from rag_opt.components.llm.spoken import parse_json
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.products import Usage
 
@@ -21,7 +21,7 @@ ATTEMPTS = 3
 class Asked(Protocol):
     """What a talk needs of a model (see Chat)."""
 
-    def reply(
+    def get_reply(
         self,
         request: Request,
         stage: str,
@@ -29,13 +29,13 @@ class Asked(Protocol):
         readable: Callable[[str], bool] = ...,
     ) -> Reply: ...
 
-    def usd(self, model: str, tokens_in: int, tokens_out: int) -> float: ...
+    def compute_usd(self, model: str, tokens_in: int, tokens_out: int) -> float: ...
 
-    def varies(self, request: Request) -> bool: ...
+    def can_vary(self, request: Request) -> bool: ...
 
-    def gives(self) -> None: ...
+    def record_readable(self) -> None: ...
 
-    def gives_nothing(self, stage: str, model: str, why: str) -> None: ...
+    def record_unreadable(self, stage: str, model: str, why: str) -> None: ...
 
 
 @dataclass
@@ -59,43 +59,43 @@ class Talk:
 
         An answer that comes without a text is asked for again, with another seed, at most twice.
         """
-        return self._tried(request, lambda text: text, show)
+        return self._ask_with_retries(request, lambda text: text, show)
 
     def ask_json(self, request: Request, read: Callable[[Any], R | None]) -> R | None:
         """What `read` makes of the model's JSON; where it makes None of it, it is asked for again, at most twice."""
-        return self._tried(request, lambda text: read_json(text, read))
+        return self._ask_with_retries(request, lambda text: parse_json(text, read))
 
-    def _tried(
+    def _ask_with_retries(
         self, request: Request, read: Callable[[str], R | None], show: Callable[[str], None] | None = None
     ) -> R | None:
         self.asked += 1
         why = ""
-        for attempt in range(ATTEMPTS if self.chat.varies(request) or request.schema else 1):
-            reply = self._replied(again(request, attempt), read, show)
+        for attempt in range(ATTEMPTS if self.chat.can_vary(request) or request.schema else 1):
+            reply = self._get_reply(build_retry(request, attempt), read, show)
             found = None if reply.text is None else read(reply.text)
             if found is not None:
-                self.chat.gives()
+                self.chat.record_readable()
                 return found
             self.broken += 1
             if reply.text is None and not reply.tokens_in:
                 # A call that failed is told and counted by the chat, and was tried again by the endpoint.
                 self.lost += 1
                 return None
-            why = reply.reason if reply.text is None else f"a reply could not be read: {_begin(reply.text)!r}"
+            why = reply.reason if reply.text is None else f"a reply could not be read: {_shorten(reply.text)!r}"
             if reply.text is None and reply.reason == THOUGHT:
                 break
         self.lost += 1
-        self.chat.gives_nothing(self.stage, request.model, why)
+        self.chat.record_unreadable(self.stage, request.model, why)
         return None
 
-    def _replied(self, request: Request, read: Callable[[str], Any], show: Callable[[str], None] | None) -> Reply:
-        reply = self.chat.reply(request, self.stage, show, lambda text: read(text) is not None)
+    def _get_reply(self, request: Request, read: Callable[[str], Any], show: Callable[[str], None] | None) -> Reply:
+        reply = self.chat.get_reply(request, self.stage, show, lambda text: read(text) is not None)
         self.replies.append(reply)
-        self.usd += self.chat.usd(request.model, reply.tokens_in, reply.tokens_out)
+        self.usd += self.chat.compute_usd(request.model, reply.tokens_in, reply.tokens_out)
         return reply
 
 
-def _begin(text: str) -> str:
+def _shorten(text: str) -> str:
     return " ".join(text.split())[:80]
 
 

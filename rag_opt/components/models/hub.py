@@ -10,7 +10,7 @@ SECONDS = 4.0
 """That the hub may take to answer at all."""
 
 
-def kept_only(where: str, model: str, revision: str | None = None) -> bool:
+def is_local_only(where: str, model: str, revision: str | None = None) -> bool:
     """Whether a model is to be looked for on this machine alone, since the hub is away.
 
     Raises ComponentError, `where` in front, for a folder that is not there, and for a model that is not kept here while
@@ -20,10 +20,10 @@ def kept_only(where: str, model: str, revision: str | None = None) -> bool:
         return False
     if model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1:
         raise ComponentError(f"{where}: model '{model}': there is no such folder; name one that holds a model")
-    why = _away()
+    why = _probe_hub()
     if why is None:
         return False
-    if _kept(model, revision):
+    if _is_cached(model, revision):
         return True
     raise ComponentError(
         f"{where}: model '{model}' is neither a folder nor kept on this machine, and the hub can't be reached "
@@ -31,7 +31,7 @@ def kept_only(where: str, model: str, revision: str | None = None) -> bool:
     ) from why
 
 
-def _away() -> Exception | None:
+def _probe_hub() -> Exception | None:
     """Why the hub does not answer; None where it does."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -46,7 +46,7 @@ def _away() -> Exception | None:
     return None
 
 
-def _kept(model: str, revision: str | None) -> bool:
+def _is_cached(model: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str)

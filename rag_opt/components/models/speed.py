@@ -14,7 +14,7 @@ import numpy as np
 
 from rag_opt.components.stage import IN_MEMORY
 from rag_opt.records.documents import Floats
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store
@@ -38,28 +38,30 @@ TOKENIZED = 1024
 """Texts tokenised at once."""
 
 
-def fast_precision(store: Store) -> str:
+def get_fast_precision(store: Store) -> str:
     """bfloat16 where this machine's matrix products in it are much faster than in float32, else float32.
 
     Measured once and kept on disk, since the precision is part of what an embedding is.
     """
-    key = key_of("precision", _machine())
+    key = compute_key("precision", _describe_machine())
     memory = IN_MEMORY.store
-    found: str = memory.live("pace", key, lambda: store.table("paces", key, _precision).columns["precision"][0])
+    found: str = memory.get_object(
+        "pace", key, lambda: store.get_table("paces", key, _time_precisions).columns["precision"][0]
+    )
     return found
 
 
-def _precision() -> dict[str, Any]:
-    seconds = {name: _product_seconds(name) for name in ("float32", "bfloat16")}
+def _time_precisions() -> dict[str, Any]:
+    seconds = {name: _time_product(name) for name in ("float32", "bfloat16")}
     fast = seconds["float32"] > WORTH_IT * seconds["bfloat16"]
     return {"precision": ["bfloat16" if fast else "float32"], **{name: np.array([s]) for name, s in seconds.items()}}
 
 
-def _product_seconds(precision: str) -> float:
+def _time_product(precision: str) -> float:
     """The median time of a few matrix products."""
     import torch
 
-    place = device()
+    place = get_device()
     rows, inner, columns = (GPU_SCALE * size for size in PRODUCT) if place == "cuda" else PRODUCT
     left, right = (
         torch.ones(shape, dtype=getattr(torch, precision), device=place) for shape in ((rows, inner), (inner, columns))
@@ -73,36 +75,36 @@ def _product_seconds(precision: str) -> float:
     return statistics.median(spans[1:])
 
 
-def fast_batch(model: Any, name: str, store: Store) -> int:
+def get_fast_batch(model: Any, name: str, store: Store) -> int:
     """The tokens a batch with which this model (its content key) is fastest on this machine; measured once and kept."""
-    key = key_of("batch tokens", _machine(), name)
-    found: int = IN_MEMORY.store.live(
-        "pace", key, lambda: int(store.table("paces", key, lambda: _batches(model)).columns["batch_tokens"][0])
+    key = compute_key("batch tokens", _describe_machine(), name)
+    found: int = IN_MEMORY.store.get_object(
+        "pace", key, lambda: int(store.get_table("paces", key, lambda: _time_batches(model)).columns["batch_tokens"][0])
     )
     return found
 
 
-def _batches(model: Any) -> dict[str, Any]:
+def _time_batches(model: Any) -> dict[str, Any]:
     """Tokens a batch, the fastest first, with the texts per second."""
     on_gpu = model.device.type == "cuda"
-    texts = sample(GPU_SAMPLE if on_gpu else SAMPLE)
-    encoded(model, texts[:8], CPU_TOKENS[0])
+    texts = make_texts(GPU_SAMPLE if on_gpu else SAMPLE)
+    encode_texts(model, texts[:8], CPU_TOKENS[0])
     speeds: dict[int, float] = {}
     for tokens in 2 * (GPU_TOKENS if on_gpu else CPU_TOKENS):
         start = time.perf_counter()
-        encoded(model, texts, tokens)
+        encode_texts(model, texts, tokens)
         speeds[tokens] = max(speeds.get(tokens, 0.0), len(texts) / (time.perf_counter() - start))
     order = sorted(speeds, key=lambda tokens: -speeds[tokens])
     return {"batch_tokens": np.array(order), "texts_per_second": np.array([speeds[tokens] for tokens in order])}
 
 
-def sample(count: int) -> list[str]:
+def make_texts(count: int) -> list[str]:
     """Texts to measure with: 60 words each."""
     chooser = random.Random(0)
     return [" ".join(chooser.choices(WORDS.split(), k=SAMPLE_WORDS)) for _ in range(count)]
 
 
-def device() -> str:
+def get_device() -> str:
     """What transformers run on here: cuda or cpu."""
     import torch
 
@@ -110,23 +112,23 @@ def device() -> str:
 
 
 @cache
-def _machine() -> list[Any]:
+def _describe_machine() -> list[Any]:
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _describe_processor()
     return [name, torch.__version__, torch.get_num_threads()]
 
 
-def _processor() -> str:
+def _describe_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor()
     about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    return key_of(about)
+    return compute_key(about)
 
 
-def encoded(
+def encode_texts(
     model: Any, texts: list[str], batch_tokens: int, prompt: str | None = None, task: str | None = None
 ) -> Floats:
     """Unit vectors of a sentence-transformers model, float32 [texts, dimensions].
@@ -135,16 +137,16 @@ def encoded(
     own encode has it. Texts of equally many tokens form a batch: nothing is padded, so nothing is computed in vain, and
     a text's vector does not depend on what else is in its batch.
     """
-    vectors = _all(model, texts, batch_tokens, "sentence_embedding", prompt, {"task": task} if task else {})
+    vectors = _encode_all(model, texts, batch_tokens, "sentence_embedding", prompt, {"task": task} if task else {})
     return np.stack(vectors) if vectors else np.zeros((0, model.get_embedding_dimension()), np.float32)
 
 
-def token_vectors(model: Any, texts: list[str], batch_tokens: int) -> list[Floats]:
+def compute_token_vectors(model: Any, texts: list[str], batch_tokens: int) -> list[Floats]:
     """Unit vectors of each text's tokens, the special ones included, float32 [tokens, dimensions]."""
-    return _all(model, texts, batch_tokens, "token_embeddings", model.prompts.get(model.default_prompt_name), {})
+    return _encode_all(model, texts, batch_tokens, "token_embeddings", model.prompts.get(model.default_prompt_name), {})
 
 
-def _all(
+def _encode_all(
     model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
 ) -> list[Floats]:
     import torch
@@ -152,10 +154,12 @@ def _all(
     with torch.inference_mode():
         model.eval()
         blocks = (texts[start : start + TOKENIZED] for start in range(0, len(texts), TOKENIZED))
-        return [vector for block in blocks for vector in _block(model, block, batch_tokens, output, prompt, task)]
+        return [
+            vector for block in blocks for vector in _encode_block(model, block, batch_tokens, output, prompt, task)
+        ]
 
 
-def _block(
+def _encode_block(
     model: Any, texts: list[str], batch_tokens: int, output: str, prompt: str | None, task: dict[str, str]
 ) -> list[Floats]:
     import torch

@@ -6,28 +6,28 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 """Endings of the files that decide what a local model gives."""
 
 
-def weights(model: str) -> str | None:
+def hash_weights(model: str) -> str | None:
     """The hash of a local model's files, which may change under the same name; None for a model of the hub."""
     folder = Path(model)
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS)
-    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    return _hash_files(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
 @cache
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
     digests = []
     for path, _, _ in files:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return key_of(digests)
+    return compute_key(digests)
 
 
 def quiet_transformers() -> None:

@@ -12,7 +12,7 @@ from scipy.sparse import csc_array, csr_array
 
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats, Record
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.components.themselves import Pair
@@ -31,9 +31,11 @@ class Feedback(Record):
 
     @property
     def key(self) -> str:
-        return key_of("rm3", self.documents, self.terms, self.own_weight)
+        return compute_key("rm3", self.documents, self.terms, self.own_weight)
 
-    def grown(self, words: Mapping[str, float], hits: Pair, vectors: Any, vocabulary: list[str]) -> dict[str, float]:
+    def expand_query(
+        self, words: Mapping[str, float], hits: Pair, vectors: Any, vocabulary: list[str]
+    ) -> dict[str, float]:
         """The query's words and their weights, which sum to 1; unchanged where nothing was hit.
 
         The relevance model gives word w the weight Σ P(w|d) P(d|query) over the hits, P(w|d) its share of the chunk's
@@ -45,7 +47,7 @@ class Feedback(Record):
         counts = vectors[rows]
         shares = scores.astype(np.float64) / scores.sum() / np.maximum(counts.sum(axis=1), 1)
         model: Floats = counts.T @ shares
-        best = _greatest(model, vocabulary, self.terms)
+        best = _select_terms(model, vocabulary, self.terms)
         total, own = model[best].sum(), sum(words.values())
         grown = {word: self.own_weight * weight / own for word, weight in words.items()}
         for place in best:
@@ -54,7 +56,7 @@ class Feedback(Record):
         return grown
 
 
-def _greatest(model: Floats, vocabulary: list[str], count: int) -> list[int]:
+def _select_terms(model: Floats, vocabulary: list[str], count: int) -> list[int]:
     """The places of the words of greatest weight above 0, equal ones by their letters.
 
     The vocabulary's own order is another one in each process.
@@ -85,7 +87,7 @@ class RM3(Stage):
         return {"feedback": Feedback(self.documents, self.terms, self.own_weight)}
 
 
-def by_chunk(counts: Any) -> tuple[Any, list[str]]:
+def transpose_counts(counts: Any) -> tuple[Any, list[str]]:
     """BM25's word counts the other way round: sparse [chunks, words], and the words."""
     shape = len(counts.lengths), len(counts.words)
     columns = csc_array((counts.frequencies, counts.chunk_rows, counts.starts), shape=shape)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from haystack import component
 
-from rag_opt.components.llm.prompts import Prompt, check, messages
+from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt
 from rag_opt.components.llm.request import Messages, Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches
-from rag_opt.text.words import valid, words
+from rag_opt.text.words import split_words, to_encodable
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat
@@ -30,7 +30,7 @@ class Transformation(Stage):
     model: str
     prompt: Prompt
 
-    def _request(self, question: str, sampling: Sampling, count: int, said: Messages) -> Request:
+    def _build_request(self, question: str, sampling: Sampling, count: int, said: Messages) -> Request:
         schema = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
         whole = {
             "type": "object",
@@ -41,25 +41,29 @@ class Transformation(Stage):
         example = json.dumps({"queries": [question] * count}, ensure_ascii=False)
         return Request(self.model, said, sampling, whole, example=example)
 
-    def _searches(self, queries: Queries, talks: Talks[list[str]], count: int, *, averaged: bool = False) -> Searches:
+    def _build_searches(
+        self, queries: Queries, talks: Talks[list[str]], count: int, *, averaged: bool = False
+    ) -> Searches:
         """The questions' texts as so many variants, short lists filled up with the question itself."""
         rows = [[*said, *[text] * count][:count] for said, text in zip(talks.results, queries.texts, strict=True)]
-        variants = [_instead(queries, [row[place] for row in rows]) for place in range(count)]
-        key = key_of(self.fingerprint, queries.key)
+        variants = [_replace_texts(queries, [row[place] for row in rows]) for place in range(count)]
+        key = compute_key(self.fingerprint, queries.key)
         return Searches(tuple(variants), averaged, {key: talks.seconds}, {key: talks.usage})
 
 
-def _instead(queries: Queries, texts: list[str]) -> Queries:
-    return Queries.of(tuple(replace(query, text=text) for query, text in zip(queries.items, texts, strict=True)))
+def _replace_texts(queries: Queries, texts: list[str]) -> Queries:
+    return Queries.from_items(
+        tuple(replace(query, text=text) for query, text in zip(queries.items, texts, strict=True))
+    )
 
 
-def _read(found: Any, count: int) -> list[str] | None:
+def _parse_queries(found: Any, count: int) -> list[str] | None:
     """Up to `count` distinct texts of {"queries": [...]}; None when there is none."""
     texts = found.get("queries") if isinstance(found, dict) else None
     if not isinstance(texts, list):
         return None
     # An ellipsis copied from the prompt is no query.
-    kept = dict.fromkeys(valid(text).strip() for text in texts if isinstance(text, str) and words(text))
+    kept = dict.fromkeys(to_encodable(text).strip() for text in texts if isinstance(text, str) and split_words(text))
     return list(kept)[:count] or None
 
 
@@ -77,7 +81,7 @@ class HyDE(Transformation):
     ) -> None:
         require_whole("passages", passages)
         check_model(model)
-        check(prompt, {"user": ("question",)})
+        check_prompt(prompt, {"user": ("question",)})
         self.chat = chat
         self.model = model
         self.prompt = prompt
@@ -88,11 +92,11 @@ class HyDE(Transformation):
 
     @component.output_types(dense_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
-        talks = self.chat.each("query", self._imagined, queries.texts)
-        return {"dense_queries": self._searches(queries, talks, self.passages + 1, averaged=True)}
+        talks = self.chat.map_items("query", self._generate_passages, queries.texts)
+        return {"dense_queries": self._build_searches(queries, talks, self.passages + 1, averaged=True)}
 
-    def _imagined(self, talk: Talk, question: str) -> list[str]:
-        asked = messages(self.prompt, question=question)
+    def _generate_passages(self, talk: Talk, question: str) -> list[str]:
+        asked = build_messages(self.prompt, question=question)
         found = [talk.ask(Request(self.model, asked, sampling)) for sampling in self._samplings]
         return [question, *(text.strip() for text in found if text and text.strip())]
 
@@ -106,7 +110,7 @@ class MultiQuery(Transformation):
     def __init__(self, chat: Chat, model: str, prompt: Prompt, count: int, temperature: float) -> None:
         require_whole("count", count)
         check_model(model)
-        check(prompt, {"user": ("question", "count")})
+        check_prompt(prompt, {"user": ("question", "count")})
         self.chat = chat
         self.model = model
         self.prompt = prompt
@@ -116,14 +120,14 @@ class MultiQuery(Transformation):
 
     @component.output_types(bm25_queries=Searches, dense_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
-        talks = self.chat.each("query", self._asked, queries.texts)
-        found = self._searches(queries, talks, self.count + 1)
+        talks = self.chat.map_items("query", self._generate_queries, queries.texts)
+        found = self._build_searches(queries, talks, self.count + 1)
         return {"bm25_queries": found, "dense_queries": found}
 
-    def _asked(self, talk: Talk, question: str) -> list[str]:
-        said = messages(self.prompt, question=question, count=str(self.count))
-        request = self._request(question, self._sampling, self.count, said)
-        return [question, *(talk.ask_json(request, lambda found: _read(found, self.count)) or [])]
+    def _generate_queries(self, talk: Talk, question: str) -> list[str]:
+        said = build_messages(self.prompt, question=question, count=str(self.count))
+        request = self._build_request(question, self._sampling, self.count, said)
+        return [question, *(talk.ask_json(request, lambda found: _parse_queries(found, self.count)) or [])]
 
 
 class Rewriting(Transformation):
@@ -131,19 +135,19 @@ class Rewriting(Transformation):
 
     def __init__(self, chat: Chat, model: str, prompt: Prompt, temperature: float) -> None:
         check_model(model)
-        check(prompt, {"user": ("question",)})
+        check_prompt(prompt, {"user": ("question",)})
         self.chat = chat
         self.model = model
         self.prompt = prompt
         self.temperature = temperature
         self._sampling = Sampling(temperature, 64)
 
-    def _rewritten(self, queries: Queries) -> Searches:
+    def _rewrite(self, queries: Queries) -> Searches:
         def work(talk: Talk, question: str) -> list[str]:
-            request = self._request(question, self._sampling, 1, messages(self.prompt, question=question))
-            return talk.ask_json(request, lambda found: _read(found, 1)) or []
+            request = self._build_request(question, self._sampling, 1, build_messages(self.prompt, question=question))
+            return talk.ask_json(request, lambda found: _parse_queries(found, 1)) or []
 
-        return self._searches(queries, self.chat.each("query", work, queries.texts), 1)
+        return self._build_searches(queries, self.chat.map_items("query", work, queries.texts), 1)
 
 
 @component
@@ -154,7 +158,7 @@ class Rewrite(Rewriting):
 
     @component.output_types(bm25_queries=Searches, dense_queries=Searches, web_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
-        found = self._rewritten(queries)
+        found = self._rewrite(queries)
         return {"bm25_queries": found, "dense_queries": found, "web_queries": found}
 
 
@@ -166,4 +170,4 @@ class WebRewrite(Rewriting):
 
     @component.output_types(web_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
-        return {"web_queries": self._rewritten(queries)}
+        return {"web_queries": self._rewrite(queries)}

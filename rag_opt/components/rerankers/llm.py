@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.llm.prompts import Prompt, check, messages, numbered
+from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.llm.spoken import whole_number
-from rag_opt.components.ranking import by_place, kept, stacked
+from rag_opt.components.llm.spoken import parse_integer
+from rag_opt.components.ranking import score_by_rank, split_ranking, stack_rankings
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Ints, Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Rankings
 
 if TYPE_CHECKING:
@@ -47,20 +47,22 @@ class LLMReranker(Stage):
     chat: Chat
     keep: int | None
 
-    def _reranked(
+    def _rerank(
         self, queries: Queries, ranking: Rankings, order: Callable[[Talk, str, list[str]], list[int]]
     ) -> Rankings:
         def work(talk: Talk, row: int) -> Ints:
             found = ranking.rows[row][ranking.rows[row] >= 0]
-            places = order(talk, queries.texts[row], ranking.texts_of(row)) if len(found) else []
+            places = order(talk, queries.texts[row], ranking.get_texts(row)) if len(found) else []
             return np.array(found[places], np.int32)
 
-        talks = self.chat.each("reranker", work, range(len(queries.items)))
-        rows, scores, rest = kept(stacked(map(by_place, talks.results), ranking.rows.shape[1]), self.keep)
+        talks = self.chat.map_items("reranker", work, range(len(queries.items)))
+        rows, scores, rest = split_ranking(
+            stack_rankings(map(score_by_rank, talks.results), ranking.rows.shape[1]), self.keep
+        )
         # What calls gave is in the key: one that failed now may not fail the next time.
-        key = key_of(self.fingerprint, queries.key, ranking.key, rows.tolist())
+        key = compute_key(self.fingerprint, queries.key, ranking.key, rows.tolist())
         cost, usage = {key: talks.seconds}, {key: talks.usage}
-        return Rankings(ranking.chunks, rows, scores, key, cost, usage, rest).because(ranking)
+        return Rankings(ranking.chunks, rows, scores, key, cost, usage, rest).add_costs(ranking)
 
 
 @component
@@ -79,7 +81,7 @@ class ListwiseReranker(LLMReranker):
         if keep is not None:
             require_whole("keep", keep)
         check_model(model)
-        check(prompt, {"user": ("question", "documents", "count")})
+        check_prompt(prompt, {"user": ("question", "documents", "count")})
         self.chat = chat
         self.model = model
         self.prompt = prompt
@@ -90,23 +92,26 @@ class ListwiseReranker(LLMReranker):
 
     @component.output_types(ranking=Rankings)
     def run(self, queries: Queries, ranking: Rankings) -> dict[str, Rankings]:
-        return {"ranking": self._reranked(queries, ranking, self._order)}
+        return {"ranking": self._rerank(queries, ranking, self._rank_passages)}
 
-    def _order(self, talk: Talk, question: str, texts: list[str]) -> list[int]:
+    def _rank_passages(self, talk: Talk, question: str, texts: list[str]) -> list[int]:
         def best_first(places: Sequence[int]) -> list[int]:
             count = len(places)
-            asked = messages(
-                self.prompt, question=question, documents=numbered(texts[place] for place in places), count=str(count)
+            asked = build_messages(
+                self.prompt,
+                question=question,
+                documents=number_texts(texts[place] for place in places),
+                count=str(count),
             )
             example = str({"ranking": list(range(1, count + 1))}).replace("'", '"')
             request = Request(self.model, asked, self._sampling, ORDER, example=example)
-            found = talk.ask_json(request, lambda said: permutation(said, count)) or range(count)
+            found = talk.ask_json(request, lambda said: parse_permutation(said, count)) or range(count)
             return [places[place] for place in found]
 
-        return slid(len(texts), self.window, self.step, best_first)
+        return slide_windows(len(texts), self.window, self.step, best_first)
 
 
-def slid(count: int, window: int, step: int, order: Callable[[Sequence[int]], list[int]]) -> list[int]:
+def slide_windows(count: int, window: int, step: int, order: Callable[[Sequence[int]], list[int]]) -> list[int]:
     """Places 0 … count - 1 after `order` has put each window of them in order, from the last window to the first."""
     places = list(range(count))
     end = count
@@ -119,7 +124,7 @@ def slid(count: int, window: int, step: int, order: Callable[[Sequence[int]], li
         end -= step
 
 
-def permutation(said: Any, count: int) -> list[int] | None:
+def parse_permutation(said: Any, count: int) -> list[int] | None:
     """Places 0 … count - 1 as {"ranking": [1, …, count]} has them; None when it names no passage at all.
 
     What it repeats or invents is left out, what it leaves out follows in its old order, as in RankGPT.
@@ -127,7 +132,7 @@ def permutation(said: Any, count: int) -> list[int] | None:
     found = said.get("ranking") if isinstance(said, dict) else None
     if not isinstance(found, list):
         return None
-    numbers = [number for each in found if (number := whole_number(each)) is not None]
+    numbers = [number for each in found if (number := parse_integer(each)) is not None]
     known = dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count)
     return [*known, *(place for place in range(count) if place not in known)] if known else None
 
@@ -142,7 +147,7 @@ class PointwiseReranker(LLMReranker):
         if keep is not None:
             require_whole("keep", keep)
         check_model(model)
-        check(prompt, {"user": ("question", "document")})
+        check_prompt(prompt, {"user": ("question", "document")})
         self.chat = chat
         self.model = model
         self.prompt = prompt
@@ -151,21 +156,21 @@ class PointwiseReranker(LLMReranker):
 
     @component.output_types(ranking=Rankings)
     def run(self, queries: Queries, ranking: Rankings) -> dict[str, Rankings]:
-        return {"ranking": self._reranked(queries, ranking, self._order)}
+        return {"ranking": self._rerank(queries, ranking, self._rank_passages)}
 
-    def _order(self, talk: Talk, question: str, texts: list[str]) -> list[int]:
+    def _rank_passages(self, talk: Talk, question: str, texts: list[str]) -> list[int]:
         grades = [self._grade(talk, question, text) for text in texts]
         return sorted(range(len(texts)), key=lambda place: -grades[place])
 
     def _grade(self, talk: Talk, question: str, text: str) -> int:
-        asked = messages(self.prompt, question=question, document=text)
+        asked = build_messages(self.prompt, question=question, document=text)
         request = Request(self.model, asked, self._sampling, GRADES, example='{"relevance": 5}')
         # A passage that could not be judged stands behind those that were.
-        found = talk.ask_json(request, grade)
+        found = talk.ask_json(request, parse_grade)
         return -1 if found is None else found
 
 
-def grade(said: Any) -> int | None:
+def parse_grade(said: Any) -> int | None:
     """The relevance of {"relevance": 0 … 10}; None where it is anything else."""
-    found = whole_number(said.get("relevance")) if isinstance(said, dict) else None
+    found = parse_integer(said.get("relevance")) if isinstance(said, dict) else None
     return found if found is not None and 0 <= found <= GREATEST else None

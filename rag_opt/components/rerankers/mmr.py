@@ -8,11 +8,11 @@ import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
-from rag_opt.components.embedders.embedding_cache import looked_up
-from rag_opt.components.ranking import kept, stacked
+from rag_opt.components.embedders.embedding_cache import get_embeddings
+from rag_opt.components.ranking import split_ranking, stack_rankings
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import QueryVectors, Rankings, Vectors
 
 if TYPE_CHECKING:
@@ -52,20 +52,22 @@ class MMR(Stage):
         def columns() -> Columns:
             known = vectors.values
             if more := ranking.chunks.contents[len(known) :]:
-                known = np.concatenate([known, looked_up(self.encoder.for_documents, more, self.store)])
-            pairs = [self._reordered(ranking.rows[i], asked[i], known) for i in range(len(asked))]
-            return stacked(pairs, width)
+                known = np.concatenate([known, get_embeddings(self.encoder.for_documents, more, self.store)])
+            pairs = [self._rerank(ranking.rows[i], asked[i], known) for i in range(len(asked))]
+            return stack_rankings(pairs, width)
 
         first, asked_as = query_vectors.vectors[0], query_vectors.queries[0]
         # The order is the same whatever is kept of it.
-        order = key_of(MMR(self.diversity, self.encoder).fingerprint, ranking.key, first.key, asked_as.key, vectors.key)
-        table = self.store.table("reranked", order, columns)
+        order = compute_key(
+            MMR(self.diversity, self.encoder).fingerprint, ranking.key, first.key, asked_as.key, vectors.key
+        )
+        table = self.store.get_table("reranked", order, columns)
         costs = {first.key: first.seconds, order: table.seconds / max(1, len(asked))}
-        rows, scores, rest = kept(table.columns, self.keep)
-        key = key_of(order, self.keep)
-        return {"ranking": Rankings(ranking.chunks, rows, scores, key, costs, rest=rest).because(ranking)}
+        rows, scores, rest = split_ranking(table.columns, self.keep)
+        key = compute_key(order, self.keep)
+        return {"ranking": Rankings(ranking.chunks, rows, scores, key, costs, rest=rest).add_costs(ranking)}
 
-    def _reordered(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
+    def _rerank(self, rows: NDArray[np.int32], query: Floats, vectors: Floats) -> Pair:
         rows = rows[rows >= 0]
         mine = vectors[rows]
         relevance, likeness = mine @ query, mine @ mine.T

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from haystack import component
 
-from rag_opt.components.embedders.embedding_cache import scored
+from rag_opt.components.embedders.embedding_cache import score_pairs
 from rag_opt.components.embedders.encoders import ENDLESS, READY, SentenceTransformerEncoder
-from rag_opt.components.embedders.window import say_not_embedded, say_not_read
-from rag_opt.components.models.hub import kept_only
-from rag_opt.components.models.speed import device
-from rag_opt.components.models.weights import quiet_transformers, weights
-from rag_opt.components.ranking import kept, stacked
+from rag_opt.components.embedders.window import report_unembedded, report_unread
+from rag_opt.components.models.hub import is_local_only
+from rag_opt.components.models.speed import get_device
+from rag_opt.components.models.weights import hash_weights, quiet_transformers
+from rag_opt.components.ranking import split_ranking, stack_rankings
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats, Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
-from rag_opt.system.environment import no_collection
+from rag_opt.system.environment import disable_gc
 
 BETWEEN = "\x1e"
 """Between the question, which must not hold it, and the passage of a pair (a record separator)."""
@@ -42,7 +42,7 @@ class PairScorer(Part):
         """The scores of the pairs; greater is more relevant."""
         raise NotImplementedError
 
-    def say_cut(self, chunks: Chunks) -> None:
+    def report_truncated(self, chunks: Chunks) -> None:
         """Say how many chunks are longer than the scorer reads, where they are many."""
 
 
@@ -65,23 +65,23 @@ class PairReranker(Stage):
         contents = ranking.chunks.contents
         # Pages of the web come with each question: there is nothing to count once.
         if ranking.chunks.base is None:
-            self.scorer.say_cut(ranking.chunks)
+            self.scorer.report_truncated(ranking.chunks)
         hits = [[row for row in rows if row >= 0] for rows in ranking.rows.tolist()]
         pairs = [
             f"{text.replace(BETWEEN, '')}{BETWEEN}{contents[row]}"
             for text, rows in zip(queries.texts, hits, strict=True)
             for row in rows
         ]
-        key = key_of(self.fingerprint, queries.key, ranking.key)
-        scores, seconds = scored(self.scorer, pairs, self.store)
+        key = compute_key(self.fingerprint, queries.key, ranking.key)
+        scores, seconds = score_pairs(self.scorer, pairs, self.store)
         ends = np.cumsum([len(rows) for rows in hits])
         found = []
         for mine, each in zip(hits, np.split(scores, ends[:-1]) if hits else [], strict=True):
             order = np.argsort(-each, kind="stable")
             found.append((np.array(mine, np.int32)[order], each[order]))
-        rows, scores, rest = kept(stacked(found, ranking.rows.shape[1]), self.keep)
+        rows, scores, rest = split_ranking(stack_rankings(found, ranking.rows.shape[1]), self.keep)
         cost = {key: seconds / max(1, len(queries.items))}
-        return {"ranking": Rankings(ranking.chunks, rows, scores, key, cost, rest=rest).because(ranking)}
+        return {"ranking": Rankings(ranking.chunks, rows, scores, key, cost, rest=rest).add_costs(ranking)}
 
 
 class MaxSim(PairScorer):
@@ -103,22 +103,24 @@ class MaxSim(PairScorer):
 
     def encode(self, pairs: list[str]) -> Floats:
         split = [pair.partition(BETWEEN)[::2] for pair in pairs]
-        vectors = self._tokens.of([text for pair in split for text in pair])
+        vectors = self._tokens.get_vectors([text for pair in split for text in pair])
         return np.array([[maxsim(vectors[question], vectors[passage])] for question, passage in split], np.float32)
 
-    def say_cut(self, chunks: Chunks) -> None:
-        say_not_embedded(self.encoder, chunks, self.resources)
+    def report_truncated(self, chunks: Chunks) -> None:
+        report_unembedded(self.encoder, chunks, self.resources)
 
     def prepare(self, count: int) -> None:
         del count
-        self.store.live("ready", self.fingerprint, lambda: len(self.encoder.token_vectors([READY])))
+        self.store.get_object("ready", self.fingerprint, lambda: len(self.encoder.encode_tokens([READY])))
 
     def forget(self) -> None:
         self._tokens.clear()
 
     @property
     def _tokens(self) -> Tokens:
-        return self.store.live("token vectors", self.encoder.fingerprint, lambda: Tokens(self.encoder.token_vectors))
+        return self.store.get_object(
+            "token vectors", self.encoder.fingerprint, lambda: Tokens(self.encoder.encode_tokens)
+        )
 
 
 def maxsim(question: Floats, passage: Floats) -> float:
@@ -141,7 +143,7 @@ class Tokens:
         self._known.clear()
         self._bytes = 0
 
-    def of(self, texts: list[str]) -> dict[str, Floats]:
+    def get_vectors(self, texts: list[str]) -> dict[str, Floats]:
         """[tokens, dimensions] of each text."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         made = dict(zip(missing, self._make(missing), strict=True)) if missing else {}
@@ -169,11 +171,11 @@ class CrossEncoder(PairScorer):
 
     @property
     def fingerprint(self) -> str:
-        return key_of("cross-encoder", self.model, weights(self.model), self.revision, device())
+        return compute_key("cross-encoder", self.model, hash_weights(self.model), self.revision, get_device())
 
     def prepare(self, count: int) -> None:
         del count
-        self.store.live("ready", self.fingerprint, lambda: len(self.encode([f"{READY}{BETWEEN}{READY}"])))
+        self.store.get_object("ready", self.fingerprint, lambda: len(self.encode([f"{READY}{BETWEEN}{READY}"])))
 
     def encode(self, pairs: list[str]) -> Floats:
         import torch
@@ -190,22 +192,22 @@ class CrossEncoder(PairScorer):
         found: int | None = self._model.max_seq_length
         return found if found is not None and found < ENDLESS else None
 
-    def lengths(self, texts: list[str]) -> list[int]:
+    def count_lengths(self, texts: list[str]) -> list[int]:
         """The tokens of each passage, with the model's own marks."""
         given = self._model.tokenizer(texts, truncation=False, verbose=False)
         return [len(ids) for ids in given["input_ids"]]
 
-    def say_cut(self, chunks: Chunks) -> None:
-        say_not_read(self, chunks, self.resources)
+    def report_truncated(self, chunks: Chunks) -> None:
+        report_unread(self, chunks, self.resources)
 
     @property
     def _model(self) -> Any:
-        return self.store.live("model", self.fingerprint, self.loaded)
+        return self.store.get_object("model", self.fingerprint, self.load_model)
 
-    def loaded(self) -> Any:
+    def load_model(self) -> Any:
         """The model; raises ComponentError when it can't be loaded."""
-        kept = kept_only("reranker", self.model, self.revision)
-        with no_collection():
+        kept = is_local_only("reranker", self.model, self.revision)
+        with disable_gc():
             from sentence_transformers import CrossEncoder as Loaded
 
             quiet_transformers()

@@ -17,14 +17,14 @@ import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
-from rag_opt.components.query.feedback import Feedback, by_chunk
-from rag_opt.components.ranking import best, ranked
-from rag_opt.components.reading import Reading, check_reading, tokenized
-from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.components.query.feedback import Feedback, transpose_counts
+from rag_opt.components.ranking import compute_rankings, select_top
+from rag_opt.components.reading import Reading, check_reading, tokenize_texts
+from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.components.themselves import Pair, Search, among_others
+from rag_opt.components.themselves import Pair, Search, exclude_own
 from rag_opt.records.documents import Ints, Queries, Record
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.text.words import AUTO, READING
 
@@ -108,29 +108,29 @@ class BM25Indexer(Stage):
 
     @component.output_types(bm25_index=BM25Index)
     def run(self, chunks: Chunks) -> dict[str, BM25Index]:
-        key = key_of(self.fingerprint, chunks.key)
+        key = compute_key(self.fingerprint, chunks.key)
         reading = Reading(self.stopwords, self.stemmer, self.language)
 
         def model() -> Any:
-            return self.store.live("bm25 indexes", key, lambda: self._weighed(chunks, reading), KEPT)
+            return self.store.get_object("bm25 indexes", key, lambda: self._build_index(chunks, reading), KEPT)
 
         def took() -> float:
             try:
-                return self.store.seconds("bm25 counts", _counts_key(chunks, reading))
+                return self.store.get_seconds("bm25 counts", _make_counts_key(chunks, reading))
             except FileNotFoundError:
                 return 0.0
 
         def counts() -> Counts:
-            return counts_of(chunks, reading, self.store)
+            return get_counts(chunks, reading, self.store)
 
         def size() -> int:
             return sum(getattr(counts(), name).nbytes for name in ARRAYS)
 
         return {"bm25_index": BM25Index(chunks, reading, model, counts, size, took, key)}
 
-    def _weighed(self, chunks: Chunks, reading: Reading) -> Any:
-        counts = counts_of(chunks, reading, self.store)
-        return weighed(counts, self.k1, self.b, self.variant) if counts.words else None
+    def _build_index(self, chunks: Chunks, reading: Reading) -> Any:
+        counts = get_counts(chunks, reading, self.store)
+        return build_bm25(counts, self.k1, self.b, self.variant) if counts.words else None
 
 
 @component
@@ -147,58 +147,60 @@ class BM25Retriever(Stage):
     def run(
         self, bm25_queries: Searches, bm25_index: BM25Index, feedback: Feedback | None = None
     ) -> dict[str, Rankings]:
-        found = [self._found(queries, bm25_index, feedback) for queries in bm25_queries.variants]
-        return {"bm25_ranking": of_variants(found, self.depth).because(bm25_queries)}
+        found = [self._retrieve(queries, bm25_index, feedback) for queries in bm25_queries.variants]
+        return {"bm25_ranking": fuse_variants(found, self.depth).add_costs(bm25_queries)}
 
-    def _found(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
+    def _retrieve(self, queries: Queries, index: BM25Index, feedback: Feedback | None) -> Rankings:
         def prepare(whole: Queries) -> Search:
             model = index.model()
-            asked = [counted_words(each) for each in tokenized(whole.texts, index.reading)]
+            asked = [count_query_words(each) for each in tokenize_texts(whole.texts, index.reading)]
             if feedback is None or model is None:
-                return lambda rows, depth: _searched(model, [asked[row] for row in rows], depth)
-            first = among_others(
-                lambda rows, depth: _searched(model, [asked[row] for row in rows], depth), whole, index.chunks
+                return lambda rows, depth: _search_index(model, [asked[row] for row in rows], depth)
+            first = exclude_own(
+                lambda rows, depth: _search_index(model, [asked[row] for row in rows], depth), whole, index.chunks
             )
-            vectors = self.store.live("bm25 vectors", index.key, lambda: by_chunk(index.counts()), KEPT)
+            vectors = self.store.get_object("bm25 vectors", index.key, lambda: transpose_counts(index.counts()), KEPT)
 
             def searched(rows: Ints, depth: int) -> list[Pair]:
                 mine = [asked[row] for row in rows]
                 grown = zip(mine, first(rows, feedback.documents), strict=True)
-                return _searched(model, [feedback.grown(own, hits, *vectors) for own, hits in grown], depth)
+                return _search_index(model, [feedback.expand_query(own, hits, *vectors) for own, hits in grown], depth)
 
             return searched
 
-        key = key_of("bm25", index.key, *([feedback.key] if feedback else []))
-        whole = ranked(self.resources, key, queries.whole, index.chunks, self.depth, prepare)
-        self._say_strange(whole)
+        key = compute_key("bm25", index.key, *([feedback.key] if feedback else []))
+        whole = compute_rankings(self.resources, key, queries.whole, index.chunks, self.depth, prepare)
+        self._report_unknown(whole)
         return whole if queries.whole_set is None else whole.take(queries.rows)
 
-    def _say_strange(self, found: Rankings) -> None:
+    def _report_unknown(self, found: Rankings) -> None:
         """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
         lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
         if lost > STRANGE * total:
-            self.notices.keep(f"BM25: {lost} of {total} questions share no word with any chunk")
+            self.notices.record_notice(f"BM25: {lost} of {total} questions share no word with any chunk")
 
 
-def counted_words(found: list[str]) -> dict[str, float]:
+def count_query_words(found: list[str]) -> dict[str, float]:
     """How often each word stands in a query: its weight."""
     return {word: float(times) for word, times in Counter(found).items()}
 
 
-def counts_of(chunks: Chunks, reading: Reading, store: Store) -> Counts:
+def get_counts(chunks: Chunks, reading: Reading, store: Store) -> Counts:
     """The word counts of chunks, counted once and kept, memory-mapped."""
-    key = _counts_key(chunks, reading)
-    folder = store.folder("bm25 counts", key, lambda path: _write(path, counted(chunks.contents, reading)))
-    return store.live("bm25 counts read", key, lambda: _read(folder), KEPT)
+    key = _make_counts_key(chunks, reading)
+    folder = store.get_folder(
+        "bm25 counts", key, lambda path: _write_counts(path, count_terms(chunks.contents, reading))
+    )
+    return store.get_object("bm25 counts read", key, lambda: _read_counts(folder), KEPT)
 
 
-def _counts_key(chunks: Chunks, reading: Reading) -> str:
-    return key_of("bm25 counts", READING, chunks.key, vars(reading))
+def _make_counts_key(chunks: Chunks, reading: Reading) -> str:
+    return compute_key("bm25 counts", READING, chunks.key, vars(reading))
 
 
-def counted(texts: list[str], reading: Reading) -> Counts:
+def count_terms(texts: list[str], reading: Reading) -> Counts:
     """The word counts of these texts."""
-    read = tokenized(texts, reading)
+    read = tokenize_texts(texts, reading)
     places_of = {word: place for place, word in enumerate(dict.fromkeys(word for each in read for word in each))}
     known = list(places_of)
     lengths = np.array([len(each) for each in read], np.int64)
@@ -210,19 +212,19 @@ def counted(texts: list[str], reading: Reading) -> Counts:
     return Counts(known if len(found) else [], times.astype(np.float32), rows.astype(np.int32), starts, lengths)
 
 
-def _write(folder: Path, counts: Counts) -> None:
+def _write_counts(folder: Path, counts: Counts) -> None:
     (folder / "words.txt").write_text("\n".join(counts.words), "utf-8")
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(counts, name), allow_pickle=False)
 
 
-def _read(folder: Path) -> Counts:
+def _read_counts(folder: Path) -> Counts:
     known = (folder / "words.txt").read_text("utf-8")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     return Counts(known.split("\n") if known else [], **arrays)
 
 
-def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
+def build_bm25(counts: Counts, k1: float, b: float, variant: str) -> Any:
     """bm25s' index of these counts, as its own `index` would make it."""
     import bm25s
     from bm25s.scoring import _select_idf_scorer, _select_tfc_scorer
@@ -251,17 +253,17 @@ def weighed(counts: Counts, k1: float, b: float, variant: str) -> Any:
     return model
 
 
-def _searched(model: Any, queries: list[dict[str, float]], depth: int) -> list[Pair]:
+def _search_index(model: Any, queries: list[dict[str, float]], depth: int) -> list[Pair]:
     nothing = np.zeros(0, np.int32), np.zeros(0, np.float32)
     found = []
     for weights in queries:
         places = model.vocab_dict if model is not None else {}
         known = {places[word]: weight for word, weight in weights.items() if word in places}
-        found.append(best(_matching(model, known), depth) if known else nothing)
+        found.append(select_top(_score_chunks(model, known), depth) if known else nothing)
     return found
 
 
-def _matching(model: Any, known: dict[int, float]) -> NDArray[np.floating]:
+def _score_chunks(model: Any, known: dict[int, float]) -> NDArray[np.floating]:
     """The chunks' scores, -inf where no word of the query occurs: bm25s would fill a list up with arbitrary chunks."""
     postings = model.scores
     scores = np.zeros(postings["num_docs"], np.float32)

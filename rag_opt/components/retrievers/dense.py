@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from haystack import component
 
-from rag_opt.cache.artifacts import size_of
-from rag_opt.components.ranking import best, ranked
-from rag_opt.components.retrievers.fusion import of_variants
+from rag_opt.cache.artifacts import get_size
+from rag_opt.components.ranking import compute_rankings, select_top
+from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Floats, Queries, Record
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ExactIndexer(Stage):
 
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
-        key = key_of(self.fingerprint, vectors.key, chunks.key)
+        key = compute_key(self.fingerprint, vectors.key, chunks.key)
         return {"vector_index": VectorIndex(chunks, vectors, None, lambda: vectors.values.nbytes, key)}
 
 
@@ -68,16 +68,16 @@ class ChromaIndexer(Stage):
 
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
-        key = key_of(self.fingerprint, vectors.key, chunks.key)
-        folder = self.store.folder("chroma", key, lambda path: self._write(path, vectors.values))
+        key = compute_key(self.fingerprint, vectors.key, chunks.key)
+        folder = self.store.get_folder("chroma", key, lambda path: self._write_collection(path, vectors.values))
 
         def collection() -> Any:
-            return self.store.live("chroma opened", key, lambda: Opened(folder), keep=1).collection
+            return self.store.get_object("chroma opened", key, lambda: Opened(folder), keep=1).collection
 
-        took = self.store.seconds("chroma", key)
-        return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: size_of(folder), key, took)}
+        took = self.store.get_seconds("chroma", key)
+        return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: get_size(folder), key, took)}
 
-    def _write(self, path: Path, values: Floats) -> None:
+    def _write_collection(self, path: Path, values: Floats) -> None:
         hnsw = {
             "space": "cosine",
             "ef_construction": self.ef_construction,
@@ -85,7 +85,7 @@ class ChromaIndexer(Stage):
             "max_neighbors": self.max_neighbors,
         }
         # Closed at once: the folder is renamed next.
-        with closing(_client(path)) as client:
+        with closing(_open_client(path)) as client:
             collection = client.create_collection("chunks", configuration={"hnsw": hnsw}, embedding_function=None)
             step = client.get_max_batch_size()
             for start in range(0, len(values), step):
@@ -106,38 +106,40 @@ class DenseRetriever(Stage):
     @component.output_types(dense_ranking=Rankings)
     def run(self, query_vectors: QueryVectors, vector_index: VectorIndex) -> dict[str, Rankings]:
         sets = zip(query_vectors.queries, query_vectors.vectors, strict=True)
-        found = [self._found(queries, vectors, vector_index) for queries, vectors in sets]
-        return {"dense_ranking": of_variants(found, self.depth).because(query_vectors.searches)}
+        found = [self._retrieve(queries, vectors, vector_index) for queries, vectors in sets]
+        return {"dense_ranking": fuse_variants(found, self.depth).add_costs(query_vectors.searches)}
 
-    def _found(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
+    def _retrieve(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
         def prepare(_: Queries) -> Search:
             if vector_index.collection is None:
-                return lambda rows, depth: _exact(vector_index, vectors.values[rows], depth)
+                return lambda rows, depth: _search_exact(vector_index, vectors.values[rows], depth)
             collection = vector_index.collection()
             if collection.count() != len(vector_index.chunks):
                 raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
-            return lambda rows, depth: _approximate(collection, vectors.values[rows], depth)
+            return lambda rows, depth: _search_chroma(collection, vectors.values[rows], depth)
 
-        key = key_of("dense", vector_index.key, vectors.key)
+        key = compute_key("dense", vector_index.key, vectors.key)
         costs = {vectors.key: vectors.seconds}
         exact = vector_index.collection is None
-        return ranked(self.resources, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact)
+        return compute_rankings(
+            self.resources, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact
+        )
 
 
-def _exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
+def _search_exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
     found = []
     block = max(1, SCORES // max(1, len(index.chunks)))
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ index.vectors.values.T
-        found += [best(row, depth) for row in scores]
+        found += [select_top(row, depth) for row in scores]
     return found
 
 
-def _approximate(collection: Any, queries: Floats, depth: int) -> list[Pair]:
+def _search_chroma(collection: Any, queries: Floats, depth: int) -> list[Pair]:
     answer = collection.query(query_embeddings=queries, n_results=depth, include=["distances"])
     pairs = zip(answer["ids"], answer["distances"], strict=True)
     # Chroma gives cosine distances, smaller is better; everything here is a similarity, greater is better.
-    return [_ordered(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
+    return [_sort_hits(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
 
 
 class Opened:
@@ -147,7 +149,7 @@ class Opened:
         self._folder = TemporaryDirectory(prefix="rag_opt-chroma-")
         copy = Path(self._folder.name, "copy")
         shutil.copytree(kept, copy)
-        self._client = _client(copy)
+        self._client = _open_client(copy)
         self.collection = self._client.get_collection("chunks", embedding_function=None)
 
     def __del__(self) -> None:
@@ -155,12 +157,12 @@ class Opened:
             self._client.close()
 
 
-def _ordered(rows: Any, scores: Any) -> Pair:
+def _sort_hits(rows: Any, scores: Any) -> Pair:
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
 
 
-def _client(path: Path) -> Any:
+def _open_client(path: Path) -> Any:
     import chromadb
     from chromadb.config import Settings
 

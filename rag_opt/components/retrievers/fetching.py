@@ -85,7 +85,7 @@ class Hurried(httpcore.NetworkStream):
         self._stream = stream
         self._deadline = deadline
 
-    def _left(self) -> float:
+    def _get_timeout(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise FetchError("it takes too long")
@@ -93,11 +93,11 @@ class Hurried(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         del timeout
-        return self._stream.read(max_bytes, self._left())
+        return self._stream.read(max_bytes, self._get_timeout())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         del timeout
-        self._stream.write(buffer, self._left())
+        self._stream.write(buffer, self._get_timeout())
 
     def close(self) -> None:
         self._stream.close()
@@ -106,7 +106,7 @@ class Hurried(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         del timeout
-        return Hurried(self._stream.start_tls(ssl_context, server_hostname, self._left()), self._deadline)
+        return Hurried(self._stream.start_tls(ssl_context, server_hostname, self._get_timeout()), self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -116,7 +116,7 @@ EMBEDDED = [ip_network(each) for each in ("::/96", "::ffff:0:0/96", "64:ff9b::/9
 """IPv6 addresses that end in an IPv4 address."""
 
 
-def meant(address: str) -> IPv4Address | IPv6Address:
+def unwrap_address(address: str) -> IPv4Address | IPv6Address:
     """The address, or the IPv4 address that an IPv6 one stands for (mapped, compatible, NAT64, 6to4, Teredo)."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv4Address) or found == IPv6Address("::1"):
@@ -130,7 +130,7 @@ def meant(address: str) -> IPv4Address | IPv6Address:
 
 def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
     """Raise FetchError unless an address is public, or this machine's where that is allowed."""
-    found = meant(address)
+    found = unwrap_address(address)
     if found.is_loopback:
         if not local:
             raise FetchError(f"{host} is this machine, to which a page elsewhere may not lead")
@@ -141,14 +141,14 @@ def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
         raise FetchError(f"{host} has the private address {found}, which is not fetched")
 
 
-def fetched(
+def fetch_url(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, timeout: float = 10.0
 ) -> Fetched:
     """The response of an address, redirects followed; `timeout` holds for all of it. Raises FetchError."""
     deadline = time.monotonic() + timeout
     local = _is_local(url)
     for _ in range(MOST_REDIRECTS + 1):
-        found, onward = _once(method, url, headers, body, deadline, local=local)
+        found, onward = _fetch_once(method, url, headers, body, deadline, local=local)
         if onward is None:
             return found
         # Whoever begins elsewhere may not be led here, nor take along what proves who asks.
@@ -157,14 +157,14 @@ def fetched(
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             headers = {name: value for name, value in headers.items() if name.lower() in ("accept", "content-type")}
         method, body, url = "GET", None, onward
-    raise FetchError(f"{_host(url)}: more than {MOST_REDIRECTS} redirects")
+    raise FetchError(f"{_get_host(url)}: more than {MOST_REDIRECTS} redirects")
 
 
-def _once(
+def _fetch_once(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline: float, *, local: bool
 ) -> tuple[Fetched, str | None]:
     """One response, and where it leads on to."""
-    parts = _parts(url)
+    parts = _split_url(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise FetchError("what it is led to is no http(s) address without a password")
     left = max(0.01, deadline - time.monotonic())
@@ -178,8 +178,8 @@ def _once(
         ):
             onward = dict(got.headers).get(b"location") or dict(got.headers).get(b"Location")
             if got.status in REDIRECTS and onward:
-                return Fetched(got.status, b""), _led(url, onward.decode("latin-1"))
-            return Fetched(got.status, _read(got.iter_stream(), deadline, parts.hostname)), None
+                return Fetched(got.status, b""), _join_url(url, onward.decode("latin-1"))
+            return Fetched(got.status, _read_body(got.iter_stream(), deadline, parts.hostname)), None
     except (
         ValueError,
         TypeError,
@@ -201,7 +201,7 @@ def _is_local(url: str) -> bool:
         return False
 
 
-def _parts(url: str) -> SplitResult:
+def _split_url(url: str) -> SplitResult:
     """The parts of an address; raises FetchError where it is none."""
     try:
         parts = urlsplit(url)
@@ -212,14 +212,14 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _led(url: str, onward: str) -> str:
+def _join_url(url: str, onward: str) -> str:
     try:
         return urljoin(url, onward)
     except ValueError as error:
-        raise FetchError(f"{_host(url)} leads to what is no address") from error
+        raise FetchError(f"{_get_host(url)} leads to what is no address") from error
 
 
-def _read(stream: Iterable[bytes], deadline: float, host: str) -> bytes:
+def _read_body(stream: Iterable[bytes], deadline: float, host: str) -> bytes:
     read = bytearray()
     for part in stream:
         read += part
@@ -230,5 +230,5 @@ def _read(stream: Iterable[bytes], deadline: float, host: str) -> bytes:
     return bytes(read)
 
 
-def _host(url: str) -> str:
+def _get_host(url: str) -> str:
     return urlsplit(url).hostname or url[:80]

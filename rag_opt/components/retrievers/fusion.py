@@ -11,7 +11,7 @@ from haystack import component
 
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats, Ints, Queries, Scores
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Fusion(Stage):
         dense_ranking: Rankings | None = None,
         web_ranking: Rankings | None = None,
     ) -> dict[str, Rankings]:
-        weights = self._weights(bm25_ranking is not None, dense_ranking is not None, web_ranking is not None)
+        weights = self._compute_weights(bm25_ranking is not None, dense_ranking is not None, web_ranking is not None)
         given = [ranking for ranking in (bm25_ranking, dense_ranking, web_ranking) if ranking is not None]
         if not given:
             raise ValueError("fusion needs at least one ranking")
@@ -83,16 +83,18 @@ class Fusion(Stage):
         first = given[-1]
         depth = max(ranking.rows.shape[1] for ranking in given)
         if self.top_k > depth:
-            self.notices.say(f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that")
+            self.notices.report_once(
+                f"top_k {self.top_k} is more than the {depth} chunks that are ranked: clipped to that"
+            )
         rows, scores = first.rows, first.scores
         if len(given) > 1:
-            shares = [self._shares(ranking, weight) for ranking, weight in zip(given, weights, strict=True)]
-            rows, scores = joined(given, shares)
-        key = key_of(self.fingerprint, [ranking.key for ranking in given])
+            shares = [self._compute_shares(ranking, weight) for ranking, weight in zip(given, weights, strict=True)]
+            rows, scores = fuse_rankings(given, shares)
+        key = compute_key(self.fingerprint, [ranking.key for ranking in given])
         costs = {key: (time.perf_counter() - start) / max(1, len(first.rows))}
-        return {"ranking": cut(given, rows, scores, self.top_k, key, costs).because(*given)}
+        return {"ranking": build_fused(given, rows, scores, self.top_k, key, costs).add_costs(*given)}
 
-    def _weights(self, bm25: bool, dense: bool, web: bool) -> list[float]:
+    def _compute_weights(self, bm25: bool, dense: bool, web: bool) -> list[float]:
         """By ranking that there is its weight."""
         both = {"bm25": 1.0 - self.hybrid_weight, "dense": self.hybrid_weight} if bm25 and dense else {}
         local = both or {name: 1.0 for name, there in (("bm25", bm25), ("dense", dense)) if there}
@@ -100,10 +102,10 @@ class Fusion(Stage):
         weights = [left * weight for weight in local.values()] + ([self.web_weight if local else 1.0] if web else [])
         return [1.0] * len(weights) if self.fusion == "rrf" else weights
 
-    def _shares(self, ranking: Rankings, weight: float) -> Shares:
+    def _compute_shares(self, ranking: Rankings, weight: float) -> Shares:
         """The ranking's scores, scaled; equal scores all get the middle."""
         if self.fusion == "rrf":
-            return reciprocal(ranking, self.rrf_k, weight)
+            return compute_rrf(ranking, self.rrf_k, weight)
         hit = ranking.rows >= 0
         scores = np.where(hit, ranking.scores, 0.0).astype(np.float64)
         count = np.maximum(1, hit.sum(axis=1, keepdims=True))
@@ -122,7 +124,7 @@ class Fusion(Stage):
         return weight * scaled, weight * lacking
 
 
-def joined(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pair:
+def fuse_rankings(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pair:
     """Rows and scores of all queries' chunks, [queries, any], best first: a chunk's score is the sum of its shares."""
     rows = np.concatenate([ranking.rows for ranking in rankings], axis=1)
     share = np.concatenate([each for each, _ in shares], axis=1)
@@ -150,23 +152,25 @@ def joined(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pair:
     return np.where(np.isfinite(scores), best, -1).astype(np.int32), scores
 
 
-def reciprocal(rankings: Rankings, rrf_k: int, weight: float = 1.0) -> Shares:
+def compute_rrf(rankings: Rankings, rrf_k: int, weight: float = 1.0) -> Shares:
     """What each rank is worth in reciprocal rank fusion, and 0 for what is lacking."""
     places = 1.0 + np.arange(rankings.rows.shape[1], dtype=np.float64)
     return np.broadcast_to(weight / (rrf_k + places), rankings.rows.shape), np.zeros((len(rankings.rows), 1))
 
 
-def of_variants(rankings: Sequence[Rankings], depth: int) -> Rankings:
+def fuse_variants(rankings: Sequence[Rankings], depth: int) -> Rankings:
     """One ranking of those of several texts for the same query, by reciprocal ranks; a single one stays as it is."""
     first = rankings[0]
     if len(rankings) == 1:
         return first
-    rows, scores = joined(rankings, [reciprocal(each, VARIANTS_K) for each in rankings])
-    key = key_of("variants", [each.key for each in rankings], depth)
-    return cut(rankings, rows, scores, depth, key, {}).because(*rankings)
+    rows, scores = fuse_rankings(rankings, [compute_rrf(each, VARIANTS_K) for each in rankings])
+    key = compute_key("variants", [each.key for each in rankings], depth)
+    return build_fused(rankings, rows, scores, depth, key, {}).add_costs(*rankings)
 
 
-def cut(rankings: Sequence[Rankings], rows: Ints, scores: Floats, count: int, key: str, costs: Costs) -> Rankings:
+def build_fused(
+    rankings: Sequence[Rankings], rows: Ints, scores: Floats, count: int, key: str, costs: Costs
+) -> Rankings:
     """What these rankings were joined to, of which the first `count` are handed on.
 
     What each of them ranks behind its hits follows the others, one of each in turn.
@@ -188,4 +192,4 @@ class NoRetriever(Stage):
     @component.output_types(ranking=Rankings)
     def run(self, queries: Queries, chunks: Chunks) -> dict[str, Rankings]:
         rows, scores = np.zeros((len(queries.items), 0), np.int32), np.zeros((len(queries.items), 0), np.float32)
-        return {"ranking": Rankings(chunks, rows, scores, key_of("nothing", chunks.key, queries.key))}
+        return {"ranking": Rankings(chunks, rows, scores, compute_key("nothing", chunks.key, queries.key))}

@@ -16,14 +16,14 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.llm.endpoint import ADVICE, check_key
-from rag_opt.components.ranking import by_place, stacked
-from rag_opt.components.retrievers.fetching import Fetched, FetchError, fetched
+from rag_opt.components.ranking import score_by_rank, stack_rankings
+from rag_opt.components.retrievers.fetching import Fetched, FetchError, fetch_url
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Queries
-from rag_opt.records.keys import key_of
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
-from rag_opt.text.words import valid
+from rag_opt.text.words import to_encodable
 
 LONGEST = 20_000
 """Characters of a page that are kept."""
@@ -36,29 +36,33 @@ LOST = 0.1
 class WebSearch(Protocol):
     """What finds pages."""
 
-    def found(self, query: str, count: int) -> list[Document]:
+    def find_pages(self, query: str, count: int) -> list[Document]:
         """Up to `count` pages, best first; their id is their address. Raises FetchError."""
 
 
-def searxng(base: str, query: str, count: int, key: str) -> Fetched:
+def search_searxng(base: str, query: str, count: int, key: str) -> Fetched:
     """SearXNG's JSON (settings: search.formats must list json)."""
     del count, key
-    return fetched("GET", f"{base}?{urlencode({'q': query, 'format': 'json'})}", {"Accept": "application/json"})
+    return fetch_url("GET", f"{base}?{urlencode({'q': query, 'format': 'json'})}", {"Accept": "application/json"})
 
 
-def brave(base: str, query: str, count: int, key: str) -> Fetched:
+def search_brave(base: str, query: str, count: int, key: str) -> Fetched:
     """Brave's web search API."""
     sent = {"Accept": "application/json", "X-Subscription-Token": key}
-    return fetched("GET", f"{base}?{urlencode({'q': query, 'count': count})}", sent)
+    return fetch_url("GET", f"{base}?{urlencode({'q': query, 'count': count})}", sent)
 
 
-def tavily(base: str, query: str, count: int, key: str) -> Fetched:
+def search_tavily(base: str, query: str, count: int, key: str) -> Fetched:
     """Tavily's search API."""
     body = json.dumps({"query": query, "max_results": count}).encode()
-    return fetched("POST", base, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}, body)
+    return fetch_url("POST", base, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}, body)
 
 
-FORMS: dict[str, Callable[[str, str, int, str], Fetched]] = {"searxng": searxng, "brave": brave, "tavily": tavily}
+FORMS: dict[str, Callable[[str, str, int, str], Fetched]] = {
+    "searxng": search_searxng,
+    "brave": search_brave,
+    "tavily": search_tavily,
+}
 
 
 class SearchService(Part):
@@ -83,7 +87,7 @@ class SearchService(Part):
         self.url = str(url)
         self.key = key
 
-    def found(self, query: str, count: int) -> list[Document]:
+    def find_pages(self, query: str, count: int) -> list[Document]:
         """Up to `count` pages, best first; [] where the service finds none. Raises FetchError."""
         response = FORMS[self.form](self.url, query, count, os.environ.get(self.key or "", "").strip())
         host = urlsplit(self.url).hostname
@@ -93,31 +97,31 @@ class SearchService(Part):
             whole = json.loads(response.body)
         except (ValueError, RecursionError) as error:
             raise FetchError(f"{host}: its answer is not JSON") from error
-        pages = list(_pages(whole))
-        if not pages and not _empty(whole):
+        pages = list(_parse_pages(whole))
+        if not pages and not _is_empty(whole):
             raise FetchError(f"{host}: its answer has not the form of {self.form}")
         return pages[:count]
 
 
-def _rows(whole: Any) -> Any:
+def _get_results(whole: Any) -> Any:
     node = whole.get("web", whole) if isinstance(whole, dict) else None
     return node.get("results") if isinstance(node, dict) else None
 
 
-def _empty(whole: Any) -> bool:
-    return isinstance(_rows(whole), list) and not _rows(whole)
+def _is_empty(whole: Any) -> bool:
+    return isinstance(_get_results(whole), list) and not _get_results(whole)
 
 
-def _pages(whole: Any) -> Iterator[Document]:
+def _parse_pages(whole: Any) -> Iterator[Document]:
     """The pages of an answer in any of the forms; what has no address or no text is left out."""
-    rows = _rows(whole)
+    rows = _get_results(whole)
     for row in rows if isinstance(rows, list) else []:
         fields = row if isinstance(row, dict) else {}
         url, text = fields.get("url"), fields.get("content") or fields.get("description")
         if isinstance(url, str) and url and isinstance(text, str) and text.strip():
             title = fields.get("title")
             named = title[:500] if isinstance(title, str) else ""
-            yield Document(valid(url[:2000]), valid(text.strip()[:LONGEST]), valid(named))
+            yield Document(to_encodable(url[:2000]), to_encodable(text.strip()[:LONGEST]), to_encodable(named))
 
 
 @component
@@ -142,37 +146,37 @@ class WebRetriever(Stage):
     @component.output_types(web_ranking=Rankings)
     def run(self, web_queries: Searches, chunks: Chunks) -> dict[str, Rankings]:
         queries = web_queries.variants[0]
-        lists, seconds = self._searched(queries)
+        lists, seconds = self._search_all(queries)
         # Services cut a page differently for each question: another text is another page.
         pages = list(dict.fromkeys(page for found in lists for page in found))
-        whole = chunks.extended(tuple(pages))
+        whole = chunks.append_documents(tuple(pages))
         place = {page: len(chunks) + number for number, page in enumerate(pages)}
         rows = [np.array([place[page] for page in found], np.int32) for found in lists]
-        columns = stacked(map(by_place, rows), self.results)
-        key = key_of(self.fingerprint, queries.key, whole.key, columns["rows"].tolist())
+        columns = stack_rankings(map(score_by_rank, rows), self.results)
+        key = compute_key(self.fingerprint, queries.key, whole.key, columns["rows"].tolist())
         found = Rankings(whole, columns["rows"], columns["scores"], key, {key: seconds})
-        return {"web_ranking": found.because(web_queries)}
+        return {"web_ranking": found.add_costs(web_queries)}
 
-    def _searched(self, queries: Queries) -> tuple[list[list[Document]], float]:
+    def _search_all(self, queries: Queries) -> tuple[list[list[Document]], float]:
         """Per query its pages, and the seconds a query took, by the median."""
         with ThreadPoolExecutor(self.at_once) as pool:
-            found = list(pool.map(self._found, queries.texts))
+            found = list(pool.map(self._search_cached, queries.texts))
         failed = [each for each in found if isinstance(each, FetchError)]
         if len(failed) > LOST * len(found):
             raise ComponentError(
                 f"web: the search service failed for {len(failed)} of {len(found)} questions: {failed[0]}"
             ) from failed[0]
         if failed:
-            self.notices.say(f"web: {len(failed)} questions were answered without it: {failed[0]}")
+            self.notices.report_once(f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]
         seconds = [0.0 if isinstance(each, FetchError) else each[1] for each in found]
         return lists, float(np.median(seconds)) if seconds else 0.0
 
-    def _tried(self, query: str) -> list[Document]:
+    def _search_with_retries(self, query: str) -> list[Document]:
         """The pages of one search, each address once."""
         for left in reversed(range(TRIES)):
             try:
-                pages = self.service.found(query, self.results)
+                pages = self.service.find_pages(query, self.results)
                 found: dict[str, Document] = {}
                 for page in pages:
                     found.setdefault(page.id, page)
@@ -183,13 +187,13 @@ class WebRetriever(Stage):
                 time.sleep(random.uniform(0.5, 1.0) * 2 ** (TRIES - 1 - left))
         raise AssertionError  # the last round returns or raises
 
-    def _found(self, query: str) -> tuple[list[Document], float] | FetchError:
+    def _search_cached(self, query: str) -> tuple[list[Document], float] | FetchError:
         day = datetime.now(UTC).date().isoformat()
-        key = key_of(self.service.fingerprint, query, self.results, day)
+        key = compute_key(self.service.fingerprint, query, self.results, day)
 
         def columns() -> dict[str, Any]:
             start = time.perf_counter()
-            pages = self._tried(query)
+            pages = self._search_with_retries(query)
             seconds = np.full(len(pages), time.perf_counter() - start)
             names = ("id", "text", "title")
             return {**{name: [getattr(page, name) for page in pages] for name in names}, "seconds": seconds}
@@ -197,7 +201,7 @@ class WebRetriever(Stage):
         if self.llm.rehearsal is not None:
             return [], 0.0
         try:
-            table = self.store.table("web", key, columns)
+            table = self.store.get_table("web", key, columns)
         except FetchError as error:
             return error
         rows = zip(*(table.columns[name] for name in ("id", "text", "title")), strict=True)

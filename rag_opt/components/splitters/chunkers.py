@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from haystack import component
 
-from rag_opt.components.embedders.embedding_cache import embedded
-from rag_opt.components.splitters.sentences import sentences_of
-from rag_opt.components.splitters.spans import Ruler, at_breaks, by_sentence, recursive, trimmed, windows
-from rag_opt.components.stage import Stage, identity, parameter_names, require, require_whole
+from rag_opt.components.embedders.embedding_cache import embed_texts
+from rag_opt.components.splitters.sentences import get_sentences
+from rag_opt.components.splitters.spans import (
+    Ruler,
+    pack_sentences,
+    pack_windows,
+    split_at_breaks,
+    split_recursively,
+    trim_span,
+)
+from rag_opt.components.stage import Stage, get_identity, get_parameter_names, require, require_whole
 from rag_opt.records.documents import Documents
-from rag_opt.records.keys import algorithm_of, key_of
+from rag_opt.records.keys import compute_key, get_algorithm
 from rag_opt.records.products import Chunks
 from rag_opt.text.words import READING, Span
 
@@ -29,9 +36,9 @@ OURS = "rag_opt.components.splitters."
 class Splitter(Stage):
     """Common to all splitters: spans are computed once and kept as three columns of numbers."""
 
-    def _chunks(self, documents: Documents, spans: Callable[[int, str], list[Span]]) -> Chunks:
-        key = key_of(self.fingerprint, READING, documents.key)
-        table = self.store.table("chunks", key, lambda: _columns(documents, spans))
+    def _build_chunks(self, documents: Documents, spans: Callable[[int, str], list[Span]]) -> Chunks:
+        key = compute_key(self.fingerprint, READING, documents.key)
+        table = self.store.get_table("chunks", key, lambda: _build_columns(documents, spans))
         columns = table.columns
         return Chunks(documents, columns["rows"], columns["starts"], columns["ends"], key, table.seconds)
 
@@ -46,7 +53,7 @@ class SizedSplitter(Splitter):
     unit: str
     encoder: Encoder | None
 
-    def _size(self, chunk_size: int, overlap: int, unit: str, encoder: Encoder | None) -> None:
+    def _set_size(self, chunk_size: int, overlap: int, unit: str, encoder: Encoder | None) -> None:
         require_whole("chunk_size", chunk_size)
         require_whole("overlap", overlap, 0)
         most = chunk_size - 1
@@ -61,29 +68,31 @@ class SizedSplitter(Splitter):
 
     @property
     def fingerprint(self) -> str:
-        values = {name: identity(getattr(self, name)) for name in parameter_names(type(self)) if name != "encoder"}
-        return key_of("splitter", algorithm_of(type(self)).removeprefix(OURS), values, self._of_encoder)
+        values = {
+            name: get_identity(getattr(self, name)) for name in get_parameter_names(type(self)) if name != "encoder"
+        }
+        return compute_key("splitter", get_algorithm(type(self)).removeprefix(OURS), values, self._of_encoder)
 
     @property
     def _of_encoder(self) -> str | None:
         """What the chunks owe to the encoder: other embedders cut alike, unless their tokens are counted."""
         return self.encoder.vocabulary if self.unit == "tokens" and self.encoder is not None else None
 
-    def _ruler(self, text: str) -> Ruler:
+    def _build_ruler(self, text: str) -> Ruler:
         if self.unit == "tokens" and self.encoder is not None:
-            return Ruler.of_tokens(text, self.encoder.tokens(text))
-        return Ruler.of_characters(text) if self.unit == "characters" else Ruler.of_words(text)
+            return Ruler.from_tokens(text, self.encoder.tokenize(text))
+        return Ruler.from_characters(text) if self.unit == "characters" else Ruler.from_words(text)
 
 
 class OverlappingSplitter(SizedSplitter):
     """A sized splitter whose chunks may overlap."""
 
     def __init__(self, chunk_size: int, overlap: int, unit: str = "words", encoder: Encoder | None = None) -> None:
-        self._size(chunk_size, overlap, unit, encoder)
+        self._set_size(chunk_size, overlap, unit, encoder)
         self.overlap = overlap
 
 
-def _columns(documents: Documents, spans: Callable[[int, str], list[Span]]) -> Columns:
+def _build_columns(documents: Documents, spans: Callable[[int, str], list[Span]]) -> Columns:
     found = [(row, *span) for row, document in enumerate(documents.items) for span in spans(row, document.text)]
     columns = np.array(found, np.int32).reshape(-1, 3)
     return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
@@ -97,7 +106,7 @@ class NoSplitter(Splitter):
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
-        return {"chunks": self._chunks(documents, lambda _, text: [trimmed(text, (0, len(text)))])}
+        return {"chunks": self._build_chunks(documents, lambda _, text: [trim_span(text, (0, len(text)))])}
 
 
 @component
@@ -107,14 +116,14 @@ class WordSplitter(SizedSplitter):
     algorithm = "rag_opt.components.splitters.WordSplitter"
 
     def __init__(self, chunk_size: int, unit: str = "words", encoder: Encoder | None = None) -> None:
-        self._size(chunk_size, 0, unit, encoder)
+        self._set_size(chunk_size, 0, unit, encoder)
 
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(_: int, text: str) -> list[Span]:
-            return windows(self._ruler(text), (0, len(text)), self.chunk_size)
+            return pack_windows(self._build_ruler(text), (0, len(text)), self.chunk_size)
 
-        return {"chunks": self._chunks(documents, spans)}
+        return {"chunks": self._build_chunks(documents, spans)}
 
 
 @component
@@ -126,9 +135,9 @@ class SlidingWindowSplitter(OverlappingSplitter):
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(_: int, text: str) -> list[Span]:
-            return windows(self._ruler(text), (0, len(text)), self.chunk_size, self.overlap)
+            return pack_windows(self._build_ruler(text), (0, len(text)), self.chunk_size, self.overlap)
 
-        return {"chunks": self._chunks(documents, spans)}
+        return {"chunks": self._build_chunks(documents, spans)}
 
 
 @component
@@ -140,10 +149,10 @@ class SentenceSplitter(OverlappingSplitter):
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
-            sentences = sentences_of(documents, self.store)[row]
-            return by_sentence(self._ruler(text), sentences, self.chunk_size, self.overlap)
+            sentences = get_sentences(documents, self.store)[row]
+            return pack_sentences(self._build_ruler(text), sentences, self.chunk_size, self.overlap)
 
-        return {"chunks": self._chunks(documents, spans)}
+        return {"chunks": self._build_chunks(documents, spans)}
 
 
 @component
@@ -155,10 +164,10 @@ class RecursiveSplitter(OverlappingSplitter):
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
-            sentences = sentences_of(documents, self.store)[row]
-            return recursive(self._ruler(text), sentences, self.chunk_size, self.overlap)
+            sentences = get_sentences(documents, self.store)[row]
+            return split_recursively(self._build_ruler(text), sentences, self.chunk_size, self.overlap)
 
-        return {"chunks": self._chunks(documents, spans)}
+        return {"chunks": self._build_chunks(documents, spans)}
 
 
 @component
@@ -173,7 +182,7 @@ class SemanticSplitter(SizedSplitter):
     encoder: Encoder
 
     def __init__(self, chunk_size: int, cut_share: float, encoder: Encoder, unit: str = "words") -> None:
-        self._size(chunk_size, 0, unit, encoder)
+        self._set_size(chunk_size, 0, unit, encoder)
         require(0.0 <= cut_share <= 1.0, f"cut_share must be from 0 to 1, not {cut_share}")
         self.cut_share = cut_share
 
@@ -184,16 +193,20 @@ class SemanticSplitter(SizedSplitter):
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
-            breaks = self.store.live("breaks", key_of(self.fingerprint, documents.key), lambda: self._breaks(documents))
-            return at_breaks(self._ruler(text), sentences_of(documents, self.store)[row], breaks[row], self.chunk_size)
+            breaks = self.store.get_object(
+                "breaks", compute_key(self.fingerprint, documents.key), lambda: self._find_breaks(documents)
+            )
+            return split_at_breaks(
+                self._build_ruler(text), get_sentences(documents, self.store)[row], breaks[row], self.chunk_size
+            )
 
-        return {"chunks": self._chunks(documents, spans)}
+        return {"chunks": self._build_chunks(documents, spans)}
 
-    def _breaks(self, documents: Documents) -> list[list[bool]]:
-        sentences = sentences_of(documents, self.store)
+    def _find_breaks(self, documents: Documents) -> list[list[bool]]:
+        sentences = get_sentences(documents, self.store)
         items = zip(documents.items, sentences, strict=True)
         texts = [document.text[start:end] for document, spans in items for start, end in spans]
-        vectors = embedded(self.encoder, texts, self.store).values
+        vectors = embed_texts(self.encoder, texts, self.store).values
         similarity = np.einsum("nd,nd->n", vectors[:-1], vectors[1:])
         ends = np.cumsum([len(spans) for spans in sentences])
         inside = np.ones(len(similarity), bool)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.components.splitters.spans import BLANK_LINE, between, trimmed
+from rag_opt.components.splitters.spans import BLANK_LINE, split_span, trim_span
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Documents
-from rag_opt.records.keys import key_of
-from rag_opt.text.words import READING, Span, full_stops
+from rag_opt.records.keys import compute_key
+from rag_opt.text.words import READING, Span, split_full_stops
 
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns
@@ -27,45 +27,50 @@ ABBREVIATION, COLLOCATION, STARTER, CONTEXT = range(4)
 """What a word is to Punkt: the last is a word whose capitals were counted."""
 
 
-def sentences_of(documents: Documents, store: Store) -> list[list[Span]]:
+def get_sentences(documents: Documents, store: Store) -> list[list[Span]]:
     """Per document the spans of its sentences; a blank line always ends one."""
-    return store.live("sentence lists", documents.key, lambda: _lists(documents, store))
+    return store.get_object("sentence lists", documents.key, lambda: _load_sentences(documents, store))
 
 
-def _lists(documents: Documents, store: Store) -> list[list[Span]]:
-    key = key_of("punkt", READING, documents.key)
-    table = store.table("sentences", key, lambda: _columns(documents, store)).columns
+def _load_sentences(documents: Documents, store: Store) -> list[list[Span]]:
+    key = compute_key("punkt", READING, documents.key)
+    table = store.get_table("sentences", key, lambda: _build_columns(documents, store)).columns
     spans: list[list[Span]] = [[] for _ in documents.items]
     for row, start, end in zip(*(table[name].tolist() for name in ("rows", "starts", "ends")), strict=True):
         spans[row].append((start, end))
     return spans
 
 
-def sentences_in(texts: list[str], documents: Documents, store: Store) -> list[list[str]]:
+def segment_texts(texts: list[str], documents: Documents, store: Store) -> list[list[str]]:
     """The sentences of each text, as the documents' own language and abbreviations have it; [] of an empty text."""
-    punkt = _trained(documents, store)
-    return [[text[start:end] for start, end in _cut(punkt, text, trimmed(text, (0, len(text))))] for text in texts]
+    punkt = _get_punkt(documents, store)
+    return [
+        [text[start:end] for start, end in _split_sentences(punkt, text, trim_span(text, (0, len(text))))]
+        for text in texts
+    ]
 
 
-def _columns(documents: Documents, store: Store) -> Columns:
-    found = list(_sentences(documents, _trained(documents, store)))
+def _build_columns(documents: Documents, store: Store) -> Columns:
+    found = list(_iter_sentences(documents, _get_punkt(documents, store)))
     columns = np.array(found, np.int32).reshape(-1, 3)
     return {name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(("rows", "starts", "ends"))}
 
 
-def _trained(documents: Documents, store: Store) -> Any:
+def _get_punkt(documents: Documents, store: Store) -> Any:
     """Punkt for this corpus, which is trained on it once: what it has learnt is kept."""
 
     def known() -> Any:
         from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-        learnt = store.table("punkt", key_of("punkt parameters", documents.key), lambda: _learnt(documents)).columns
-        return PunktSentenceTokenizer(_parameters(learnt))
+        learnt = store.get_table(
+            "punkt", compute_key("punkt parameters", documents.key), lambda: _train_punkt(documents)
+        ).columns
+        return PunktSentenceTokenizer(_build_parameters(learnt))
 
-    return store.live("punkt", documents.key, known)
+    return store.get_object("punkt", documents.key, known)
 
 
-def _learnt(documents: Documents) -> Columns:
+def _train_punkt(documents: Documents) -> Columns:
     """What Punkt learns from the corpus, a row for each word: what it is, itself, and what goes with it."""
     from nltk.tokenize.punkt import PunktTrainer
 
@@ -89,7 +94,7 @@ def _learnt(documents: Documents) -> Columns:
     return {**numbers, "words": list(words), "others": list(others)}
 
 
-def _parameters(learnt: Columns) -> Any:
+def _build_parameters(learnt: Columns) -> Any:
     from nltk.tokenize.punkt import PunktParameters
 
     found = PunktParameters()
@@ -107,18 +112,18 @@ def _parameters(learnt: Columns) -> Any:
     return found
 
 
-def _sentences(documents: Documents, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
+def _iter_sentences(documents: Documents, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
     with track("sentences, documents", len(documents.items)) as advance:
         for row, document in enumerate(documents.items):
-            for start, end in between(document.text, (0, len(document.text)), BLANK_LINE):
-                yield from ((row, *span) for span in _cut(tokenizer, document.text, (start, end)))
+            for start, end in split_span(document.text, (0, len(document.text)), BLANK_LINE):
+                yield from ((row, *span) for span in _split_sentences(tokenizer, document.text, (start, end)))
             advance(1)
 
 
-def _cut(punkt: Any, text: str, span: Span) -> Iterator[Span]:
+def _split_sentences(punkt: Any, text: str, span: Span) -> Iterator[Span]:
     """The sentences of a span by Punkt, which knows . ! and ?, and by the full stops of other scripts."""
     for first, last in punkt.span_tokenize(text[span[0] : span[1]]):
-        for part in full_stops(text, (span[0] + first, span[0] + last)):
-            start, end = trimmed(text, part)
+        for part in split_full_stops(text, (span[0] + first, span[0] + last)):
+            start, end = trim_span(text, part)
             if start < end:
                 yield start, end

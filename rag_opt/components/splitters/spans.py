@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from operator import add
 
-from rag_opt.text.words import Span, shares, units
+from rag_opt.text.words import Span, find_units, split_long_span
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 LINE = re.compile(r"\n")
@@ -29,38 +29,42 @@ class Ruler:
     spaces: bool = False
 
     @classmethod
-    def of_words(cls, text: str) -> Ruler:
+    def from_words(cls, text: str) -> Ruler:
         """Sizes in words; in scripts without spaces in characters."""
-        words = units(text)
-        return cls(text, words, *_columns(words))
+        words = find_units(text)
+        return cls(text, words, *_split_columns(words))
 
     @classmethod
-    def of_characters(cls, text: str) -> Ruler:
+    def from_characters(cls, text: str) -> Ruler:
         """Sizes in characters, spaces included."""
-        return cls(text, units(text), range(len(text)), range(1, len(text) + 1), spaces=True)
+        return cls(text, find_units(text), range(len(text)), range(1, len(text) + 1), spaces=True)
 
     @classmethod
-    def of_tokens(cls, text: str, tokens: Iterable[Span]) -> Ruler:
+    def from_tokens(cls, text: str, tokens: Iterable[Span]) -> Ruler:
         """Sizes in these tokens of the text; one that spans too much to be a token counts as several."""
-        found = chain.from_iterable(shares(token) for token in tokens if token[0] < token[1])
-        return cls(text, units(text), *_columns(list(found)))
+        found = chain.from_iterable(split_long_span(token) for token in tokens if token[0] < token[1])
+        return cls(text, find_units(text), *_split_columns(list(found)))
 
     @property
     def whole(self) -> Span:
         """The text without space at its ends."""
-        return trimmed(self.text, (0, len(self.text)))
+        return trim_span(self.text, (0, len(self.text)))
 
-    def size(self, span: Span) -> int:
+    def count_units(self, span: Span) -> int:
         """How many units a span holds, wholly or in part."""
         return max(0, bisect_left(self.starts, span[1]) - bisect_right(self.ends, span[0]))
 
-    def pieces(self, span: Span, size: int) -> list[Span]:
+    def cut_pieces(self, span: Span, size: int) -> list[Span]:
         """The words of a span, those of more than `size` units in parts of that size."""
-        first, last = bisect_right(self.words, span[0], key=_end), bisect_left(self.words, span[1], key=_start)
+        first, last = bisect_right(self.words, span[0], key=_get_end), bisect_left(self.words, span[1], key=_get_start)
         inside = ((max(start, span[0]), min(end, span[1])) for start, end in self.words[first:last])
-        return [part for word in inside for part in ([word] if self.size(word) <= size else self._parts(word, size))]
+        return [
+            part
+            for word in inside
+            for part in ([word] if self.count_units(word) <= size else self._cut_word(word, size))
+        ]
 
-    def _parts(self, word: Span, size: int) -> list[Span]:
+    def _cut_word(self, word: Span, size: int) -> list[Span]:
         first, last = bisect_right(self.ends, word[0]), bisect_left(self.starts, word[1])
         ends = [min(self.ends[min(place + size, last) - 1], word[1]) for place in range(first, last, size)]
         # Tokens may share a character; the last part ends where the word does.
@@ -68,19 +72,19 @@ class Ruler:
         return list(zip([word[0], *ends], ends, strict=False))
 
 
-def _start(span: Span) -> int:
+def _get_start(span: Span) -> int:
     return span[0]
 
 
-def _end(span: Span) -> int:
+def _get_end(span: Span) -> int:
     return span[1]
 
 
-def _columns(spans: Sequence[Span]) -> tuple[list[int], list[int]]:
+def _split_columns(spans: Sequence[Span]) -> tuple[list[int], list[int]]:
     return [start for start, _ in spans], [end for _, end in spans]
 
 
-def trimmed(text: str, span: Span) -> Span:
+def trim_span(text: str, span: Span) -> Span:
     """The span without space at its ends; empty (start = end) when it holds nothing else."""
     start, end = span
     inner = text[start:end]
@@ -88,22 +92,22 @@ def trimmed(text: str, span: Span) -> Span:
     return first, max(first, start + len(inner.rstrip()))
 
 
-def between(text: str, span: Span, separator: re.Pattern[str]) -> list[Span]:
+def split_span(text: str, span: Span, separator: re.Pattern[str]) -> list[Span]:
     """The trimmed, non-empty parts of the span that the separator divides it into."""
     start, parts = span[0], []
     for found in separator.finditer(text, *span):
         parts.append((start, found.start()))
         start = found.end()
     parts.append((start, span[1]))
-    return [part for part in (trimmed(text, each) for each in parts) if part[0] < part[1]]
+    return [part for part in (trim_span(text, each) for each in parts) if part[0] < part[1]]
 
 
-def packed(pieces: Sequence[Span], ruler: Ruler, size: int, overlap: int = 0) -> list[Span]:
+def pack_spans(pieces: Sequence[Span], ruler: Ruler, size: int, overlap: int = 0) -> list[Span]:
     """Neighbouring pieces joined while they are of length `size` at most.
 
     A span begins with as many of the last span's pieces as fit in `overlap`, as long as it can then take a new one.
     """
-    lengths = [ruler.size(piece) for piece in pieces]
+    lengths = [ruler.count_units(piece) for piece in pieces]
     gaps = [after[0] - before[1] if ruler.spaces else 0 for before, after in pairwise(pieces)]
     places: list[int] = list(accumulate(map(add, lengths, gaps), initial=0))
 
@@ -126,61 +130,63 @@ def packed(pieces: Sequence[Span], ruler: Ruler, size: int, overlap: int = 0) ->
     return out
 
 
-def windows(ruler: Ruler, span: Span, size: int, overlap: int = 0) -> list[Span]:
+def pack_windows(ruler: Ruler, span: Span, size: int, overlap: int = 0) -> list[Span]:
     """Words joined up to `size`, each span beginning with the last words of the one before, up to `overlap`."""
-    return packed(ruler.pieces(span, size), ruler, size, overlap)
+    return pack_spans(ruler.cut_pieces(span, size), ruler, size, overlap)
 
 
-def by_sentence(ruler: Ruler, sentences: Iterable[Span], size: int, overlap: int) -> list[Span]:
+def pack_sentences(ruler: Ruler, sentences: Iterable[Span], size: int, overlap: int) -> list[Span]:
     """Whole sentences, packed up to `size`; a longer one is cut between words."""
     pieces = [
-        part for span in sentences for part in ([span] if ruler.size(span) <= size else windows(ruler, span, size))
+        part
+        for span in sentences
+        for part in ([span] if ruler.count_units(span) <= size else pack_windows(ruler, span, size))
     ]
-    return packed(pieces, ruler, size, overlap)
+    return pack_spans(pieces, ruler, size, overlap)
 
 
-def recursive(ruler: Ruler, sentences: Sequence[Span], size: int, overlap: int) -> list[Span]:
+def split_recursively(ruler: Ruler, sentences: Sequence[Span], size: int, overlap: int) -> list[Span]:
     """Paragraphs where they fit in `size`, else lines, else sentences, else words; neighbours packed."""
 
     def in_sentences(span: Span) -> list[Span]:
         inside = ((max(start, span[0]), min(end, span[1])) for start, end in sentences)
-        parts = (trimmed(ruler.text, each) for each in inside if each[0] < each[1])
+        parts = (trim_span(ruler.text, each) for each in inside if each[0] < each[1])
         return [part for part in parts if part[0] < part[1]]
 
     levels: list[Callable[[Span], list[Span]]] = [
-        lambda span: between(ruler.text, span, BLANK_LINE),
-        lambda span: between(ruler.text, span, LINE),
+        lambda span: split_span(ruler.text, span, BLANK_LINE),
+        lambda span: split_span(ruler.text, span, LINE),
         in_sentences,
-        lambda span: windows(ruler, span, size),
+        lambda span: pack_windows(ruler, span, size),
     ]
-    return _divided(ruler, ruler.whole, levels, size, overlap)
+    return _divide_span(ruler, ruler.whole, levels, size, overlap)
 
 
-def _divided(
+def _divide_span(
     ruler: Ruler, span: Span, levels: Sequence[Callable[[Span], list[Span]]], size: int, overlap: int
 ) -> list[Span]:
     if span[0] == span[1]:
         return []
-    if ruler.size(span) <= size or not levels:
+    if ruler.count_units(span) <= size or not levels:
         return [span]
     out: list[Span] = []
     waiting: list[Span] = []
     for part in levels[0](span):
-        if ruler.size(part) <= size:
+        if ruler.count_units(part) <= size:
             waiting.append(part)
             continue
-        out += packed(waiting, ruler, size, overlap)
-        out += _divided(ruler, part, levels[1:], size, overlap)
+        out += pack_spans(waiting, ruler, size, overlap)
+        out += _divide_span(ruler, part, levels[1:], size, overlap)
         waiting = []
-    return out + packed(waiting, ruler, size, overlap)
+    return out + pack_spans(waiting, ruler, size, overlap)
 
 
-def at_breaks(ruler: Ruler, sentences: Sequence[Span], breaks: Sequence[bool], size: int) -> list[Span]:
+def split_at_breaks(ruler: Ruler, sentences: Sequence[Span], breaks: Sequence[bool], size: int) -> list[Span]:
     """Sentences packed up to `size`, never across a break (`breaks[i]`: between sentence i and i + 1)."""
     out: list[Span] = []
     begin = 0
     for position in range(len(sentences)):
         if position == len(sentences) - 1 or breaks[position]:
-            out += by_sentence(ruler, sentences[begin : position + 1], size, 0)
+            out += pack_sentences(ruler, sentences[begin : position + 1], size, 0)
             begin = position + 1
     return out
