@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything loads a pool of threads: two test processes share two cores, and a process that has no pool can be
 # forked (tests/faults/workers.py), while a child that inherits one hangs in it.
@@ -29,7 +30,7 @@ DATA = Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
 settings.register_profile("rag_opt", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("rag_opt")
 
-DOCUMENTS = [
+DOCUMENTS: list[dict[str, str]] = [
     {
         "id": "cats",
         "title": "Cats",
@@ -51,7 +52,7 @@ DOCUMENTS = [
     },
     {"id": "trees", "text": "Oak trees lose their leaves in autumn. Pine trees stay green in winter."},
 ]
-QUESTIONS = [
+QUESTIONS: list[dict[str, Any]] = [
     {"id": "q1", "question": "Which animals purr?", "relevant": ["cats"], "answer": "Cats"},
     {"id": "q2", "question": "What do dogs need?", "relevant": ["dogs"], "answer": "Long walks"},
     {"id": "q3", "question": "Where do birds fly in winter?", "relevant": {"birds": 2, "trees": 1}, "answer": "South"},

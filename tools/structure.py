@@ -55,7 +55,7 @@ def chain(name: str) -> list[str]:
 def main() -> None:
     lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
     functions = (node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-    spans = sorted(node.end_lineno - node.lineno + 1 for node in functions)
+    spans = sorted((node.end_lineno or node.lineno) - node.lineno + 1 for node in functions)
     top = max(MODULES, key=floor)
     print(f"modules: {len(MODULES)}, at the top level {len(list((ROOT / PACKAGE).glob('*.py')))}")
     print(

@@ -88,6 +88,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
         for name in part.graph.nodes:
             mine, theirs = part.get_component(name), again.get_component(name)
             assert isinstance(mine, Stage)
+            assert isinstance(theirs, Stage)
             assert mine.fingerprint == theirs.fingerprint
 
 
@@ -252,9 +253,9 @@ def test_a_sampler_of_an_optunahub_package_needs_only_a_yaml_file(tmp_path: Path
     assert type(sampler).__name__ == "Mine"
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
-    with pytest.raises(compose.ConfigError, match="has no 'Other'"):
+    with pytest.raises(ConfigError, match="has no 'Other'"):
         build(node | {"name": "Other"}, ["optunahub"])
-    with pytest.raises(compose.ConfigError, match="can't be loaded"):
+    with pytest.raises(ConfigError, match="can't be loaded"):
         build(node | {"package": "samplers/none"}, ["optunahub"])
 
 

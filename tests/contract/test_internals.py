@@ -40,7 +40,7 @@ def names_attributes(source: str) -> Iterator[str]:
         if of or (
             isinstance(node, ast.Call) and re.match(r".*(user_attrs\.get|set_user_attr)$", ast.unparse(node.func))
         ):
-            yield from (each.value for each in ast.walk(node) if isinstance(each, ast.Constant))
+            yield from (str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant))
 
 
 def test_the_search_for_what_is_private_finds_it() -> None:

@@ -39,7 +39,9 @@ def on_a_terminal(words: list[str], signalled: bool = True) -> Iterator[tuple[su
     # Not "dumb": a live line is drawn.
     process = subprocess.Popen(
         command(*words),
-        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
         env=os.environ | {"TERM": "xterm"},
         start_new_session=True,
         preexec_fn=terminal,

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from rag_opt.reporting import summary
@@ -143,7 +144,9 @@ def test_a_combination_that_a_kill_has_cost_is_tried_again_by_brute_force(words,
     tops = Counter(t.params["retriever.top_k"] for t in study.trials if t.state == TrialState.COMPLETE)
     space = plan_of(tuple(words)).space.parameters
     assert len(space) == 1
-    values = {*range(space[0].distribution.low, space[0].distribution.high + 1, space[0].distribution.step)}
+    drawn = space[0].distribution
+    assert isinstance(drawn, IntDistribution)
+    values = {*range(drawn.low, drawn.high + 1, drawn.step)}
     assert set(tops) == values
     assert met
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_an_older_study_has_them_from_its_folder_or_measured_again(words, tmp_pa
 def test_what_is_damaged_in_the_database_is_taken_from_the_folder(words) -> None:
     six = [*words, "n_trials=6"]
     before = run_study(six).findings
-    for content in (b"junk", archive.zlib.compress(b'{"columns": 7, "data": 3}')):
+    for content in (b"junk", zlib.compress(b'{"columns": 7, "data": 3}')):
         study = study_of(six)
         with get_engine(study).begin() as connection:
             connection.execute(sqlalchemy.update(archive.FILES).values(content=content))

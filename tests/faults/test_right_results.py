@@ -24,8 +24,7 @@ from rag_opt.cli.trial import measure_configuration
 from rag_opt.config import overrides
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench
-from rag_opt.evaluation.latency import Latency
-from rag_opt.records.measured import Evaluation
+from rag_opt.records.measured import Evaluation, Latency
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
 from rag_opt.storages.moment import Moment

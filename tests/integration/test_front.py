@@ -31,10 +31,17 @@ def plant(study: optuna.Study, folder: Path, values: list[float], tokens: float)
     """A trial with these values and its scores, as another process would leave it; its number."""
     like = study.get_trials(states=(TrialState.COMPLETE,))[0]
     book = scores.load_book(study, like.number)
-    attrs = {"metrics": {"nDCG@10": values[0], "latency": values[1], "tokens": tokens}, "origin": "random"}
-    study.add_trial(create_trial(values=values, params=like.params, distributions=like.distributions, user_attrs=attrs))
+    metrics = {"nDCG@10": values[0], "latency": values[1], "tokens": tokens}
+    study.add_trial(
+        create_trial(
+            values=values,
+            params=like.params,
+            distributions=like.distributions,
+            user_attrs={"metrics": metrics, "origin": "random"},
+        )
+    )
     number = len(study.trials) - 1
-    columns = {name: [value] * len(book.ids) for name, value in attrs["metrics"].items()}
+    columns = {name: [value] * len(book.ids) for name, value in metrics.items()}
     archive.store_files(study, number, {scores.FILE: scores._serialize_table(book.ids, columns)})
     return number
 

@@ -216,7 +216,8 @@ def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp
         start(animals, tmp_path, f"name={name}", f"objective.metrics=[{metric}]", *words).folder
         for name, metric in metrics.items()
     ]
-    screen = build_console(io.StringIO())
+    lines = io.StringIO()
+    screen = build_console(lines)
     page = compare_studies([open_finished(folder) for folder in folders], folders, screen)
     told = (tmp_path / "studies" / "comparison.md").read_text()
     first, second = told.split("## ")[1:]
@@ -228,7 +229,7 @@ def test_studies_of_different_metrics_share_neither_table_nor_order(animals, tmp
     assert "| b |" in second
     assert "P@10" not in second
     assert "different metrics: their scores are not comparable. a found the best on unseen questions: P@10" in told
-    shown = screen.file.getvalue()
+    shown = lines.getvalue()
     assert "These studies optimise different metrics: their scores are not comparable." in shown
     assert [shown.count(f"studies of {metric}") for metric in ("P@10", "nDCG@10")] == [1, 1]
     assert {f'id="{name}"' in page.read_text() for name in ("studies", "studies1", "scores1", "regret1")} == {True}

@@ -7,6 +7,7 @@ from optuna.trial import TrialState, create_trial
 from rag_opt.errors import StorageError
 from rag_opt.storages.attributes import (
     Attribute,
+    Attributes,
     StudyAttributes,
     TrialAttributes,
     get_attributes,
@@ -53,7 +54,7 @@ OF_STUDIES = {
 
 
 @pytest.mark.parametrize(("record", "table"), [(TrialAttributes, OF_TRIALS), (StudyAttributes, OF_STUDIES)])
-def test_names_and_forms_are_those_of_the_database(record: type, table: dict) -> None:
+def test_names_and_forms_are_those_of_the_database(record: type[Attributes], table: dict) -> None:
     known = {each.name for each in vars(record).values() if isinstance(each, Attribute)}
     assert known == set(table)
     for name, (written, foreign) in table.items():

@@ -81,9 +81,9 @@ def test_a_range_is_the_widest_that_was_asked_for() -> None:
         [{"x": IntDistribution(0, 10)}, {"x": IntDistribution(5, 20)}, {"y": FloatDistribution(0, 1)}]
     )
     assert found == {"x": IntDistribution(0, 20), "y": FloatDistribution(0, 1)}
-    assert merge_distributions([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(1, 20, log=True)}])[
-        "x"
-    ].log  # the last one
+    last = merge_distributions([{"x": IntDistribution(0, 10)}, {"x": IntDistribution(1, 20, log=True)}])["x"]
+    assert isinstance(last, IntDistribution)
+    assert last.log
 
 
 def test_a_condition_names_no_more_parents_than_it_needs() -> None:

@@ -173,9 +173,10 @@ def test_chroma_agrees_with_exact_search_and_greater_is_better(tmp_path) -> None
     vectors, query_vectors = vectors_of(chunks, queries)
     chroma = ChromaIndexer(200, 200, 32)
     chroma.use(Resources.from_store(Store(tmp_path)))
+    indexers: dict[str, ExactIndexer | ChromaIndexer] = {"exact": ExactIndexer(), "chroma": chroma}
     found = {
         name: DenseRetriever(10).run(query_vectors, indexer.run(chunks, vectors)["vector_index"])["dense_ranking"]
-        for name, indexer in {"exact": ExactIndexer(), "chroma": chroma}.items()
+        for name, indexer in indexers.items()
     }
     for query in range(20):
         # A text is its own nearest neighbour: a distance taken for a similarity would put it last.

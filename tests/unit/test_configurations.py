@@ -8,6 +8,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from rag_opt.analysis import history
@@ -66,7 +67,9 @@ def test_a_number_of_the_configuration_joins_its_choices() -> None:
     space, told = include_values(
         parse_space({"splitter.chunk_size": "choice(25, 50, 200)"}), {"splitter.chunk_size": 100}
     )
-    assert space.parameters[0].distribution.choices == (25, 50, 100, 200)
+    joined = space.parameters[0].distribution
+    assert isinstance(joined, CategoricalDistribution)
+    assert joined.choices == (25, 50, 100, 200)
     assert told == ["splitter.chunk_size=100 is not in choice(25, 50, 200): added, for trial 0 measures it"]
     again, told = include_values(space, {"splitter.chunk_size": 100})
     assert (again, told) == (space, [])

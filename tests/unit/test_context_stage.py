@@ -44,7 +44,7 @@ def assembled(found: Rankings, window: int = 0, merge: bool = False, order: str 
         ((2, 3, 9), 3, (3, 9)),  # a page of the web has no sentences
     ],
 )
-def test_a_chunk_grows_by_whole_sentences_of_its_document(piece: tuple, window: int, span: tuple) -> None:
+def test_a_chunk_grows_by_whole_sentences_of_its_document(piece: tuple, window: int, span: tuple[int, int]) -> None:
     document, start, end = piece
     assert widen_piece(Piece(document, start, end, 7), SENTENCES, window) == Piece(document, *span, 7)
 

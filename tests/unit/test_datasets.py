@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ RECORD = {
     "answers": ["an animal"],
     "passages": {"is_selected": [0, 1], "passage_text": ["Dogs  bark.", "Cats purr."]},
 }
-ARTICLE = {
+ARTICLE: dict[str, Any] = {
     "title": "A_cat",
     "paragraphs": [
         {

@@ -24,10 +24,11 @@ from rag_opt.components.llm.endpoint import OpenAIChat, check_key, check_prices
 from rag_opt.components.llm.local import LocalChat
 from rag_opt.components.llm.request import Request, Sampling
 from rag_opt.components.resources import Resources
+from rag_opt.console.endings import Terminated
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
 from rag_opt.system import signals
-from rag_opt.system.signals import Stopping, Terminated
+from rag_opt.system.signals import Stopping
 from tests.services import counts, fault, reset
 from tests.unit.scripted import request
 
@@ -61,6 +62,7 @@ class Odd:
         self.authorizations: list[str | None] = []
         self.now = self.most = 0
         self.guard = threading.Lock()
+        self.port = 0
 
     @property
     def url(self) -> str:

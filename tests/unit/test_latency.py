@@ -108,7 +108,7 @@ def test_the_first_touch_of_an_index_is_not_charged_to_questions(store: Store, c
 
 
 def test_a_server_that_starts_is_not_what_a_question_takes() -> None:
-    talks = [Talk(None, "generator", [Reply("yes", 1, 1, seconds)]) for seconds in (3.49, 3.49, 3.49, *[0.02] * 9)]  # type: ignore[arg-type]
+    talks = [Talk(None, "generator", [Reply("yes", 1, 1, seconds)]) for seconds in (3.49, 3.49, 3.49, *[0.02] * 9)]
     assert Talks("generator", ["yes"] * 12, talks).seconds == 0.02
 
 

@@ -26,7 +26,7 @@ SCHEMA = {
     "required": ["score", "reason"],
 }
 JUDGED = '<question>Who?</question><answer>Ada</answer><reference>Ada</reference> As JSON: {"score": …, "reason": …}'
-LEARNT = {
+LEARNT: dict[str, dict[str, str | None]] = {
     "o1_mini": {"system": None},
     "o_series": {"max_tokens": "max_completion_tokens", "temperature": None},
     "gpt5": {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 
-from rag_opt.console import progress
 from rag_opt.console.progress import Line, Screen, mute_screen, report_line, track
 
 
@@ -29,7 +29,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time; what is put there is what it is."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[-1])
+    monkeypatch.setattr(time, "monotonic", lambda: now[-1])
     return now
 
 

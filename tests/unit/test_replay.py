@@ -26,7 +26,7 @@ from rag_opt.config.compose import compose_config
 from rag_opt.errors import StudyError
 from rag_opt.samplers import RagSampler
 from rag_opt.simulation import contest
-from rag_opt.simulation.searches import Search, simulate_search, split_questions
+from rag_opt.simulation.searches import Run, Search, simulate_search, split_questions
 from rag_opt.simulation.tables import Table, build_study_table, load_table, read_parquet, write_parquet
 from rag_opt.study.drawing import build_pruner
 from tests.conftest import animals_study
@@ -294,7 +294,7 @@ def test_intervals_are_student_s() -> None:
 
 def test_the_difference_is_paired_by_seed() -> None:
     def entry(sampler: str, regrets: list[float]) -> contest.Entry:
-        runs = tuple(contest.Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 1.0, 0.0, 0.0) for r in regrets)
+        runs = tuple(Run((0,), np.array([r]), np.array([r]), 1.0, 0.0, 1.0, 0.0, 0.0) for r in regrets)
         return contest.Entry("t", sampler, runs)
 
     held = contest.Contest((entry("a", [0.1, 0.3, 0.2]), entry("b", [0.2, 0.4, 0.3])), {"t": ""}, contest.Rules(3, 1))
@@ -388,7 +388,7 @@ def test_the_seconds_of_what_is_computed_once_are_counted_once() -> None:
     )
     search = Search(table, RandomSampler(seed=0), split_questions(table, 0))
     run = simulate_search(search, 4)
-    sizes = {table.configurations[row]["splitter.size"] for row in run.rows[: int(run.reached)]}
+    sizes: set[Any] = {table.configurations[row]["splitter.size"] for row in run.rows[: int(run.reached)]}
     assert run.wall == sum({1: 10.0, 2: 30.0}[size] for size in sizes)
     stored = simulate_search(Search(table, RandomSampler(seed=0), split_questions(table, 0), stored=[0]), 4)
     assert stored.rows == run.rows

@@ -6,8 +6,10 @@ import re
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -259,8 +261,12 @@ def test_a_window_that_prompts_of_every_length_fill_is_noticed(place: Resources,
         "whole": lambda request: estimate_tokens(request),
         "cut": lambda request: min(2048, estimate_tokens(request)),
     }
+
+    def answered(count: Callable[[Request], int], request: Request) -> Reply:
+        return Reply("yes", count(request), 1)
+
     for count in counted.values():
-        chat = on(place, Scripted(lambda request, count=count: Reply("yes", count(request), 1)))
+        chat = on(place, Scripted(partial(answered, count)))
         for words in (1_000, 2_000, 2_400, 2_800, 3_200):
             chat.get_reply(request(f"{count} " + "word " * words), "generator")
         lines = [line for line in said() if "num_ctx" in line]

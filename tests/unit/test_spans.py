@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from rag_opt.components.splitters import spans
 from rag_opt.components.splitters.spans import Ruler
+from rag_opt.text.words import Span
 
 TEXT = "One two three. Four five six seven. Eight nine.\n\nTen eleven twelve thirteen fourteen."
 texts = st.text(alphabet="ab .\n水ก้", max_size=200)
 sizes = st.integers(1, 12)
 
 
-def read(text: str, found: list[spans.Span]) -> list[str]:
+def read(text: str, found: list[Span]) -> list[str]:
     return [text[start:end] for start, end in found]
 
 
-def sentences_in(text: str) -> list[spans.Span]:
+def sentences_in(text: str) -> list[Span]:
     ends = [match.end() for match in re.finditer(r"[.\n]+", text)]
     parts = [spans.trim_span(text, part) for part in zip([0, *ends], [*ends, len(text)], strict=True)]
     return [part for part in parts if part[0] < part[1]]

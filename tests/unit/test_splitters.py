@@ -9,7 +9,6 @@ from rag_opt.components.embedders.encoders import MiniLM
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import (
-    OverlappingSplitter,
     RecursiveSplitter,
     SemanticSplitter,
     SentenceSplitter,
@@ -30,9 +29,10 @@ TEXTS = {
     "a run": "x1/" * 20_000,
 }
 KINDS = (WordSplitter, SlidingWindowSplitter, SentenceSplitter, RecursiveSplitter)
+Splitter = WordSplitter | SlidingWindowSplitter | SentenceSplitter | RecursiveSplitter | SemanticSplitter
 
 
-def chunks(splitter: WordSplitter | OverlappingSplitter | SemanticSplitter, *texts: str) -> list[str]:
+def chunks(splitter: Splitter, *texts: str) -> list[str]:
     splitter.use(Resources.from_store(Store()))
     documents = Documents(tuple(Document(f"d{i}", text) for i, text in enumerate(texts)), compute_key(texts))
     return list(splitter.run(documents)["chunks"].texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -318,10 +319,15 @@ def test_columns_without_rows_come_back(tmp_path) -> None:
 
 
 def test_of_large_objects_only_the_last_stay(store: Store) -> None:
-    made = []
+    made: list[str] = []
+
+    def make(key: str) -> str:
+        made.append(key)
+        return key
+
     for key in ("a", "b", "c", "a", "c"):
-        store.get_object("large", key, lambda key=key: made.append(key) or key, keep=2)
-        store.get_object("small", key, lambda key=key: key)
+        store.get_object("large", key, partial(make, key), keep=2)
+        store.get_object("small", key, partial(str, key))
     assert made == ["a", "b", "c", "a"]
 
 

@@ -119,13 +119,15 @@ def test_a_configuration_folder_may_have_any_name(tmp_path: Path, folder: str) -
 
 
 def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch) -> None:
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    written = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+    for name, content in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(content, "cp1252"))
     endings.escape_unencodable()
-    for stream in (sys.stdout, sys.stderr):
+    for name, content in written.items():
+        stream = getattr(sys, name)
         stream.write("Würzburg 苹果")
         stream.flush()
-        assert stream.buffer.getvalue() == "Würzburg \\u82f9\\u679c".encode("cp1252")
+        assert content.getvalue() == "Würzburg \\u82f9\\u679c".encode("cp1252")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers import web as module
-from rag_opt.components.retrievers.fetching import FetchError
+from rag_opt.components.retrievers.fetching import FetchError, fetch_url
 from rag_opt.components.retrievers.fusion import BELOW, Fusion
 from rag_opt.components.retrievers.web import LONGEST, SearchService, WebRetriever
 from rag_opt.errors import ComponentError
@@ -153,7 +155,7 @@ def test_a_service_that_wants_a_key_is_not_asked_without_one(pages: str, form: s
 def test_a_key_that_no_header_can_carry_does_not_show(
     pages: str, store: Store, form: str, value: str, monkeypatch
 ) -> None:
-    monkeypatch.setattr(module.os, "environ", {"RAG_OPT_TEST_KEY": value})
+    monkeypatch.setattr(os, "environ", {"RAG_OPT_TEST_KEY": value})
     made = retriever(service(pages, form), store)
     with pytest.raises(ComponentError) as caught:
         found(made, "cats")
@@ -215,7 +217,7 @@ def test_what_was_found_is_kept_for_the_day(pages: str, tmp_path: Path, monkeypa
 
     class Tomorrow(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(days=1)
 
     monkeypatch.setattr(module, "datetime", Tomorrow)
@@ -267,7 +269,7 @@ def test_a_rehearsal_asks_nobody(pages: str, store: Store) -> None:
 def test_one_query_that_fails_finds_nothing_and_all_are_an_error(
     pages: str, store: Store, name: str, monkeypatch
 ) -> None:
-    monkeypatch.setattr(module, "fetch_url", partial(module.fetch_url, timeout=1.5))
+    monkeypatch.setattr(module, "fetch_url", partial(fetch_url, timeout=1.5))
     fault(pages, name, every=2)
     ranking = found(retriever(service(pages), store, at_once=1), "cats purr", "dogs bark", "bees make honey")
     assert [bool(ids(ranking, row)) for row in range(3)] == [True, False, True]
@@ -527,7 +529,7 @@ class Flaky:
 
 def test_a_search_that_fails_is_tried_again(store: Store, monkeypatch) -> None:
     monkeypatch.setattr(module, "TRIES", 3)
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     assert ids(found(retriever(Flaky({"cats": 2}), store), "cats")) == ["https://a.test/cats"]
 
 
