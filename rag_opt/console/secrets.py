@@ -9,8 +9,9 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-# Hydra puts a backslash before a colon; a port and a path are no password.
-PASSWORD = re.compile(r"(\\?:/{1,3}[^\s:/@'\"\\]*\\?:)(?!\d{1,5}/)([^\s@'\"]+)(?=@)")
+# Hydra puts a backslash before a colon; a port and a path are no password. A file's name has no slash: an address in
+# one has something else there.
+PASSWORD = re.compile(r"(\\?:[/|]{1,3}[^\s:/@'\"\\]*\\?:)(?!\d{1,5}/)([^\s@'\"]+)(?=@)")
 PARAMETERS = (
     re.compile(r"([?&;#]([\w.~%-]{1,64}?)\\?=)([^\s&'\"#<>]+)"),
     re.compile(r"(?i)((?:%3f|%26|%23)([\w.~-]{1,64}?)%3d)((?:(?!%26|%23)[^\s&'\"#<>])+)"),

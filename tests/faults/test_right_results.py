@@ -141,7 +141,8 @@ def in_a_space(folder: Path, words: Sequence[str]) -> list[str]:
     return [*own_space(folder, rows), *(word for word in words if word != whole)]
 
 
-DEFAULTS = {"reranker": "none", "context": "none", "generator": "extractive", "retriever": "bm25"}
+DEFAULTS = {"reranker": "none", "context": "none", "generator": "extractive"}
+"""The groups in which a file of one component is a whole choice: a retriever needs more than one."""
 
 
 def useless(folder: Path, long: bool) -> Iterator[tuple[list[str], str]]:

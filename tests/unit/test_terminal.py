@@ -115,3 +115,7 @@ def test_ask_shows_sources_and_answer_without_what_a_terminal_obeys(tmp_path, ca
     assert not OBEYED.search(told.out + told.err)
     assert len([line for line in told.out.splitlines() if re.match(r"  a\\x1b", line)]) == 2
     assert answer
+
+
+def test_an_address_in_a_files_name_shows_no_password() -> None:
+    assert sanitize_text("https:||me:c4nARY0123@b.example|k.jsonl:1") == "https:||me:***@b.example|k.jsonl:1"
