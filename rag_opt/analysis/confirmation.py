@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.analysis import paired
+from rag_opt.analysis.formats import format_cost, format_signed, round_count
 
 if TYPE_CHECKING:
     from rag_opt.analysis.selection import Selection
@@ -177,26 +178,6 @@ def _format_needed(count: int | None, asked: int) -> str:
     return (
         f"; more than {MANY:,} would be needed" if count > MANY else f"; about {round_count(count):,} would be needed"
     )
-
-
-def round_count(count: int) -> int:
-    """The count to two digits: an estimate is no more exact."""
-    return int(float(f"{count:.1e}"))
-
-
-def format_score(value: float) -> str:
-    """A score for people: four digits, those of a count none."""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def format_signed(value: float) -> str:
-    """A difference of scores for people."""
-    return f"{value:+.4f}" if abs(value) < 10 else f"{value:+,.{1 if abs(value) < 1000 else 0}f}"
-
-
-def format_cost(value: float) -> str:
-    """A cost for people."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

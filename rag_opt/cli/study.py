@@ -46,11 +46,12 @@ def run_study(overrides: Sequence[str], variant: str = "", *, quiet: bool = Fals
 
     with Screen() as screen:
         with environment.disable_gc():
+            from rag_opt.study.messages import format_greeting
             from rag_opt.study.plan import build_plan
 
             environment.silence_optuna()
             plan = build_plan(overrides, variant)
-        screen.report_line(_format_greeting(plan))
+        screen.report_line(format_greeting(plan))
         if plan.settings.forecast:
             _print_forecast(plan, screen)
             return Outcome(plan.settings.name, plan.settings.folder)
@@ -74,16 +75,6 @@ def _print_forecast(plan: Plan, screen: Screen) -> None:
     lines = told.format_lines(plan.settings.budget_tokens, plan.settings.budget_usd)[1:]
     for line in [*lines, f"run it: python -m rag_opt.study {quote_overrides(format_own_overrides(plan, 'forecast'))}"]:
         output.print(sanitize_line(line), markup=False)
-
-
-def _format_greeting(plan: Plan) -> str:
-    settings, dev, test = plan.settings, plan.dev.questions, plan.test.questions
-    targets = ", ".join(target.name for target in plan.objective.targets)
-    return (
-        f"{settings.name}: {len(plan.dataset.documents):,} documents, {dev.count} questions to search with, "
-        f"{test.count} kept to confirm; {len(plan.space.parameters)} parameters, "
-        f"{settings.n_trials} trials for {targets}"
-    )
 
 
 def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, str]:

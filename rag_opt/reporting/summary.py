@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from rag_opt.analysis import history
-from rag_opt.analysis.confirmation import format_score
 from rag_opt.analysis.details import format_edges, tabulate_metrics
+from rag_opt.analysis.formats import format_score
 from rag_opt.analysis.history import BASELINE
 from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.config.experiments import format_experiment

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rag_opt.analysis import history
-from rag_opt.analysis.confirmation import Arm, Confirmation, format_cost, format_score, format_signed
+from rag_opt.analysis.confirmation import Arm, Confirmation
 from rag_opt.analysis.details import format_p_value
+from rag_opt.analysis.formats import format_cost, format_score, format_signed
 from rag_opt.analysis.history import BASELINE
 from rag_opt.config.overrides import to_config_values
 from rag_opt.console.terminal import sanitize_line

@@ -49,3 +49,13 @@ def _has_value(distribution: BaseDistribution, value: Any) -> bool:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
     except (ValueError, TypeError):
         return False
+
+
+def parse_earlier(earlier: Any) -> list[tuple[str, str]]:
+    """Storage and name of each earlier study; raises TypeError or ValueError where not given so."""
+    if not isinstance(earlier, list | tuple):
+        raise TypeError(f"earlier={earlier}: a list of studies is expected, each with its storage and study_name")
+    for each in earlier:
+        if not isinstance(each, Mapping) or set(each) != {"storage", "study_name"}:
+            raise ValueError(f"earlier: {each}: a storage and a study_name are expected")
+    return [(str(each["storage"]), str(each["study_name"])) for each in earlier]

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.belief import Belief, fit_belief
 from rag_opt.samplers.costs import Seconds
-from rag_opt.samplers.earlier import Earlier, load_earlier
+from rag_opt.samplers.earlier import Earlier, load_earlier, parse_earlier
 from rag_opt.samplers.evidence import (
     PROPOSED,
     collect_known,
@@ -88,7 +88,7 @@ class RagSampler(BaseSampler):
             raise ValueError(f"cost={cost}: what gives the seconds of configurations is expected, such as StageSeconds")
         self._startup = n_startup_trials
         self._cost = cost
-        self._earlier = _parse_earlier(earlier)
+        self._earlier = parse_earlier(earlier)
         self._ignored = ignored
 
     def reseed_rng(self) -> None:
@@ -241,16 +241,6 @@ class RagSampler(BaseSampler):
         best = belief.units[belief.order[:ELITE]]
         most = POOL // max(len(belief.units), 20)
         return Considered(space, belief, _sample_pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
-
-
-def _parse_earlier(earlier: Any) -> list[tuple[str, str]]:
-    """Storage and name of each earlier study; raises TypeError or ValueError where not given so."""
-    if not isinstance(earlier, list | tuple):
-        raise TypeError(f"earlier={earlier}: a list of studies is expected, each with its storage and study_name")
-    for each in earlier:
-        if not isinstance(each, Mapping) or set(each) != {"storage", "study_name"}:
-            raise ValueError(f"earlier: {each}: a storage and a study_name are expected")
-    return [(str(each["storage"]), str(each["study_name"])) for each in earlier]
 
 
 class Considered(NamedTuple):

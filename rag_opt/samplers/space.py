@@ -275,16 +275,14 @@ def _infer_condition(units: Units, axes: Sequence[Axis], column: int) -> Conditi
     for count in range(MOST_PARENTS + 1):
         for chosen in combinations(earlier, count):
             parents = tuple(sorted(chosen))
-            exists, not_exists = _group_combinations(units, present, parents)
+            exists, not_exists = _group_by(units, present, parents)
             if not exists & not_exists:
                 return Condition(parents, frozenset(exists))
     everything = tuple(sorted(earlier))
-    return Condition(everything, frozenset(_group_combinations(units, present, everything)[0]))
+    return Condition(everything, frozenset(_group_by(units, present, everything)[0]))
 
 
-def _group_combinations(
-    units: Units, present: NDArray[np.bool_], parents: tuple[int, ...]
-) -> tuple[set[Any], set[Any]]:
+def _group_by(units: Units, present: NDArray[np.bool_], parents: tuple[int, ...]) -> tuple[set[Any], set[Any]]:
     rows = units[:, parents]
     return {tuple(row) for row in rows[present].tolist()}, {tuple(row) for row in rows[~present].tolist()}
 

@@ -59,9 +59,8 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
     front = history.find_front(now)
     chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
-    config = plan.dev.compose_overrides(
-        get_trial_overrides(now, chosen) if chosen is not None else format_overrides(plan.baseline)
-    )
+    given = format_overrides(plan.baseline) if chosen is None else get_trial_overrides(now, chosen)
+    config = plan.dev.compose_overrides(given)
     baseline = history.find_baseline(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
     hits, misses = sum(plan.resources.store.hits.values()), sum(plan.resources.store.misses.values())
@@ -80,10 +79,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         confirmation=confirmation,
         others=found[1:],
         latencies=_measure_latencies(plan, now, chosen),
-        stages={
-            get_trial_name(now, each): plan.test.measure_stages(_compose_config(plan, now, each))
-            for each in dict.fromkeys(pair)
-        },
+        stages=_measure_stages(plan, now, pair),
         looks=_count_looks(study, len(trials)),
         losses=_find_losses(plan, [evaluations[number] for number in pair]),
         commands=_build_commands(plan, config if front else None, bool(terminator.format_stop_reason(now)), budget),
@@ -100,6 +96,14 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         notes=tuple(plan.resources.notices.kept),
         means={str(number): _select_finite(each.means) for number, each in evaluations.items()},
     )
+
+
+def _measure_stages(plan: Plan, study: Trials, numbers: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Seconds by part, by the name of each of these trials."""
+    return {
+        get_trial_name(study, number): plan.test.measure_stages(_compose_config(plan, study, number))
+        for number in dict.fromkeys(numbers)
+    }
 
 
 def _compose_config(plan: Plan, study: Trials, number: int) -> TrialConfig:

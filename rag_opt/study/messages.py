@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from rag_opt.study.plan import Plan
 
 
+def format_greeting(plan: Plan) -> str:
+    """What a study begins with: documents, questions, parameters, trials."""
+    settings, dev, test = plan.settings, plan.dev.questions, plan.test.questions
+    targets = ", ".join(target.name for target in plan.objective.targets)
+    return (
+        f"{settings.name}: {len(plan.dataset.documents):,} documents, {dev.count} questions to search with, "
+        f"{test.count} kept to confirm; {len(plan.space.parameters)} parameters, "
+        f"{settings.n_trials} trials for {targets}"
+    )
+
+
 def format_trial(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:
     """A finished trial's line, the best of the moment behind it."""
     return f"trial {trial.number}: {_format_result(plan, trial)}{format_best(now)}{outlook}"

@@ -134,12 +134,8 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     resources = replace(resources, llm=_add_budget(settings, resources.llm), deepest=get_max_depth(space))
     # Beside pipelines that pay for each question, none is timed in another way than these.
     times = objective.times and not any(each.asks_models for each in shown)
-    dev, test = (
-        Bench(
-            tuple(overrides), Questions.from_dataset(part, settings.batches, settings.seed), metrics, resources, times
-        )
-        for part in parts
-    )
+    questions = (Questions.from_dataset(part, settings.batches, settings.seed) for part in parts)
+    dev, test = (Bench(tuple(overrides), each, metrics, resources, times) for each in questions)
     return Plan(
         config,
         settings,

@@ -26,12 +26,12 @@ from rag_opt.config.compose import load_prompt
 from rag_opt.config.overrides import to_config_values
 from rag_opt.config.settings import get_trial_folder
 from rag_opt.console.progress import report_line
-from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import LostError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.opening import get_ledger
 from rag_opt.storages.processes import get_crew
 from rag_opt.system.sharing import format_owner
+from rag_opt.tracking.failures import format_repair, shorten_error
 from rag_opt.tracking.mlflow_file import Watched
 from rag_opt.tracking.params import find_prompts, format_metric_name, read_flat_file, to_milliseconds
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "UNAUTHENTICATED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
-"""What MLflow calls errors that trying again does not mend."""
 
 TAGS = (
     *(TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.command),
@@ -54,19 +52,6 @@ TAGS = (
 PAGE = 1000
 P = ParamSpec("P")
 M = TypeVar("M", bound="Mirror")
-
-
-def shorten_error(error: Exception) -> str:
-    """An error in a line, nothing secret in it."""
-    # Hidden before it is cut: half a password would not be known for one.
-    return hide_secrets(f"{type(error).__name__}: {error}").splitlines()[0][:160]
-
-
-def format_repair(error: Exception) -> str:
-    """Whether, and when, what MLflow lacks will be there."""
-    if getattr(error, "error_code", "") in REFUSALS:
-        return "and MLflow will refuse that again until it, or what it is given, is changed"
-    return "and the same command repairs MLflow once that can be written"
 
 
 def catch_failures(call: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from rag_opt.analysis.confirmation import Arm
 from rag_opt.analysis.details import format_edges, format_p_value, tabulate_metrics
-from rag_opt.tracking.mirror import format_repair
+from rag_opt.tracking.failures import format_repair
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""Numbers as sentences and tables show them."""
+
+from __future__ import annotations
+
+
+def round_count(count: int) -> int:
+    """The count to two digits: an estimate is no more exact."""
+    return int(float(f"{count:.1e}"))
+
+
+def format_score(value: float) -> str:
+    """A score for people: four digits, those of a count none."""
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def format_signed(value: float) -> str:
+    """A difference of scores for people."""
+    return f"{value:+.4f}" if abs(value) < 10 else f"{value:+,.{1 if abs(value) < 1000 else 0}f}"
+
+
+def format_cost(value: float) -> str:
+    """A cost for people."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
