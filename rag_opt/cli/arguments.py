@@ -36,7 +36,7 @@ class CommandLine:
         words = sys.argv[1:] if arguments is None else list(arguments)
         with command():
             try:
-                parser = self.parser()
+                parser = self.build_parser()
                 # Typer's own main takes each way of stopping for Ctrl-C, and a reader that is gone for a failure.
                 with parser.make_context(self.program, list(words)) as context:
                     parser.invoke(context)
@@ -44,9 +44,9 @@ class CommandLine:
                 sys.exit(ended.exit_code)
             except typer.TyperException as error:
                 given = shlex.join([*self.program.split(), *words])
-                raise ConfigError(f"{given}: {_said(error)}; --help lists what is taken") from error
+                raise ConfigError(f"{given}: {_format_refusal(error)}; --help lists what is taken") from error
 
-    def parser(self) -> Command:
+    def build_parser(self) -> Command:
         """Typer's parser of it."""
         from typer.main import get_command
 
@@ -62,6 +62,6 @@ def command_line(
     return lambda function: CommandLine(function, f"python -m rag_opt.{name}", about or "", tuple(words), studies)
 
 
-def _said(error: typer.TyperException) -> str:
+def _format_refusal(error: typer.TyperException) -> str:
     text = error.format_message().strip().rstrip(".")
     return text[:1].lower() + text[1:]

@@ -36,7 +36,7 @@ PLAIN = re.compile(r"[\w@%+=:,./-]+")
 """Words that a shell reads as they are: no folder's name runs anything."""
 
 
-def offered(line: str) -> list[str]:
+def complete_line(line: str) -> list[str]:
     """The words that may stand where the last one of this command line begins; [] where there are none to tell.
 
     The line ends where the cursor is: "rag-opt study retr" has retriever= and retriever., sorted.
@@ -46,26 +46,26 @@ def offered(line: str) -> list[str]:
     except ValueError:
         return []
     word = words.pop() if words and not line[-1:].isspace() else ""
-    found = _of_command(words[0], words[1:], word) if words else [*COMMANDS, *ABOUT]
+    found = _complete_command(words[0], words[1:], word) if words else [*COMMANDS, *ABOUT]
     kept = {each for each in found if each.startswith(word) and PLAIN.fullmatch(each)}
     return sorted(each for each in kept if each[0] != "-" or word.startswith("-"))
 
 
-def _of_command(name: str, words: Sequence[str], word: str) -> Iterable[str]:
+def _complete_command(name: str, words: Sequence[str], word: str) -> Iterable[str]:
     if name in HYDRA:
-        return overrides(words, word)
+        return complete_overrides(words, word)
     if name not in COMMANDS:
         return []
     module = "report" if name == "compare" else name
     line: CommandLine = import_module(f"rag_opt.cli.{module}").main
     if word.startswith("-"):
-        return ["--help", *(option for param in line.parser().params for option in param.opts)]
+        return ["--help", *(option for param in line.build_parser().params for option in param.opts)]
     if name == "export" and words:
-        return overrides([f"best={words[0]}"], word)
-    return [*line.words, *(studies(word) if line.studies else [])]
+        return complete_overrides([f"best={words[0]}"], word)
+    return [*line.words, *(find_studies(word) if line.studies else [])]
 
 
-def studies(word: str) -> Iterator[str]:
+def find_studies(word: str) -> Iterator[str]:
     """The studies in the folder that the word names so far, and in folders of it: those of a multirun."""
     root = Path(word.rpartition("/")[0] or STUDIES)
     for pattern in ("*/", "*/*/"):
@@ -74,7 +74,7 @@ def studies(word: str) -> Iterator[str]:
                 yield folder.as_posix()
 
 
-def overrides(words: Sequence[str], word: str) -> list[str]:
+def complete_overrides(words: Sequence[str], word: str) -> list[str]:
     """What Hydra's commands take behind these words: options, groups, choices, keys and their present values."""
     from hydra._internal.utils import get_args_parser
 
@@ -87,11 +87,11 @@ def overrides(words: Sequence[str], word: str) -> list[str]:
     with suppress(SystemExit):
         args = parser.parse_args(words)
         own = [format_search_path([args.config_dir])] if args.config_dir else []
-        return _overrides([*args.overrides, *own], word)
+        return _match_overrides([*args.overrides, *own], word)
     return []
 
 
-def _overrides(words: Sequence[str], word: str) -> list[str]:
+def _match_overrides(words: Sequence[str], word: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
     from hydra.plugins.completion_plugin import CompletionPlugin
@@ -101,7 +101,7 @@ def _overrides(words: Sequence[str], word: str) -> list[str]:
 
     key, equals, value = word.partition("=")
     if key == "best":
-        return [f"best={study}" for study in studies(value)]
+        return [f"best={study}" for study in find_studies(value)]
     with initialize_hydra():
         path = [each for each in words if each.startswith(SEARCH_PATH)]
         loader = GlobalHydra.instance().config_loader()
@@ -109,12 +109,12 @@ def _overrides(words: Sequence[str], word: str) -> list[str]:
             # A multirun takes several.
             before = value[: value.rfind(",") + 1]
             return [f"{key}={before}{name}" for name in names if not name.startswith("_")]
-        config, groups = _composed(words, path)
+        config, groups = _compose_words(words, path)
         keys = [each for each in CompletionPlugin._get_matches(config, word) if not each.endswith(".components.")]
     return [*keys, *(f"{group}=" for group in groups), "+experiment=", "best="]
 
 
-def _composed(words: Sequence[str], path: Sequence[str]) -> tuple[DictConfig, Iterable[str]]:
+def _compose_words(words: Sequence[str], path: Sequence[str]) -> tuple[DictConfig, Iterable[str]]:
     """The configuration of these words, or of the defaults where they compose to none, and the groups it chooses in."""
     from rag_opt.config.compose import compose_config, get_choices
     from rag_opt.config.experiments import expand_best
@@ -134,7 +134,7 @@ def main(
 ) -> None:
     """The command line."""
     if offer is not None:
-        print(sanitize_text("\n".join(offered(offer))))
+        print(sanitize_text("\n".join(complete_line(offer))))
         return
     if shell not in SHELLS:
         given = f"rag-opt completion {shell}".strip()

@@ -35,9 +35,9 @@ OLD = "rag-opt-"
 def main() -> None:
     """The command line."""
     with command():
-        name, *words = _words()
+        name, *words = _get_words()
         if name in ABOUT:
-            print(sanitize_text(version("rag-opt-studies") if name == "--version" else _helped()))
+            print(sanitize_text(version("rag-opt-studies") if name == "--version" else _format_help()))
             return
         if name not in COMMANDS:
             raise ConfigError(f"rag-opt {name}: there is no such command; {format_hint(name, COMMANDS)}")
@@ -46,7 +46,7 @@ def main() -> None:
     run_module(MODULES.get(name, f"rag_opt.{name}"), run_name="__main__", alter_sys=True)
 
 
-def _words() -> list[str]:
+def _get_words() -> list[str]:
     """The command and its words; raises ConfigError where there is none."""
     program = Path(sys.argv[0]).name
     if program.startswith(OLD):
@@ -61,7 +61,7 @@ def _words() -> list[str]:
     return sys.argv[1:]
 
 
-def _helped() -> str:
+def _format_help() -> str:
     return HELP.format("\n".join(f"  {name:<11} {about}" for name, about in COMMANDS.items()))
 
 

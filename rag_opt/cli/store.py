@@ -56,7 +56,7 @@ def main(
         raise ConfigError(f"{place}: there is no store; name it with store.path=, or run a study first")
     screen = build_console()
     if action == "prune":
-        screen.print(_pruned(place, limit_gb, unused_days), markup=False)
+        screen.print(_prune_store(place, limit_gb, unused_days), markup=False)
     if action == "forget":
         known = (place / FILE).exists()
         screen.print(
@@ -68,7 +68,7 @@ def main(
         screen.print(f"remove what was not used for longest: {again}", markup=False)
 
 
-def _pruned(place: Path, limit_gb: float | None, unused_days: float | None) -> str:
+def _prune_store(place: Path, limit_gb: float | None, unused_days: float | None) -> str:
     if limit_gb is None and unused_days is None:
         raise ConfigError("prune needs --limit-gb (0 removes all) or --unused-days")
     limit = float("inf") if limit_gb is None else limit_gb * GIGABYTE

@@ -22,8 +22,10 @@ from rag_opt.cli.ask import answer_question
 from rag_opt.cli.study import run_study
 from rag_opt.cli.trial import measure_configuration
 from rag_opt.config import overrides
+from rag_opt.config.trial import TrialConfig
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.latency import NARROW
 from rag_opt.records.measured import Evaluation, Latency
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
@@ -184,25 +186,30 @@ def test_what_serves_nothing_is_refused_before_the_first_trial(
 STARTS = (0.1, 3.5, 60.0, 900.0)
 
 
-def slow_components(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time that passes in a reranker alone, which starts slowly whenever it is timed; the starts that there were."""
+def slow_components(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[float]]:
+    """Time that passes in a reranker alone, which starts slowly whenever it is timed; the starts that there were.
+
+    And how narrow an interval ended each timing.
+    """
     starts: list[float] = []
+    narrow: list[float] = []
     real = Bench.measure_latency
 
-    def timed(self: Bench, given: Sequence[str]) -> Latency | None:
+    def timed(self: Bench, given: TrialConfig, enough: float = 0.0) -> Latency | None:
+        narrow.append(enough)
         ReordersSlowlyOnce.started.clear()
         monkeypatch.setattr(ReordersSlowlyOnce, "start", STARTS[len(starts) % len(STARTS)])
         starts.append(ReordersSlowlyOnce.start)
-        return real(self, given)
+        return real(self, given, enough)
 
     monkeypatch.setattr(Bench, "measure_latency", timed)
     monkeypatch.setattr(time, "perf_counter", lambda: ReordersSlowlyOnce.clock[0])
-    return starts
+    return starts, narrow
 
 
 def test_no_reported_latency_holds_a_slow_start(words, monkeypatch, long: bool, figure: Figure) -> None:
     """Neither a median nor a percentile, of a component that tells no cost and so is timed apart from the search."""
-    starts = slow_components(monkeypatch)
+    starts, narrow = slow_components(monkeypatch)
     mine = [own("reranker", f"{OURS}.ReordersSlowlyOnce"), "trusted_modules=[tests]", "pruner=none", "retriever=bm25"]
     told = ["objective.metrics=[nDCG@10,latency]", "objective.report=[latency_p95]", f"n_trials={60 if long else 4}"]
     found = run_study([*words, *mine, *told]).findings
@@ -210,6 +217,8 @@ def test_no_reported_latency_holds_a_slow_start(words, monkeypatch, long: bool, 
     trials = study.get_trials(states=(TrialState.COMPLETE,))
     seconds = [trial.user_attrs["metrics"][name] for trial in trials for name in ("latency", "latency_p95")]
     seconds += [each for latency in found.latencies.values() for each in (latency.p50, latency.p95)]
+    assert len(found.latencies) == narrow.count(NARROW) > 0
+    assert set(narrow) == {0.0, NARROW}, "what decides is timed over all questions, what is reported as long as needed"
     seconds += [arm.test for arm in found.confirmations[1].arms]
     assert seconds == pytest.approx([0.02] * len(seconds))
     assert set(starts) == set(STARTS)

@@ -13,7 +13,7 @@ from typer import Argument
 
 from rag_opt.cli import main as one
 from rag_opt.cli.arguments import Storage, command_line
-from rag_opt.cli.completion import SHELLS, offered
+from rag_opt.cli.completion import SHELLS, complete_line
 from rag_opt.console.endings import HungUp, ReaderGone, Terminated
 from tests.conftest import ROOT
 
@@ -164,9 +164,9 @@ STUDIES = ["studies/many/seed=0", "studies/mine"]
     ],
 )
 def test_what_completes_a_line(place, line: str, words: list[str]) -> None:
-    assert offered(line) == words
+    assert complete_line(line) == words
 
 
 def test_all_choices_of_a_group_but_internal_ones_complete_it() -> None:
     files = {path.stem for path in (ROOT / "conf/retriever").glob("[!_]*.yaml")}
-    assert {word.removeprefix("retriever=") for word in offered("rag-opt study retriever=")} == files
+    assert {word.removeprefix("retriever=") for word in complete_line("rag-opt study retriever=")} == files
