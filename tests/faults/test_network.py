@@ -70,8 +70,8 @@ AFTER = """
 import sys
 from rag_opt.cli import ask, report, trial
 report.main(["studies/animals"])
-trial.replayed(sys.argv[1:-1])
-ask.asked(sys.argv[1:])
+trial.measure_configuration(sys.argv[1:-1])
+ask.answer_question(sys.argv[1:])
 """
 
 
