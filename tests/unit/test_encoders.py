@@ -48,6 +48,22 @@ def test_a_vector_does_not_depend_on_what_else_is_encoded(minilm: MiniLM, texts:
     np.testing.assert_allclose(minilm.encode([texts[i] for i in order]), together[order], atol=1e-6)
 
 
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-6), ("bfloat16", 0.01)])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_not_read(precision: str, rounding: float, side: str) -> None:
+    encoder = MiniLM(precision, 256)
+    encoder._model.tokenizer.padding_side = side
+    try:
+        texts = [" ".join(WORDS[: 1 + i % 11] * (1 + i % 7)) for i in range(60)]
+        tokens = encoder.encode_tokens(texts)
+        assert [len(vectors) for vectors in tokens] == encoder.count_lengths(texts)
+        alone = [encoder.encode_tokens([text])[0] for text in texts]
+        for together, single in zip(tokens, alone, strict=True):
+            np.testing.assert_allclose(together, single, atol=rounding)
+    finally:
+        encoder._model.tokenizer.padding_side = "right"
+
+
 def test_nothing_is_encoded_to_nothing(minilm: MiniLM) -> None:
     assert minilm.encode([]).shape == (0, 384)
     assert embed_texts(minilm, [], Store()).values.shape[0] == 0

@@ -89,7 +89,7 @@ class Shelf:
         """
         self._refresh()
         wanted = {name: text for name, text in zip(names, texts, strict=True) if name not in self._place}
-        # Neighbours of like length make full batches of equal length.
+        # Neighbours of like length make full batches with little padding.
         queue = sorted(wanted, key=lambda name: len(wanted[name]))
         if queue:
             self.encoder.prepare(len(queue))

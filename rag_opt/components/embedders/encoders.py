@@ -14,6 +14,7 @@ from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
 from rag_opt.components.embedders.minilm import HUB_ID, find_minilm
 from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.speed import (
+    ENDLESS,
     compute_token_vectors,
     encode_texts,
     get_device,
@@ -31,7 +32,7 @@ from rag_opt.system.environment import disable_gc
 if TYPE_CHECKING:
     from rag_opt.text.words import Span
 
-ENCODING = "sentence-transformers, batches of equal length"
+ENCODING = "sentence-transformers, padded to multiples of 8 tokens"
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
@@ -39,10 +40,7 @@ WORTH_MEASURING = 3_000
 READY = "ready"
 """What a model encodes before the first text: loading it and its first run are no part of what a text takes."""
 
-FEW_TOKENS = 1024
-ENDLESS = 1_000_000
-"""Tokens from which a window is none: tokenizers without a limit name an astronomic one."""
-
+FEW_TOKENS = 2048
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """The names under which sentence-transformers looks for the prompt of documents, in its order."""
 

@@ -10,10 +10,10 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import score_pairs
-from rag_opt.components.embedders.encoders import ENDLESS, READY, SentenceTransformerEncoder
+from rag_opt.components.embedders.encoders import READY, SentenceTransformerEncoder
 from rag_opt.components.embedders.window import report_unembedded, report_unread
 from rag_opt.components.models.hub import is_local_only
-from rag_opt.components.models.speed import get_device
+from rag_opt.components.models.speed import ENDLESS, get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.ranking import split_ranking, stack_rankings
 from rag_opt.components.stage import Part, Stage, require, require_whole
