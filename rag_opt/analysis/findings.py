@@ -12,7 +12,7 @@ import optuna
 
 from rag_opt.analysis.confirmation import Confirmation
 from rag_opt.errors import StudyError
-from rag_opt.records.measured import Latency
+from rag_opt.records.scores import Latency
 from rag_opt.storages.moment import Moment
 
 FILE = "findings.json"

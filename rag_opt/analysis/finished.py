@@ -12,7 +12,7 @@ from rag_opt.storages import archive
 from rag_opt.storages.databases import get_sqlite_path
 from rag_opt.storages.opening import open_study
 from rag_opt.storages.schema_checks import check_study
-from rag_opt.system.sharing import format_owner
+from rag_opt.system.permissions import format_owner
 
 if TYPE_CHECKING:
     from pathlib import Path

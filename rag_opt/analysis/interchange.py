@@ -18,7 +18,7 @@ from rag_opt.storages.attributes import TrialAttributes, get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Qrels
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
     from rag_opt.storages.moment import Trials
 
 FOLDER = "trec"

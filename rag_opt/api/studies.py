@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.api.given import Rows, convert_dataset, convert_metric, convert_space, get_metric_name
+from rag_opt.api.inputs import Rows, convert_dataset, convert_metric, convert_space, get_metric_name
 from rag_opt.config.compose import compose_config
 from rag_opt.config.experiments import expand_best
+from rag_opt.config.quoting import quote_arguments
 from rag_opt.config.settings import parse_settings
-from rag_opt.config.typed import quote_arguments
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.system import environment
 
@@ -185,7 +185,7 @@ def _provide_objects(metric: Any, sampler: Any, words: Sequence[str]) -> Iterato
     from optuna.samplers import BaseSampler
 
     from rag_opt.metrics import own
-    from rag_opt.study import drawing
+    from rag_opt.study import sampling
 
     instance = None if sampler is None or isinstance(sampler, str) else sampler
     if not isinstance(instance, BaseSampler | None):
@@ -195,7 +195,7 @@ def _provide_objects(metric: Any, sampler: Any, words: Sequence[str]) -> Iterato
     if several and (functions or instance is not None):
         kind = "metric" if functions else "sampler"
         raise ConfigError(f"{several[0]}: other processes can't have the {kind} that was given as an object; name one")
-    with _set_variable(own.GIVEN, functions), _set_variable(drawing.GIVEN, instance):
+    with _set_variable(own.GIVEN, functions), _set_variable(sampling.GIVEN, instance):
         yield
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rag_opt.system.sharing import make_unique_path
+from rag_opt.system.permissions import make_unique_path
 
 TEMPORARY = ".new-"
 """How the names of unfinished files and folders begin."""

@@ -6,7 +6,7 @@ made again, and that is said.
 
     <root>/<stage>/<key>.arrow      a table, memory-mapped
     <root>/<stage>/<key>/           a folder: what a library writes itself
-    <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash (components/shelf.py)
+    <root>/vectors/<model>/*.arrow  embeddings, one row a text, found by the text's hash (components.embedders)
     <root>/replies.db               what language models answered (replies.py); never evicted
     <root>/usage.json               look-ups by stage
 
@@ -41,7 +41,7 @@ from rag_opt.cache.artifacts import (
 from rag_opt.cache.eviction import add_usage, evict_artifacts, format_artifacts
 from rag_opt.cache.leases import Lease, lock_artifact
 from rag_opt.console.progress import report_line
-from rag_opt.system.sharing import catch_disk_errors
+from rag_opt.system.permissions import catch_disk_errors
 
 T = TypeVar("T")
 GIGABYTE = 1_000_000_000

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from rag_opt.cli.shell import Refused, find_search_path, run_hydra
 from rag_opt.config.compose import FOLDER, NAME, compose_config
+from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
-from rag_opt.config.shape import check_shape
 from rag_opt.console.terminal import print_first_line, sanitize_line, sanitize_text
 from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.records.documents import Queries, Query

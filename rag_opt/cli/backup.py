@@ -13,7 +13,7 @@ from rag_opt.cli.arguments import command_line
 from rag_opt.console.terminal import sanitize_line
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.system import environment
-from rag_opt.system.sharing import make_file
+from rag_opt.system.permissions import make_file
 
 TRIALS = "select count(*) from trials where state in ('COMPLETE', 'PRUNED', 'FAIL')"
 

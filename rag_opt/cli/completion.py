@@ -97,7 +97,7 @@ def _match_overrides(words: Sequence[str], word: str) -> list[str]:
     from hydra.plugins.completion_plugin import CompletionPlugin
 
     from rag_opt.config.compose import NAME, initialize_hydra
-    from rag_opt.config.typed import SEARCH_PATH
+    from rag_opt.config.quoting import SEARCH_PATH
 
     key, equals, value = word.partition("=")
     if key == "best":
@@ -118,7 +118,7 @@ def _compose_words(words: Sequence[str], path: Sequence[str]) -> tuple[DictConfi
     """The configuration of these words, or of the defaults where they compose to none, and the groups it chooses in."""
     from rag_opt.config.compose import compose_config, get_choices
     from rag_opt.config.experiments import expand_best
-    from rag_opt.config.typed import quote_arguments
+    from rag_opt.config.quoting import quote_arguments
 
     try:
         whole = expand_best(quote_arguments(words))

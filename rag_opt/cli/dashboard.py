@@ -24,7 +24,7 @@ from rag_opt.cli.arguments import Storage, command_line
 from rag_opt.console.terminal import sanitize_line
 from rag_opt.errors import StudyError
 from rag_opt.system import environment
-from rag_opt.system.own_pages import HOST, PATH, READING, explain_refusal
+from rag_opt.system.same_origin import HOST, PATH, READING, explain_refusal
 
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 

@@ -64,9 +64,9 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     from rag_opt.components.resources import Resources
     from rag_opt.config.compose import compose_config
     from rag_opt.config.experiments import expand_best
+    from rag_opt.config.quoting import quote_arguments
     from rag_opt.config.trial import build_trial_config
     from rag_opt.config.trust import to_plain
-    from rag_opt.config.typed import quote_arguments
     from rag_opt.console.secrets import hide_secrets
     from rag_opt.evaluation.bench import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline

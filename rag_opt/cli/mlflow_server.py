@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_opt.system.own_pages import HOST, explain_refusal
+from rag_opt.system.same_origin import HOST, explain_refusal
 
 Asgi = Callable[[Mapping[str, Any], Callable[..., Any], Callable[..., Awaitable[None]]], Awaitable[None]]
 

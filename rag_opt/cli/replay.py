@@ -14,7 +14,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import Storage, command_line
-from rag_opt.console.endings import INTERRUPTED
+from rag_opt.console.exit_status import INTERRUPTED
 from rag_opt.console.terminal import build_console
 from rag_opt.errors import ConfigError
 from rag_opt.system import environment

@@ -14,7 +14,7 @@ from rag_opt.console.secrets import hide_secrets
 from rag_opt.console.terminal import build_console, print_error, print_first_line
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.system import environment
-from rag_opt.system.sharing import format_owner
+from rag_opt.system.permissions import format_owner
 
 if TYPE_CHECKING:
     import optuna
@@ -81,7 +81,7 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     """The findings, and why there is nothing to recommend, "" where there is."""
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.processes import Crew
-    from rag_opt.study.entering import join_study
+    from rag_opt.study.lifecycle import join_study
     from rag_opt.study.loop import Session
     from rag_opt.study.recovery import recover_scores
     from rag_opt.system.signals import Stopping
@@ -206,7 +206,7 @@ def _finish_study(
     from rag_opt.reporting import report, summary
     from rag_opt.storages.locks import MIRROR
     from rag_opt.storages.opening import lock_folder
-    from rag_opt.study import drawing
+    from rag_opt.study import sampling
     from rag_opt.study.conclusion import build_findings
 
     # Of several processes that ran it here each concludes, one after the other.
@@ -229,7 +229,7 @@ def _finish_study(
         files = [plan.settings.folder / name for name in FILES]
         texts = {"pipeline.mmd": findings.mermaid, "search_space.yaml": findings.space}
         texts |= {f"figures/{name}.json": text for name, text in figures.items()}
-        tags = report.collect_tags(findings, now, plan.config) | drawing.get_sampler_tag()
+        tags = report.collect_tags(findings, now, plan.config) | sampling.get_sampler_tag()
         tracker.close("FINISHED", texts, report.collect_metrics(findings, now), files, tags)
     return findings, "" if "replay" in findings.commands else summary.format_conclusion(findings, now)
 

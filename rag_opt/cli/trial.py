@@ -13,8 +13,8 @@ from rich.text import Text
 
 from rag_opt.cli.shell import Refused, find_search_path, run_hydra
 from rag_opt.config.compose import FOLDER, NAME, compose_config
+from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
-from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import build_trial_config
 from rag_opt.console.progress import Screen, report_line
 from rag_opt.console.terminal import build_console
@@ -25,7 +25,7 @@ from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.objective import build_objective, select_measurable
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.evaluation.unused import find_unused
-from rag_opt.records.measured import Evaluation
+from rag_opt.records.scores import Evaluation
 from rag_opt.system import environment
 
 SPLITS = ("dev", "test")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.components.themselves import Pair, Search, exclude_own
+from rag_opt.components.own_documents import Pair, Search, exclude_own
 from rag_opt.records.documents import Floats, Ints, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings

@@ -20,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.config import yaml_files
 from rag_opt.config.fingerprints import normalize_for_key
+from rag_opt.config.quoting import unquote_argument
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
-from rag_opt.config.typed import unquote_argument
 from rag_opt.errors import ConfigError, format_hint
 from rag_opt.records.keys import compute_key
 

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from rag_opt.config.compose import STAGES, Words, compose_config, get_choices, parse_overrides, quote_overrides
-from rag_opt.config.typed import SEARCH_PATH, format_path_list
+from rag_opt.config.quoting import SEARCH_PATH, format_path_list
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
-from rag_opt.console.endings import HungUp, ReaderGone, handle_broken_pipe, is_hung_up, silence_streams
+from rag_opt.console.exit_status import HungUp, ReaderGone, handle_broken_pipe, is_hung_up, silence_streams
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import RagOptError
 

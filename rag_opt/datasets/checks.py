@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.console.terminal import format_names, sanitize_line
+from rag_opt.datasets.duplicates import group_query_ids
 from rag_opt.datasets.files import NAMED
-from rag_opt.datasets.repeats import group_query_ids
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Documents, Query
 from rag_opt.records.keys import compute_key

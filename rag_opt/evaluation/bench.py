@@ -15,7 +15,7 @@ from rag_opt.config.settings import parse_folder
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_line
-from rag_opt.datasets.repeats import format_repeats
+from rag_opt.datasets.duplicates import format_repeats
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions, Report, evaluate_pipeline
 from rag_opt.evaluation.latency import time_pipeline
@@ -24,7 +24,7 @@ from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.records.documents import Dataset
 
 if TYPE_CHECKING:
-    from rag_opt.records.measured import Evaluation, Latency
+    from rag_opt.records.scores import Evaluation, Latency
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from rag_opt.components.embedders.encoders import MiniLM
 from rag_opt.components.generators.extractive import count_context_tokens
 from rag_opt.components.splitters.sentences import segment_texts
 from rag_opt.datasets.checks import get_corpus
-from rag_opt.datasets.repeats import group_repeats
+from rag_opt.datasets.duplicates import group_repeats
 from rag_opt.metrics.catalogue import Metric, Observed
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
-from rag_opt.records.measured import Evaluation
 from rag_opt.records.products import SPENT, Rankings, sum_by_stage, sum_tokens
+from rag_opt.records.scores import Evaluation
 
 if TYPE_CHECKING:
     from rag_opt.components.resources import Resources

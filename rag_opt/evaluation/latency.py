@@ -15,7 +15,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
 from rag_opt.console.progress import mute_screen
 from rag_opt.records.documents import Documents, Queries, Query
-from rag_opt.records.measured import Latency
+from rag_opt.records.scores import Latency
 
 if TYPE_CHECKING:
     from rag_opt.evaluation.evaluate import Questions

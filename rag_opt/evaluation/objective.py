@@ -25,13 +25,13 @@ from rag_opt.metrics.catalogue import (
     explain_unmet,
     get_metric,
 )
+from rag_opt.metrics.custom import build_judge_metric, build_own_metric
 from rag_opt.metrics.judges import FIELDS, Judges
-from rag_opt.metrics.named import build_judge_metric, build_own_metric
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
 
 CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z]*)\s*")
 EXAMPLES = {"metrics": "[nDCG@10]", "report": "[F1, tokens]", "constraints": "['tokens <= 2000']"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rag_opt.llm.budget import Budget
 
 Heard = tuple[str, Any, Reply]
-"""A stage, its request (components/request.py), and the reply."""
+"""A stage, its request (components/llm/request.py), and the reply."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from rag_opt.console.progress import report_line
 from rag_opt.errors import StoreError
-from rag_opt.system.sharing import catch_disk_errors, format_owner, make_file
+from rag_opt.system.permissions import catch_disk_errors, format_owner, make_file
 from rag_opt.system.waiting import STEP, hold_lock, retry_locked
 
 FILE = "replies.db"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import regex
 
-from rag_opt.text.words import fold_text, separate_characters, split_alphanumeric
+from rag_opt.text.tokenization import fold_text, separate_characters, split_alphanumeric
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
+from rag_opt.components.llm.reply_text import parse_integer
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.llm.spoken import parse_integer
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:

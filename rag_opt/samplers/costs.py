@@ -10,7 +10,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from rag_opt.samplers.agreement import Floats
+from rag_opt.samplers.gaussian_process import Floats
 
 ATTRIBUTE = "seconds"
 """User attribute of a trial: its seconds by stage."""

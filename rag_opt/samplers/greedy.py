@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.evidence import resolve_seed
+from rag_opt.samplers.observations import resolve_seed
 from rag_opt.samplers.space import build_axis
 
 NUMBERS = 5

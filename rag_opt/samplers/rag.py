@@ -20,10 +20,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.samplers.belief import Belief, fit_belief
 from rag_opt.samplers.costs import Seconds
-from rag_opt.samplers.earlier import Earlier, load_earlier, parse_earlier
-from rag_opt.samplers.evidence import (
+from rag_opt.samplers.earlier_studies import Earlier, load_earlier, parse_earlier
+from rag_opt.samplers.observations import (
     PROPOSED,
     collect_known,
     get_params,
@@ -33,9 +32,10 @@ from rag_opt.samplers.evidence import (
     subsample_known,
 )
 from rag_opt.samplers.space import ABSENT, Space, Units, build_axis, drop_seen, infer_space, merge_distributions
+from rag_opt.samplers.surrogate import Belief, fit_belief
 
 if TYPE_CHECKING:
-    from rag_opt.samplers.agreement import Floats
+    from rag_opt.samplers.gaussian_process import Floats
 
 Cost = Callable[[Study], Seconds]
 """From a study, what configurations of it would take."""

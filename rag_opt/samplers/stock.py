@@ -8,7 +8,7 @@ from optuna.samplers import BruteForceSampler, CmaEsSampler
 from optuna.trial import FrozenTrial
 
 from rag_opt.errors import ConfigError
-from rag_opt.samplers.evidence import INTERRUPTED
+from rag_opt.samplers.observations import INTERRUPTED
 
 PICKLED = (
     "sampler: CMA-ES keeps its state in the study's database as a pickle, and reading a pickle runs what is in it; "

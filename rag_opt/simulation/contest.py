@@ -18,7 +18,7 @@ from scipy import special
 from rag_opt.config.compose import compose_config
 from rag_opt.config.trust import build
 from rag_opt.simulation.searches import Run, Search, simulate_search, split_questions
-from rag_opt.study.drawing import build_pruner, build_sampler
+from rag_opt.study.sampling import build_pruner, build_sampler
 from rag_opt.system import environment
 from rag_opt.workers.launchers import ignore_interrupts
 

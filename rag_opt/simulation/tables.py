@@ -20,7 +20,7 @@ from rag_opt.analysis import history
 from rag_opt.analysis.finished import open_finished
 from rag_opt.config.search_space import Value, suggest_value
 from rag_opt.errors import StudyError
-from rag_opt.samplers.agreement import compute_distances
+from rag_opt.samplers.gaussian_process import compute_distances
 from rag_opt.samplers.internals import contains
 from rag_opt.samplers.space import Space, infer_space, merge_distributions
 from rag_opt.storages.attributes import get_attributes

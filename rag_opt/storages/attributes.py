@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from rag_opt.records.products import SPENT
 from rag_opt.samplers.costs import ATTRIBUTE as SECONDS
 from rag_opt.samplers.costs import STORED
-from rag_opt.samplers.evidence import INTERRUPTED, SO_FAR
+from rag_opt.samplers.observations import INTERRUPTED, SO_FAR
 
 T = TypeVar("T")
 Timings = Sequence[tuple[Mapping[str, Any], Mapping[str, float]]]

@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from rag_opt.cache.leases import is_abandoned
 from rag_opt.errors import LostError, StorageError
 from rag_opt.storages.databases import get_engine_url, get_sqlite_path, redact_url, retry_transient
-from rag_opt.system.sharing import format_owner
+from rag_opt.system.permissions import format_owner
 from rag_opt.system.waiting import Wait, acquire_lock, hold_lock
 
 GRACE = 5.0

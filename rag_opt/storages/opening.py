@@ -32,10 +32,10 @@ from rag_opt.storages.databases import (
     redact_url,
     retry_transient,
 )
+from rag_opt.storages.file_guard import Guard
 from rag_opt.storages.locks import Gate, build_gate, lock_creation
-from rag_opt.storages.lost import Guard
 from rag_opt.storages.sqlite import begin_immediately, check_sqlite, checkpoint_wal, get_engine_options
-from rag_opt.system.sharing import format_owner, make_file
+from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import acquire_lock
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)

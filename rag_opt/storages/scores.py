@@ -23,7 +23,7 @@ from rag_opt.storages import archive
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
 
 FILE = archive.SCORES
 RETRIEVED = "retrieved"

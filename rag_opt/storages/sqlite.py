@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from rag_opt.errors import StorageError
-from rag_opt.system.sharing import format_owner, make_file
+from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import STEP, retry_locked
 
 BUSY_SECONDS = 90

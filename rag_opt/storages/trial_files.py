@@ -21,7 +21,7 @@ from rag_opt.storages import scores as scorebook
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from rag_opt.study.spending import propose_budget
 if TYPE_CHECKING:
     from rag_opt.config.trial import TrialConfig
     from rag_opt.records.documents import Dataset
-    from rag_opt.records.measured import Evaluation, Latency
+    from rag_opt.records.scores import Evaluation, Latency
     from rag_opt.study.plan import Plan
 
 TIMED = 3

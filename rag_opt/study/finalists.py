@@ -30,7 +30,7 @@ from rag_opt.study import failures
 from rag_opt.study.recovery import format_lost_scores
 
 if TYPE_CHECKING:
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
     from rag_opt.storages.moment import Moment, Trials
     from rag_opt.study.plan import Plan
 

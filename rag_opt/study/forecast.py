@@ -31,7 +31,7 @@ from rag_opt.llm.replies import Spent
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
 from rag_opt.storages.moment import FINISHED, count_finished
-from rag_opt.study.drawing import build_sampler
+from rag_opt.study.sampling import build_sampler
 from rag_opt.system import environment
 
 if TYPE_CHECKING:

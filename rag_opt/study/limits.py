@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import optuna
 
 from rag_opt.analysis import history
-from rag_opt.config.configurations import count_configurations
+from rag_opt.config.enumeration import count_configurations
 from rag_opt.storages.attributes import get_study_attributes
 from rag_opt.study import terminator
-from rag_opt.study.drawing import build_sampler
+from rag_opt.study.sampling import build_sampler
 from rag_opt.study.scheduler import Places, count_measured, get_running, has_waiting
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from rag_opt.errors import StorageError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.moment import Moment
 from rag_opt.storages.opening import DATABASE_ERRORS
-from rag_opt.study import failures, outlook
-from rag_opt.study.at_work import AtWork
+from rag_opt.study import eta, failures
 from rag_opt.study.limits import Limits
 from rag_opt.study.measuring import Measuring
 from rag_opt.study.messages import format_trial
-from rag_opt.study.noting import Noting
 from rag_opt.study.outcomes import Outcomes
+from rag_opt.study.recording import Noting
+from rag_opt.study.runtime import AtWork
 from rag_opt.study.scheduler import Places, count_measured, has_waiting
 from rag_opt.study.spending import Spending
 
@@ -173,12 +173,10 @@ class Session(AtWork):
             format_trial(self.plan, self._now, finished, self.spending.format_spending(left)),
             left,
             count_measured(self._now),
-            after=outlook.estimate_seconds(self.plan, self._now),
+            after=eta.estimate_seconds(self.plan, self._now),
             failed=finished.state == TrialState.FAIL and get_attributes(finished).repeats is None,
         )
-        if get_attributes(finished).origin == history.BASELINE and (
-            said := outlook.format_estimate(self.plan, self._now)
-        ):
+        if get_attributes(finished).origin == history.BASELINE and (said := eta.format_estimate(self.plan, self._now)):
             self.screen.report_line(said)
 
     def _pause(self, trial: Trial) -> None:

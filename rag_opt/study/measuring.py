@@ -13,13 +13,13 @@ from optuna.trial import FrozenTrial, Trial
 
 from rag_opt.analysis import history
 from rag_opt.evaluation.evaluate import Progress, check_served
-from rag_opt.study.drawing import build_pruner
+from rag_opt.study.sampling import build_pruner
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
-    from rag_opt.study.noting import Noting
     from rag_opt.study.plan import Plan
     from rag_opt.study.racing import Race
+    from rag_opt.study.recording import Noting
     from rag_opt.study.spending import Spending
     from rag_opt.system.signals import Stopping
 

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.config.compose import STAGES, compose_config, compute_fingerprint, load_prompt
-from rag_opt.config.configurations import get_max_depth
+from rag_opt.config.enumeration import get_max_depth
 from rag_opt.config.overrides import format_overrides
+from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import Settings, parse_settings
-from rag_opt.config.shape import check_shape
 from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial
 from rag_opt.config.trust import check_secrets, to_plain
 from rag_opt.console.progress import report_line
@@ -31,9 +31,9 @@ from rag_opt.metrics.catalogue import RANKS
 from rag_opt.records.keys import compute_key
 from rag_opt.storages.drift import Parts, build_parts
 from rag_opt.storages.trial_files import TrialFiles
-from rag_opt.study.beginnings import Values, add_default_values, build_search_space, build_seeds, get_default_values
-from rag_opt.study.drawing import check_search
 from rag_opt.study.idle import drop_idle_parameters
+from rag_opt.study.sampling import check_search
+from rag_opt.study.seeds import Values, add_default_values, build_search_space, build_seeds, get_default_values
 from rag_opt.system.environment import use_threads
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rag_opt.analysis import history
 from rag_opt.analysis.history import BASELINE, SEED
-from rag_opt.config.configurations import count_configurations, iterate_configurations
+from rag_opt.config.enumeration import count_configurations, iterate_configurations
 from rag_opt.samplers.internals import get_enqueued_params
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
@@ -26,7 +26,7 @@ from rag_opt.storages.locks import Gate, Life
 from rag_opt.storages.moment import Moment, count_finished, is_sampled
 from rag_opt.storages.processes import Crew, get_worker
 from rag_opt.study import failures
-from rag_opt.study.drawing import build_sampler, derive_seed
+from rag_opt.study.sampling import build_sampler, derive_seed
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import Value

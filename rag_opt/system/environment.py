@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rag_opt.console.endings import handle_broken_pipe
+from rag_opt.console.exit_status import handle_broken_pipe
 
 QUIET = {
     "HAYSTACK_TELEMETRY_ENABLED": "False",

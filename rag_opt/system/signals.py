@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from rag_opt.console.endings import HungUp, Terminated, silence_streams
+from rag_opt.console.exit_status import HungUp, Terminated, silence_streams
 
 LAST_WAIT = 1.0
 """Seconds that a process which is to stop still waits for others, to give its trial back."""

@@ -30,7 +30,7 @@ from rag_opt.errors import LostError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.opening import get_ledger
 from rag_opt.storages.processes import get_crew
-from rag_opt.system.sharing import format_owner
+from rag_opt.system.permissions import format_owner
 from rag_opt.tracking.failures import format_repair, shorten_error
 from rag_opt.tracking.mlflow_file import Watched
 from rag_opt.tracking.params import find_prompts, format_metric_name, read_flat_file, to_milliseconds

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from rag_opt.storages.lost import get_file_id
+from rag_opt.storages.file_guard import get_file_id
 
 PLACES = (
     ("experiments", "artifact_location"),

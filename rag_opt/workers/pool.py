@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from rag_opt.config.trust import build, to_plain
-from rag_opt.console.endings import Terminated
+from rag_opt.console.exit_status import Terminated
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.storages.databases import get_sqlite_path
 from rag_opt.storages.moment import FINISHED, Moment
 from rag_opt.storages.processes import get_crew
-from rag_opt.study import failures, outlook, terminator
-from rag_opt.study.at_work import AtWork
+from rag_opt.study import eta, failures, terminator
 from rag_opt.study.messages import format_trial
+from rag_opt.study.runtime import AtWork
 from rag_opt.study.scheduler import count_measured
 from rag_opt.study.spending import Spending
 from rag_opt.workers.launchers import REFUSED, End, count_cores
@@ -150,7 +150,7 @@ class Workers(AtWork):
                 format_trial(self.plan, now, trial),
                 left,
                 count_measured(now),
-                after=outlook.estimate_seconds(self.plan, now),
+                after=eta.estimate_seconds(self.plan, now),
                 failed=failed,
             )
             if get_crew(trial).name == self.gate.me:

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from rag_opt.console.endings import escape_unencodable
+from rag_opt.console.exit_status import escape_unencodable
 from rag_opt.console.terminal import print_error, sanitize_text
 from rag_opt.errors import LostError, RagOptError, StorageError
 from rag_opt.system import environment
@@ -35,7 +35,7 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
     with Screen() as screen:
         with environment.disable_gc():
             from rag_opt.storages.processes import Crew
-            from rag_opt.study.entering import join_study
+            from rag_opt.study.lifecycle import join_study
             from rag_opt.study.loop import Session
             from rag_opt.study.plan import build_plan
             from rag_opt.system.signals import Stopping

@@ -13,7 +13,7 @@ from haystack import Pipeline
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
-from rag_opt.config import compose, experiments, shape
+from rag_opt.config import compose, experiments, schema
 from rag_opt.config.compose import FOLDER, STAGES, compose_config
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.settings import parse_settings
@@ -24,9 +24,9 @@ from rag_opt.errors import ConfigError
 from rag_opt.evaluation.objective import build_objective
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import get_metric
-from rag_opt.study.beginnings import build_search_space, build_seeds
-from rag_opt.study.drawing import build_pruner, build_sampler
 from rag_opt.study.plan import check_space
+from rag_opt.study.sampling import build_pruner, build_sampler
+from rag_opt.study.seeds import build_search_space, build_seeds
 
 CHOICES = sorted(
     (path.parent.name, path.stem)
@@ -55,7 +55,7 @@ def chosen(group: str, choice: str) -> list[str]:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=str)
 def test_it_composes_says_what_it_is_and_survives_a_save_and_a_load(group: str, choice: str) -> None:
     found = compose_config(chosen(group, choice))
-    shape.compose_command_line(chosen(group, choice))
+    schema.compose_command_line(chosen(group, choice))
     parse_settings(found)
     saved = to_plain(found)
     assert yaml.safe_load(yaml.safe_dump(saved)) == saved

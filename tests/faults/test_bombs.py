@@ -9,7 +9,7 @@ import pytest
 
 from rag_opt.config import yaml_files
 from rag_opt.config.compose import compose_config, load_prompt
-from rag_opt.config.shape import check_shape, compose_command_line
+from rag_opt.config.schema import check_shape, compose_command_line
 from rag_opt.errors import ConfigError
 from rag_opt.tracking.params import read_flat_file
 from tests.faults.conftest import Figure

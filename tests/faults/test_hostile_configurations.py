@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rag_opt.cli.study import run_study
-from rag_opt.config.shape import compose_command_line
+from rag_opt.config.schema import compose_command_line
 from rag_opt.config.trust import build
 from rag_opt.errors import ConfigError, RagOptError
 from tests.faults.conftest import Figure

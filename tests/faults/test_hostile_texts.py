@@ -19,7 +19,7 @@ from rag_opt.cli.trial import measure_configuration
 from rag_opt.components.llm.endpoint import OpenAIChat
 from rag_opt.components.llm.prompts import TAGS
 from rag_opt.components.llm.request import Request
-from rag_opt.config.typed import quote_text
+from rag_opt.config.quoting import quote_text
 from rag_opt.console.terminal import print_error
 from rag_opt.errors import RagOptError
 from rag_opt.llm.replies import Reply

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from rag_opt.reporting import summary
 from rag_opt.storages.attributes import get_attributes
-from rag_opt.study.entering import join_study
+from rag_opt.study.lifecycle import join_study
 from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import dies_in_trial, ended_well, killed_at_random, plan_of, start, study_of, told

@@ -26,7 +26,7 @@ from rag_opt.config.trial import TrialConfig
 from rag_opt.errors import ComponentError, SearchSpaceError
 from rag_opt.evaluation.bench import Bench
 from rag_opt.evaluation.latency import NARROW
-from rag_opt.records.measured import Evaluation, Latency
+from rag_opt.records.scores import Evaluation, Latency
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
 from rag_opt.storages.moment import Moment

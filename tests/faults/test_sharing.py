@@ -16,7 +16,7 @@ from rag_opt.errors import StoreError
 from rag_opt.llm.replies import Replies
 from rag_opt.reporting import report
 from rag_opt.storages.opening import lock_folder, open_study
-from rag_opt.system.sharing import catch_disk_errors, format_owner
+from rag_opt.system.permissions import catch_disk_errors, format_owner
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK
 

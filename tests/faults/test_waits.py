@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from rag_opt.cli.study import run_study
-from rag_opt.console.endings import Terminated
+from rag_opt.console.exit_status import Terminated
 from rag_opt.errors import StorageError
 from rag_opt.storages.locks import DOES, TRIALS, build_gate
 from rag_opt.system.signals import Stopping

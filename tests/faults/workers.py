@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.console.progress import Screen
 from rag_opt.storages.databases import get_engine_url
-from rag_opt.study.entering import join_study
+from rag_opt.study.lifecycle import join_study
 from rag_opt.study.loop import Session
 from rag_opt.study.plan import Plan, build_plan
 from rag_opt.system.environment import silence_optuna

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import rag_opt
-from rag_opt.api.given import convert_metric, convert_space
+from rag_opt.api.inputs import convert_metric, convert_space
 from rag_opt.errors import ConfigError, DriftError, MetricError, StudyError
 from tests.integration.commands import finished
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from rag_opt.analysis import interchange
 from rag_opt.cli.study import run_study
-from rag_opt.records.measured import Evaluation
+from rag_opt.records.scores import Evaluation
 
 
 @pytest.mark.integration

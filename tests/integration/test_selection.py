@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from rag_opt.analysis import history
 from rag_opt.cli.study import Outcome, run_study
 from rag_opt.errors import ConfigError, MetricError
-from rag_opt.samplers.evidence import select_informative
+from rag_opt.samplers.observations import select_informative
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.study import limits
 from rag_opt.study.racing import Race

@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from rag_opt.samplers import RagSampler
-from rag_opt.samplers.agreement import (
+from rag_opt.samplers.costs import StageSeconds
+from rag_opt.samplers.gaussian_process import (
     JITTER,
     SCALE,
     SHAPE,
@@ -27,10 +28,9 @@ from rag_opt.samplers.agreement import (
     log_feasibility,
     sample_prior,
 )
-from rag_opt.samplers.belief import fit_belief, hypervolume_improvement
-from rag_opt.samplers.costs import StageSeconds
-from rag_opt.samplers.evidence import PARTIAL, Known, collect_known, scalarize_values, subsample_known
+from rag_opt.samplers.observations import PARTIAL, Known, collect_known, scalarize_values, subsample_known
 from rag_opt.samplers.space import ABSENT, Space, build_axis, infer_space, merge_distributions
+from rag_opt.samplers.surrogate import fit_belief, hypervolume_improvement
 
 SPACE = Space(
     tuple(

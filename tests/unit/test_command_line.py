@@ -14,7 +14,7 @@ from typer import Argument
 from rag_opt.cli import main as one
 from rag_opt.cli.arguments import Storage, command_line
 from rag_opt.cli.completion import SHELLS, complete_line
-from rag_opt.console.endings import HungUp, ReaderGone, Terminated
+from rag_opt.console.exit_status import HungUp, ReaderGone, Terminated
 from tests.conftest import ROOT
 
 

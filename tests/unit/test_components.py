@@ -14,13 +14,13 @@ from rag_opt.components.embedders.embed import ChunkEmbedder, QueryEmbedder
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.generators.extractive import Extractive, Sentence, join_sentences
 from rag_opt.components.ranking import select_top, stack_rankings
-from rag_opt.components.reading import Reading
 from rag_opt.components.rerankers.mmr import MMR
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25, count_terms
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
+from rag_opt.components.tokenization import Reading
 from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Searches, Vectors
 
@@ -320,7 +320,7 @@ def test_nothing_retrieved_gives_an_empty_answer() -> None:
 
 @given(st.lists(st.text(alphabet="ab ,.", min_size=1, max_size=30)), st.integers(1, 20))
 def test_an_answer_never_exceeds_its_tokens(parts: list[str], limit: int) -> None:
-    from rag_opt.text.words import count_tokens
+    from rag_opt.text.tokenization import count_tokens
 
     assert count_tokens(join_sentences(map(Sentence.from_text, parts), limit)) <= limit
 

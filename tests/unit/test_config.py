@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rag_opt.config import compose as config
-from rag_opt.config import shape, trust
+from rag_opt.config import schema, trust
 from rag_opt.config.settings import parse_settings
 from rag_opt.errors import ConfigError
 
@@ -56,7 +56,7 @@ def test_of_two_words_for_one_key_the_later_counts() -> None:
 )
 def test_a_mistake_gets_one_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        shape.compose_command_line([override])
+        schema.compose_command_line([override])
     assert "\n" not in str(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) ->
     "target",
     [
         "rag_opt.config.trust._import_module",
-        "rag_opt.text.words.split_words",
+        "rag_opt.text.tokenization.split_words",
         "rag_opt.cache.artifacts.read_table",
         "optuna.create_study",
     ],
@@ -116,7 +116,7 @@ def test_a_function_is_no_target(target: str) -> None:
 
 def test_a_callback_of_hydras_must_be_trusted_too() -> None:
     with pytest.raises(ConfigError, match="_target_: evil.Callback is not below a trusted module"):
-        shape.compose_command_line(["+hydra.callbacks.evil={_target_: evil.Callback}"])
+        schema.compose_command_line(["+hydra.callbacks.evil={_target_: evil.Callback}"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from rag_opt.analysis import history
 from rag_opt.analysis.history import count_tried, select_untried
-from rag_opt.config.configurations import count_configurations, include_values, iterate_configurations, move_to_nearest
+from rag_opt.config.enumeration import count_configurations, include_values, iterate_configurations, move_to_nearest
 from rag_opt.config.sweep_grammar import parse_space
 
 CONDITIONAL = {

@@ -14,7 +14,7 @@ from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter, 
 from rag_opt.components.splitters.sentences import get_sentences
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.products import Chunks, Rankings, Usage
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 from tests.unit.test_components import chunked, corpus, ranking
 
 SENTENCES = [[(0, 10), (11, 20), (21, 30), (31, 40)], [(0, 5)]]

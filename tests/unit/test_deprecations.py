@@ -25,7 +25,7 @@ def called_from(module: str, kind: type[Warning]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("module", ["rag_opt", "rag_opt.text.words", "tests.unit.test_text"])
+@pytest.mark.parametrize("module", ["rag_opt", "rag_opt.text.tokenization", "tests.unit.test_text"])
 def test_our_use_of_what_is_deprecated_is_an_error(module: str, kind: type[Warning]) -> None:
     with pytest.raises(kind, match="it goes"):
         called_from(module, kind)

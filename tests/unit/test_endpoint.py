@@ -24,7 +24,7 @@ from rag_opt.components.llm.endpoint import OpenAIChat, check_key, check_prices
 from rag_opt.components.llm.local import LocalChat
 from rag_opt.components.llm.request import Request, Sampling
 from rag_opt.components.resources import Resources
-from rag_opt.console.endings import Terminated
+from rag_opt.console.exit_status import Terminated
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
 from rag_opt.system import signals

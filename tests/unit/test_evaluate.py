@@ -7,8 +7,8 @@ import pytest
 
 from rag_opt.evaluation.evaluate import _compute_served, check_served
 from rag_opt.metrics.catalogue import Observed
-from rag_opt.records.measured import Evaluation
 from rag_opt.records.products import Usage
+from rag_opt.records.scores import Evaluation
 
 
 def observed(**spent: tuple[list[int], list[int]]) -> Observed:

@@ -18,7 +18,7 @@ from rag_opt.storages.attributes import TrialAttributes
 from rag_opt.storages.moment import Moment
 from rag_opt.study import failures
 from rag_opt.study.failures import Cause, find_cause
-from rag_opt.system.sharing import catch_disk_errors
+from rag_opt.system.permissions import catch_disk_errors
 
 
 def caught(call: Callable[[], object]) -> BaseException:

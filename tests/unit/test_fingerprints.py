@@ -15,7 +15,7 @@ from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.splitters.chunkers import SentenceSplitter as Sentences
 from rag_opt.config import compose
 from rag_opt.config.fingerprints import replace_targets
-from rag_opt.metrics.named import build_own_metric
+from rag_opt.metrics.custom import build_own_metric
 from rag_opt.metrics.own import hash_function
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import get_algorithm

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from rag_opt.storages.moment import Moment
-from rag_opt.study import outlook
+from rag_opt.study import eta
 
 
 def plan(*searched: str) -> Any:
@@ -38,7 +38,7 @@ def after_baseline(others: int = 0) -> Moment:
 
 def test_the_whole_time_is_told_after_the_baseline() -> None:
     """24 × 30 s; 5 finalists × 50 × (0.2 + 0.3) s, 6 × 50 × 0.61 s, 5 s: 720 + 125 + 183 + 5."""
-    told = outlook.format_estimate(plan("retriever.k1"), after_baseline())
+    told = eta.format_estimate(plan("retriever.k1"), after_baseline())
     assert (
         told
         == "judged by the baseline (0:40) the rest takes about 17:13: 24 trials, and 5:13 to confirm, time and report"
@@ -47,9 +47,9 @@ def test_the_whole_time_is_told_after_the_baseline() -> None:
 
 def test_other_indexes_may_take_what_the_baselines_took() -> None:
     """24 × 40 s are 240 s more."""
-    assert "about 17:13 to 21:13:" in outlook.format_estimate(plan("splitter.chunk_size"), after_baseline())
+    assert "about 17:13 to 21:13:" in eta.format_estimate(plan("splitter.chunk_size"), after_baseline())
 
 
 @pytest.mark.parametrize("others", [1, 24])
 def test_it_is_told_once(others: int) -> None:
-    assert outlook.format_estimate(plan("retriever.k1"), after_baseline(others)) == ""
+    assert eta.format_estimate(plan("retriever.k1"), after_baseline(others)) == ""

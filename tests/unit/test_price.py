@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from rag_opt.analysis.price import format_price, tabulate_settings
-from rag_opt.records.measured import Latency
+from rag_opt.records.scores import Latency
 
 METRICS = {"tokens": 1000.0, "usd": 0.0, "index_size": 50.0, "latency": 1.0}
 SPACE = {"retriever": CategoricalDistribution(["bm25", "hybrid"]), "retriever.hybrid_weight": FloatDistribution(0, 1)}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.datasets import repeats
+from rag_opt.datasets import duplicates
 from rag_opt.datasets.checks import compute_split_key, split_dataset
-from rag_opt.datasets.repeats import format_repeats, group_repeats
+from rag_opt.datasets.duplicates import format_repeats, group_repeats
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
 from rag_opt.records.keys import compute_key
@@ -62,7 +62,7 @@ def test_no_near_pair_is_missed(texts: list[str]) -> None:
     sets = [set(text.split()) for text in texts]
     leaders = list(range(len(texts)))
     for one, other in combinations(range(len(texts)), 2):
-        if len(sets[one] & sets[other]) >= repeats.NEAR * len(sets[one] | sets[other]):
+        if len(sets[one] & sets[other]) >= duplicates.NEAR * len(sets[one] | sets[other]):
             low, high = sorted((leaders[one], leaders[other]))
             leaders = [low if each == high else each for each in leaders]
     assert found == leaders

@@ -28,7 +28,7 @@ from rag_opt.samplers import RagSampler
 from rag_opt.simulation import contest
 from rag_opt.simulation.searches import Run, Search, simulate_search, split_questions
 from rag_opt.simulation.tables import Table, build_study_table, load_table, read_parquet, write_parquet
-from rag_opt.study.drawing import build_pruner
+from rag_opt.study.sampling import build_pruner
 from tests.conftest import animals_study
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -538,7 +538,7 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
 def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
     """Two stores, one storage between them: each sees the other's payments before its next trial."""
     from rag_opt.storages.moment import Moment
-    from rag_opt.study.entering import join_study
+    from rag_opt.study.lifecycle import join_study
     from rag_opt.study.plan import build_plan
     from rag_opt.study.spending import Spending
 

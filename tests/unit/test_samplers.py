@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import rag_opt.samplers
 from rag_opt.samplers import GreedySampler, RagSampler
-from rag_opt.samplers.agreement import compute_distances, expected_improvement, fit_process, sample_prior
+from rag_opt.samplers.gaussian_process import compute_distances, expected_improvement, fit_process, sample_prior
 from rag_opt.samplers.space import ABSENT, infer_space, merge_distributions
 
 Tree = Sequence[tuple[str, Sequence[Any], Mapping[Any, Any]]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rag_opt.components.splitters import spans
 from rag_opt.components.splitters.spans import Ruler
-from rag_opt.text.words import Span
+from rag_opt.text.tokenization import Span
 
 TEXT = "One two three. Four five six seven. Eight nine.\n\nTen eleven twelve thirteen fourteen."
 texts = st.text(alphabet="ab .\n水ก้", max_size=200)

@@ -17,7 +17,7 @@ from rag_opt.components.splitters.chunkers import (
 )
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 
 TEXTS = {
     "chinese": "水獭住在河边，吃鱼。骆驼住在沙漠里，吃草！" * 60,

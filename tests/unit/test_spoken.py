@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rag_opt.components.llm.spoken import Shown, parse_integer, parse_json, remove_thinking
+from rag_opt.components.llm.reply_text import Shown, parse_integer, parse_json, remove_thinking
 
 THOUGHTS = {
     "block": '<think>\nDocuments {1..n} say "score".\n</think>\n\nOslo',

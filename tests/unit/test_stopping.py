@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rag_opt.cli.shell import run_hydra
-from rag_opt.console.endings import HungUp, ReaderGone, Terminated, handle_broken_pipe
+from rag_opt.console.exit_status import HungUp, ReaderGone, Terminated, handle_broken_pipe
 from rag_opt.system.signals import Stopping
 
 

@@ -19,11 +19,11 @@ from rag_opt.components.generators.synthesis import (
     tree_summarize,
 )
 from rag_opt.components.llm.prompts import TAGS, build_messages, check_prompt, number_texts
-from rag_opt.components.llm.spoken import parse_json
+from rag_opt.components.llm.reply_text import parse_json
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.records.products import Usage
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 from tests.unit.hostile import HOSTILE, TAGS_SPELT
 from tests.unit.scripted import FAILS, PROMPTS, Scripted, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
-from rag_opt.components.reading import Reading, tokenize_texts
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever
 from rag_opt.components.splitters.chunkers import NoSplitter
+from rag_opt.components.tokenization import Reading, tokenize_texts
 from rag_opt.console.progress import Screen
 from rag_opt.datasets import python_docs
 from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches
-from rag_opt.text import words
+from rag_opt.text import tokenization
 
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=80) | st.lists(
     st.sampled_from("The cats' running_dogs weren't __init__ a I b2b 1980s x=1 U.S.A. e-mail relational was".split())
@@ -174,8 +174,10 @@ def test_a_stemmer_takes_the_words_of_its_script() -> None:
 
 
 def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
-    assert words.split_words("ISPARTA İzmir", "turkish") == ["ısparta", "izmir"]
-    assert words.split_words("ISPARTA İzmir") == words.split_words("ısparta izmir") == ["isparta", "izmir"]
+    assert tokenization.split_words("ISPARTA İzmir", "turkish") == ["ısparta", "izmir"]
+    assert (
+        tokenization.split_words("ISPARTA İzmir") == tokenization.split_words("ısparta izmir") == ["isparta", "izmir"]
+    )
     assert Reading(None, "turkish").capitals == "turkish"
     assert Reading(None, "turkish", "english").capitals == "english"
     with pytest.raises(ValueError, match="language must be one of"):
@@ -202,7 +204,7 @@ def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
     ],
 )
 def test_spellings_of_the_same_word_are_one(one: str, other: str) -> None:
-    assert words.split_words(one) == words.split_words(other)
+    assert tokenization.split_words(one) == tokenization.split_words(other)
 
 
 def test_questions_that_share_no_word_are_counted_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +221,7 @@ def test_questions_that_share_no_word_are_counted_and_told_once(capsys: pytest.C
 
 def test_full_stops_of_every_script_end_a_sentence() -> None:
     given_text = "水獭吃鱼。「它在哪？」在河边！\u200bهل هذا جمل؟ نعم. क्या? हाँ। नहीं॥ πΝαι. 3．14です．次"
-    assert words.split_sentences(given_text) == [
+    assert tokenization.split_sentences(given_text) == [
         "水獭吃鱼。",
         "「它在哪？」",
         "在河边！",
@@ -236,13 +238,13 @@ def test_full_stops_of_every_script_end_a_sentence() -> None:
 
 @given(ascii_texts)
 def test_tokens_of_ascii_are_words_and_marks(given_text: str) -> None:
-    assert words.count_tokens(given_text) == len(re.findall(r"\w+|[^\w\s]", given_text))
-    assert [given_text[start:end] for start, end in words.find_token_spans(given_text)] == re.findall(
+    assert tokenization.count_tokens(given_text) == len(re.findall(r"\w+|[^\w\s]", given_text))
+    assert [given_text[start:end] for start, end in tokenization.find_token_spans(given_text)] == re.findall(
         r"\w+|[^\w\s]", given_text
     )
 
 
 def test_tokens_are_characters_where_there_are_no_spaces() -> None:
-    assert words.count_tokens("水獭住在河边，吃Python 3。") == 11
-    assert words.count_tokens("แม่น้ำ") == 3
-    assert words.count_tokens("दिल्ली में") == words.count_tokens("new york") == 2
+    assert tokenization.count_tokens("水獭住在河边，吃Python 3。") == 11
+    assert tokenization.count_tokens("แม่น้ำ") == 3
+    assert tokenization.count_tokens("दिल्ली में") == tokenization.count_tokens("new york") == 2

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rag_opt.cache.store import Store
+from rag_opt.components.own_documents import exclude_own
 from rag_opt.components.resources import Resources
-from rag_opt.components.themselves import exclude_own
 from rag_opt.config.trial import compose_trial
 from rag_opt.datasets import beir, jsonl
 from rag_opt.datasets.checks import exclude_identical
-from rag_opt.datasets.repeats import format_repeats
+from rag_opt.datasets.duplicates import format_repeats
 from rag_opt.errors import DatasetError
 from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
 from rag_opt.evaluation.pipelines import build_pipeline

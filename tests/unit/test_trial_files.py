@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from optuna.study import StudyDirection
 
-from rag_opt.records.measured import Evaluation
+from rag_opt.records.scores import Evaluation
 from rag_opt.storages import archive
 from rag_opt.storages.opening import close_study, open_study
 from rag_opt.storages.trial_files import TrialFiles

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from rag_opt.cli import shell
 from rag_opt.config import compose
-from rag_opt.config.typed import quote_arguments, quote_text, unquote_argument
-from rag_opt.console import endings
+from rag_opt.config.quoting import quote_arguments, quote_text, unquote_argument
+from rag_opt.console import exit_status
 
 QUESTIONS = [
     "What's sold, and where?",
@@ -122,7 +122,7 @@ def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch) -> None:
     written = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
     for name, content in written.items():
         monkeypatch.setattr(sys, name, io.TextIOWrapper(content, "cp1252"))
-    endings.escape_unencodable()
+    exit_status.escape_unencodable()
     for name, content in written.items():
         stream = getattr(sys, name)
         stream.write("Würzburg 苹果")

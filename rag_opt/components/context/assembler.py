@@ -13,7 +13,7 @@ from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
-from rag_opt.text.words import Span, count_tokens
+from rag_opt.text.tokenization import Span, count_tokens
 
 ORDERS = ("score", "document", "ends")
 

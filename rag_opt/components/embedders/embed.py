@@ -7,7 +7,7 @@ from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
-from rag_opt.components.embedders.window import report_unembedded
+from rag_opt.components.embedders.truncation import report_unembedded
 from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key

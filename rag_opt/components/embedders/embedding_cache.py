@@ -18,7 +18,7 @@ from rag_opt.console.progress import track
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Vectors
-from rag_opt.system.sharing import catch_disk_errors
+from rag_opt.system.permissions import catch_disk_errors
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store

@@ -6,7 +6,7 @@ import numpy as np
 
 from rag_opt.components.stage import Part
 from rag_opt.records.documents import Floats
-from rag_opt.text.words import Span, find_token_spans
+from rag_opt.text.tokenization import Span, find_token_spans
 
 
 class Encoder(Part):

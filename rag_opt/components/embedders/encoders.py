@@ -30,7 +30,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.system.environment import disable_gc
 
 if TYPE_CHECKING:
-    from rag_opt.text.words import Span
+    from rag_opt.text.tokenization import Span
 
 ENCODING = "sentence-transformers, padded to multiples of 8 tokens"
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -13,7 +13,7 @@ from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings, sum_tokens
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rag_opt.components.llm.reply_text import Shown, remove_thinking
 from rag_opt.components.llm.request import (
     TOKENS_A_WORD,
     Reads,
@@ -21,14 +22,13 @@ from rag_opt.components.llm.request import (
     format_prompt_size,
     is_cut_short,
 )
-from rag_opt.components.llm.spoken import Shown, remove_thinking
 from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.stage import Part, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import compute_key
 from rag_opt.system import signals
-from rag_opt.text.words import count_tokens, to_encodable
+from rag_opt.text.tokenization import count_tokens, to_encodable
 
 if TYPE_CHECKING:
     from rag_opt.llm.client import Rehearsal

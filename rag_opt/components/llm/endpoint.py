@@ -18,7 +18,7 @@ from rag_opt.config.trust import is_variable_name
 from rag_opt.console.secrets import hide_secrets, register_variable
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import compute_key
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 
 ADVICE = "a key belongs into the environment variable that {} names"
 

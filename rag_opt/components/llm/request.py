@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rag_opt.components.stage import require
-from rag_opt.text.words import count_tokens
+from rag_opt.text.tokenization import count_tokens
 
 TOKENS_A_WORD = 1.3
 """Of a model's tokens so many are expected for a word or punctuation mark, before the first reply tells."""

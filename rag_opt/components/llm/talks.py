@@ -8,8 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from rag_opt.components.llm.reply_text import parse_json
 from rag_opt.components.llm.request import Request, build_retry
-from rag_opt.components.llm.spoken import parse_json
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.products import Usage
 

@@ -15,7 +15,7 @@ from rag_opt.records.documents import Floats, Record
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
-    from rag_opt.components.themselves import Pair
+    from rag_opt.components.own_documents import Pair
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches
-from rag_opt.text.words import split_words, to_encodable
+from rag_opt.text.tokenization import split_words, to_encodable
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat

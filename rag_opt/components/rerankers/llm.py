@@ -9,8 +9,8 @@ import numpy as np
 from haystack import component
 
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
+from rag_opt.components.llm.reply_text import parse_integer
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.llm.spoken import parse_integer
 from rag_opt.components.ranking import score_by_rank, split_ranking, stack_rankings
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Ints, Queries

@@ -18,7 +18,7 @@ from rag_opt.records.products import QueryVectors, Rankings, Vectors
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns
     from rag_opt.components.embedders.encoder import Encoder
-    from rag_opt.components.themselves import Pair
+    from rag_opt.components.own_documents import Pair
 
 
 @component

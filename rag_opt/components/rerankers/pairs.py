@@ -11,7 +11,7 @@ from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import score_pairs
 from rag_opt.components.embedders.encoders import READY, SentenceTransformerEncoder
-from rag_opt.components.embedders.window import report_unembedded, report_unread
+from rag_opt.components.embedders.truncation import report_unembedded, report_unread
 from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.speed import ENDLESS, get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers

@@ -17,16 +17,16 @@ import numpy as np
 from haystack import component
 from numpy.typing import NDArray
 
+from rag_opt.components.own_documents import Pair, Search, exclude_own
 from rag_opt.components.query.feedback import Feedback, transpose_counts
 from rag_opt.components.ranking import compute_rankings, select_top
-from rag_opt.components.reading import Reading, check_reading, tokenize_texts
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require, require_whole
-from rag_opt.components.themselves import Pair, Search, exclude_own
+from rag_opt.components.tokenization import Reading, check_reading, tokenize_texts
 from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
-from rag_opt.text.words import AUTO, READING
+from rag_opt.text.tokenization import AUTO, READING
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store

@@ -22,7 +22,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
 
 if TYPE_CHECKING:
-    from rag_opt.components.themselves import Pair, Search
+    from rag_opt.components.own_documents import Pair, Search
 
 SCORES = 2**24
 """Scores computed at once (64 MiB), however large the corpus is."""

@@ -15,7 +15,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
 
 if TYPE_CHECKING:
-    from rag_opt.components.themselves import Pair
+    from rag_opt.components.own_documents import Pair
 
 METHODS = ("weighted", "rrf")
 SCALINGS = ("minmax", "zscore")

@@ -23,7 +23,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
-from rag_opt.text.words import to_encodable
+from rag_opt.text.tokenization import to_encodable
 
 LONGEST = 20_000
 """Characters of a page that are kept."""

@@ -22,7 +22,7 @@ from rag_opt.components.stage import Stage, get_identity, get_parameter_names, r
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key, get_algorithm
 from rag_opt.records.products import Chunks
-from rag_opt.text.words import READING, Span
+from rag_opt.text.tokenization import READING, Span
 
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns

@@ -14,7 +14,7 @@ from rag_opt.components.splitters.spans import BLANK_LINE, split_span, trim_span
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key
-from rag_opt.text.words import READING, Span, split_full_stops
+from rag_opt.text.tokenization import READING, Span, split_full_stops
 
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns

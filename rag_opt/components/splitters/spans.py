@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from operator import add
 
-from rag_opt.text.words import Span, find_units, split_long_span
+from rag_opt.text.tokenization import Span, find_units, split_long_span
 
 BLANK_LINE = re.compile(r"\n\s*\n")
 LINE = re.compile(r"\n")

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from rag_opt.samplers.evidence import select_informative
+from rag_opt.samplers.observations import select_informative
 
 
 class Earlier(NamedTuple):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_opt.console.terminal import sanitize_line
-from rag_opt.text.words import fold_text, split_words
+from rag_opt.text.tokenization import fold_text, split_words
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset, Ints, Qrels, Query

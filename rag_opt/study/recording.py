@@ -17,7 +17,7 @@ from rag_opt.study import timings
 if TYPE_CHECKING:
     from rag_opt.config.trial import TrialConfig
     from rag_opt.evaluation.evaluate import Progress
-    from rag_opt.records.measured import Evaluation
+    from rag_opt.records.scores import Evaluation
     from rag_opt.storages.trial_files import TrialFiles
     from rag_opt.study.plan import Plan
 

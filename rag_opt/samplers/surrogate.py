@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.samplers.agreement import (
+from rag_opt.samplers.gaussian_process import (
     Floats,
     Process,
     compute_distances,
@@ -19,7 +19,7 @@ from rag_opt.samplers.agreement import (
     log_feasibility,
     sample_prior,
 )
-from rag_opt.samplers.evidence import MOST, Known, scalarize_values, standardize_values
+from rag_opt.samplers.observations import MOST, Known, scalarize_values, standardize_values
 
 if TYPE_CHECKING:
     from rag_opt.samplers.space import Space, Units

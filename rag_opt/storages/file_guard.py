@@ -17,7 +17,7 @@ from pathlib import Path
 import sqlalchemy
 
 from rag_opt.errors import LostError
-from rag_opt.system.sharing import make_file
+from rag_opt.system.permissions import make_file
 
 SETTLED = 0.5
 """Seconds in which `rm -rf` comes to its end: nothing is written into a folder that is being removed."""

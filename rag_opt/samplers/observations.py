@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 if TYPE_CHECKING:
-    from rag_opt.samplers.agreement import Floats
+    from rag_opt.samplers.gaussian_process import Floats
 
 PARTIAL = 4.0
 """By how much a pruned trial's value is noisier than a whole one's, at least."""

@@ -14,11 +14,11 @@ import yaml
 from rag_opt.config.compose import FOLDER, STAGES, Words, get_choices
 from rag_opt.config.experiments import parse_search_path
 from rag_opt.config.overrides import format_hydra_value
-from rag_opt.config.typed import SEARCH_PATH, format_path_list
+from rag_opt.config.quoting import SEARCH_PATH, format_path_list
 from rag_opt.errors import ConfigError
 from rag_opt.metrics import own
 from rag_opt.records.keys import compute_key
-from rag_opt.system.sharing import make_unique_path
+from rag_opt.system.permissions import make_unique_path
 
 Rows = Any
 """Documents or questions: a path, or an iterable of dicts: a list, a pandas DataFrame, a Hugging Face dataset."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from rag_opt.config.compose import compose_config, get_choices, parse_overrides
-from rag_opt.config.configurations import include_values, move_to_nearest
+from rag_opt.config.enumeration import include_values, move_to_nearest
 from rag_opt.config.search_space import SearchSpace, Value
 from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trust import to_plain

@@ -18,7 +18,7 @@ from rag_opt.storages.notes import name_metrics
 from rag_opt.storages.opening import close_study, get_ledger, open_gate, open_study, rescue_lost_file, translate_errors
 from rag_opt.storages.schema_checks import check_study
 from rag_opt.study import timings
-from rag_opt.study.drawing import build_pruner, build_sampler
+from rag_opt.study.sampling import build_pruner, build_sampler
 
 if TYPE_CHECKING:
     from rag_opt.study.plan import Plan
