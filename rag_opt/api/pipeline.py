@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from haystack import Document as HaystackDocument
-from haystack import Pipeline, component
-
 from rag_opt.config.compose import Words, compose_config
 from rag_opt.config.trial import build_trial_config
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.evaluation.bench import build_resources, load_dataset
 from rag_opt.evaluation.pipelines import Products, RagPipeline, build_pipeline
 from rag_opt.records.documents import Documents, Queries, Query
+from rag_opt.system.haystack import Document as HaystackDocument
+from rag_opt.system.haystack import Pipeline, component
 
 
 @component

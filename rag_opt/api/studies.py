@@ -21,11 +21,11 @@ from rag_opt.system import environment
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
-    from haystack import Pipeline
     from optuna.samplers import BaseSampler
 
     from rag_opt.analysis.confirmation import Confirmation
     from rag_opt.analysis.findings import Findings
+    from rag_opt.system.haystack import Pipeline
 
 
 class Result:

@@ -77,7 +77,7 @@ class Part(Stage):
 
     def to_dict(self) -> dict[str, Any]:
         """Its class and constructor parameters, nested parts alike."""
-        from haystack import default_to_dict
+        from rag_opt.system.haystack import default_to_dict
 
         values = {name: getattr(self, name) for name in get_parameter_names(type(self))}
         return default_to_dict(

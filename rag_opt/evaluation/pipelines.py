@@ -10,9 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from haystack import Pipeline
-from haystack.core.errors import PipelineConnectError, PipelineRuntimeError
-
 from rag_opt.components.stage import Stage, is_optional
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
@@ -29,6 +26,7 @@ from rag_opt.evaluation.wiring import (
 )
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.records.products import Costs, QueryVectors, Searches
+from rag_opt.system.haystack import Pipeline, PipelineConnectError, PipelineRuntimeError
 
 if TYPE_CHECKING:
     from rag_opt.components.resources import Resources

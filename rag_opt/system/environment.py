@@ -76,11 +76,15 @@ def use_threads(count: int | None) -> None:
     """Let PyTorch and BLAS use so many cores (None: as they are): processes that share a machine must divide it."""
     if count is None:
         return
-    import torch
     from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(count)
     threadpool_limits(count)
+    # PyTorch is loaded where a model needs it, and reads this then.
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def silence_optuna() -> None:

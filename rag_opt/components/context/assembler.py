@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.splitters.sentences import get_sentences
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import Span, count_tokens
 
 ORDERS = ("score", "document", "ends")

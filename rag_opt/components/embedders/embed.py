@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
@@ -12,6 +11,7 @@ from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors
+from rag_opt.system.haystack import component
 
 
 @component

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Chunks, Rankings, sum_tokens
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import count_tokens, find_token_spans, split_sentences, split_words
 
 if TYPE_CHECKING:

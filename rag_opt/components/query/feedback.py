@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from haystack import component
 from scipy.sparse import csc_array, csr_array
 
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats, Record
 from rag_opt.records.keys import compute_key
+from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
     from rag_opt.components.own_documents import Pair

@@ -6,14 +6,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haystack import component
-
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt
 from rag_opt.components.llm.request import Messages, Request, Sampling, check_model
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import split_words, to_encodable
 
 if TYPE_CHECKING:

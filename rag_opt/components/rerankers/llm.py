@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.reply_text import parse_integer
@@ -16,6 +15,7 @@ from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Rankings
+from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat

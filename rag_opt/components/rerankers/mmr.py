@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.components.embedders.embedding_cache import get_embeddings
@@ -14,6 +13,7 @@ from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import QueryVectors, Rankings, Vectors
+from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
     from rag_opt.cache.artifacts import Columns

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import score_pairs
 from rag_opt.components.embedders.encoders import READY, SentenceTransformerEncoder
@@ -22,6 +21,7 @@ from rag_opt.records.documents import Floats, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
 from rag_opt.system.environment import disable_gc
+from rag_opt.system.haystack import component
 
 BETWEEN = "\x1e"
 """Between the question, which must not hold it, and the passage of a pair (a record separator)."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from haystack import component
 from numpy.typing import NDArray
 
 from rag_opt.components.own_documents import Pair, Search, exclude_own
@@ -26,6 +25,7 @@ from rag_opt.components.tokenization import Reading, check_reading, tokenize_tex
 from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import AUTO, READING
 
 if TYPE_CHECKING:

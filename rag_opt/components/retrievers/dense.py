@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from haystack import component
 
 from rag_opt.cache.artifacts import get_size
 from rag_opt.components.ranking import compute_rankings, select_top
@@ -20,6 +19,7 @@ from rag_opt.components.stage import Stage, require_whole
 from rag_opt.records.documents import Floats, Queries, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
+from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
     from rag_opt.components.own_documents import Pair, Search

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.records.documents import Floats, Ints, Queries, Scores
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
+from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
     from rag_opt.components.own_documents import Pair

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.llm.endpoint import ADVICE, check_key
 from rag_opt.components.ranking import score_by_rank, stack_rankings
@@ -23,6 +22,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import to_encodable
 
 LONGEST = 20_000

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from haystack import component
 
 from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.splitters.sentences import get_sentences
@@ -22,6 +21,7 @@ from rag_opt.components.stage import Stage, get_identity, get_parameter_names, r
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key, get_algorithm
 from rag_opt.records.products import Chunks
+from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import READING, Span
 
 if TYPE_CHECKING:
