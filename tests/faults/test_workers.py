@@ -177,7 +177,7 @@ def after_trials(process: subprocess.Popen, count: int) -> None:
 
 def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: bool, figure: Figure) -> None:
     """A real tracking server that goes away for a while under two workers, and commands that are killed."""
-    port, away = free_port(), 30 if long else 6
+    port, away, total = free_port(), 30 if long else 6, 60 if long else 36
     uri = f"http://127.0.0.1:{port}"
     mine = [word for word in words if not word.startswith("tracking")]
     mine += [f"tracking.uri={uri}", "n_workers=2"]
@@ -195,7 +195,7 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
         reachable(port)
         return server
 
-    def begun(total: int) -> subprocess.Popen:
+    def begun() -> subprocess.Popen:
         return subprocess.Popen(
             command(*mine, f"n_trials={total}"), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -204,12 +204,12 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
     try:
         kills = 2 if long else 1
         for _ in range(kills):
-            process = begun(60)
+            process = begun()
             after_trials(process, 3)
             process.kill()
             process.wait(120)
             time.sleep(1)
-        process = begun(60)
+        process = begun()
         after_trials(process, 3)
         killed_whole(server)
         assert not answers(port)
@@ -218,7 +218,7 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
         rest = process.communicate(timeout=300)[1]
         assert process.returncode == 0, rest[-3000:]
         trials = trials_of(tmp_path)
-        assert counted(trials) == 60
+        assert counted(trials) == total
         runs, _ = mirrored(tmp_path, "animals", trials, uri)
         figure(
             "MLflow mirrors Optuna",
