@@ -42,6 +42,7 @@ class Measuring:
     def __post_init__(self) -> None:
         self.plan = self.noting.plan
         self.race = build_pruner(self.plan.config)[1]
+        self._groups = self.plan.dev.questions.groups if self.race else None
 
     def measure_trial(
         self, trial: Trial, given: Sequence[str], now: Moment, describe: Callable[[str], None]
@@ -99,4 +100,4 @@ class Measuring:
         signs = self.plan.objective.signs
         known = [self.noting.files.load_scores(rival, [*signs]) for rival in self._rivals]
         rivals = [scores for scores in known if set(signs) <= set(scores)]
-        return self.race is not None and self.race.is_dominated(progress.scores, rivals, signs)
+        return self.race is not None and self.race.is_dominated(progress.scores, rivals, signs, self._groups)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_opt.analysis.paired import average_groups
 from rag_opt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rag_opt.records.documents import Scores
+    from rag_opt.records.documents import Ints, Scores
 
 TUNED_FOR = 50
 """Questions at which the confidence sequence is narrowest."""
@@ -38,16 +39,20 @@ class Race:
             raise ConfigError(f"pruner: least must be at least 2 questions, not {self.least}")
 
     def is_dominated(
-        self, ours: Mapping[str, Scores], rivals: Sequence[Mapping[str, Scores]], signs: Mapping[str, float]
+        self,
+        ours: Mapping[str, Scores],
+        rivals: Sequence[Mapping[str, Scores]],
+        signs: Mapping[str, float],
+        groups: Ints | None = None,
     ) -> bool:
         """Whether ours, over its first questions, is dominated by one of the rivals; `signs` is 1 where more is better.
 
-        Questions measured for one of two only do not count.
+        Questions measured for one of two only do not count; those of one of the `groups` (equal numbers) count as one.
         """
         alpha = self.alpha / max(1, len(rivals))
         return any(
             all(
-                self._is_behind(sign * _compute_differences(ours[name], theirs[name]), alpha)
+                self._is_behind(sign * _compute_differences(ours[name], theirs[name], groups), alpha)
                 for name, sign in signs.items()
             )
             for theirs in rivals
@@ -85,6 +90,7 @@ def confidence_radius(values: Scores, alpha: float) -> float:
     return spread * math.sqrt(2 * grown / (count**2 * scale) * math.log(1 + math.sqrt(grown) / (2 * alpha)))
 
 
-def _compute_differences(ours: Scores, theirs: Scores) -> Scores:
+def _compute_differences(ours: Scores, theirs: Scores, groups: Ints | None) -> Scores:
     ahead: Scores = ours - theirs[: len(ours)]
-    return ahead[~np.isnan(ahead)]
+    known = ~np.isnan(ahead)
+    return average_groups(ahead[known], None if groups is None else groups[: len(ours)][known])

@@ -166,7 +166,7 @@ def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, samp
 @pytest.mark.parametrize("objective", ["", "objective=quality_cost"])
 def test_what_a_race_ends_has_told_what_it_knew(animals, tmp_path, monkeypatch, objective: str) -> None:
     """Before it ended, so that the sampler learns from it."""
-    monkeypatch.setattr(Race, "is_dominated", lambda _, ours, rivals, signs: bool(rivals and ours and signs))
+    monkeypatch.setattr(Race, "is_dominated", lambda _, ours, rivals, signs, groups: bool(rivals and ours and signs))
     words = ["pruner=race", "evaluation.batches=7", "n_trials=8", *filter(None, [objective])]
     folder = animals_study(animals, tmp_path, *words)
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")

@@ -116,3 +116,12 @@ def test_a_pruner_that_can_stop_nothing_is_said_before_the_first_trial(animals, 
     assert not [line for line in said() if line.startswith("pruner")]
     build_plan([*words, two, "pruner=median"])
     assert "pruner: MedianPruner stops no trial of several objectives (nDCG@10, tokens); pruner=race does" in said()
+
+
+def test_copies_of_a_question_count_as_one() -> None:
+    ours, theirs = np.zeros(60), np.linspace(0.1, 1.0, 60)
+    assert Race().is_dominated({"nDCG": ours}, [{"nDCG": theirs}], UP, np.arange(60))
+    # Sixty answers to ten questions are fewer than what a race begins with.
+    assert not Race().is_dominated({"nDCG": ours}, [{"nDCG": theirs}], UP, np.repeat(np.arange(10), 6))
+    some = {"nDCG": np.where(np.arange(60) % 7 == 0, np.nan, ours)}
+    assert Race().is_dominated(some, [{"nDCG": theirs}], UP, np.arange(100))
