@@ -181,7 +181,7 @@ def _format_needed(count: int | None, asked: int) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredConfiguration:
     """A configuration measured on the test questions."""
 
     role: str
@@ -199,7 +199,7 @@ def build_confirmation(
     sign: float,
     cost: str,
     selection: Selection,
-    measured: Sequence[Measured],
+    measured: Sequence[MeasuredConfiguration],
     seed: int,
     resamples: int = paired.RESAMPLES,
     groups: Ints | None = None,
@@ -262,7 +262,9 @@ def _drop_missing(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | N
     return scores[known], None if groups is None else groups[known]
 
 
-def _build_arm(one: Measured, baseline: Measured | None, seed: int, resamples: int, groups: Ints | None) -> Arm:
+def _build_arm(
+    one: MeasuredConfiguration, baseline: MeasuredConfiguration | None, seed: int, resamples: int, groups: Ints | None
+) -> Arm:
     own, own_groups = _drop_missing(one.scores, groups)
     low, high = paired.bootstrap_interval(own, seed, resamples, own_groups)
     test = float(own.mean()) if len(own) else math.nan

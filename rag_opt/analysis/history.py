@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.config.overrides import to_config_values
-from rag_opt.llm.replies import Spent
+from rag_opt.llm.replies import Expenses
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.moment import FINISHED, Trials
@@ -209,7 +209,7 @@ def count_outcomes(study: Trials) -> dict[str, int]:
     }
 
 
-def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Spent:
+def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Expenses:
     """What confirming may cost at most, as the complete trials' means say: best, recommended, tied ones, baseline.
 
     Of `dev` and `test` questions; nothing before a trial is complete. Of each stage's calls such a share counts as
@@ -217,7 +217,7 @@ def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Spen
     """
     complete = get_measured(study, TrialState.COMPLETE)
     if not complete:
-        return Spent()
+        return Expenses()
     share = min(len(complete), 3 + ties) * test / (dev * len(complete))
     new = _find_max_shares(complete)
     stages = [(new[name], spent) for trial in complete for name, spent in get_attributes(trial).usage.items()]
@@ -225,7 +225,7 @@ def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Spen
     tokens = sum(part * (spent["tokens_in"] + spent["tokens_out"]) for part, spent in stages)
     dollars = sum(part * spent["usd"] for part, spent in stages if not math.isnan(spent["usd"]))
     seconds = sum(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
-    return Spent(share * calls, share * tokens, share * dollars, share * seconds)
+    return Expenses(share * calls, share * tokens, share * dollars, share * seconds)
 
 
 def _find_max_shares(complete: Sequence[FrozenTrial]) -> dict[str, float]:

@@ -30,7 +30,7 @@ EXPERIMENT = "+experiment="
 
 
 @dataclass(frozen=True)
-class Given:
+class PythonInputs:
     """The overrides that stand for Python values, and the files that these name, by place: not there yet."""
 
     words: tuple[str, ...] = ()
@@ -46,24 +46,24 @@ class Given:
                 whole.replace(path)
 
 
-def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> Given:
+def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> PythonInputs:
     """A user's documents and questions; files of rows lie below the study's folder.
 
     Under the hash of what they are, so that other rows change no file that the study has. None for both: the default
     dataset. A folder as `documents` alone: a BEIR collection. Raises ConfigError.
     """
     if documents is None and questions is None:
-        return Given()
+        return PythonInputs()
     if questions is None:
         if not isinstance(documents, str | Path) or not Path(documents).is_dir():
             raise ConfigError("questions: none were given; a folder in BEIR's layout as documents has its own")
-        return Given(("dataset=beir", f"dataset.path={documents}"))
+        return PythonInputs(("dataset=beir", f"dataset.path={documents}"))
     given = {"documents": documents, "questions": questions}
     texts = {key: _format_rows(key, rows) for key, rows in given.items() if not isinstance(rows, str | Path)}
     place = folder / "data" / _hash_content(texts)
     places = {key: place / f"{key}.jsonl" if key in texts else rows for key, rows in given.items()}
     words = ["dataset=jsonl", *(f"dataset.{key}={path}" for key, path in places.items())]
-    return Given(tuple(words), {place / f"{key}.jsonl": text for key, text in texts.items()})
+    return PythonInputs(tuple(words), {place / f"{key}.jsonl": text for key, text in texts.items()})
 
 
 def _format_rows(key: str, given: Rows) -> str:
@@ -97,7 +97,7 @@ def _to_plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def convert_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: Words = ()) -> Given:
+def convert_space(space: str | Mapping[str, Any] | None, folder: Path, overrides: Words = ()) -> PythonInputs:
     """A search space: its name, or a file below the study's folder that a dict becomes.
 
     A list is a choice, a pair of whole numbers a range with both ends, a pair with a float an interval, a text Hydra's
@@ -106,7 +106,7 @@ def convert_space(space: str | Mapping[str, Any] | None, folder: Path, overrides
     overrides) is in no list, the first one becomes its own, which trial 0 measures. Raises ConfigError.
     """
     if space is None or isinstance(space, str):
-        return Given(() if space is None else (f"search_space={space}",))
+        return PythonInputs(() if space is None else (f"search_space={space}",))
     known = _read_conditions()
     node = {key: _build_parameter(key, given, known.get(key, {}), space) for key, given in space.items()}
     first = _find_first_choices(space, overrides)
@@ -119,7 +119,7 @@ def convert_space(space: str | Mapping[str, Any] | None, folder: Path, overrides
         chosen = {"defaults": [{f"override /{group}": choice} for group, choice in first.items()]}
         files[conf / "experiment" / f"{name}.yaml"] = _format_yaml("# @package _global_", chosen)
         words.append(f"{EXPERIMENT}{name}")
-    return Given(tuple(words), files)
+    return PythonInputs(tuple(words), files)
 
 
 def _find_first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _print_forecast(plan: Plan, screen: Screen) -> None:
 def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, str]:
     """The findings, and why there is nothing to recommend, "" where there is."""
     from rag_opt.storages.locks import MIRROR
-    from rag_opt.storages.processes import Crew
+    from rag_opt.storages.processes import WorkerOrigin
     from rag_opt.study.lifecycle import join_study
     from rag_opt.study.loop import Session
     from rag_opt.study.recovery import recover_scores
@@ -95,7 +95,9 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
         recover_scores(plan, study)
         with environment.disable_gc(), gate.take_turn(MIRROR):
             tracker = _connect_tracker(plan, study, gate)
-        callbacks, crew = ([tracker], Crew(gate.me, tracker.parent_id)) if tracker else ([], Crew(gate.me))
+        callbacks, crew = (
+            ([tracker], WorkerOrigin(gate.me, tracker.parent_id)) if tracker else ([], WorkerOrigin(gate.me))
+        )
         at_work = pool.Workers if shared else Session
         try:
             at_work(plan, study, screen, gate, stopping, callbacks, crew).run()

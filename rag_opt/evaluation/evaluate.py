@@ -17,7 +17,7 @@ from rag_opt.components.generators.extractive import count_context_tokens
 from rag_opt.components.splitters.sentences import segment_texts
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.datasets.duplicates import group_repeats
-from rag_opt.metrics.catalogue import Metric, Observed
+from rag_opt.metrics.catalogue import BatchResult, Metric
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
 from rag_opt.records.products import SPENT, Rankings, sum_by_stage, sum_tokens
 from rag_opt.records.scores import Evaluation
@@ -87,7 +87,7 @@ def evaluate_pipeline(
     pipeline = pipeline.use_resources(replace(pipeline.resources, reach=reach))
     measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index_documents(questions.documents), latency)
     start = time.perf_counter()
-    parts: list[Observed] = []
+    parts: list[BatchResult] = []
     scores: dict[str, Scores] = {}
     for number, (rows, observed, values) in enumerate(measuring.iterate_batches(), 1):
         parts += [observed] if observed is not None else []
@@ -114,17 +114,17 @@ def evaluate_pipeline(
     )
 
 
-def _build_progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[Observed]) -> Progress:
+def _build_progress(number: int, scores: Mapping[str, Scores], new: int, parts: Sequence[BatchResult]) -> Progress:
     # All questions may have been asked at once, with the first batch.
     count = len(next(iter(scores.values()), ()))
     return Progress(number, scores, new, _collect_retrieved(parts)[:count], _collect_answers(parts)[:count])
 
 
-def _collect_retrieved(parts: Sequence[Observed]) -> tuple[tuple[str, ...], ...]:
+def _collect_retrieved(parts: Sequence[BatchResult]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(ids) for part in parts for ids in part.rankings)
 
 
-def _collect_answers(parts: Sequence[Observed]) -> tuple[str | None, ...]:
+def _collect_answers(parts: Sequence[BatchResult]) -> tuple[str | None, ...]:
     """What was answered; () without a generator."""
     return tuple(answer for part in parts for answer in part.answers or ())
 
@@ -140,7 +140,7 @@ class Measuring:
     latency: tuple[float, float] | None
     memory: dict[str, Any] = field(default_factory=dict)
 
-    def iterate_batches(self) -> Iterator[tuple[Ints, Observed | None, dict[str, Scores]]]:
+    def iterate_batches(self) -> Iterator[tuple[Ints, BatchResult | None, dict[str, Scores]]]:
         """Per batch its rows, what was observed and the scores.
 
         A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
@@ -156,14 +156,14 @@ class Measuring:
         for number, rows in enumerate(self.questions.batches):
             yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
 
-    def _observe(self, queries: Queries) -> Observed:
+    def _observe(self, queries: Queries) -> BatchResult:
         documents, resources = self.questions.documents, self.pipeline.resources
         found = self.pipeline.ask(queries, documents, self.index)
         context, answers = found["context"], found.get("answers")
         rankings = rank_documents(found["rankings"], resources.reach)
         self._report_short(found["rankings"][-1], rankings)
         last = context if answers is None else answers
-        return Observed(
+        return BatchResult(
             queries=queries.items,
             qrels=self.questions.dataset.qrels,
             rankings=rankings,
@@ -204,7 +204,7 @@ def compute_coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
     return float((~np.isnan(values[applies])).mean()) if applies.any() else 1.0
 
 
-def _compute_seconds(parts: Sequence[Observed], index: Products) -> dict[str, float]:
+def _compute_seconds(parts: Sequence[BatchResult], index: Products) -> dict[str, float]:
     """Seconds that indexing took when it was done, and that a query takes, by the median, whatever came from the store.
 
     "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
@@ -216,7 +216,7 @@ def _compute_seconds(parts: Sequence[Observed], index: Products) -> dict[str, fl
     }
 
 
-def _sum_usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
+def _sum_usage(parts: Sequence[BatchResult]) -> dict[str, dict[str, float]]:
     """By stage what all calls of this evaluation cost."""
     found: dict[str, dict[str, float]] = {}
     for part in parts:
@@ -228,7 +228,7 @@ def _sum_usage(parts: Sequence[Observed]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _compute_served(parts: Sequence[Observed]) -> dict[str, float]:
+def _compute_served(parts: Sequence[BatchResult]) -> dict[str, float]:
     """By stage of the pipeline the share of what it asked a model for that came; 1 where it asked for nothing."""
     found: dict[str, tuple[int, int]] = {}
     for part in parts:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from rag_opt.llm.replies import NOTHING, Replies, Spent
+from rag_opt.llm.replies import NOTHING, Expenses, Replies
 
 
 class BudgetSpentError(Exception):
@@ -25,8 +25,8 @@ class Budget:
     tokens: float = math.inf
     usd: float = math.inf
     deadline: float = math.inf
-    reserve: Spent = NOTHING
-    elsewhere: Spent = NOTHING
+    reserve: Expenses = NOTHING
+    elsewhere: Expenses = NOTHING
     empty: str = ""
 
     @classmethod

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.llm.replies import NOTHING, Replies, Reply, Spent
+from rag_opt.llm.replies import NOTHING, Expenses, Replies, Reply
 
 if TYPE_CHECKING:
     from rag_opt.llm.budget import Budget
@@ -64,7 +64,7 @@ class LLMClient:
         return self.replies.opened
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Expenses:
         """What the budget's study has paid for so far."""
         return self.replies.get_spent(self.budget.study) if self.budget is not None and self.asked else NOTHING
 

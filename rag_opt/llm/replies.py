@@ -113,9 +113,9 @@ class Replies:
         from payments group by stage"""
         return {stage: (read, written, took) for stage, read, written, took in self._execute(wanted)}
 
-    def get_spent(self, study: str) -> Spent:
+    def get_spent(self, study: str) -> Expenses:
         """What a study has paid for so far."""
-        return Spent(*self._execute(SUM, (study,))[0])
+        return Expenses(*self._execute(SUM, (study,))[0])
 
     @property
     def identity(self) -> str:
@@ -203,7 +203,7 @@ def _create_tables(base: sqlite3.Connection) -> sqlite3.Connection:
 
 
 @dataclass(frozen=True)
-class Spent:
+class Expenses:
     """Paid calls, their tokens (in and out), dollars and seconds."""
 
     calls: float = 0
@@ -212,4 +212,4 @@ class Spent:
     seconds: float = 0.0
 
 
-NOTHING = Spent()
+NOTHING = Expenses()

@@ -34,7 +34,7 @@ RANKS, READS, ALL = "ranking", "context", "all"
 
 
 @dataclass(frozen=True)
-class Observed:
+class BatchResult:
     """What a pipeline gave for a batch of queries; `metrics` names all that will be measured on it.
 
     `rankings` are documents, as many as the metrics read and at least those that are handed on; `context` the chunks
@@ -124,7 +124,7 @@ class Metric:
     name: str
     direction: str
     needs: str
-    values: Callable[[Observed], Scores]
+    values: Callable[[BatchResult], Scores]
     version: str = ""
     pays: bool = False
     reads: str = ALL
@@ -142,12 +142,12 @@ def _has_gold(needs: str, query: Query, qrels: Qrels) -> bool:
     return bool({"answers": query.answers, "evidence": query.evidence}.get(needs, True))
 
 
-def _get_references(observed: Observed) -> list[tuple[str, ...]]:
+def _get_references(observed: BatchResult) -> list[tuple[str, ...]]:
     return [query.answers for query in observed.queries]
 
 
 def _build_pairwise(name: str) -> Metric:
-    def values(observed: Observed) -> Scores:
+    def values(observed: BatchResult) -> Scores:
         return observed.mask_unanswered(
             answer.score_answers(answer.PAIRWISE[name], observed.said, _get_references(observed))
         )
@@ -155,7 +155,7 @@ def _build_pairwise(name: str) -> Metric:
     return Metric(name, MAXIMIZE, "answers", values)
 
 
-def _compute_similarity(observed: Observed) -> Scores:
+def _compute_similarity(observed: BatchResult) -> Scores:
     if observed.answers is None:
         return np.full(len(observed.queries), np.nan)
     return observed.mask_unanswered(answer.similarity(observed.encode, observed.said, _get_references(observed)))
@@ -176,16 +176,16 @@ def _build_handed(name: str) -> Metric:
 
 
 def _build_evidence(name: str, measure: str, k: int) -> Metric:
-    def values(observed: Observed) -> Scores:
+    def values(observed: BatchResult) -> Scores:
         return evidence.score_evidence(measure, k, observed.spans, [query.evidence for query in observed.queries])
 
     return Metric(name, MAXIMIZE, "evidence", values, reads=READS)
 
 
-def _build_grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scores]) -> Metric:
+def _build_grounded(name: str, measure: Callable[[BatchResult, Sequence[str]], Scores]) -> Metric:
     """A metric of an answer and the chunks that it was made from; it needs no reference."""
 
-    def values(observed: Observed) -> Scores:
+    def values(observed: BatchResult) -> Scores:
         if observed.answers is None:
             return np.full(len(observed.queries), np.nan)
         return observed.mask_unanswered(measure(observed, observed.said))
@@ -193,11 +193,11 @@ def _build_grounded(name: str, measure: Callable[[Observed, Sequence[str]], Scor
     return Metric(name, MAXIMIZE, "generator", values)
 
 
-def _build_constant(name: str, value: Callable[[Observed], float]) -> Metric:
+def _build_constant(name: str, value: Callable[[BatchResult], float]) -> Metric:
     return Metric(name, MINIMIZE, "", lambda seen: np.full(len(seen.queries), value(seen)), single=True)
 
 
-def _compute_tokens(observed: Observed) -> Scores:
+def _compute_tokens(observed: BatchResult) -> Scores:
     values = observed.tokens.astype(np.float64)
     # An answer that failed would count as cheap.
     return values if observed.answers is None else observed.mask_unanswered(values)
@@ -206,7 +206,7 @@ def _compute_tokens(observed: Observed) -> Scores:
 def _build_usage(name: str) -> Metric:
     """What all stages' calls to models cost a query; 0 where none is called."""
 
-    def values(observed: Observed) -> Scores:
+    def values(observed: BatchResult) -> Scores:
         spent = [getattr(usage, name).astype(np.float64) for usage in observed.usage.values()]
         return np.sum(spent, axis=0) if spent else np.zeros(len(observed.queries))
 

@@ -9,7 +9,7 @@ from rag_opt.config.fingerprints import replace_targets
 from rag_opt.config.trust import build
 from rag_opt.metrics import own
 from rag_opt.metrics.adapters import score_with_evaluator, wrap_scorer
-from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, Metric, Observed
+from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, BatchResult, Metric
 from rag_opt.metrics.judges import FIELDS, Judges, Shown
 from rag_opt.records.keys import compute_key
 
@@ -50,7 +50,7 @@ def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
 def build_judge_metric(aspect: str, judges: Judges, *, spread: bool = False) -> Metric:
     """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
 
-    def values(seen: Observed) -> Scores:
+    def values(seen: BatchResult) -> Scores:
         if aspect not in seen.judging:
             answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
             rows = zip(seen.queries, answers, seen.contexts, strict=True)
@@ -67,7 +67,7 @@ def build_judge_metric(aspect: str, judges: Judges, *, spread: bool = False) -> 
     return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.compute_version(aspect), pays=True)
 
 
-def build_cases(seen: Observed) -> list[own.Case]:
+def build_cases(seen: BatchResult) -> list[own.Case]:
     """What a user's function is given, one case a query."""
     answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
     rows = zip(seen.queries, answers, seen.contexts, seen.handed, strict=True)

@@ -15,13 +15,13 @@ from optuna.trial import FrozenTrial
 from rag_opt.samplers.observations import select_informative
 
 
-class Earlier(NamedTuple):
+class EarlierStudy(NamedTuple):
     """An earlier study: its own directions, and the trials that say something."""
 
     directions: Sequence[StudyDirection]
     trials: Sequence[FrozenTrial]
 
-    def select_within(self, search_space: Mapping[str, BaseDistribution]) -> Earlier:
+    def select_within(self, search_space: Mapping[str, BaseDistribution]) -> EarlierStudy:
         """With the trials alone whose configurations, less what this space lacks, are of this space."""
         return self._replace(trials=[trial for trial in self.trials if _is_possible(trial, search_space)])
 
@@ -32,12 +32,12 @@ class Earlier(NamedTuple):
 
 
 @lru_cache(16)
-def load_earlier(storage: str, study_name: str, until: datetime | None) -> Earlier:
+def load_earlier(storage: str, study_name: str, until: datetime | None) -> EarlierStudy:
     """The study with what was finished by then (None: now); raises what Optuna does where it can't be read."""
     study = optuna.load_study(study_name=study_name, storage=storage)
     trials = select_informative(study.get_trials(deepcopy=False))
     ended = [t for t in trials if until is None or (t.datetime_complete is not None and t.datetime_complete <= until)]
-    return Earlier(study.directions, ended)
+    return EarlierStudy(study.directions, ended)
 
 
 def _is_possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:

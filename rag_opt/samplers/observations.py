@@ -32,7 +32,7 @@ MOST = 1e100
 
 
 @dataclass(frozen=True)
-class Known:
+class Observations:
     """What the trials say: configurations, values to be maximised (rows × objectives) and how noisy each is."""
 
     configurations: Sequence[Mapping[str, Any]]
@@ -40,9 +40,9 @@ class Known:
     noise: Floats
     violations: Sequence[Mapping[str, float]]
 
-    def select_rows(self, chosen: NDArray[np.int_]) -> Known:
+    def select_rows(self, chosen: NDArray[np.int_]) -> Observations:
         """These rows alone."""
-        return Known(
+        return Observations(
             [self.configurations[row] for row in chosen],
             self.values[chosen],
             self.noise[chosen],
@@ -59,7 +59,7 @@ class Known:
         return len(self.configurations)
 
 
-def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Known:
+def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Observations:
     """Those trials that have a finite value for every objective; a pruned one's is the mean of what it reported."""
     signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
     longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
@@ -71,7 +71,7 @@ def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenT
             values.append(np.clip(signs * told, -MOST, MOST))
             part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
             noise.append(1.0 if t.state == TrialState.COMPLETE else part)
-    return Known(
+    return Observations(
         [select_params(t, names) for t in rows],
         np.array(values).reshape(len(rows), len(signs)),
         np.array(noise),
@@ -85,7 +85,7 @@ def _get_partial_values(trial: FrozenTrial) -> Sequence[float] | None:
     return [float(np.mean(reported))] if reported else trial.user_attrs.get(SO_FAR)
 
 
-def subsample_known(known: Known, most: int, weights: Floats, rng: np.random.Generator) -> Known:
+def subsample_known(known: Observations, most: int, weights: Floats, rng: np.random.Generator) -> Observations:
     """At most so many rows: the best half of them, and others at random."""
     if len(known) <= most:
         return known

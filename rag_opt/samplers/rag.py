@@ -21,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.samplers.costs import Seconds
-from rag_opt.samplers.earlier_studies import Earlier, load_earlier, parse_earlier
+from rag_opt.samplers.earlier_studies import EarlierStudy, load_earlier, parse_earlier
 from rag_opt.samplers.observations import (
     PROPOSED,
     collect_known,
@@ -32,7 +32,7 @@ from rag_opt.samplers.observations import (
     subsample_known,
 )
 from rag_opt.samplers.space import ABSENT, Space, Units, build_axis, drop_seen, infer_space, merge_distributions
-from rag_opt.samplers.surrogate import Belief, fit_belief
+from rag_opt.samplers.surrogate import Surrogate, fit_belief
 
 if TYPE_CHECKING:
     from rag_opt.samplers.gaussian_process import Floats
@@ -99,7 +99,7 @@ class RagSampler(BaseSampler):
         """Whether what a configuration takes has a say."""
         return self._cost is not None
 
-    def get_earlier(self, until: datetime | None = None) -> list[Earlier]:
+    def get_earlier(self, until: datetime | None = None) -> list[EarlierStudy]:
         """The earlier studies as they were then (None: now); raises what Optuna does where one can't be read."""
         return [load_earlier(*each, until) for each in self._earlier]
 
@@ -187,7 +187,7 @@ class RagSampler(BaseSampler):
     def _should_count(self, trial: FrozenTrial) -> bool:
         return trial.state != TrialState.WAITING and self._ignored not in trial.user_attrs
 
-    def _load_earlier(self, study: Study) -> list[Earlier]:
+    def _load_earlier(self, study: Study) -> list[EarlierStudy]:
         """The earlier studies as they were when this one began, so that a resumed one learns the same."""
         if not self._earlier:
             return []
@@ -197,7 +197,7 @@ class RagSampler(BaseSampler):
                 raise ValueError(f"an earlier study has {len(each.directions)} objectives, not {len(study.directions)}")
         return found
 
-    def _select_best(self, study: Study, considered: Considered) -> tuple[NDArray[np.float64], float]:
+    def _select_best(self, study: Study, considered: CandidatePool) -> tuple[NDArray[np.float64], float]:
         """The row of which most is expected, and the logarithm of how much."""
         space, belief, pool, seen, fixed, rng, _ = considered
         if not len(pool):
@@ -217,7 +217,7 @@ class RagSampler(BaseSampler):
 
     def _build_considered(
         self, study: Study, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
-    ) -> Considered:
+    ) -> CandidatePool:
         """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
         names, others = set(search_space), self._get_others(study, trial)
         trials = select_informative(others)
@@ -240,14 +240,14 @@ class RagSampler(BaseSampler):
         belief = fit_belief(known, before, pending, space, weights, rng, failed[-KNOWN:])
         best = belief.units[belief.order[:ELITE]]
         most = POOL // max(len(belief.units), 20)
-        return Considered(space, belief, _sample_pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
+        return CandidatePool(space, belief, _sample_pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
 
 
-class Considered(NamedTuple):
+class CandidatePool(NamedTuple):
     """What a proposal is made from; of candidates at most so many are looked at."""
 
     space: Space
-    belief: Belief
+    belief: Surrogate
     pool: Units
     seen: Units
     fixed: NDArray[np.float64]
@@ -255,7 +255,7 @@ class Considered(NamedTuple):
     most: int
 
 
-def _rank_pool(belief: Belief, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
+def _rank_pool(belief: Surrogate, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
     """The pool and what is expected of it, the most first, for each second where these are given."""
     worth = belief.score_candidates(space, pool)
     if seconds is not None:

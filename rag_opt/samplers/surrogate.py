@@ -19,7 +19,7 @@ from rag_opt.samplers.gaussian_process import (
     log_feasibility,
     sample_prior,
 )
-from rag_opt.samplers.observations import MOST, Known, scalarize_values, standardize_values
+from rag_opt.samplers.observations import MOST, Observations, scalarize_values, standardize_values
 
 if TYPE_CHECKING:
     from rag_opt.samplers.space import Space, Units
@@ -49,7 +49,7 @@ class Limit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Belief:
+class Surrogate:
     """One process an objective (two: for a Pareto front; more are made one) at the known configurations.
 
     `foreign` is 1 where a configuration is an earlier study's. `best` is what each draw of the first process believes
@@ -124,14 +124,14 @@ class Joint(NamedTuple):
 
 
 def fit_belief(
-    own: Known,
-    others: Sequence[Known],
+    own: Observations,
+    others: Sequence[Observations],
     pending: Sequence[Mapping[str, Any]],
     space: Space,
     weights: Floats,
     rng: np.random.Generator,
     failed: Sequence[Mapping[str, Any]] = (),
-) -> Belief:
+) -> Surrogate:
     """What this study's trials and `others`, of earlier studies, say; `weights` make more than two objectives one.
 
     `failed` are configurations of which nothing but that is known: not to fail is a constraint that nobody declared.
@@ -144,7 +144,7 @@ def fit_belief(
     if not len(feasible) and not any(others):
         # Nothing is worth improving before something is allowed.
         units, nothing = space.to_units(own.configurations), np.zeros(0)
-        return Belief(units, np.zeros(len(own)), (), nothing, nothing, nothing, limits, order, 1.0)
+        return Surrogate(units, np.zeros(len(own)), (), nothing, nothing, nothing, limits, order, 1.0)
     joint = _join_studies((own, *others), space, weights)
     draws = sample_prior(rng, DRAWS, len(space.axes))
     apart = compute_distances(space.axes, joint.units, joint.units)
@@ -157,10 +157,10 @@ def fit_belief(
         joint, processes = _add_fantasies(joint, processes, space, space.to_units(pending))
     scale = float(own.values[:, 0].std()) if len(own) else 1.0
     foreign = (joint.study != 0).astype(float)
-    return Belief(joint.units, foreign, processes, best, front, corner, limits, order, scale)
+    return Surrogate(joint.units, foreign, processes, best, front, corner, limits, order, scale)
 
 
-def _join_studies(every: Sequence[Known], space: Space, weights: Floats) -> Joint:
+def _join_studies(every: Sequence[Observations], space: Space, weights: Floats) -> Joint:
     two = every[0].values.shape[1] == 2
     columns = [each.values.T if two else [scalarize_values(each.values, weights)] for each in every]
     return Joint(
@@ -188,7 +188,7 @@ def _add_fantasies(
     return wider, [extend_process(process, apart, target, wider.noise, wider.differ) for process, target in pairs]
 
 
-def _fit_limits(own: Known, space: Space, rng: np.random.Generator) -> list[Limit]:
+def _fit_limits(own: Observations, space: Space, rng: np.random.Generator) -> list[Limit]:
     found = []
     for name in sorted({name for each in own.violations for name in each}):
         rows = np.array([row for row, each in enumerate(own.violations) if name in each], int)

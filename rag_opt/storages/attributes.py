@@ -19,14 +19,14 @@ Timings = Sequence[tuple[Mapping[str, Any], Mapping[str, float]]]
 """Pairs of parameters and seconds by stage."""
 
 
-class Noted(Protocol):
+class HasAttributes(Protocol):
     """A trial, a study, or what stands for one."""
 
     @property
     def user_attrs(self) -> dict[str, Any]: ...
 
 
-class Notable(Protocol):
+class SetsAttributes(Protocol):
     """A trial or a study that is open."""
 
     def set_user_attr(self, key: str, value: Any) -> None: ...
@@ -53,7 +53,7 @@ class Attribute(Generic[T]):
         found: T = record.given.get(self.name, self.default)
         return found
 
-    def save(self, place: Notable, value: T) -> None:
+    def save(self, place: SetsAttributes, value: T) -> None:
         """Keep the value, in place of what is there."""
         place.set_user_attr(self.name, value)
 
@@ -223,16 +223,16 @@ PAID = "rag_opt:paid:"
 """Prefix of the attributes in which each store enters what it has paid for."""
 
 
-def save_payment(study: Notable, store: str, spent: list[float]) -> None:
+def save_payment(study: SetsAttributes, store: str, spent: list[float]) -> None:
     """Keep what this store has paid for so far."""
     study.set_user_attr(f"{PAID}{store}", spent)
 
 
-def get_attributes(trial: Noted) -> TrialAttributes:
+def get_attributes(trial: HasAttributes) -> TrialAttributes:
     """What is noted of a trial."""
     return TrialAttributes(trial.user_attrs)
 
 
-def get_study_attributes(study: Noted) -> StudyAttributes:
+def get_study_attributes(study: HasAttributes) -> StudyAttributes:
     """What is noted of a study."""
     return StudyAttributes(study.user_attrs)

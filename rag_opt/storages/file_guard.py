@@ -23,7 +23,7 @@ SETTLED = 0.5
 """Seconds in which `rm -rf` comes to its end: nothing is written into a folder that is being removed."""
 
 
-class Guard:
+class FileGuard:
     """The file that a study was opened in, held open until `release`."""
 
     def __init__(self, path: Path) -> None:

@@ -32,7 +32,7 @@ from rag_opt.storages.databases import (
     redact_url,
     retry_transient,
 )
-from rag_opt.storages.file_guard import Guard
+from rag_opt.storages.file_guard import FileGuard
 from rag_opt.storages.locks import Gate, build_gate, lock_creation
 from rag_opt.storages.sqlite import begin_immediately, check_sqlite, checkpoint_wal, get_engine_options
 from rag_opt.system.permissions import format_owner, make_file
@@ -62,7 +62,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 class PatientStorage(RDBStorage):
     """Optuna's storage, which waits for a database that is locked, restarts, or is out of reach for a moment."""
 
-    guard: Guard | None = None
+    guard: FileGuard | None = None
 
 
 for _name in ASKING:
@@ -112,7 +112,7 @@ def _open_storage(url: str, database: Path | None) -> PatientStorage:
     storage = PatientStorage(url, engine_kwargs=get_engine_options(database is not None), skip_compatibility_check=True)
     _upgrade_tables(storage, database)
     if database is not None:
-        storage.guard = Guard(database)
+        storage.guard = FileGuard(database)
         storage.guard.watch(storage.engine)
         begin_immediately(storage.engine, database)
     return storage
@@ -174,7 +174,7 @@ def rescue_lost_file(study: optuna.Study) -> Iterator[None]:
     try:
         yield
     finally:
-        guard: Guard | None = getattr(get_backend(study), "guard", None)
+        guard: FileGuard | None = getattr(get_backend(study), "guard", None)
         if guard is not None and guard.lost:
             raise guard.rescue()
 

@@ -9,14 +9,14 @@ from optuna.trial import FrozenTrial
 from rag_opt.storages.attributes import get_attributes
 
 
-class Crew(NamedTuple):
+class WorkerOrigin(NamedTuple):
     """Who started a worker (its name at the gate), and the parent of the MLflow runs that it writes."""
 
     name: str = ""
     mlflow: str = ""
 
 
-NOBODY = Crew()
+NOBODY = WorkerOrigin()
 
 
 def get_worker(trial: FrozenTrial) -> str:
@@ -27,7 +27,7 @@ def get_worker(trial: FrozenTrial) -> str:
     return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 
-def get_crew(trial: FrozenTrial) -> Crew:
+def get_crew(trial: FrozenTrial) -> WorkerOrigin:
     """Who writes the trial's MLflow run."""
     about = get_attributes(trial).process
-    return Crew(str(about.get("crew", "")), str(about.get("mlflow", "")))
+    return WorkerOrigin(str(about.get("crew", "")), str(about.get("mlflow", "")))

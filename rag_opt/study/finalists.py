@@ -16,7 +16,7 @@ from rag_opt.analysis.confirmation import (
     BEST,
     TIED,
     Confirmation,
-    Measured,
+    MeasuredConfiguration,
     adjust_confirmations,
     build_confirmation,
 )
@@ -136,7 +136,7 @@ def _build_confirmation(
     """What the questions show of the objective at this place."""
     target, trials = plan.objective.names[place], now.get_trials()
     measured = [
-        Measured(
+        MeasuredConfiguration(
             BASELINE if BASELINE in role else role[0],
             number,
             tuple(get_trial_overrides(now, number)),

@@ -27,7 +27,7 @@ from rag_opt.console.progress import format_duration, report_line, track
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.llm.client import Rehearsal
-from rag_opt.llm.replies import Spent
+from rag_opt.llm.replies import Expenses
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
 from rag_opt.storages.moment import FINISHED, count_finished
@@ -54,7 +54,7 @@ class Stage:
     """What one stage is expected to ask for: all calls, and of these what has to be paid."""
 
     calls: float
-    paid: Spent
+    paid: Expenses
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Forecast:
         return sum(stage.calls for stage in self.stages.values())
 
     @property
-    def paid(self) -> Spent:
+    def paid(self) -> Expenses:
         columns = [vars(stage.paid) for stage in self.stages.values()]
-        return Spent(**{name: sum(column[name] for column in columns) for name in vars(Spent())})
+        return Expenses(**{name: sum(column[name] for column in columns) for name in vars(Expenses())})
 
     def format_line(self) -> str:
         """The forecast in one line."""
@@ -238,14 +238,16 @@ def _extrapolate_stage(plan: Plan, stage: str, found: Sequence[Rehearsal], trial
     rows = list(last.values())
     tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
     took = plan.resources.llm.replies.get_means().get(stage, (0.0, 0.0, math.nan))[2]
-    paid = Spent(scale * new, scale * tokens, scale * usd, scale * new * took / _get_concurrency(plan) if new else 0.0)
+    paid = Expenses(
+        scale * new, scale * tokens, scale * usd, scale * new * took / _get_concurrency(plan) if new else 0.0
+    )
     return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
 
 
 def _cap_paid_share(stage: Stage, share: float) -> Stage:
     """The stage with no greater share of its calls paid for."""
     ratio = min(1.0, share * stage.calls / stage.paid.calls) if stage.paid.calls else 1.0
-    return Stage(stage.calls, Spent(*(ratio * value for value in vars(stage.paid).values())))
+    return Stage(stage.calls, Expenses(*(ratio * value for value in vars(stage.paid).values())))
 
 
 def _get_concurrency(plan: Plan) -> int:
@@ -256,5 +258,5 @@ def _get_concurrency(plan: Plan) -> int:
 def _add_stages(one: Stage | None, other: Stage) -> Stage:
     if one is None:
         return other
-    columns = {name: getattr(one.paid, name) + getattr(other.paid, name) for name in vars(Spent())}
-    return Stage(one.calls + other.calls, Spent(**columns))
+    columns = {name: getattr(one.paid, name) + getattr(other.paid, name) for name in vars(Expenses())}
+    return Stage(one.calls + other.calls, Expenses(**columns))

@@ -13,7 +13,7 @@ from rag_opt.config.enumeration import count_configurations
 from rag_opt.storages.attributes import get_study_attributes
 from rag_opt.study import terminator
 from rag_opt.study.sampling import build_sampler
-from rag_opt.study.scheduler import Places, count_measured, get_running, has_waiting
+from rag_opt.study.scheduler import Scheduler, count_measured, get_running, has_waiting
 
 if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
@@ -33,7 +33,7 @@ class Limits:
 
     plan: Plan
     study: optuna.Study
-    places: Places
+    places: Scheduler
     spending: Spending
     start: float = field(default_factory=time.monotonic)
     repeated: int = 0

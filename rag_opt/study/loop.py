@@ -22,9 +22,9 @@ from rag_opt.study.limits import Limits
 from rag_opt.study.measuring import Measuring
 from rag_opt.study.messages import format_trial
 from rag_opt.study.outcomes import Outcomes
-from rag_opt.study.recording import Noting
-from rag_opt.study.runtime import AtWork
-from rag_opt.study.scheduler import Places, count_measured, has_waiting
+from rag_opt.study.recording import Recorder
+from rag_opt.study.runtime import Runtime
+from rag_opt.study.scheduler import Scheduler, count_measured, has_waiting
 from rag_opt.study.spending import Spending
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class Turn(Enum):
 
 
 @dataclass
-class Session(AtWork):
+class Session(Runtime):
     """One process that measures, alone or beside others: the loop, and what is said of each trial."""
 
     spending: Spending = field(init=False)
-    places: Places = field(init=False)
+    places: Scheduler = field(init=False)
     limits: Limits = field(init=False)
     measuring: Measuring = field(init=False)
     outcomes: Outcomes = field(init=False)
@@ -64,9 +64,9 @@ class Session(AtWork):
     def __post_init__(self) -> None:
         plan, study, files = self.plan, self.study, self.plan.get_files(self.study)
         self.spending = Spending(plan, study)
-        self.places = Places(plan, study, self.gate, self.crew)
+        self.places = Scheduler(plan, study, self.gate, self.crew)
         self.limits = Limits(plan, study, self.places, self.spending)
-        self.measuring = Measuring(study, Noting(plan, files), self.spending, self.stopping)
+        self.measuring = Measuring(study, Recorder(plan, files), self.spending, self.stopping)
         self.outcomes = Outcomes(plan, study, files, self.places.since)
 
     def run(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rag_opt.storages.moment import Moment
     from rag_opt.study.plan import Plan
     from rag_opt.study.racing import Race
-    from rag_opt.study.recording import Noting
+    from rag_opt.study.recording import Recorder
     from rag_opt.study.spending import Spending
     from rag_opt.system.signals import Stopping
 
@@ -32,7 +32,7 @@ class Measuring:
     """Measures the trials of one process."""
 
     study: optuna.Study
-    noting: Noting
+    recorder: Recorder
     spending: Spending
     stopping: Stopping
     plan: Plan = field(init=False)
@@ -40,7 +40,7 @@ class Measuring:
     _rivals: Sequence[FrozenTrial] = ()
 
     def __post_init__(self) -> None:
-        self.plan = self.noting.plan
+        self.plan = self.recorder.plan
         self.race = build_pruner(self.plan.config)[1]
         self._groups = self.plan.dev.questions.groups if self.race else None
 
@@ -54,15 +54,15 @@ class Measuring:
         seen = list[Progress]()
         self.plan.resources.llm.troubles.clear()
         config = self.plan.dev.compose_overrides(given)
-        self.noting.record_config(trial, config)
+        self.recorder.record_config(trial, config)
         self._rivals = history.find_front(now)[:RIVALS] if self.race else ()
         before = self.spending.count_paid()
         try:
             evaluation = self.plan.dev.measure_config(config, partial(self.check_batch, trial, seen, describe))
         except optuna.TrialPruned:
-            self.noting.record_pruned(trial, seen[-1])
+            self.recorder.record_pruned(trial, seen[-1])
             return None
-        self.noting.record_evaluation(trial, evaluation, self.spending.count_paid_since(before))
+        self.recorder.record_evaluation(trial, evaluation, self.spending.count_paid_since(before))
         check_served(evaluation, self.plan.objective.coverage)
         return self.plan.objective.get_values(evaluation)
 
@@ -98,6 +98,6 @@ class Measuring:
 
     def _is_dominated(self, progress: Progress) -> bool:
         signs = self.plan.objective.signs
-        known = [self.noting.files.load_scores(rival, [*signs]) for rival in self._rivals]
+        known = [self.recorder.files.load_scores(rival, [*signs]) for rival in self._rivals]
         rivals = [scores for scores in known if set(signs) <= set(scores)]
         return self.race is not None and self.race.is_dominated(progress.scores, rivals, signs, self._groups)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Noting:
+class Recorder:
     """Notes what a trial measures, and then what it has measured."""
 
     plan: Plan

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_opt.storages.processes import NOBODY, Crew
+from rag_opt.storages.processes import NOBODY, WorkerOrigin
 
 if TYPE_CHECKING:
     import optuna
@@ -21,7 +21,7 @@ Callback = Callable[["optuna.Study", "FrozenTrial"], None]
 
 
 @dataclass
-class AtWork:
+class Runtime:
     """What a process at work on a study has, whether it measures or has others measure."""
 
     plan: Plan
@@ -30,4 +30,4 @@ class AtWork:
     gate: Gate
     stopping: Stopping
     callbacks: Sequence[Callback] = ()
-    crew: Crew = NOBODY
+    crew: WorkerOrigin = NOBODY

@@ -24,7 +24,7 @@ from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
 from rag_opt.storages.locks import Gate, Life
 from rag_opt.storages.moment import Moment, count_finished, is_sampled
-from rag_opt.storages.processes import Crew, get_worker
+from rag_opt.storages.processes import WorkerOrigin, get_worker
 from rag_opt.study import failures
 from rag_opt.study.sampling import build_sampler, derive_seed
 
@@ -41,13 +41,13 @@ WALKED = 5_000
 
 
 @dataclass
-class Places:
+class Scheduler:
     """The places of a study's trials, as one process takes them; its methods are called inside the gate."""
 
     plan: Plan
     study: optuna.Study
     gate: Gate
-    crew: Crew
+    crew: WorkerOrigin
     since: int = 0
     """The first number that a trial of this session may have."""
     _doubtful: set[int] = field(default_factory=set)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from rag_opt.analysis import history
 from rag_opt.llm.budget import Budget, BudgetSpentError
-from rag_opt.llm.replies import Spent
+from rag_opt.llm.replies import Expenses
 from rag_opt.storages.attributes import get_study_attributes, save_payment
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Spending:
 
     plan: Plan
     study: optuna.Study
-    _after: list[Spent] = field(default_factory=list)
+    _after: list[Expenses] = field(default_factory=list)
 
     @property
     def llm(self) -> LLMClient:
@@ -68,7 +68,7 @@ class Spending:
         others = [
             paid for store, paid in get_study_attributes(self.study).payments.items() if store != replies.identity
         ]
-        self.budget.elsewhere = Spent(*map(sum, zip(*others, strict=True))) if others else Spent()
+        self.budget.elsewhere = Expenses(*map(sum, zip(*others, strict=True))) if others else Expenses()
 
     def count_paid(self) -> dict[str, int]:
         """By stage how many calls this process has paid for."""

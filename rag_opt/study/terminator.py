@@ -18,7 +18,7 @@ import optuna
 from rag_opt.analysis import history
 from rag_opt.analysis.paired import compute_differences
 from rag_opt.samplers import RagSampler
-from rag_opt.storages.attributes import Noted, StudyAttributes, TrialAttributes, get_study_attributes
+from rag_opt.storages.attributes import HasAttributes, StudyAttributes, TrialAttributes, get_study_attributes
 from rag_opt.storages.trial_files import TrialFiles
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ CANDIDATES = 30
 
 
 @dataclass(frozen=True)
-class Outlook:
+class ExpectedGain:
     """What another trial is expected to gain and how far apart two trials must be to be told apart, after `trials`."""
 
     trials: int
@@ -62,7 +62,7 @@ def estimate_noise(best: Scores, rivals: Sequence[Scores]) -> float:
     return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
 
 
-def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> Outlook:
+def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> ExpectedGain:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
     best = history.rank_candidates(now)[:CANDIDATES]
     files = TrialFiles(study, settings.folder)
@@ -70,7 +70,7 @@ def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Se
     scores = [book[target] for book in books if target in book]
     noise = estimate_noise(scores[0], scores[1:]) if scores else np.nan
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
-    return Outlook(trials, sampler.expected_gain(study), noise)
+    return ExpectedGain(trials, sampler.expected_gain(study), noise)
 
 
 def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
@@ -91,15 +91,15 @@ def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Se
     return found.is_gain_below(rule.share)
 
 
-def format_stop_reason(study: Noted) -> str:
+def format_stop_reason(study: HasAttributes) -> str:
     """Why a study's search ended early; "" where it did not, or went on."""
     found = _parse_outlook(get_study_attributes(study))
     return "" if found is None else str(found)
 
 
-def _parse_outlook(attributes: StudyAttributes) -> Outlook | None:
+def _parse_outlook(attributes: StudyAttributes) -> ExpectedGain | None:
     try:
-        found = Outlook(**json.loads(str(attributes.settled)))
+        found = ExpectedGain(**json.loads(str(attributes.settled)))
     except (TypeError, ValueError):
         return None
     # Whoever can write to the storage can write anything.

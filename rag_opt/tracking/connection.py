@@ -14,7 +14,7 @@ from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import hold_lock
 from rag_opt.tracking.failures import format_repair, shorten_error
 from rag_opt.tracking.mirror import MLflowCallback
-from rag_opt.tracking.mlflow_file import Watched, get_database_file, relocate_experiment, silence_mlflow
+from rag_opt.tracking.mlflow_file import WatchedFile, get_database_file, relocate_experiment, silence_mlflow
 
 
 def connect_mlflow(
@@ -40,7 +40,7 @@ def connect_mlflow(
         why = shorten_error(error) + (format_owner(path) if (path := get_database_file(uri)) else "")
         report_line(f"MLflow can't be opened ({why}); the study runs without it, {format_repair(error)}")
         return None
-    return MLflowCallback(client, known, folder, targets, database=Watched(path))
+    return MLflowCallback(client, known, folder, targets, database=WatchedFile(path))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from rag_opt.storages.opening import get_ledger
 from rag_opt.storages.processes import get_crew
 from rag_opt.system.permissions import format_owner
 from rag_opt.tracking.failures import format_repair, shorten_error
-from rag_opt.tracking.mlflow_file import Watched
+from rag_opt.tracking.mlflow_file import WatchedFile
 from rag_opt.tracking.params import find_prompts, format_metric_name, read_flat_file, to_milliseconds
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Mirror:
     """What counts the failures of a tracking client; `database` is its file, where it has one."""
 
     failures = 0
-    database = Watched(None)
+    database = WatchedFile(None)
 
     def check(self) -> None:
         """Raise FileNotFoundError when the file is gone: MLflow would try each statement in vain, or write nowhere."""
@@ -110,7 +110,7 @@ class MLflowCallback(Mirror):
     fetch: Callable[[int], None] = lambda _: None
     parent_id: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
-    database: Watched = field(default_factory=lambda: Watched(None))
+    database: WatchedFile = field(default_factory=lambda: WatchedFile(None))
     prompts: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @catch_failures

@@ -25,7 +25,7 @@ def get_database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-class Watched:
+class WatchedFile:
     """A database's file as it was when it was opened; `path` None: none of ours, which is never gone."""
 
     def __init__(self, path: Path | None) -> None:

@@ -22,7 +22,7 @@ from rag_opt.storages.moment import FINISHED, Moment
 from rag_opt.storages.processes import get_crew
 from rag_opt.study import eta, failures, terminator
 from rag_opt.study.messages import format_trial
-from rag_opt.study.runtime import AtWork
+from rag_opt.study.runtime import Runtime
 from rag_opt.study.scheduler import count_measured
 from rag_opt.study.spending import Spending
 from rag_opt.workers.launchers import REFUSED, End, count_cores
@@ -58,7 +58,7 @@ def build_launcher(plan: Plan) -> Any:
 
 
 @dataclass
-class Workers(AtWork):
+class Workers(Runtime):
     """The workers that one command has started."""
 
     launcher: Any = field(init=False)

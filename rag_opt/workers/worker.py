@@ -34,7 +34,7 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
 
     with Screen() as screen:
         with environment.disable_gc():
-            from rag_opt.storages.processes import Crew
+            from rag_opt.storages.processes import WorkerOrigin
             from rag_opt.study.lifecycle import join_study
             from rag_opt.study.loop import Session
             from rag_opt.study.plan import build_plan
@@ -47,7 +47,7 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
                 Stopping(screen.report_line, always=True) as stopping,
                 join_study(plan, rescues=False) as (study, gate),
             ):
-                Session(plan, study, screen, gate, stopping, crew=Crew(*crew)).run()
+                Session(plan, study, screen, gate, stopping, crew=WorkerOrigin(*crew)).run()
         finally:
             plan.resources.store.save_usage()
 

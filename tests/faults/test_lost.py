@@ -98,7 +98,7 @@ def test_a_new_study_of_the_same_name_keeps_its_log(words, tmp_path, monkeypatch
 
 
 def test_where_nothing_can_be_written_that_is_said(words, monkeypatch) -> None:
-    monkeypatch.setattr("rag_opt.storages.file_guard.Guard._write_copy", lambda _: "/x: disk full")
+    monkeypatch.setattr("rag_opt.storages.file_guard.FileGuard._write_copy", lambda _: "/x: disk full")
     said = lost([*words, "n_trials=6"], HARM["the file removed"], monkeypatch)
     assert "can't be written anywhere: /x: disk full" in said
 

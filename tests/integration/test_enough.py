@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from rag_opt.errors import ConfigError
 from rag_opt.samplers import StageSeconds
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
-from rag_opt.study.terminator import Outlook, estimate_noise, format_stop_reason
+from rag_opt.study.terminator import ExpectedGain, estimate_noise, format_stop_reason
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration
@@ -78,9 +78,9 @@ def test_the_noise_is_the_standard_error_of_the_difference() -> None:
     assert estimate_noise(best, [rival]) == pytest.approx(apart.std(ddof=1) / 2)
     assert estimate_noise(best, [rival, best]) == estimate_noise(best, [rival])
     assert np.isnan(estimate_noise(best, []))
-    assert not Outlook(9, 0.01, float("nan")).is_gain_below(1)
-    assert not Outlook(9, float("nan"), 0.1).is_gain_below(1)
-    assert Outlook(9, 0.01, 0.1).is_gain_below(0.2)
+    assert not ExpectedGain(9, 0.01, float("nan")).is_gain_below(1)
+    assert not ExpectedGain(9, float("nan"), 0.1).is_gain_below(1)
+    assert ExpectedGain(9, 0.01, 0.1).is_gain_below(0.2)
 
 
 def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:

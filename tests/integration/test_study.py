@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from rag_opt.cache.artifacts import read_table
 from rag_opt.cli.study import Outcome, run_study
 from rag_opt.cli.trial import measure_configuration
-from rag_opt.components.embedders.embedding_cache import Shelf, hash_text
+from rag_opt.components.embedders.embedding_cache import EmbeddingCache, hash_text
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.resources import Resources
 from rag_opt.components.retrievers.fusion import Fusion
@@ -551,19 +551,19 @@ def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path
 def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, monkeypatch) -> None:
     encoded: list[str] = []
     kept: list[str] = []
-    encode, keep = Hashing.encode, Shelf._encode_block
+    encode, keep = Hashing.encode, EmbeddingCache._encode_block
 
     def encoding(self: Hashing, texts: list[str]) -> Floats:
         encoded.extend(texts)
         return encode(self, texts)
 
-    def keeping(self: Shelf, names: Sequence[str], wanted: dict[str, str]) -> None:
+    def keeping(self: EmbeddingCache, names: Sequence[str], wanted: dict[str, str]) -> None:
         if self.folder is not None:
             kept.extend(wanted[name] for name in names)
         keep(self, names, wanted)
 
     monkeypatch.setattr(Hashing, "encode", encoding)
-    monkeypatch.setattr(Shelf, "_encode_block", keeping)
+    monkeypatch.setattr(EmbeddingCache, "_encode_block", keeping)
     questions = {question["question"] for question in QUESTIONS}
 
     def rows() -> list[str]:

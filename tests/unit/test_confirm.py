@@ -10,7 +10,7 @@ from rag_opt.analysis import confirmation as confirm
 from rag_opt.analysis import paired
 from rag_opt.analysis.confirmation import (
     Confirmation,
-    Measured,
+    MeasuredConfiguration,
     _adjust_p_values,
     adjust_confirmations,
     build_confirmation,
@@ -37,7 +37,7 @@ def simulated(seed: int, spread: float, tests: int = 100, resamples: int = 500) 
     selection = select_finalists(ordered, 1.0, 3)
     numbers = list(dict.fromkeys([selection.best, selection.recommended, *selection.tied, 0]))
     measured = [
-        Measured(
+        MeasuredConfiguration(
             "baseline" if number == 0 else "tied",
             number,
             (),
@@ -75,7 +75,10 @@ def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
     theirs = generator.uniform(0, 0.8, 120)
     ours = theirs + 0.1 + generator.normal(0, 0.1, 120)
     selection = select_finalists([Candidate(3, ours, 900.0)], 1.0, 0)
-    arms = [Measured("best", 3, ("a=1",), 0.6, 900.0, ours), Measured("baseline", 0, (), 0.5, 800.0, theirs)]
+    arms = [
+        MeasuredConfiguration("best", 3, ("a=1",), 0.6, 900.0, ours),
+        MeasuredConfiguration("baseline", 0, (), 0.5, 800.0, theirs),
+    ]
     found = build_confirmation("F1", 1.0, "tokens", selection, arms, 0)
     assert found.shown
     assert found.chosen.difference_low < 0.1 < found.chosen.difference_high
@@ -86,7 +89,10 @@ def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
 def test_less_may_be_better() -> None:
     ours, theirs = np.full(30, 5.0), np.linspace(8, 9, 30)
     selection = select_finalists([Candidate(1, ours, 5.0)], -1.0, 0)
-    arms = [Measured("best", 1, (), 5.0, 5.0, ours), Measured("baseline", 0, (), 8.0, 8.0, theirs)]
+    arms = [
+        MeasuredConfiguration("best", 1, (), 5.0, 5.0, ours),
+        MeasuredConfiguration("baseline", 0, (), 8.0, 8.0, theirs),
+    ]
     found = build_confirmation("tokens", -1.0, "tokens", selection, arms, 0)
     assert found.shown
     assert found.chosen.outcome == (30, 0, 0)
@@ -96,9 +102,9 @@ def test_less_may_be_better() -> None:
 
 def confirmation(ours, theirs, cost: float = 1000.0, role: str = "best") -> Confirmation:
     selection = select_finalists([Candidate(4, np.asarray(ours), cost)], 1.0, 3)
-    arms = [Measured(role, 4, (), 0.5, cost, np.asarray(ours))]
+    arms = [MeasuredConfiguration(role, 4, (), 0.5, cost, np.asarray(ours))]
     if theirs is not None:
-        arms.append(Measured("baseline", 0, (), 0.4, 900.0, np.asarray(theirs)))
+        arms.append(MeasuredConfiguration("baseline", 0, (), 0.4, 900.0, np.asarray(theirs)))
     return build_confirmation("RR@10", 1.0, "tokens", selection, arms, 0)
 
 
@@ -133,7 +139,10 @@ def test_of_the_tied_the_cheapest_is_recommended() -> None:
     ]
     selection = select_finalists(candidates, 1.0, 3)
     assert (selection.best, selection.recommended, selection.tied, selection.all_tied) == (1, 2, (3,), 2)
-    arms = [Measured("best", 1, (), 0.7, 2000.0, best), Measured("tied", 2, (), 0.65, 700.0, level)]
+    arms = [
+        MeasuredConfiguration("best", 1, (), 0.7, 2000.0, best),
+        MeasuredConfiguration("tied", 2, (), 0.65, 700.0, level),
+    ]
     why = build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice()
     assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
 
@@ -157,7 +166,10 @@ def test_where_the_best_could_not_be_confirmed_nothing_else_is_called_the_best()
     selection = select_finalists(
         [Candidate(7, best, 900.0), Candidate(3, level, 100.0), Candidate(0, best - 0.5, 500.0)], 1.0, 3
     )
-    arms = [Measured("tied", 3, (), 0.65, 100.0, level), Measured("baseline", 0, (), 0.2, 500.0, best - 0.5)]
+    arms = [
+        MeasuredConfiguration("tied", 3, (), 0.65, 100.0, level),
+        MeasuredConfiguration("baseline", 0, (), 0.2, 500.0, best - 0.5),
+    ]
     assert selection.recommended == 3
     assert build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice() == (
         "trial 3: the cheapest of 2 tied within noise: tokens 100"
@@ -196,8 +208,8 @@ def test_questions_asked_again_are_counted_once_and_said() -> None:
 
     def found(times: int) -> Confirmation:
         arms = [
-            Measured("best", 3, (), 0.6, 900.0, np.repeat(ours, times)),
-            Measured("baseline", 0, (), 0.5, 800.0, np.repeat(theirs, times)),
+            MeasuredConfiguration("best", 3, (), 0.6, 900.0, np.repeat(ours, times)),
+            MeasuredConfiguration("baseline", 0, (), 0.5, 800.0, np.repeat(theirs, times)),
         ]
         groups = np.repeat(np.arange(40, dtype=np.int32), times)
         return build_confirmation("F1", 1.0, "tokens", selection, arms, 0, groups=groups)
@@ -218,7 +230,7 @@ def test_of_several_objectives_all_comparisons_are_adjusted_for_one_another() ->
         found = []
         for metric in ("quality", "cost"):
             arms = [
-                Measured(role, trial, (), 0.0, 1.0, generator.normal(0, 1, 40))
+                MeasuredConfiguration(role, trial, (), 0.0, 1.0, generator.normal(0, 1, 40))
                 for trial, role in enumerate(("baseline", "best", "tied"))
             ]
             found.append(build_confirmation(metric, 1.0, "tokens", selection, arms, seed, 500))
@@ -235,7 +247,10 @@ def test_one_that_is_no_better_in_one_objective_may_be_so_in_another() -> None:
             sign,
             "tokens",
             selection,
-            [Measured("best", 1, (), 0.0, 1.0, ours), Measured("baseline", 0, (), 0.0, 1.0, theirs)],
+            [
+                MeasuredConfiguration("best", 1, (), 0.0, 1.0, ours),
+                MeasuredConfiguration("baseline", 0, (), 0.0, 1.0, theirs),
+            ],
             0,
         )
         for metric, sign, ours, theirs in (("nDCG@10", 1.0, same, same), ("tokens", -1.0, less, less + 400))
@@ -252,8 +267,8 @@ def test_one_that_is_no_better_in_one_objective_may_be_so_in_another() -> None:
 def test_what_is_measured_once_for_all_questions_has_no_interval() -> None:
     selection = select_finalists([Candidate(1, np.full(40, 0.5), 1.0)], 1.0, 0)
     arms = [
-        Measured("best", 1, (), 0.0, 1.0, np.full(40, 0.2)),
-        Measured("baseline", 0, (), 0.0, 1.0, np.full(40, 0.3)),
+        MeasuredConfiguration("best", 1, (), 0.0, 1.0, np.full(40, 0.2)),
+        MeasuredConfiguration("baseline", 0, (), 0.0, 1.0, np.full(40, 0.3)),
     ]
     found = build_confirmation("latency", -1.0, "tokens", selection, arms, 0, once=True)
     assert math.isnan(found.chosen.adjusted)
@@ -271,7 +286,10 @@ def test_an_objective_that_tells_nothing_apart_recommends_nothing(others: tuple[
     candidates = [Candidate(number, row, 100.0 - number) for number, row in enumerate(rows)]
     selection = select_finalists(candidates, 1.0, ties=2)
     assert selection.alike == alike
-    measured = [Measured("baseline", 0, (), 0.5, 100.0, scores), Measured("tied", 2, (), 0.5, 98.0, scores)]
+    measured = [
+        MeasuredConfiguration("baseline", 0, (), 0.5, 100.0, scores),
+        MeasuredConfiguration("tied", 2, (), 0.5, 98.0, scores),
+    ]
     found = build_confirmation("nDCG@10", 1.0, "tokens", selection, measured[: len(rows)], 0, 10)
     if alike:
         assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in found.explain_alike()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rag_opt.evaluation.evaluate import _compute_served, check_served
-from rag_opt.metrics.catalogue import Observed
+from rag_opt.metrics.catalogue import BatchResult
 from rag_opt.records.products import Usage
 from rag_opt.records.scores import Evaluation
 
 
-def observed(**spent: tuple[list[int], list[int]]) -> Observed:
+def observed(**spent: tuple[list[int], list[int]]) -> BatchResult:
     """A batch whose stages asked for so much, query by query, and lost so much of it."""
     none = np.zeros(2, np.int32)
     usage = {
@@ -19,7 +19,7 @@ def observed(**spent: tuple[list[int], list[int]]) -> Observed:
         for stage, (asked, lost) in spent.items()
     }
     nothing = dict.fromkeys(("queries", "qrels", "rankings", "context", "answers", "tokens", "seconds", "resources"))
-    return Observed(**nothing, encode=None, split=None, usage=usage)
+    return BatchResult(**nothing, encode=None, split=None, usage=usage)
 
 
 def test_the_share_of_its_work_that_a_stage_got_done_is_over_all_batches() -> None:

@@ -16,8 +16,8 @@ import pytest
 from rag_opt.components.retrievers.fetching import (
     LARGEST,
     MOST_REDIRECTS,
-    Fetched,
     FetchError,
+    HttpResponse,
     check_address,
     fetch_url,
 )
@@ -166,7 +166,7 @@ def raw(*parts: bytes, every: float = 0.0) -> Answer:
     return answer
 
 
-def get(url: str, timeout: float = 5.0, headers: dict[str, str] | None = None) -> Fetched:
+def get(url: str, timeout: float = 5.0, headers: dict[str, str] | None = None) -> HttpResponse:
     return fetch_url("GET", url, headers or {}, timeout=timeout)
 
 
@@ -285,7 +285,7 @@ def test_public_and_own_addresses_do_not_mix(internet: Internet) -> None:
 def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(internet: Internet) -> None:
     internet.names["rebinding.test"] = [[PUBLIC], ["127.0.0.1"], ["169.254.169.254"]]
     internet.answers[PUBLIC] = OK
-    assert get("https://rebinding.test/") == Fetched(200, b"fine")
+    assert get("https://rebinding.test/") == HttpResponse(200, b"fine")
     assert internet.looked_up == ["rebinding.test"]
     assert internet.connected == [PUBLIC]
 
@@ -546,7 +546,7 @@ def test_a_redirect_without_an_address_and_other_statuses_are_what_they_are() ->
     with site(raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")) as (url, _):
         assert get(url).status == 302
     with site(raw(b"HTTP/1.1 404 None\r\nContent-Length: 2\r\n\r\nno")) as (url, _):
-        assert get(url) == Fetched(404, b"no")
+        assert get(url) == HttpResponse(404, b"no")
 
 
 def test_a_proxy_of_the_environment_sees_nothing(monkeypatch) -> None:

@@ -22,7 +22,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.llm.budget import Budget, BudgetSpentError
 from rag_opt.llm.client import Rehearsal
-from rag_opt.llm.replies import FILE, Replies, Reply, Spent
+from rag_opt.llm.replies import FILE, Expenses, Replies, Reply
 from tests.unit.scripted import FAILS, OUT, Scripted, on, request, saying
 
 
@@ -133,7 +133,7 @@ def test_a_reply_without_a_text_is_paid_once_and_kept_with_its_reason(place: Res
     chat = on(place, saying(Reply(None, 10, 0, 0.5, "no text")))
     for _ in range(2):
         assert chat.get_reply(request("a"), "stage") == Reply(None, 10, 0, 0.5, "no text")
-    assert place.llm.replies.get_spent("study") == Spent(1, 10, 0.0, 0.5)
+    assert place.llm.replies.get_spent("study") == Expenses(1, 10, 0.0, 0.5)
 
 
 def test_replies_that_cannot_be_read_are_paid_once_whoever_asks_again(place: Resources) -> None:
@@ -318,14 +318,14 @@ def test_payments_survive_reopening(tmp_path: Path) -> None:
     chat = on(within(Resources.from_store(Store(tmp_path))), saying("one", "two", prices=PRICES))
     chat.get_reply(request("a"), "stage")
     chat.get_reply(request("b"), "stage")
-    assert Replies(tmp_path).get_spent("study") == Spent(2, 30, pytest.approx(4.0), pytest.approx(1.0))
-    assert Replies(tmp_path).get_spent("another study") == Spent()
+    assert Replies(tmp_path).get_spent("study") == Expenses(2, 30, pytest.approx(4.0), pytest.approx(1.0))
+    assert Replies(tmp_path).get_spent("another study") == Expenses()
 
 
 def test_dollars_that_are_not_known_count_as_none(place: Resources) -> None:
     place.llm.replies.record_payment("study", "stage", Reply("x", 1, 2, 0.5), float("nan"), 1)
     place.llm.replies.record_payment("study", "stage", Reply("x", 1, 2, 0.5), 0.25, 1)
-    assert place.llm.replies.get_spent("study") == Spent(2, 6, 0.25, 1.0)
+    assert place.llm.replies.get_spent("study") == Expenses(2, 6, 0.25, 1.0)
 
 
 def test_what_a_stage_reads_and_writes_on_average(place: Resources) -> None:
@@ -359,12 +359,12 @@ def asked_until_spent(place: Resources, **options: object) -> tuple[int, str]:
         ({"tokens": 45}, 3),
         ({"tokens": 46}, 4),
         ({"tokens": 0}, 0),
-        ({"tokens": 40, "reserve": Spent(tokens=10)}, 2),  # 15, 30: with the reserve 40
-        ({"tokens": 40, "reserve": Spent(tokens=40)}, 0),
+        ({"tokens": 40, "reserve": Expenses(tokens=10)}, 2),  # 15, 30: with the reserve 40
+        ({"tokens": 40, "reserve": Expenses(tokens=40)}, 0),
         ({"usd": 5.0}, 3),  # 2, 4, 6
-        ({"usd": 5.0, "reserve": Spent(usd=2.0)}, 2),
+        ({"usd": 5.0, "reserve": Expenses(usd=2.0)}, 2),
         ({"usd": 5.0, "tokens": 20}, 2),
-        ({"usd": 5.0, "reserve": Spent(tokens=1e9)}, 3),
+        ({"usd": 5.0, "reserve": Expenses(tokens=1e9)}, 3),
         ({"deadline": 0.0}, 0),
     ],
 )
@@ -377,7 +377,7 @@ def test_calls_are_made_until_the_budget_is_spent(place: Resources, limits: dict
 
 
 def test_after_the_budget_is_spent_the_reserve_can_be_opened(place: Resources) -> None:
-    place = within(place, tokens=60, reserve=Spent(tokens=30))
+    place = within(place, tokens=60, reserve=Expenses(tokens=30))
     mine = place.llm.budget
     assert asked_until_spent(place)[0] == 2
     assert "30 paid, 30 kept" in mine.empty
@@ -390,7 +390,7 @@ def test_after_the_budget_is_spent_the_reserve_can_be_opened(place: Resources) -
 
 
 def test_time_is_kept_for_the_confirmation(place: Resources) -> None:
-    place = within(place, deadline=time.monotonic() + 1000, reserve=Spent(seconds=2000))
+    place = within(place, deadline=time.monotonic() + 1000, reserve=Expenses(seconds=2000))
     mine = place.llm.budget
     with pytest.raises(BudgetSpentError, match=r"budget.minutes is used up, the confirmation's share kept"):
         mine.check()

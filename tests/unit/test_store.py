@@ -18,7 +18,7 @@ from rag_opt.cache.eviction import evict_artifacts, list_artifacts, read_usage
 from rag_opt.cache.leases import Claims, Lease, find_oldest_lease
 from rag_opt.cache.store import Store
 from rag_opt.cli.store import main
-from rag_opt.components.embedders.embedding_cache import Shelf, embed_texts, get_embeddings
+from rag_opt.components.embedders.embedding_cache import EmbeddingCache, embed_texts, get_embeddings
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.errors import StoreError
 
@@ -356,7 +356,7 @@ def test_a_later_process_opens_one_file_and_looks_for_nothing(tmp_path, monkeypa
     embed_texts(Hashing(64), TEXTS[::3], Store(tmp_path))
     first = embed_texts(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
     assert np.array_equal(first.values, np.concatenate([expected, expected[:9]]))
-    monkeypatch.setattr(Shelf, "_refresh", never)
+    monkeypatch.setattr(EmbeddingCache, "_refresh", never)
     monkeypatch.setattr(Hashing, "encode", never)
     again = embed_texts(Hashing(64), [*TEXTS, *TEXTS[:9]], Store(tmp_path))
     assert np.array_equal(again.values, first.values)

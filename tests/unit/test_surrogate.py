@@ -28,7 +28,7 @@ from rag_opt.samplers.gaussian_process import (
     log_feasibility,
     sample_prior,
 )
-from rag_opt.samplers.observations import PARTIAL, Known, collect_known, scalarize_values, subsample_known
+from rag_opt.samplers.observations import PARTIAL, Observations, collect_known, scalarize_values, subsample_known
 from rag_opt.samplers.space import ABSENT, Space, build_axis, infer_space, merge_distributions
 from rag_opt.samplers.surrogate import fit_belief, hypervolume_improvement
 
@@ -146,10 +146,10 @@ def test_a_front_grows_by_the_cells_that_a_point_adds(front: list[tuple[int, int
     assert hypervolume_improvement(rows, np.array([[float(x)]]), np.array([[float(y)]]))[0, 0] == added
 
 
-def known(values: Any, configurations: Any = None) -> Known:
+def known(values: Any, configurations: Any = None) -> Observations:
     rows = np.array(values, float).reshape(len(values), -1)
     given = configurations or [{"a": "x", "b": at / len(rows), "c": 0} for at in range(len(rows))]
-    return Known(given, rows, np.ones(len(rows)), [{}] * len(rows))
+    return Observations(given, rows, np.ones(len(rows)), [{}] * len(rows))
 
 
 def test_a_trial_under_way_counts_as_if_it_met_what_is_expected() -> None:
@@ -182,7 +182,7 @@ def test_another_studys_values_weigh_less_than_ones_own() -> None:
 
 
 def test_what_breaks_a_constraint_is_no_part_of_the_front() -> None:
-    own = Known(
+    own = Observations(
         [{"a": "x", "b": b, "c": 0} for b in (0.0, 0.5, 1.0)],
         np.array([[0.0, 1.0], [9.0, 9.0], [1.0, 0.0]]),
         np.ones(3),

@@ -66,11 +66,11 @@ def score_pairs(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, fl
     return (shelf.get_vectors(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
 
 
-def _get_shelf(encoder: Encoder, store: Store) -> Shelf:
-    return store.get_object("shelf", encoder.fingerprint, lambda: Shelf(encoder, store))
+def _get_shelf(encoder: Encoder, store: Store) -> EmbeddingCache:
+    return store.get_object("shelf", encoder.fingerprint, lambda: EmbeddingCache(encoder, store))
 
 
-class Shelf:
+class EmbeddingCache:
     """The vectors of one encoder, found by the hash of their text: blocks on disk, memory-mapped."""
 
     def __init__(self, encoder: Encoder, store: Store) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from rag_opt.components.llm.reply_text import Shown, remove_thinking
 from rag_opt.components.llm.request import (
     TOKENS_A_WORD,
-    Reads,
+    ReadTokens,
     Request,
     Sampling,
     estimate_tokens,
@@ -170,7 +170,9 @@ class Chat(Part):
             return Reply(None, reason=str(error))
         self._failed = 0
         self._pay(request, stage, reply)
-        reads: Reads = self.store.get_object("tokens read", compute_key(self.fingerprint, request.model), Reads)
+        reads: ReadTokens = self.store.get_object(
+            "tokens read", compute_key(self.fingerprint, request.model), ReadTokens
+        )
         if is_cut_short(request, reply.tokens_in) or reads.is_stuck(request, reply.tokens_in):
             line = f"{stage}: {format_cut_short(request, reply.tokens_in)}"
             self.notices.report_once(line, about=f"cut short: {stage}")

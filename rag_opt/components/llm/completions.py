@@ -42,7 +42,7 @@ def parse_completion(body: Any) -> Completion:
     return Completion(text, *_parse_usage(body), finish)
 
 
-class Gathered:
+class StreamedCompletion:
     """A completion that comes in pieces; `add` gives the text of each."""
 
     def __init__(self) -> None:

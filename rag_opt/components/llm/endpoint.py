@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 
 from rag_opt.components.hosts import get_proxy, is_loopback
 from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
-from rag_opt.components.llm.completions import Completion, Gathered, NoCompletionError, format_error, parse_completion
+from rag_opt.components.llm.completions import (
+    Completion,
+    NoCompletionError,
+    StreamedCompletion,
+    format_error,
+    parse_completion,
+)
 from rag_opt.components.llm.parameters import Accepted, build_parameters, check_parameters
 from rag_opt.components.llm.request import TOKENS_A_WORD, Request, estimate_tokens, merge_system
 from rag_opt.components.stage import require, require_whole
@@ -175,7 +181,7 @@ class OpenAIChat(Chat):
             completions = self._get_client().chat.completions
             if show is None:
                 return parse_completion(completions.with_raw_response.create(**asked).http_response.json())
-            gathered = Gathered()
+            gathered = StreamedCompletion()
             for chunk in completions.create(**asked, stream=True):
                 show(gathered.add(chunk.to_dict(warnings=False)))
             return gathered.whole

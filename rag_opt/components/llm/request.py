@@ -115,7 +115,7 @@ def is_cut_short(request: Request, read: int) -> bool:
     return SMALLEST_WINDOW <= compute_min_tokens(request) > read
 
 
-class Reads:
+class ReadTokens:
     """How many tokens a model has read of prompts of different lengths."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ TOKEN_VECTORS = 200_000_000
 
 
 class PairScorer(Part):
-    """Question and passage, joined by BETWEEN → a score, float32 [pairs, 1]; works on a Shelf like an encoder."""
+    """Question and passage, joined by BETWEEN → a score, float32 [pairs, 1]; kept as an encoder's vectors are."""
 
     name: str
 

@@ -72,7 +72,7 @@ class ChromaIndexer(Stage):
         folder = self.store.get_folder("chroma", key, lambda path: self._write_collection(path, vectors.values))
 
         def collection() -> Any:
-            return self.store.get_object("chroma opened", key, lambda: Opened(folder), keep=1).collection
+            return self.store.get_object("chroma opened", key, lambda: OpenCollection(folder), keep=1).collection
 
         took = self.store.get_seconds("chroma", key)
         return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: get_size(folder), key, took)}
@@ -142,7 +142,7 @@ def _search_chroma(collection: Any, queries: Floats, depth: int) -> list[Pair]:
     return [_sort_hits(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
 
 
-class Opened:
+class OpenCollection:
     """A kept collection, opened for queries. Chroma writes into what it opens, so it is given a copy."""
 
     def __init__(self, kept: Path) -> None:

@@ -34,14 +34,14 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True)
-class Fetched:
+class HttpResponse:
     """A response's status and its body."""
 
     status: int
     body: bytes
 
 
-class Guarded(httpcore.NetworkBackend):
+class GuardedBackend(httpcore.NetworkBackend):
     """Connects to public addresses, and to this machine's own (`local`); only to the latter without TLS."""
 
     def __init__(self, *, local: bool, plain: bool, deadline: float) -> None:
@@ -68,17 +68,17 @@ class Guarded(httpcore.NetworkBackend):
             check_address(host, address, local=self.local, plain=self.plain)
         for address in addresses[:-1]:
             try:
-                return Hurried(
+                return DeadlineStream(
                     self._backend.connect_tcp(address, port, timeout, local_address, socket_options), self.deadline
                 )
             except httpcore.ConnectError:
                 continue
-        return Hurried(
+        return DeadlineStream(
             self._backend.connect_tcp(addresses[-1], port, timeout, local_address, socket_options), self.deadline
         )
 
 
-class Hurried(httpcore.NetworkStream):
+class DeadlineStream(httpcore.NetworkStream):
     """A connection on which nothing is read or written after a moment of the monotonic clock, however it trickles."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
@@ -106,7 +106,7 @@ class Hurried(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         del timeout
-        return Hurried(self._stream.start_tls(ssl_context, server_hostname, self._get_timeout()), self._deadline)
+        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, self._get_timeout()), self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -143,7 +143,7 @@ def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
 
 def fetch_url(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, timeout: float = 10.0
-) -> Fetched:
+) -> HttpResponse:
     """The response of an address, redirects followed; `timeout` holds for all of it. Raises FetchError."""
     deadline = time.monotonic() + timeout
     local = _is_local(url)
@@ -162,14 +162,14 @@ def fetch_url(
 
 def _fetch_once(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline: float, *, local: bool
-) -> tuple[Fetched, str | None]:
+) -> tuple[HttpResponse, str | None]:
     """One response, and where it leads on to."""
     parts = _split_url(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise FetchError("what it is led to is no http(s) address without a password")
     left = max(0.01, deadline - time.monotonic())
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), left)
-    backend = Guarded(local=local, plain=parts.scheme == "http", deadline=deadline)
+    backend = GuardedBackend(local=local, plain=parts.scheme == "http", deadline=deadline)
     sent = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "rag_opt", **headers}
     try:
         with (
@@ -178,8 +178,8 @@ def _fetch_once(
         ):
             onward = dict(got.headers).get(b"location") or dict(got.headers).get(b"Location")
             if got.status in REDIRECTS and onward:
-                return Fetched(got.status, b""), _join_url(url, onward.decode("latin-1"))
-            return Fetched(got.status, _read_body(got.iter_stream(), deadline, parts.hostname)), None
+                return HttpResponse(got.status, b""), _join_url(url, onward.decode("latin-1"))
+            return HttpResponse(got.status, _read_body(got.iter_stream(), deadline, parts.hostname)), None
     except (
         ValueError,
         TypeError,

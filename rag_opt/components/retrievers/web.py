@@ -16,7 +16,7 @@ import numpy as np
 
 from rag_opt.components.llm.endpoint import ADVICE, check_key
 from rag_opt.components.ranking import score_by_rank, stack_rankings
-from rag_opt.components.retrievers.fetching import Fetched, FetchError, fetch_url
+from rag_opt.components.retrievers.fetching import FetchError, HttpResponse, fetch_url
 from rag_opt.components.stage import Part, Stage, require, require_whole
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Queries
@@ -40,25 +40,25 @@ class WebSearch(Protocol):
         """Up to `count` pages, best first; their id is their address. Raises FetchError."""
 
 
-def search_searxng(base: str, query: str, count: int, key: str) -> Fetched:
+def search_searxng(base: str, query: str, count: int, key: str) -> HttpResponse:
     """SearXNG's JSON (settings: search.formats must list json)."""
     del count, key
     return fetch_url("GET", f"{base}?{urlencode({'q': query, 'format': 'json'})}", {"Accept": "application/json"})
 
 
-def search_brave(base: str, query: str, count: int, key: str) -> Fetched:
+def search_brave(base: str, query: str, count: int, key: str) -> HttpResponse:
     """Brave's web search API."""
     sent = {"Accept": "application/json", "X-Subscription-Token": key}
     return fetch_url("GET", f"{base}?{urlencode({'q': query, 'count': count})}", sent)
 
 
-def search_tavily(base: str, query: str, count: int, key: str) -> Fetched:
+def search_tavily(base: str, query: str, count: int, key: str) -> HttpResponse:
     """Tavily's search API."""
     body = json.dumps({"query": query, "max_results": count}).encode()
     return fetch_url("POST", base, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}, body)
 
 
-FORMS: dict[str, Callable[[str, str, int, str], Fetched]] = {
+FORMS: dict[str, Callable[[str, str, int, str], HttpResponse]] = {
     "searxng": search_searxng,
     "brave": search_brave,
     "tavily": search_tavily,
