@@ -50,8 +50,11 @@ SHOWN = 5
 
 def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
+    # The report repeats what bears on the finalists' scores, not what the search has met on its way.
     plan.resources.notices.kept.clear()
+    # One moment for everything below: what other processes tell meanwhile would make the report contradict itself.
     now = Moment(study)
+    # Before the finalists are confirmed: that opens the reserve and forgets that a budget has ended the search.
     budget = propose_budget(plan, now)
     found, evaluations = confirm_finalists(plan, study, now)
     confirmation = found[0] if found else None
@@ -178,6 +181,7 @@ def _compute_noise(plan: Plan, pair: Sequence[Evaluation]) -> dict[str, float]:
     known = ~np.isnan(apart) & ~np.isnan(variances[0]) & ~np.isnan(variances[1])
     if known.sum() < 2:
         return {}
+    # The judge's errors on the two answers count as independent, so their variances add up in the difference.
     own = float(np.mean((variances[0] + variances[1])[known])) / int(to_plain(plan.config.judge.repeats))
     spread = math.sqrt(float(np.mean(np.concatenate([each[known] for each in variances]))))
     whole = float(np.var(apart[known], ddof=1))
@@ -191,6 +195,7 @@ def _find_losses(plan: Plan, pair: Sequence[Evaluation]) -> tuple[Loss, ...]:
     target = plan.objective.names[0]
     ours, theirs = pair[0].per_query[target], pair[1].per_query[target]
     ahead = plan.objective.signs[target] * (ours - theirs)
+    # Unmeasured questions are nan: argsort puts them last, and no nan is below 0.
     worst = [row for row in np.argsort(ahead, kind="stable").tolist() if ahead[row] < 0][:WORST]
     return tuple(_build_loss(plan, row, pair, float(ours[row]), float(theirs[row])) for row in worst)
 

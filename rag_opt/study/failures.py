@@ -108,6 +108,7 @@ def find_cause(error: BaseException, troubles: Mapping[str, str | Exception] | N
     found = [cause for each in whole if (cause := _classify_error(each)) is not None]
     if not found:
         return Cause.FILES if any(isinstance(each, StoreError) for each in whole) else None
+    # One that no configuration can bring about outweighs those that it can, wherever in the chain it stands.
     return next((cause for cause in found if cause.certain), found[0])
 
 
@@ -127,6 +128,7 @@ def _iterate_chain(error: BaseException) -> Iterator[BaseException]:
 def _classify_error(error: BaseException) -> Cause | None:
     """What one exception says by itself."""
     if isinstance(error, sqlite3.Error):
+        # Python gives SQLite's extended code, such as SQLITE_IOERR_WRITE; its low byte is the primary one.
         return SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
     if (status := _get_status(error)) is not None:
         return STATUSES.get(status)

@@ -42,6 +42,7 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Con
 
     () without a complete trial, or where the recommended one could not be measured.
     """
+    # A budget that ended the search would refuse the confirmation's calls, for which its reserve was kept.
     if plan.resources.llm.budget is not None:
         plan.resources.llm.budget.open_reserve()
     target, baseline = plan.objective.names[0], history.find_baseline(now)
@@ -57,6 +58,7 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Con
     evaluations = _evaluate_finalists(plan, now, roles, selection.recommended)
     if selection.recommended not in evaluations:
         return (), {}
+    # All objectives at once: the p values are corrected over all comparisons of the study (Holm).
     found = adjust_confirmations(
         [_build_confirmation(plan, now, place, selection, roles, evaluations) for place in range(len(now.directions))]
     )
@@ -76,6 +78,7 @@ def _load_candidates(plan: Plan, study: optuna.Study, trials: Iterable[FrozenTri
         if not scores:
             # Which one is best must not depend on what happens to be there.
             raise StudyError(format_lost_scores(files.folder, trial.number))
+        # A tie holds by what is handed on, too, lest handing on less win by its cost alone.
         handed = scores.get(plan.objective.handed or "")
         yield Candidate(trial.number, scores[names[0]], _get_cost(plan, trial), handed)
 
@@ -90,6 +93,7 @@ def _assign_roles(
 ) -> dict[int, tuple[str, ...]]:
     """The trials to confirm, the best first, by what they are."""
     tied = dict.fromkeys([selection.recommended, *selection.tied], (TIED,))
+    # A key keeps the place of its first mention and the value of its last: the best leads, and is not called tied.
     roles = {selection.best: (BEST,), **tied, selection.best: (BEST,), **marks}
     return roles if baseline is None else {**roles, baseline: (*marks.get(baseline, ()), BASELINE)}
 
@@ -143,6 +147,7 @@ def _build_confirmation(
             trials[number].values[place],
             _get_cost(plan, trials[number]),
             evaluations[number].per_query[target],
+            # Work that a stage left undone makes a score as incomplete as questions that have none.
             min([evaluations[number].coverage[target], *evaluations[number].served.values()]),
             tuple(each for each in role if each not in (BEST, TIED, BASELINE)),
         )

@@ -74,10 +74,12 @@ class Forecast:
 
     @property
     def calls(self) -> float:
+        """All calls to models that are expected, those that the store answers included."""
         return sum(stage.calls for stage in self.stages.values())
 
     @property
     def paid(self) -> Expenses:
+        """What has to be paid in all; nan where it is not known of a stage."""
         columns = [vars(stage.paid) for stage in self.stages.values()]
         return Expenses(**{name: sum(column[name] for column in columns) for name in vars(Expenses())})
 
@@ -173,10 +175,12 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
 def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, count: int) -> Iterator[Sequence[str]]:
     """The words of the next configurations, as the sampler draws them knowing the trials so far and no new result."""
     environment.silence_optuna()
+    # On a copy: in the study itself each draw would leave a trial that is RUNNING and is never measured.
     copy = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
     copy.add_trials(history.get_measured(study, *FINISHED) if study is not None else [])
     for place in range(done, done + count):
         copy.sampler = build_sampler(plan.config, place)
+        # The seeds come first in the study as well, so their calls have to be in the forecast.
         if place < len(plan.seeds):
             copy.enqueue_trial(plan.space.to_trial_params(plan.seeds[place]))
         yield format_overrides(plan.space.suggest(copy.ask()))
@@ -232,6 +236,7 @@ def _extrapolate_stage(plan: Plan, stage: str, found: Sequence[Rehearsal], trial
     half = max(1, count // 2)
     last = found[-1].new.get(stage, {})
     new, before = len(last), len(found[half - 1].new.get(stage, {}))
+    # With one configuration, or nothing new in the first half, no exponent is known: growth counts as linear.
     power = math.log(new / before) / math.log(count / half) if before and count > half else 1.0
     growth = (trials / count) ** min(1.0, max(0.0, power)) if trials > count else trials / count
     scale = growth * questions / asked

@@ -59,6 +59,7 @@ def drop_idle_parameters(
             report_line(
                 f"{parameter.name} is searched with {RERANKER}={behind} alone: otherwise {measured} can't depend on it"
             )
+    # The new conditions make the reranker a parent, and parents have to be drawn before their children.
     return SearchSpace(tuple(order_parameters(limited))), idle
 
 
@@ -158,6 +159,7 @@ def find_differences(one: TrialConfig, other: TrialConfig) -> Iterator[Place]:
                 yield name, None
                 continue
             for key in _merge_keys(mine[name], others[name]):
+                # KeyError stands for a parameter that is not there, which is another thing than one that is null.
                 if mine[name].get(key, KeyError) != others[name].get(key, KeyError):
                     yield name, key
 

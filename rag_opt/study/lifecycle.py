@@ -33,6 +33,7 @@ def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Stu
     with translate_errors(plan.storage_url):
         directions = [StudyDirection[direction.upper()] for direction in plan.objective.directions]
         study = open_study(plan.storage_url, plan.settings.name, directions)
+        # Commands and workers may start at once on an empty database, and some would fail to make the table.
         with lock_creation(plan.storage_url):
             archive.create_table(study)
         gate = open_gate(study)
@@ -40,10 +41,12 @@ def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Stu
             with rescue_lost_file(study) if rescues else nullcontext():
                 with gate.take_turn():
                     check_study(study, plan.settings.folder)
+                    # In the gate, since who comes first writes the fingerprints that all others are compared with.
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _record_stored(plan, study)
                     name_metrics(study, [*plan.objective.names])
                     if plan.resources.llm.budget is not None:
+                        # Until now the budget knew the folder only; under this name payments survive a move.
                         plan.resources.llm.budget.study = get_ledger(study)
                 study.pruner = build_pruner(plan.config)[0]
                 yield study, gate

@@ -46,6 +46,7 @@ class Limits:
 
     def is_over(self, now: Moment) -> bool:
         """Whether no trial is to begin any more."""
+        # While a worker's end is in doubt (PostgreSQL) somebody stays: its trial would be left RUNNING otherwise.
         complete = count_measured(now) >= self.plan.settings.n_trials and self.places.certain
         # What others are at may end with them, and is then the last that is left to try.
         exhausted = self.is_exhausted(now) and not get_running(now) and not has_waiting(now)
@@ -60,6 +61,7 @@ class Limits:
     def _should_terminate(self, now: Moment) -> bool:
         """Whether the search is to end early; looked at once for each number of measured trials."""
         count = count_measured(now)
+        # The gain takes fitting a Gaussian process: too much for each look of a worker that waits for a place.
         if count != self._looked and not has_waiting(now):
             target, self._looked = self.plan.objective.names[0], count
             self._enough = terminator.should_terminate(self.study, now, target, self.plan.settings, count)
@@ -67,6 +69,7 @@ class Limits:
 
     def is_exhausted(self, now: Moment) -> bool:
         """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
+        # By class: what grid search has exhausted another sampler may search on with the next command.
         said = get_study_attributes(self.study).exhausted == type(build_sampler(self.plan.config, 0)).__name__
         return said or self.repeated >= GIVE_UP_AFTER or self._count_exhausted(now) > 0
 

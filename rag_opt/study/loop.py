@@ -73,6 +73,7 @@ class Session(Runtime):
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
         self._now = Moment(self.study)
+        # Only in here there is a batch whose end a first Ctrl-C can wait for.
         self.stopping.gentle = True
         try:
             with self.screen.show_trials(total, count_measured(self._now)) as line:
@@ -85,6 +86,7 @@ class Session(Runtime):
                     elif claim is Turn.WAIT:
                         time.sleep(POLL)
         except KeyboardInterrupt:
+            # Given back by this process: ended as a dead one's, the trial would count as a death of its configuration.
             with self.gate.take_turn():
                 self.places.interrupt_own_trial()
             raise
@@ -97,6 +99,7 @@ class Session(Runtime):
         """A trial that no other process has; alone in here among all processes."""
         self.stopping.check()
         with self.gate.take_turn():
+            # First: a dead process's trial holds a place, and its configuration is what is to be asked for next.
             self._now = self.places.interrupt_dead_trials()
             if self.limits.is_over(self._now):
                 return Turn.OVER
@@ -110,6 +113,7 @@ class Session(Runtime):
                 self.outcomes.requeue(trial)
                 return Turn.AGAIN
             try:
+                # Still in the gate: outside, two processes could draw the same configuration unseen by each other.
                 if (values := self._sample_values(trial)) is not None:
                     return Claim(trial, values)
             except (StorageError, *DATABASE_ERRORS):
@@ -119,6 +123,7 @@ class Session(Runtime):
             except Exception as error:
                 # A sampler may fail in any way; the study goes on.
                 self.outcomes.fail(trial, error)
+        # Outside the gate: a callback may wait for a tracking server, and no other process should wait with it.
         self._report_end(trial, line)
         return Turn.AGAIN
 
@@ -126,6 +131,7 @@ class Session(Runtime):
         """The values that the trial is to measure; None where they were measured before, and it is told so."""
         values = self.plan.space.suggest(trial)
         if not get_attributes(trial).origin:
+            # After the last parameter, never before: `is_sampled` takes an origin as the sign that all were drawn.
             TrialAttributes.origin.save(trial, history.find_origin(self.study.sampler, trial))
         earlier = history.find_measured(self._now, values)
         self.limits.repeated = 0 if earlier is None else self.limits.repeated + 1
@@ -151,6 +157,7 @@ class Session(Runtime):
         try:
             values = self.measuring.measure_trial(claim.trial, format_overrides(claim.values), self._now, describe)
         except (KeyboardInterrupt, StorageError, StorageInternalError, UpdateFinishedTrialError):
+            # No failure of the configuration: the process is to end, the database is away, or another ended the trial.
             raise
         except BaseException as error:
             # A trial may fail in any way that its components can, even by leaving; the study goes on.
@@ -183,9 +190,11 @@ class Session(Runtime):
         """Give what has failed around this trial a moment to come back."""
         cause = failures.get_outage(self._now.get_trials()[trial.number])
         row = failures.get_failure_streak(self._now, self.places.since)
+        # Where a configuration may be at fault another one is measured first; after ALIKE failures the study stops.
         if cause is None or not cause.certain or len(row) >= failures.ALIKE:
             return
         until = time.monotonic() + failures.PAUSES[min(len(row), len(failures.PAUSES)) - 1]
+        # In short steps: a first Ctrl-C raises nothing by itself here, it is found by `check`.
         while time.monotonic() < until:
             self.stopping.check()
             time.sleep(min(POLL, max(0.0, until - time.monotonic())))

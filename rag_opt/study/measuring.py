@@ -70,13 +70,16 @@ class Measuring:
         self, trial: Trial, seen: list[Progress], describe: Callable[[str], None], progress: Progress
     ) -> None:
         """A batch was measured: raises TrialPruned where the trial is to end here, KeyboardInterrupt where all is."""
+        # TrialPruned carries nothing, and what a pruned trial has measured is to be kept.
         seen[:] = [progress]
         self.stopping.check()
+        # After its last batch a trial is paid for: it is told, whatever is left of the budget.
         if progress.batch < len(self.plan.dev.questions.batches):
             self.spending.budget.check()
         name = self.plan.objective.targets[0].name
         running = progress.get_mean(name)
         describe(f"trial {trial.number} · {running:.4f}")
+        # Before the pruner is asked: it judges by what was reported last.
         self._report(trial, progress, name)
         over = progress.batch == len(self.plan.dev.questions.batches)
         single = len(self.study.directions) == 1 and not math.isnan(running)
@@ -86,9 +89,11 @@ class Measuring:
     def _report(self, trial: Trial, progress: Progress, name: str) -> None:
         """Have the study know what is known so far: a trial that loses has said something, too."""
         running = progress.get_mean(name)
+        # `Trial.report` raises in a study of several objectives.
         if len(self.study.directions) > 1 or math.isnan(running):
             return
         if isinstance(self.study.pruner, optuna.pruners.WilcoxonPruner):
+            # Wilcoxon's test pairs trials step by step: a question's own score, no mean, at the question's index.
             scores = progress.scores[name]
             for step in range(len(scores) - progress.new, len(scores)):
                 if not math.isnan(scores[step]):

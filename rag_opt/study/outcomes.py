@@ -33,14 +33,17 @@ class Outcomes:
         """Tell the study that the trial ended in this state, with these values where it is complete."""
         # Before it is told: a trial that counts has its scores.
         self.files.store_trial(trial.number)
+        # Grid and brute-force samplers call study.stop() after their last trial, which raises outside optimize().
         with allow_stop(self.study):
             self.study.tell(trial, values, state)
         if is_stopped(self.study):
+            # The flag is this process's alone; other workers and the next command have to know as well.
             StudyAttributes.exhausted.save(self.study, type(self.study.sampler).__name__)
 
     def fail(self, trial: Trial, error: BaseException) -> None:
         """End the trial with its reason; where that lies outside of it, it will be tried again."""
         troubles, now = self.plan.resources.llm.troubles, Moment(self.study)
+        # Failed calls are the cause where a trial failed for want of answers, not of an error from elsewhere.
         unanswered = troubles if isinstance(error, UncoveredError) else {}
         cause, reason = failures.find_cause(error, unanswered), failures.format_reason(error, troubles)
         if cause is None or failures.is_own_failure(now, trial.number, cause, self.since):
@@ -56,6 +59,7 @@ class Outcomes:
         for name in (TrialAttributes.command.name, TrialAttributes.metrics.name):
             if name in earlier.user_attrs:
                 trial.set_user_attr(name, earlier.user_attrs[name])
+        # Optuna takes a constraint that is not set for one that is kept.
         for name, value in earlier.constraints.items():
             trial.set_constraint(name, value)
         # Of one that is being measured nothing is known yet.

@@ -109,6 +109,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     config = compose_config(overrides)
     check_shape(config)
     check_secrets({str(key): to_plain(value) for key, value in config.items() if key not in ("dataset", "price")})
+    # As early as this: any refusal below may quote an address with a password in it.
     for url in (config.storage.url, config.tracking.get("uri", "")):
         register_password(str(to_plain(url)))
     settings = parse_settings(config, variant)
@@ -120,6 +121,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     own = build_trial_config(config, overrides)
     pipeline = build_pipeline(own, resources)
     shown = {own: pipeline, **check_space(space, own, resources)}
+    # After `check_space`: what is idle is found by building pipelines, which must be known to be possible.
     space, idle = drop_idle_parameters(space, own, resources, objective.deciding, get_default_values(space, overrides))
     check_search(config, space)
     searching = [f"{name}={value}" for name, value in _iterate_choices(space)]
@@ -232,11 +234,13 @@ def _hash_choices(space: SearchSpace, overrides: Sequence[str]) -> str:
 def _compute_fingerprints(
     config: DictConfig, settings: Settings, space: SearchSpace, objective: Objective, dataset: Dataset
 ) -> dict[str, str]:
+    # They fix the order of the questions, and with it what a trial that is stopped early was asked.
     order = (settings.seed, settings.batches)
     return {
         "dataset": compute_split_key(dataset, settings.test_share, settings.split_seed),
         "search space": space.fingerprint,
         "objective": compute_key(objective.fingerprint, order),
         "pipeline": compute_fingerprint(config),
+        # Only where ranks are read: other studies of earlier versions still compare and must not count as drifted.
         **({"measuring of ranks": RANKED} if any(each.reads == RANKS for each in objective.metrics) else {}),
     }

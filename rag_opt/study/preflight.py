@@ -52,11 +52,13 @@ def check_components(plan: Plan, resources: Resources, *, services: bool) -> Non
     What has been loaded stays in the store's memory. A service is asked the least there is, which is paid for; a budget
     that is spent spares it. A judge that decides is shown a right and a wrong answer.
     """
+    # By key: a model that several stages share is loaded once, and a service is paid once.
     uses = {use.key: use for use in _find_uses(plan, resources) if use.service == services}
     if not uses:
         return
     wrong = []
     with track("preflight: services asked" if services else "preflight: models loaded", len(uses)) as advance:
+        # To the end, past the first failure: all that has to be mended is in one message.
         for use in uses.values():
             try:
                 use.once()

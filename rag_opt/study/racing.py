@@ -49,6 +49,7 @@ class Race:
 
         Questions measured for one of two only do not count; those of one of the `groups` (equal numbers) count as one.
         """
+        # Losing to any rival stops a trial, so rivals share alpha; all objectives must be lost, so these need not.
         alpha = self.alpha / max(1, len(rivals))
         return any(
             all(
@@ -77,13 +78,14 @@ def format_pruner_warning(pruner: object, names: Sequence[str]) -> str:
 
 
 def confidence_radius(values: Scores, alpha: float) -> float:
-    """How far the true mean may lie above the values', at every look at once.
+    """How far the true mean may lie above the values', at every look at once; `values` are one or more, none nan.
 
     The one-sided asymptotic confidence sequence with a normal mixture (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas
     2024, Annals of Statistics 52:2613).
     """
     count = len(values)
     spread = float(np.std(values))
+    # The variance of the mixture that is best after TUNED_FOR questions; 2 alpha, as the bound has one side only.
     reach = -2 * math.log(2 * alpha)
     scale = (reach + math.log(reach + 1)) / TUNED_FOR if reach > 0 else 1 / TUNED_FOR
     grown = count * scale + 1
@@ -91,6 +93,7 @@ def confidence_radius(values: Scores, alpha: float) -> float:
 
 
 def _compute_differences(ours: Scores, theirs: Scores, groups: Ints | None) -> Scores:
+    # Every trial is asked the questions in the same order, so a beginning pairs with a beginning.
     ahead: Scores = ours - theirs[: len(ours)]
     known = ~np.isnan(ahead)
     return average_groups(ahead[known], None if groups is None else groups[: len(ours)][known])

@@ -53,11 +53,14 @@ class Recorder:
     def record_pruned(self, trial: Trial, progress: Progress) -> None:
         """Note what a trial has measured that is stopped early."""
         count = len(next(iter(progress.scores.values())))
+        # Questions are asked in one order, so a trial that was stopped has asked the first ones.
         ids = [query.id for query in self.plan.dev.questions.queries.items[:count]]
         TrialAttributes.questions.save(trial, count)
         means = {name: progress.get_mean(name) for name in progress.scores}
+        # For pruned trials, too: an unset one counts as kept, and GPSampler fails where trials differ in their number.
         self._set_constraints(trial, means)
         values = [means[name] for name in self.plan.objective.names]
+        # With one objective the intermediate values say so; with several Optuna keeps none.
         if len(values) > 1 and all(map(math.isfinite, values)):
             TrialAttributes.so_far.save(trial, values)
         self.files.write_partial(trial.number, ids, progress.scores, progress.retrieved, progress.answers)

@@ -54,6 +54,7 @@ def format_lost_scores(folder: Path, number: int) -> str:
 
 def _is_intact(plan: Plan, book: Book | None, trial: FrozenTrial) -> bool:
     asked = tuple(query.id for query in plan.dev.questions.queries.items)
+    # Pairs are made by position: scores in another order would be compared with those of other questions.
     return book is not None and book.ids == asked and book.matches(trial, plan.objective.names)
 
 
@@ -75,6 +76,7 @@ def _replay_trial(plan: Plan, files: TrialFiles, trial: FrozenTrial) -> None:
     except RagOptError as error:
         raise StudyError(f"{format_lost_scores(folder, trial.number)}; measuring it again failed: {error}") from error
     book = Book(evaluation.query_ids, evaluation.per_query)
+    # A model or library that has changed since would slip new scores under an old value.
     if not _is_intact(plan, book, trial):
         told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, trial.values, strict=False))
         now = ", ".join(f"{name} {evaluation.means[name]:.6g}" for name in names)

@@ -30,6 +30,7 @@ PER_TRIAL = "per_trial"
 def check_search(config: DictConfig, space: SearchSpace) -> None:
     """Raise ConfigError when the sampler or the pruner can't be built, or can't search this space."""
     sampler = build_sampler(config, 0)
+    # CMA-ES unpickles its state from the database: who can write to study.db could have a command run here.
     if isinstance(sampler, CmaEsSampler):
         raise ConfigError(PICKLED)
     pruner, _ = build_pruner(config)
@@ -52,6 +53,7 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
 def _check_sampling(config: DictConfig, sampler: BaseSampler, space: SearchSpace) -> None:
     """Raise ConfigError where the sampler can't draw a trial: its options may be no sampler's business until then."""
     directions = [StudyDirection.MAXIMIZE] * len(to_plain(config.objective.metrics))
+    # In memory: the plan is checked before anything of the real study is made.
     study = optuna.create_study(directions=directions, sampler=sampler)
     try:
         space.suggest(study.ask())
@@ -62,6 +64,7 @@ def _check_sampling(config: DictConfig, sampler: BaseSampler, space: SearchSpace
 def _check_earlier_studies(config: DictConfig, sampler: RagSampler) -> None:
     """Raise ConfigError where a study that the sampler is to learn from can't be read."""
     for each in to_plain(config.sampler).get("earlier", ()):
+        # Before the URL can fail: what is raised below quotes it, and only known passwords are hidden.
         register_password(str(each["storage"]))
         try:
             path = get_sqlite_path(str(each["storage"]))
@@ -71,6 +74,7 @@ def _check_earlier_studies(config: DictConfig, sampler: RagSampler) -> None:
                 "such as "
                 "sqlite:///studies/a/study.db"
             ) from error
+        # SQLite would make an empty database under a misspelt name instead of failing.
         if path is not None and not path.is_file():
             raise ConfigError(f"sampler.earlier: there is no database {path}")
     try:
@@ -88,6 +92,7 @@ def _check_earlier_studies(config: DictConfig, sampler: RagSampler) -> None:
 
 def build_pruner(config: DictConfig) -> tuple[BasePruner, Race | None]:
     """What stops trials early: a pruner of Optuna's, or a race, beside which Optuna's stops none."""
+    # Optuna hands a pruner one value a step, and none with several objectives; a race needs them question by question.
     found = build(config.pruner, to_plain(config.trusted_modules))
     return (NopPruner(), found) if isinstance(found, Race) else (found, None)
 
@@ -109,6 +114,7 @@ def build_sampler(config: DictConfig, place: int) -> Any:
     """
     if (given := GIVEN.get()) is not None:
         return given
+    # Fresh each time, by place: a sampler with the study's own seed would repeat its first points on every resume.
     node = _resolve_seed(to_plain(config.sampler), derive_seed(config, place))
     refuse_pickles()
     return build(node, to_plain(config.trusted_modules))
@@ -116,6 +122,7 @@ def build_sampler(config: DictConfig, place: int) -> Any:
 
 def derive_seed(config: DictConfig, place: int) -> int:
     """The seed for the trial of this place."""
+    # Not hash(), which differs from process to process; four bytes, since NumPy's RandomState takes 32 bits.
     return int.from_bytes(sha256(f"{config.seed}/{place}".encode()).digest()[:4], "big")
 
 

@@ -58,6 +58,7 @@ class Scheduler:
     def interrupt_dead_trials(self) -> Moment:
         """The trials as they are, those of dead processes ended."""
         now = Moment(self.study)
+        # Asked once a turn: a lock may go between two looks, and the decisions of one turn must agree.
         lives = {trial.number: self.gate.get_life(get_worker(trial)) for trial in get_running(now)}
         self._doubtful = {number for number, life in lives.items() if life is Life.DOUBTFUL}
         dead = [trial for trial in get_running(now) if lives[trial.number] is Life.DEAD]
@@ -79,6 +80,7 @@ class Scheduler:
     def has_place(self, now: Moment) -> bool:
         """Whether a trial may begin: one is missing, and what a lone process would draw next is settled."""
         busy = {trial.number for trial in get_running(now)}
+        # If all that run may be dead, their trials may come next: a draw now could differ from an uninterrupted one.
         lone = bool(busy) and busy <= self._doubtful
         return count_measured(now) + len(busy) < self.plan.settings.n_trials and not lone
 
@@ -88,15 +90,19 @@ class Scheduler:
         `last`: there is nothing left to draw.
         """
         later = self._find_postponed(now, last=last)
+        # Interrupted trials don't count: whoever takes such a place draws with the seed that it had.
         place = count_finished(now) + len(get_running(now)) + history.count_outcomes(now)["given up"] + len(later)
         # A sampler that has fallen for one configuration would propose it for ever.
         own = history.count_latest_repeats(now) < RANDOM_AFTER
         config = self.plan.config
         self.study.sampler = build_sampler(config, place) if own else RandomSampler(derive_seed(config, place))
+        # QMC counts its points in the storage: without this a draw that is cut short would skip one.
         snapshot_sampler(self.study)
+        # A process that died between enqueueing and asking has left one, which `ask` takes before any draw.
         if not _has_enqueued(now):
             self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
+        # Before the gate opens: a trial without a name counts as a dead process's and is ended by the next one.
         about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
         TrialAttributes.process.save(trial, about)
         return trial
@@ -108,6 +114,7 @@ class Scheduler:
         return set() if last or left <= len(found) else found
 
     def _enqueue(self, now: Moment, later: AbstractSet[int], stuck: int | None) -> None:
+        # What was lost goes before new seeds and draws: the baseline is to be measured first, after an outage as well.
         again, number = find_retry(now, later), _find_missing_seed(now, later)
         if again is not None:
             about = _build_retry_attrs(again)
@@ -139,6 +146,7 @@ def get_running(now: Moment) -> list[FrozenTrial]:
 
 def count_measured(now: Moment) -> int:
     """How many trials count towards n_trials."""
+    # A repeat costs nothing and shows nothing new, so it takes no place.
     return count_finished(now) - history.count_repeats(now)
 
 
@@ -154,6 +162,7 @@ def _has_enqueued(now: Moment) -> bool:
 def find_retry(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
     """The first trial that is to be tried again, less those that are to be so `later`; None without one."""
     ready = (trial for trial in failures.find_retriable(now) if trial.number not in later)
+    # One that died while it was drawn has none: its place is drawn anew, with the same seed.
     return next((trial for trial in ready if _get_fixed_params(trial)), None)
 
 
@@ -166,6 +175,7 @@ def _build_retry_attrs(again: FrozenTrial) -> dict[str, Any]:
     """What is noted of the trial that tries this one's configuration again."""
     kept = (TrialAttributes.origin.name, TrialAttributes.seed.name)
     about = {name: again.user_attrs[name] for name in kept if name in again.user_attrs}
+    # Carried from try to try: `retries` bounds the deaths of a configuration, not of one trial.
     deaths = get_attributes(again).deaths
     return about | {TrialAttributes.retries.name: again.number, TrialAttributes.earlier_deaths.name: deaths}
 

@@ -18,11 +18,16 @@ Values = dict[str, Value]
 
 
 def build_search_space(config: DictConfig, overrides: Sequence[str]) -> SearchSpace:
-    """The space less what the command line sets."""
+    """The space less what the command line sets.
+
+    Raises SearchSpaceError where that leaves nothing to search, or where a key is set that some choices of the search
+    lack.
+    """
     whole = parse_space(to_plain(config.search_space))
     known = {p.name for p in whole.parameters}
     pinned = [o.key_or_group for o in parse_overrides(overrides) if o.key_or_group in known]
     _check_pinned(whole, pinned, get_choices(overrides))
+    # A child is kept or dropped by the value at which its pinned parent stands, so that has to be known first.
     standing = get_default_values(whole, overrides)
     space = whole.fix_parameters(pinned, {name: standing[name] for name in pinned if name in standing})
     if not space.parameters:
@@ -106,4 +111,5 @@ def _parse_seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str
 
 
 def _drop_duplicates(rows: list[Values]) -> list[Values]:
+    # In order, since seeds are noted by their index; a second copy would only be drawn to be told as a repeat.
     return [row for place, row in enumerate(rows) if row not in rows[:place]]

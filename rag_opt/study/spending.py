@@ -50,6 +50,7 @@ class Spending:
             # Of what trials have left over each that is under way has its part.
             at_once = 1 + len(now.get_trials(states=(TrialState.RUNNING,)))
             self.budget.deadline = time.monotonic() + (limit - history.sum_seconds(now)) / at_once
+        # Who shares the folder pays from one store's ledger; machines with their own meet in the storage only.
         if not self.plan.shares_folder and self.llm.asked:
             self._reconcile()
         self.budget.reserve = history.estimate_confirmation(
@@ -64,6 +65,7 @@ class Spending:
     def _reconcile(self) -> None:
         """Tell the storage what this machine's store has paid for, and hear what others have."""
         replies = self.llm.replies
+        # The whole sum under the store's name, no increment: said twice, as after a kill, it still counts once.
         save_payment(self.study, replies.identity, [*astuple(replies.get_spent(self.budget.study))])
         others = [
             paid for store, paid in get_study_attributes(self.study).payments.items() if store != replies.identity
@@ -111,5 +113,6 @@ def propose_budget(plan: Plan, now: Trials) -> dict[str, float]:
         "budget.minutes": (minutes, (history.sum_seconds(now) + budget.reserve.seconds) / 60),
     }
     reached = {key: (limit, used) for key, (limit, used) in needed.items() if limit is not None}
+    # Budget.check begins its reason with the key of the limit that was reached.
     ended = {key: max(pair) for key, pair in reached.items() if budget.empty.startswith(key)}
     return {key: float(f"{2 * most:.2g}") for key, most in ended.items()}

@@ -69,6 +69,7 @@ def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Se
     books = [files.load_scores(trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
     noise = estimate_noise(scores[0], scores[1:]) if scores else np.nan
+    # Built here, since the study's own sampler may have no model of what is still to be gained.
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
     return ExpectedGain(trials, sampler.expected_gain(study), noise)
 
@@ -86,6 +87,7 @@ def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Se
         return False
     found = estimate_outlook(study, now, target, settings, trials)
     if found.is_gain_below(rule.share):
+        # The rule first: a process that finds the search settled, but not by its own rule, takes that back.
         StudyAttributes.settled_by.save(study, [rule.after, rule.share])
         StudyAttributes.settled.save(study, json.dumps(asdict(found)))
     return found.is_gain_below(rule.share)

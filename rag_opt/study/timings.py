@@ -32,6 +32,7 @@ def record_timings(store: Store, shelf: str, params: Mapping[str, Value], second
     path = _get_shelf_path(store.root, shelf) / f"{compute_key(dict(params))}{SUFFIX}"
     with suppress(OSError):
         if path.exists():
+            # Eviction takes what was used longest ago, and `read_timings` the latest.
             touch(path)
         else:
             write_table(path, {"params": [json.dumps(dict(params))], "seconds": [json.dumps(dict(seconds))]}, 0.0)
@@ -44,6 +45,7 @@ def read_timings(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[
     found = []
     paths = sorted(_get_shelf_path(store.root, shelf).glob(f"*{SUFFIX}"), key=lambda path: get_last_used(path) or 0.0)
     for path in paths[: -MOST - 1 : -1]:
+        # The store is shared, and its files may be damaged or another program's: what is no note is left out.
         with suppress(OSError, DamagedError, LookupError, ValueError):
             columns = read_table(path).columns
             params, seconds = json.loads(columns["params"][0]), json.loads(columns["seconds"][0])

@@ -23,9 +23,11 @@ def connect_mlflow(
     """The callback of a tracking server or file, its tables made; None, and a line, when it can't be used."""
     silence_mlflow()
     try:
+        # Left to MLflow, most of several processes that start at once die while they make the same tables.
         with _lock_creation(uri):
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
+            # A server decides itself where artifacts lie.
             place = None if "://" in uri and not uri.startswith("sqlite") else Path(artifacts).absolute().as_uri()
             known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=place)
             path = get_database_file(uri)

@@ -151,6 +151,7 @@ class MLflowCallback(Mirror):
             self.experiment_id,
             start_time=to_milliseconds(trial.datetime_start),
             run_name=f"trial {trial.number}",
+            # By tag: MLflow's active run, from which children are nested otherwise, is each thread's own.
             tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
         )
         self._log_trial(run.info.run_id, trial)
@@ -235,6 +236,7 @@ class MLflowCallback(Mirror):
         for name in ("config.yaml", "per_query.json"):
             if (place / name).is_file():
                 self._log_file(run_id, place / name, copied=name == "config.yaml")
+        # Last: a run that a kill left half-written stays RUNNING, by which `reconcile` finds it.
         self.client.set_terminated(run_id, STATUSES[trial.state], to_milliseconds(trial.datetime_complete))
 
     def _log_file(self, run_id: str, path: Path, *, copied: bool = True) -> None:

@@ -51,6 +51,7 @@ def reopen(uri: str) -> None:
     from mlflow.tracking._model_registry import utils as models
     from mlflow.tracking._tracking_service import utils as runs
 
+    # Both the engine and the store are cached; either would go on writing to the file that was removed.
     for store in (SqlAlchemyStore, Registry):
         engine = store._engine_map.pop(uri, None)
         if engine is not None:
@@ -69,6 +70,7 @@ def relocate_experiment(path: Path, experiment: str, old: str, new: str) -> str:
     was, now = _parse_folder(old), _parse_folder(new)
     if old == new or was is None or now is None or (now.exists() and was.exists() and was.samefile(now)):
         return ""
+    # In SQL, since MLflow has no call that changes where the files of an experiment or a run lie.
     with closing(sqlite3.connect(path, timeout=5)) as base, base:
         if was.is_dir() and not _is_copied(base, old, now):
             return (
@@ -77,6 +79,7 @@ def relocate_experiment(path: Path, experiment: str, old: str, new: str) -> str:
             )
         for table, column in PLACES:
             base.execute(
+                # substr, not like: a path may hold % and _, which are wildcards there.
                 f"update {table} set {column} = ? || substr({column}, ?) "  # noqa: S608 (our own names)
                 f"where {column} = ? or substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, old, len(old) + 1, f"{old}/"),

@@ -40,6 +40,7 @@ LONGEST = 2_000
 ENVIRONMENT = {
     # Samplers seed Python's random numbers, from which trace ids would be drawn otherwise: the same ones again.
     "MLFLOW_TRACE_USE_ISOLATED_RANDOM_ID_GENERATOR": "true",
+    # By default an OTLP endpoint replaces MLflow's own keeping of traces.
     "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT": "true",
 }
 
@@ -78,6 +79,7 @@ class Tracer:
         """Wait until what was written can be read."""
         import mlflow
 
+        # MLflow writes traces in the background: before this `get_trace` gives None.
         mlflow.flush_trace_async_logging()
 
     def _trace_question(
@@ -202,4 +204,5 @@ def _format_value(value: Any) -> Any:
 def _format_documents(ranking: Rankings) -> Iterator[Found]:
     ids, texts = ranking.chunks.document_ids, ranking.chunks.texts
     for row, score in ranking.get_hits(0)[:SHOWN]:
+        # MLflow's judges find no context in documents of Haystack's shape, only in a list of these.
         yield Found(page_content=texts[row][:LONGEST], metadata={"doc_uri": ids[row], "score": score}, id=str(row))

@@ -78,6 +78,7 @@ class _Process:
         assert self.handle.stdin is not None
         # One that died at once is found by `poll`, with its last words.
         with contextlib.suppress(BrokenPipeError):
+            # Never closed afterwards: the end of its input is by what a worker knows that this process has died.
             self.handle.stdin.write(f"{json.dumps(list(self.words))}\n".encode())
 
     def poll(self) -> End | None:
@@ -150,6 +151,7 @@ class Dask:
             raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
         own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
         try:
+            # A local cluster is in the terminal's process group: Ctrl-C would end it before its workers.
             with ignore_interrupts():
                 self._client = Client(self.address or LocalCluster(n_workers=count, **own), timeout="8s")
         except (OSError, ValueError) as error:
@@ -157,6 +159,7 @@ class Dask:
 
     def start_worker(self, worker: int, words: Sequence[str], log: Path) -> None:
         """Start, or start again, the worker of this number."""
+        # A new key each time: Dask would give a worker that is started again the result of the one that ended.
         self._futures[worker] = self._client.submit(
             run_dask_task, list(words), str(log), self._stop, pure=False, key=f"rag_opt-{worker}-{secrets.token_hex(4)}"
         )
@@ -174,6 +177,7 @@ class Dask:
         """Have all of them sent a signal."""
         from distributed import Event
 
+        # Dask can't interrupt a task that runs; each looks for these events by itself.
         Event(f"{self._stop}-{number}", client=self._client).set()
 
     def close(self) -> None:
@@ -213,10 +217,12 @@ def run_dask_task(words: Sequence[str], log: str, stop: str) -> tuple[int, str]:
                 process.signal(signal.SIGKILL)
             time.sleep(LOOK_EVERY)
     finally:
+        # Also when the scheduler is gone and `is_set` raises: no worker may outlive its task.
         process.signal(signal.SIGKILL)
     return end.status, end.words
 
 
 def count_cores() -> int:
     """How many this process may use."""
+    # os.cpu_count() is the machine's number, more than taskset or a container's cpuset may allow.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

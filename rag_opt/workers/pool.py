@@ -87,8 +87,10 @@ class Workers(Runtime):
                 while len(self._ends) < count:
                     self._watch_workers(line)
                     time.sleep(POLL)
+                # What was told between the last look and the last worker's end.
                 self._report_trials(line)
         except BaseException as error:
+            # Terminated is a KeyboardInterrupt as well, but SIGTERM and SIGHUP wait for no batch.
             gently = isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated)
             self._stop_workers(signal.SIGINT if gently else signal.SIGTERM)
             raise
@@ -97,6 +99,7 @@ class Workers(Runtime):
         self._report_reason()
 
     def _watch_workers(self, line: Line) -> None:
+        # First: a trial that was measured since sets the count of deaths back.
         self._report_trials(line)
         for worker in range(self.plan.settings.n_workers):
             end = self._ends.get(worker) or self.launcher.poll_worker(worker)
@@ -105,6 +108,7 @@ class Workers(Runtime):
             if end.status == 0:
                 self._ends[worker] = end
             elif end.status == REFUSED:
+                # An outage ends all workers; said as such it tells more than the last line of one of them.
                 failures.check_outage(Moment(self.study), self._since)
                 raise StudyError(f"worker {worker} was refused: {_get_last_line(end)}")
             else:
@@ -125,14 +129,15 @@ class Workers(Runtime):
         given, settings = list(self.plan.dev.base), self.plan.settings
         # A study of a multirun has a name that its command line alone doesn't give.
         words = [word for word in given if not word.startswith(("name=", "timeout="))] + [f"name='{settings.name}'"]
+        # A worker counts from its own start, so one that is started again is given what is left of the command's time.
         if settings.timeout is not None:
             left = settings.timeout - (time.monotonic() - self.start)
             words.append(f"timeout={max(left, 1.0) / 60}")
         # Of machines elsewhere nothing is known here.
         if settings.threads is None and not self.launcher.spans_hosts:
             words.append(f"threads={max(1, count_cores() // settings.n_workers)}")
-        self._begun.add(worker)
         self.launcher.start_worker(worker, [self.gate.me, self.crew.mlflow, *words], self._get_log_path(worker))
+        self._begun.add(worker)
 
     def _report_trials(self, line: Line) -> None:
         """Say what has finished since, and mirror it."""
@@ -142,6 +147,7 @@ class Workers(Runtime):
         for trial in new:
             self._seen.add(trial.number)
             noted = get_attributes(trial)
+            # Deaths leave finished trials, too, which must not pass for progress.
             if not noted.interrupted and not noted.given_up:
                 self._deaths = 0
             left = self.plan.settings.n_trials - count_measured(now)
@@ -153,16 +159,19 @@ class Workers(Runtime):
                 after=eta.estimate_seconds(self.plan, now),
                 failed=failed,
             )
+            # Trials of other commands are mirrored by their own crews; here they would get a second run.
             if get_crew(trial).name == self.gate.me:
                 for callback in self.callbacks:
                     callback(self.study, trial)
 
     def _stop_workers(self, number: signal.Signals) -> None:
         """Have the workers finish their batch (SIGINT) or stop (SIGTERM), and wait for them."""
+        # Dask's cluster may not have been reached: then there is nothing to signal by.
         if not self._begun:
             return
         if number == signal.SIGINT:
             self.screen.report_line("stopping the workers after their batch of questions; Ctrl-C again stops them now")
+        # A batch may take any time with a slow model: after Ctrl-C only a second one sets a limit.
         until = time.monotonic() + (math.inf if number == signal.SIGINT else PATIENCE)
         self.launcher.signal(number)
         waiting = True

@@ -44,7 +44,9 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             plan = build_plan(overrides)
         try:
             with (
+                # SIGINT may be inherited as ignored from a shell's background, but it is the crew that sends it.
                 Stopping(screen.report_line, always=True) as stopping,
+                # The command rescues a lost file; each worker would write one more.
                 join_study(plan, rescues=False) as (study, gate),
             ):
                 Session(plan, study, screen, gate, stopping, crew=WorkerOrigin(*crew)).run()
@@ -55,6 +57,7 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
 def main() -> None:
     """The command line."""
     escape_unencodable()
+    # Not from sys.argv, which every user of the machine can read: the overrides may hold a password.
     crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
     threading.Thread(target=_stop_with_parent, name="rag_opt-parent", daemon=True).start()
     try:
@@ -75,6 +78,7 @@ def _stop_with_parent() -> None:
     """Stop with the process at the other end of standard input."""
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
+    # Python runs signal handlers in the main thread only, and C code may hold that for as long as it likes.
     time.sleep(LAST_MOMENT)
     os._exit(1)
 
