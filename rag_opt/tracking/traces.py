@@ -67,13 +67,29 @@ class Tracer:
         return cls(client, experiment_id)
 
     def write_traces(self, pipeline: RagPipeline, questions: Questions, tags: Mapping[str, str], run: str) -> int:
-        """One trace a question, tagged with its id, linked to a run that has none yet; gives how many there are."""
-        if self.client.search_traces(locations=[self.experiment_id], run_id=run, max_results=1):
-            return questions.count
-        index = pipeline.index_documents(questions.documents)
-        for query in questions.queries.items:
-            self._trace_question(pipeline, questions, index, query, tags, run)
+        """One trace a question, tagged with its id and linked to the run; gives how many there are.
+
+        Questions that the run has a trace of are left out: a kill may have cut an earlier call short.
+        """
+        known = self._find_traced(run)
+        missing = [query for query in questions.queries.items if query.id not in known]
+        if missing:
+            index = pipeline.index_documents(questions.documents)
+            for query in missing:
+                self._trace_question(pipeline, questions, index, query, tags, run)
         return questions.count
+
+    def _find_traced(self, run: str) -> set[str]:
+        """The ids of the questions that this run has a trace of."""
+        found, token = set[str](), None
+        while True:
+            page = self.client.search_traces(
+                locations=[self.experiment_id], run_id=run, include_spans=False, page_token=token
+            )
+            found |= {trace.info.tags.get("query_id", "") for trace in page}
+            token = page.token
+            if not token:
+                return found
 
     def flush(self) -> None:
         """Wait until what was written can be read."""

@@ -88,3 +88,43 @@ def test_traces_that_can_not_be_exported_are_kept_and_that_is_said(
     (line,) = said()
     assert line.startswith("traces are kept in MLflow, but not exported: ")
     assert told in line
+
+
+def test_what_a_kill_has_cut_short_is_made_whole(
+    tmp_path: Path, tracing: None, animals: list[str], monkeypatch
+) -> None:
+    from mlflow import MlflowClient
+
+    from rag_opt.cache.store import Store
+    from rag_opt.components.resources import Resources
+    from rag_opt.config.compose import compose_config
+    from rag_opt.config.trial import compose_trial
+    from rag_opt.evaluation.bench import load_dataset
+    from rag_opt.evaluation.evaluate import Questions
+    from rag_opt.evaluation.pipelines import build_pipeline
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    tracer = Tracer.create(client, client.create_experiment("traces", (tmp_path / "files").as_uri()))
+    run = client.create_run(tracer.experiment_id).info.run_id
+    words = [*animals, "retriever=bm25"]
+    questions = Questions.from_dataset(load_dataset(compose_config(words)), 1, 0)
+    pipeline = build_pipeline(compose_trial(words), Resources.from_store(Store(tmp_path / "store")))
+    whole = tracer._trace_question
+    done: list[str] = []
+
+    def trace_some(*given) -> None:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        whole(*given)
+        done.append(given[3].id)
+
+    monkeypatch.setattr(tracer.__class__, "_trace_question", lambda _, *given: trace_some(*given))
+    with pytest.raises(KeyboardInterrupt):
+        tracer.write_traces(pipeline, questions, {}, run)
+    monkeypatch.undo()
+    for _ in range(2):
+        tracer.flush()
+        assert tracer.write_traces(pipeline, questions, {}, run) == questions.count
+    tracer.flush()
+    traces = client.search_traces(locations=[tracer.experiment_id], run_id=run)
+    assert sorted(trace.info.tags["query_id"] for trace in traces) == sorted(q.id for q in questions.queries.items)
