@@ -19,8 +19,8 @@ from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.config.settings import parse_settings
 from rag_opt.console.progress import Screen
-from rag_opt.evaluation.bench import Bench, load_dataset
 from rag_opt.evaluation.evaluate import Questions
+from rag_opt.evaluation.evaluator import Evaluator, load_dataset
 from rag_opt.metrics.catalogue import get_metric
 
 CANDIDATES = 30
@@ -52,7 +52,7 @@ def rows(words: list[str]) -> list[str]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         questions = Questions.from_dataset(dataset, settings.batches, settings.seed)
-        bench = Bench(tuple(words), questions, (METRIC,), Resources.from_store(Store(Path(folder))))
+        bench = Evaluator(tuple(words), questions, (METRIC,), Resources.from_store(Store(Path(folder))))
         for base, stages in COMPARED.items():
             begin = [base, f"retriever.top_k={CANDIDATES}", "generator=none"]
             plain = bench.measure_config(bench.compose_overrides(begin))
@@ -67,7 +67,7 @@ def rows(words: list[str]) -> list[str]:
     return found
 
 
-def row(bench: Bench, given: list[str], name: str, value: float, told: str) -> str:
+def row(bench: Evaluator, given: list[str], name: str, value: float, told: str) -> str:
     latency = bench.measure_latency(bench.compose_overrides(given))
     assert latency is not None
     return f"| {name} | {value:.4f} | {told} | {1000 * latency.p50:.0f} |"

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 NEAR = 0.01
 """Of a range: a value that is as near to its end lies at it."""

@@ -13,7 +13,7 @@ import optuna
 from rag_opt.analysis.confirmation import Confirmation
 from rag_opt.errors import StudyError
 from rag_opt.records.scores import Latency
-from rag_opt.storages.moment import Moment
+from rag_opt.storages.snapshot import StudySnapshot
 
 FILE = "findings.json"
 
@@ -82,9 +82,9 @@ class Findings:
     def targets(self) -> tuple[str, ...]:
         return tuple(self.signs)
 
-    def get_moment(self, study: optuna.Study) -> Moment:
+    def get_moment(self, study: optuna.Study) -> StudySnapshot:
         """The study as it was when this was found: others may have added to it since."""
-        return Moment(study, self.trials, self.unfinished)
+        return StudySnapshot(study, self.trials, self.unfinished)
 
     def write(self, folder: Path) -> None:
         """Keep the findings in the study's folder."""

@@ -17,8 +17,8 @@ from rag_opt.config.overrides import to_config_values
 from rag_opt.llm.replies import Expenses
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
-from rag_opt.storages.moment import FINISHED, Trials
-from rag_opt.storages.moment import is_sampled as drawn_whole
+from rag_opt.storages.snapshot import FINISHED, Trials
+from rag_opt.storages.snapshot import is_sampled as drawn_whole
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import Value

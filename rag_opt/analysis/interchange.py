@@ -19,7 +19,7 @@ from rag_opt.storages.attributes import TrialAttributes, get_attributes
 if TYPE_CHECKING:
     from rag_opt.records.documents import Qrels
     from rag_opt.records.scores import Evaluation
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 FOLDER = "trec"
 SHOWN = (TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.repeats, TrialAttributes.command)

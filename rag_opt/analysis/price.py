@@ -16,7 +16,7 @@ from rag_opt.storages.attributes import get_attributes
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
     from rag_opt.config.search_space import Value
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 COUNTED = ("tokens", "usd")
 """Metrics whose change is told, beside the one that decides among ties; seconds are from the timing of finalists."""

@@ -7,7 +7,7 @@ from typing import Any
 from rag_opt.config.compose import Words, compose_config
 from rag_opt.config.trial import build_trial_config
 from rag_opt.datasets.checks import get_corpus
-from rag_opt.evaluation.bench import build_resources, load_dataset
+from rag_opt.evaluation.evaluator import build_resources, load_dataset
 from rag_opt.evaluation.pipelines import Products, RagPipeline, build_pipeline
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.system.haystack import Document as HaystackDocument

@@ -15,7 +15,7 @@ from filelock import FileLock
 from rich.table import Table as Grid
 from rich.text import Text
 
-from rag_opt.cache.artifacts import MANIFEST, SUFFIX, TEMPORARY, get_size, remove
+from rag_opt.cache.artifact_files import MANIFEST, SUFFIX, TEMPORARY, get_size, remove
 from rag_opt.cache.leases import find_oldest_lease, try_lock_artifact
 from rag_opt.system.waiting import hold_lock
 

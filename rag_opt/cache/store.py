@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rag_opt.cache.artifacts import (
+from rag_opt.cache.artifact_files import (
     MANIFEST,
     SUFFIX,
     Columns,

@@ -36,7 +36,7 @@ def answer_question(overrides: Sequence[str]) -> str:
     from rag_opt.config.trial import build_trial_config
     from rag_opt.console.progress import Screen
     from rag_opt.datasets.checks import get_corpus
-    from rag_opt.evaluation.bench import build_resources, load_dataset
+    from rag_opt.evaluation.evaluator import build_resources, load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
     from rag_opt.evaluation.unused import find_unused
 

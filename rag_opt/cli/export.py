@@ -68,7 +68,7 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     from rag_opt.config.trial import build_trial_config
     from rag_opt.config.trust import to_plain
     from rag_opt.console.secrets import hide_secrets
-    from rag_opt.evaluation.bench import load_dataset
+    from rag_opt.evaluation.evaluator import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
     from rag_opt.evaluation.wiring import SEARCHES
 

@@ -26,7 +26,7 @@ def _run(studies: list[Path], storage: str | None) -> None:
         from rag_opt.analysis.finished import PAGE, open_finished
         from rag_opt.reporting import comparison, summary
         from rag_opt.reporting.report import write_report
-        from rag_opt.storages.moment import count_finished
+        from rag_opt.storages.snapshot import count_finished
 
         environment.silence_optuna()
     screen = build_console()

@@ -83,7 +83,7 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     from rag_opt.storages.processes import WorkerOrigin
     from rag_opt.study.lifecycle import join_study
     from rag_opt.study.loop import Session
-    from rag_opt.study.recovery import recover_scores
+    from rag_opt.study.score_recovery import recover_scores
     from rag_opt.system.signals import Stopping
     from rag_opt.workers import pool
 
@@ -126,12 +126,12 @@ def _translate_os_errors(plan: Plan) -> Iterator[None]:
 def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, *, shared: bool) -> None:
     """Say what is there already and what the rest will cost; raises ComponentError for what it can't use."""
     from rag_opt.storages.locks import Life
-    from rag_opt.storages.moment import Moment, count_finished
     from rag_opt.storages.processes import get_worker
+    from rag_opt.storages.snapshot import StudySnapshot, count_finished
     from rag_opt.study import failures
     from rag_opt.study.scheduler import get_running
 
-    settings, now = plan.settings, Moment(study)
+    settings, now = plan.settings, StudySnapshot(study)
     alive = [trial for trial in get_running(now) if gate.get_life(get_worker(trial)) is Life.ALIVE]
     lost = [trial for trial in failures.find_retriable(now) if failures.get_outage(trial) is not None]
     dead = len(get_running(now)) - len(alive)

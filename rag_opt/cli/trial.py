@@ -20,8 +20,8 @@ from rag_opt.console.progress import Screen, report_line
 from rag_opt.console.terminal import build_console
 from rag_opt.datasets.checks import split_dataset
 from rag_opt.errors import ConfigError, RagOptError
-from rag_opt.evaluation.bench import Bench, build_resources, load_dataset
 from rag_opt.evaluation.evaluate import Questions
+from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
 from rag_opt.evaluation.objective import build_objective, select_measurable
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.evaluation.unused import find_unused
@@ -48,7 +48,7 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
         metrics = select_measurable(objective, dataset, pipeline.has_generator)
         part = split_dataset(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
         questions = Questions.from_dataset(part, settings.batches, settings.seed)
-        evaluation = Bench(tuple(overrides), questions, metrics, resources, objective.times).measure_config(trial)
+        evaluation = Evaluator(tuple(overrides), questions, metrics, resources, objective.times).measure_config(trial)
         resources.store.save_usage()
     for stage, share in evaluation.served.items():
         if share < 1:

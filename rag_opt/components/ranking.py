@@ -15,7 +15,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.components.resources import Resources
 
 AT_ONCE = 64

@@ -20,7 +20,7 @@ from rag_opt.reporting.colours import BLUE
 from rag_opt.reporting.figures import Plot, style_figure
 from rag_opt.reporting.intervals import build_error_bars
 from rag_opt.reporting.tables import Rows, build_rich_table, format_pipe_table
-from rag_opt.storages.moment import Trials
+from rag_opt.storages.snapshot import Trials
 
 FILE = "comparison.html"
 Finished = tuple[Findings, Trials]

@@ -24,7 +24,7 @@ from rag_opt.reporting.tables import format_params
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 TOP_PARAMETERS = 6
 OWN = {"intervals", "differences", "trade_off", "correlations", "stages"}

@@ -17,7 +17,7 @@ from rag_opt.reporting import summary, tables
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
     from rag_opt.reporting.figures import Plot
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 PLOTLY = Path(__file__).with_name("plotly-cartesian.min.js")

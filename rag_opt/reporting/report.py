@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.analysis.finished import PAGE, open_finished
-from rag_opt.cache.artifacts import link_file
+from rag_opt.cache.artifact_files import link_file
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import StudyError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
     from rag_opt.analysis.findings import Findings
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 
 def write_report(findings: Findings, study: optuna.Study, folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ from rag_opt.study import failures, terminator
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 
 def format_conclusion(findings: Findings, study: Trials) -> str:

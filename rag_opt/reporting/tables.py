@@ -22,7 +22,7 @@ from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 TOP = 10
 

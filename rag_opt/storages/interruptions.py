@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from rag_opt.samplers.internals import fail_trial, get_system_attrs, set_system_attrs
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes, get_attributes, get_study_attributes
-from rag_opt.storages.moment import is_sampled
+from rag_opt.storages.snapshot import is_sampled
 
 QMC = "qmc:"
 """Prefix of the study attributes in which QMCSampler counts its points."""

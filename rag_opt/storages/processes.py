@@ -27,7 +27,7 @@ def get_worker(trial: FrozenTrial) -> str:
     return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 
-def get_crew(trial: FrozenTrial) -> WorkerOrigin:
+def get_worker_origin(trial: FrozenTrial) -> WorkerOrigin:
     """Who writes the trial's MLflow run."""
     about = get_attributes(trial).process
     return WorkerOrigin(str(about.get("crew", "")), str(about.get("mlflow", "")))

@@ -1,4 +1,4 @@
-"""A study whose budget is spent → its findings: finalists measured on the unseen questions, timed, compared."""
+"""A study whose search has ended → its findings: finalists measured on the unseen questions, timed, compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD
 from rag_opt.storages.attributes import StudyAttributes, get_attributes, get_study_attributes
 from rag_opt.storages.databases import redact_url
-from rag_opt.storages.moment import Moment, Trials
+from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
 from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
 from rag_opt.study.spending import propose_budget
@@ -53,7 +53,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     # The report repeats what bears on the finalists' scores, not what the search has met on its way.
     plan.resources.notices.kept.clear()
     # One moment for everything below: what other processes tell meanwhile would make the report contradict itself.
-    now = Moment(study)
+    now = StudySnapshot(study)
     # Before the finalists are confirmed: that opens the reserve and forgets that a budget has ended the search.
     budget = propose_budget(plan, now)
     found, evaluations = confirm_finalists(plan, study, now)

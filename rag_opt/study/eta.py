@@ -12,7 +12,7 @@ from rag_opt.evaluation.latency import MOST
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Moment
+    from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.plan import Plan
 
 REPORT = 5.0
@@ -22,7 +22,7 @@ ALONE = 3.0
 """A question that is asked by itself takes so many times what it takes among others (0.01 s of it are no model's)."""
 
 
-def estimate_seconds(plan: Plan, now: Moment) -> float:
+def estimate_seconds(plan: Plan, now: StudySnapshot) -> float:
     """About how long confirming, timing and reporting will take, judged by the best trial; 0.0 before there is one."""
     best = history.rank_candidates(now)[:1]
     if not best:
@@ -41,7 +41,7 @@ INDEXING = ("splitter", "embedder", "index")
 """The groups of which another choice or value means another index."""
 
 
-def format_estimate(plan: Plan, now: Moment) -> str:
+def format_estimate(plan: Plan, now: StudySnapshot) -> str:
     """After the baseline, and no other trial: about how long all of the study will take; "" at any other time.
 
     At least what asking and judging the baseline took for each trial; at most the whole of it, where the space has

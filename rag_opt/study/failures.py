@@ -22,7 +22,7 @@ from rag_opt.errors import OutageError, StoreError
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Moment, Trials
+    from rag_opt.storages.snapshot import StudySnapshot, Trials
 
 ALIKE = 3
 """Failures in a row with the same cause after which a study stops."""
@@ -177,14 +177,14 @@ def get_outage(trial: FrozenTrial) -> Cause | None:
     return Cause[name] if name in Cause.__members__ else None
 
 
-def find_retriable(now: Moment) -> list[FrozenTrial]:
+def find_retriable(now: StudySnapshot) -> list[FrozenTrial]:
     """The trials that were ended when it was known what they measure, and that were not tried again yet."""
     trials = now.get_trials()
     again = {get_attributes(trial).retries for trial in trials}
     return [trial for trial in trials if get_attributes(trial).interrupted and trial.number not in again]
 
 
-def find_postponed(now: Moment, since: int) -> list[FrozenTrial]:
+def find_postponed(now: StudySnapshot, since: int) -> list[FrozenTrial]:
     """Of the trials to repeat those whose configuration may be at fault, until another one was measured.
 
     Of those that are numbered from `since` on: a command begins with what an earlier one has left.
@@ -200,7 +200,7 @@ def _is_unmeasured(trial: FrozenTrial) -> bool:
     return noted.interrupted or noted.repeats is not None
 
 
-def get_attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
+def get_attempts(now: StudySnapshot, trial: FrozenTrial, since: int) -> list[FrozenTrial]:
     """The outages that a configuration met one after the other, up to this trial, the latest first."""
     found: list[FrozenTrial] = []
     trials = now.get_trials()
@@ -213,14 +213,14 @@ def get_attempts(now: Moment, trial: FrozenTrial, since: int) -> list[FrozenTria
     return found
 
 
-def is_own_failure(now: Moment, number: int, cause: Cause, since: int) -> bool:
+def is_own_failure(now: StudySnapshot, number: int, cause: Cause, since: int) -> bool:
     """Whether a configuration that fails once more has failed by itself: others are measured, it never is."""
     if cause.certain or len(get_attempts(now, now.get_trials()[number], since)) < ALIKE:
         return False
     return any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) and not _is_unmeasured(t) for t in now.get_trials())
 
 
-def get_failure_streak(now: Moment, since: int) -> list[FrozenTrial]:
+def get_failure_streak(now: StudySnapshot, since: int) -> list[FrozenTrial]:
     """The latest failures in a row, or of one configuration, that have the same cause outside, the latest first."""
     # What was stopped, and what repeats another trial, says nothing.
     told = [t for t in now.get_trials() if t.number >= since and t.datetime_complete is not None]
@@ -233,7 +233,7 @@ def get_failure_streak(now: Moment, since: int) -> list[FrozenTrial]:
     return max(rows, key=len)
 
 
-def check_outage(now: Moment, since: int) -> None:
+def check_outage(now: StudySnapshot, since: int) -> None:
     """Raise OutageError when the latest trials, numbered from `since` on, failed ALIKE times in a row from outside."""
     row = get_failure_streak(now, since)
     if len(row) < ALIKE:

@@ -27,17 +27,19 @@ from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
-from rag_opt.study.recovery import format_lost_scores
+from rag_opt.study.score_recovery import format_lost_scores
 
 if TYPE_CHECKING:
     from rag_opt.records.scores import Evaluation
-    from rag_opt.storages.moment import Moment, Trials
+    from rag_opt.storages.snapshot import StudySnapshot, Trials
     from rag_opt.study.plan import Plan
 
 Confirmations = tuple[Confirmation, ...]
 
 
-def confirm_finalists(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Confirmations, dict[int, Evaluation]]:
+def confirm_finalists(
+    plan: Plan, study: optuna.Study, now: StudySnapshot
+) -> tuple[Confirmations, dict[int, Evaluation]]:
     """What the unseen questions show, objective by objective, and the evaluations on them by trial.
 
     () without a complete trial, or where the recommended one could not be measured.
@@ -66,7 +68,7 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: Moment) -> tuple[Con
     return tuple(replace(each, baseline_kept=kept) for each in found), evaluations
 
 
-def _select_eligible(now: Moment) -> list[FrozenTrial]:
+def _select_eligible(now: StudySnapshot) -> list[FrozenTrial]:
     """The trials that may be recommended, best first: of several objectives the front, which no other dominates."""
     return history.rank_candidates(now) if len(now.directions) == 1 else history.find_front(now)
 
@@ -104,7 +106,7 @@ def format_configurations(count: int) -> str:
 
 
 def _evaluate_finalists(
-    plan: Plan, now: Moment, roles: Mapping[int, tuple[str, ...]], recommended: int
+    plan: Plan, now: StudySnapshot, roles: Mapping[int, tuple[str, ...]], recommended: int
 ) -> dict[int, Evaluation]:
     found: dict[int, Evaluation] = {}
     report_line(
@@ -131,7 +133,7 @@ def _evaluate_finalists(
 
 def _build_confirmation(
     plan: Plan,
-    now: Moment,
+    now: StudySnapshot,
     place: int,
     selection: Selection,
     roles: Mapping[int, tuple[str, ...]],

@@ -30,12 +30,12 @@ from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Expenses
 from rag_opt.metrics.catalogue import JUDGE, Metric
 from rag_opt.records.documents import Queries
-from rag_opt.storages.moment import FINISHED, count_finished
+from rag_opt.storages.snapshot import FINISHED, count_finished
 from rag_opt.study.sampling import build_sampler
 from rag_opt.system import environment
 
 if TYPE_CHECKING:
-    from rag_opt.evaluation.bench import Bench
+    from rag_opt.evaluation.evaluator import Evaluator
     from rag_opt.study.plan import Plan
 
 CONFIGURATIONS = 40
@@ -186,12 +186,12 @@ def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, co
         yield format_overrides(plan.space.suggest(copy.ask()))
 
 
-def _select_judges(bench: Bench) -> tuple[Metric, ...]:
+def _select_judges(bench: Evaluator) -> tuple[Metric, ...]:
     """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
     return tuple(metric for metric in bench.metrics if metric.name.startswith(JUDGE))
 
 
-def _rehearse(plan: Plan, bench: Bench, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
+def _rehearse(plan: Plan, bench: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
     llm, questions = bench.resources.llm, _sample_questions(bench.questions, plan.settings.seed)
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})

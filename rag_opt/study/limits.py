@@ -16,7 +16,7 @@ from rag_opt.study.sampling import build_sampler
 from rag_opt.study.scheduler import Scheduler, count_measured, get_running, has_waiting
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Moment
+    from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.plan import Plan
     from rag_opt.study.spending import Spending
 
@@ -33,7 +33,7 @@ class Limits:
 
     plan: Plan
     study: optuna.Study
-    places: Scheduler
+    scheduler: Scheduler
     spending: Spending
     start: float = field(default_factory=time.monotonic)
     repeated: int = 0
@@ -44,10 +44,10 @@ class Limits:
     def __post_init__(self) -> None:
         self._size = count_configurations(self.plan.space, self.plan.settings.n_trials)
 
-    def is_over(self, now: Moment) -> bool:
+    def is_over(self, now: StudySnapshot) -> bool:
         """Whether no trial is to begin any more."""
         # While a worker's end is in doubt (PostgreSQL) somebody stays: its trial would be left RUNNING otherwise.
-        complete = count_measured(now) >= self.plan.settings.n_trials and self.places.certain
+        complete = count_measured(now) >= self.plan.settings.n_trials and self.scheduler.certain
         # What others are at may end with them, and is then the last that is left to try.
         exhausted = self.is_exhausted(now) and not get_running(now) and not has_waiting(now)
         return (
@@ -58,7 +58,7 @@ class Limits:
             or self._should_terminate(now)
         )
 
-    def _should_terminate(self, now: Moment) -> bool:
+    def _should_terminate(self, now: StudySnapshot) -> bool:
         """Whether the search is to end early; looked at once for each number of measured trials."""
         count = count_measured(now)
         # The gain takes fitting a Gaussian process: too much for each look of a worker that waits for a place.
@@ -67,13 +67,13 @@ class Limits:
             self._enough = terminator.should_terminate(self.study, now, target, self.plan.settings, count)
         return self._enough
 
-    def is_exhausted(self, now: Moment) -> bool:
+    def is_exhausted(self, now: StudySnapshot) -> bool:
         """Whether there is nothing left to try: all was, the sampler said so once, or it only repeats itself."""
         # By class: what grid search has exhausted another sampler may search on with the next command.
         said = get_study_attributes(self.study).exhausted == type(build_sampler(self.plan.config, 0)).__name__
         return said or self.repeated >= GIVE_UP_AFTER or self._count_exhausted(now) > 0
 
-    def _count_exhausted(self, now: Moment) -> int:
+    def _count_exhausted(self, now: StudySnapshot) -> int:
         """How many configurations the space holds where all of them were tried, 0 elsewhere."""
         tried = history.count_tried(now)
         # Counted as far as n_trials at first: those that were given up take no place, so more may be tried.
@@ -84,7 +84,7 @@ class Limits:
         limit = self.plan.settings.timeout
         return limit is not None and time.monotonic() - self.start > limit
 
-    def get_stop_reasons(self, now: Moment) -> list[str]:
+    def get_stop_reasons(self, now: StudySnapshot) -> list[str]:
         """Why the search has ended before all its trials were measured, in a line each; [] where it has not."""
         budget, said = self.spending.budget, terminator.format_stop_reason(self.study)
         lines = [f"{budget.empty}; the search stops here, a greater budget goes on from here"] if budget.empty else []

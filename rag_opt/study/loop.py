@@ -15,8 +15,8 @@ from rag_opt.analysis import history
 from rag_opt.config.overrides import format_overrides
 from rag_opt.errors import StorageError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
-from rag_opt.storages.moment import Moment
 from rag_opt.storages.opening import DATABASE_ERRORS
+from rag_opt.storages.snapshot import StudySnapshot
 from rag_opt.study import eta, failures
 from rag_opt.study.limits import Limits
 from rag_opt.study.measuring import Measuring
@@ -55,24 +55,24 @@ class Session(Runtime):
     """One process that measures, alone or beside others: the loop, and what is said of each trial."""
 
     spending: Spending = field(init=False)
-    places: Scheduler = field(init=False)
+    scheduler: Scheduler = field(init=False)
     limits: Limits = field(init=False)
     measuring: Measuring = field(init=False)
     outcomes: Outcomes = field(init=False)
-    _now: Moment = field(init=False)
+    _now: StudySnapshot = field(init=False)
 
     def __post_init__(self) -> None:
         plan, study, files = self.plan, self.study, self.plan.get_files(self.study)
         self.spending = Spending(plan, study)
-        self.places = Scheduler(plan, study, self.gate, self.crew)
-        self.limits = Limits(plan, study, self.places, self.spending)
+        self.scheduler = Scheduler(plan, study, self.gate, self.origin)
+        self.limits = Limits(plan, study, self.scheduler, self.spending)
         self.measuring = Measuring(study, Recorder(plan, files), self.spending, self.stopping)
-        self.outcomes = Outcomes(plan, study, files, self.places.since)
+        self.outcomes = Outcomes(plan, study, files, self.scheduler.since)
 
     def run(self) -> None:
         """Trials until n_trials were measured, the time is over, or there is nothing left to try."""
         total = self.plan.settings.n_trials
-        self._now = Moment(self.study)
+        self._now = StudySnapshot(self.study)
         # Only in here there is a batch whose end a first Ctrl-C can wait for.
         self.stopping.gentle = True
         try:
@@ -88,7 +88,7 @@ class Session(Runtime):
         except KeyboardInterrupt:
             # Given back by this process: ended as a dead one's, the trial would count as a death of its configuration.
             with self.gate.take_turn():
-                self.places.interrupt_own_trial()
+                self.scheduler.interrupt_own_trial()
             raise
         finally:
             self.stopping.gentle = False
@@ -100,14 +100,14 @@ class Session(Runtime):
         self.stopping.check()
         with self.gate.take_turn():
             # First: a dead process's trial holds a place, and its configuration is what is to be asked for next.
-            self._now = self.places.interrupt_dead_trials()
+            self._now = self.scheduler.interrupt_dead_trials()
             if self.limits.is_over(self._now):
                 return Turn.OVER
-            failures.check_outage(self._now, self.places.since)
+            failures.check_outage(self._now, self.scheduler.since)
             exhausted = self.limits.is_exhausted(self._now)
-            if not self.places.has_place(self._now) or (exhausted and not has_waiting(self._now)):
+            if not self.scheduler.has_place(self._now) or (exhausted and not has_waiting(self._now)):
                 return Turn.WAIT
-            trial = self.places.ask_trial(self._now, last=exhausted)
+            trial = self.scheduler.ask_trial(self._now, last=exhausted)
             if not self.gate.has_turn():
                 # The server was restarted meanwhile, so others may have taken the same place.
                 self.outcomes.requeue(trial)
@@ -171,7 +171,7 @@ class Session(Runtime):
 
     def _report_end(self, trial: Trial, line: Line) -> None:
         """Have everyone know of a trial that has ended."""
-        self._now = Moment(self.study)
+        self._now = StudySnapshot(self.study)
         finished = self._now.get_trials()[trial.number]
         for callback in self.callbacks:
             callback(self.study, finished)
@@ -189,7 +189,7 @@ class Session(Runtime):
     def _pause(self, trial: Trial) -> None:
         """Give what has failed around this trial a moment to come back."""
         cause = failures.get_outage(self._now.get_trials()[trial.number])
-        row = failures.get_failure_streak(self._now, self.places.since)
+        row = failures.get_failure_streak(self._now, self.scheduler.since)
         # Where a configuration may be at fault another one is measured first; after ALIKE failures the study stops.
         if cause is None or not cause.certain or len(row) >= failures.ALIKE:
             return

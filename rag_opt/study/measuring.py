@@ -16,7 +16,7 @@ from rag_opt.evaluation.evaluate import Progress, check_served
 from rag_opt.study.sampling import build_pruner
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Moment
+    from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.plan import Plan
     from rag_opt.study.racing import Race
     from rag_opt.study.recording import Recorder
@@ -45,7 +45,7 @@ class Measuring:
         self._groups = self.plan.dev.questions.groups if self.race else None
 
     def measure_trial(
-        self, trial: Trial, given: Sequence[str], now: Moment, describe: Callable[[str], None]
+        self, trial: Trial, given: Sequence[str], now: StudySnapshot, describe: Callable[[str], None]
     ) -> list[float] | None:
         """The values of the trial that was `given` these words, None where it was stopped early; all of it is noted.
 

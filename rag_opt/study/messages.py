@@ -10,7 +10,7 @@ from rag_opt.analysis import history
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
-    from rag_opt.storages.moment import Moment
+    from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.plan import Plan
 
 
@@ -25,12 +25,12 @@ def format_greeting(plan: Plan) -> str:
     )
 
 
-def format_trial(plan: Plan, now: Moment, trial: FrozenTrial, outlook: str = "") -> str:
+def format_trial(plan: Plan, now: StudySnapshot, trial: FrozenTrial, outlook: str = "") -> str:
     """A finished trial's line, the best of the moment behind it."""
     return f"trial {trial.number}: {_format_result(plan, trial)}{format_best(now)}{outlook}"
 
 
-def format_best(now: Moment) -> str:
+def format_best(now: StudySnapshot) -> str:
     """The best of the moment, or how many are on the Pareto front; "" before a trial is complete."""
     front = history.find_front(now)
     if len(now.directions) > 1:

@@ -12,7 +12,7 @@ from rag_opt.evaluation.evaluate import UncoveredError
 from rag_opt.samplers.internals import allow_stop, is_stopped
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes
 from rag_opt.storages.interruptions import interrupt_trial
-from rag_opt.storages.moment import Moment
+from rag_opt.storages.snapshot import StudySnapshot
 from rag_opt.study import failures
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Outcomes:
 
     def fail(self, trial: Trial, error: BaseException) -> None:
         """End the trial with its reason; where that lies outside of it, it will be tried again."""
-        troubles, now = self.plan.resources.llm.troubles, Moment(self.study)
+        troubles, now = self.plan.resources.llm.troubles, StudySnapshot(self.study)
         # Failed calls are the cause where a trial failed for want of answers, not of an error from elsewhere.
         unanswered = troubles if isinstance(error, UncoveredError) else {}
         cause, reason = failures.find_cause(error, unanswered), failures.format_reason(error, troubles)

@@ -21,8 +21,8 @@ from rag_opt.console.progress import report_line
 from rag_opt.console.secrets import register_password
 from rag_opt.datasets.checks import compute_split_key, split_dataset
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
-from rag_opt.evaluation.bench import Bench, build_resources, load_dataset
 from rag_opt.evaluation.evaluate import Questions
+from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
 from rag_opt.evaluation.objective import Objective, build_objective, select_measurable
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.unused import find_unused
@@ -64,8 +64,8 @@ class Plan:
     seeds: tuple[Values, ...]
     objective: Objective
     dataset: Dataset
-    dev: Bench
-    test: Bench
+    dev: Evaluator
+    test: Evaluator
     fingerprints: Mapping[str, str]
     parts: Parts
 
@@ -137,7 +137,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     # Beside pipelines that pay for each question, none is timed in another way than these.
     times = objective.times and not any(each.asks_models for each in shown)
     questions = (Questions.from_dataset(part, settings.batches, settings.seed) for part in parts)
-    dev, test = (Bench(tuple(overrides), each, metrics, resources, times) for each in questions)
+    dev, test = (Evaluator(tuple(overrides), each, metrics, resources, times) for each in questions)
     return Plan(
         config,
         settings,

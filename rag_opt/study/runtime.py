@@ -30,4 +30,4 @@ class Runtime:
     gate: Gate
     stopping: Stopping
     callbacks: Sequence[Callback] = ()
-    crew: WorkerOrigin = NOBODY
+    origin: WorkerOrigin = NOBODY

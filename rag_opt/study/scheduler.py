@@ -23,8 +23,8 @@ from rag_opt.samplers.internals import get_enqueued_params
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
 from rag_opt.storages.locks import Gate, Life
-from rag_opt.storages.moment import Moment, count_finished, is_sampled
 from rag_opt.storages.processes import WorkerOrigin, get_worker
+from rag_opt.storages.snapshot import StudySnapshot, count_finished, is_sampled
 from rag_opt.study import failures
 from rag_opt.study.sampling import build_sampler, derive_seed
 
@@ -42,12 +42,12 @@ WALKED = 5_000
 
 @dataclass
 class Scheduler:
-    """The places of a study's trials, as one process takes them; its methods are called inside the gate."""
+    """Hands out a study's trials to one process; its methods are called inside the gate."""
 
     plan: Plan
     study: optuna.Study
     gate: Gate
-    crew: WorkerOrigin
+    origin: WorkerOrigin
     since: int = 0
     """The first number that a trial of this session may have."""
     _doubtful: set[int] = field(default_factory=set)
@@ -55,20 +55,20 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.since = len(self.study.get_trials(deepcopy=False))
 
-    def interrupt_dead_trials(self) -> Moment:
+    def interrupt_dead_trials(self) -> StudySnapshot:
         """The trials as they are, those of dead processes ended."""
-        now = Moment(self.study)
+        now = StudySnapshot(self.study)
         # Asked once a turn: a lock may go between two looks, and the decisions of one turn must agree.
         lives = {trial.number: self.gate.get_life(get_worker(trial)) for trial in get_running(now)}
         self._doubtful = {number for number, life in lives.items() if life is Life.DOUBTFUL}
         dead = [trial for trial in get_running(now) if lives[trial.number] is Life.DEAD]
         for trial in dead:
             interrupt_trial(self.study, trial, self.plan.settings.retries)
-        return Moment(self.study) if dead else now
+        return StudySnapshot(self.study) if dead else now
 
     def interrupt_own_trial(self) -> None:
         """This process's own trial ended, if it has one; its place is free."""
-        for trial in get_running(Moment(self.study)):
+        for trial in get_running(StudySnapshot(self.study)):
             if get_worker(trial) == self.gate.me:
                 interrupt_trial(self.study, trial)
 
@@ -77,14 +77,14 @@ class Scheduler:
         """Whether none of the running trials may yet turn out to be a dead process's."""
         return not self._doubtful
 
-    def has_place(self, now: Moment) -> bool:
+    def has_place(self, now: StudySnapshot) -> bool:
         """Whether a trial may begin: one is missing, and what a lone process would draw next is settled."""
         busy = {trial.number for trial in get_running(now)}
         # If all that run may be dead, their trials may come next: a draw now could differ from an uninterrupted one.
         lone = bool(busy) and busy <= self._doubtful
         return count_measured(now) + len(busy) < self.plan.settings.n_trials and not lone
 
-    def ask_trial(self, now: Moment, *, last: bool = False) -> Trial:
+    def ask_trial(self, now: StudySnapshot, *, last: bool = False) -> Trial:
         """A new trial of this process: a waiting one, one that is tried again, a seed, or a draw.
 
         `last`: there is nothing left to draw.
@@ -103,17 +103,17 @@ class Scheduler:
             self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
         # Before the gate opens: a trial without a name counts as a dead process's and is ended by the next one.
-        about = {"worker": self.gate.me, "crew": self.crew.name or self.gate.me, "mlflow": self.crew.mlflow}
+        about = {"worker": self.gate.me, "crew": self.origin.name or self.gate.me, "mlflow": self.origin.mlflow}
         TrialAttributes.process.save(trial, about)
         return trial
 
-    def _find_postponed(self, now: Moment, *, last: bool) -> set[int]:
+    def _find_postponed(self, now: StudySnapshot, *, last: bool) -> set[int]:
         """The trials that are to be tried again after another one; none where only their places are left."""
         found = {trial.number for trial in failures.find_postponed(now, self.since)}
         left = self.plan.settings.n_trials - count_measured(now) - len(get_running(now))
         return set() if last or left <= len(found) else found
 
-    def _enqueue(self, now: Moment, later: AbstractSet[int], stuck: int | None) -> None:
+    def _enqueue(self, now: StudySnapshot, later: AbstractSet[int], stuck: int | None) -> None:
         # What was lost goes before new seeds and draws: the baseline is to be measured first, after an outage as well.
         again, number = find_retry(now, later), _find_missing_seed(now, later)
         if again is not None:
@@ -128,7 +128,7 @@ class Scheduler:
                 self.plan.space.to_trial_params(found), user_attrs={TrialAttributes.origin.name: history.RANDOM}
             )
 
-    def _sample_untried(self, now: Moment, place: int) -> dict[str, Value] | None:
+    def _sample_untried(self, now: StudySnapshot, place: int) -> dict[str, Value] | None:
         """A configuration that was not tried, drawn at random; None in a space too large to walk through."""
         space = self.plan.space
         left = (
@@ -139,27 +139,27 @@ class Scheduler:
         return Random(derive_seed(self.plan.config, place)).choice(left) if left else None
 
 
-def get_running(now: Moment) -> list[FrozenTrial]:
+def get_running(now: StudySnapshot) -> list[FrozenTrial]:
     """The trials that are under way."""
     return now.get_trials(states=(TrialState.RUNNING,))
 
 
-def count_measured(now: Moment) -> int:
+def count_measured(now: StudySnapshot) -> int:
     """How many trials count towards n_trials."""
     # A repeat costs nothing and shows nothing new, so it takes no place.
     return count_finished(now) - history.count_repeats(now)
 
 
-def has_waiting(now: Moment) -> bool:
+def has_waiting(now: StudySnapshot) -> bool:
     """Whether a trial is there that needs no sampler: one that waits, or one to be tried again."""
     return _has_enqueued(now) or find_retry(now) is not None
 
 
-def _has_enqueued(now: Moment) -> bool:
+def _has_enqueued(now: StudySnapshot) -> bool:
     return bool(now.get_trials(states=(TrialState.WAITING,)))
 
 
-def find_retry(now: Moment, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
+def find_retry(now: StudySnapshot, later: AbstractSet[int] = frozenset()) -> FrozenTrial | None:
     """The first trial that is to be tried again, less those that are to be so `later`; None without one."""
     ready = (trial for trial in failures.find_retriable(now) if trial.number not in later)
     # One that died while it was drawn has none: its place is drawn anew, with the same seed.
@@ -180,7 +180,7 @@ def _build_retry_attrs(again: FrozenTrial) -> dict[str, Any]:
     return about | {TrialAttributes.retries.name: again.number, TrialAttributes.earlier_deaths.name: deaths}
 
 
-def _find_missing_seed(now: Moment, later: AbstractSet[int]) -> int:
+def _find_missing_seed(now: StudySnapshot, later: AbstractSet[int]) -> int:
     """The first of the seeds that no trial stands for, not even one that is tried again later."""
     noted = [(get_attributes(trial), trial.number in later) for trial in now.get_trials()]
     begun = [each for each, again in noted if again or not each.interrupted]

@@ -17,7 +17,7 @@ from rag_opt.storages.attributes import get_study_attributes, save_payment
 
 if TYPE_CHECKING:
     from rag_opt.llm.client import LLMClient
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
     from rag_opt.study.plan import Plan
 
 ENOUGH = 4

@@ -24,7 +24,7 @@ from rag_opt.storages.trial_files import TrialFiles
 if TYPE_CHECKING:
     from rag_opt.config.settings import Settings
     from rag_opt.records.documents import Scores
-    from rag_opt.storages.moment import Trials
+    from rag_opt.storages.snapshot import Trials
 
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.cache.artifacts import SUFFIX, DamagedError, read_table, touch, write_table
+from rag_opt.cache.artifact_files import SUFFIX, DamagedError, read_table, touch, write_table
 from rag_opt.cache.eviction import get_last_used
 from rag_opt.records.keys import compute_key
 

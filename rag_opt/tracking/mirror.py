@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.cache.artifacts import link_file
+from rag_opt.cache.artifact_files import link_file
 from rag_opt.config.compose import load_prompt
 from rag_opt.config.overrides import to_config_values
 from rag_opt.config.settings import get_trial_folder
@@ -29,7 +29,7 @@ from rag_opt.console.progress import report_line
 from rag_opt.errors import LostError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.opening import get_ledger
-from rag_opt.storages.processes import get_crew
+from rag_opt.storages.processes import get_worker_origin
 from rag_opt.system.permissions import format_owner
 from rag_opt.tracking.failures import format_repair, shorten_error
 from rag_opt.tracking.mlflow_file import WatchedFile
@@ -180,7 +180,7 @@ class MLflowCallback(Mirror):
         self._log_trial(run_id, trial)
 
     def _is_ours(self, trial: FrozenTrial, gate: Gate) -> bool:
-        crew = get_crew(trial)
+        crew = get_worker_origin(trial)
         return crew.name == gate.me or crew.mlflow != self.parent_id or gate.is_dead(crew.name)
 
     @catch_failures

@@ -18,8 +18,8 @@ from rag_opt.console.exit_status import Terminated
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.storages.databases import get_sqlite_path
-from rag_opt.storages.moment import FINISHED, Moment
-from rag_opt.storages.processes import get_crew
+from rag_opt.storages.processes import get_worker_origin
+from rag_opt.storages.snapshot import FINISHED, StudySnapshot
 from rag_opt.study import eta, failures, terminator
 from rag_opt.study.messages import format_trial
 from rag_opt.study.runtime import Runtime
@@ -74,7 +74,7 @@ class Workers(Runtime):
 
     def run(self) -> None:
         """Trials by n_workers processes until there are no more; raises StudyError when they only die."""
-        now = Moment(self.study)
+        now = StudySnapshot(self.study)
         self._since = len(now.get_trials())
         self._seen = {trial.number for trial in now.get_trials(states=FINISHED)}
         count = self.plan.settings.n_workers
@@ -109,7 +109,7 @@ class Workers(Runtime):
                 self._ends[worker] = end
             elif end.status == REFUSED:
                 # An outage ends all workers; said as such it tells more than the last line of one of them.
-                failures.check_outage(Moment(self.study), self._since)
+                failures.check_outage(StudySnapshot(self.study), self._since)
                 raise StudyError(f"worker {worker} was refused: {_get_last_line(end)}")
             else:
                 self._restart_worker(worker, end)
@@ -136,12 +136,12 @@ class Workers(Runtime):
         # Of machines elsewhere nothing is known here.
         if settings.threads is None and not self.launcher.spans_hosts:
             words.append(f"threads={max(1, count_cores() // settings.n_workers)}")
-        self.launcher.start_worker(worker, [self.gate.me, self.crew.mlflow, *words], self._get_log_path(worker))
+        self.launcher.start_worker(worker, [self.gate.me, self.origin.mlflow, *words], self._get_log_path(worker))
         self._begun.add(worker)
 
     def _report_trials(self, line: Line) -> None:
         """Say what has finished since, and mirror it."""
-        now = Moment(self.study)
+        now = StudySnapshot(self.study)
         new = [trial for trial in now.get_trials(states=FINISHED) if trial.number not in self._seen]
         line.describe(f"{self.plan.settings.n_workers} workers")
         for trial in new:
@@ -160,7 +160,7 @@ class Workers(Runtime):
                 failed=failed,
             )
             # Trials of other commands are mirrored by their own crews; here they would get a second run.
-            if get_crew(trial).name == self.gate.me:
+            if get_worker_origin(trial).name == self.gate.me:
                 for callback in self.callbacks:
                     callback(self.study, trial)
 
@@ -190,8 +190,8 @@ class Workers(Runtime):
         spending = Spending(self.plan, self.study)
         if why := terminator.format_stop_reason(self.study):
             self.screen.report_line(f"{why}; stopping=none goes on from here")
-        if count_measured(Moment(self.study)) < self.plan.settings.n_trials and not spending.can_start_trial(
-            Moment(self.study)
+        if count_measured(StudySnapshot(self.study)) < self.plan.settings.n_trials and not spending.can_start_trial(
+            StudySnapshot(self.study)
         ):
             self.screen.report_line(
                 f"{spending.budget.empty}; the search stops here, a greater budget goes on from here"

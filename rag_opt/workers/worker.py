@@ -49,7 +49,7 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
                 # The command rescues a lost file; each worker would write one more.
                 join_study(plan, rescues=False) as (study, gate),
             ):
-                Session(plan, study, screen, gate, stopping, crew=WorkerOrigin(*crew)).run()
+                Session(plan, study, screen, gate, stopping, origin=WorkerOrigin(*crew)).run()
         finally:
             plan.resources.store.save_usage()
 

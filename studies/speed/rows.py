@@ -403,7 +403,7 @@ def second(setup: Setup) -> list[Figure]:
 
 
 def rows_embedded(store: Path) -> int:
-    from rag_opt.cache.artifacts import read_table
+    from rag_opt.cache.artifact_files import read_table
 
     return sum(len(read_table(path).columns["name"]) for path in (store / "vectors").rglob("*.arrow"))
 
@@ -432,7 +432,7 @@ def growth(setup: Setup) -> list[Figure]:
 
 def stage_seconds(store: Path) -> dict[str, float]:
     """The seconds that each stage's artifacts took when they were made."""
-    from rag_opt.cache.artifacts import read_folder, read_table
+    from rag_opt.cache.artifact_files import read_folder, read_table
     from rag_opt.cache.eviction import list_artifacts
 
     spent: dict[str, float] = {}

@@ -71,7 +71,7 @@ TARGETS = {
     "optuna.storages.journal._file.os.remove": "private",
     "haystack.marshal.yaml.yaml.unsafe_load": "not below a trusted module",
     "haystack.utils.auth.os.system": "not below a trusted module",
-    "rag_opt.cache.artifacts.shutil.rmtree": "not below a trusted module",
+    "rag_opt.cache.artifact_files.shutil.rmtree": "not below a trusted module",
     "rag_opt.config.compose.yaml.unsafe_load": "not below a trusted module",
     "rag_opt.config.trust.importlib.import_module": "not below a trusted module",
     "rag_opt.config.trust.partial": "not below a trusted module",
@@ -89,7 +89,7 @@ TARGETS = {
     "haystack.utils.deserialize_callable": "function",
     "haystack.utils.request_with_retry": "function",
     "rag_opt.config.trust.build": "none of what a study is made of",
-    "rag_opt.cache.artifacts.remove": "none of what a study is made of",
+    "rag_opt.cache.artifact_files.remove": "none of what a study is made of",
     "rag_opt.cache.eviction.evict_artifacts": "none of what a study is made of",
     "rag_opt.components.embedders.embedding_cache.embed_texts": "function",
     # ---- classes of trusted modules that open, fetch, read, run
@@ -207,7 +207,7 @@ BY_WORD: dict[str, Words] = {
     "a dataset": lambda do: ["dataset._target_=os.system", f"+dataset.command='{do}'"],
     "a dataset's reader that is none": lambda do: ["dataset._target_=rag_opt.datasets.files.resolve_path"],
     "a metric's function": lambda do: ["+objective.own={x: {function: os.system}}"],
-    "a metric's trusted function": lambda do: ["+objective.own={x: {function: rag_opt.cache.artifacts.remove}}"],
+    "a metric's trusted function": lambda do: ["+objective.own={x: {function: rag_opt.cache.artifact_files.remove}}"],
     "a metric's evaluator": lambda do: [f"+objective.own={{x: {{evaluator: {sampler(do)}}}}}"],
     "a metric's scorer": lambda do: [f"+objective.own={{x: {{scorer: {sampler(do)}}}}}"],
     "an interpolated name": lambda do: ["question=os.system", "sampler._target_='${question}'"],
@@ -222,7 +222,7 @@ BY_WORD: dict[str, Words] = {
         f"+hydra.callbacks.evil={{_target_: hydra._internal.utils.os.system, command: '{do}'}}"
     ],
     "a callback through our own imports": lambda do: [
-        f"+hydra.callbacks.evil={{_target_: rag_opt.cache.artifacts.os.system, command: '{do}'}}"
+        f"+hydra.callbacks.evil={{_target_: rag_opt.cache.artifact_files.os.system, command: '{do}'}}"
     ],
     "a callback that calls": lambda do: ["+hydra.callbacks.evil={_target_: hydra.utils.call}"],
     "a callback inside a callback": lambda do: [

@@ -77,7 +77,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
         if moment == "asked":
             at(session.study, "ask")
         elif moment == "named":
-            at(session.places, "ask_trial")
+            at(session.scheduler, "ask_trial")
         elif moment == "drawn":
             at(session.plan.space, "suggest")
         else:

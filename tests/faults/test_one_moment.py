@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from rag_opt.cli import report as command
 from rag_opt.cli.study import run_study
-from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.evaluator import Evaluator
 from rag_opt.reporting import report
 from tests.faults.conftest import Figure
 
@@ -62,7 +62,7 @@ def test_trials_that_are_added_while_a_report_is_made_are_not_in_it(
         return after
 
     if step == "confirming":
-        monkeypatch.setattr(Bench, "measure_config", more(Bench.measure_config))
+        monkeypatch.setattr(Evaluator, "measure_config", more(Evaluator.measure_config))
     else:
         monkeypatch.setattr(report, "write_report", more(report.write_report))
     findings = run_study(six).findings

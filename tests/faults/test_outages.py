@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.cli.study import run_study
 from rag_opt.errors import OutageError
-from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.evaluator import Evaluator
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
 from tests.faults.conftest import LONG, Figure
@@ -162,14 +162,14 @@ def test_a_configuration_that_alone_fails_has_failed_by_itself(
     words, tmp_path: Path, monkeypatch, error: Exception, tries: int
 ) -> None:
     """What may lie outside is tried again after others, and then counts as every other failure does at once."""
-    real = Bench.measure_config
+    real = Evaluator.measure_config
 
     def greedy(self, given, report=None):
         if {"retriever.fusion=rrf", "retriever.k1=1.2"} <= set(given.words):
             raise error
         return real(self, given, report)
 
-    monkeypatch.setattr(Bench, "measure_config", greedy)
+    monkeypatch.setattr(Evaluator, "measure_config", greedy)
     outcome = run_study([*words, "pruner=none", "n_trials=10"])
     trials = trials_of(tmp_path)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL and "repeats" not in trial.user_attrs]
@@ -189,7 +189,7 @@ def test_memory_that_every_configuration_lacks_stops_the_study(words, tmp_path: 
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "measure_config", greedy)
+        patched.setattr(Evaluator, "measure_config", greedy)
         with pytest.raises(OutageError, match="the memory is full"):
             run_study([*words, "pruner=none", f"n_trials={TRIALS}"])
     assert len({str(trial.params) for trial in trials_of(tmp_path)}) == failures.ALIKE, "three configurations"
@@ -203,14 +203,14 @@ def test_a_study_all_of_whose_trials_fail_says_why(words, tmp_path: Path, monkey
     def broken(*_: object) -> None:
         raise ValueError("no ranks today")
 
-    monkeypatch.setattr(Bench, "measure_config", broken)
+    monkeypatch.setattr(Evaluator, "measure_config", broken)
     outcome = run_study([*words, "n_trials=4"])
     assert "no ranks today" in outcome.error, "so the command's exit status is 1"
     assert "4 of 4 trials failed" in outcome.error
 
 
 def test_a_confirmation_that_can_not_be_made_is_made_by_the_same_command(words, tmp_path: Path, monkeypatch) -> None:
-    real = Bench.measure_config
+    real = Evaluator.measure_config
 
     def away(self, given, report=None):
         if self.questions.count < 5:
@@ -219,7 +219,7 @@ def test_a_confirmation_that_can_not_be_made_is_made_by_the_same_command(words, 
 
     given = [*words, f"n_trials={TRIALS}"]
     with monkeypatch.context() as patched:
-        patched.setattr(Bench, "measure_config", away)
+        patched.setattr(Evaluator, "measure_config", away)
         with pytest.raises(OutageError, match="could not be confirmed: the network or a service can't be reached"):
             run_study(given)
     assert len(counted(trials_of(tmp_path))) >= TRIALS

@@ -24,12 +24,12 @@ from rag_opt.cli.trial import measure_configuration
 from rag_opt.config import overrides
 from rag_opt.config.trial import TrialConfig
 from rag_opt.errors import ComponentError, SearchSpaceError
-from rag_opt.evaluation.bench import Bench
+from rag_opt.evaluation.evaluator import Evaluator
 from rag_opt.evaluation.latency import NARROW
 from rag_opt.records.scores import Evaluation, Latency
 from rag_opt.storages import archive
 from rag_opt.storages import scores as scorebook
-from rag_opt.storages.moment import Moment
+from rag_opt.storages.snapshot import StudySnapshot
 from rag_opt.study import finalists
 from rag_opt.study.finalists import confirm_finalists
 from rag_opt.study.plan import Plan, build_plan
@@ -193,16 +193,16 @@ def slow_components(monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], list[
     """
     starts: list[float] = []
     narrow: list[float] = []
-    real = Bench.measure_latency
+    real = Evaluator.measure_latency
 
-    def timed(self: Bench, given: TrialConfig, enough: float = 0.0) -> Latency | None:
+    def timed(self: Evaluator, given: TrialConfig, enough: float = 0.0) -> Latency | None:
         narrow.append(enough)
         ReordersSlowlyOnce.started.clear()
         monkeypatch.setattr(ReordersSlowlyOnce, "start", STARTS[len(starts) % len(STARTS)])
         starts.append(ReordersSlowlyOnce.start)
         return real(self, given, enough)
 
-    monkeypatch.setattr(Bench, "measure_latency", timed)
+    monkeypatch.setattr(Evaluator, "measure_latency", timed)
     monkeypatch.setattr(time, "perf_counter", lambda: ReordersSlowlyOnce.clock[0])
     return starts, narrow
 
@@ -278,7 +278,7 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
         scores = {"nDCG@10": chance.random(asked_later), "latency": np.full(asked_later, 0.02)}
         return Evaluation(tuple(map(str, range(asked_later))), scores, {}, {}, coverage=dict.fromkeys(scores, 1.0))
 
-    monkeypatch.setattr(Bench, "measure_config", measured)
+    monkeypatch.setattr(Evaluator, "measure_config", measured)
     monkeypatch.setattr(finalists, "build_confirmation", partial(build_confirmation, resamples=10))
     storage, dominated, tied = optuna.storages.RDBStorage("sqlite://"), 0, 0
     studies = 400 if long else 40
@@ -286,7 +286,7 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
         study = optuna.create_study(study_name=str(seed), storage=storage, directions=["maximize", "minimize"])
         archive.create_table(study)
         trials = planted(study, np.random.default_rng(seed), dev)
-        found, _ = confirm_finalists(plan, study, Moment(study))
+        found, _ = confirm_finalists(plan, study, StudySnapshot(study))
         chosen = trials[found[0].recommended]
         assert [each.number for each in trials if better_in_all(each.values, chosen.values)] == []
         arms = {arm.trial for arm in found[0].arms}

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from rag_opt.cache.artifacts import read_table, remove, touch, write_folder, write_table
+from rag_opt.cache.artifact_files import read_table, remove, touch, write_folder, write_table
 from rag_opt.cli.study import run_study
 from rag_opt.errors import StoreError
 from rag_opt.llm.replies import Replies

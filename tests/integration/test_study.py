@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from rag_opt.cache.artifacts import read_table
+from rag_opt.cache.artifact_files import read_table
 from rag_opt.cli.study import Outcome, run_study
 from rag_opt.cli.trial import measure_configuration
 from rag_opt.components.embedders.embedding_cache import EmbeddingCache, hash_text
@@ -192,7 +192,7 @@ def test_a_value_that_is_not_finite_fails_the_trial(animals, tmp_path, monkeypat
         found = evaluate_pipeline(*args, **kwargs)
         return replace(found, means={**found.means, "nDCG@10": value})
 
-    monkeypatch.setattr("rag_opt.evaluation.bench.evaluate_pipeline", broken)
+    monkeypatch.setattr("rag_opt.evaluation.evaluator.evaluate_pipeline", broken)
     outcome = start(animals, tmp_path, "n_trials=2")
     assert outcome.findings.best is None
     assert "nDCG@10 is" in outcome.error

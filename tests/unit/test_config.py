@@ -91,7 +91,7 @@ def test_an_untrusted_target_is_refused_before_it_is_imported(target: str) -> No
     "target",
     [
         "rag_opt.config.trust.importlib.import_module",
-        "rag_opt.cache.artifacts.shutil.rmtree",
+        "rag_opt.cache.artifact_files.shutil.rmtree",
         "optuna.storages.os.system",
     ],
 )
@@ -105,7 +105,7 @@ def test_a_target_that_a_trusted_module_only_imported_is_refused(target: str) ->
     [
         "rag_opt.config.trust._import_module",
         "rag_opt.text.tokenization.split_words",
-        "rag_opt.cache.artifacts.read_table",
+        "rag_opt.cache.artifact_files.read_table",
         "optuna.create_study",
     ],
 )

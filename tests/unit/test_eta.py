@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from rag_opt.storages.moment import Moment
+from rag_opt.storages.snapshot import StudySnapshot
 from rag_opt.study import eta
 
 
@@ -24,7 +24,7 @@ def plan(*searched: str) -> Any:
     )
 
 
-def after_baseline(others: int = 0) -> Moment:
+def after_baseline(others: int = 0) -> StudySnapshot:
     """A study whose baseline took 40 s, 30 of them to ask and judge, 0.2 s a question."""
     study = optuna.create_study()
     for number in range(1 + others):
@@ -33,7 +33,7 @@ def after_baseline(others: int = 0) -> Moment:
         trial.datetime_start = datetime(2026, 1, 1)
         trial.datetime_complete = trial.datetime_start + timedelta(seconds=40)
         study.add_trial(trial)
-    return Moment(study)
+    return StudySnapshot(study)
 
 
 def test_the_whole_time_is_told_after_the_baseline() -> None:

@@ -15,7 +15,7 @@ from rag_opt.components.llm.chat import CallError
 from rag_opt.components.retrievers.fetching import FetchError, fetch_url
 from rag_opt.errors import ComponentError, OutageError, StoreError
 from rag_opt.storages.attributes import TrialAttributes
-from rag_opt.storages.moment import Moment
+from rag_opt.storages.snapshot import StudySnapshot
 from rag_opt.study import failures
 from rag_opt.study.failures import Cause, find_cause
 from rag_opt.system.permissions import catch_disk_errors
@@ -157,7 +157,7 @@ def test_the_calls_that_left_questions_open_say_whose_failure_that_is() -> None:
     assert failures.format_reason(uncovered, {"generator": away}).endswith("; generator: generator: can't be asked")
 
 
-def trials_of(*ends: str) -> Moment:
+def trials_of(*ends: str) -> StudySnapshot:
     """A study whose trials ended so: `C`omplete, `F`ailed, or by a cause, with `<n` the trial that it tries again."""
     study = optuna.create_study()
     for end in ends:
@@ -169,7 +169,7 @@ def trials_of(*ends: str) -> Moment:
             TrialAttributes.interrupted.save(trial, True)
             TrialAttributes.outage.save(trial, kind)
         study.tell(trial, 1.0 if kind == "C" else None, TrialState.COMPLETE if kind == "C" else TrialState.FAIL)
-    return Moment(study)
+    return StudySnapshot(study)
 
 
 @pytest.mark.parametrize(

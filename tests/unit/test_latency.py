@@ -19,8 +19,8 @@ from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.config.trial import compose_trial
 from rag_opt.console.progress import Screen
-from rag_opt.evaluation.bench import Bench
 from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
+from rag_opt.evaluation.evaluator import Evaluator
 from rag_opt.evaluation.latency import _is_enough, time_pipeline
 from rag_opt.evaluation.objective import build_objective
 from rag_opt.evaluation.pipelines import build_pipeline
@@ -190,9 +190,9 @@ def test_timing_says_nothing_of_single_questions(store: Store, said) -> None:
 def test_latency_that_decides_is_measured_apart_from_the_search(store: Store) -> None:
     """The reranker tells no cost, so what stages took when they ran says nothing of it."""
     by_stages, apart = (
-        Bench(tuple(SLOW), questions(), (get_metric("latency"),), Resources.from_store(store), times).measure_config(
-            compose_trial(SLOW)
-        )
+        Evaluator(
+            tuple(SLOW), questions(), (get_metric("latency"),), Resources.from_store(store), times
+        ).measure_config(compose_trial(SLOW))
         for times in (False, True)
     )
     assert by_stages.means["latency"] == pytest.approx(0.0)

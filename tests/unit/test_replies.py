@@ -537,7 +537,7 @@ def test_wherever_a_file_is_damaged_replies_are_asked_for_again(tmp_path: Path, 
 
 def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals, tmp_path: Path) -> None:
     """Two stores, one storage between them: each sees the other's payments before its next trial."""
-    from rag_opt.storages.moment import Moment
+    from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.lifecycle import join_study
     from rag_opt.study.plan import build_plan
     from rag_opt.study.spending import Spending
@@ -549,6 +549,6 @@ def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals
         with join_study(plan) as (study, _):
             budget = plan.resources.llm.budget
             plan.resources.llm.replies.record_payment(budget.study, "answers", Reply("a", 50, 10), 0.0, 50)
-            allowed = Spending(plan, study).can_start_trial(Moment(study))
+            allowed = Spending(plan, study).can_start_trial(StudySnapshot(study))
             found.append((allowed, budget.elsewhere.tokens))
     assert found == [(True, 0), (False, 60)]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_opt.cache.artifacts import read_table
+from rag_opt.cache.artifact_files import read_table
 from rag_opt.cache.eviction import evict_artifacts, list_artifacts, read_usage
 from rag_opt.cache.leases import Claims, Lease, find_oldest_lease
 from rag_opt.cache.store import Store

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from rag_opt.cache.artifacts import write_table
+from rag_opt.cache.artifact_files import write_table
 from rag_opt.cache.eviction import evict_artifacts, list_artifacts
 from rag_opt.cache.store import Store
 from rag_opt.study import timings

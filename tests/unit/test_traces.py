@@ -99,8 +99,8 @@ def test_what_a_kill_has_cut_short_is_made_whole(
     from rag_opt.components.resources import Resources
     from rag_opt.config.compose import compose_config
     from rag_opt.config.trial import compose_trial
-    from rag_opt.evaluation.bench import load_dataset
     from rag_opt.evaluation.evaluate import Questions
+    from rag_opt.evaluation.evaluator import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.artifacts import SUFFIX, DamagedError, Table, get_size, read_table, touch, write_table
+from rag_opt.cache.artifact_files import SUFFIX, DamagedError, Table, get_size, read_table, touch, write_table
 from rag_opt.cache.leases import POLL, Claims, lock_artifact
 from rag_opt.console.progress import track
 from rag_opt.records.documents import Floats

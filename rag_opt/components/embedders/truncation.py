@@ -11,7 +11,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.components.resources import Resources
 
 MARKS = 8

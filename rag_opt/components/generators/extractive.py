@@ -19,7 +19,7 @@ from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import count_tokens, find_token_spans, split_sentences, split_words
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.cache.store import Store
 
 

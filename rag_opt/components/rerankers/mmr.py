@@ -16,7 +16,7 @@ from rag_opt.records.products import QueryVectors, Rankings, Vectors
 from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.components.embedders.encoder import Encoder
     from rag_opt.components.own_documents import Pair
 

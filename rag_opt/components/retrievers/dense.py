@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.artifacts import get_size
+from rag_opt.cache.artifact_files import get_size
 from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require_whole

@@ -25,7 +25,7 @@ from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import READING, Span
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.components.embedders.encoder import Encoder
 
 UNITS = ("words", "characters", "tokens")

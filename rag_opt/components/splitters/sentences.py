@@ -17,7 +17,7 @@ from rag_opt.records.keys import compute_key
 from rag_opt.text.tokenization import READING, Span, split_full_stops
 
 if TYPE_CHECKING:
-    from rag_opt.cache.artifacts import Columns
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.cache.store import Store
 
 TRAINING_CHARACTERS = 5_000_000

@@ -14,7 +14,7 @@ from rag_opt.storages.attributes import get_attributes
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class Moment:
+class StudySnapshot:
     """A study as it is now, to be asked many things without going to the storage for each, and to stay as it is.
 
     Or as it was when it had so many trials, of which these were unfinished.
@@ -44,7 +44,7 @@ def _strip_result(trial: FrozenTrial) -> FrozenTrial:
     return begun
 
 
-Trials = optuna.Study | Moment
+Trials = optuna.Study | StudySnapshot
 
 
 def count_finished(study: Trials) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """What all trials of a study share: the command line they start from, the questions, the metrics, the resources.
 
     `times`: each is timed apart from its evaluation, as where percentiles are measured.
