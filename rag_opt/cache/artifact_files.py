@@ -43,7 +43,10 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns (arrays of one or two dimensions, or lists of texts) and the seconds that making them took."""
+    """Named columns (arrays of one or two dimensions, or lists of texts) and the seconds that making them took.
+
+    The seconds are those of the first making: they stay with the table, so that kept work fakes no latency.
+    """
 
     columns: Columns
     seconds: float
@@ -70,12 +73,13 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    # Before it has its name: eviction must never see it older than the lease of the process that made it.
     touch(temporary)
     temporary.replace(path)
 
 
 def read_table(path: Path) -> Table:
-    """The table of a file, memory-mapped; raises DamagedError, or FileNotFoundError."""
+    """The table of a file, its arrays read-only and memory-mapped; raises DamagedError, or FileNotFoundError."""
     try:
         # The map lives as long as an array that was cut from it.
         content = pa.memory_map(str(path)).read_buffer()
@@ -107,8 +111,10 @@ def write_folder(target: Path, make: Callable[[Path], None]) -> None:
             for path in _list_files(temporary):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+        # Last of all: a folder without a manifest was never finished.
         (temporary / MANIFEST).write_text(json.dumps({"seconds": seconds, "sha256": files}), "utf-8")
         touch(temporary / MANIFEST)
+        # Unlike a file's this fails where a folder is in the way; whoever holds the artifact's lock has removed it.
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -154,6 +160,7 @@ def remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
+    # Renamed first, so that no reader finds half a folder; if this process dies, the rest is swept as unfinished.
     aside = make_unique_path(path.parent, TEMPORARY)
     aside.mkdir()
     path.rename(aside / path.name)
@@ -172,6 +179,7 @@ def _hash_file(path: Path) -> bytes:
 def _to_arrow(column: Any) -> pa.Array:
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).reshape(-1)), column.shape[1])
+    # Of an empty list Arrow can't know what it would hold, and gives it a type that does not come back as texts.
     return pa.array(column, pa.string()) if isinstance(column, list) and not column else pa.array(column)
 
 
@@ -183,6 +191,7 @@ def _merge_chunks(column: pa.ChunkedArray) -> pa.Array:
 def _from_arrow(array: pa.Array) -> list[Any] | NDArray[Any]:
     if pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy().reshape(len(array), array.type.list_size)  # type: ignore[no-any-return]
+    # Only texts are copied: by default to_numpy refuses to, so that numbers stay in the memory map.
     if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
         return array.to_pylist()  # type: ignore[no-any-return]
     return array.to_numpy()  # type: ignore[no-any-return]

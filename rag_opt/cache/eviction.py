@@ -62,6 +62,7 @@ def _find_artifacts(root: Path) -> Iterator[Artifact]:
 
 
 def _is_shelf(path: Path) -> bool:
+    # The folder of an encoder's vectors has no manifest: each file in it is an artifact of its own.
     return path.is_dir() and not (path / MANIFEST).exists()
 
 
@@ -88,7 +89,7 @@ def get_last_used(path: Path) -> float | None:
 def evict_artifacts(root: Path, limit: float, unused_since: float = float("-inf")) -> list[Artifact]:
     """Remove artifacts until the rest has at most `limit` bytes, and those not used since; returns what was removed.
 
-    What a living process may use stays, even above the limit.
+    What a living process may use stays, even above the limit; so does what NEVER names, which does not count.
     """
     begin = time.time()
     kept = [artifact for artifact in list_artifacts(root) if artifact.stage not in NEVER]
@@ -109,6 +110,7 @@ def evict_artifacts(root: Path, limit: float, unused_since: float = float("-inf"
 
 def _remove_unused(root: Path, artifact: Artifact) -> bool:
     """Remove it unless it was needed in between."""
+    # Nobody is waited for: what a process is at work on is needed.
     with try_lock_artifact(root, artifact.stage, artifact.key) as free:
         unused = free and get_last_used(artifact.path) == artifact.used
         if unused:

@@ -22,6 +22,7 @@ STRIPES = 64
 stage only waits for stages before it."""
 
 POLL = 0.02
+"""Seconds between two tries for a lock that is held only briefly."""
 
 
 @contextmanager
@@ -51,11 +52,13 @@ class Lease:
     """Says that a process uses the folder, from now until `release` or the end of the process."""
 
     def __init__(self, root: Path) -> None:
+        # The time first and in full width: in the order of their names the first living lease is the oldest.
         name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}.lock"
         self._lock = FileLock(_make_folder(root / LEASES) / name)
         self._lock.acquire()
 
     def release(self) -> None:
+        """Say that the folder is no longer used by this process."""
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
@@ -85,6 +88,7 @@ class Claims:
         with hold_lock(FileLock(self.folder / "claims.lock", poll_interval=POLL), "is choosing what to compute"):
             taken = self._read_claimed()
             mine = [name for name in wanted() if name not in taken][:limit]
+            # Held before it is noted: a note whose claim nobody holds is a dead process's.
             claim.acquire()
             note.write_text(json.dumps(mine), "utf-8")
         try:
@@ -116,12 +120,15 @@ def is_abandoned(path: Path) -> bool:
     except (Timeout, RuntimeError):
         # filelock raises RuntimeError where this process holds the lock itself.
         return False
+    # filelock leaves the file where it is. It goes while the lock is held: who has opened it meanwhile finds it without
+    # a name and tries again.
     path.unlink(missing_ok=True)
     lock.release()
     return True
 
 
 def _build_lock(root: Path, stage: str, key: str) -> FileLock:
+    # Not hash(), which gives each process other numbers for the same text.
     stripe = zlib.crc32(key.encode()) % STRIPES
     return FileLock(_make_folder(root / LOCKS) / f"{stage}-{stripe:02}.lock", poll_interval=POLL)
 

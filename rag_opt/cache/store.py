@@ -71,7 +71,10 @@ class Store:
         self._written = 0
 
     def get_table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
-        """The table under this key, made and kept when it is not there."""
+        """The table under this key, made and kept when it is not there; raises StoreError where the disk refuses.
+
+        Of several processes that want it one makes it. What `make` raises is raised, and nothing is kept.
+        """
         found: Table | None = self._recall(stage, key)
         made = False
         if found is None:
@@ -89,6 +92,7 @@ class Store:
         """The folder under this key; `make` fills an empty one when it is not there. What is in it must not change."""
         path = self._get_root() / stage / key
         made = False
+        # What is remembered is that its files were checked, which reads them all: once a process is enough.
         if self._recall(stage, key) is None:
             seconds, made = self._read_or_make(
                 stage, key, path, lambda: read_folder(path), lambda: self._save_folder(path, make), self._get_root()
@@ -109,7 +113,8 @@ class Store:
     def get_object(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
         """The object under this key, made when it is not in memory.
 
-        Of large ones only the last `keep` of their stage stay (0: no limit of its own).
+        Of large ones only the last `keep` of their stage stay (0: no limit of its own). Threads that ask for it at once
+        may each make it.
         """
         found: T | None = self._recall(stage, key)
         if found is None:
@@ -174,8 +179,10 @@ class Store:
             return found, False
         with lock_artifact(root, stage, key):
             with catch_disk_errors(path):
+                # Who had the lock before may just have made it.
                 # Only here is nobody else at work on it, so only here may a damaged file go.
                 found = self._try_read(path, read, mend=True)
+            # Outside of catch_disk_errors: an OSError of the component that makes it is not the store's.
             return (make(), True) if found is None else (found, False)
 
     def _try_read(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:

@@ -15,7 +15,10 @@ INTERRUPTED = 130
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM."""
+    """SIGTERM.
+
+    A KeyboardInterrupt, so that whatever gives a trial back at Ctrl-C does so here, and nothing takes it for a failure.
+    """
 
     status = 143
 
@@ -43,11 +46,13 @@ def handle_broken_pipe() -> Iterator[None]:
     escape_unencodable()
     try:
         yield
+        # Here, since Python's own flush at its end would say that the pipe is broken, and exit with status 120.
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
         silence_streams()
         sys.exit(ReaderGone.status)
     except OSError as error:
+        # A write may fail before SIGHUP comes, and another session's terminal sends none.
         if not is_hung_up(error, sys.stdout, sys.stderr):
             raise
         silence_streams()

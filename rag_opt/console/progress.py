@@ -177,6 +177,7 @@ def report_line(line: str) -> None:
 @contextmanager
 def mute_screen() -> Iterator[None]:
     """Nothing is said or shown meanwhile."""
+    # While single questions are timed each would have bars and lines of its own.
     held = _open[:]
     _open.clear()
     try:

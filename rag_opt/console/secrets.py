@@ -53,6 +53,7 @@ def hide_secrets(text: str) -> str:
     text = PASSWORD.sub(rf"\1{HIDDEN}", text)
     for form in PARAMETERS:
         text = form.sub(_hide_parameter, text)
+    # The longest first: a value that is a part of another one would leave the rest of that to be read.
     for value in sorted({*_known, *_iterate_values()}, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text

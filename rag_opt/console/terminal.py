@@ -86,11 +86,14 @@ def build_console(file: TextIO | None = None) -> Console:
 
     class Careful(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            # Cells and titles of tables and the texts of bars come through here, too. Control segments are Rich's own:
+            # they move the live line.
             for segment in super().render(renderable, options):
                 text, style, control = segment
                 yield segment if control else Segment(escape_controls(text), style)
 
         def on_broken_pipe(self) -> None:
+            # Rich would raise SystemExit(1), which gives no trial back and is not the status of SIGPIPE.
             self._end(ReaderGone())
 
         def _check_buffer(self) -> None:

@@ -36,6 +36,7 @@ class Budget:
 
     def check(self) -> None:
         """Raise BudgetSpentError when nothing more may be paid for."""
+        # Without a limit of tokens or dollars the ledger need not be read before every call.
         spent = self.replies.get_spent(self.study) if min(self.tokens, self.usd) < math.inf else NOTHING
         for name, limit, used, kept in (
             ("tokens", self.tokens, spent.tokens + self.elsewhere.tokens, self.reserve.tokens),
@@ -48,10 +49,11 @@ class Budget:
             self.empty = "budget.minutes is used up" + (
                 ", the confirmation's share kept" if self.reserve.seconds else ""
             )
+        # The reason stays: the study's loop reads it, and then gives the trial back instead of having it fail.
         if self.empty:
             raise BudgetSpentError(self.empty)
 
     def open_reserve(self) -> None:
-        """From now on what was kept for the confirmation may be spent."""
+        """From now on what was kept for the confirmation may be spent, also where the search has used up the rest."""
         self.reserve = NOTHING
         self.empty = ""

@@ -66,6 +66,7 @@ class LLMClient:
     @property
     def spent(self) -> Expenses:
         """What the budget's study has paid for so far."""
+        # Before anything was asked nothing is looked up: that alone would make the file.
         return self.replies.get_spent(self.budget.study) if self.budget is not None and self.asked else NOTHING
 
     def check_budget(self) -> None:
@@ -85,7 +86,7 @@ class LLMClient:
 
     @contextmanager
     def collect_replies(self) -> Iterator[list[Heard]]:
-        """What is said from now on, in the order in which it comes."""
+        """What is said from now on, in the order in which it comes; the list grows, by kept replies as by new ones."""
         heard: list[Heard] = []
         self._recorders.append(heard)
         try:

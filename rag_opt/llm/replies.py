@@ -25,6 +25,7 @@ from rag_opt.system.permissions import catch_disk_errors, format_owner, make_fil
 from rag_opt.system.waiting import STEP, hold_lock, retry_locked
 
 FILE = "replies.db"
+# Reasons have a table of their own (unread), so that the replies of stores that had none are read as they are.
 TABLES = """
 create table if not exists replies
     (key text primary key, text text, tokens_in integer, tokens_out integer, seconds real);
@@ -80,16 +81,20 @@ class Replies:
         return self._base is not None
 
     def get(self, key: str) -> Reply | None:
-        """The reply under this key, if there is one."""
+        """The reply under this key, None where there is none; raises StoreError where the file can't be read."""
         rows = self._execute(KEPT, (key,))
         return Reply(*rows[0]) if rows else None
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; one that has a reason as one that could not be read."""
+        # The reason goes first: a kill in between leaves no unreadable reply that passes for a readable one.
         row = (key, reply.text, reply.tokens_in, reply.tokens_out, reply.seconds)
         if reply.reason:
             self._execute("insert or replace into unread values (?, ?)", (key, reply.reason))
         self._execute("insert or replace into replies values (?, ?, ?, ?, ?)", row)
+        if not reply.reason:
+            # Such a kill's reason must not pass for this reply's.
+            self._execute("delete from unread where key = ?", (key,))
 
     def delete_unread(self) -> int:
         """Remove the replies that could not be read, so that they are asked for again; gives how many there were."""
@@ -133,6 +138,7 @@ class Replies:
                     f"store.path: {self._path} can't be read or written: {error}{format_owner(self._path)}"
                 ) from error
             except sqlite3.DatabaseError:
+                # Not OperationalError, which is a DatabaseError, too: a lock or a full disk is no damage.
                 base.close()
                 self._put_aside()
                 base = self._base = self._open_database()
@@ -187,6 +193,7 @@ class Replies:
 
     def _put_aside(self) -> None:
         aside = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+        # Beside the new file SQLite would take them for its own.
         for ending in ("-wal", "-shm"):
             self._path.with_name(f"{FILE}{ending}").unlink(missing_ok=True)
         self._path.replace(aside)
@@ -197,6 +204,7 @@ class Replies:
 
 def _create_tables(base: sqlite3.Connection) -> sqlite3.Connection:
     base.execute("pragma journal_mode = wal")
+    # With this log that loses nothing at a kill; a power cut may cost the last replies.
     base.execute("pragma synchronous = normal")
     base.executescript(TABLES)
     return base

@@ -92,6 +92,7 @@ class Queries(Record):
     @classmethod
     def from_items(cls, items: tuple[Query, ...]) -> Queries:
         """The set of these queries; its key depends on their texts, and on the documents that they are themselves."""
+        # Left out where there are none: what stores hold of such queries keeps its key.
         own = [query.own for query in items]
         return cls(items, compute_key("queries", [query.text for query in items], *([own] if any(own) else [])))
 
@@ -104,7 +105,7 @@ class Queries(Record):
         return [query.text for query in self.items]
 
     def take_rows(self, of_set: NDArray[Any]) -> NDArray[Any]:
-        """The rows of this batch out of an array with one row for each query of the whole set."""
+        """The rows of this batch out of an array with one row for each query of the whole set; a set takes them all."""
         return of_set if self.whole_set is None else of_set[self.rows]
 
     def make_batch(self, rows: Ints) -> Queries:

@@ -12,6 +12,7 @@ FORM = "0.1.0"
 
 def compute_key(*parts: Any) -> str:
     """The content key of JSON-like parts: 32 hex digits of SHA-256 over their canonical form."""
+    # In ASCII, since texts may hold half of a surrogate pair, which no UTF-8 encodes.
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

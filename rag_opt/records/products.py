@@ -42,7 +42,7 @@ Usages = Mapping[str, Usage]
 
 
 def sum_by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
-    """What each stage's calls cost in all."""
+    """What each stage's calls cost in all, still one number a query; {} for none."""
     found: dict[str, Usage] = {}
     for each in spent:
         same = found.get(each.stage)
@@ -52,7 +52,7 @@ def sum_by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
 
 
 def sum_tokens(usage: Usages, count: int) -> Ints:
-    """What all these calls have read and written, for each of `count` queries."""
+    """What all these calls have read and written, int32 [count], for each of `count` queries; zeros for none."""
     total = np.zeros(count, np.int32)
     for each in usage.values():
         total += each.tokens_in + each.tokens_out
@@ -178,6 +178,7 @@ class Rankings(Record):
 
     def add_costs(self, *causes: Searches | Rankings) -> Rankings:
         """The same, with what these have cost before."""
+        # By piece of work and not added up: two rankings of one search have both paid for it, and it counts once.
         costs = {key: cost for each in (*causes, self) for key, cost in each.costs.items()}
         usage = {key: spent for each in (*causes, self) for key, spent in each.usage.items()}
         return replace(self, costs=costs, usage=usage)

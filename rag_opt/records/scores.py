@@ -12,6 +12,7 @@ from rag_opt.records.documents import Record, Scores
 class Evaluation(Record):
     """What a pipeline scored: per query (nan: not measurable for that query) and as means over the measured ones.
 
+    `per_query` has by metric float64 [queries]; `answers` and `retrieved` (ids, best first) have a row a query or none.
     `seconds`: what "indexing" took whenever it was done, what a "query" takes on average, and how long the "evaluation"
     itself took, with whatever came from the store. `coverage` is the share of the measurable queries that was measured,
     `served` by stage the share of what it asked a model for that came; `usage` by stage the calls to models, their

@@ -43,6 +43,7 @@ QUICK = 1
 
 def create_table(study: optuna.Study) -> None:
     """Make the table; to be called by one process at a time."""
+    # checkfirst looks and then makes: two at once would both make it, and one would fail.
     FILES.create(get_engine(study), checkfirst=True)
 
 
@@ -56,6 +57,7 @@ def store_files(study: optuna.Study, number: int, files: Mapping[str, bytes]) ->
     if rows:
         # SQLite understands the same words.
         given = insert(FILES)
+        # A call made again after a broken connection, or scores that were measured again, replace what is there.
         kept = given.on_conflict_do_update(
             index_elements=["study_id", "trial", "name"], set_={"content": given.excluded.content}
         )
@@ -81,6 +83,7 @@ def load_files(study: optuna.Study, numbers: Iterable[int]) -> dict[int, dict[st
     return found
 
 
+@retry_transient
 def get_trial_numbers(study: optuna.Study) -> set[int]:
     """The trials whose scores are in the database."""
     wanted = sqlalchemy.select(FILES.c.trial).where(FILES.c.study_id == get_study_id(study), FILES.c.name == SCORES)
@@ -111,7 +114,10 @@ def _decompress(content: bytes) -> bytes | None:
     """The file; None for what is damaged, or larger than any of ours."""
     stream = zlib.decompressobj()
     try:
+        # Bounded, because a small row of somebody else's may stand for more than memory holds.
         body = stream.decompress(content, LARGEST)
+    # SQLite keeps any type in any column: a text here is a TypeError.
     except (zlib.error, TypeError):
         return None
+    # Not at its end: cut short, or larger than LARGEST.
     return body if stream.eof else None

@@ -219,12 +219,13 @@ class StudyAttributes(Attributes):
         return {key.removeprefix(PAID): value for key, value in self.given.items() if key.startswith(PAID)}
 
 
+# An attribute for each store: every machine writes its own sum, so none overwrites, or adds twice, another's payments.
 PAID = "rag_opt:paid:"
 """Prefix of the attributes in which each store enters what it has paid for."""
 
 
 def save_payment(study: SetsAttributes, store: str, spent: list[float]) -> None:
-    """Keep what this store has paid for so far."""
+    """Keep what this store has paid for so far: [calls, tokens, dollars, seconds], in place of what it kept before."""
     study.set_user_attr(f"{PAID}{store}", spent)
 
 

@@ -25,6 +25,7 @@ SAID_AFTER = 3.0
 """Seconds of waiting after which that is said."""
 
 LONGEST_WAIT = 1.0
+"""Seconds of the longest pause between two tries."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +42,7 @@ def parse_url(url: str) -> sqlalchemy.URL:
         found = sqlalchemy.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
         raise StorageError("storage.url is not a database URL, such as sqlite:///folder/study.db") from error
+    # Without a driver's name SQLAlchemy would import psycopg2.
     return found.set(drivername="postgresql+psycopg") if found.drivername == "postgresql" else found
 
 
@@ -72,11 +74,13 @@ def is_transient(error: BaseException) -> bool:
     cause = _find_driver_error(error)
     if cause is None:
         return False
+    # SQLAlchemy itself has found that the connection is broken, whatever the driver calls it.
     if cause.connection_invalidated:
         return True
     state = getattr(cause.orig, "sqlstate", "")
     if state is None or (state and state.startswith(("08", "57P"))):
         # PostgreSQL: no answer at all, a broken connection, a server that stops or starts.
+        # psycopg's own complaints have no state either, and no wait mends them: they are other errors than this.
         return isinstance(cause, sqlalchemy.exc.OperationalError)
     return "database is locked" in str(cause.orig)
 
@@ -99,6 +103,7 @@ def retry_transient(call: Callable[P, T], seconds: float | None = None) -> Calla
             try:
                 return call(*args, **kwargs)
             except Exception as error:
+                # First of all: who is told to stop while the database is away ends as stopped, not with this error.
                 stop.check()
                 waited = time.monotonic() - start
                 if not is_transient(error) or waited > limit:

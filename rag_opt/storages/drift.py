@@ -19,7 +19,7 @@ Parts = Mapping[str, Mapping[str, str]]
 
 
 def build_parts(dataset: str, test_share: float, split_seed: int, objective: str, seed: int, batches: int) -> Parts:
-    """What the fingerprints of `MADE_FROM` are made from."""
+    """What the fingerprints of `MADE_FROM` are made from: by fingerprint, each of its parts as text."""
     given = {"dataset": (dataset, test_share, split_seed), "objective": (objective, seed, batches)}
     return {name: dict(zip(MADE_FROM[name], map(str, values), strict=True)) for name, values in given.items()}
 
@@ -36,6 +36,7 @@ def check_fingerprints(study: optuna.Study, now: Mapping[str, str], folder: Path
         StudyAttributes.fingerprints.save(study, dict(now))
         StudyAttributes.parts.save(study, {name: dict(made) for name, made in (parts or {}).items()})
         return
+    # Optuna itself refuses another list of choices alone: it accepts another range of numbers in silence.
     if any(then.get(name) != now[name] for name in now):
         raise DriftError(_format_drift(study, then, now, parts or {}, folder))
 

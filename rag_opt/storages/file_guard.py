@@ -66,20 +66,24 @@ class FileGuard:
 
     def release(self) -> None:
         """Let go of the file."""
+        # A lost file stays open; see _keep_open.
         if not self.lost:
             self._file.close()
 
     def _write_copy(self) -> Path | str:
         """The new file; why there is none."""
         why = ""
+        # The nearest folder that is left; where that can't be written, as on a full disk, the temporary one.
         for folder in (_find_nearest(self.path.parent), Path(tempfile.gettempdir())):
             within = folder == self.path.parent
+            # Elsewhere the name has to tell which study it is.
             name = self.path.name if within else f"{self.path.parent.name}.{self.path.name}"
             new = folder / f"{name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             try:
                 make_file(new)
                 with closing(sqlite3.connect(new)) as copy:
                     self._file.backup(copy)
+                    # One file, without a log beside it: this file alone is what the person is told to move back.
                     copy.execute("PRAGMA journal_mode=DELETE")
                 return new
             except (sqlite3.Error, OSError) as error:
@@ -95,6 +99,7 @@ class FileGuard:
         """
         with suppress(sqlite3.Error):
             self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        # A reference that nothing gives back: Python would close the connection when it ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file))
 
     def _find_moved(self) -> Path | None:

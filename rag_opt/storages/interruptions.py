@@ -23,6 +23,7 @@ def interrupt_trial(
     With `retries` its process died: after so many repeated deaths over a configuration that is given up. `told`:
     attributes that say why it is ended.
     """
+    # A stop is no death: it must not bring a configuration nearer to being given up.
     deaths = get_attributes(trial).earlier_deaths + (retries is not None)
     given_up = retries is not None and deaths > retries
     reason = "its process was stopped" if retries is None else "its process died"
@@ -36,6 +37,8 @@ def interrupt_trial(
         **(told or {}),
     }
     fail_trial(study, trial, about)
+    # Only the latest can be drawn anew from where it began, and only where its parameters are not all there: one that
+    # was drawn whole is tried again with the same ones.
     if trial.number == len(study.get_trials(deepcopy=False)) - 1 and not is_sampled(trial):
         _restore_sampler(study)
 
@@ -44,12 +47,15 @@ def _restore_sampler(study: optuna.Study) -> None:
     """Put the sampler back to where the latest trial began, which is to be drawn again."""
     before = get_study_attributes(study).sampler_state
     counted = [key for key in get_system_attrs(study) if key.startswith(QMC)]
+    # Otherwise QMC would leave out the point that the kill has cost, and a resumed study would differ from an
+    # uninterrupted one.
     # -1 is where QMCSampler begins to count.
     set_system_attrs(study, {key: before.get(key, -1) for key in counted})
 
 
 def snapshot_sampler(study: optuna.Study) -> None:
     """Remember where the sampler stands, before it draws; only QMC's stands in the storage."""
+    # The others are built anew for each trial, seeded by its place, so there is nothing to put back.
     state = {key: value for key, value in get_system_attrs(study).items() if key.startswith(QMC)}
     if state and state != get_study_attributes(study).sampler_state:
         StudyAttributes.sampler_state.save(study, state)

@@ -47,6 +47,7 @@ def save_study_figure(study: optuna.Study, name: str, figure: str) -> None:
 def _save_parts(study: optuna.Study, prefix: str, text: str) -> None:
     """Keep a text in as many attributes as it needs, and empty those that a longer one left."""
     parts = _split_text(text)
+    # Optuna can't remove an attribute, and the dashboard joins all that begin like this.
     old = sum(key.startswith(prefix) for key in get_system_attrs(study))
     whole = [*parts, *[""] * (old - len(parts))]
     set_system_attrs(study, {f"{prefix}{place}": part for place, part in enumerate(whole)})

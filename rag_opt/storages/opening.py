@@ -65,6 +65,7 @@ class PatientStorage(RDBStorage):
     guard: FileGuard | None = None
 
 
+# Whole methods are repeated: in each Optuna opens a session, and rolls it back where it fails.
 for _name in ASKING:
     setattr(PatientStorage, _name, retry_transient(getattr(RDBStorage, _name)))
 
@@ -82,6 +83,7 @@ def _checkpoint_after(tell: Callable[..., bool]) -> Callable[..., bool]:
     return told
 
 
+# Wrapped last, around the patient method: the log is folded in once, after the telling has succeeded.
 setattr(PatientStorage, TELLING, _checkpoint_after(getattr(PatientStorage, TELLING)))
 
 
@@ -95,11 +97,13 @@ def open_study(url: str, name: str, directions: list[StudyDirection]) -> optuna.
     with translate_errors(url):
         if database is None:
             try:
+                # Before the lock, which is more patient with a server: a wrong address is said within seconds.
                 check_connection(url)
             except ImportError as error:
                 raise StorageError(
                     f"storage.url={redact_url(url)}: its driver is missing: pip install 'rag-opt-studies[postgresql]'"
                 ) from error
+        # Optuna lets processes make its tables side by side, and of 8 that began at once 4 died of it.
         with lock_creation(url):
             if database is not None:
                 check_sqlite(database)
@@ -109,10 +113,12 @@ def open_study(url: str, name: str, directions: list[StudyDirection]) -> optuna.
 
 def _open_storage(url: str, database: Path | None) -> PatientStorage:
     """The storage, its tables as this version wants them."""
+    # Optuna's own check refuses older tables; here they are upgraded.
     storage = PatientStorage(url, engine_kwargs=get_engine_options(database is not None), skip_compatibility_check=True)
     _upgrade_tables(storage, database)
     if database is not None:
         storage.guard = FileGuard(database)
+        # First of the two: listeners are called in this order, and nothing may begin in a file that was lost.
         storage.guard.watch(storage.engine)
         begin_immediately(storage.engine, database)
     return storage
@@ -149,6 +155,7 @@ def _upgrade_tables(storage: RDBStorage, database: Path | None) -> None:
     copy = database.with_name(f"{database.name}.backup-{found}")
     make_file(copy)
     with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(copy)) as new:
+        # Not a copy of the file, which would lack what is still in its write-ahead log.
         old.backup(new)
     storage.upgrade()
     report_line(
@@ -161,6 +168,7 @@ def close_study(study: optuna.Study) -> None:
     storage = get_backend(study)
     engine, guard = getattr(storage, "engine", None), getattr(storage, "guard", None)
     if engine is not None:
+        # A connection that is made now would open, or make, what has the lost file's name.
         if guard is None or not guard.lost:
             checkpoint_wal(engine, whole=True)
         engine.dispose()
@@ -174,6 +182,7 @@ def rescue_lost_file(study: optuna.Study) -> Iterator[None]:
     try:
         yield
     finally:
+        # Whatever the loss has led to first, this is the error that says where the trials are now.
         guard: FileGuard | None = getattr(get_backend(study), "guard", None)
         if guard is not None and guard.lost:
             raise guard.rescue()
@@ -186,12 +195,16 @@ def get_engine(study: optuna.Study) -> sqlalchemy.Engine:
 
 
 def open_gate(study: optuna.Study) -> Gate:
-    """This process's place among those at work on the study."""
+    """This process's place among those at work on the study, until its `leave`."""
     return build_gate(get_backend(study).url, get_study_id(study))
 
 
 def get_ledger(study: optuna.Study) -> str:
-    """The name under which the study's payments are entered: one of its own, wherever its folder lies."""
+    """The name under which the study's payments are entered: one of its own, wherever its folder lies.
+
+    One process at a time may call it: two at once would give it two names.
+    """
+    # Neither its name nor its path would do: studies share a store, and their folders may move.
     known = get_study_attributes(study).ledger
     if not known:
         known = uuid4().hex

@@ -24,6 +24,7 @@ def get_worker(trial: FrozenTrial) -> str:
 
     That is done inside the gate, right after the trial was made.
     """
+    # No gate knows such a worker, so the trial of a process that died before it was named counts as a dead one's.
     return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 

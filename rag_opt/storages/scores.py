@@ -73,7 +73,7 @@ def write_partial(
     *,
     whole: bool = False,
 ) -> bytes:
-    """As `write_scores`, of the questions that were asked before a trial was stopped."""
+    """As `write_scores`, of the questions that were asked before a trial was stopped; a row for each in everything."""
     columns: dict[str, Sequence[Any]] = {name: values.tolist() for name, values in scores.items()}
     columns[RETRIEVED] = [list(row) for row in retrieved]
     if answers:
@@ -86,6 +86,7 @@ def write_partial(
 def write_columns(folder: Path, number: int, ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> bytes:
     """Leave columns of values, one row for each of these queries; gives what was written."""
     body = _serialize_table(ids, columns)
+    # Not in one step: what a kill cuts short can't be read, and restore_files writes it anew from the database.
     (get_trial_folder(folder, number) / FILE).write_bytes(body)
     return body
 
@@ -106,6 +107,7 @@ def read_scores(study: optuna.Study, folder: Path, trial: FrozenTrial, targets: 
 def load_book(study: optuna.Study, number: int) -> Book | None:
     """The book of a trial in the database; None without one that can be read."""
     try:
+        # The cache keeps no exceptions, so a book that is not there yet is looked for again.
         return _load_book(study, number)
     except UNREADABLE:
         return None
@@ -113,6 +115,7 @@ def load_book(study: optuna.Study, number: int) -> Book | None:
 
 @lru_cache(256)
 def _load_book(study: optuna.Study, number: int) -> Book:
+    # May be cached: a trial's rows stay once it is told; import_scores, which replaces them, clears the cache.
     return _parse_book(archive.load_files(study, [number])[number][FILE])
 
 
@@ -121,6 +124,7 @@ def read_book_file(folder: Path, number: int) -> Book | None:
     path = get_trial_folder(folder, number) / FILE
     try:
         about = path.stat()
+        # Time and size are part of the cache's key, so that a file that was changed is read again.
         return _read_book_file(path.absolute(), about.st_mtime_ns, about.st_size)
     except UNREADABLE:
         return None
@@ -137,6 +141,7 @@ def restore_files(study: optuna.Study, folder: Path, numbers: Iterable[int]) -> 
     archive.fetch_files(study, folder, wanted)
     for number in wanted:
         kept, there = load_book(study, number), read_book_file(folder, number)
+        # Compared as numbers: the folder's file has what was retrieved, too.
         if kept is not None and (there is None or not _is_same(kept, there)):
             archive.write_file(folder, number, FILE, archive.load_files(study, [number])[number][FILE])
 
@@ -167,9 +172,11 @@ def _parse_book(body: bytes) -> Book:
 
 
 def _compute_mean(values: Scores) -> float:
+    # A question that could not be measured is no 0: a trial's value is the mean of the others.
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
 def _replace_nan(value: Any) -> Any:
+    # JSON has no nan; Python would write one that other readers refuse.
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.samplers.internals import get_enqueued_params
 from rag_opt.storages.attributes import get_attributes
 
+# FAIL counts: a configuration that failed by itself has taken its place. What failed for reasons outside of it is noted
+# as interrupted, and another trial takes that place.
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -23,6 +25,7 @@ class StudySnapshot:
     def __init__(self, study: optuna.Study, trials: int | None = None, unfinished: Container[int] = ()) -> None:
         self.directions = study.directions
         self.user_attrs = study.user_attrs
+        # Numbers are given in the order of asking, so what was added since then is at the end.
         now = study.get_trials(deepcopy=False)[:trials]
         self._trials = [_strip_result(trial) if trial.number in unfinished else trial for trial in now]
 
@@ -39,6 +42,7 @@ class StudySnapshot:
 
 def _strip_result(trial: FrozenTrial) -> FrozenTrial:
     """The trial without how it ended."""
+    # Without deepcopy these are the storage's own cached records, which nobody may change.
     begun = copy(trial)
     begun.state, begun.values, begun.user_attrs = TrialState.RUNNING, None, {}
     return begun

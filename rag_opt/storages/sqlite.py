@@ -15,20 +15,24 @@ from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import STEP, retry_locked
 
 BUSY_SECONDS = 90
+"""Seconds that another process may hold the file's lock: as long as a server may be away (databases.PATIENCE)."""
 
 
 def check_sqlite(path: Path) -> None:
     """Switch the file to write-ahead logging; raises StorageError when it is damaged or something else."""
+    # SQLite takes an empty file for a new database, so a study that was lost would begin anew in silence.
     if path.exists() and path.stat().st_size == 0:
         raise StorageError(f"{path}: the study file is empty; remove it to start anew, or put a backup in its place")
     try:
         if not path.exists():
+            # Resolved, since renaming over a link would put a file in its place.
             _create_database(path.resolve())
         with closing(sqlite3.connect(path, timeout=STEP)) as connection:
 
             def ask(statement: str) -> list[Any]:
                 return retry_locked(path, lambda: connection.execute(statement).fetchall(), BUSY_SECONDS)
 
+            # A zeroed page passes in silence otherwise.
             found = ask("PRAGMA quick_check")[0][0]
             if found != "ok":
                 raise StorageError(f"{path}: the study file is damaged ({found}); put a backup in its place")
@@ -55,11 +59,15 @@ def _create_database(path: Path) -> None:
     new = path.with_name(f"{path.name}.new")
     make_file(new)
     with closing(sqlite3.connect(new, timeout=STEP)) as connection:
+        # This writes the header: when the file gets its name it is no longer empty, which check_sqlite would refuse.
         connection.execute("PRAGMA journal_mode=WAL")
     new.replace(path)
 
 
 def get_engine_options(is_sqlite: bool) -> dict[str, Any]:
+    """What `create_engine` is to be told beside the URL."""
+    # SQLite waits in C, where no signal is heard, so only a step at a time. A pool's connections to a server that was
+    # restarted are dead, and that is noticed only in use unless they are asked first.
     return {"connect_args": {"timeout": STEP}} if is_sqlite else {"pool_pre_ping": True}
 
 
@@ -68,12 +76,15 @@ def begin_immediately(engine: sqlalchemy.Engine, path: Path) -> None:
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def no_implicit_begin(connection: Any, _: Any) -> None:
+        # Otherwise sqlite3 begins transactions of its own, and they take the lock late.
         connection.isolation_level = None
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def begin(connection: sqlalchemy.Connection) -> None:
         raw: Any = connection.connection.driver_connection
         try:
+            # A transaction that reads first and then wants to write fails at once, whatever the timeout: 5 to 7 of 8
+            # workers died of that.
             retry_locked(path, lambda: raw.execute("BEGIN IMMEDIATE"), BUSY_SECONDS)
         except sqlite3.Error:
             # What else is wrong is raised as SQLAlchemy raises it.

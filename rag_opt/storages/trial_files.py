@@ -41,6 +41,8 @@ class TrialFiles:
 
     def write_scores(self, number: int, evaluation: Evaluation) -> None:
         """Leave all of a trial's scores."""
+        # What was retrieved is most of the file and nothing is computed from it: the database has it only where others
+        # lack the folder.
         body = scorebook.write_scores(self.folder, number, evaluation, whole=not self.shared)
         self._left[number][scorebook.FILE] = body
 
@@ -64,6 +66,7 @@ class TrialFiles:
 
     def store_trial(self, number: int) -> None:
         """Have the database hold what this process has written of a trial."""
+        # Called before the trial is told: a trial that counts has its scores in the database.
         archive.store_files(self.study, number, self._left.pop(number, {}))
 
     def import_files(self, number: int) -> None:
@@ -71,7 +74,10 @@ class TrialFiles:
         scorebook.import_scores(self.study, self.folder, number)
 
     def load_scores(self, trial: FrozenTrial, targets: Sequence[str]) -> Mapping[str, Scores]:
-        """A complete trial's scores by metric, whose means are its values of these targets; {} where they are lost."""
+        """A complete trial's scores by metric, whose means are its values of these targets; {} where they are lost.
+
+        float64, one a question in the order in which they were asked, nan where it could not be measured.
+        """
         return scorebook.read_scores(self.study, self.folder, trial, targets)
 
     def load_book(self, number: int) -> scorebook.Book | None:

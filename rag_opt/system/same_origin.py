@@ -20,11 +20,13 @@ PATH = re.compile(r"(?!.*(\.\.|//|\d{19}))[!-\[\]-~]{1,2000}")
 def explain_refusal(method: str, headers: Mapping[str, str], port: int) -> str | None:
     """Why a request with these headers (names in lower case) is refused; None for one that is not."""
     own = {f"{name}:{port}" for name in NAMES}
+    # Against DNS rebinding: the browser takes such a page for one of this server's, and may send no Origin.
     if headers.get("host", "").lower() not in own:
         return f"this answers to {' and '.join(sorted(own))} only"
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     if origin is not None and (urlsplit(origin).scheme != "http" or urlsplit(origin).netloc.lower() not in own):
         return "this answers to its own pages only"
+    # A link that somebody follows to here shows a page to that person, and to no script of the page it was on.
     asked = method in READING and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("same-origin", "none") and not asked:
         return "this answers to its own pages only"

@@ -34,6 +34,7 @@ class Stopping:
 
     def __enter__(self) -> Self:
         _open.append(self)
+        # Python lets no other thread set handlers.
         if threading.current_thread() is threading.main_thread():
             # Who starts a command in a shell's background has it ignore Ctrl-C; a worker is told by us, not by a key.
             if self.always or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -68,6 +69,7 @@ class Stopping:
         self._stop(Terminated())
 
     def _handle_hangup(self, _: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's)
+        # First: whatever is said on the way out would fail on a terminal that is gone.
         silence_streams()
         self._stop(HungUp())
 
@@ -102,6 +104,7 @@ def get_stop() -> KeyboardInterrupt | None:
 def check_ending() -> None:
     """Raise KeyboardInterrupt where the study is to end now: for work in other threads, which no signal reaches."""
     for stopping in _open:
+        # A first Ctrl-C (`asked`) is no reason: it lets the batch be finished that this work is part of.
         if stopping.raised is not None:
             raise type(stopping.raised)
 

@@ -67,7 +67,7 @@ def hold_lock(lock: FileLock, does: str) -> Iterator[None]:
 
 
 def acquire_lock(lock: FileLock, does: str) -> None:
-    """Take a lock, however long its holder, who `does` something, keeps it."""
+    """Take a lock, however long its holder, who `does` something, keeps it; raises KeyboardInterrupt at a stop."""
     wait = Wait(does, lambda: find_holder([Path(lock.lock_file)]))
     while True:
         try:
@@ -82,11 +82,13 @@ def retry_locked(path: Path, call: Callable[[], T], limit: float) -> T:
 
     The connection's own timeout is to be STEP: in there no signal is heard.
     """
+    # With write-ahead logging SQLite's writers lock the -shm file.
     wait = Wait(f"holds the lock of {path}", lambda: find_holder([path, path.with_name(f"{path.name}-shm")]), limit)
     while True:
         try:
             return call()
         except sqlite3.OperationalError as error:
+            # Extended codes, such as SQLITE_BUSY_SNAPSHOT, have the plain one in their lowest byte.
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise
             wait.step()
