@@ -68,6 +68,7 @@ def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> PythonInp
 
 def _format_rows(key: str, given: Rows) -> str:
     """The rows as JSON, a line each."""
+    # A dataset of Hugging Face has to_dict, too, but gives columns by it; `columns` is what a DataFrame alone has.
     rows = given.to_dict("records") if hasattr(given, "to_dict") and hasattr(given, "columns") else given
     if not isinstance(rows, Iterable):
         raise ConfigError(f"{key}: a path, a list of dicts, a DataFrame or a dataset is expected, not {given!r}"[:300])
@@ -91,6 +92,7 @@ def _format_row(key: str, number: int, row: Any) -> str:
 
 def _to_plain(value: Any) -> Any:
     """The Python value of a NumPy one."""
+    # tolist first: item() fails for an array of several values.
     for method in ("tolist", "item"):
         if hasattr(value, method):
             return getattr(value, method)()
@@ -143,6 +145,7 @@ def _build_parameter(key: str, given: Any, known: Mapping[str, Any], space: Mapp
         return {**given, "values": _format_values(key, given.get("values"))}
     values = _format_values(key, given)
     found = {parent: _narrow_condition(value, space[parent]) for parent, value in known.items() if parent in space}
+    # What every listed choice of the parent allows is no condition.
     when = {parent: value for parent, value in found.items() if value != space[parent]}
     return {"values": values, "when": when} if when else values
 
@@ -162,6 +165,7 @@ def _format_values(key: str, given: Any) -> str:
     if len(ends) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         low, high = ends
         whole = isinstance(low, int) and isinstance(high, int)
+        # Hydra's range leaves its end out, where a pair means both.
         return f"range({low}, {high + 1})" if whole else f"interval({float(low)!r}, {float(high)!r})"
     expected = "a list of choices, a pair (least, greatest), or text in Hydra's grammar is expected"
     raise ConfigError(f"space: {key}: {str(given)[:200]}: {expected}")
@@ -196,4 +200,5 @@ def convert_metric(metric: str | Sequence[str] | Callable[..., Any] | None, dire
 
 def get_metric_name(metric: Callable[..., Any]) -> str:
     """What a function is called among metrics: its own name."""
+    # A lambda's name is <lambda>.
     return str(getattr(metric, "__name__", "metric")).strip("<>")

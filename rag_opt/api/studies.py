@@ -53,7 +53,7 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The difference's 95 % bootstrap interval."""
+        """The difference's 95 % bootstrap interval, (low, high); both nan where there is nothing to compare."""
         chosen = self.confirmation.chosen if self.confirmation else None
         return (chosen.difference_low, chosen.difference_high) if chosen else (float("nan"), float("nan"))
 
@@ -195,6 +195,7 @@ def _provide_objects(metric: Any, sampler: Any, words: Sequence[str]) -> Iterato
     if several and (functions or instance is not None):
         kind = "metric" if functions else "sampler"
         raise ConfigError(f"{several[0]}: other processes can't have the {kind} that was given as an object; name one")
+    # Context variables: a study in another thread of this process does not see these objects.
     with _set_variable(own.GIVEN, functions), _set_variable(sampling.GIVEN, instance):
         yield
 

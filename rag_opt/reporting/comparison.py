@@ -177,6 +177,7 @@ def _format_row(findings: Findings, study: Trials) -> list[str]:
 
 
 def _plot_scores(studies: Sequence[Finished]) -> Plot | None:
+    # Plotly draws the first row at the bottom.
     order = list(reversed(_rank_studies(studies)))
     if not order:
         return None
@@ -225,6 +226,7 @@ def _compute_best_curve(findings: Findings, study: Trials) -> list[float]:
     sign = next(iter(findings.signs.values()))
     best, curve = float("-inf"), []
     for trial in history.get_measured(study, TrialState.COMPLETE):
+        # What breaks a constraint is no result, however well it scores.
         best = max(best, sign * trial.values[0]) if history.is_feasible(trial) else best
         curve.append(best)
     return [value for value in curve if value > float("-inf")]

@@ -21,6 +21,7 @@ def plot_intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:
     found = findings.confirmation
     if found is None:
         return None
+    # Plotly draws the first row at the bottom.
     arms = list(reversed(found.arms))
     apart = [arm for arm in arms if not math.isnan(arm.difference)]
     figure = go.Figure()

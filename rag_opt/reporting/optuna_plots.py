@@ -25,5 +25,6 @@ def load_visualization() -> ModuleType:
         del sys.modules["matplotlib"]
         for name in [name for name in sys.modules if name == TWIN or name.startswith(f"{TWIN}.")]:
             del sys.modules[name]
+    # The attribute would go on naming the one that found no Matplotlib.
     vars(optuna.visualization).pop("matplotlib", None)
     return optuna.visualization

@@ -62,6 +62,7 @@ def render_report(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> s
 
 def render_template(**content: object) -> str:
     """The template filled in; texts are escaped."""
+    # A name that the template spells wrongly fails here; by default it would leave a gap in the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.globals["drawn"] = _render_plot
     # What Plotly's own file holds is a script, not text.

@@ -27,6 +27,7 @@ def plot_trial_lines(trials: Sequence[FrozenTrial], names: Sequence[str], target
     values = [trial.values[0] for trial in trials]
     axes = [_build_number_axis(target, values, log=False), *(_build_axis(trials, name) for name in names)]
     worst, span = min(sign * value for value in values), (max(values) - min(values)) or 1.0
+    # Scatter lines: Plotly's own parallel coordinates are not in the part of it that the page carries.
     figure = go.Figure()
     for row, trial in enumerate(trials):
         (colour,) = sample_colorscale(COLOURS, [(sign * values[row] - worst) / span])

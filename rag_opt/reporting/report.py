@@ -34,11 +34,13 @@ def write_report(findings: Findings, study: optuna.Study, folder: Path) -> dict[
     from rag_opt.reporting.figures import build_plots
 
     findings.write(folder)
+    # One moment for all files: trials that other workers add meanwhile are in none of them.
     now = findings.get_moment(study)
     drawn, best = build_plots(findings, now), summary.format_best_yaml(findings, now)
     texts = {
         "report.md": summary.format_markdown(findings, now),
         "best.yaml": best,
+        # Once more as an experiment: `best=FOLDER` has Hydra find it there.
         PLACE: best,
         PAGE: page.render_report(findings, now, drawn),
     }
@@ -101,6 +103,7 @@ def _show_in_dashboard(study: optuna.Study, folder: Path, note: str, figures: Ma
         store = FileSystemArtifactStore(str(place))
         known = upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=study)
         StudyAttributes.report.save(study, known)
+    # Each report takes the place of the last: optuna-dashboard shows a link, so the page is kept once.
     link_file(page, place / known)
 
 

@@ -184,6 +184,7 @@ def print_summary(findings: Findings, study: Trials, console: Console) -> None:
         )
     if tabulate_costs(findings, study)[1]:
         console.print(build_rich_table("calls to models, a question", tabulate_costs(findings, study)))
+    # Names, reasons and parameters are others' words: no control character and no markup of theirs is obeyed.
     for line in format_details(findings, study):
         console.print(sanitize_line(line), markup=False)
     console.print()

@@ -176,6 +176,7 @@ def build_rich_table(title: str, content: Rows) -> Table:
         )
     for row in content[1]:
         table.add_row(
+            # As Text: Rich would obey markup in a plain string, and cells hold others' words.
             *(Text(sanitize_line(cell)) for cell in row),
             style="bold" if any("recommended" in cell for cell in row) else None,
         )

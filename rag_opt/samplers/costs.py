@@ -30,13 +30,15 @@ class StageSeconds:
 
     `once` names for each stage the groups of parameters on which its results depend: {"indexing": ["splitter",
     "embedder"]} is paid once for every combination of splitter.* and embedder.*. What a combination that no trial had
-    would take is the mean of those that agree with it most; 0 where nothing is known.
+    would take is the mean of those that agree with it most; 0 where nothing is known. Raises ValueError where `once` is
+    not of that form.
     """
 
     once: Mapping[str, Sequence[str]]
 
     def __post_init__(self) -> None:
         groups = self.once.values() if isinstance(self.once, Mapping) else [self.once]
+        # A text is a sequence, too: its letters would be taken for groups, none of which exists.
         if not all(isinstance(each, Sequence) and not isinstance(each, str) for each in groups):
             raise ValueError(f"once={self.once}: lists of groups by stage are expected")
 
@@ -63,6 +65,7 @@ def fit_seconds(
         total = np.zeros(len(configurations))
         for stage, groups in once.items():
             keys = [make_stage_key(params, groups) for params in configurations]
+            # Many candidates share few keys, so each is estimated once.
             new = [key for key in dict.fromkeys(keys) if key not in paid[stage]]
             taken = dict(zip(new, _estimate_new(new, paid[stage]), strict=True))
             total += [taken.get(key, 0.0) for key in keys]
@@ -85,6 +88,7 @@ def _estimate_new(new: Sequence[Key], known: Mapping[Key, float]) -> Floats:
     columns = {item: column for column, item in enumerate(dict.fromkeys(item for key in known for item in key))}
     left, right = (_encode_keys(keys, columns) for keys in (new, list(known)))
     differ = np.array([len(key) for key in new])[:, None] + np.array([len(key) for key in known])
+    # Twice what both have less what only one has: keys differ in length where parameters are conditional.
     agree = 4 * left @ right.T - differ
     most = agree == agree.max(axis=1, keepdims=True)
     found: Floats = most @ np.array(list(known.values())) / most.sum(axis=1)

@@ -31,9 +31,13 @@ class EarlierStudy(NamedTuple):
         return {name for trial in self.trials for name in trial.params}
 
 
+# Every draw asks for it, and what had ended by `until` does not change.
 @lru_cache(16)
 def load_earlier(storage: str, study_name: str, until: datetime | None) -> EarlierStudy:
-    """The study with what was finished by then (None: now); raises what Optuna does where it can't be read."""
+    """The study with what was finished by then (None: now); raises what Optuna does where it can't be read.
+
+    Read once in a process: None means the time of its first call there.
+    """
     study = optuna.load_study(study_name=study_name, storage=storage)
     trials = select_informative(study.get_trials(deepcopy=False))
     ended = [t for t in trials if until is None or (t.datetime_complete is not None and t.datetime_complete <= until)]

@@ -37,6 +37,8 @@ def compute_distances(axes: Sequence[Axis], left: Units, right: Units) -> Floats
             ranks = np.append(axis.ranks, 0.5)  # the last is for ABSENT, which is -1
             found[column] = 0.5 * (a != b) + 0.5 * np.abs(ranks[a.astype(int)] - ranks[b.astype(int)])
         else:
+            # Taken as 0.5, what does not exist is 0.5 to 1 away from every number; as the -1 that ABSENT is it would be
+            # nearest to the low end, and farther than 1 from the high one.
             gone_a, gone_b = a == ABSENT, b == ABSENT
             found[column] = np.abs(np.where(gone_a, 0.5, a) - np.where(gone_b, 0.5, b)) + 0.5 * (gone_a != gone_b)
     return found
@@ -71,16 +73,21 @@ class Draws:
         joint *= 1 - share
         mixed += joint
         found = mixed.reshape(len(self), *apart.shape[1:])
+        # Trust in an earlier study is a parameter like the others, drawn and weighed by evidence, so that it lasts only
+        # as long as this study's own values bear it out.
         return found if foreign is None else found * (1 - (1 - self.trust[:, None, None]) * foreign)
 
 
 def sample_prior(rng: np.random.Generator, count: int, parameters: int) -> Draws:
     """Draws of what is believed before the first value: few parameters matter, and some only together."""
+    # Written down before the first benchmark grid was recorded and never tuned on one, so that every grid in
+    # studies/samplers is one that these numbers were not chosen on.
     weights = rng.gamma(0.5, size=(count, parameters)) + 1e-9
     rates = rng.gamma(0.5, 2.0, size=(count, parameters)) * np.exp(rng.normal(0, 1, (count, 1)))
     return Draws(
         share=rng.random(count),
         noise=np.exp(rng.uniform(np.log(1e-4), np.log(0.3), count)),
+        # They sum to 1, or the additive part would not be 1 for a configuration with itself.
         weights=weights / weights.sum(axis=1, keepdims=True),
         rates=rates,
         trust=rng.random(count),
@@ -102,6 +109,7 @@ class Process:
         cross = self.draws.compute_kernel(apart, foreign)
         mean = np.einsum("mpn,mn->mp", cross, self.alphas)
         spared = np.einsum("mpn,mpn->mp", cross @ self.inverses, cross)
+        # The kernel of a point with itself is 1; rounding may subtract a little more than that.
         return mean, np.sqrt(np.maximum(1 - spared, 1e-9) * self.scales[:, None])
 
     def predict_mean(self, apart: Floats, foreign: Floats | None = None) -> Floats:
@@ -119,15 +127,20 @@ def fit_process(
 ) -> Process:
     """The process given `targets` (standardised) at points of these distances to each other.
 
-    `noise` multiplies the drawn variance of each value: 1 for a whole evaluation, more for a part of one.
+    `noise` multiplies the drawn variance of each value: 1 for a whole evaluation, more for a part of one. `apart` is
+    parameters × points × points, `foreign` (points × points) 1 where two points are of different studies; the `keep`
+    draws with the most evidence stay.
     """
     count, kernels = len(targets), _build_covariance(draws, apart, noise, foreign)
     lower = np.linalg.cholesky(kernels)
+    # Not checked for being finite: collecting the values has left out what is not.
     whitened = np.array([solve_triangular(each, targets, lower=True, check_finite=False) for each in lower])
     misfit = SCALE + 0.5 * (whitened**2).sum(axis=1)
     # The variance is integrated out: a Student's t.
     log_evidence = -np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1) - (SHAPE + count / 2) * np.log(misfit)
+    # Fewer draws are kept than were made for speed alone: they are what a prediction's time grows with.
     best = np.argsort(-log_evidence, kind="stable")[:keep]
+    # Relative to the best draw: evidence itself underflows to 0 where there are many values.
     weights = np.exp(log_evidence[best] - log_evidence[best[0]])
     inverses = np.asarray(np.linalg.inv(kernels[best]), np.float64)
     return Process(
@@ -141,6 +154,7 @@ def fit_process(
 
 def extend_process(process: Process, apart: Floats, targets: Floats, noise: Floats, foreign: Floats | None) -> Process:
     """The same draws and weights with further points, the distances of all given."""
+    # What was only expected is no evidence, so the draws keep their weights and scales.
     inverses = np.asarray(np.linalg.inv(_build_covariance(process.draws, apart, noise, foreign)), np.float64)
     return replace(process, inverses=inverses, alphas=inverses @ targets)
 
@@ -153,7 +167,10 @@ def _build_covariance(draws: Draws, apart: Floats, noise: Floats, foreign: Float
 
 
 def expected_improvement(process: Process, mean: Floats, deviation: Floats, best: Floats) -> Floats:
-    """Points: by how much each is expected to exceed its draw's `best`, over the draws (Jones et al. 1998)."""
+    """Points: by how much each is expected to exceed its draw's `best`, over the draws (Jones et al. 1998).
+
+    `mean` and `deviation` are draws × points, as `predict` gives them; `best` has one value a draw.
+    """
     z = (mean - best[:, None]) / deviation
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     improvement: Floats = process.weights @ (deviation * (z * ndtr(z) + density))
@@ -161,8 +178,12 @@ def expected_improvement(process: Process, mean: Floats, deviation: Floats, best
 
 
 def log_feasibility(process: Process, apart: Floats, limit: float) -> Floats:
-    """Points: the logarithm of the probability that a value is at most `limit`."""
+    """Points: the logarithm of the probability that a value is at most `limit`, which is standardised as targets are.
+
+    `apart` is parameters × points × known configurations.
+    """
     mean, deviation = process.predict(apart)
+    # In logarithms: far beyond the limit the probability is 0 as a float, and no candidate better than another.
     logs = log_ndtr((limit - mean) / deviation)
     top = logs.max(axis=0)
     found: Floats = np.log(process.weights @ np.exp(logs - top)) + top

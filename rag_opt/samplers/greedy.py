@@ -49,6 +49,7 @@ class GreedySampler(BaseSampler):
         names = [*(n for n in self._first if n in search_space), *(n for n in search_space if n not in self._first)]
         for name in names:
             for value in _list_values(search_space[name]):
+                # Another thread may have told a better trial since the space was inferred, one that lacks some of it.
                 wanted = {**{n: best.params[n] for n in search_space if n in best.params}, name: value}
                 if value != best.params.get(name) and not any(_is_tried(t.params, wanted, name) for t in others):
                     return wanted
@@ -65,6 +66,7 @@ class GreedySampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         # What failed counts, too, or the same would be drawn again.
         place = len(self._get_others(study, trial))
+        # Not hash(), which differs from process to process: a resumed study is to draw what this one would.
         rng = np.random.default_rng([self._seed, place, zlib.crc32(param_name.encode())])
         axis = build_axis(param_name, param_distribution)
         return axis.to_value(float(axis.sample_units(rng, 1)[0]))
@@ -92,6 +94,7 @@ def _find_best(study: Study) -> FrozenTrial | None:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def goodness(trial: FrozenTrial) -> tuple[bool, float]:
+        # What keeps the constraints comes before any value: else it climbs to where nothing is allowed.
         return all(value <= 0 for value in trial.constraints.values()), sign * float(trial.value or 0)
 
     return max(complete, key=goodness, default=None)

@@ -12,6 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+# Those with an underscore belong to it: the cache that Optuna wraps a database in calls them on the storage itself.
 ASKING = (*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial_param", "_get_trials")
 """The methods of a database storage that go to the database."""
 
@@ -46,6 +47,7 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial, about: Mapping[str, Any]
     Not told to the sampler: one that stops the study by itself may do so only where a trial was measured.
     """
     with suppress(UpdateFinishedTrialError):
+        # Attributes first: Optuna takes none for a trial that has ended.
         for key, value in about.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -65,6 +67,7 @@ def set_system_attrs(study: optuna.Study, values: Mapping[str, Any]) -> None:
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Whether the distribution gives this number, or choice."""
     try:
+        # An unknown choice, or a text for a number, has no internal form and raises; a number out of range has one.
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return False

@@ -52,6 +52,7 @@ class Observations:
     @property
     def feasible(self) -> NDArray[np.bool_]:
         """Which rows are known to break no constraint."""
+        # Unlike Optuna, to which an unset constraint is kept: what was not measured is nan here, and nan <= 0 is false.
         names = {name for each in self.violations for name in each}
         return np.array([all(each.get(name, np.nan) <= 0 for name in names) for each in self.violations], bool)
 
@@ -66,9 +67,12 @@ def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenT
     rows, values, noise = [], [], []
     for t in trials:
         told = t.values if t.state == TrialState.COMPLETE else _get_partial_values(t)
+        # Optuna takes inf as a value, even as the best one; standardised it would make nan of all values.
         if told is not None and len(told) == len(signs) and np.isfinite(told).all():
             rows.append(t)
             values.append(np.clip(signs * told, -MOST, MOST))
+            # A mean's variance falls with the number of its reports; PARTIAL comes on top, or the flattering
+            # beginning of a stopped trial would keep the sampler in its neighbourhood.
             part = PARTIAL * longest / (max(t.intermediate_values, default=0) + 1)
             noise.append(1.0 if t.state == TrialState.COMPLETE else part)
     return Observations(
@@ -95,11 +99,16 @@ def subsample_known(known: Observations, most: int, weights: Floats, rng: np.ran
 
 
 def scalarize_values(values: Floats, weights: Floats) -> Floats:
-    """One value a row; several objectives by an augmented Chebyshev norm (Knowles 2006)."""
+    """One value a row; several objectives by an augmented Chebyshev norm (Knowles 2006).
+
+    `values` (rows × objectives) are maximised, each objective scaled by its range here; the best are near 0, others
+    below. With one objective its values as they are.
+    """
     if values.shape[1] == 1 or not len(values):
         return values[:, 0]
     low, high = values.min(axis=0), values.max(axis=0)
     weighted = weights * (values - high) / np.where(high > low, high - low, 1.0)
+    # Without the sum a value would be worth no more than another that is equal to it in its worst objective only.
     norm: Floats = weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)
     return norm
 
@@ -134,6 +143,7 @@ def select_informative(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 def get_params(trial: FrozenTrial) -> dict[str, Any]:
     """A trial's parameters, those that it has yet to ask for included."""
+    # Of a trial that has ended only what it asked for: a proposed parameter that it never wanted does not exist there.
     return {**(trial.system_attrs.get(PROPOSED, {}) if trial.state == TrialState.RUNNING else {}), **trial.params}
 
 

@@ -168,6 +168,7 @@ class RagSampler(BaseSampler):
         )
 
     def _make_rng(self, place: int, purpose: str) -> np.random.Generator:
+        # Not hash(), which differs from process to process: a resumed study is to draw the same.
         return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
 
     def _get_others(self, study: Study, trial: FrozenTrial | None) -> list[FrozenTrial]:
@@ -181,6 +182,7 @@ class RagSampler(BaseSampler):
         every = study.get_trials(deepcopy=False)
         if trial is None:
             return len(select_informative(every))
+        # Others that were begun and have drawn nothing yet: without them two trials would share a generator.
         begun = [t for t in every if t.number < trial.number and t.state == TrialState.RUNNING and not get_params(t)]
         return len(self._get_others(study, trial)) + len(begun)
 
@@ -231,6 +233,7 @@ class RagSampler(BaseSampler):
         seen = space.to_units([select_params(t, names) for t in others])
         pending = [select_params(t, names) for t in others if t.state == TrialState.RUNNING]
         failed = [select_params(t, names) for t in others if t.state == TrialState.FAIL]
+        # What was measured in another attempt, or is being tried again, does not count as failing.
         failed = [each for each in failed if each not in [select_params(t, names) for t in trials] + pending]
         fixed = space.to_units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
         rng = self._make_rng(self._count_before(study, trial), "")

@@ -19,10 +19,13 @@ PICKLED = (
 def refuse_pickles() -> None:
     """From now on no CMA-ES of this process, not one inside another sampler either, reads a state from a database."""
 
+    # Optuna cuts the pickle in parts, under keys that begin alike. Without any the result is None, as it is in Optuna:
+    # the sampler then starts anew.
     def refused(sampler: CmaEsSampler, trials: list[Any]) -> None:
         if any(key.startswith(sampler._attr_key_optimizer) for trial in trials for key in trial.system_attrs):
             raise ConfigError(PICKLED)
 
+    # On the class: one that another sampler makes for itself is out of reach.
     CmaEsSampler._restore_optimizer = refused  # type: ignore[method-assign, assignment]
 
 

@@ -78,6 +78,7 @@ class Surrogate:
                 if len(said) > 1
                 else expected_improvement(self.processes[0], *said[0], self.best)
             )
+            # An improvement may underflow to 0, which has no logarithm.
             worth = np.log(gain + 1e-300)
         for limit in self.limits:
             worth = worth + log_feasibility(limit.process, compute_distances(space.axes, pool, limit.units), limit.most)
@@ -88,6 +89,7 @@ class Surrogate:
         values = []
         parts = zip(self.processes, said, self.corner, _normals, strict=True)
         for process, (mean, deviation), corner, normals in parts:
+            # Evenly spaced, so that each draw is taken as often as its weight says, and chance has no part in it.
             steps = (np.arange(SAMPLES) + 0.5) / SAMPLES
             drawn = np.minimum(np.searchsorted(process.weights.cumsum(), steps), len(process.weights) - 1)
             values.append(mean[drawn] + deviation[drawn] * normals - corner)
@@ -96,8 +98,12 @@ class Surrogate:
 
 
 def hypervolume_improvement(front: Floats, x: Floats, y: Floats) -> Floats:
-    """The area that points (x, y) add to what rows of `front` dominate; both are maximised, areas begin at (0, 0)."""
+    """The area that points (x, y) add to what rows of `front` dominate; both are maximised, areas begin at (0, 0).
+
+    `front` is points × 2, dominated ones allowed, none as well; x and y have one shape, which the result has.
+    """
     rows = front[np.lexsort((-front[:, 1], -front[:, 0]))]
+    # Of points from right to left only those are on the front that are higher than all before them.
     rows = rows[rows[:, 1] > np.maximum.accumulate(np.append(0, rows[:-1, 1]))] if len(rows) else rows
     lows, widths = np.append(0, rows[:, 1]), np.append(rows[:, 0], 0)
     # Between two heights of the front it reaches as far as its lower point that is at least so high.
@@ -150,9 +156,13 @@ def fit_belief(
     apart = compute_distances(space.axes, joint.units, joint.units)
     processes = [fit_process(draws, apart, target, joint.noise, joint.differ) for target in joint.targets.T]
     said = processes[0].predict(apart, joint.differ)[0]
+    # Values are noisy and the best one told is flattered: each draw has its own opinion of what the best is worth.
+    # This study's rows come first in `joint`, so that `feasible` counts its columns, too.
     best = said[:, feasible].max(axis=1) if len(feasible) else said.max(axis=1)
+    # From the worst value itself what is worst in one objective would span no volume.
     corner = joint.targets.min(axis=0) - MARGIN
     front = (joint.targets - corner)[feasible]
+    # Only now: what is expected of a trial under way is no value that another one has to exceed.
     if pending:
         joint, processes = _add_fantasies(joint, processes, space, space.to_units(pending))
     scale = float(own.values[:, 0].std()) if len(own) else 1.0
@@ -161,8 +171,11 @@ def fit_belief(
 
 
 def _join_studies(every: Sequence[Observations], space: Space, weights: Floats) -> Joint:
+    # Two objectives stay two: on recorded trials the growth of the hypervolume lost less of it than random Chebyshev
+    # norms did (studies/samplers/README.md).
     two = every[0].values.shape[1] == 2
     columns = [each.values.T if two else [scalarize_values(each.values, weights)] for each in every]
+    # Each study is standardised by itself: on other data the same configurations score on another level.
     return Joint(
         units=np.concatenate([space.to_units(each.configurations) for each in every]),
         study=np.repeat(np.arange(len(every)), [len(each) for each in every]),
@@ -176,6 +189,7 @@ def _add_fantasies(
 ) -> tuple[Joint, list[Process]]:
     """As if trials under way had met what is expected of them, so that others look elsewhere."""
     cross, foreign = compute_distances(space.axes, more, joint.units), (joint.study != 0).astype(float)
+    # The kriging believer of Ginsbourger et al. (2010).
     means = np.stack([process.predict_mean(cross, foreign[None, None, :]) for process in processes], axis=1)
     wider = Joint(
         np.concatenate([joint.units, more]),
@@ -190,6 +204,7 @@ def _add_fantasies(
 
 def _fit_limits(own: Observations, space: Space, rng: np.random.Generator) -> list[Limit]:
     found = []
+    # Sorted: a set's order differs from process to process, and each limit takes its draws from the same generator.
     for name in sorted({name for each in own.violations for name in each}):
         rows = np.array([row for row, each in enumerate(own.violations) if name in each], int)
         values = np.array([own.violations[row][name] for row in rows], np.float64)

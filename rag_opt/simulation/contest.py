@@ -105,6 +105,7 @@ def run_contest(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, 
 
     Names are of conf/sampler; after a + stands one of conf/pruner, such as rag+race.
     """
+    # A wrong name is said before any work, and not by a process of the pool.
     for name in samplers:
         _make_sampler(name.partition("+")[0], 0)
         build_pruner(compose_config([f"pruner={name.partition('+')[2] or 'none'}"]))
@@ -112,9 +113,11 @@ def run_contest(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, 
     jobs = [(row, name, seed) for row in range(len(tables)) for name in names for seed in range(rules.seeds)]
     runs: dict[tuple[int, str], list[Run]] = {}
     with _limit_threads(), screen.show_task("replays", len(jobs)) as advance:
+        # A fork would have this process's BLAS, which read the number of its threads when it was loaded.
         context = multiprocessing.get_context("spawn")
         count = min(os.cpu_count() or 1, len(jobs))
         with ProcessPoolExecutor(count, context, _init_worker, (tables,)) as pool:
+            # The processes start as jobs are submitted: they ignore Ctrl-C, and this one answers it for all.
             with ignore_interrupts():
                 measured = pool.map(_simulate, *zip(*((*job, rules) for job in jobs), strict=True))
             try:
@@ -122,6 +125,7 @@ def run_contest(tables: Sequence[Table], samplers: Sequence[str], rules: Rules, 
                     runs.setdefault((row, name), []).append(run)
                     advance(1)
             except BaseException:
+                # Leaving the block would wait for every job in the queue.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     entries = tuple(Entry(tables[row].name, name, tuple(found)) for (row, name), found in runs.items())
@@ -148,6 +152,7 @@ def _simulate(row: int, sampler: str, seed: int, rules: Rules) -> Run:
     table = _tables[row]
     name, _, pruner = sampler.partition("+")
     pruners = build_pruner(compose_config([f"pruner={pruner or 'none'}"]))
+    # 11 keeps these draws apart from those of the same seed that halve the questions.
     others = np.random.default_rng([seed, 11]).permutation(len(table.configurations))[: rules.stored].tolist()
     search = Search(table, _make_sampler(name, seed), split_questions(table, seed, rules.questions), pruners, others)
     return simulate_search(search, rules.budget, rules.ratios)
@@ -209,6 +214,7 @@ def _format_row(contest: Contest, sampler: str, tables: Sequence[str], budgets: 
     runs = [run for entry in entries for run in entry.runs]
     return [
         sampler,
+        # Not interpolated: what was never reached is inf.
         " / ".join(_format_count(np.quantile(reached, share, method="higher")) for share in (0.5, ENOUGH)),
         *(_format_mean([entry.get_regret(at) for entry in entries]) for at in budgets),
         _format_mean([entry.get_regret(budgets[-1], "test") for entry in entries]),
@@ -249,6 +255,7 @@ def format_table_verdict(contest: Contest, table: str) -> str:
         return f"{first}."
     unseen = np.array([run.test for run in best.runs])
     later = [student_interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
+    # At the last step the difference is 0, so there is always one.
     settled = next(at for at, low in enumerate(later, 1) if not low > 0)
     told = f"on unseen questions no gain can be shown after {settled} (regret {unseen[:, -1].mean():.2f})"
     return f"{first}; {told}."

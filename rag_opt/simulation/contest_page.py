@@ -46,6 +46,7 @@ def write_contest(contest: Contest, out: Path) -> Path:
         sections.append(page.Section(f"table{index}", title, TOLD, *content))
     verdicts = [format_table_verdict(contest, table) for table in contest.tables]
     (out / "replay.md").write_text("\n".join([*lines, *(f"- {line}" for line in verdicts), ""]), "utf-8")
+    # NaN and Infinity are no JSON, though Python writes them unless it is forbidden.
     (out / "replay.json").write_text(json.dumps(_build_json(contest), allow_nan=False), "utf-8")
     plots = [plot_contest(contest, tables, index) for index, (_, tables) in enumerate(_group_tables(contest))]
     text = page.render_template(
@@ -90,6 +91,7 @@ def plot_contest(contest: Contest, tables: Sequence[str], index: int) -> Plot:
         entries = [entry for entry in contest.get_entries(name) if entry.table in tables]
         each = np.mean([[run.dev for run in entry.runs] for entry in entries], axis=0)
         unseen = np.mean([[run.test for run in entry.runs] for entry in entries], axis=(0, 1))
+        # One seed has no deviation; with ddof=0 it is 0, and the figure has a line without a band.
         mean, error = each.mean(axis=0), each.std(axis=0, ddof=min(1, len(each) - 1)) / np.sqrt(len(each))
         edge = [*(mean + error), *(mean - error)[::-1]]
         around = {"fill": "toself", "fillcolor": colour, "opacity": 0.15, "line": {"width": 0}, "hoverinfo": "skip"}

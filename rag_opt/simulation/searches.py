@@ -78,6 +78,7 @@ def split_questions(table: Table, seed: int, measured: int | None = None) -> Spl
     """Half of the questions dev, half test, drawn anew for every seed; trials measure so many of dev (None: all)."""
     order = np.random.default_rng([seed, 7]).permutation(table.scores.shape[1])
     dev, test = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    # Those measured stay in their drawn order: WilcoxonPruner wants questions shuffled, and pruners see the first few.
     return Split(dev, test, order[: len(dev)][:measured])
 
 
@@ -104,6 +105,7 @@ class Search:
         sign = 1.0 if self.table.maximize else -1.0
         self.scores = sign * self.table.scores[:, self.questions.measured]
         self.means = self.table.compute_values(self.questions.measured)
+        # Scores and means are turned so that more is better, whatever the table's metric.
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner[0])
         known = [[dict(self.table.configurations[row]), dict(self.table.seconds[row])] for row in self.stored]
         self.study.set_user_attr(STORED, known)
@@ -112,16 +114,20 @@ class Search:
         """Draw and measure a configuration; whether it is a new one."""
         start = time.perf_counter()
         trial = self.study.ask()
+        # Timed with the asking: samplers draw some parameters only when these are asked for.
         row = self.table.sample_row(trial)
         self.seconds += time.perf_counter() - start
         self.draws += 1
         self.random += find_origin(self.sampler, trial) == RANDOM
+        # Before it is told: Optuna takes no attributes of a trial that has ended.
         trial.set_user_attr(ATTRIBUTE, dict(self.table.seconds[row]))
         new = row not in self.rows
         lost = self._run_batches(trial, row) if new else self.values[self.rows.index(row)] == -np.inf
+        # The mean of a part of the questions competes with no whole one, so what was pruned is never the best.
         if new:
             self.rows.append(row)
             self.values.append(-np.inf if lost else float(self.means[row]))
+        # What is drawn again is told again, as in a study: it teaches the sampler and takes no place in the budget.
         if lost:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -138,8 +144,11 @@ class Search:
         for batch, part in enumerate(np.array_split(np.arange(len(scores)), BATCHES), 1):
             count = before + len(part)
             self.asked += len(part)
+            # After the last batch there is nothing left to spare.
             if count == len(scores):
                 return False
+            # WilcoxonPruner pairs scores by the question's place, the others compare means so far. A race reads no
+            # report, but without any a pruned trial would tell the sampler nothing.
             reports = enumerate(scores[before:count], before) if isinstance(pruner, WilcoxonPruner) else ()
             for step, score in reports or [(batch, np.nanmean(scores[:count]))]:
                 if np.isfinite(score):
@@ -157,6 +166,7 @@ class Search:
         """What another measurement is expected to gain over the noise."""
         order = np.array(self.rows)[np.argsort(-np.array(self.values), kind="stable")]
         noise = estimate_noise(self.scores[order[0]], list(self.scores[order[1:CANDIDATES]]))
+        # Whichever sampler the search has, as stopping=regret does it.
         return RagSampler(seed=0).expected_gain(self.study) / noise
 
 
@@ -175,9 +185,12 @@ def simulate_search(search: Search, budget: int, ratios: bool = False) -> Run:
 def _build_run(search: Search, budget: int, gains: Sequence[float]) -> Run:
     dev, test = (search.table.compute_values(part) for part in (search.questions.dev, search.questions.test))
     rows, values = np.array(search.rows), np.array(search.values)
+    # Chosen by what was measured, judged below on all questions of each half.
     # The first of equals stays the best.
     best = rows[np.array([int(values[: count + 1].argmax()) for count in range(len(rows))])]
+    # A search that ended early keeps its best: runs of one length can be averaged.
     best = np.append(best, np.repeat(best[-1], budget - len(best)))
+    # Losses are negative here, so 1 % is taken of the absolute value.
     near = np.flatnonzero(dev[best] >= dev.max() - 0.01 * abs(dev.max()))
     reached = float(near[0] + 1) if len(near) else np.nan
     return Run(

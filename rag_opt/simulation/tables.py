@@ -63,6 +63,7 @@ class Table:
 
     @cached_property
     def _rows(self) -> dict[bytes, int]:
+        # Equal values give equal bits: units come from one scale, and those of discrete parameters are levels.
         return {row.tobytes(): index for index, row in enumerate(self.units)}
 
     def compute_values(self, questions: NDArray[np.int_] | None = None) -> Scores:
@@ -82,6 +83,7 @@ class Table:
         row = np.full((1, len(self.space.axes)), -1.0)
         drawn = {}
         for column, (axis, condition) in enumerate(zip(self.space.axes, self.space.conditions, strict=True)):
+            # Parents stand before what depends on them, so the row holds all that the condition looks at.
             if condition is None or condition.holds(row)[0]:
                 drawn[axis.name] = suggest_value(trial, axis.name, axis.distribution)
                 row[0, column] = self.space.to_units([drawn])[0, column]
@@ -129,6 +131,7 @@ def load_table(place: Path, storage: str | None = None) -> Table:
 def _drop_unmeasured(table: Table) -> Table:
     """Without questions, and then configurations, of which less than half was measured."""
     known = np.isfinite(table.scores)
+    # Questions first: one that could hardly ever be measured is not to count against the configurations.
     columns = known.mean(axis=0) >= 0.5 if len(known) else np.ones(0, bool)
     enough = known[:, columns].mean(axis=1) >= 0.5 if columns.any() else np.ones(len(known), bool)
     rows = np.flatnonzero(enough).tolist()
@@ -225,6 +228,7 @@ def _build_table(**columns: Any) -> Table:
         if not isinstance(given, dict):
             raise TypeError(f"configuration {row} is none")
         for name, value in given.items():
+            # An unknown name raises KeyError, which `read_parquet` turns into a refusal of the file.
             distribution = table.distributions[name]
             if not contains(distribution, value):
                 raise ValueError(f"configuration {row}: {name}={value!r} is not among its values")
