@@ -179,7 +179,7 @@ def _to_scalar(value: Any) -> Any:
 def _read_conditions() -> dict[str, Mapping[str, Any]]:
     """When the parameters of our own spaces exist; of several spaces the widest counts."""
     found: dict[str, Mapping[str, Any]] = {}
-    for name in ("retrieval", "chunking", "answering", "whole"):
+    for name in ("whole", "answering", "chunking", "retrieval"):
         node = yaml.safe_load((FOLDER / "search_space" / f"{name}.yaml").read_text("utf-8"))
         for key, value in node.items():
             if isinstance(value, dict) and "when" in value:

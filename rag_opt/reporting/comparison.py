@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -206,14 +207,18 @@ def _plot_scores(studies: Sequence[Finished]) -> Plot | None:
 def _plot_regret(studies: Sequence[Finished]) -> Plot | None:
     """The distance to the best dev score of all studies, by trial."""
     curves = {get_label(findings): _compute_best_curve(findings, study) for findings, study in studies}
-    reached = [value for curve in curves.values() for value in curve]
+    reached = [value for curve in curves.values() for value in curve if value > -math.inf]
     if not reached:
         return None
     best = max(reached)
     figure = go.Figure()
     for name, curve in curves.items():
         figure.add_scatter(
-            x=list(range(1, len(curve) + 1)), y=[best - value for value in curve], name=name, line_shape="hv"
+            x=list(range(1, len(curve) + 1)),
+            # No line until a trial kept the constraints.
+            y=[best - value if value > -math.inf else None for value in curve],
+            name=name,
+            line_shape="hv",
         )
     figure.update_layout(
         xaxis_title="complete trials", yaxis_title="regret (dev)", legend={"orientation": "h", "y": 1.15}
@@ -223,10 +228,11 @@ def _plot_regret(studies: Sequence[Finished]) -> Plot | None:
 
 
 def _compute_best_curve(findings: Findings, study: Trials) -> list[float]:
+    """The best value after each complete trial, -inf while none kept the constraints."""
     sign = next(iter(findings.signs.values()))
-    best, curve = float("-inf"), []
+    best, curve = -math.inf, []
     for trial in history.get_measured(study, TrialState.COMPLETE):
         # What breaks a constraint is no result, however well it scores.
         best = max(best, sign * trial.values[0]) if history.is_feasible(trial) else best
         curve.append(best)
-    return [value for value in curve if value > float("-inf")]
+    return curve

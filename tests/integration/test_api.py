@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -251,3 +252,10 @@ def test_a_password_of_the_storage_is_no_obstacle(tmp_path: Path, postgres) -> N
     study = optimized(tmp_path, n_trials=2, overrides=[*SMALL, f"storage.url={url}"])
     assert len(study.trials_dataframe()) >= 2
     assert "secret" not in repr(study)
+
+
+def test_a_parameter_exists_with_every_choice_that_any_of_our_spaces_has_it_for(tmp_path: Path) -> None:
+    rows = {"retriever": ["dense", "hybrid_web"], "retriever.k1": (0.4, 3.0), "retriever.hybrid_weight": (0.0, 1.0)}
+    space: Any = read(rows, tmp_path)
+    assert space["retriever.k1"]["when"] == {"retriever": ["hybrid_web"]}
+    assert space["retriever.hybrid_weight"]["when"] == {"retriever": ["hybrid_web"]}
