@@ -60,6 +60,7 @@ def _format_ends(distribution: BaseDistribution, value: object) -> Iterator[str]
     """The ends of a range of numbers, where the value lies at one."""
     if isinstance(distribution, CategoricalDistribution):
         numbers = [each for each in distribution.choices if isinstance(each, int | float) and type(each) is not bool]
+        # Names have no ends, and of two numbers each is one, which says nothing.
         if len(numbers) < max(3, len(distribution.choices)):
             return
         low, high, log = min(numbers), max(numbers), False
@@ -68,6 +69,7 @@ def _format_ends(distribution: BaseDistribution, value: object) -> Iterator[str]
     else:
         return
     scale = math.log if log else float
+    # A range of a single value has no edge that could be moved.
     if low < high and isinstance(value, int | float):
         place = (scale(value) - scale(low)) / (scale(high) - scale(low))
         if min(place, 1 - place) <= (NEAR if isinstance(distribution, FloatDistribution) else 0):

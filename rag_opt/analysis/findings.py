@@ -88,6 +88,7 @@ class Findings:
 
     def write(self, folder: Path) -> None:
         """Keep the findings in the study's folder."""
+        # Renamed into its place: whoever reads at this moment, or after a kill, finds the earlier findings or these.
         whole = folder / f".{FILE}"
         whole.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
         whole.replace(folder / FILE)
@@ -110,6 +111,7 @@ class Findings:
             losses = tuple(Loss(**{key: _to_tuple(value) for key, value in each.items()}) for each in node["losses"])
             changed = {
                 "confirmation": confirmation,
+                # Findings that an older version has left lack what was added since.
                 "others": tuple(Confirmation.from_dict(each) for each in node.get("others", ())),
                 "latencies": latencies,
                 "losses": losses,
@@ -122,6 +124,7 @@ class Findings:
                 f"{folder}: no finished study: there is no {FILE} in it. A study writes it at its end; "
                 "run it with python -m rag_opt.study"
             ) from error
+        # The file may come from anyone: no mapping, values of other types, brackets nested without end.
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StudyError(
                 f"{path}: can't be read ({error}); run the study's command again, it writes it anew"
@@ -132,11 +135,13 @@ def resolve_storage_url(folder: Path, given: str | None = None) -> str:
     """The URL of the folder's study, `given` or found; raises StudyError where that can't be known."""
     if given is not None:
         return given
+    # That file is the study, wherever it was copied to; the address in the findings may lead to where it came from.
     if (folder / "study.db").is_file():
         return f"sqlite:///{(folder / 'study.db').as_posix()}"
     if not (folder / FILE).is_file():
         raise StudyError(f"{folder}: there is no study in it; name a study's folder, or its storage with --storage")
     url = Findings.read(folder).url
+    # Findings keep an address without its password.
     if ":***@" in url:
         raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
     return url

@@ -33,8 +33,10 @@ def open_finished(folder: Path, storage: str | None = None) -> tuple[Findings, o
             f"or make one in a copy: cp -r {folder} <a folder of yours>"
         )
     database = folder / "study.db"
+    # A database in the folder goes before every address: that of the findings leads to where a copy came from.
     url = f"sqlite:///{database.as_posix()}" if database.is_file() else (storage or findings.url)
     path = get_sqlite_path(url)
+    # Opening it would leave an empty database there.
     if path is not None and not path.is_file():
         raise StudyError(f"{folder}: its database {path} is gone; the report that lies there is the last one")
     if ":***@" in url:

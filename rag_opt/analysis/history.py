@@ -43,6 +43,7 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 def rank_candidates(study: Trials) -> list[FrozenTrial]:
     """The complete trials that keep the constraints, best first by the first objective, then by number."""
+    # A pruned trial's mean is of some questions, and must never compete with that of all.
     return rank_trials(study, [trial for trial in get_measured(study, TrialState.COMPLETE) if is_feasible(trial)])
 
 
@@ -85,6 +86,7 @@ def find_knee(study: Trials, front: Sequence[FrozenTrial]) -> FrozenTrial | None
     signs = [1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions]
     goods = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in front]
     ends = [(min(column), max(column)) for column in zip(*goods, strict=True)]
+    # For two objectives the line through the ends is where these sums are equal, so the greatest is farthest from it.
     scaled = [sum((v - low) / ((high - low) or 1.0) for v, (low, high) in zip(row, ends, strict=True)) for row in goods]
     return front[max(range(len(front)), key=lambda place: scaled[place])]
 
@@ -106,6 +108,7 @@ def find_front_marks(study: Trials, targets: Sequence[str]) -> dict[int, tuple[s
 def find_baseline(study: Trials) -> FrozenTrial | None:
     """The baseline's complete trial; None when it failed."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    # By its origin, not as trial 0: one that was interrupted is measured again under another number.
     return next((trial for trial in complete if get_attributes(trial).origin == BASELINE), None)
 
 
@@ -114,6 +117,7 @@ def find_measured(study: Trials, values: Mapping[str, Value]) -> FrozenTrial | N
 
     A configuration that was given up counts as measured, and so does one that another process is measuring just now.
     """
+    # `study` has to be older than the trial that asks, which would find itself among the running ones.
     wanted = _make_key(values)
     known = get_measured(study, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     for trial in known:
@@ -152,6 +156,7 @@ def drop_repeats(study: Trials) -> optuna.Study:
     """
     copy = optuna.create_study(directions=study.directions)
     measured = {trial.number for trial in get_measured(study, *FINISHED)}
+    # Optuna numbers trials as they come, so what is left out needs something in its place.
     nothing = optuna.trial.create_trial(state=TrialState.FAIL)
     copy.add_trials([t if t.number in measured else nothing for t in study.get_trials(deepcopy=False)])
     return copy
@@ -178,6 +183,7 @@ def _iterate_attributes(trials: Iterable[FrozenTrial]) -> Iterator[TrialAttribut
 def find_origin(sampler: Any, trial: optuna.Trial) -> str:
     """How the sampler drew this trial's parameters."""
     together = set(trial.relative_params)
+    # Before it has a model the rag sampler draws what was tried least, parameter by parameter.
     if isinstance(sampler, SEQUENCES) or (not together and isinstance(sampler, RagSampler)):
         return SEQUENCE
     if not together:
@@ -218,6 +224,7 @@ def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Expe
     complete = get_measured(study, TrialState.COMPLETE)
     if not complete:
         return Expenses()
+    # The three are the best, the recommended one and the baseline.
     share = min(len(complete), 3 + ties) * test / (dev * len(complete))
     new = _find_max_shares(complete)
     stages = [(new[name], spent) for trial in complete for name, spent in get_attributes(trial).usage.items()]
@@ -234,6 +241,7 @@ def _find_max_shares(complete: Sequence[FrozenTrial]) -> dict[str, float]:
     for noted in map(get_attributes, complete):
         for stage, spent in noted.usage.items():
             paid = spent["calls"] if noted.paid is None else noted.paid.get(stage, 0)
+            # The greatest share, since what is put aside for the confirmation has to be enough.
             found[stage] = max(found.get(stage, 0.0), min(1.0, paid / spent["calls"]) if spent["calls"] else 0.0)
     return found
 
@@ -255,6 +263,6 @@ def compute_paid_share(study: Trials) -> dict[str, float]:
 
 
 def sum_seconds(study: Trials) -> float:
-    """The seconds that all trials took together."""
+    """The seconds that all trials took together, whatever became of them; of one under way nothing counts."""
     spans = [trial.duration for trial in study.get_trials(deepcopy=False) if trial.duration is not None]
     return sum(span.total_seconds() for span in spans)

@@ -64,6 +64,7 @@ def _build_escaper(ids: Iterable[str]) -> Callable[[str], str]:
     """How ids are written: as they are, unless one of them would end a column."""
     if not any(re.search(r"\s", each) for each in set(ids)):
         return str
+    # The percent sign as well, so that no two ids become one.
     return lambda text: BREAKING.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
 
 
@@ -77,6 +78,7 @@ def build_trials_table(study: Trials, targets: Sequence[str], dev: int) -> pa.Ta
         noted, values = get_attributes(trial), trial.values or []
         rows.append(
             {"number": trial.number, "state": trial.state.name.lower(), "questions": _count_questions(trial, dev)}
+            # A failed trial has no values, hence not strict.
             | {f"objective.{name}": value for name, value in zip(targets, values, strict=False)}
             | {f"param.{name}": value for name, value in to_config_values(trial.params).items()}
             | {f"metric.{name}": value for name, value in noted.metrics.items()}

@@ -49,6 +49,7 @@ def _sum_groups(values: Scores, groups: Ints | None) -> tuple[Scores, Scores | N
     of = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(of).astype(np.float64)
     sums: Scores = np.bincount(of, weights=values).astype(np.float64)
+    # In the questions' own order, so that groups of one change no draw, and no figure of a study without repeats.
     return (values, None) if len(sizes) == len(values) else (sums, sizes)
 
 
@@ -69,6 +70,8 @@ def bootstrap_interval(
     block = max(1, DRAWN // count)
     draws = [min(block, resamples - start) for start in range(0, resamples, block)]
     means = np.concatenate([_compute_means(sums, sizes, generator.integers(0, count, (draw, count))) for draw in draws])
+    # A bootstrap's spread divides by n instead of n - 1, and percentiles take that spread for known: for few values
+    # both make the interval too narrow.
     tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
@@ -92,6 +95,7 @@ def compute_p_value(values: Scores, seed: int, resamples: int = RESAMPLES, group
     # scipy.stats takes a second to load, which is not due before there is something to confirm.
     from scipy import stats
 
+    # Of a single sample scipy's "samples" flips signs, which swaps ours and theirs question by question.
     found = stats.permutation_test(
         (values,),
         lambda x, axis: np.mean(x, axis=axis),
@@ -108,6 +112,7 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted, least = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(order):
+        # Holm stops at the first that shows nothing, so no p is adjusted to less than one before it.
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
@@ -136,6 +141,7 @@ def is_tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None
     behind = average_groups(apart[known], None if groups is None else groups[known])
     if not len(behind):
         return False
+    # A single pair has no spread: it is tied where it is not behind at all.
     error = behind.std(ddof=1) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
     return bool(behind.mean() <= error)
 

@@ -46,6 +46,7 @@ def format_price(findings: Findings, study: Trials) -> str:
 def _format_changes(findings: Findings, baseline: FrozenTrial, chosen: FrozenTrial) -> Iterator[str]:
     before, after = (get_attributes(trial).metrics for trial in (baseline, chosen))
     wanted = dict.fromkeys([*COUNTED, findings.cost])
+    # What a trial took says little when the store had most of it, so latency comes from the finalists' timing.
     for name in (each for each in wanted if each not in findings.targets and not each.startswith("latency")):
         yield from _format_change(name, before.get(name, math.nan), after.get(name, math.nan))
     timed = [findings.latencies.get(name) for name in (BASELINE, f"trial {chosen.number}")]

@@ -51,6 +51,7 @@ def select_finalists(candidates: Sequence[Candidate], sign: float, ties: int, gr
     best = candidates[0]
     level = [other for other in candidates if other is best or _is_tied(best, other, sign, groups)]
     recommended = min(level, key=lambda each: each.cost)
+    # Both places are kept, also where the best is the recommended one: the tied ones begin at the third.
     chosen = [best, recommended]
     for each in level:
         # Of configurations with the very same scores one is enough.
@@ -65,6 +66,7 @@ def select_finalists(candidates: Sequence[Candidate], sign: float, ties: int, gr
 def _is_tied(best: Candidate, other: Candidate, sign: float, groups: Ints | None) -> bool:
     pairs = [(best.scores, other.scores)]
     if best.handed is not None:
+        # What it hands on was not measured, so nothing says that it is as good.
         if other.handed is None:
             return False
         pairs.append((best.handed, other.handed))

@@ -51,6 +51,7 @@ def compose_config(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
+    # Before composing, which would repeat a key in its messages, and import a module that is a search path.
     check_overrides(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
     config = _merge_overrides(overrides)
@@ -80,6 +81,7 @@ def check_trust_source(config: DictConfig, overrides: Words) -> None:
 
 def _merge_overrides(overrides: Words) -> DictConfig:
     last = {override.key_or_group: override for override in parse_overrides(overrides)}
+    # Hydra composes the files alone, which trials share; values are merged here, to what Hydra itself would give.
     values = [override for override in last.values() if not _is_group(override)]
     config = _compose_groups(_get_group_overrides(last))[0].copy()
     try:
@@ -140,6 +142,7 @@ def get_groups() -> list[str]:
 
 @contextmanager
 def initialize_hydra() -> Iterator[None]:
+    """Hydra at work on conf/; a job that has initialised it already, with folders of its own, goes on."""
     if GlobalHydra.instance().is_initialized():
         yield
     else:
@@ -165,6 +168,7 @@ def _parse_override(given: str) -> Override:
 
 
 def compose_hydra(overrides: Iterable[str], *, with_hydra: bool = False) -> DictConfig:
+    """What Hydra composes of these overrides; raises ConfigError in one line. Hydra must be initialised."""
     words = list(overrides)
     try:
         config = compose(NAME, overrides=words, return_hydra_config=with_hydra)

@@ -34,6 +34,7 @@ def _count(parameters: Sequence[Parameter], chosen: Assignment, limit: int) -> i
         return limit
     found = 0
     for value in values:
+        # What is left of the limit goes down with it, or a space of many dimensions would be walked through whole.
         found += _count(rest, {**chosen, first.name: value}, limit - found)
         if found >= limit:
             break
@@ -59,6 +60,7 @@ def _list_values(distribution: BaseDistribution, most: int | None = None) -> lis
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.step is None:
         return None
+    # Rounded, since floating point seldom divides evenly: 0.6 / 0.1 falls short of 6.
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     return [_get_value(distribution, place) for place in range(count if most is None else min(count, most))]
 
@@ -102,6 +104,7 @@ def move_to_nearest(space: SearchSpace, own: Assignment) -> tuple[dict[str, Valu
     What has no nearest value stays as it is.
     """
     found, told = dict(own), list[str]()
+    # Parents come first: one that was moved may leave its children another upper end.
     for parameter in space.parameters:
         if parameter.name not in found or not parameter.is_active(space.select_active(found)):
             continue

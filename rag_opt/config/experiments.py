@@ -36,6 +36,7 @@ SEARCH_ONLY = (
 def build_experiment(overrides: Words) -> dict[str, Any]:
     """The content of the experiment file that composes to the configuration of these overrides."""
     chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT}
+    # Choices of one's own are found through it alone, and the bare configuration has to find them, too.
     path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]
     bare = _compose_plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])
     values = diff_mappings(bare, _compose_plain(overrides))
@@ -65,6 +66,7 @@ def diff_mappings(base: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any
         if isinstance(value, Mapping) and isinstance(known, Mapping):
             if inner := diff_mappings(known, value):
                 found[key] = inner
+        # 1, 1.0 and True are equal in Python and different words of a configuration.
         elif key not in base or type(known) is not type(value) or known != value:
             found[key] = value
     return found

@@ -29,6 +29,7 @@ def replace_targets(node: Any, trusted: Collection[str] = ()) -> Any:
         return [replace_targets(value, trusted) for value in node]
     if not isinstance(node, Mapping):
         return node
+    # Nested ones as well: an encoder may move as its component may.
     told = {key: replace_targets(value, trusted) for key, value in node.items()}
     return told | ({"_target_": _get_algorithm(told["_target_"], trusted)} if "_target_" in told else {})
 
@@ -51,5 +52,6 @@ def _drop_irrelevant(node: Any) -> Any:
 
 
 def _strip_chat(node: Mapping[str, Any]) -> dict[str, Any]:
+    # No room to think is how a model is asked without the setting; any other changes what it says.
     unsaid = (*MANNER, *(() if node.get("thinking") else ("thinking",)))
     return {key: value for key, value in node.items() if key not in unsaid}

@@ -20,6 +20,7 @@ _resolve = Container.resolve_parse_tree
 @contextmanager
 def limit_interpolations() -> Iterator[list[int]]:
     """Count all interpolations within together; one that is one too many raises InterpolationResolutionError."""
+    # Whatever is read within another reading adds to its count: a bomb is made of many small values.
     outer = _spent.get()
     spent = [0] if outer is None else outer
     token = _spent.set(spent)
@@ -39,4 +40,5 @@ def _resolve_counted(self: Container, *args: Any, **kwargs: Any) -> Any:
         return found
 
 
+# Every interpolation passes this method; OmegaConf sets no bound, and a few lines could keep it busy for years.
 Container.resolve_parse_tree = _resolve_counted  # type: ignore[method-assign]

@@ -26,6 +26,7 @@ def format_hydra_value(value: Value) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str):
         return repr(value)
+    # Hydra makes a number, true or null of what looks like one; only text that comes back as itself goes unquoted.
     plain = OverridesParser.create().parse_override(f"key={value}").value() if _is_plain(value) else None
     return value if plain == value and isinstance(plain, str) else QuotedString(value, Quote.single).with_quotes()
 

@@ -45,6 +45,7 @@ def _quote_argument(word: str, *, multirun: bool) -> str:
         return word if _try_parse(word) is not None else f"{key}={_format_paths(value)}"
     if not _is_text(key) or OWN_SYNTAX.match(value):
         return word
+    # A comma divides a sweep in a multirun, and is part of the text elsewhere.
     elements = value.split(",") if multirun else [value]
     return f"{found['key']}={','.join(_quote_element(key, each) for each in elements)}"
 
@@ -76,6 +77,7 @@ def format_path_list(paths: Sequence[str]) -> str:
 
 def quote_text(text: str, *, interpolated: bool = False) -> str:
     """The text in quotes, so that Hydra and OmegaConf read exactly it; `interpolated` leaves `${…}` its meaning."""
+    # OmegaConf halves backslashes before `${`: n of them and the dollar sign survive as 2n + 1.
     kept = text if interpolated else INTERPOLATION.sub(r"\1\1\\${", text)
     return QuotedString(text=kept, quote=Quote.single).with_quotes()
 
@@ -83,6 +85,7 @@ def quote_text(text: str, *, interpolated: bool = False) -> str:
 def unquote_argument(word: str) -> str:
     """The word as one may type it: without quotes that `quote_arguments` adds again."""
     key, _, value = word.partition("=")
+    # Unquoted only where typing it would give the very same word: a command that is shown has to be that command.
     override = _try_parse(word) if value.startswith("'") else None
     read = override.value() if override is not None else None
     return (

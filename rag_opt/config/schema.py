@@ -73,7 +73,8 @@ def check_sections(config: DictConfig) -> None:
 def _read_values(config: DictConfig, keys: Iterable[str]) -> dict[str, Any]:
     """These keys' values as plain containers; raises ConfigError where one has none."""
     try:
-        return {key: to_plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118 (a missing value is there)
+        # A key that has no value is among the keys, which `in config` would deny.
+        return {key: to_plain(config[key]) for key in keys if key in config.keys()}  # noqa: SIM118
     except OmegaConfBaseException as error:
         raise ConfigError(explain_unresolved(error)) from error
 
@@ -104,7 +105,8 @@ def _check_buildable(key: str, given: Any) -> None:
 def compose_command_line(overrides: Words) -> DictConfig:
     """The configuration of a command line, of its first job where it sweeps.
 
-    Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at.
+    Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at, each beside the first
+    ones of the others.
     """
     check_overrides(overrides)
     check_search_path(overrides)
@@ -126,6 +128,7 @@ def compose_command_line(overrides: Words) -> DictConfig:
 def check_hydra(config: DictConfig) -> None:
     """Raise ConfigError where Hydra's own part of a configuration would build or import what is not trusted."""
     trusted = (*TRUSTED, "hydra", "hydra_plugins")
+    # Hydra's own list of what it won't build stops os.system, and lets joblib.load, pandas.eval and open pass.
     for part in HYDRAS:
         check_hydra_targets(_resolve_part(config.hydra, part), trusted)
     for part in ("job_logging", "hydra_logging"):
@@ -137,6 +140,7 @@ def check_hydra(config: DictConfig) -> None:
 def _resolve_part(node: DictConfig, part: str) -> Any:
     """A part of Hydra's configuration as plain containers; what only a running job knows stays as it is written."""
     try:
+        # Resolved, since a `_target_` may be put together by interpolations that look harmless one by one.
         return OmegaConf.to_container(OmegaConf.select(node, part), resolve=True)
     except OmegaConfBaseException:
         found = OmegaConf.to_container(node._get_node(part), resolve=False)

@@ -89,6 +89,7 @@ class SearchSpace:
 
     @property
     def fingerprint(self) -> str:
+        # Optuna refuses a changed list of choices in a study that is resumed, but takes a changed range in silence.
         rows = [(p.name, str(p.distribution), sorted(p.when.items()), p.below) for p in self.parameters]
         return compute_key("space", sorted(rows, key=str))
 

@@ -64,6 +64,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         if not isinstance(to_plain(config[key]), bool):
             raise ConfigError(f"{key}={to_plain(config[key])}: true or false is expected")
     whole = _parse_text("name", to_plain(config.name))
+    # A multirun's study may be named by itself, as name/variant.
     parts = [_parse_name("name", part, whole) for part in whole.split("/", 1)]
     if variant:
         parts.append(_parse_name("the multirun's overrides", _sanitize_name(variant), variant))
@@ -112,10 +113,12 @@ def _resolve_study_folder(root: Path, parts: list[str]) -> Path:
         raise ConfigError(f"studies_dir={root}: it becomes part of a database's URL, so it must hold neither ? nor #")
     folder = root.joinpath(*parts)
     try:
+        # The root itself may be a link, to a larger disk, say; one below it leads to where no study was meant to be.
         links = [
             path for path in (root / parts[0], folder, *folder.glob("*"), *folder.glob("trials/*")) if path.is_symlink()
         ]
         outside = [path for path in links if not path.resolve().is_relative_to(root.resolve())]
+    # A link that leads to itself is a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"studies_dir={root}: {folder.name} can't be looked into: {error}"[:500]) from error
     if outside:
@@ -137,6 +140,7 @@ def _sanitize_name(variant: str) -> str:
     A name that was changed or cut ends in a hash of what it stands for, so that no two combinations share a study.
     """
     given = variant.lstrip("+~")
+    # A name with two dots in a row is refused, as a way out of the folder, so none may be left.
     name = re.sub(r"[^A-Za-z0-9._=,+-]", "-", given).replace("..", "-.")
     if name == given and len(name) <= LONGEST and NAME.fullmatch(name) and not name.endswith("."):
         return name
@@ -161,6 +165,7 @@ def _parse_name(key: str, text: str, whole: str) -> str:
 
 def _parse_whole(node: DictConfig | None, key: str, least: int, prefix: str = "") -> int:
     given = None if node is None else to_plain(node.get(key))
+    # true is 1 to Python; as a count it is a mistake.
     if isinstance(given, bool) or not isinstance(given, int) or given < least:
         raise ConfigError(f"{prefix}{key}={given}: a whole number of at least {least} is expected")
     return given

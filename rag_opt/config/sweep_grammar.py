@@ -45,6 +45,7 @@ def _parse_parameter(name: str, row: Any) -> Parameter:
 
 def _parse_distribution(name: str, text: str) -> BaseDistribution:
     try:
+        # Hydra's own parser, so that a space is written as a sweep is on Hydra's command line.
         sweep = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException as error:
         if "NoneType" in str(error):
@@ -66,6 +67,7 @@ def _parse_distribution(name: str, text: str) -> BaseDistribution:
             case IntervalSweep():
                 raise SearchSpaceError(f"search_space: {name}: {text} is empty: its start must be below its end")
     except ValueError as error:
+        # Optuna's own refusals, such as of a logarithmic scale that begins at 0.
         raise SearchSpaceError(f"search_space: {name}: {text}: {error}") from error
     raise SearchSpaceError(f"search_space: {name}: choice(…), range(…) or interval(…) is expected, not '{text}'")
 
@@ -79,6 +81,7 @@ def _build_categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalD
                 f"search_space: {name}: a choice must be text, a number, true, false or null: {text}"
             )
         choices.append(value)
+    # By type as well: 1, 1.0 and true are equal in Python and different words of a configuration.
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise SearchSpaceError(f"search_space: {name}: {text} names a value twice")
     return CategoricalDistribution(choices)
@@ -90,8 +93,10 @@ def _build_range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDist
         raise SearchSpaceError(
             f"search_space: {name}: {text} is empty: its start must be below its end, its step above 0"
         )
+    # Hydra leaves the end out, Optuna's distributions hold it: theirs ends at the last value that the steps reach.
     count = int(-(-(stop - start) // step))
     last = start + (count - 1) * step
+    # Optuna has no logarithmic scale with steps other than 1.
     if log and not (isinstance(start, int) and step == 1):
         raise SearchSpaceError(
             f"search_space: {name}: {text}: a logarithmic scale needs whole steps of 1, or interval(…)"
@@ -144,6 +149,7 @@ def _check_below(parameter: Parameter, space: SearchSpace) -> None:
     if isinstance(parameter.below, str):
         parent = next(p for p in space.parameters if p.name == parameter.below)
         limits = list_corner_values(parent.distribution)
+    # The parent's extremes are enough: any value between them leaves more than the smallest one does.
     for limit in limits:
         if not isinstance(limit, int | float):
             raise SearchSpaceError(f"search_space: {parameter.name}: `below` needs numbers, not {limit!r}")

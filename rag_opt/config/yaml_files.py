@@ -44,6 +44,7 @@ def read_yaml(path: Path) -> Any:
 
 def check_yaml(path: Path) -> None:
     """Raise ConfigError for a file that stands for too much; what is not YAML raises what the parser raises."""
+    # Counted from the parser's events: nothing is built of a file before it is known to be small.
     with path.open("rb") as file:
         for node in _iterate_nodes(yaml.parse(file, CSafeLoader)):
             if node.size > LARGEST:
@@ -75,6 +76,7 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
         elif isinstance(event, yaml.ScalarEvent):
             node = _Node(event.anchor, 1 + len(event.value) // 200, 1)
         elif isinstance(event, yaml.AliasEvent):
+            # An alias of nothing is the loader's to refuse.
             node = known.get(event.anchor or "", _Node(None))
         else:
             continue
@@ -101,4 +103,5 @@ def patch_hydra() -> None:
     source.load_config = checked  # type: ignore[method-assign]
 
 
+# On import, which `compose` does: Hydra reads no file before that.
 patch_hydra()

@@ -66,6 +66,7 @@ class Questions:
     def from_dataset(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
         """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""
         queries = list(dataset.queries)
+        # Pruners judge by the first batches, so these have to be a fair sample, and the same one for every trial.
         random.Random(seed).shuffle(queries)
         cuts = np.array_split(np.arange(len(queries), dtype=np.int32), min(batches, len(queries)))
         return cls(dataset, get_corpus(dataset), Queries.from_items(tuple(queries)), tuple(cuts))
@@ -83,6 +84,7 @@ def evaluate_pipeline(
     Its rankings are made as far as the metrics read. `report` is told after every batch; what it raises ends the
     evaluation.
     """
+    # However much is handed on: a ranking that ended with top_k would score by top_k.
     reach = max((metric.reach for metric in metrics), default=0)
     pipeline = pipeline.use_resources(replace(pipeline.resources, reach=reach))
     measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index_documents(questions.documents), latency)
@@ -146,6 +148,7 @@ class Measuring:
         A pipeline that does not pay per query answers all of them at once, with the first batch; the batches then only
         say when a trial can be pruned.
         """
+        # Only what is paid for is worth asking in parts; the rest is fastest in one call.
         if self.pipeline.pays_per_query or any(metric.pays for metric in self.metrics):
             for rows in self.questions.batches:
                 observed = self._observe(self.questions.queries.make_batch(rows))
@@ -209,6 +212,7 @@ def _compute_seconds(parts: Sequence[BatchResult], index: Products) -> dict[str,
 
     "evaluation", beside them, is what asking and judging all queries took this time, less what the store had.
     """
+    # A batch during which a model loads or a server starts says nothing of the others, hence the median.
     spent = [part.seconds for part in parts for _ in part.queries]
     return {
         "indexing": sum(getattr(product, "seconds", 0.0) for product in index.values()),

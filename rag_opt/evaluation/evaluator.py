@@ -71,6 +71,7 @@ class Evaluator:
         apart = self.times or any(metric.name in TIMED for metric in self.metrics)
         latency = self.measure_latency(config) if apart else None
         percentiles = None if latency is None else (latency.p50, latency.p95)
+        # Another pipeline, since one that was timed works on an empty store.
         return evaluate_pipeline(self.make_pipeline(config), self.questions, self.metrics, report, percentiles)
 
 

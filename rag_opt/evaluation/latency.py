@@ -42,6 +42,7 @@ def time_pipeline(pipeline: RagPipeline, questions: Questions, narrow: float = 0
     question is computed anew.
     """
     index = pipeline.index_documents(questions.documents)
+    # What the store has kept must not fake a latency.
     empty = Resources.from_store(Store())
     for part in pipeline.parts:
         if part.name in pipeline.querying.graph.nodes and isinstance(part.component, Stage):
@@ -72,6 +73,7 @@ def _time_queries(
 
 
 def _time_query(pipeline: RagPipeline, documents: Documents, query: Query, index: Products) -> float:
+    # Before the clock: warming up has left words and vectors in memory that no new question would find.
     for part in pipeline.parts:
         if isinstance(part.component, Stage):
             part.component.forget()
@@ -86,6 +88,7 @@ def _is_enough(seconds: Sequence[float], narrow: float) -> bool:
         return False
     if sum(seconds) >= LONG:
         return True
+    # How many lie below the median is binomial, its standard deviation √n / 2; 1.96 of these are 0.98 √n.
     count, reach = len(seconds), 0.98 * math.sqrt(len(seconds))
     low, high = np.sort(seconds)[[max(0, math.floor(count / 2 - reach)), min(count - 1, math.ceil(count / 2 + reach))]]
     middle = float(np.median(seconds))

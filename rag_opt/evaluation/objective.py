@@ -50,6 +50,7 @@ class Constraint:
 
     def compute_violation(self, means: Mapping[str, float]) -> float:
         """How far the mean is beyond the bound, at most 0 where it is kept; inf where it could not be measured."""
+        # Optuna takes a constraint that is not set for one that is kept.
         value = means.get(self.metric, math.nan)
         return math.inf if math.isnan(value) else self.sign * (value - self.bound)
 
@@ -85,6 +86,7 @@ class Objective:
 
     def get_values(self, found: Evaluation) -> list[float]:
         """The targets' means; raises UncoveredError where one speaks for too few questions, ValueError for inf."""
+        # Coverage first: where calls to a model failed, that is the reason, and nan only what comes of it.
         for name in (*self.names, *(constraint.metric for constraint in self.constraints)):
             if found.coverage[name] < self.coverage:
                 raise UncoveredError(
@@ -92,6 +94,7 @@ class Objective:
                     f"asks for {self.coverage:.0%}"
                 )
         for name in self.names:
+            # Optuna would let inf be the best value of a study.
             if not math.isfinite(found.means[name]):
                 raise ValueError(
                     f"{name} is {found.means[name]}: it could not be measured for any question, or is infinite"
@@ -106,6 +109,7 @@ class Objective:
     @property
     def deciding(self) -> tuple[Metric, ...]:
         """The targets, and what is constrained."""
+        # What is only reported decides neither what is worth searching nor whether trials are timed.
         bound = {constraint.metric for constraint in self.constraints}
         return tuple(each for each in self.metrics if each in self.targets or each.name in bound)
 
@@ -116,6 +120,7 @@ class Objective:
 
     @property
     def fingerprint(self) -> str:
+        # What few studies have is added only where it is there, so that the others keep the key they always had.
         whole = ["objective", self.names, self.directions]
         versions = {m.name: m.version for m in self.metrics if m.version}
         held = [(c.metric, c.sign, c.bound) for c in self.constraints]
@@ -176,6 +181,7 @@ def _build_own_metrics(config: DictConfig) -> dict[str, Metric]:
 def _build_judge_metrics(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:
     """The judges' metrics among these names, with their noise where it is measured."""
     aspects = [name.removeprefix(JUDGE) for name in names if name.startswith(JUDGE)]
+    # An unknown aspect is left to get_metric, which names the nearest.
     known = [aspect for aspect in aspects if aspect in FIELDS]
     if not known:
         return {}

@@ -117,6 +117,7 @@ class RagPipeline:
         found = []
         for part in self.parts:
             if part.name in names:
+                # Costs travel with products and add up on the way; a part's own are those that none of its inputs had.
                 before = [_get_costs(out.get(maker or "", {}).get(socket)) for maker, socket in part.inputs.values()]
                 known = {key for costs in before for key in costs}
                 after = {key: cost for value in out[part.name].values() for key, cost in _get_costs(value).items()}
@@ -145,6 +146,7 @@ class RagPipeline:
 def _run_pipeline(pipeline: Pipeline, inputs: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """What these parts give; an error that says itself what is wrong comes out as it is."""
     try:
+        # Haystack gives back only what no other component takes, unless its giver is named.
         return dict(pipeline.run(inputs, include_outputs_from=names))
     except PipelineRuntimeError as error:
         if isinstance(error.__cause__, RagOptError | BudgetSpentError):
@@ -192,6 +194,7 @@ def _check_component(name: str, component: Any) -> None:
     if not hasattr(component, "__haystack_input__"):
         raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
     for part in PARTS if isinstance(component, Stage) else ():
+        # The component itself stands for a part that its class does not know; None is a part that was left out.
         given = getattr(component, part, component)
         lacks = given is None and not is_optional(type(component), part)
         if lacks or isinstance(given, str | int | float | list | dict):
@@ -203,6 +206,7 @@ def _find_query_parts(parts: Iterable[Part]) -> set[str]:
     found: set[str] = set()
     given = {(None, socket) for socket in GIVEN if socket != "documents"}
     for part in parts:
+        # One pass is enough: parts stand behind all that they take from.
         if any(source[0] in found or source in given for source in part.inputs.values()):
             found.add(part.name)
     return found
@@ -224,6 +228,7 @@ def _assemble_pipeline(parts: list[Part]) -> Pipeline:
     names = {part.name for part in parts}
     for part in parts:
         for socket, (sender, output) in part.inputs.items():
+            # What the other pipeline makes is no connection here: it comes in as an input.
             if sender in names:
                 _connect(pipeline, f"{sender}.{output}", f"{part.name}.{socket}")
     return pipeline

@@ -94,6 +94,7 @@ def _get_sections(key: str) -> set[str]:
 
 def _find_read_sections(overrides: Sequence[str], objective: Objective | None, searched: Iterable[str]) -> set[str]:
     """Of llm, web and judge those that some stage or metric reads."""
+    # As it is written: once resolved, a value no longer says which section it came from.
     text = "".join(_iterate_texts(overrides, searched))
     found = {section for section in ("llm", "web") if f"${{{section}" in text}
     if objective is not None:

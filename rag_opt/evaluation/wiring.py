@@ -97,6 +97,7 @@ def wire_components(components: Iterable[tuple[str, str, Any]]) -> list[Part]:
         parts.append(Part(name, component, {socket: sources[socket] for socket in wanted if socket in sources}, stage))
         given = get_outputs(component)
         sources |= {socket: (name, socket) for socket in given}
+        # Whoever ranks last decides what is read, until a component of stage `context` gives something else.
         if "ranking" in given:
             sources["context"] = (name, "ranking")
     if "ranking" not in sources:
@@ -112,6 +113,7 @@ def find_results(parts: Iterable[Part]) -> dict[str, str]:
 def find_upstream(parts: Sequence[Part], names: Iterable[str]) -> set[str]:
     """The parts of these names, and all whose products reach them; `parts` in their order."""
     wanted = set(names)
+    # One pass from the end finds them all, since a part takes from earlier ones alone.
     for part in reversed(parts):
         if part.name in wanted:
             wanted |= {sender for sender, _ in part.inputs.values() if sender}
@@ -124,6 +126,7 @@ def select_needed(parts: Sequence[Part]) -> list[Part]:
     Raises ComponentError for one that serves nothing though it was chosen to, or is fed with what it does not take.
     """
     wanted = find_upstream(parts, find_results(parts).values())
+    # The last one is the cause: what feeds it alone is unused because of it.
     for place, part in reversed(list(enumerate(parts))):
         if part.name not in wanted and _should_serve(part, parts, wanted):
             raise ComponentError(_explain_unused(part, parts, place))
@@ -178,6 +181,7 @@ def _check_types(part: Part, parts: Sequence[Part]) -> None:
     for socket, (sender, output) in part.inputs.items():
         takes = part.component.__haystack_input__._sockets_dict[socket].type
         gives = GIVEN[output] if sender is None else _get_output_type(sender, output, parts)
+        # Haystack's own components call what was retrieved `documents`; here that name is the whole corpus.
         corpus = sender is None and socket == "documents" and part.stage in ("reranker", "context", "generator")
         if not is_compatible(takes, gives) or (corpus and takes is not Documents):
             about = f"{sender} gives it as {format_type(gives)}" if sender else f"it is given as {format_type(gives)}"

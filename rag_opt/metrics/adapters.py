@@ -46,6 +46,7 @@ def score_with_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Sc
     try:
         found = evaluator.run(**{socket: [INPUTS[socket](cases[row]) for row in known] for socket in wanted})
         scores = [parse_verdict(each) for each in found["individual_scores"]]
+        # NumPy would spread a single score over all questions.
         if len(scores) != len(known):
             raise ValueError(f"{len(scores)} scores for {len(known)} questions")  # noqa: TRY301 (as any other failure)
         values[known] = scores
@@ -67,6 +68,7 @@ def wrap_scorer(scorer: Any) -> Callable[[Case], float | None]:
             expectations={"expected_response": case.references[0] if case.references else ""},
             trace=None,
         )
+        # A scorer gives MLflow's Feedback or the bare value, as it likes.
         found = getattr(found, "value", found)
         return None if found is None else parse_verdict(found)
 

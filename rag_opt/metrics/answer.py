@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
 
 ARTICLES = regex.compile(r"\b(a|an|the)\b")
+# SQuAD's script also drops what Unicode calls symbols: $ + < = > ^ ` | ~.
 PUNCTUATION = regex.compile(rf"[\p{{P}}{regex.escape(string.punctuation)}]")
 
 Pairwise = Callable[[str, str], float]
@@ -33,6 +34,7 @@ REMEMBERED = 50_000
 
 def normalize_answer(text: str) -> list[str]:
     """No case, no punctuation, no articles: the words that SQuAD compares (Rajpurkar et al. 2016)."""
+    # In the order of SQuAD's script: articles are found once case and marks are gone.
     found: list[str] = separate_characters(ARTICLES.sub(" ", PUNCTUATION.sub("", fold_text(text)))).split()
     return found
 
@@ -65,6 +67,7 @@ def rouge_l(answer: str, reference: str) -> float:
 def _get_rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
+    # Its own tokenizer keeps a to z and digits alone, so that an answer in Greek or Hindi would have no words.
     return RougeScorer(["rouge1", "rougeL"], tokenizer=_Stems())
 
 
@@ -89,6 +92,7 @@ def bleu(answer: str, reference: str) -> float:
     given, wanted = separate_characters(answer).split(), separate_characters(reference).split()
     if not given or not wanted:
         return float(given == wanted)
+    # An answer of fewer than four words has no 4-grams: over all four orders even its own reference would not score 1.
     order = min(4, len(given))
     return float(sentence_bleu([wanted], given, [1 / order] * order, SmoothingFunction().method3))
 
@@ -97,6 +101,7 @@ def chrf(answer: str, reference: str) -> float:
     """chrF2: F2 of character n-grams up to 6, spaces left out (Popović 2015, 2016), by sacrebleu."""
     if not answer.strip() or not reference.strip():
         return float(answer.strip() == reference.strip())
+    # The same letter may be written as one character or as two.
     given, wanted = (unicodedata.normalize("NFC", text) for text in (answer, reference))
     return float(_get_chrf().sentence_score(given, [wanted]).score) / 100
 
@@ -128,6 +133,7 @@ def score_answers(metric: Pairwise, answers: Sequence[str], references: Sequence
 
 @cache
 def _cache_metric(metric: Pairwise) -> Pairwise:
+    # One for each metric that outlives the call: trials ask for the same pairs batch after batch.
     return lru_cache(REMEMBERED)(metric)
 
 
@@ -141,6 +147,7 @@ def similarity(
     for row, wanted in enumerate(references):
         mine = vectors[start : start + len(wanted)]
         start += len(wanted)
+        # An encoder has a vector for an empty answer as well, and it may lie anywhere.
         empty = 0.0 if len(wanted) else np.nan
         values.append(max(0.0, float((mine @ vectors[row]).max())) if answers[row].strip() and len(wanted) else empty)
     return np.array(values, np.float64)

@@ -22,6 +22,7 @@ def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
     kind, direction, needs = own.parse_own_metric(name, node)
     if kind == "evaluator":
         evaluator = build(node[kind], trusted)
+        # By what it computes, not where its class lives: a study goes on after that has moved.
         version = compute_key(replace_targets(node[kind], trusted))
         return Metric(
             name,
@@ -29,6 +30,7 @@ def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
             needs,
             lambda seen: score_with_evaluator(name, evaluator, build_cases(seen)),
             version,
+            # What it asks a model for can't be known, so questions come in batches, and pruning spares some.
             pays=True,
         )
     if kind == "scorer":
@@ -37,6 +39,7 @@ def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
         return Metric(
             name, direction, needs, lambda seen: own.apply_function(name, scored, build_cases(seen)), version, pays=True
         )
+    # As a partial: its name is checked and nothing is called, and `func` is what has the source for the version.
     function = own.get_given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
     return Metric(
         name,
@@ -51,6 +54,7 @@ def build_judge_metric(aspect: str, judges: Judges, *, spread: bool = False) -> 
     """A judge's grades, 1 to 5, or their standard deviation over its repeats."""
 
     def values(seen: BatchResult) -> Scores:
+        # The grades' metric and the spread's share verdicts: whichever comes first has them made.
         if aspect not in seen.judging:
             answers: Sequence[str | None] = seen.answers or [None] * len(seen.queries)
             rows = zip(seen.queries, answers, seen.contexts, strict=True)

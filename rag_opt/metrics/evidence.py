@@ -49,6 +49,7 @@ def score_evidence(
 
 def _score(measure: str, spans: Sequence[Span], gold: Sequence[Evidence]) -> float:
     wanted = merge_spans(Span(each.document_id, each.start, each.end) for each in gold)
+    # Merged, or evidence that overlapping chunks share would be found twice, and recall could pass 1.
     found = merge_spans(spans)
     both = sum(
         max(0, min(end, last) - max(start, first))

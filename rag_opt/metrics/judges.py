@@ -87,6 +87,7 @@ class Judges:
 
     def use_resources(self, resources: Resources) -> Judges:
         """These judges at work with these resources, and with no memory of failed calls."""
+        # A clone, since a chat that has failed too often in a row is given up, and that must end with its trial.
         chat = self.chat.clone()
         chat.use(resources)
         return replace(self, chat=chat)
@@ -108,9 +109,11 @@ class Judges:
         `earlier` are the grades of this evaluation so far, to which these are added.
         """
         earlier += [float(grade) for grade in found.grades if not np.isnan(grade)]
+        # A rehearsal has every judge say the same example, which proves nothing of it.
         if len(earlier) < SAME or len({*earlier}) > 1 or self.chat.llm.rehearsal is not None:
             return found
         right, wrong = self.grade_aspect(aspect, _get_test(aspect)).grades
+        # As a negation, so that nan keeps the grades: a test that brought no verdict says nothing of the judge.
         if not wrong >= right:
             return found
         why = (

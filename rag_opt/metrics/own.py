@@ -80,6 +80,7 @@ def apply_function(name: str, function: Function, cases: Sequence[Case]) -> Scor
 
 
 def _to_number(value: Any) -> float:
+    # float() would read "0.3"; a function that gives texts is mistaken, and should hear of it.
     if isinstance(value, str | bytes):
         raise TypeError(f"{value[:40]!r} is a text; a number, or None, is expected")
     return math.nan if value is None else float(value)

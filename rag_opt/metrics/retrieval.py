@@ -50,7 +50,7 @@ def is_set_measure(found: ir_measures.Measure) -> bool:
 
 
 def get_reach(found: ir_measures.Measure) -> int:
-    """How many documents of a ranking this measure reads."""
+    """How many documents of a ranking this measure reads: its cutoff, or at least UNCUT where that does not end it."""
     cutoff = int(found.params.get("cutoff", 0))
     return cutoff if _has_cutoff(found) else max(cutoff, UNCUT)
 
@@ -79,12 +79,14 @@ def score_rankings(
             raise MetricError(f"'{name}' is not a measure of ir_measures")
         chosen[name] = found
     judged = {q: dict(qrels[q]) for q in query_ids if any(grade > 0 for grade in qrels.get(q, {}).values())}
+    # A measure without a cutoff would reward whoever ranks deeper, so its run is cut; the others cut their own.
     groups: dict[int | None, set[ir_measures.Measure]] = {}
     for found in chosen.values():
         groups.setdefault(None if whole or _has_cutoff(found) else get_reach(found), set()).add(found)
     values: dict[tuple[str, ir_measures.Measure], float] = {}
     for deep, measures in groups.items() if judged else ():
         run = {
+            # No two scores are equal, since trec_eval would order equal ones by the documents' ids.
             query: {document: -float(rank) for rank, document in enumerate(documents[:deep])}
             for query, documents in zip(query_ids, rankings, strict=True)
         }
