@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from rag_opt.config.search_space import UP_TO
+
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
     from rag_opt.storages.snapshot import Trials
@@ -46,6 +48,8 @@ def format_edges(findings: Findings, study: Trials) -> str:
     found = [
         f"{name}={trial.params[name]:.4g} ({ends})"
         for name, distribution in trial.distributions.items()
+        # The end of a range that another value limits is that value, not an edge of what was searched.
+        if UP_TO not in name
         for ends in _format_ends(distribution, trial.params[name])
     ]
     if not found:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.api.inputs import Rows, convert_dataset, convert_metric, convert_space, get_metric_name
-from rag_opt.config.compose import compose_config
+from rag_opt.config.compose import compose_config, forget_files
 from rag_opt.config.experiments import expand_best
 from rag_opt.config.quoting import quote_arguments
 from rag_opt.config.settings import parse_settings
@@ -152,6 +152,7 @@ def optimize(
 
     first = quote_arguments([f"name={name}", f"studies_dir={Path(studies_dir).as_posix()}", f"n_trials={n_trials}"])
     last = quote_arguments(overrides)
+    forget_files()
     # Before anything is written: a name may lead anywhere.
     folder = parse_settings(compose_config(expand_best([*first, *last]))).folder
     dataset, searched = convert_dataset(documents, questions, folder), convert_space(space, folder, last)

@@ -116,6 +116,11 @@ def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, s
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
+def forget_files() -> None:
+    """Have files of a configuration read anew: in a notebook one may have changed since the last study."""
+    _compose_groups.cache_clear()
+
+
 def remove_hydra(config: DictConfig) -> None:
     with open_dict(config):
         del config["hydra"]

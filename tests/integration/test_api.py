@@ -259,3 +259,15 @@ def test_a_parameter_exists_with_every_choice_that_any_of_our_spaces_has_it_for(
     space: Any = read(rows, tmp_path)
     assert space["retriever.k1"]["when"] == {"retriever": ["hybrid_web"]}
     assert space["retriever.hybrid_weight"]["when"] == {"retriever": ["hybrid_web"]}
+
+
+def test_a_space_that_was_edited_since_is_read_anew(tmp_path: Path) -> None:
+    choice = tmp_path / "my_conf/search_space/own.yaml"
+    choice.parent.mkdir(parents=True)
+    words = (*SMALL, f"hydra.searchpath=[file://{tmp_path}/my_conf]")
+    for number, searched in enumerate(({"retriever.k1": "choice(0.9, 1.2)"}, {"retriever.b": "choice(0.7, 0.75)"})):
+        choice.write_text(yaml.safe_dump(searched), "utf-8")
+        study = optimized(
+            tmp_path, space="own", name=f"edited{number}", n_trials=2, overrides=(*words, "retriever=bm25")
+        )
+        assert [f"param.{key}" in study.trials_dataframe() for key in searched] == [True]

@@ -52,6 +52,7 @@ def test_other_metrics_are_values() -> None:
         ("rate", FloatDistribution(0.001, 1.0, log=True), 0.005, ""),
         ("chunk_size", CategoricalDistribution([50, 100, 400]), 400, "chunk_size=400 (50 to 400)"),
         ("chunk_size", CategoricalDistribution([50, 100, 400]), 100, ""),
+        ("splitter.overlap up to 40", IntDistribution(0, 40), 40, ""),
         ("title", CategoricalDistribution([True, False]), True, ""),
         ("retriever", CategoricalDistribution(["bm25", "dense", "hybrid"]), "bm25", ""),
     ],
