@@ -321,7 +321,7 @@ def imported() -> Iterator[tuple[str, str]]:
 def test_no_archive_and_no_pickle_is_ever_read() -> None:
     # Whoever adds one: tarfile with filter="data"; of a zip its count, sizes and ratio checked before it is unpacked.
     known = list(imported())
-    assert ("artifacts.py", "hashlib") in known
+    assert ("artifact_files.py", "hashlib") in known
     roots = {
         "tarfile",
         "zipfile",
