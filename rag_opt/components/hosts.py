@@ -19,6 +19,7 @@ def get_proxy(url: str) -> str | None:
     """The proxy that the environment names for an address; None where it is asked directly, as this machine is."""
     parts = urlsplit(url)
     host = parts.hostname or ""
+    # urllib spares only what NO_PROXY names, and that need not be this machine.
     if is_loopback(host) or proxy_bypass(host):
         return None
     found = getproxies()

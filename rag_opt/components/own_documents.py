@@ -25,6 +25,7 @@ def exclude_own(search: Search, queries: Queries, chunks: Chunks) -> Search:
     own = _find_own_chunks([query.own for query in queries.items], chunks)
 
     def searched(rows: Ints, depth: int) -> list[Pair]:
+        # At worst all chunks of the own document stand in front: so much deeper, and `depth` others are left.
         more = max((len(own[row]) for row in rows), default=0)
         found = search(rows, min(depth + more, len(chunks)))
         return [_drop_rows(pair, own[row], depth) for row, pair in zip(rows.tolist(), found, strict=True)]
@@ -43,6 +44,7 @@ def _find_own_chunks(ids: Sequence[str], chunks: Chunks) -> list[Ints]:
     row_of = {document.id: row for row, document in enumerate(chunks.documents.items)}
     order = np.argsort(chunks.document_rows, kind="stable").astype(np.int32)
     ordered = chunks.document_rows[order]
+    # -1 is no document's row, so a query without an own document gets an empty slice.
     wanted = np.array([row_of.get(each, -1) for each in ids], np.int32)
     starts, ends = (np.searchsorted(ordered, wanted, side) for side in ("left", "right"))
     return [order[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]

@@ -23,12 +23,17 @@ AT_ONCE = 64
 
 
 def select_top(scores: NDArray[np.floating], depth: int) -> Pair:
-    """The rows of the `depth` greatest finite scores and the scores, best first, equal scores by row."""
+    """The rows of the `depth` greatest finite scores and the scores, best first, equal scores by row.
+
+    int32 and float32 [hits]; there are fewer than `depth` where fewer scores are finite.
+    """
     if depth < len(scores):
+        # Whatever ties with the last place is kept here, so that rows and not the partition decide between equals.
         limit = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         rows = np.flatnonzero(scores >= limit)
     else:
         rows = np.arange(len(scores))
+    # A score of -inf marks what is no hit, so a query may find fewer than `depth`.
     rows = rows[np.isfinite(scores[rows])]
     order = np.lexsort((rows, -scores[rows]))[:depth]
     return rows[order].astype(np.int32), scores[rows[order]].astype(np.float32)
@@ -78,10 +83,13 @@ def compute_rankings(
     clipped = min(depth, len(chunks))
     if clipped < depth:
         resources.notices.report_once(f"only {len(chunks)} chunks: depth {depth} is clipped to that")
+    # An approximate index may begin otherwise when it is asked for more, so it is asked for this depth alone.
     made = min(max(depth, resources.deepest), len(chunks)) if exact else clipped
+    # One artifact for the whole set: batches of any size are cut out of it below.
     whole = queries.whole
     full_key = compute_key(key, whole.key, made)
 
+    # Called only where nothing is kept: a ranking that is in the store needs no index.
     def ready() -> Search:
         return exclude_own(prepare(whole), whole, chunks)
 
@@ -89,6 +97,7 @@ def compute_rankings(
         "rankings", full_key, lambda: _time_search(ready(), len(whole.items), made)
     ).columns
     rows, scores = (columns[name][:, :clipped] for name in ("rows", "scores"))
+    # The seconds are those of the first making and travel with the ranking: kept work must not look fast.
     spent = {**(costs or {}), full_key: float(columns["seconds"].sum()) / max(1, len(whole.items))}
     further = _rank_further(resources, full_key, columns["rows"], chunks, ready)
     rest = np.concatenate([columns["rows"][:, clipped:], further], axis=1)
@@ -115,6 +124,7 @@ def _rank_further(resources: Resources, key: str, rows: Ints, chunks: Chunks, re
     deep = rows.shape[1]
     if deep >= len(chunks) or not deep:
         return np.zeros((len(rows), 0), np.int32)
+    # A ranking that ends early already holds all that its search can find.
     full = np.flatnonzero(rows[:, -1] >= 0)
     short = full[_count_distinct(chunks.document_rows[rows[full]]) < reach].astype(np.int32)
     if not len(short):
@@ -147,6 +157,7 @@ def _deepen_search(search: Search, block: Ints, rows: Ints, chunks: Chunks, reac
             for (hits, _), mine in zip(pairs, known, strict=True)
         ]
         enough = [
+            # Fewer hits than were asked for: a deeper search would find nothing more.
             len(hits) < depth or len(more) + len(mine) >= reach
             for (hits, _), more, mine in zip(pairs, found, known, strict=True)
         ]

@@ -86,7 +86,7 @@ class Part(Stage):
 
 
 def get_parameter_names(kind: type) -> list[str]:
-    """The names of a class's own constructor parameters."""
+    """The names of a class's own constructor parameters, `self`, *args and **kwargs left out."""
     # The signature of the class itself would be that of Haystack's metaclass.
     parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
     return [p.name for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -105,6 +105,7 @@ def get_identity(value: Any) -> Any:
 
 def require_whole(name: str, value: Any, least: int = 1) -> None:
     """Raise ValueError unless the value is a whole number of at least `least`."""
+    # By type, since isinstance would take True for a 1.
     require(type(value) is int and value >= least, f"{name} must be a whole number of at least {least}, not {value}")
 
 

@@ -40,6 +40,7 @@ def tokenize_texts(texts: Iterable[str], reading: Reading) -> list[list[str]]:
     A stemmer is given what is written in its language's script. English as bm25s reads it.
     """
     language = reading.capitals
+    # Folded as the texts are, or a stop word with a mark or a special letter would never match.
     stops = {fold_text(word, language) for word in _get_stopwords(reading.stopwords)}
     found = [[word for word in split_words(text, language, 2) if word not in stops] for text in texts]
     stems = _stem_words({word for each in found for word in each}, reading.stemmer)
@@ -62,6 +63,7 @@ def _has_stopwords(language: str) -> bool:
 
 
 def _get_stopwords(language: str | None) -> Iterable[str]:
+    # Not a public name of bm25s; the tests compare with its own tokenizer, so they notice when it changes.
     from bm25s.tokenization import _infer_stopwords
 
     found: Iterable[str] = _infer_stopwords(language)

@@ -82,6 +82,7 @@ def load(
     kept = [row for row in judgements if row.query_id in chosen or row.query_id not in known]
     documents = list(read_corpus(corpus, keys))
     notes = format_unread_keys(corpus, keys, OF_DOCUMENTS) + format_unread_keys(questions, asked, OF_QUERIES)
+    # Where no query was chosen all go in: the error is then about their judgements, not about missing queries.
     found = build_dataset(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
     return exclude_identical(found) if ignore_identical_ids else found
 
@@ -115,7 +116,10 @@ def read_queries(path: Path, keys: Counter[str]) -> Iterator[Query]:
 
 
 def parse_evidence(row: Row, where: str) -> Iterator[Evidence]:
-    """The evidence spans of a row: [{doc_id, start, end}]."""
+    """The evidence spans of a row: [{doc_id, start, end}], characters from 0; none where it is missing or null.
+
+    Raises DatasetError for another form; whether a span lies in its document is checked with the whole dataset.
+    """
     given = row.get("evidence")
     spans = [] if given is None else given
     for span in spans if isinstance(spans, list) else [spans]:
@@ -127,7 +131,9 @@ def parse_evidence(row: Row, where: str) -> Iterator[Evidence]:
 def read_qrels(path: Path) -> Iterator[Judgement]:
     """The judgements of a TSV: query-id, corpus-id, score (or TREC's four columns); a header line is skipped."""
     for number, line in enumerate(read_text_file(path).split("\n"), 1):
+        # Where tabs separate the fields an id may hold spaces; TREC's own files have spaces alone.
         fields = line.split("\t") if "\t" in line else line.split()
+        # A header is known by its last field, so a file without one does not lose its first judgement.
         if not line.strip() or (number == 1 and not _is_number(fields[-1])):
             continue
         if len(fields) not in (3, 4) or not _is_int(fields[-1]):

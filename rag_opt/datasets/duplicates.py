@@ -46,6 +46,7 @@ def _find_leaders(texts: tuple[str, ...], gold: tuple[frozenset[str], ...]) -> t
     leaders = [first.setdefault(each, row) for row, each in enumerate(asked)]
     for one, other in _iterate_near_pairs([frozenset(each) for each in asked], gold, sorted(first.values())):
         ends = _find_leader(leaders, one), _find_leader(leaders, other)
+        # The first in the file leads, in whatever order the pairs come.
         leaders[max(ends)] = min(ends)
     return tuple(_find_leader(leaders, row) for row in range(len(texts)))
 
@@ -57,6 +58,7 @@ def _find_leader(leaders: list[int], row: int) -> int:
 
 
 def _split_words(text: str) -> tuple[str, ...]:
+    # A question of marks alone has no words, but two different ones are not the same question.
     return tuple(split_words(text)) or (fold_text(text).strip(),)
 
 
@@ -73,8 +75,11 @@ def _iterate_near_pairs(
             frequency[word] += 1
     blocks: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in rows:
+        # One order of words for all questions, ties by their letters: prefix filtering is exact only then.
         rarest = sorted(asked[row], key=lambda word: (frequency[word], word))
+        # Similar sets share at least NEAR of their words, so they can't differ in all of these.
         for word in rarest[: len(rarest) - ceil(NEAR * len(rarest)) + 1]:
+            # By gold, too: thousands of questions from one template share their words, but not what answers them.
             for each in gold[row]:
                 blocks[word, each].append(row)
     for block in blocks.values():
@@ -84,6 +89,7 @@ def _iterate_near_pairs(
 
 
 def _collect_gold(query: Query, qrels: Qrels) -> frozenset[str]:
+    # The prefixes keep an id and an answer that read alike apart.
     relevant = {f"document {document}" for document, grade in qrels.get(query.id, {}).items() if grade > 0}
     return frozenset(relevant | {f"answer {' '.join(_split_words(answer))}" for answer in query.answers})
 
@@ -110,6 +116,7 @@ def _format_identical(dataset: Dataset) -> Iterator[str]:
         )
         return
     asked = [_normalize_text(query.text) for query in dataset.queries]
+    # A document much longer than every question is none of them, and need not be folded.
     longest = 2 * max(map(len, asked))
     texts = {_normalize_text(document.text) for document in dataset.documents if len(document.text) <= longest}
     if found := sum(each in texts for each in asked):

@@ -77,6 +77,7 @@ def _read_gzipped(path: Path) -> bytes:
     """The content of a gzipped file; raises DatasetError where it grows as no text does."""
     most = max(UNZIPPED * path.stat().st_size, SMALL)
     with gzip.open(path) as file:
+        # One byte beyond the limit tells enough: a small file that unzips without end is never read whole.
         content = file.read(most + 1)
     if len(content) > most:
         raise DatasetError(f"{path}: unzipped it is more than {UNZIPPED} times as large, as no text is; look at it")
@@ -111,8 +112,9 @@ def read_json_file(path: Path) -> Any:
 
 
 def parse_id(row: Row, where: str, *names: str) -> str:
-    """The row's id as text (an int is accepted: 1 is '1')."""
+    """The row's id under the first of these names that it has, as text: 1 is '1'. Raises DatasetError without one."""
     given = next((row[name] for name in names if name in row), None)
+    # bool is an int to Python, but true is no id.
     if isinstance(given, bool) or not isinstance(given, int | str) or not str(given).strip():
         raise DatasetError(
             f"{where}: '{names[0]}' must be a non-empty text or whole number, not {given!r}{_format_keys(row, given)}"[
@@ -123,7 +125,7 @@ def parse_id(row: Row, where: str, *names: str) -> str:
 
 
 def parse_text(row: Row, where: str, name: str, default: str | None = None) -> str:
-    """The row's text under this name; raises DatasetError when it is missing (without a default) or no text."""
+    """The row's text under this name, or the default where it is missing or null; raises DatasetError for no text."""
     given = row.get(name, default)
     if given is None and default is not None:
         return default

@@ -44,6 +44,7 @@ def load(
     check_flag("ignore_identical_ids", ignore_identical_ids)
     corpus, asked = resolve_path(documents, "dataset.documents"), resolve_path(questions, "dataset.questions")
     found = list(read_json_lines(asked))
+    # `found` stays as it was given: an id that is added here is no key of the file's.
     rows = [(where, _add_id(row, where)) for where, row in found]
     queries = [_parse_query(row, where) for where, row in rows]
     judgements = [judgement for where, row in rows for judgement in _parse_judgements(row, where)]
@@ -68,6 +69,7 @@ def _add_id(row: Row, where: str) -> Row:
 
 def _parse_query(row: Row, where: str) -> Query:
     question = parse_text(row, where, "question" if "question" in row else "text")
+    # A null `answers` leaves the `answer`.
     answers = parse_texts(row, where, "answers" if row.get("answers") is not None else "answer")
     return Query(parse_id(row, where, "id", "_id"), question, answers, tuple(parse_evidence(row, where)))
 
@@ -76,6 +78,7 @@ def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:
     query_id = parse_id(row, where, "id", "_id")
     relevant = row.get("relevant")
     if relevant is None:
+        # Evidence lies in what is relevant, so where nothing else is named its documents are the gold.
         named: dict[str, Any] = dict.fromkeys((span.document_id for span in parse_evidence(row, where)), 1)
     elif isinstance(relevant, dict):
         named = dict(relevant)

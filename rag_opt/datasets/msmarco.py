@@ -57,6 +57,7 @@ def load(
         return _convert_records("msmarco", streamed, num_documents, num_queries, seed, (note,))
     found = resolve_path(path, "dataset.path")
     if resolve_gzipped(found / "corpus.jsonl").is_file():
+        # Queries and passages have numbers of their own here, so equal ones do not mean the same text.
         return _sample_dataset(
             beir.load(str(found), strict=strict, ignore_identical_ids=False), num_documents, num_queries, seed
         )
@@ -103,6 +104,7 @@ def _convert_records(
         query, passages = _parse_record(row, where)
         relevant = [passage for passage, selected in passages if selected and passage]
         for number, (passage, _) in enumerate(passages):
+            # By their text: a copy under an id of its own would count as a wrong hit wherever the other is the gold.
             documents.setdefault(passage, Document(f"{query.id}_{number}", passage))
         if relevant:
             queries.append(query)
@@ -118,6 +120,7 @@ def _parse_record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
     try:
         passages: Any = row["passages"]
         selected = [FLAGS[flag] for flag in passages["is_selected"]]
+        # Blank passages stay for now, since each must meet its flag in `is_selected`.
         found = [" ".join(each.split()) for each in parse_texts(passages, where, "passage_text", blank=True)]
         answers = tuple(answer for answer in parse_texts(row, where, "answers") if answer != NO_ANSWER)
         query = Query(parse_id(row, where, "query_id"), parse_text(row, where, "query"), answers)
@@ -132,6 +135,7 @@ def _parse_record(row: Row, where: str) -> tuple[Query, list[tuple[str, bool]]]:
 def _sample_dataset(dataset: Dataset, num_documents: int | None, num_queries: int | None, seed: int) -> Dataset:
     chosen = sample_ids([query.id for query in dataset.queries], num_queries, seed)
     queries = [query for query in dataset.queries if query.id in chosen]
+    # Without its relevant passages a chosen query could never be answered.
     needed = {document for query in queries for document, grade in dataset.qrels[query.id].items() if grade > 0}
     others = [document.id for document in dataset.documents if document.id not in needed]
     room = None if num_documents is None else max(0, num_documents - len(needed))

@@ -40,6 +40,7 @@ def _build_query(row: dict[str, Any], topics: dict[str, str]) -> Query:
 
 
 def _locate_quote(query_id: str, topic: str, quote: str, topics: dict[str, str]) -> Evidence:
+    # The words of a quote are the same in every supported Python; where its lines break need not be.
     pattern = r"\s+".join(map(re.escape, quote.split()))
     found = re.search(pattern, topics.get(topic, ""))
     if found is None:

@@ -19,7 +19,8 @@ def load(path: str | None, num_queries: int | None = None, seed: int = 0) -> Dat
     """The dataset of one SQuAD file, or of all *.json in a folder: a document is a whole article.
 
     Questions that v2 marks impossible are left out and counted; `num_queries` keeps so many at random (by `seed`);
-    all articles stay.
+    all articles stay. Two articles of one title must be equal. Raises DatasetError for what is not SQuAD, and for
+    an answer that is not at its `answer_start`.
     """
     check_count("num_queries", num_queries)
     check_seed(seed)
@@ -74,6 +75,7 @@ def _parse_article(article: Any, where: str) -> tuple[Document, list[Query], int
                             tuple(spans),
                         )
                     )
+            # Evidence counts the characters of the whole article, as it is joined below.
             offset += len(context) + len(SEPARATOR)
     except (AttributeError, KeyError, TypeError) as error:
         raise DatasetError(f"{where}: not SQuAD: {type(error).__name__} {error}") from error
@@ -81,6 +83,7 @@ def _parse_article(article: Any, where: str) -> tuple[Document, list[Query], int
 
 
 def _parse_spans(question: Any, title: str, context: str, offset: int, where: str) -> Iterator[Evidence]:
+    # Several annotators often mark the same span: it counts once.
     spans = {(_parse_start(answer, where), parse_text(answer, where, "text")) for answer in question["answers"]}
     for start, answer in sorted(spans):
         if context[start : start + len(answer)] != answer:

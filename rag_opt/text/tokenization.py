@@ -43,9 +43,12 @@ WORD = regex.compile(rf"{_LETTER}+", regex.V1)
 PART = regex.compile(rf"{_UNSPACED}+|{_SPACED}+", regex.V1)
 CLUSTER = regex.compile(_CLUSTER, regex.V1)
 ALPHANUMERIC = regex.compile(rf"[{_LETTER}--_]+", regex.V1)
+# A soft hyphen is part of the word that it stands in.
 TOKEN = regex.compile(rf"{_CLUSTER}|[{_SPACED}\u00ad]+|[^\w\p{{N}}\s]", regex.V1)
+# Where there are no spaces, brackets and marks stay with their character, so that no chunk begins with a full stop.
 UNIT = regex.compile(rf"[\p{{Ps}}\p{{Pi}}]*{_CLUSTER}[\p{{Pe}}\p{{Pf}}\p{{Po}}]*|[\S--{_UNSPACED}]+", regex.V1)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
+# The full-width full stop is a decimal point, too: before a number it ends nothing.
 FULL_STOP = regex.compile(r"(?:[\p{SB=STerm}--[!?]]|．(?!\p{N}))[\p{SB=STerm}．]*[\p{Pe}\p{Pf}\"']*", regex.V1)
 
 IGNORED = regex.compile(
@@ -70,20 +73,24 @@ def fold_text(text: str, language: str = AUTO) -> str:
 
 def _lower_text(text: str, language: str) -> str:
     dotless = language in DOTLESS
+    # English takes this way, and is read as bm25s reads it; in Turkish the I of ASCII is no capital of i.
     if text.isascii() and not dotless:
         return text.lower()
     # NFKC alone would make a word of Java™ that is not Java.
     plain = unicodedata.normalize("NFKC", text.translate(TRADEMARKS))
     if dotless:
+        # Before lower(), which knows no Turkish.
         plain = plain.replace("I", "ı").replace("İ", "i")
     plain = plain.lower().translate(PLAIN)
     if language == AUTO:
+        # lower() makes i and a combining dot of İ.
         plain = plain.replace("i̇", "i").replace("ı", "i")
     shown: str = IGNORED.sub("", plain)
     return shown
 
 
 def _casefold(lowered: str) -> str:
+    # Casefolding can lead out of NFKC, so it is normalised once more.
     return lowered if lowered.isascii() else unicodedata.normalize("NFKC", lowered.casefold())
 
 
@@ -105,6 +112,7 @@ def _split_run(run: str, least: int) -> Iterator[str]:
         return
     for part in PART.findall(run):
         if UNSPACED.match(part):
+            # `least` does not count here: in these scripts one character may be a word.
             letters = CLUSTER.findall(part)
             yield from map("".join, pairwise(letters)) if len(letters) > 1 else letters
         else:
@@ -201,6 +209,7 @@ def get_script_pattern(language: str) -> regex.Pattern[str]:
         "hindi": "Devanagari",
         "nepali": "Devanagari",
         "russian": "Cyrillic",
+        # Written in both scripts; the pattern below closes the last brace.
         "serbian": "Cyrillic}\\p{Latin",
         "tamil": "Tamil",
         "yiddish": "Hebrew",

@@ -55,6 +55,7 @@ class Assembler(Stage):
     @component.output_types(context=Rankings)
     def run(self, ranking: Rankings, documents: Documents) -> dict[str, Rankings]:
         start = time.perf_counter()
+        # Only where sentences are added, since Punkt must learn from the whole corpus first.
         spans = get_sentences(documents, self.store) if self.window else []
         made = [self._assemble(row, ranking, spans) for row in range(len(ranking.rows))]
         key = compute_key(self.fingerprint, ranking.key)
@@ -72,6 +73,7 @@ class Assembler(Stage):
             pieces = [widen_piece(piece, sentences, self.window) for piece in pieces]
         if self.merge:
             pieces = merge_pieces(pieces)
+        # The budget goes by score, so it is spent before the pieces are put in another order.
         return order_pieces(self._limit_tokens(pieces, chunks), self.order)
 
     def _limit_tokens(self, pieces: list[Piece], chunks: Chunks) -> list[Piece]:
@@ -81,6 +83,7 @@ class Assembler(Stage):
         room = self.max_tokens
         for piece in pieces:
             size = count_tokens(chunks.documents.items[piece.document].text[piece.start : piece.end])
+            # One that does not fit is passed over: a shorter one behind it may fit.
             if size <= room or not kept:
                 kept.append(piece)
                 room -= size
@@ -102,6 +105,7 @@ def merge_pieces(pieces: list[Piece]) -> list[Piece]:
     found: list[Piece] = []
     for piece in sorted(pieces, key=lambda each: (each.document, each.start, each.end)):
         last = found[-1] if found else None
+        # The one character between them is the space at which a splitter has cut.
         if last is not None and last.document == piece.document and piece.start <= last.end + 1:
             found[-1] = Piece(last.document, last.start, max(last.end, piece.end), min(last.place, piece.place))
         else:
@@ -122,6 +126,7 @@ def order_pieces(pieces: list[Piece], order: str) -> list[Piece]:
 def _build_rankings(ranking: Rankings, made: list[list[Piece]], key: str, cost: dict[str, float]) -> Rankings:
     distinct = {(p.document, p.start, p.end): None for pieces in made for p in pieces}
     rows = {span: row for row, span in enumerate(distinct)}
+    # Of no pieces at all NumPy would make an array without the three columns.
     columns = np.array(list(distinct), np.int32).reshape(-1, 3)
     chunks = Chunks(ranking.chunks.documents, columns[:, 0].copy(), columns[:, 1].copy(), columns[:, 2].copy(), key)
     width = max(map(len, made), default=0)

@@ -51,13 +51,16 @@ class QueryEmbedder(Stage):
         if not dense_queries.averaged:
             return {"query_vectors": QueryVectors(dense_queries, dense_queries.variants, found)}
         variants = zip(dense_queries.variants, found, strict=True)
+        # A mean of unit vectors is shorter than 1: its products would be no cosines.
         mean = normalize_vectors(np.mean([variant.take_rows(vectors.values) for variant, vectors in variants], axis=0))
+        # The first variant is the question itself; the key tells it from a plain search for that.
         whole = Queries(dense_queries.variants[0].items, dense_queries.key)
         seconds = sum(vectors.seconds for vectors in found)
         averaged = Vectors(mean, compute_key("averaged", [vectors.key for vectors in found]), seconds)
         return {"query_vectors": QueryVectors(dense_queries, (whole,), (averaged,))}
 
     def _embed_queries(self, queries: Queries) -> Vectors:
+        # Of the whole set, so that its batches share one artifact.
         texts, encoder = queries.whole.texts, self.encoder.for_queries
         key = compute_key(encoder.fingerprint, queries.whole.key)
         found = self.store.get_object("query vectors", key, lambda: embed_texts(encoder, texts, self.store))

@@ -32,14 +32,15 @@ LARGEST_BLOCK = 8192
 
 
 def hash_text(text: str) -> str:
-    """The name of a text on every shelf."""
+    """The name of a text on every shelf: 32 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def embed_texts(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     """The vectors of the texts, float32 [texts, dimensions]; each text is encoded once per encoder, in whatever run.
 
-    They are kept in one block, which is memory-mapped, so that a later run opens a file and encodes nothing.
+    They are kept in one block, which is memory-mapped, so that a later run opens a file and encodes nothing. No texts
+    give [0, 0].
     """
     names = [hash_text(text) for text in texts]
     key, shelf = compute_key(encoder.fingerprint, names), _get_shelf(encoder, store)
@@ -76,6 +77,8 @@ class EmbeddingCache:
     def __init__(self, encoder: Encoder, store: Store) -> None:
         self.encoder, self.store = encoder, store
         self.folder = None if store.root is None else store.root / "vectors" / encoder.fingerprint
+        # By the number of a block: its rows, its file (on disk alone), the seconds of one row. A text's place is
+        # (block, row).
         self._blocks: list[Floats] = []
         self._files: list[Path] = []
         self._place: dict[str, tuple[int, int]] = {}
@@ -92,6 +95,7 @@ class EmbeddingCache:
         # Neighbours of like length make full batches with little padding.
         queue = sorted(wanted, key=lambda name: len(wanted[name]))
         if queue:
+            # Before anything is timed, and not at all where every text is known: no model is loaded for nothing.
             self.encoder.prepare(len(queue))
         limit = FIRST_BLOCK
         with track(f"{self.encoder.name}: embedding", len(queue)) as advance:
@@ -103,6 +107,7 @@ class EmbeddingCache:
                     speed = made / (time.perf_counter() - start)
                     limit = min(LARGEST_BLOCK, max(FIRST_BLOCK, int(speed * BLOCK_SECONDS)))
                 else:
+                    # All that is left is claimed by other processes: their blocks come soon.
                     time.sleep(POLL)
                 left = [name for name in queue if name not in self._place]
                 advance(len(queue) - len(left))
@@ -110,7 +115,7 @@ class EmbeddingCache:
         return float(sum(self._cost[self._place[name][0]] for name in set(names)))
 
     def get_vectors(self, names: Sequence[str]) -> Floats:
-        """float32 [names, dimensions]."""
+        """float32 [names, dimensions], a copy; of no names [0, 0]. Raises KeyError for a text that was not added."""
         if not names:
             return np.zeros((0, 0), np.float32)
         return np.stack([self._blocks[block][row] for block, row in (self._place[name] for name in names)])
@@ -124,6 +129,7 @@ class EmbeddingCache:
         assert root is not None
         assert folder is not None
         path = folder / f"{key}{SUFFIX}"
+        # Before the look-up: from here on eviction spares what is touched.
         self.store.lease()
         found = self._read_block(path)
         self.store.count_lookup("vectors", hit=found is not None)
@@ -131,6 +137,7 @@ class EmbeddingCache:
             # Before anything is locked, so that processes which want the same corpus divide it between them.
             seconds = self.add(names, texts)
             with lock_artifact(root, "vectors", key):
+                # Another process may have merged it while this one waited for the lock.
                 found = self._read_block(path) or self._merge_blocks(path, names, seconds)
         return found.columns["vector"], found.seconds * len(set(names)) / len(names)
 
@@ -156,8 +163,10 @@ class EmbeddingCache:
             seconds *= len(names) / len(wanted)
             write_table(path, {"name": list(names), "vector": self.get_vectors(names)}, seconds)
             self.store.count_written(get_size(path))
+            # The new block is taken in before its pieces go, so that every text keeps a place.
             self._refresh()
             for block in pieces:
+                # Frees the memory; the entry stays, since places count blocks by their number.
                 self._blocks[block] = np.zeros((0, 0), np.float32)
                 with suppress(OSError):
                     # Some systems keep what is open.
@@ -169,6 +178,7 @@ class EmbeddingCache:
         if self.folder is None:
             self._encode_block(queue[:limit], wanted)
             return min(limit, len(queue))
+        # What is missing is looked up under the lock of claims: what was just written is not encoded twice.
         with Claims(self.folder).claim_names(lambda: self._find_missing(queue), limit) as names:
             if names:
                 self._encode_block(names, wanted)
@@ -185,6 +195,7 @@ class EmbeddingCache:
         if self.folder is None:
             self._add_block(names, Table({"vector": vectors}, seconds))
             return
+        # In the order of names the oldest comes first. The dash marks a piece: the key of a whole block has none.
         path = self.folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
         with catch_disk_errors(path):
             write_table(path, {"name": list(names), "vector": vectors}, seconds)
@@ -196,12 +207,15 @@ class EmbeddingCache:
         if self.folder is None:
             return
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            # Names with a dot in front are files that are still being written.
             if path.name in self._read or path.name.startswith("."):
                 continue
             try:
+                # Before it is read, so that eviction does not take it in between.
                 touch(path)
                 table = read_table(path)
             except FileNotFoundError:
+                # Merged into a whole block, or evicted, since it was listed.
                 continue
             except DamagedError:
                 self.store.remove_damaged(path)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rag_opt.text.tokenization import Span
 
 ENCODING = "sentence-transformers, padded to multiples of 8 tokens"
+"""Part of each vector's key, to be changed with whatever changes the vectors."""
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH_MEASURING = 3_000
 """Texts to encode from which the batch size is measured first."""
@@ -80,6 +82,7 @@ class SentenceTransformerEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
+        # Without the batch size: how far a text is padded depends on its own length alone.
         return compute_key(ENCODING, self.model, hash_weights(self.model), self.revision, self.dtype, get_device())
 
     @property
@@ -115,6 +118,7 @@ class SentenceTransformerEncoder(Encoder):
     def _build_role(self, task: str, prompt: str | None) -> Encoder:
         own = self._get_prompts()
         wanted = own[task] if prompt is None else prompt
+        # The same encoder where nothing differs, so that a text has one vector for both roles.
         return self if wanted == own["plain"] and not own["routed"] else Role(self, task, wanted, routed=own["routed"])
 
     def _get_prompts(self) -> Mapping[str, Any]:

@@ -25,11 +25,13 @@ class Hashing(Encoder):
 
     @property
     def fingerprint(self) -> str:
+        # The rules that cut words have a version of their own.
         return compute_key(super().fingerprint, READING)
 
     def encode(self, texts: list[str]) -> Floats:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):
             for word in split_words(text):
+                # Not hash(), which differs from process to process.
                 vectors[row, zlib.crc32(word.encode()) % self.dimensions] += 1
         return normalize_vectors(vectors)

@@ -28,6 +28,7 @@ def _download() -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        # The hub also has the weights for ONNX, OpenVINO and TensorFlow, which nothing here reads.
         return Path(snapshot_download(HUB_ID, allow_patterns=["*.json", "*.txt", "*.safetensors", "1_Pooling/*"]))
     except Exception as error:  # the hub's client raises many kinds: network, proxy, cache, authentication
         raise ComponentError(

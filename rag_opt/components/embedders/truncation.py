@@ -25,7 +25,7 @@ WORTH_TELLING = 0.01
 
 
 class Reader(Protocol):
-    """A model that reads so many tokens of a text (`window`, None: all), as `lengths` counts them."""
+    """A model that reads so many tokens of a text (`window`, None: all), as `count_lengths` counts them."""
 
     name: str
 
@@ -66,6 +66,7 @@ def _count_longer(reader: Reader, chunks: Chunks) -> Columns:
         titles = max(
             _count_lengths(reader, [document.title for document in chunks.documents.items], 0).values(), default=0
         )
+    # A title stands before each chunk and takes its part of the window; long titles leave half of it all the same.
     fitting = max((window or 0) - titles, (window or 0) // 2)
     return {
         name: np.array([each]) for name, each in (("window", window or 0), ("longer", longer), ("fitting", fitting))
@@ -74,7 +75,9 @@ def _count_longer(reader: Reader, chunks: Chunks) -> Columns:
 
 def _count_lengths(reader: Reader, texts: list[str], least: int) -> dict[str, int]:
     """The tokens of the texts that may have more than `least`: a token is a byte at least."""
+    # What stands around every text, a prompt included, and some slack for marks.
     behind = reader.count_lengths([""])[0] + MARKS
+    # A tokenizer reads only what can be long enough at all.
     some = [text for text in dict.fromkeys(texts) if len(text.encode()) + behind > least]
     found: list[int] = []
     with track(f"{reader.name}: counting tokens", len(some)) as advance:

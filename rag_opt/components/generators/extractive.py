@@ -103,6 +103,7 @@ class Reader:
                 first.setdefault(sentence.text, sentence)
                 worth[sentence.text] = max(shared / (1 + RANK_DISCOUNT * rank), worth.get(sentence.text, 0.0))
         told = [text for text, value in worth.items() if value > 0]
+        # The sort is stable: of equals the one that was retrieved first comes first.
         return [first[text] for text in sorted(told, key=lambda text: -worth[text]) or list(worth)[:1]]
 
     def split_texts(self, texts: list[str]) -> None:
@@ -131,7 +132,7 @@ class Reader:
 
 
 def count_context_tokens(ranking: Rankings, queries: Queries, store: Store) -> Ints:
-    """Per query the tokens a reader is given: the question and the chunks found."""
+    """Per query the tokens a reader is given, int32 [queries]: those of the question and of the chunks found."""
     counts = _count_chunk_tokens(ranking.chunks, store)
     asked = np.array([count_tokens(text) for text in queries.texts], np.int32)
     found: Ints = asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)

@@ -141,9 +141,12 @@ class Chat(Part):
         if found is not None and show is not None:
             show(_strip_reply(found).text or "")
         if found is None:
+            # Who asks the same meanwhile waits here and then finds the reply, which is paid for once.
             with replies.lock_request(key):
                 found = replies.get(key) or self._request_reply(request, stage, show)
+                # A failed call has cost nothing and is not kept: the next one may succeed.
                 if found.text is not None or found.tokens_in:
+                    # With all its thinking, as it was paid for; it is stripped whenever it is read.
                     replies.put(key, replace(found, reason=_explain_unreadable(_strip_reply(found), readable)))
         found = _strip_reply(found)
         self.llm.record_reply(stage, request, found)
@@ -168,6 +171,7 @@ class Chat(Part):
             line = f"{stage}: a call to {request.model} failed: {error}"
             self.notices.report_once(line, about=NUMBERS.sub("#", line))
             return Reply(None, reason=str(error))
+        # Kept replies never come this far: only a real call shows that the endpoint answers again.
         self._failed = 0
         self._pay(request, stage, reply)
         reads: ReadTokens = self.store.get_object(

@@ -37,6 +37,7 @@ def parse_completion(body: Any) -> Completion:
     if not isinstance(message, Mapping):
         raise NoCompletionError("the answer is no completion (a choice without a message)")
     text, finish = parse_content(message.get("content")), _parse_finish(choice)
+    # Some servers send finish_reason: null with a whole answer, so that alone is no sign of a cut.
     if text is None and finish is None:
         raise NoCompletionError("the answer was cut off")
     return Completion(text, *_parse_usage(body), finish)
@@ -54,6 +55,7 @@ class StreamedCompletion:
     def add(self, chunk: Any) -> str:
         """The text of the next piece; raises NoCompletionError."""
         choice = _parse_choice(chunk)
+        # Servers count in the last piece, which has no choice any more, or in each piece what there is so far.
         self._usage = max(self._usage, _parse_usage(chunk))
         if choice is None:
             return ""
@@ -69,6 +71,7 @@ class StreamedCompletion:
         """All that came; raises NoCompletionError where the end did not."""
         if not self._begun:
             raise NoCompletionError("the answer has no choices")
+        # Either one shows that the end has come.
         if self._finish is None and not any(self._usage):
             raise NoCompletionError("the answer was cut off")
         return Completion("".join(self._pieces) or None, *self._usage, self._finish)

@@ -144,6 +144,7 @@ class OpenAIChat(Chat):
             lambda: Accepted.from_config(self.parameters or {}),
         )
         values = build_parameters(request, self.thinking, stream=show is not None)
+        # This ends: each refusal takes a name away, and one that takes none is raised.
         while True:
             sent = accepted.translate_values(values)
             try:
@@ -186,6 +187,7 @@ class OpenAIChat(Chat):
                 show(gathered.add(chunk.to_dict(warnings=False)))
             return gathered.whole
         except APIStatusError:
+            # The caller learns from it what the endpoint refuses; it is an OpenAIError as well.
             raise
         except OpenAIError as error:
             through = self._format_proxy() if "Connection" in type(error).__name__ else ""
@@ -216,6 +218,7 @@ class OpenAIChat(Chat):
         except (ImportError, ValueError) as error:
             raise CallError(self._clean(f"{error}{self._format_proxy()}"), fatal=True) from error
         return OpenAI(
+            # Without a key the client would take OPENAI_API_KEY, and send it to whatever server this is.
             api_key=os.environ.get(self.key, "") if self.key else "none is needed",
             base_url=self.base_url,
             timeout=self.timeout,

@@ -65,6 +65,7 @@ class LocalChat(Chat):
             tokenizer, model = self.store.get_object(
                 "language model", key, lambda: self._load_model(request.model), keep=1
             )
+            # Loading the model is no part of what a reply takes.
             start = time.perf_counter()
             chooses = {"enable_thinking": self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
             try:
@@ -118,6 +119,7 @@ class LocalChat(Chat):
         if tokenizer.chat_template is None:
             raise ComponentError(f"llm: model '{name}' has no chat template; choose one that was made for chats")
         if tokenizer.pad_token_id is None:
+            # generate() wants one, which many causal models lack; a single prompt has no padding.
             tokenizer.pad_token = tokenizer.eos_token
         placed: Any = model
         return tokenizer, placed.to(get_device()).eval()

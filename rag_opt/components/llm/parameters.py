@@ -44,6 +44,7 @@ WORDS: Mapping[str, str] = {
 LEFT_OUT = {"response_format": "only the prompt asks for JSON", "system": "what it says stands before the question"}
 """What it means that something is not sent."""
 
+# UNKNOWN refuses a name, UNWANTED also a value: of max_tokens that says it is too great, and the name stays.
 UNKNOWN = re.compile(
     r"(?i)unsupported|not (?:currently |yet )?(?:be )?support|n[o']t support|unrecogni[sz]ed|unknown|unexpected|"
     r"extra (?:inputs?|fields?|parameters?)|extra_forbidden|(?:not|isn't|aren't) (?:permitted|allowed)|deprecated|"
@@ -54,6 +55,7 @@ UNWANTED = re.compile(
     + r"|(?:un|not |n't )available|only the default|must (?:be|not|contain|have)|cannot|can't|can not|invalid|"
     r"not valid|incompatible|is (?:only )?enabled only|disabled|should be|expected"
 )
+# Errors about a prompt that is too long speak of max_tokens, too, and refuse no parameter.
 TOO_MUCH = re.compile(r"(?i)context (?:length|window|size)|too (?:large|long|many)|at most|maximum|exceed")
 
 
@@ -86,6 +88,7 @@ def build_parameters(request: Request, thinking: int, *, stream: bool) -> dict[s
     if request.schema is not None:
         found["response_format"] = {"name": "reply", "strict": True, "schema": dict(request.schema)}
     if any(role == "system" for role, _ in request.messages):
+        # Sent under no name: whether system messages are taken is learnt like a parameter.
         found["system"] = True
     return {**found, **({"stream_options": {"include_usage": True}} if stream else {})}
 
@@ -143,6 +146,7 @@ def find_refused(body: Any, names: Collection[str]) -> str | None:
     text = format_error(body)
     if TOO_MUCH.search(text) and not UNKNOWN.search(text):
         return None
+    # An error that names its parameter is about nothing else, whatever words its message has (a file system).
     field = get_error_param(body)
     for name, word in WORDS.items():
         spoken = re.compile(rf"(?i)(?<![a-z0-9])(?:{word})(?![a-z0-9])")

@@ -46,12 +46,14 @@ def remove_thinking(text: str) -> str:
     """
     if not OPEN.search(text) and not CLOSE.search(text):
         return text
+    # JSON that speaks of a tag in one of its texts is an answer and no thought.
     if _is_json(text):
         return text
     kept = BLOCK.sub("", text)
     last = None
     for last in CLOSE.finditer(kept):  # noqa: B007
         pass
+    # After an opening tag it is the text that speaks of tags: "Write <think> first and </think> last."
     if last is not None and not OPEN.search(kept, 0, last.start()):
         kept = kept[last.end() :]
     if OPEN.match(kept.lstrip()):
@@ -60,7 +62,7 @@ def remove_thinking(text: str) -> str:
 
 
 class Shown:
-    """Shows a text as it comes, but for the thinking that it begins with; `end` shows what was still held back."""
+    """Shows a text as it comes, but for the thinking that it begins with; `flush` shows what was still held back."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
@@ -73,6 +75,7 @@ class Shown:
             return
         self._held += piece
         head = self._held.lstrip()
+        # It may still become a tag, so it is held back until that is decided.
         if not head or (head[0] in "<[◁" and len(head) < LONGEST_TAG and not OPEN.match(head)):
             return
         if not OPEN.match(head):
@@ -105,6 +108,7 @@ def _find_objects(text: str) -> list[dict[str, Any]]:
     decoder = json.JSONDecoder()
     found: list[dict[str, Any]] = []
     place, starts = text.find("{"), 0
+    # Each try may read all that follows its brace: without a limit a text full of them takes quadratic time.
     while place >= 0 and starts < MOST_STARTS:
         starts += 1
         try:

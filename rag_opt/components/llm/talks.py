@@ -70,6 +70,7 @@ class Talk:
     ) -> R | None:
         self.asked += 1
         why = ""
+        # A local model at temperature 0 says the same to the same words; where JSON is wanted a retry has other words.
         for attempt in range(ATTEMPTS if self.chat.can_vary(request) or request.schema else 1):
             reply = self._get_reply(build_retry(request, attempt), read, show)
             found = None if reply.text is None else read(reply.text)
@@ -82,6 +83,7 @@ class Talk:
                 self.lost += 1
                 return None
             why = reply.reason if reply.text is None else f"a reply could not be read: {_shorten(reply.text)!r}"
+            # It has spent all its tokens on thinking, as it would again.
             if reply.text is None and reply.reason == THOUGHT:
                 break
         self.lost += 1

@@ -18,6 +18,7 @@ def is_local_only(where: str, model: str, revision: str | None = None) -> bool:
     """
     if Path(model).is_dir():
         return False
+    # What is written as a path is meant as one: the hub is not asked for a folder that was mistyped.
     if model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1:
         raise ComponentError(f"{where}: model '{model}': there is no such folder; name one that holds a model")
     why = _probe_hub()
@@ -39,6 +40,7 @@ def _probe_hub() -> Exception | None:
     if constants.is_offline_mode():
         return OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     try:
+        # The client's own session and endpoint know the proxy and the mirror by which the model would come.
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception as error:
         # The client's own, a proxy's, or one of certificates.

@@ -54,6 +54,7 @@ def get_fast_precision(store: Store) -> str:
     Measured once and kept on disk, since the precision is part of what an embedding is.
     """
     key = compute_key("precision", _describe_machine())
+    # The machine is the same whatever the store, so a process asks once.
     memory = IN_MEMORY.store
     found: str = memory.get_object(
         "pace", key, lambda: store.get_table("paces", key, _time_precisions).columns["precision"][0]
@@ -82,6 +83,7 @@ def _time_product(precision: str) -> float:
         # Reading a number waits for the device.
         float((left @ right)[0, 0])
         spans.append(time.perf_counter() - start)
+    # The first product compiles its kernel.
     return statistics.median(spans[1:])
 
 
@@ -98,8 +100,10 @@ def _time_batches(model: Any) -> dict[str, Any]:
     """Tokens a batch, the fastest first, with the texts per second."""
     on_gpu = model.device.type == "cuda"
     texts = make_texts(GPU_SAMPLE if on_gpu else SAMPLE)
+    # The first run is slow and says nothing of the batch size.
     encode_texts(model, texts[:8], CPU_TOKENS[0])
     speeds: dict[int, float] = {}
+    # Each size twice, with the others in between, and its better time: a busy moment decides nothing.
     for tokens in 2 * (GPU_TOKENS if on_gpu else CPU_TOKENS):
         start = time.perf_counter()
         encode_texts(model, texts, tokens)
@@ -134,6 +138,7 @@ def _describe_processor() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor()
+    # The flags say whether there is AVX512-BF16 or AMX, on which the speed of bfloat16 depends.
     about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
     return compute_key(about)
 
@@ -206,6 +211,7 @@ def _pad(model: Any, name: str, values: Any, width: int, left: bool) -> Any:
     import torch
 
     missing = max(0, width - values.shape[1])
+    # The attention mask hides the padding, but the embedding table is asked for its number all the same.
     filling = (getattr(model.tokenizer, "pad_token_id", None) or 0) if name == "input_ids" else 0
     return torch.nn.functional.pad(values, (missing, 0) if left else (0, missing), value=filling)
 

@@ -21,6 +21,7 @@ def hash_weights(model: str) -> str | None:
     return _hash_files(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
+# Within a process a file is known by its size and time, so that gigabytes are read once.
 @cache
 def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
     digests = []

@@ -64,6 +64,7 @@ def _select_terms(model: Floats, vocabulary: list[str], count: int) -> list[int]
     known = np.flatnonzero(model > 0)
     if len(known) > count:
         known = known[model[known] >= np.partition(model[known], len(known) - count)[len(known) - count]]
+    # By the vocabulary's order the same study gave 0.5454 in one process and 0.5434 in another.
     return sorted(known.tolist(), key=lambda place: (-model[place], vocabulary[place]))[:count]
 
 

@@ -87,6 +87,7 @@ class HyDE(Transformation):
         self.passages = passages
         self.temperature = temperature
         self.max_tokens = max_tokens
+        # A seed for each: a second request in the same words would get the kept reply to the first.
         self._samplings = [Sampling(temperature, max_tokens, 1.0, seed) for seed in range(passages)]
 
     @component.output_types(dense_queries=Searches)

@@ -105,6 +105,7 @@ class ListwiseReranker(LLMReranker):
             )
             example = str({"ranking": list(range(1, count + 1))}).replace("'", '"')
             request = Request(self.model, asked, self._sampling, ORDER, example=example)
+            # Where nothing can be read the window keeps its order.
             found = talk.ask_json(request, lambda said: parse_permutation(said, count)) or range(count)
             return [places[place] for place in found]
 

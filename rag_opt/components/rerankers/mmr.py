@@ -76,9 +76,11 @@ class MMR(Stage):
         order, scores = [], []
         for _ in range(len(rows)):
             gain = (1 - self.diversity) * relevance - self.diversity * nearest
+            # Of equal gains argmax takes the first, which the ranking had before.
             choice = int(np.argmax(np.where(free, gain, -np.inf)))
             order.append(choice)
             scores.append(gain[choice])
             free[choice] = False
+            # At first not the greater of it and the zeros above: cosines may be negative.
             nearest = likeness[choice] if len(order) == 1 else np.maximum(nearest, likeness[choice])
         return rows[order], np.array(scores, np.float32)

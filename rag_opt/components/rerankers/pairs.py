@@ -77,6 +77,7 @@ class PairReranker(Stage):
         ends = np.cumsum([len(rows) for rows in hits])
         found = []
         for mine, each in zip(hits, np.split(scores, ends[:-1]) if hits else [], strict=True):
+            # Stable, so that equal scores stay in the retriever's order.
             order = np.argsort(-each, kind="stable")
             found.append((np.array(mine, np.int32)[order], each[order]))
         rows, scores, rest = split_ranking(stack_rankings(found, ranking.rows.shape[1]), self.keep)
@@ -147,6 +148,7 @@ class Tokens:
         """[tokens, dimensions] of each text."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         made = dict(zip(missing, self._make(missing), strict=True)) if missing else {}
+        # Gathered before anything is dropped: one call may ask for more than is kept.
         found = {text: made[text] if text in made else self._known[text] for text in dict.fromkeys(texts)}
         self._known.update(made)
         self._bytes += sum(vectors.nbytes for vectors in made.values())
@@ -181,6 +183,7 @@ class CrossEncoder(PairScorer):
         import torch
 
         split = [tuple(pair.partition(BETWEEN)[::2]) for pair in pairs]
+        # Logits: the library's default for a single output is a sigmoid, behind which great scores can become equal.
         scores = self._model.predict(
             split, batch_size=self.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
         )

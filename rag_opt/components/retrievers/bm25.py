@@ -205,6 +205,7 @@ def count_terms(texts: list[str], reading: Reading) -> Counts:
     known = list(places_of)
     lengths = np.array([len(each) for each in read], np.int64)
     chosen = np.fromiter((places_of[word] for each in read for word in each), np.int64, int(lengths.sum()))
+    # One number for a word in a chunk: sorted, they stand by word, then by chunk.
     places = chosen * len(texts) + np.repeat(np.arange(len(texts)), lengths)
     found, times = np.unique(places, return_counts=True)
     of_word, rows = np.divmod(found, max(1, len(texts)))
@@ -232,6 +233,7 @@ def build_bm25(counts: Counts, k1: float, b: float, variant: str) -> Any:
     model = bm25s.BM25(k1=k1, b=b, method=variant)
     total, average = len(counts.lengths), counts.lengths.mean()
     containing = np.diff(counts.starts)
+    # Private names, so that scores are bm25s' own to the bit; a test compares them with its index.
     rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words))
     for number in np.unique(containing[containing > 0]).tolist():
         idf[containing == number] = rarity(number, N=total)
@@ -242,6 +244,7 @@ def build_bm25(counts: Counts, k1: float, b: float, variant: str) -> Any:
     model.nonoccurrence_array = None
     if variant in model.methods_requiring_nonoccurrence:
         model.nonoccurrence_array = (idf * frequency(0, average, **known)).astype(np.float32)
+        # As bm25s keeps them: less what a chunk gets that lacks the word.
         scores -= np.repeat(model.nonoccurrence_array, containing)
     model.scores = {
         "data": scores.astype(np.float32),
@@ -277,5 +280,6 @@ def _score_chunks(model: Any, known: dict[int, float]) -> NDArray[np.floating]:
     if lacking is not None:
         nothing = float(sum(weight * lacking[word] for word, weight in known.items()))
         scores += np.float32(nothing)
+    # Rounding alone makes no hit.
     matching: NDArray[np.floating] = np.where(scores > nothing * (1 + 1e-6), scores, -np.inf)
     return matching

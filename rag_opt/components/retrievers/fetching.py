@@ -64,8 +64,10 @@ class GuardedBackend(httpcore.NetworkBackend):
         except (OSError, UnicodeError) as error:
             raise FetchError(f"{host[:80]} can't be resolved") from error
         addresses = [str(each[4][0]) for each in found]
+        # All of them before the first connection: a name with one private address is refused as a whole.
         for address in addresses:
             check_address(host, address, local=self.local, plain=self.plain)
+        # The last one is tried below, where its error is raised.
         for address in addresses[:-1]:
             try:
                 return DeadlineStream(
@@ -92,6 +94,7 @@ class DeadlineStream(httpcore.NetworkStream):
         return left
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # httpcore's limit begins anew with each read, so a server that drips would never reach it.
         del timeout
         return self._stream.read(max_bytes, self._get_timeout())
 
@@ -118,7 +121,9 @@ EMBEDDED = [ip_network(each) for each in ("::/96", "::ffff:0:0/96", "64:ff9b::/9
 
 def unwrap_address(address: str) -> IPv4Address | IPv6Address:
     """The address, or the IPv4 address that an IPv6 one stands for (mapped, compatible, NAT64, 6to4, Teredo)."""
+    # Without the scope of a link-local address (fe80::1%eth0).
     found = ip_address(address.partition("%")[0])
+    # ::1 lies in ::/96, too, but is this machine and not 0.0.0.1.
     if isinstance(found, IPv4Address) or found == IPv6Address("::1"):
         return found
     if found.sixtofour is not None:
@@ -137,6 +142,7 @@ def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
         return
     if plain:
         raise FetchError(f"{host}: only https is allowed, except on this machine")
+    # To ipaddress fec0::/10, the old site-local range, is global.
     if not found.is_global or found.is_multicast or getattr(found, "is_site_local", False):
         raise FetchError(f"{host} has the private address {found}, which is not fetched")
 
@@ -144,7 +150,7 @@ def check_address(host: str, address: str, *, local: bool, plain: bool) -> None:
 def fetch_url(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, timeout: float = 10.0
 ) -> HttpResponse:
-    """The response of an address, redirects followed; `timeout` holds for all of it. Raises FetchError."""
+    """The response of an address, redirects followed; `timeout` seconds are for all of it. Raises FetchError."""
     deadline = time.monotonic() + timeout
     local = _is_local(url)
     for _ in range(MOST_REDIRECTS + 1):
@@ -170,9 +176,11 @@ def _fetch_once(
     left = max(0.01, deadline - time.monotonic())
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), left)
     backend = GuardedBackend(local=local, plain=parts.scheme == "http", deadline=deadline)
+    # Nothing here unpacks a body, since a packed one could grow far beyond LARGEST.
     sent = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "rag_opt", **headers}
     try:
         with (
+            # httpcore itself asks no proxy of the environment, which would look up the host in place of `Guarded`.
             httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), network_backend=backend) as pool,
             pool.stream(method, url, headers=list(sent.items()), content=body, extensions={"timeout": timeouts}) as got,
         ):

@@ -117,9 +117,11 @@ class Fusion(Stage):
             origin = scores.sum(axis=1, keepdims=True) / count
             width = np.sqrt((np.where(hit, scores - origin, 0.0) ** 2).sum(axis=1, keepdims=True) / count)
             middle, lowest = 0.0, least - origin
+        # Not `width == 0`: where nothing was hit it is -inf.
         flat = ~(width > 0)
         width = np.where(flat, 1.0, width)
         scaled = np.where(flat, middle, (scores - origin) / width)
+        # At the last hit's own value, that hit could be lost to a chunk that was never found, even at weight 0.
         lacking = np.where(hit.any(axis=1, keepdims=True), np.where(flat, 0.0, lowest / width) - BELOW, 0.0)
         return weight * scaled, weight * lacking
 
@@ -144,6 +146,7 @@ def fuse_rankings(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pai
         for place in range(len(rankings)):
             found[place] = np.where(same & (whose == place), moved, found[place])
     total = sum(found[1:], found[0])
+    # A chunk is ranked once, at its first entry; -1 is no chunk.
     total[repeated | (rows < 0)] = -np.inf
     # Equal scores by chunk: the columns are in that order, and the sort is stable.
     chosen = np.argsort(-total, axis=1, kind="stable")[:, : len(rankings[-1].chunks)]
@@ -153,7 +156,7 @@ def fuse_rankings(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pai
 
 
 def compute_rrf(rankings: Rankings, rrf_k: int, weight: float = 1.0) -> Shares:
-    """What each rank is worth in reciprocal rank fusion, and 0 for what is lacking."""
+    """What each rank is worth in reciprocal rank fusion, [queries, depth], and 0 for what is lacking, [queries, 1]."""
     places = 1.0 + np.arange(rankings.rows.shape[1], dtype=np.float64)
     return np.broadcast_to(weight / (rrf_k + places), rankings.rows.shape), np.zeros((len(rankings.rows), 1))
 

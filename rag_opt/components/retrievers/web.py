@@ -98,6 +98,7 @@ class SearchService(Part):
         except (ValueError, RecursionError) as error:
             raise FetchError(f"{host}: its answer is not JSON") from error
         pages = list(_parse_pages(whole))
+        # An answer of another form would otherwise be taken for one without a page, and kept.
         if not pages and not _is_empty(whole):
             raise FetchError(f"{host}: its answer has not the form of {self.form}")
         return pages[:count]
@@ -153,6 +154,7 @@ class WebRetriever(Stage):
         place = {page: len(chunks) + number for number, page in enumerate(pages)}
         rows = [np.array([place[page] for page in found], np.int32) for found in lists]
         columns = stack_rankings(map(score_by_rank, rows), self.results)
+        # With what was found: on another day the same question finds other pages.
         key = compute_key(self.fingerprint, queries.key, whole.key, columns["rows"].tolist())
         found = Rankings(whole, columns["rows"], columns["scores"], key, {key: seconds})
         return {"web_ranking": found.add_costs(web_queries)}
@@ -184,10 +186,12 @@ class WebRetriever(Stage):
             except FetchError:
                 if not left:
                     raise
+                # Jittered, or all threads would come back at the same moment.
                 time.sleep(random.uniform(0.5, 1.0) * 2 ** (TRIES - 1 - left))
         raise AssertionError  # the last round returns or raises
 
     def _search_cached(self, query: str) -> tuple[list[Document], float] | FetchError:
+        # In UTC, so that a day ends at the same moment on every machine.
         day = datetime.now(UTC).date().isoformat()
         key = compute_key(self.service.fingerprint, query, self.results, day)
 
@@ -198,11 +202,13 @@ class WebRetriever(Stage):
             names = ("id", "text", "title")
             return {**{name: [getattr(page, name) for page in pages] for name in names}, "seconds": seconds}
 
+        # A forecast asks nobody.
         if self.llm.rehearsal is not None:
             return [], 0.0
         try:
             table = self.store.get_table("web", key, columns)
         except FetchError as error:
+            # Given back, not raised: a few of a batch may fail. Nothing is kept of it, so it is asked for again.
             return error
         rows = zip(*(table.columns[name] for name in ("id", "text", "title")), strict=True)
         return [Document(*row) for row in rows], table.seconds

@@ -71,6 +71,7 @@ class SizedSplitter(Splitter):
         values = {
             name: get_identity(getattr(self, name)) for name in get_parameter_names(type(self)) if name != "encoder"
         }
+        # By the bare name, as before classes had algorithms: what older stores hold stays valid.
         return compute_key("splitter", get_algorithm(type(self)).removeprefix(OURS), values, self._of_encoder)
 
     @property
@@ -210,7 +211,9 @@ class SemanticSplitter(SizedSplitter):
         similarity = np.einsum("nd,nd->n", vectors[:-1], vectors[1:])
         ends = np.cumsum([len(spans) for spans in sentences])
         inside = np.ones(len(similarity), bool)
+        # The last sentence of a document and the first of the next say nothing of a change of subject.
         inside[ends[ends < len(vectors)] - 1] = False
         limit = np.quantile(similarity[inside], self.cut_share) if inside.any() else -np.inf
+        # Strictly below, so that a share of 0 cuts nowhere; behind the very last sentence there is no cut.
         low = np.append(similarity < limit, False)
         return [low[end - len(spans) : end].tolist() for end, spans in zip(ends, sentences, strict=True)]

@@ -62,6 +62,7 @@ def _get_punkt(documents: Documents, store: Store) -> Any:
     def known() -> Any:
         from nltk.tokenize.punkt import PunktSentenceTokenizer
 
+        # Without READING: what Punkt learns does not depend on the rules by which words are cut.
         learnt = store.get_table(
             "punkt", compute_key("punkt parameters", documents.key), lambda: _train_punkt(documents)
         ).columns
@@ -85,6 +86,7 @@ def _train_punkt(documents: Documents) -> Columns:
             advance(len(document.text))
     trainer.finalize_training()
     found = trainer.get_params()
+    # A table and no pickle, which could run code; sorted, since sets have another order in each process.
     rows = [(ABBREVIATION, word, "", 0) for word in sorted(found.abbrev_types)]
     rows += [(COLLOCATION, *pair, 0) for pair in sorted(found.collocations)]
     rows += [(STARTER, word, "", 0) for word in sorted(found.sent_starters)]
@@ -115,6 +117,7 @@ def _build_parameters(learnt: Columns) -> Any:
 def _iter_sentences(documents: Documents, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
     with track("sentences, documents", len(documents.items)) as advance:
         for row, document in enumerate(documents.items):
+            # Punkt does not end a sentence at a blank line, so a heading would run on into its paragraph.
             for start, end in split_span(document.text, (0, len(document.text)), BLANK_LINE):
                 yield from ((row, *span) for span in _split_sentences(tokenizer, document.text, (start, end)))
             advance(1)

@@ -124,6 +124,7 @@ def pack_spans(pieces: Sequence[Span], ruler: Ruler, size: int, overlap: int = 0
         if last + 1 >= len(pieces):
             break
         begin = last + 1
+        # Never back to `first`, or the same span would come again without end.
         while begin - 1 > first and joined(begin - 1, last) <= overlap and joined(begin - 1, last + 1) <= size:
             begin -= 1
         first = begin
@@ -149,6 +150,7 @@ def split_recursively(ruler: Ruler, sentences: Sequence[Span], size: int, overla
     """Paragraphs where they fit in `size`, else lines, else sentences, else words; neighbours packed."""
 
     def in_sentences(span: Span) -> list[Span]:
+        # They are those of the whole document: a line may hold a part of one.
         inside = ((max(start, span[0]), min(end, span[1])) for start, end in sentences)
         parts = (trim_span(ruler.text, each) for each in inside if each[0] < each[1])
         return [part for part in parts if part[0] < part[1]]
@@ -175,6 +177,7 @@ def _divide_span(
         if ruler.count_units(part) <= size:
             waiting.append(part)
             continue
+        # What is divided further lies between: parts before it are not packed with parts behind it.
         out += pack_spans(waiting, ruler, size, overlap)
         out += _divide_span(ruler, part, levels[1:], size, overlap)
         waiting = []
