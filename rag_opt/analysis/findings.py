@@ -82,7 +82,7 @@ class Findings:
     def targets(self) -> tuple[str, ...]:
         return tuple(self.signs)
 
-    def get_moment(self, study: optuna.Study) -> StudySnapshot:
+    def get_snapshot(self, study: optuna.Study) -> StudySnapshot:
         """The study as it was when this was found: others may have added to it since."""
         return StudySnapshot(study, self.trials, self.unfinished)
 

@@ -34,7 +34,7 @@ class Result:
     def __init__(self, findings: Findings, study: optuna.Study) -> None:
         from rag_opt.reporting import summary
 
-        now = findings.get_moment(study)
+        now = findings.get_snapshot(study)
         self._lines = [
             line for line in (summary.format_conclusion(findings, now), summary.format_recommendation(findings)) if line
         ]
@@ -89,7 +89,7 @@ class Study:
         from rag_opt.analysis.interchange import build_trials_table
 
         table = build_trials_table(
-            self.findings.get_moment(self.optuna_study), self.findings.targets, self.findings.dev
+            self.findings.get_snapshot(self.optuna_study), self.findings.targets, self.findings.dev
         )
         return table.to_pandas()  # type: ignore[no-any-return]
 

@@ -55,19 +55,19 @@ def _find_artifacts(root: Path) -> Iterator[Artifact]:
         for path in stage.glob("*"):
             if path.name.startswith("."):
                 continue
-            if _is_shelf(path):
+            if _holds_vectors(path):
                 yield from _find_shards(stage.name, path)
             elif path.is_dir() or path.suffix == SUFFIX:
                 yield from _find_artifact(stage.name, path)
 
 
-def _is_shelf(path: Path) -> bool:
+def _holds_vectors(path: Path) -> bool:
     # The folder of an encoder's vectors has no manifest: each file in it is an artifact of its own.
     return path.is_dir() and not (path / MANIFEST).exists()
 
 
-def _find_shards(stage: str, shelf: Path) -> Iterator[Artifact]:
-    for path in shelf.glob(f"*{SUFFIX}"):
+def _find_shards(stage: str, folder: Path) -> Iterator[Artifact]:
+    for path in folder.glob(f"*{SUFFIX}"):
         if not path.name.startswith("."):
             yield from _find_artifact(stage, path)
 

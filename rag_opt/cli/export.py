@@ -24,7 +24,7 @@ from pathlib import Path
 from rag_opt.records.products import Searches
 from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.console.terminal import sanitize_line, sanitize_text
-from rag_opt.system.haystack import Pipeline
+from haystack import Pipeline
 
 
 def run(name, given):

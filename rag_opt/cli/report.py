@@ -34,7 +34,7 @@ def _run(studies: list[Path], storage: str | None) -> None:
         page = comparison.compare_studies([open_finished(folder, storage) for folder in studies], studies, screen)
     else:
         findings, study = open_finished(studies[0], storage)
-        now = findings.get_moment(study)
+        now = findings.get_snapshot(study)
         summary.print_summary(findings, now, screen)
         if added := count_finished(study) - count_finished(now):
             screen.print(f"{added} trials were finished since; the study's command makes the result anew", markup=False)

@@ -95,12 +95,12 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
         recover_scores(plan, study)
         with environment.disable_gc(), gate.take_turn(MIRROR):
             tracker = _connect_tracker(plan, study, gate)
-        callbacks, crew = (
+        callbacks, origin = (
             ([tracker], WorkerOrigin(gate.me, tracker.parent_id)) if tracker else ([], WorkerOrigin(gate.me))
         )
         at_work = pool.Workers if shared else Session
         try:
-            at_work(plan, study, screen, gate, stopping, callbacks, crew).run()
+            at_work(plan, study, screen, gate, stopping, callbacks, origin).run()
             return _finish_study(plan, study, gate, screen, tracker, quiet=quiet)
         except BaseException as error:
             if tracker:
@@ -222,7 +222,7 @@ def _finish_study(
             _write_traces(plan, study, tracker, findings)
         figures = report.write_report(findings, study, plan.settings.folder)
     screen.stop_live()
-    now = findings.get_moment(study)
+    now = findings.get_snapshot(study)
     if not quiet:
         output = build_console()
         summary.print_summary(findings, now, output)
@@ -248,16 +248,16 @@ def _write_traces(plan: Plan, study: optuna.Study, tracker: Any, findings: Findi
     from rag_opt.tracking.traces import Tracer
 
     confirmed = [arm.trial for arm in findings.confirmation.arms] if findings.confirmation else []
-    candidates = history.rank_candidates(findings.get_moment(study)) if which == "all" else []
+    candidates = history.rank_candidates(findings.get_snapshot(study)) if which == "all" else []
     wanted = [(number, plan.test, "test") for number in confirmed]
     wanted += [(trial.number, plan.dev, "dev") for trial in candidates]
     try:
         tracer = Tracer.create(tracker.client, tracker.experiment_id)
-        with track("traces", sum(bench.questions.count for _, bench, _ in wanted)) as advance:
-            for number, bench, split in wanted:
+        with track("traces", sum(evaluator.questions.count for _, evaluator, _ in wanted)) as advance:
+            for number, evaluator, split in wanted:
                 tags = {"study": study.study_name, "trial": str(number), "split": split}
-                pipeline = bench.make_pipeline(bench.compose_overrides(get_trial_overrides(study, number)))
-                advance(tracer.write_traces(pipeline, bench.questions, tags, tracker.get_run_id(number)))
+                pipeline = evaluator.make_pipeline(evaluator.compose_overrides(get_trial_overrides(study, number)))
+                advance(tracer.write_traces(pipeline, evaluator.questions, tags, tracker.get_run_id(number)))
         tracer.flush()
     except Exception as error:
         # Whatever MLflow, its server or a component may raise: the study's result stands.

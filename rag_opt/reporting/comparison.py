@@ -34,7 +34,7 @@ def compare_studies(
 
     Only studies of the same metric on the same questions share a table, an order and a figure.
     """
-    studies = [(findings, findings.get_moment(study)) for findings, study in found]
+    studies = [(findings, findings.get_snapshot(study)) for findings, study in found]
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     groups = group_comparable(studies)
     tables = [(_format_title(group, groups), tabulate_studies(group)) for group in groups]

@@ -35,7 +35,7 @@ def write_report(findings: Findings, study: optuna.Study, folder: Path) -> dict[
 
     findings.write(folder)
     # One moment for all files: trials that other workers add meanwhile are in none of them.
-    now = findings.get_moment(study)
+    now = findings.get_snapshot(study)
     drawn, best = build_plots(findings, now), summary.format_best_yaml(findings, now)
     texts = {
         "report.md": summary.format_markdown(findings, now),

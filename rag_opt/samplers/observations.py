@@ -60,7 +60,9 @@ class Observations:
         return len(self.configurations)
 
 
-def collect_known(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]) -> Observations:
+def collect_observations(
+    directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial], names: set[str]
+) -> Observations:
     """Those trials that have a finite value for every objective; a pruned one's is the mean of what it reported."""
     signs = np.array([1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in directions])
     longest = max((max(t.intermediate_values, default=0) + 1 for t in trials), default=1)
@@ -89,7 +91,7 @@ def _get_partial_values(trial: FrozenTrial) -> Sequence[float] | None:
     return [float(np.mean(reported))] if reported else trial.user_attrs.get(SO_FAR)
 
 
-def subsample_known(known: Observations, most: int, weights: Floats, rng: np.random.Generator) -> Observations:
+def subsample_observations(known: Observations, most: int, weights: Floats, rng: np.random.Generator) -> Observations:
     """At most so many rows: the best half of them, and others at random."""
     if len(known) <= most:
         return known

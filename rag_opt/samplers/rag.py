@@ -24,15 +24,15 @@ from rag_opt.samplers.costs import Seconds
 from rag_opt.samplers.earlier_studies import EarlierStudy, load_earlier, parse_earlier
 from rag_opt.samplers.observations import (
     PROPOSED,
-    collect_known,
+    collect_observations,
     get_params,
     resolve_seed,
     select_informative,
     select_params,
-    subsample_known,
+    subsample_observations,
 )
 from rag_opt.samplers.space import ABSENT, Space, Units, build_axis, drop_seen, infer_space, merge_distributions
-from rag_opt.samplers.surrogate import Surrogate, fit_belief
+from rag_opt.samplers.surrogate import Surrogate, fit_surrogate
 
 if TYPE_CHECKING:
     from rag_opt.samplers.gaussian_process import Floats
@@ -159,10 +159,10 @@ class RagSampler(BaseSampler):
         if len(trials) < 2 or len(study.directions) > 1 or not space:
             return np.nan
         considered = self._build_considered(study, None, space)
-        if not considered.belief.processes:
+        if not considered.surrogate.processes:
             return np.nan
         return (
-            float(np.exp(self._select_best(study, considered)[1]) * considered.belief.scale)
+            float(np.exp(self._select_best(study, considered)[1]) * considered.surrogate.scale)
             if len(considered.pool)
             else 0.0
         )
@@ -201,12 +201,12 @@ class RagSampler(BaseSampler):
 
     def _select_best(self, study: Study, considered: CandidatePool) -> tuple[NDArray[np.float64], float]:
         """The row of which most is expected, and the logarithm of how much."""
-        space, belief, pool, seen, fixed, rng, _ = considered
+        space, surrogate, pool, seen, fixed, rng, _ = considered
         if not len(pool):
             # Everything was measured; what is noisy may be again.
             pool = _apply_fixed(space, np.unique(seen, axis=0) if len(seen) else space.sample_units(rng, 1), fixed)
         seconds = self._cost(study) if self._cost else None
-        pool, worth = _rank_pool(belief, space, pool, seconds)
+        pool, worth = _rank_pool(surrogate, space, pool, seconds)
         if space.listed is None or len(space.listed) > considered.most:
             # The neighbourhood of what looks best, twice, ever closer.
             for width in (0.1, 0.03):
@@ -214,7 +214,7 @@ class RagSampler(BaseSampler):
                     space, space.sample_neighbours(rng, pool[:ELITE], max(len(pool) // 3, ELITE), width), fixed
                 )
                 pool = np.concatenate([pool[:ELITE], drop_seen(near, seen)])
-                pool, worth = _rank_pool(belief, space, pool, seconds)
+                pool, worth = _rank_pool(surrogate, space, pool, seconds)
         return pool[0], float(worth[0])
 
     def _build_considered(
@@ -238,19 +238,20 @@ class RagSampler(BaseSampler):
         fixed = space.to_units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
         rng = self._make_rng(self._count_before(study, trial), "")
         weights = rng.dirichlet(np.ones(len(study.directions)))
-        known = subsample_known(collect_known(study.directions, trials, names), KNOWN, weights, rng)
-        before = [subsample_known(collect_known(*each, names), FOREIGN, weights, rng) for each in foreign]
-        belief = fit_belief(known, before, pending, space, weights, rng, failed[-KNOWN:])
-        best = belief.units[belief.order[:ELITE]]
-        most = POOL // max(len(belief.units), 20)
-        return CandidatePool(space, belief, _sample_pool(space, seen, best, fixed, rng, most), seen, fixed, rng, most)
+        known = subsample_observations(collect_observations(study.directions, trials, names), KNOWN, weights, rng)
+        before = [subsample_observations(collect_observations(*each, names), FOREIGN, weights, rng) for each in foreign]
+        surrogate = fit_surrogate(known, before, pending, space, weights, rng, failed[-KNOWN:])
+        best = surrogate.units[surrogate.order[:ELITE]]
+        most = POOL // max(len(surrogate.units), 20)
+        pool = _sample_pool(space, seen, best, fixed, rng, most)
+        return CandidatePool(space, surrogate, pool, seen, fixed, rng, most)
 
 
 class CandidatePool(NamedTuple):
     """What a proposal is made from; of candidates at most so many are looked at."""
 
     space: Space
-    belief: Surrogate
+    surrogate: Surrogate
     pool: Units
     seen: Units
     fixed: NDArray[np.float64]
@@ -258,9 +259,9 @@ class CandidatePool(NamedTuple):
     most: int
 
 
-def _rank_pool(belief: Surrogate, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
+def _rank_pool(surrogate: Surrogate, space: Space, pool: Units, seconds: Seconds | None) -> tuple[Units, Floats]:
     """The pool and what is expected of it, the most first, for each second where these are given."""
-    worth = belief.score_candidates(space, pool)
+    worth = surrogate.score_candidates(space, pool)
     if seconds is not None:
         taken = seconds(space.to_configurations(pool))
         worth = worth - np.log(taken + FREE * max(float(taken.max()), 1e-9))

@@ -129,7 +129,7 @@ class Joint(NamedTuple):
         return apart
 
 
-def fit_belief(
+def fit_surrogate(
     own: Observations,
     others: Sequence[Observations],
     pending: Sequence[Mapping[str, Any]],

@@ -30,6 +30,7 @@ from rag_opt.study.finalists import confirm_finalists, format_configurations, ge
 from rag_opt.study.spending import propose_budget
 
 if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
     from rag_opt.config.trial import TrialConfig
     from rag_opt.records.documents import Dataset
     from rag_opt.records.scores import Evaluation, Latency
@@ -66,7 +67,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     config = plan.dev.compose_overrides(given)
     baseline = history.find_baseline(now)
     pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
-    hits, misses = sum(plan.resources.store.hits.values()), sum(plan.resources.store.misses.values())
+    compared = [evaluations[number] for number in pair]
     trials = now.get_trials()
     return Findings(
         name=plan.settings.name,
@@ -84,21 +85,26 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         latencies=_measure_latencies(plan, now, chosen),
         stages=_measure_stages(plan, now, pair),
         looks=_count_looks(study, len(trials)),
-        losses=_find_losses(plan, [evaluations[number] for number in pair]),
+        losses=_find_losses(plan, compared),
         commands=_build_commands(plan, config if front else None, bool(terminator.format_stop_reason(now)), budget),
-        store=f"{hits:,} of {hits + misses:,} stage results came from the store",
+        store=_format_hits(plan.resources.store),
         reason=_find_reason(trials),
         mermaid=plan.dev.make_pipeline(config).to_mermaid(),
         config=config.parameters,
         experiment=build_experiment(config.words),
         fingerprints=plan.fingerprints,
         space=OmegaConf.to_yaml(plan.config.search_space),
-        differences=_compute_differences(plan, [evaluations[number] for number in pair]),
+        differences=_compute_differences(plan, compared),
         paid=_get_spending(plan),
-        noise=_compute_noise(plan, [evaluations[number] for number in pair]),
+        noise=_compute_noise(plan, compared),
         notes=tuple(plan.resources.notices.kept),
         means={str(number): _select_finite(each.means) for number, each in evaluations.items()},
     )
+
+
+def _format_hits(store: Store) -> str:
+    hits, misses = sum(store.hits.values()), sum(store.misses.values())
+    return f"{hits:,} of {hits + misses:,} stage results came from the store"
 
 
 def _measure_stages(plan: Plan, study: Trials, numbers: Sequence[int]) -> dict[str, dict[str, float]]:

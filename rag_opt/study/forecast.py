@@ -158,9 +158,9 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     finalists = configurations[: 2 + plan.settings.ties // 2]
     confirming = _rehearse(plan, plan.test, finalists)
     stages: dict[str, Stage] = {}
-    for found, trials, bench in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
+    for found, trials, evaluator in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
         for name in found[-1].calls if found else ():
-            more = _extrapolate_stage(plan, name, found, trials, bench.questions.count)
+            more = _extrapolate_stage(plan, name, found, trials, evaluator.questions.count)
             stages[name] = _add_stages(stages.get(name), _cap_paid_share(more, seen.get(name, 1.0)))
     kept = any(found[-1].kept for found in (searched, confirming) if found)
     whole = Forecast(left, len(configurations), stages, kept)
@@ -186,17 +186,17 @@ def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, co
         yield format_overrides(plan.space.suggest(copy.ask()))
 
 
-def _select_judges(bench: Evaluator) -> tuple[Metric, ...]:
+def _select_judges(evaluator: Evaluator) -> tuple[Metric, ...]:
     """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
-    return tuple(metric for metric in bench.metrics if metric.name.startswith(JUDGE))
+    return tuple(metric for metric in evaluator.metrics if metric.name.startswith(JUDGE))
 
 
-def _rehearse(plan: Plan, bench: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
+def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    llm, questions = bench.resources.llm, _sample_questions(bench.questions, plan.settings.seed)
+    llm, questions = evaluator.resources.llm, _sample_questions(evaluator.questions, plan.settings.seed)
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
-    resources = replace(bench.resources, llm=replace(llm, rehearsal=rehearsal))
-    few = replace(bench, questions=questions, metrics=_select_judges(bench), resources=resources, times=False)
+    resources = replace(evaluator.resources, llm=replace(llm, rehearsal=rehearsal))
+    few = replace(evaluator, questions=questions, metrics=_select_judges(evaluator), resources=resources, times=False)
     start = time.monotonic()
     snapshots: list[Rehearsal] = []
     with track("forecast: configurations rehearsed", len(configurations)) as advance:

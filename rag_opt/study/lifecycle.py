@@ -59,4 +59,4 @@ def _record_stored(plan: Plan, study: optuna.Study) -> None:
     """Where seconds count, have the study know what is computed; once, so that what others store changes no draw."""
     sampler = build_sampler(plan.config, 0)
     if isinstance(sampler, RagSampler) and sampler.counts_seconds and get_study_attributes(study).stored is None:
-        StudyAttributes.stored.save(study, timings.read_timings(plan.resources.store, plan.shelf))
+        StudyAttributes.stored.save(study, timings.read_timings(plan.resources.store, plan.timings_key))

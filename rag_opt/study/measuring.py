@@ -16,6 +16,7 @@ from rag_opt.evaluation.evaluate import Progress, check_served
 from rag_opt.study.sampling import build_pruner
 
 if TYPE_CHECKING:
+    from rag_opt.records.documents import Ints
     from rag_opt.storages.snapshot import StudySnapshot
     from rag_opt.study.plan import Plan
     from rag_opt.study.racing import Race
@@ -37,6 +38,7 @@ class Measuring:
     stopping: Stopping
     plan: Plan = field(init=False)
     race: Race | None = field(init=False)
+    _groups: Ints | None = field(init=False)
     _rivals: Sequence[FrozenTrial] = ()
 
     def __post_init__(self) -> None:

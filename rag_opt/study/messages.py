@@ -25,9 +25,9 @@ def format_greeting(plan: Plan) -> str:
     )
 
 
-def format_trial(plan: Plan, now: StudySnapshot, trial: FrozenTrial, outlook: str = "") -> str:
+def format_trial(plan: Plan, now: StudySnapshot, trial: FrozenTrial, estimate: str = "") -> str:
     """A finished trial's line, the best of the moment behind it."""
-    return f"trial {trial.number}: {_format_result(plan, trial)}{format_best(now)}{outlook}"
+    return f"trial {trial.number}: {_format_result(plan, trial)}{format_best(now)}{estimate}"
 
 
 def format_best(now: StudySnapshot) -> str:

@@ -90,7 +90,7 @@ class Plan:
         return str(to_plain(self.config.storage.url)).replace("{folder}", self.settings.folder.as_posix())
 
     @property
-    def shelf(self) -> str:
+    def timings_key(self) -> str:
         """What studies have in common where equal parameters mean equal work: questions, and what is not searched."""
         return compute_key(self.fingerprints["dataset"], self.fingerprints["pipeline"])
 

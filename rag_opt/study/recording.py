@@ -48,7 +48,7 @@ class Recorder:
             TrialAttributes.coverage.save(trial, short)
         self._set_constraints(trial, evaluation.means)
         self.files.write_scores(trial.number, evaluation)
-        timings.record_timings(self.plan.resources.store, self.plan.shelf, trial.params, evaluation.seconds)
+        timings.record_timings(self.plan.resources.store, self.plan.timings_key, trial.params, evaluation.seconds)
 
     def record_pruned(self, trial: Trial, progress: Progress) -> None:
         """Note what a trial has measured that is stopped early."""

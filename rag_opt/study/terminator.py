@@ -62,7 +62,7 @@ def estimate_noise(best: Scores, rivals: Sequence[Scores]) -> float:
     return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
 
 
-def estimate_outlook(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> ExpectedGain:
+def estimate_gain(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> ExpectedGain:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
     best = history.rank_candidates(now)[:CANDIDATES]
     files = TrialFiles(study, settings.folder)
@@ -78,14 +78,14 @@ def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Se
     """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
     rule = settings.stopping
     known = get_study_attributes(study)
-    if _parse_outlook(known) is not None:
+    if _parse_gain(known) is not None:
         if rule is not None and known.settled_by == [rule.after, rule.share]:
             return True
         # By another rule, or by none, the search goes on.
         StudyAttributes.settled.save(study, "{}")
     if rule is None or trials < rule.after:
         return False
-    found = estimate_outlook(study, now, target, settings, trials)
+    found = estimate_gain(study, now, target, settings, trials)
     if found.is_gain_below(rule.share):
         # The rule first: a process that finds the search settled, but not by its own rule, takes that back.
         StudyAttributes.settled_by.save(study, [rule.after, rule.share])
@@ -95,11 +95,11 @@ def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Se
 
 def format_stop_reason(study: HasAttributes) -> str:
     """Why a study's search ended early; "" where it did not, or went on."""
-    found = _parse_outlook(get_study_attributes(study))
+    found = _parse_gain(get_study_attributes(study))
     return "" if found is None else str(found)
 
 
-def _parse_outlook(attributes: StudyAttributes) -> ExpectedGain | None:
+def _parse_gain(attributes: StudyAttributes) -> ExpectedGain | None:
     try:
         found = ExpectedGain(**json.loads(str(attributes.settled)))
     except (TypeError, ValueError):

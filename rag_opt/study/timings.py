@@ -22,14 +22,14 @@ MOST = 500
 """Configurations that a study is told of, those noted or met last."""
 
 
-def record_timings(store: Store, shelf: str, params: Mapping[str, Value], seconds: Mapping[str, float]) -> None:
+def record_timings(store: Store, key: str, params: Mapping[str, Value], seconds: Mapping[str, float]) -> None:
     """Keep the seconds by stage of a configuration; what is there already stays. A full disk loses a note, no trial.
 
-    `shelf` stands for all that is not in `params`: the data, the questions, the rest of the pipeline.
+    `key` stands for all that is not in `params`: the data, the questions, the rest of the pipeline.
     """
     if store.root is None:
         return
-    path = _get_shelf_path(store.root, shelf) / f"{compute_key(dict(params))}{SUFFIX}"
+    path = _get_folder(store.root, key) / f"{compute_key(dict(params))}{SUFFIX}"
     with suppress(OSError):
         if path.exists():
             # Eviction takes what was used longest ago, and `read_timings` the latest.
@@ -38,12 +38,12 @@ def record_timings(store: Store, shelf: str, params: Mapping[str, Value], second
             write_table(path, {"params": [json.dumps(dict(params))], "seconds": [json.dumps(dict(seconds))]}, 0.0)
 
 
-def read_timings(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[str, float]]]:
-    """(parameters, seconds by stage) of what studies on this shelf measured, as far as the store keeps it; else []."""
+def read_timings(store: Store, key: str) -> list[tuple[dict[str, Value], dict[str, float]]]:
+    """(parameters, seconds by stage) of what studies of this key measured, as far as the store keeps it; else []."""
     if store.root is None:
         return []
     found = []
-    paths = sorted(_get_shelf_path(store.root, shelf).glob(f"*{SUFFIX}"), key=lambda path: get_last_used(path) or 0.0)
+    paths = sorted(_get_folder(store.root, key).glob(f"*{SUFFIX}"), key=lambda path: get_last_used(path) or 0.0)
     for path in paths[: -MOST - 1 : -1]:
         # The store is shared, and its files may be damaged or another program's: what is no note is left out.
         with suppress(OSError, DamagedError, LookupError, ValueError):
@@ -58,8 +58,8 @@ def read_timings(store: Store, shelf: str) -> list[tuple[dict[str, Value], dict[
     return found
 
 
-def _get_shelf_path(root: Path, shelf: str) -> Path:
-    return root / STAGE / shelf
+def _get_folder(root: Path, key: str) -> Path:
+    return root / STAGE / key
 
 
 def _is_flat(value: Any) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +23,12 @@ class _Later(ModuleType):
 
 
 def _import_without(name: str, package: str) -> None:
-    """Import the package; `name` it gets as a module that is imported later."""
-    if name in sys.modules or package in sys.modules:
+    """Import the package; `name` it gets as a module that is imported later.
+
+    Where other threads run, which may import `name` at this very moment, and in which nobody may find what stands for
+    it, both are left to be imported as usual.
+    """
+    if name in sys.modules or package in sys.modules or threading.active_count() > 1:
         return
     sys.modules[name] = _Later(name)
     try:

@@ -180,8 +180,8 @@ class MLflowCallback(Mirror):
         self._log_trial(run_id, trial)
 
     def _is_ours(self, trial: FrozenTrial, gate: Gate) -> bool:
-        crew = get_worker_origin(trial)
-        return crew.name == gate.me or crew.mlflow != self.parent_id or gate.is_dead(crew.name)
+        origin = get_worker_origin(trial)
+        return origin.name == gate.me or origin.mlflow != self.parent_id or gate.is_dead(origin.name)
 
     @catch_failures
     def link_prompts(self, names: set[str]) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rag_opt.llm.client import Heard
     from rag_opt.llm.replies import Reply
 
+PAGE = 500
+"""Traces that are looked up at once: the most that MLflow gives."""
+
 SHOWN = 10
 """Documents of a ranking that a span shows."""
 
@@ -84,7 +87,11 @@ class Tracer:
         found, token = set[str](), None
         while True:
             page = self.client.search_traces(
-                locations=[self.experiment_id], run_id=run, include_spans=False, page_token=token
+                locations=[self.experiment_id],
+                run_id=run,
+                max_results=PAGE,
+                page_token=token,
+                include_spans=False,
             )
             found |= {trace.info.tags.get("query_id", "") for trace in page}
             token = page.token

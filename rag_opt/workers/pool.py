@@ -1,6 +1,6 @@
 """Many workers on one study: started, watched, started again when they die, stopped together.
 
-The crew measures nothing. What it shows and mirrors comes from the storage, so it may die as well.
+This process measures nothing. What it shows and mirrors comes from the storage, so it may die as well.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Workers(Runtime):
                 after=eta.estimate_seconds(self.plan, now),
                 failed=failed,
             )
-            # Trials of other commands are mirrored by their own crews; here they would get a second run.
+            # Trials of other commands are mirrored by those; here they would get a second run.
             if get_worker_origin(trial).name == self.gate.me:
                 for callback in self.callbacks:
                     callback(self.study, trial)

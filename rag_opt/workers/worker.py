@@ -1,7 +1,7 @@
 """`python -m rag_opt.workers.worker`: one worker of a study; `n_workers` starts them.
 
-It takes trials until there are no more. The first line of its standard input says what to do: the crew, its MLflow run,
-the overrides, as a JSON list. The rest belongs to whoever started it: when that ends, so does the worker.
+It takes trials until there are no more. The first line of its standard input says what to do: the command that started
+it, its MLflow run, the overrides, as a JSON list. The rest belongs to whoever started it: when that ends, so does the worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAST_MOMENT = 30.0
 """Seconds that a worker whose parent has died may take to give its trial back."""
 
 
-def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
+def run_worker(origin: tuple[str, str], overrides: Sequence[str]) -> None:
     """Take trials of the study that these overrides describe until there are no more; raises a RagOptError."""
     from rag_opt.console.progress import Screen
 
@@ -44,12 +44,12 @@ def run_worker(crew: tuple[str, str], overrides: Sequence[str]) -> None:
             plan = build_plan(overrides)
         try:
             with (
-                # SIGINT may be inherited as ignored from a shell's background, but it is the crew that sends it.
+                # SIGINT may be inherited as ignored from a shell's background, but it is the command that sends it.
                 Stopping(screen.report_line, always=True) as stopping,
                 # The command rescues a lost file; each worker would write one more.
                 join_study(plan, rescues=False) as (study, gate),
             ):
-                Session(plan, study, screen, gate, stopping, origin=WorkerOrigin(*crew)).run()
+                Session(plan, study, screen, gate, stopping, origin=WorkerOrigin(*origin)).run()
         finally:
             plan.resources.store.save_usage()
 
@@ -58,10 +58,10 @@ def main() -> None:
     """The command line."""
     escape_unencodable()
     # Not from sys.argv, which every user of the machine can read: the overrides may hold a password.
-    crew, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
+    name, run, *overrides = json.loads(os.read(0, LONGEST_LINE))
     threading.Thread(target=_stop_with_parent, name="rag_opt-parent", daemon=True).start()
     try:
-        run_worker((crew, run), overrides)
+        run_worker((name, run), overrides)
     except RagOptError as error:
         print_error(error)
         # A database that went away may be back for the next worker; what a plan lacks it will lack again.

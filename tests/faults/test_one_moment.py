@@ -82,7 +82,7 @@ def test_a_trial_that_was_under_way_is_still_so_in_the_report_of_that_time(words
     findings = run_study([*words, "n_trials=6"]).findings
     study = loaded(tmp_path)
     best = findings.confirmation.best
-    earlier = type(findings)(**{**vars(findings), "unfinished": (best,)}).get_moment(study)
+    earlier = type(findings)(**{**vars(findings), "unfinished": (best,)}).get_snapshot(study)
     assert [trial.number for trial in earlier.get_trials(states=(TrialState.RUNNING,))] == [best]
     assert earlier.unfinished == (best,)
     assert study.trials[best].state == TrialState.COMPLETE

@@ -96,8 +96,8 @@ def test_fifty_kills_while_indexing_leave_nothing_half_built(tmp_path, figure) -
     root = tmp_path / "store"
     program = """
 import os, random, signal
-import rag_opt.components.embedders.embedding_cache as shelf
-shelf.FIRST_BLOCK = shelf.LARGEST_BLOCK = 64
+import rag_opt.components.embedders.embedding_cache as cache
+cache.FIRST_BLOCK = cache.LARGEST_BLOCK = 64
 def work():
     store = Store(root)
     texts = [f"text number {i}" for i in range(1_000)]

@@ -33,6 +33,7 @@ def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, 
     about, told = capsys.readouterr().out.strip().splitlines()
     assert about.endswith(f"python -m rag_opt.ask best={study} question='your question'")
     assert told == f"ask it: python {tmp_path}/out/ask.py 'your question'"
+    assert "from haystack import Pipeline\n" in (tmp_path / "out/ask.py").read_text("utf-8")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "out/ask.py"), QUESTION],
         capture_output=True,

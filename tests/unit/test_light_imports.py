@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import rag_opt
 
 STUDY = """
 import sys
@@ -29,17 +33,13 @@ def test_a_study_without_a_model_loads_no_pytorch_and_haystack_finds_it() -> Non
 
 
 def test_haystack_is_imported_in_one_place() -> None:
-    from pathlib import Path
-
-    import rag_opt
-
     folder = Path(rag_opt.__file__).parent
     places = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*.py")
-        if any(
-            line.lstrip().startswith(("from haystack", "import haystack"))
-            for line in path.read_text("utf-8").splitlines()
-        )
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names])
+        if name.partition(".")[0] == "haystack"
     }
     assert places == {"system/haystack.py"}

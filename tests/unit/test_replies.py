@@ -552,3 +552,16 @@ def test_what_machines_with_stores_of_their_own_have_paid_counts_for_all(animals
             allowed = Spending(plan, study).can_start_trial(StudySnapshot(study))
             found.append((allowed, budget.elsewhere.tokens))
     assert found == [(True, 0), (False, 60)]
+
+
+def test_the_reason_of_a_write_that_was_cut_short_is_not_the_next_replys(tmp_path: Path) -> None:
+    replies = Replies(tmp_path)
+    replies.put("other", Reply("", 1, 1, 0.1, "it could not be read"))
+    # As a kill leaves it: the reason is there, the reply is not.
+    replies._execute("insert into unread values (?, ?)", ("key", "it could not be read"))
+    replies.put("key", Reply("yes", 1, 1, 0.1))
+    kept = Replies(tmp_path).get("key")
+    assert kept is not None
+    assert not kept.reason
+    assert replies.delete_unread() == 1
+    assert replies.get("key") == kept

@@ -28,9 +28,15 @@ from rag_opt.samplers.gaussian_process import (
     log_feasibility,
     sample_prior,
 )
-from rag_opt.samplers.observations import PARTIAL, Observations, collect_known, scalarize_values, subsample_known
+from rag_opt.samplers.observations import (
+    PARTIAL,
+    Observations,
+    collect_observations,
+    scalarize_values,
+    subsample_observations,
+)
 from rag_opt.samplers.space import ABSENT, Space, build_axis, infer_space, merge_distributions
-from rag_opt.samplers.surrogate import fit_belief, hypervolume_improvement
+from rag_opt.samplers.surrogate import fit_surrogate, hypervolume_improvement
 
 SPACE = Space(
     tuple(
@@ -158,11 +164,11 @@ def test_a_trial_under_way_counts_as_if_it_met_what_is_expected() -> None:
     at = SPACE.to_units([pending])
     said = []
     for under_way in ([], [pending]):
-        belief = fit_belief(own, (), under_way, SPACE, np.ones(1), np.random.default_rng(0))
-        process = belief.processes[0]
-        mean, deviation = process.predict(compute_distances(SPACE.axes, at, belief.units))
+        surrogate = fit_surrogate(own, (), under_way, SPACE, np.ones(1), np.random.default_rng(0))
+        process = surrogate.processes[0]
+        mean, deviation = process.predict(compute_distances(SPACE.axes, at, surrogate.units))
         said.append(
-            (process.weights @ mean[:, 0], process.weights @ deviation[:, 0], belief.score_candidates(SPACE, at)[0])
+            (process.weights @ mean[:, 0], process.weights @ deviation[:, 0], surrogate.score_candidates(SPACE, at)[0])
         )
     (mean, deviation, worth), (same, less, worthless) = said
     assert same == pytest.approx(mean, abs=0.05)
@@ -174,11 +180,13 @@ def test_another_studys_values_weigh_less_than_ones_own() -> None:
     """Of two that contradict each other at the same place, one's own is believed."""
     own = known([0.0, 1.0], [{"a": "x", "b": 0.1, "c": 0}, {"a": "x", "b": 0.9, "c": 0}])
     other = known([1.0, 0.0, 0.5], [*own.configurations, {"a": "x", "b": 0.5, "c": 0}])
-    belief = fit_belief(own, [other], [], SPACE, np.ones(1), np.random.default_rng(0))
-    process, at = belief.processes[0], SPACE.to_units(own.configurations)
-    low, high = process.predict_mean(compute_distances(SPACE.axes, at, belief.units), belief.foreign[None, None, :])
+    surrogate = fit_surrogate(own, [other], [], SPACE, np.ones(1), np.random.default_rng(0))
+    process, at = surrogate.processes[0], SPACE.to_units(own.configurations)
+    low, high = process.predict_mean(
+        compute_distances(SPACE.axes, at, surrogate.units), surrogate.foreign[None, None, :]
+    )
     assert high > low + 1  # standardised: they are 2 apart
-    assert belief.order.tolist() == [1, 0]  # one's own, the best first
+    assert surrogate.order.tolist() == [1, 0]  # one's own, the best first
 
 
 def test_what_breaks_a_constraint_is_no_part_of_the_front() -> None:
@@ -188,11 +196,11 @@ def test_what_breaks_a_constraint_is_no_part_of_the_front() -> None:
         np.ones(3),
         [{"small": -1.0}, {"small": 1.0}, {"small": 0.0}],
     )
-    belief = fit_belief(own, (), [], SPACE, np.ones(2), np.random.default_rng(0))
-    assert len(belief.front) == 2
-    assert (belief.front.max(axis=0) < np.ptp(belief.front, axis=0) + 1).all()
-    assert len(belief.processes) == 2
-    assert len(belief.limits) == 1
+    surrogate = fit_surrogate(own, (), [], SPACE, np.ones(2), np.random.default_rng(0))
+    assert len(surrogate.front) == 2
+    assert (surrogate.front.max(axis=0) < np.ptp(surrogate.front, axis=0) + 1).all()
+    assert len(surrogate.processes) == 2
+    assert len(surrogate.limits) == 1
 
 
 def test_it_begins_with_what_covers_the_space() -> None:
@@ -230,7 +238,7 @@ def test_what_was_enqueued_is_kept_and_the_rest_is_proposed() -> None:
 
 def test_of_many_trials_the_best_half_and_some_others_are_known() -> None:
     values = np.random.default_rng(0).normal(size=300)
-    chosen = subsample_known(known(values), 100, np.ones(1), np.random.default_rng(0))
+    chosen = subsample_observations(known(values), 100, np.ones(1), np.random.default_rng(0))
     assert len(chosen) == 100
     assert sorted(chosen.values[:, 0])[50:] == pytest.approx(sorted(values)[-50:])
     assert min(chosen.values[:, 0]) < np.median(values)
@@ -258,7 +266,7 @@ def test_a_pruned_trial_is_known_by_the_mean_of_its_reports_and_noisier_the_fewe
         more = {"value": 9.0} if state == TrialState.COMPLETE else {"state": state}
         study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, **told, **more))
     study.add_trial(optuna.create_trial(params={"b": 0.5}, distributions=space, state=TrialState.PRUNED))
-    found = collect_known(study.directions, study.trials, {"b"})
+    found = collect_observations(study.directions, study.trials, {"b"})
     assert found.values[:, 0] == pytest.approx([-9.0, -0.5, 0.0])
     assert found.noise == pytest.approx([1, 2 * PARTIAL, 4 * PARTIAL])
 

@@ -13,7 +13,7 @@ from rag_opt.cache.store import Store
 from rag_opt.study import timings
 
 
-def test_what_was_noted_is_told_to_those_of_the_same_shelf(tmp_path) -> None:
+def test_what_was_noted_is_told_to_those_of_the_same_key(tmp_path) -> None:
     store = Store(tmp_path / "store")
     assert timings.read_timings(store, "a") == []
     timings.record_timings(store, "a", {"splitter": "word", "splitter.size": 100, "b": None}, {"indexing": 2.5})

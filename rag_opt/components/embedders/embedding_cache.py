@@ -32,7 +32,7 @@ LARGEST_BLOCK = 8192
 
 
 def hash_text(text: str) -> str:
-    """The name of a text on every shelf: 32 hex digits of its SHA-256."""
+    """The name of a text among the vectors of every encoder: 32 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -43,32 +43,32 @@ def embed_texts(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     give [0, 0].
     """
     names = [hash_text(text) for text in texts]
-    key, shelf = compute_key(encoder.fingerprint, names), _get_shelf(encoder, store)
+    key, cache = compute_key(encoder.fingerprint, names), _get_cache(encoder, store)
     if store.root is None or not names:
-        seconds = shelf.add(names, texts)
-        return Vectors(shelf.get_vectors(names), key, seconds)
-    values, seconds = shelf.get_block(key, names, texts)
+        seconds = cache.add(names, texts)
+        return Vectors(cache.get_vectors(names), key, seconds)
+    values, seconds = cache.get_block(key, names, texts)
     return Vectors(values, key, seconds)
 
 
 def get_embeddings(encoder: Encoder, texts: list[str], store: Store) -> Floats:
     """The vectors of the texts as `embed_texts` gives them, without a matrix on disk: for sets not seen again."""
     names = [hash_text(text) for text in texts]
-    shelf = _get_shelf(encoder, store)
-    shelf.add(names, texts)
-    return shelf.get_vectors(names)
+    cache = _get_cache(encoder, store)
+    cache.add(names, texts)
+    return cache.get_vectors(names)
 
 
 def score_pairs(scorer: Any, pairs: list[str], store: Store) -> tuple[Floats, float]:
     """A scorer's score of each pair, float32 [pairs], and the seconds that scoring these took, whenever it was."""
     names = [hash_text(pair) for pair in pairs]
-    shelf = _get_shelf(scorer, store)
-    seconds = shelf.add(names, pairs)
-    return (shelf.get_vectors(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
+    cache = _get_cache(scorer, store)
+    seconds = cache.add(names, pairs)
+    return (cache.get_vectors(names)[:, 0] if names else np.zeros(0, np.float32)), seconds
 
 
-def _get_shelf(encoder: Encoder, store: Store) -> EmbeddingCache:
-    return store.get_object("shelf", encoder.fingerprint, lambda: EmbeddingCache(encoder, store))
+def _get_cache(encoder: Encoder, store: Store) -> EmbeddingCache:
+    return store.get_object("embedding cache", encoder.fingerprint, lambda: EmbeddingCache(encoder, store))
 
 
 class EmbeddingCache:

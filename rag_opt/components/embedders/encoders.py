@@ -15,6 +15,7 @@ from rag_opt.components.embedders.minilm import HUB_ID, find_minilm
 from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.speed import (
     ENDLESS,
+    STEP,
     compute_token_vectors,
     encode_texts,
     get_device,
@@ -32,7 +33,7 @@ from rag_opt.system.environment import disable_gc
 if TYPE_CHECKING:
     from rag_opt.text.tokenization import Span
 
-ENCODING = "sentence-transformers, padded to multiples of 8 tokens"
+ENCODING = f"sentence-transformers, padded to multiples of {STEP} tokens"
 """Part of each vector's key, to be changed with whatever changes the vectors."""
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -43,6 +44,8 @@ READY = "ready"
 """What a model encodes before the first text: loading it and its first run are no part of what a text takes."""
 
 FEW_TOKENS = 2048
+"""Tokens of a batch where the fastest number was not measured."""
+
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """The names under which sentence-transformers looks for the prompt of documents, in its order."""
 

@@ -186,13 +186,16 @@ def _encode_block(
         given = {"prompt": prompt, "normalize_embeddings": True, "show_progress_bar": False, **task}
         return list(np.asarray(model.encode(texts, **given), np.float32))
     lengths = mask.sum(dim=1)
-    left = getattr(model.tokenizer, "padding_side", "right") == "left"
+    tokenizer = getattr(model, "tokenizer", None)
+    left = getattr(tokenizer, "padding_side", "right") == "left"
     # A model may have no position beyond its window; where it has none, its tokenizer names an astronomic number.
     longest = max(int(lengths.max()), min(model.max_seq_length or ENDLESS, ENDLESS))
     widths = ((lengths + STEP - 1) // STEP * STEP).clamp(max=longest)
     # What is not a number a token (the kind of input, say) goes along as it is.
     each_token = {name for name, value in features.items() if getattr(value, "shape", None) == mask.shape}
-    wide = {name: _pad(model, name, features[name], int(widths.max()), left) for name in each_token}
+    # The attention mask hides the padding, but the embedding table is asked for its number all the same.
+    fillings = {"input_ids": getattr(tokenizer, "pad_token_id", None) or 0}
+    wide = {name: _pad(features[name], int(widths.max()), fillings.get(name, 0), left=left) for name in each_token}
     vectors: list[Any] = [None] * len(texts)
     for width in widths.unique().tolist():
         rows = torch.nonzero(widths == width).flatten()
@@ -202,20 +205,18 @@ def _encode_block(
             found = model({**features, **given}, **task)[output]
             unit = torch.nn.functional.normalize(found.float(), dim=-1).cpu().numpy()
             for row, vector in zip(part.tolist(), unit, strict=True):
-                vectors[row] = _drop_padding(vector, int(lengths[row]), left) if vector.ndim > 1 else vector
+                vectors[row] = _drop_padding(vector, int(lengths[row]), left=left) if vector.ndim > 1 else vector
     return vectors
 
 
-def _pad(model: Any, name: str, values: Any, width: int, left: bool) -> Any:
-    """The tokens' numbers [texts, width]."""
+def _pad(values: Any, width: int, filling: int, *, left: bool) -> Any:
+    """The tokens' numbers, [texts, tokens] → [texts, width]."""
     import torch
 
     missing = max(0, width - values.shape[1])
-    # The attention mask hides the padding, but the embedding table is asked for its number all the same.
-    filling = (getattr(model.tokenizer, "pad_token_id", None) or 0) if name == "input_ids" else 0
     return torch.nn.functional.pad(values, (missing, 0) if left else (0, missing), value=filling)
 
 
-def _drop_padding(vectors: Floats, length: int, left: bool) -> Floats:
+def _drop_padding(vectors: Floats, length: int, *, left: bool) -> Floats:
     """The vectors of a text's own tokens."""
     return vectors[-length:] if left else vectors[:length]

@@ -180,7 +180,7 @@ def _fetch_once(
     sent = {"Host": parts.netloc, "Accept-Encoding": "identity", "User-Agent": "rag_opt", **headers}
     try:
         with (
-            # httpcore itself asks no proxy of the environment, which would look up the host in place of `Guarded`.
+            # httpcore itself asks no proxy of the environment, which would look up the host in the backend's place.
             httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), network_backend=backend) as pool,
             pool.stream(method, url, headers=list(sent.items()), content=body, extensions={"timeout": timeouts}) as got,
         ):
