@@ -1,7 +1,8 @@
 """`python -m rag_opt.workers.worker`: one worker of a study; `n_workers` starts them.
 
 It takes trials until there are no more. The first line of its standard input says what to do: the command that started
-it, its MLflow run, the overrides, as a JSON list. The rest belongs to whoever started it: when that ends, so does the worker.
+it, its MLflow run, the overrides, as a JSON list. The rest belongs to whoever started it: when that ends, so does the
+worker.
 """
 
 from __future__ import annotations
