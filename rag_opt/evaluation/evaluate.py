@@ -97,6 +97,9 @@ def evaluate_pipeline(
         if report is not None:
             report(_build_progress(number, scores, len(rows), parts))
     items = questions.queries.items
+    # Few needs, many metrics.
+    gold = {m.needs: m for m in metrics}
+    applicable = {needs: m.find_applicable(items, questions.dataset.qrels) for needs, m in gold.items()}
     for each in metrics:
         if each.single:
             # A batch of few questions may hold what happens once.
@@ -109,9 +112,7 @@ def evaluate_pipeline(
         answers=_collect_answers(parts),
         usage=_sum_usage(parts),
         retrieved=_collect_retrieved(parts),
-        coverage={
-            m.name: compute_coverage(scores[m.name], m.find_applicable(items, questions.dataset.qrels)) for m in metrics
-        },
+        coverage={m.name: compute_coverage(scores[m.name], applicable[m.needs]) for m in metrics},
         served=_compute_served(parts),
     )
 

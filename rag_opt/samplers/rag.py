@@ -37,6 +37,8 @@ from rag_opt.samplers.surrogate import Surrogate, fit_surrogate
 if TYPE_CHECKING:
     from rag_opt.samplers.gaussian_process import Floats
 
+Trials = Sequence[FrozenTrial]
+
 Cost = Callable[[Study], Seconds]
 """From a study, what configurations of it would take."""
 
@@ -118,7 +120,8 @@ class RagSampler(BaseSampler):
         if not search_space:
             return {}
         with _drawing:
-            considered = self._build_considered(study, trial, search_space)
+            every = study.get_trials(deepcopy=False)
+            considered = self._build_considered(study, every, trial, search_space)
             row, _ = self._select_best(study, considered)
             (params,) = considered.space.to_configurations(row[None])
             study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, params)
@@ -128,8 +131,9 @@ class RagSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value that was tried least: how a study begins, and what a parameter gets that was not known of."""
-        told = [get_params(t) for t in self._get_others(study, trial)]
-        rng = self._make_rng(self._count_before(study, trial), param_name)
+        every = study.get_trials(deepcopy=False)
+        told = [get_params(t) for t in self._get_others(every, trial)]
+        rng = self._make_rng(self._count_before(every, trial), param_name)
         past = [params[param_name] for params in told if param_name in params]
         axis = build_axis(param_name, param_distribution)
         levels = axis.levels if isinstance(param_distribution, CategoricalDistribution) else axis.sample_units(rng, 32)
@@ -154,37 +158,34 @@ class RagSampler(BaseSampler):
         In the objective's units, constraints kept; 0 where everything was measured, nan before there were enough
         trials, before one keeps the constraints, and for several objectives.
         """
-        trials = select_informative(study.get_trials(deepcopy=False))
+        every = study.get_trials(deepcopy=False)
+        trials = select_informative(every)
         space = self.infer_relative_search_space(study, trials[-1]) if trials else {}
         if len(trials) < 2 or len(study.directions) > 1 or not space:
             return np.nan
-        considered = self._build_considered(study, None, space)
+        considered = self._build_considered(study, every, None, space)
         if not considered.surrogate.processes:
             return np.nan
-        return (
-            float(np.exp(self._select_best(study, considered)[1]) * considered.surrogate.scale)
-            if len(considered.pool)
-            else 0.0
-        )
+        if not len(considered.pool):
+            return 0.0
+        return float(np.exp(self._select_best(study, considered)[1]) * considered.surrogate.scale)
 
     def _make_rng(self, place: int, purpose: str) -> np.random.Generator:
         # Not hash(), which differs from process to process: a resumed study is to draw the same.
         return np.random.default_rng([self._seed, place, zlib.crc32(purpose.encode())])
 
-    def _get_others(self, study: Study, trial: FrozenTrial | None) -> list[FrozenTrial]:
+    def _get_others(self, every: Trials, trial: FrozenTrial | None) -> list[FrozenTrial]:
         """The other trials that have a configuration, whatever came of it."""
         own = None if trial is None else trial.number
-        every = study.get_trials(deepcopy=False)
         return [t for t in every if t.number != own and get_params(t) and self._should_count(t)]
 
-    def _count_before(self, study: Study, trial: FrozenTrial | None) -> int:
+    def _count_before(self, every: Trials, trial: FrozenTrial | None) -> int:
         """How many trials came before; without a trial, how many were measured."""
-        every = study.get_trials(deepcopy=False)
         if trial is None:
             return len(select_informative(every))
         # Others that were begun and have drawn nothing yet: without them two trials would share a generator.
         begun = [t for t in every if t.number < trial.number and t.state == TrialState.RUNNING and not get_params(t)]
-        return len(self._get_others(study, trial)) + len(begun)
+        return len(self._get_others(every, trial)) + len(begun)
 
     def _should_count(self, trial: FrozenTrial) -> bool:
         return trial.state != TrialState.WAITING and self._ignored not in trial.user_attrs
@@ -218,10 +219,10 @@ class RagSampler(BaseSampler):
         return pool[0], float(worth[0])
 
     def _build_considered(
-        self, study: Study, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
+        self, study: Study, every: Trials, trial: FrozenTrial | None, search_space: Mapping[str, BaseDistribution]
     ) -> CandidatePool:
-        """The space, what is believed of it, and the candidates; `trial` is the one that is to be given values."""
-        names, others = set(search_space), self._get_others(study, trial)
+        """The space, what `every` trial says of it, and the candidates; `trial` is the one to be given values."""
+        names, others = set(search_space), self._get_others(every, trial)
         trials = select_informative(others)
         foreign = [each.select_within(search_space) for each in self._load_earlier(study)]
         # Where an earlier study lacks a parameter, it may have been fixed there: that says nothing of when it exists.
@@ -236,7 +237,7 @@ class RagSampler(BaseSampler):
         # What was measured in another attempt, or is being tried again, does not count as failing.
         failed = [each for each in failed if each not in [select_params(t, names) for t in trials] + pending]
         fixed = space.to_units([trial.system_attrs.get("fixed_params", {}) if trial else {}])[0]
-        rng = self._make_rng(self._count_before(study, trial), "")
+        rng = self._make_rng(self._count_before(every, trial), "")
         weights = rng.dirichlet(np.ones(len(study.directions)))
         known = subsample_observations(collect_observations(study.directions, trials, names), KNOWN, weights, rng)
         before = [subsample_observations(collect_observations(*each, names), FOREIGN, weights, rng) for each in foreign]

@@ -44,16 +44,16 @@ class Limits:
     def __post_init__(self) -> None:
         self._size = count_configurations(self.plan.space, self.plan.settings.n_trials)
 
-    def is_over(self, now: StudySnapshot) -> bool:
-        """Whether no trial is to begin any more."""
+    def is_over(self, now: StudySnapshot, *, exhausted: bool) -> bool:
+        """Whether no trial is to begin any more; `exhausted`: there is nothing left to try."""
         # While a worker's end is in doubt (PostgreSQL) somebody stays: its trial would be left RUNNING otherwise.
         complete = count_measured(now) >= self.plan.settings.n_trials and self.scheduler.certain
         # What others are at may end with them, and is then the last that is left to try.
-        exhausted = self.is_exhausted(now) and not get_running(now) and not has_waiting(now)
+        left = get_running(now) or has_waiting(now)
         return (
             complete
             or self._is_timed_out()
-            or exhausted
+            or (exhausted and not left)
             or not self.spending.can_start_trial(now)
             or self._should_terminate(now)
         )

@@ -101,10 +101,10 @@ class Session(Runtime):
         with self.gate.take_turn():
             # First: a dead process's trial holds a place, and its configuration is what is to be asked for next.
             self._now = self.scheduler.interrupt_dead_trials()
-            if self.limits.is_over(self._now):
+            exhausted = self.limits.is_exhausted(self._now)
+            if self.limits.is_over(self._now, exhausted=exhausted):
                 return Turn.OVER
             failures.check_outage(self._now, self.scheduler.since)
-            exhausted = self.limits.is_exhausted(self._now)
             if not self.scheduler.has_place(self._now) or (exhausted and not has_waiting(self._now)):
                 return Turn.WAIT
             trial = self.scheduler.ask_trial(self._now, last=exhausted)

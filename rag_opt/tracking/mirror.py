@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 import optuna
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunInfo
 from optuna.trial import FrozenTrial, TrialState
 
 from rag_opt.cache.artifact_files import link_file
@@ -152,9 +152,9 @@ class MLflowCallback(Mirror):
             start_time=to_milliseconds(trial.datetime_start),
             run_name=f"trial {trial.number}",
             # By tag: MLflow's active run, from which children are nested otherwise, is each thread's own.
-            tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number)},
+            tags={"mlflow.parentRunId": self.parent_id, TRIAL_TAG: str(trial.number), **_format_tags(trial)},
         )
-        self._log_trial(run.info.run_id, trial)
+        self._log_trial(run.info, trial)
 
     @catch_failures
     def reconcile(self, study: optuna.Study, gate: Gate) -> None:
@@ -172,12 +172,12 @@ class MLflowCallback(Mirror):
                 if run is None:
                     self(study, trial)
                 else:
-                    self._finish_run(run.info.run_id, trial)
+                    self._finish_run(run.info, trial)
 
     @catch_failures
-    def _finish_run(self, run_id: str, trial: FrozenTrial) -> None:
+    def _finish_run(self, run: RunInfo, trial: FrozenTrial) -> None:
         """Log what a half-written run lacks; one that can't be finished keeps no other from it."""
-        self._log_trial(run_id, trial)
+        self._log_trial(run, trial)
 
     def _is_ours(self, trial: FrozenTrial, gate: Gate) -> bool:
         origin = get_worker_origin(trial)
@@ -207,9 +207,10 @@ class MLflowCallback(Mirror):
             return
         for name, text in artifacts.items():
             self.client.log_text(self.parent_id, text, name)
+        parent = self.client.get_run(self.parent_id).info
         for path in files:
             if path.is_file():
-                self._log_file(self.parent_id, path)
+                self._log_file(parent, path)
         for name, value in metrics.items():
             self.client.log_metric(self.parent_id, format_metric_name(name), value)
         for name, text in (tags or {}).items():
@@ -225,29 +226,28 @@ class MLflowCallback(Mirror):
         entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
         self.client.log_inputs(run_id, datasets=[entity])
 
-    def _log_trial(self, run_id: str, trial: FrozenTrial) -> None:
+    def _log_trial(self, run: RunInfo, trial: FrozenTrial) -> None:
         self.fetch(trial.number)
         place = get_trial_folder(self.folder, trial.number)
         values = {**self.groups, **read_flat_file(place / "config.yaml"), **to_config_values(trial.params)}
         params = [Param(key, str(value)) for key, value in values.items()]
-        texts = [RunTag(each.name, str(trial.user_attrs[each.name])) for each in TAGS if each.name in trial.user_attrs]
-        self.client.log_batch(run_id, self._build_metrics(trial), params, texts)
-        self._link_prompts(run_id, find_prompts(values))
+        self.client.log_batch(run.run_id, self._build_metrics(trial), params)
+        self._link_prompts(run.run_id, find_prompts(values))
         for name in ("config.yaml", "per_query.json"):
             if (place / name).is_file():
-                self._log_file(run_id, place / name, copied=name == "config.yaml")
+                self._log_file(run, place / name, copied=name == "config.yaml")
         # Last: a run that a kill left half-written stays RUNNING, by which `reconcile` finds it.
-        self.client.set_terminated(run_id, STATUSES[trial.state], to_milliseconds(trial.datetime_complete))
+        self.client.set_terminated(run.run_id, STATUSES[trial.state], to_milliseconds(trial.datetime_complete))
 
-    def _log_file(self, run_id: str, path: Path, *, copied: bool = True) -> None:
+    def _log_file(self, run: RunInfo, path: Path, *, copied: bool = True) -> None:
         """Give a run a file: a link on this machine; elsewhere a copy, where it is to have one."""
-        where = urlsplit(self.client.get_run(run_id).info.artifact_uri or "")
+        where = urlsplit(run.artifact_uri or "")
         if where.scheme == "file":
             place = Path(url2pathname(where.path))
             place.mkdir(parents=True, exist_ok=True)
             link_file(path, place / path.name)
         elif copied:
-            self.client.log_artifact(run_id, str(path))
+            self.client.log_artifact(run.run_id, str(path))
 
     def _link_prompts(self, run_id: str, names: set[str]) -> None:
         """Name the versions of the prompts that this trial used, as MLflow shows them."""
@@ -287,3 +287,7 @@ class MLflowCallback(Mirror):
             token = page.token
             if not token:
                 return found
+
+
+def _format_tags(trial: FrozenTrial) -> dict[str, str]:
+    return {each.name: str(trial.user_attrs[each.name]) for each in TAGS if each.name in trial.user_attrs}
