@@ -1,7 +1,7 @@
 """Dev selects, test confirms: which configurations go to the unseen questions, and what these allow to say.
 
-What is recommended is decided on the dev questions alone, so its difference on the test questions is not the greatest
-of several: it needs no allowance for having been selected.
+Which one is selected is decided on the dev questions alone, so its difference on the test questions is not the greatest
+of several: it needs no allowance for having been selected. Whether it is recommended, or the baseline stays: `advice`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.analysis import paired
-from rag_opt.analysis.formats import format_cost, format_signed, round_count
 
 if TYPE_CHECKING:
     from rag_opt.analysis.selection import Selection
@@ -27,9 +26,6 @@ UNTESTED: Mapping[str, Any] = {
 }
 """What is not known of a metric that has one value for all questions."""
 
-MANY = 10_000
-"""More questions than this are told as such."""
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -37,7 +33,7 @@ class Arm:
 
     `p` is the paired randomisation test's, `adjusted` for there being several comparisons; `needed` are the questions
     that would show this difference. For the baseline itself the comparison is nan. `marks` say where it lies on the
-    front of several objectives.
+    front of several objectives. `level`: behind the baseline by no more than the difference's standard error.
     """
 
     role: str
@@ -57,15 +53,18 @@ class Arm:
     outcome: tuple[int, int, int] = (0, 0, 0)
     needed: int | None = None
     marks: tuple[str, ...] = ()
+    level: bool = False
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """The finalists on the questions the search never saw; `sign` is 1 where more is better, -1 where less is.
 
-    `best` is the trial that dev found best (-1: not kept). `baseline_kept` is False where the baseline breaks a
-    constraint: it is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0:
-    not kept, as in older findings). `alike`: as in the selection.
+    `best` is the trial that dev found best, `selected` the one that it chose to confirm (-1: not kept), `recommended`
+    what one should use, by the `case` of `advice`. `baseline_kept` is False where the baseline breaks a constraint: it
+    is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0: not kept, as in
+    older findings). `alike`: as in the selection. `method`: "split", or "crossfit" where no question was kept from the
+    search: the selected one's scores are then of what judges each question.
     """
 
     metric: str
@@ -79,14 +78,32 @@ class Confirmation:
     best: int = -1
     asked: int = 0
     alike: int = 0
+    selected: int = -1
+    case: str = ""
+    method: str = "split"
+
+    @property
+    def crossfitted(self) -> bool:
+        """Whether all questions were searched, and each is judged by a choice that was made without it."""
+        return self.method == "crossfit"
 
     def get_arm(self, trial: int) -> Arm:
         """The arm of a trial."""
         return next(arm for arm in self.arms if arm.trial == trial)
 
     @property
-    def chosen(self) -> Arm:
+    def selected_arm(self) -> Arm:
+        """The configuration that dev has selected; of older findings the recommended one, which was the same."""
+        return self.get_arm(self.recommended if self.selected < 0 else self.selected)
+
+    @property
+    def recommended_arm(self) -> Arm:
         return self.get_arm(self.recommended)
+
+    @property
+    def keeps_baseline(self) -> bool:
+        """Whether the baseline is recommended although dev has selected another."""
+        return self.recommended != self.selected_arm.trial
 
     @property
     def baseline(self) -> Arm | None:
@@ -94,70 +111,17 @@ class Confirmation:
 
     @property
     def shown(self) -> bool:
-        """Whether the recommended one is better than the baseline beyond doubt, all comparisons considered."""
-        arm = self.chosen
+        """Whether the selected one is better than the baseline beyond doubt, all comparisons considered."""
+        arm = self.selected_arm
         edge = arm.difference_low if self.sign > 0 else -arm.difference_high
         return arm.adjusted <= 1 - paired.LEVEL and edge > 0
 
     @property
     def worse(self) -> bool:
-        """Whether the recommended one is worse than the baseline beyond doubt."""
-        arm = self.chosen
+        """Whether the selected one is worse than the baseline beyond doubt."""
+        arm = self.selected_arm
         edge = arm.difference_high if self.sign > 0 else -arm.difference_low
         return arm.adjusted <= 1 - paired.LEVEL and edge < 0
-
-    def format_evidence(self) -> str:
-        """What the evidence allows to say."""
-        arm = self.chosen
-        different = "different " if self.asked > self.questions else ""
-        where = f"on {self.questions} {different}questions the search never saw"
-        if self.baseline is None:
-            return f"{self.metric} {arm.test:.4f} {where}; the baseline was not completed: nothing to compare with"
-        if arm.role == BASELINE:
-            return f"{self.metric}: the baseline stays: no configuration was better beyond noise and as cheap"
-        pairs = sum(arm.outcome)
-        if pairs < 2:
-            return f"{self.metric}: nothing can be shown with {pairs} {different}questions kept to confirm; bring more"
-        where = f"on {pairs} {different}questions the search never saw"
-        apart = "" if self.baseline_kept else " (the baseline itself breaks a constraint)"
-        return f"{self.metric}: {self._format_difference(arm, where)}{apart}"
-
-    def _format_difference(self, arm: Arm, where: str) -> str:
-        difference, low, high = map(format_signed, (arm.difference, arm.difference_low, arm.difference_high))
-        span = f"{difference} [{low}, {high}]"
-        if math.isnan(arm.p):
-            return (
-                f"{format_signed(arm.difference)} against the baseline (one measurement for all questions: no interval)"
-            )
-        if arm.difference_low == arm.difference_high == 0.0:
-            return f"no difference from the baseline {where}"
-        if self.shown:
-            return f"better than the baseline by {span} {where}"
-        if self.worse:
-            return f"worse than the baseline by {span} {where}{'; keep the baseline' if self.baseline_kept else ''}"
-        needed = _format_needed(arm.needed, sum(arm.outcome))
-        return f"no difference from the baseline could be shown {where}: {span}{needed}"
-
-    def explain_choice(self) -> str:
-        """Why this one is recommended."""
-        arm = self.chosen
-        name = f"trial {arm.trial}" + (" (the baseline)" if arm.role == BASELINE else "")
-        if not self.all_tied:
-            return f"{name}: no other is within noise of it on the questions that were searched"
-        if arm.trial == (self.arms[0].trial if self.best < 0 else self.best):
-            return f"{name}: the best; of {self.all_tied} tied with it within noise none is cheaper ({self.cost})"
-        told = f"{name}: the cheapest of {self.all_tied + 1} tied within noise: {self.cost} {format_cost(arm.cost)}"
-        best = next((other for other in self.arms if other.trial == self.best), self.arms[0])
-        return told if best is arm else f"{told}, against {format_cost(best.cost)} of the best, trial {best.trial}"
-
-    def explain_alike(self) -> str:
-        """What there is to say of an objective that tells no configuration from another."""
-        arm = self.chosen
-        return (
-            f"Nothing to choose by: all {self.alike} configurations have the very same {self.metric} for every "
-            f"question; trial {arm.trial} is as cheap as any ({self.cost} {format_cost(arm.cost)}). Choose "
-            "objective.metrics that tell them apart"
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
@@ -169,15 +133,6 @@ class Confirmation:
         lists = ("words", "outcome", "marks")
         arms = (Arm(**{**arm, **{key: tuple(arm[key]) for key in lists if key in arm}}) for arm in node["arms"])
         return cls(**{**node, "arms": tuple(arms)})
-
-
-def _format_needed(count: int | None, asked: int) -> str:
-    # So many there were: what was in the way is that several configurations were compared.
-    if count is None or count <= asked:
-        return ""
-    return (
-        f"; more than {MANY:,} would be needed" if count > MANY else f"; about {round_count(count):,} would be needed"
-    )
 
 
 @dataclass(frozen=True)
@@ -192,6 +147,7 @@ class MeasuredConfiguration:
     scores: Scores
     coverage: float = 1.0
     marks: tuple[str, ...] = ()
+    handed: Scores | None = None
 
 
 def build_confirmation(
@@ -213,6 +169,10 @@ def build_confirmation(
     """
     baseline = next((each for each in measured if each.role == BASELINE), None)
     arms = [_build_arm(each, baseline, seed, resamples, groups) for each in measured]
+    arms = [
+        replace(arm, level=baseline is not None and _is_level(each, baseline, sign, groups))
+        for arm, each in zip(arms, measured, strict=True)
+    ]
     arms = [replace(arm, **UNTESTED) for arm in arms] if once else arms
     corrected = _adjust_p_values({arm.trial: arm.p for arm in arms if not math.isnan(arm.p)}, selection.recommended)
     final = tuple(
@@ -221,7 +181,26 @@ def build_confirmation(
     )
     count = len(paired.average_groups(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
-    return replace(found, best=selection.best, asked=len(measured[0].scores), alike=selection.alike)
+    return replace(
+        found,
+        best=selection.best,
+        selected=selection.recommended,
+        asked=len(measured[0].scores),
+        alike=selection.alike,
+    )
+
+
+def _is_level(one: MeasuredConfiguration, baseline: MeasuredConfiguration, sign: float, groups: Ints | None) -> bool:
+    """Whether one is as good as the baseline within noise, by what it hands on, too, where both are known.
+
+    Of fewer than two questions nothing is known.
+    """
+    pairs = [(baseline.scores, one.scores)]
+    if (~np.isnan(one.scores - baseline.scores)).sum() < 2:
+        return False
+    if baseline.handed is not None and one.handed is not None:
+        pairs.append((baseline.handed, one.handed))
+    return all(paired.is_tied(theirs, ours, sign, groups) for theirs, ours in pairs)
 
 
 def adjust_confirmations(found: Sequence[Confirmation]) -> tuple[Confirmation, ...]:

@@ -41,10 +41,10 @@ def _format_mean(value: float | None) -> str:
 
 
 def format_edges(findings: Findings, study: Trials) -> str:
-    """Which of the recommended trial's values lie at the end of what was searched; "" where none does."""
+    """Which of the selected trial's values lie at the end of what was searched; "" where none does."""
     if findings.confirmation is None:
         return ""
-    trial = study.get_trials(deepcopy=False)[findings.confirmation.recommended]
+    trial = study.get_trials(deepcopy=False)[findings.confirmation.selected_arm.trial]
     found = [
         f"{name}={trial.params[name]:.4g} ({ends})"
         for name, distribution in trial.distributions.items()

@@ -20,7 +20,7 @@ FILE = "findings.json"
 
 @dataclass(frozen=True)
 class Loss:
-    """A test question that the recommended configuration answers worse than the baseline."""
+    """A test question that the selected configuration answers worse than the baseline."""
 
     question: str
     gold: tuple[str, ...]
@@ -37,7 +37,7 @@ class Findings:
     `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
     calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
-    and its "share" of the variance of the recommended one's difference ({} where it was not measured); `unfinished` are
+    and its "share" of the variance of the selected one's difference ({} where it was not measured); `unfinished` are
     the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
     is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
     scores; `means` the finalists' metrics on the unseen questions, by trial and name.
@@ -98,6 +98,8 @@ class Findings:
         """How many questions confirm, and how many of them differ where some are alike."""
         found = self.confirmation
         apart = f" ({found.questions} different)" if found and 0 < found.questions < found.asked else ""
+        if found is not None and found.crossfitted:
+            return f"{self.test} questions, each judged by a choice made without it{apart}"
         return f"{self.test} questions never searched{apart}"
 
     @classmethod

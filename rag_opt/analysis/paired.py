@@ -125,10 +125,25 @@ def estimate_sample_size(values: Scores, groups: Ints | None = None) -> int | No
     anything with.
     """
     values = average_groups(values, groups)
-    if len(values) < 2 or not values.mean():
-        return None
-    reach = special.ndtri((1 + LEVEL) / 2) + special.ndtri(POWER)
-    return max(FEWEST, math.ceil(float(reach * values.std(ddof=1) / values.mean()) ** 2))
+    return None if len(values) < 2 else estimate_count(float(values.mean()), float(values.std(ddof=1)))
+
+
+def estimate_count(mean: float, deviation: float) -> int | None:
+    """`estimate_sample_size` for a difference of this mean, each question's having this deviation."""
+    return max(FEWEST, math.ceil((_compute_reach() * deviation / mean) ** 2)) if mean else None
+
+
+def compute_detectable(deviation: float, count: int) -> float:
+    """The mean difference that so many questions show four times out of five, each question's having this deviation.
+
+    By the paired z test at the 5 % level, as `estimate_sample_size`.
+    """
+    return _compute_reach() * deviation / math.sqrt(count)
+
+
+def _compute_reach() -> float:
+    """How many standard errors a difference must be, to be shown so often."""
+    return float(special.ndtri((1 + LEVEL) / 2) + special.ndtri(POWER))
 
 
 def is_tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What the recommended configuration costs beside the baseline, and in which settings it differs."""
+"""What the selected configuration costs beside the baseline, and in which settings it differs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
+from rag_opt.analysis.formats import NEGLIGIBLE
 from rag_opt.analysis.history import BASELINE
 from rag_opt.config.overrides import to_config_values
 from rag_opt.storages.attributes import get_attributes
@@ -21,16 +22,13 @@ if TYPE_CHECKING:
 COUNTED = ("tokens", "usd")
 """Metrics whose change is told, beside the one that decides among ties; seconds are from the timing of finalists."""
 
-NEGLIGIBLE = 0.005
-"""A change below this share is told as none."""
-
 
 def _find_pair(findings: Findings, study: Trials) -> tuple[FrozenTrial, FrozenTrial] | None:
-    """The baseline's trial and the recommended one; None where they are the same, or either is not there."""
+    """The baseline's trial and the selected one; None where they are the same, or either is not there."""
     found, baseline = findings.confirmation, history.find_baseline(study)
-    if found is None or baseline is None or found.recommended == baseline.number:
+    if found is None or baseline is None or found.selected_arm.trial == baseline.number:
         return None
-    return baseline, study.get_trials(deepcopy=False)[found.recommended]
+    return baseline, study.get_trials(deepcopy=False)[found.selected_arm.trial]
 
 
 def format_price(findings: Findings, study: Trials) -> str:
@@ -62,10 +60,11 @@ def _format_change(name: str, before: float, after: float) -> Iterator[str]:
 
 
 def tabulate_settings(findings: Findings, study: Trials) -> tuple[list[str], list[list[str]]]:
-    """The settings in which the recommended configuration differs from the baseline, a row each; "-": not there."""
-    header, pair = ["setting", BASELINE, "recommended"], _find_pair(findings, study)
-    if pair is None:
-        return header, []
+    """The settings in which the selected configuration differs from the baseline, a row each; "-": not there."""
+    pair, found = _find_pair(findings, study), findings.confirmation
+    if pair is None or found is None:
+        return ["setting", BASELINE, "recommended"], []
+    header = ["setting", BASELINE, f"trial {pair[1].number}" if found.keeps_baseline else "recommended"]
     before, after = (to_config_values(trial.params) for trial in pair)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return header, [[name, _format_setting(before, name), _format_setting(after, name)] for name in names]

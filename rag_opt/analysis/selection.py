@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_opt.analysis import paired
+from rag_opt.analysis.formats import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Ints, Scores
@@ -45,12 +46,14 @@ def select_finalists(candidates: Sequence[Candidate], sign: float, ties: int, gr
     """What dev selects of candidates given best first; `ties` of the tied ones go along, the best of them first.
 
     The one-standard-error rule decides who is tied (`paired.is_tied`), by what is handed on, too: handing on less is
-    cheaper, and leaves a ranking as good as it is. Questions of one of the `groups` count as one. Equal costs: the
-    better one. Candidates must not be empty.
+    cheaper, and leaves a ranking as good as it is. Questions of one of the `groups` count as one. Of costs that are
+    equal, or nearly so, the better one. Candidates must not be empty.
     """
     best = candidates[0]
     level = [other for other in candidates if other is best or _is_tied(best, other, sign, groups)]
-    recommended = min(level, key=lambda each: each.cost)
+    # What is cheaper by less than would be told as a change is no reason to give up what is better.
+    limit = (1 + NEGLIGIBLE) * min(each.cost for each in level)
+    recommended = next(each for each in level if each.cost <= limit)
     # Both places are kept, also where the best is the recommended one: the tied ones begin at the third.
     chosen = [best, recommended]
     for each in level:

@@ -44,18 +44,23 @@ class Result:
     @property
     def overrides(self) -> tuple[str, ...]:
         """The recommended configuration as the words that differ from the command line's; () without one."""
-        return self.confirmation.chosen.words if self.confirmation else ()
+        return self.confirmation.recommended_arm.words if self.confirmation else ()
+
+    @property
+    def keeps_baseline(self) -> bool:
+        """Whether the baseline is recommended, although the search has selected another configuration."""
+        return self.confirmation is not None and self.confirmation.keeps_baseline
 
     @property
     def difference(self) -> float:
-        """The recommended one's mean less the baseline's on unseen questions; nan where there is nothing to compare."""
-        return self.confirmation.chosen.difference if self.confirmation else float("nan")
+        """The selected one's mean less the baseline's on unseen questions; nan where there is nothing to compare."""
+        return self.confirmation.selected_arm.difference if self.confirmation else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
         """The difference's 95 % bootstrap interval, (low, high); both nan where there is nothing to compare."""
-        chosen = self.confirmation.chosen if self.confirmation else None
-        return (chosen.difference_low, chosen.difference_high) if chosen else (float("nan"), float("nan"))
+        selected = self.confirmation.selected_arm if self.confirmation else None
+        return (selected.difference_low, selected.difference_high) if selected else (float("nan"), float("nan"))
 
     def __str__(self) -> str:
         return "\n".join([*self._lines, *(f"  {word}" for word in self.overrides)])
@@ -81,7 +86,7 @@ class Study:
 
     @property
     def result(self) -> Result:
-        """What is recommended, its difference from the baseline on unseen questions, the interval."""
+        """What is recommended, and what unseen questions say of what the search selected."""
         return Result(self.findings, self.optuna_study)
 
     def trials_dataframe(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from rag_opt.config.settings import parse_settings
 from rag_opt.config.trial import build_trial_config
 from rag_opt.console.progress import Screen, report_line
 from rag_opt.console.terminal import build_console
-from rag_opt.datasets.checks import split_dataset
+from rag_opt.datasets.splits import split_dataset
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
@@ -46,7 +46,8 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
             report_line(line)
         dataset = load_dataset(config)
         metrics = select_measurable(objective, dataset, pipeline.has_generator)
-        part = split_dataset(dataset, settings.test_share, settings.split_seed)[SPLITS.index(config.split)]
+        parts = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
+        part = parts[SPLITS.index(config.split)]
         questions = Questions.from_dataset(part, settings.batches, settings.seed)
         evaluation = Evaluator(tuple(overrides), questions, metrics, resources, objective.times).measure_config(trial)
         resources.store.save_usage()

@@ -11,13 +11,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rag_opt.config.trust import to_plain
-from rag_opt.errors import ConfigError
+from rag_opt.errors import ConfigError, format_hint
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,199}")
 LONGEST = 200
 """Characters of a name, which a folder has, too."""
 
 TRACES = ("none", "finalists", "all")
+AUTO = "auto"
+METHODS = ("split", "crossfit")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that are devices on Windows, with any ending."""
 
@@ -44,8 +46,10 @@ class Settings:
     batches: int
     test_share: float
     split_seed: int
+    own_splits: tuple[str, str]
     threads: int | None
     ties: int
+    method: str
     budget_usd: float | None
     budget_tokens: float | None
     budget_seconds: float | None
@@ -53,6 +57,11 @@ class Settings:
     preflight: bool
     traces: str
     stopping: Stop | None
+
+    @property
+    def crossfits(self) -> bool:
+        """Whether all questions are searched, and each is judged by a choice that is made without it."""
+        return self.method == METHODS[1]
 
 
 def parse_settings(config: DictConfig, variant: str = "") -> Settings:
@@ -84,8 +93,10 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         batches=_parse_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,
         split_seed=_parse_whole(config.dataset, "split_seed", 0, "dataset."),
+        own_splits=parse_own_splits(config),
         threads=None if to_plain(config.threads) is None else _parse_whole(config, "threads", 1),
         ties=_parse_whole(config.confirmation, "ties", 0, "confirmation."),
+        method=_parse_method(config),
         budget_usd=_parse_limit("budget.usd", config.budget.usd),
         budget_tokens=_parse_limit("budget.tokens", config.budget.tokens),
         budget_seconds=_parse_limit("budget.minutes", config.budget.minutes, 60.0),
@@ -94,6 +105,22 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         traces=_parse_traces(config.tracking),
         stopping=_parse_stopping(config.stopping),
     )
+
+
+def _parse_method(config: DictConfig) -> str:
+    given = str(to_plain(config.confirmation.method))
+    if given not in METHODS:
+        raise ConfigError(
+            f"confirmation.method={given}: {' or '.join(METHODS)} is expected; {format_hint(given, METHODS)}"
+        )
+    return given
+
+
+def parse_own_splits(config: DictConfig) -> tuple[str, str]:
+    """The names of the data set's own splits to search and to confirm with, "auto" where none is named."""
+    node = to_plain(config.dataset)
+    search, confirm = (_parse_text(f"dataset.{key}", node.get(key, AUTO)) for key in ("search", "confirm"))
+    return search, confirm
 
 
 def parse_folder(key: str, given: Any) -> Path:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rag_opt.datasets.checks import (
@@ -31,6 +32,7 @@ from rag_opt.datasets.files import (
     resolve_gzipped,
     resolve_path,
 )
+from rag_opt.datasets.splits import CONFIRMING
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Evidence, Query
 
@@ -54,9 +56,11 @@ def load(
     """The dataset of a BEIR folder.
 
     `qrels` names one file in it (default: qrels.tsv, else qrels.txt, else all of qrels/). Queries that the qrels do not
-    mention and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. `num_queries` keeps
-    the first so many, or with a `seed` so many at random. A queries.jsonl row may also carry `answers` and `evidence`
-    [{doc_id, start, end}]. Without `strict` judgements of what is not there are left out and counted.
+    mention and that have no answers are left out: BEIR's queries.jsonl holds those of all splits. Where there are
+    several qrels, a query is of the split that its file is named after (of several: test, else the last by name).
+    `num_queries` keeps the first so many of each split, or with a `seed` so many at random. A queries.jsonl row may
+    also carry `answers` and `evidence` [{doc_id, start, end}]. Without `strict` judgements of what is not there are
+    left out and counted.
     With `ignore_identical_ids` a document of a query's own id is no hit of it, as BEIR has it, unless it is relevant.
     """
     check_flag("strict", strict)
@@ -68,14 +72,15 @@ def load(
     folder = resolve_path(path, "dataset.path")
     if not folder.is_dir():
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
-    judgements = [row for file in _find_qrels_files(folder, qrels) for row in read_qrels(file)]
-    judged = {row.query_id for row in judgements}
+    files = {file: list(read_qrels(file)) for file in _find_qrels_files(folder, qrels)}
+    judgements = [row for rows in files.values() for row in rows]
+    splits = _name_splits(files) if len(files) > 1 else {}
     keys, asked = Counter[str](), Counter[str]()
     corpus, questions = (resolve_gzipped(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
     all_queries = list(read_queries(questions, asked))
+    judged = {row.query_id for row in judgements}
     queries = [query for query in all_queries if query.id in judged or query.answers]
-    drawn = sample_ids([query.id for query in queries], num_queries, seed) if seed is not None else None
-    queries = queries[:num_queries] if drawn is None else [query for query in queries if query.id in drawn]
+    queries = _limit_queries([replace(each, split=splits.get(each.id, "")) for each in queries], num_queries, seed)
     known = {query.id for query in all_queries}
     chosen = {query.id for query in queries}
     # Judgements of queries that exist but were not chosen go; those of unknown queries stay, to be reported.
@@ -85,6 +90,25 @@ def load(
     # Where no query was chosen all go in: the error is then about their judgements, not about missing queries.
     found = build_dataset(folder.name, documents, queries or all_queries, kept, notes, strict=strict)
     return exclude_identical(found) if ignore_identical_ids else found
+
+
+def _name_splits(files: Mapping[Path, Sequence[Judgement]]) -> dict[str, str]:
+    """The split of each query, by the names of the files that judge it."""
+    names = {file: file.name.removesuffix(".gz").rpartition(".")[0] for file in files}
+    # What is published on must not be searched because another file has it, too: so it is named last.
+    last = sorted(files, key=lambda file: (names[file] == CONFIRMING, names[file]))
+    return {row.query_id: names[file] for file in last for row in files[file]}
+
+
+def _limit_queries(queries: Sequence[Query], count: int | None, seed: int | None) -> list[Query]:
+    """So many queries of each split, the first ones or at random."""
+    if count is None:
+        return list(queries)
+    kept: set[str] = set()
+    for name in dict.fromkeys(query.split for query in queries):
+        ids = [query.id for query in queries if query.split == name]
+        kept.update(ids[:count] if seed is None else sample_ids(ids, count, seed))
+    return [query for query in queries if query.id in kept]
 
 
 def _find_qrels_files(folder: Path, name: str | None) -> list[Path]:

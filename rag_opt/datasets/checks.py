@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 from rag_opt.console.terminal import format_names, sanitize_line
-from rag_opt.datasets.duplicates import group_query_ids
 from rag_opt.datasets.files import NAMED
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Documents, Query
@@ -232,41 +231,6 @@ def exclude_identical(dataset: Dataset) -> Dataset:
         for query in dataset.queries
     ]
     return replace(dataset, queries=tuple(queries))
-
-
-def split_dataset(dataset: Dataset, test_share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """(dev, test): the same documents, the queries divided at random but repeatably; each keeps file order.
-
-    Queries that repeat each other are on the same side. Raises DatasetError where either side would be empty.
-    """
-    groups, count = group_query_ids(dataset), len(dataset.queries)
-    random.Random(seed).shuffle(groups)
-    wanted = round(test_share * count)
-    test: set[str] = set()
-    for ids in groups:
-        test.update(ids if len(test) + len(ids) <= wanted else ())
-    if not test and 0 < wanted < count and len(groups) > 1:
-        # Every group is larger than this side should be.
-        smallest = min(groups, key=len)
-        test.update(smallest)
-    if not 0 < len(test) < count:
-        different = "" if len(groups) == count else f" ({len(groups)} different ones)"
-        raise DatasetError(
-            f"{dataset.name}: {count} queries{different} can't be divided with dataset.test_share={test_share}: "
-            "both sides need at least one; give more queries or another share"
-        )
-    return _select_queries(dataset, {query.id for query in dataset.queries} - test), _select_queries(dataset, test)
-
-
-def _select_queries(dataset: Dataset, ids: set[str]) -> Dataset:
-    queries = tuple(query for query in dataset.queries if query.id in ids)
-    return replace(dataset, queries=queries, qrels={query.id: dataset.qrels[query.id] for query in queries})
-
-
-def compute_split_key(dataset: Dataset, test_share: float, seed: int) -> str:
-    """The content key of a dataset and its split: that of the dataset, the share and the seed where nothing repeats."""
-    groups = [ids for ids in group_query_ids(dataset) if len(ids) > 1]
-    return compute_key(dataset.fingerprint, test_share, seed, *([groups] if groups else []))
 
 
 def get_corpus(dataset: Dataset) -> Documents:

@@ -27,7 +27,7 @@ LARGEST_GRADE = 10**9
 """What the measures count with has 32 bits."""
 
 OF_DOCUMENTS = ("id", "_id", "text", "title")
-OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence")
+OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence", "split")
 
 
 def load(
@@ -36,7 +36,8 @@ def load(
     """The dataset of two files; a name in .gz is unzipped.
 
     documents: {"text", "id"? (default: line number from 1), "title"?}
-    questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?}
+    questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?,
+    "split"? such as dev or test}
     Keys that are not among these are named. Without `strict` gold that is in no document is left out and counted.
     With `ignore_identical_ids` a document of a question's own id is no hit of it, unless it is relevant.
     """
@@ -71,7 +72,8 @@ def _parse_query(row: Row, where: str) -> Query:
     question = parse_text(row, where, "question" if "question" in row else "text")
     # A null `answers` leaves the `answer`.
     answers = parse_texts(row, where, "answers" if row.get("answers") is not None else "answer")
-    return Query(parse_id(row, where, "id", "_id"), question, answers, tuple(parse_evidence(row, where)))
+    split = parse_text(row, where, "split", "")
+    return Query(parse_id(row, where, "id", "_id"), question, answers, tuple(parse_evidence(row, where)), split=split)
 
 
 def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:

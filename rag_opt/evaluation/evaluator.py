@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.settings import parse_folder
+from rag_opt.config.settings import parse_folder, parse_own_splits
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_line
 from rag_opt.datasets.duplicates import format_repeats
+from rag_opt.datasets.splits import choose_splits
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions, Report, evaluate_pipeline
 from rag_opt.evaluation.latency import time_pipeline
@@ -25,6 +26,9 @@ from rag_opt.records.documents import Dataset
 
 if TYPE_CHECKING:
     from rag_opt.records.scores import Evaluation, Latency
+
+OF_SPLIT = ("test_share", "split_seed", "search", "confirm")
+"""What a dataset's configuration says of dividing its questions, which no loader is given."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,12 @@ def build_resources(config: DictConfig) -> Resources:
 
 
 def load_dataset(config: DictConfig) -> Dataset:
-    """The dataset of a configuration; what was dropped is said."""
-    node = {key: value for key, value in to_plain(config.dataset).items() if key not in ("test_share", "split_seed")}
+    """The dataset of a configuration, with the questions that are searched or confirm; what was dropped is said."""
+    node = {key: value for key, value in to_plain(config.dataset).items() if key not in OF_SPLIT}
     dataset = build(node, to_plain(config.trusted_modules))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.documents.Dataset")
+    dataset = choose_splits(dataset, *parse_own_splits(config))
     for note in (*dataset.notes, *format_repeats(dataset)):
         report_line(f"{dataset.name}: {note}")
     return dataset

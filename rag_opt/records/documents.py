@@ -57,13 +57,17 @@ class Evidence(Record):
 
 @dataclass(frozen=True)
 class Query(Record):
-    """One question, with what is known of its answer; `own` is the document that it is itself, "" for none."""
+    """One question, with what is known of its answer.
+
+    `own` is the document that it is itself, `split` the one of the data set's own that it is of; "" for none.
+    """
 
     id: str
     text: str
     answers: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     own: str = ""
+    split: str = ""
 
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -116,13 +120,17 @@ class Queries(Record):
 
 @dataclass(frozen=True)
 class Dataset(Record):
-    """Documents, queries, graded qrels; `notes` says in plain words what was dropped or clipped."""
+    """Documents, queries, graded qrels; `notes` says in plain words what was dropped or clipped.
+
+    `confirming` are the ids of the queries that the data set itself keeps to confirm; none: they are cut at random.
+    """
 
     name: str
     documents: tuple[Document, ...]
     queries: tuple[Query, ...]
     qrels: Qrels
     notes: tuple[str, ...] = ()
+    confirming: frozenset[str] = frozenset()
 
     @cached_property
     def fingerprint(self) -> str:

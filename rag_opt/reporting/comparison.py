@@ -15,8 +15,10 @@ from rich.console import Console
 
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
+from rag_opt.analysis.formats import capitalize_first
 from rag_opt.console.progress import format_duration
 from rag_opt.reporting import page
+from rag_opt.reporting.across import ABOUT, tabulate_collections
 from rag_opt.reporting.colours import BLUE
 from rag_opt.reporting.figures import Plot, style_figure
 from rag_opt.reporting.intervals import build_error_bars
@@ -38,15 +40,17 @@ def compare_studies(
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     groups = group_comparable(studies)
     tables = [(_format_title(group, groups), tabulate_studies(group)) for group in groups]
+    across = tabulate_collections(found, folders)
     told = format_verdict(studies)
     if console is not None:
-        for title, content in tables:
+        for title, content in (*tables, *across):
             console.print(build_rich_table(title, content))
         console.print(told, markup=False)
-    (place / FILE).write_text(_render_comparison(studies, groups, tables, told), "utf-8")
+    (place / FILE).write_text(_render_comparison(studies, groups, tables, across, told), "utf-8")
     lines = [f"# {len(studies)} studies compared", "", told, ""]
-    for title, content in tables:
+    for title, content in (*tables, *across):
         lines += [*([f"## {title}", ""] if len(tables) > 1 else []), *format_pipe_table(content), ""]
+    lines += [ABOUT, ""] if across else []
     (place / "comparison.md").write_text("\n".join(lines), "utf-8")
     return place / FILE
 
@@ -71,7 +75,11 @@ def _format_title(group: Sequence[Finished], groups: Sequence[Sequence[Finished]
 
 
 def _render_comparison(
-    studies: Sequence[Finished], groups: Sequence[Sequence[Finished]], tables: Sequence[tuple[str, Rows]], told: str
+    studies: Sequence[Finished],
+    groups: Sequence[Sequence[Finished]],
+    tables: Sequence[tuple[str, Rows]],
+    across: Sequence[tuple[str, Rows]],
+    told: str,
 ) -> str:
     drawn = [
         replace(
@@ -85,6 +93,10 @@ def _render_comparison(
     sections = [
         page.Section(f"studies{number or ''}", "Studies" if len(groups) == 1 else title, about, *content)
         for number, (title, content) in enumerate(tables)
+    ]
+    sections += [
+        page.Section(f"across{number}", capitalize_first(title), ABOUT if not number else "", *content)
+        for number, (title, content) in enumerate(across)
     ]
     return page.render_template(
         title=f"{len(studies)} studies compared",
@@ -122,7 +134,7 @@ def _format_best(studies: Sequence[Finished]) -> str:
     if not order:
         return "None of these studies has confirmed a configuration."
     first = order[0][0]
-    best = first.confirmation.chosen if first.confirmation else None
+    best = first.confirmation.recommended_arm if first.confirmation else None
     assert best is not None
     level = [f for f, _ in order[1:] if f.confirmation and _is_within_interval(f, best.test)]
     told = f"{get_label(first)} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
@@ -137,7 +149,7 @@ def _format_best(studies: Sequence[Finished]) -> str:
 def _is_within_interval(findings: Findings, score: float) -> bool:
     found = findings.confirmation
     assert found is not None
-    return found.chosen.high >= score if found.sign > 0 else found.chosen.low <= score
+    return found.recommended_arm.high >= score if found.sign > 0 else found.recommended_arm.low <= score
 
 
 def _rank_studies(studies: Sequence[Finished]) -> list[Finished]:
@@ -147,7 +159,7 @@ def _rank_studies(studies: Sequence[Finished]) -> list[Finished]:
 
 def _compute_goodness(findings: Findings) -> float:
     found = findings.confirmation
-    return found.sign * found.chosen.test if found else float("-inf")
+    return found.sign * found.recommended_arm.test if found else float("-inf")
 
 
 def tabulate_studies(studies: Sequence[Finished]) -> Rows:
@@ -164,13 +176,14 @@ def _format_row(findings: Findings, study: Trials) -> list[str]:
     found = findings.confirmation
     if found is None:
         return [get_label(findings), "", findings.reason[:80], "", str(counts), spent]
-    arm = found.chosen
+    arm, selected = found.recommended_arm, found.selected_arm
     test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]"
-    apart = f"{arm.difference:+.4f} [{arm.difference_low:+.4f}, {arm.difference_high:+.4f}]"
+    low, high = selected.difference_low, selected.difference_high
+    apart = f"{selected.difference:+.4f} [{low:+.4f}, {high:+.4f}]{', baseline kept' if found.keeps_baseline else ''}"
     return [
         get_label(findings),
         test,
-        apart if arm.role != "baseline" else "the baseline",
+        apart if selected.role != "baseline" else "the baseline",
         f"{arm.dev:.4f}",
         str(counts),
         spent,
@@ -182,7 +195,7 @@ def _plot_scores(studies: Sequence[Finished]) -> Plot | None:
     order = list(reversed(_rank_studies(studies)))
     if not order:
         return None
-    arms = [findings.confirmation.chosen for findings, _ in order if findings.confirmation]
+    arms = [findings.confirmation.recommended_arm for findings, _ in order if findings.confirmation]
     figure = go.Figure()
     figure.add_scatter(
         x=[arm.test for arm in arms],

@@ -240,7 +240,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     ),
     "differences": (
         "Question by question",
-        "The recommended configuration less the baseline, a bar a question.",
+        "What the search selected less the baseline, a bar a question.",
         plot_differences,
     ),
     "history": (

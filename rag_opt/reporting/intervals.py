@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from rag_opt.reporting.colours import BLUE, GREEN, GREY, RED
 
 if TYPE_CHECKING:
-    from rag_opt.analysis.confirmation import Arm
+    from rag_opt.analysis.confirmation import Arm, Confirmation
     from rag_opt.analysis.findings import Findings
 
 
@@ -26,12 +26,12 @@ def plot_intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:
     apart = [arm for arm in arms if not math.isnan(arm.difference)]
     figure = go.Figure()
     figure.add_scatter(
-        **_build_markers([(arm.test, arm.low, arm.high) for arm in arms], arms, found.recommended),
+        **_build_markers([(arm.test, arm.low, arm.high) for arm in arms], arms, found),
         xaxis="x2",
         yaxis="y2",
     )
     figure.add_scatter(
-        **_build_markers([(a.difference, a.difference_low, a.difference_high) for a in apart], apart, found.recommended)
+        **_build_markers([(a.difference, a.difference_low, a.difference_high) for a in apart], apart, found)
     )
     # The baseline has no difference from itself.
     share = (len(arms) / (len(arms) + len(apart))) if arms else 0.5
@@ -49,19 +49,25 @@ def plot_intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:
     )
 
 
-def _build_markers(rows: Sequence[tuple[float, float, float]], arms: Sequence[Arm], recommended: int) -> dict[str, Any]:
-    colours = [GREEN if arm.trial == recommended else GREY if arm.role == "baseline" else BLUE for arm in arms]
+def _build_markers(
+    rows: Sequence[tuple[float, float, float]], arms: Sequence[Arm], found: Confirmation
+) -> dict[str, Any]:
+    colours = [GREEN if arm.trial == found.recommended else GREY if arm.role == "baseline" else BLUE for arm in arms]
     return {
         "x": [value for value, _, _ in rows],
-        "y": [_format_arm(arm, recommended) for arm in arms],
+        "y": [_format_arm(arm, found) for arm in arms],
         "mode": "markers",
         "marker": {"size": 11, "color": colours},
         "error_x": build_error_bars(rows),
     }
 
 
-def _format_arm(arm: Arm, recommended: int) -> str:
-    role = "recommended" if arm.trial == recommended and arm.role != "baseline" else arm.role
+def _format_arm(arm: Arm, found: Confirmation) -> str:
+    role = arm.role
+    if arm.trial == found.recommended:
+        role = "baseline, recommended" if arm.role == "baseline" else "recommended"
+    elif arm is found.selected_arm:
+        role = "selected"
     return f"trial {arm.trial}<br>({role})"
 
 
@@ -78,7 +84,7 @@ def build_error_bars(rows: Sequence[tuple[float, float, float]]) -> dict[str, ob
 
 
 def plot_differences(findings: Findings, study: optuna.Study) -> go.Figure | None:  # noqa: ARG001
-    """The recommended configuration less the baseline, question by question, sorted."""
+    """The selected configuration less the baseline, question by question, sorted."""
     if not findings.differences:
         return None
     sign = next(iter(findings.signs.values()))

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rag_opt.analysis.details import tabulate_metrics
+from rag_opt.analysis.formats import capitalize_first
 from rag_opt.analysis.price import tabulate_settings
 from rag_opt.reporting import summary, tables
 
@@ -38,7 +39,9 @@ class Section:
 def render_report(findings: Findings, study: Trials, drawn: Sequence[Plot]) -> str:
     """The page of a study with these figures."""
     first = [plot for plot in drawn if plot.name == "intervals"]
-    about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {findings.test:,} kept to confirm"
+    crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
+    confirmed = "all of them confirm" if crossfitted else f"{findings.test:,} kept to confirm"
+    about = f"{findings.documents:,} documents; {findings.dev:,} questions searched, {confirmed}"
     commands = "\n".join(f"# {label}\n{command}" for label, command in findings.commands.items())
     prints = "\n".join(f"{name}: {value}" for name, value in findings.fingerprints.items())
     return render_template(
@@ -100,7 +103,12 @@ def _build_sections(findings: Findings, study: Trials) -> list[Section]:
             )
             for place, each in enumerate(findings.confirmations)
         ),
-        Section("settings", "What the recommended configuration changes", changed, *tabulate_settings(findings, study)),
+        Section(
+            "settings",
+            capitalize_first(summary.format_settings_title(findings)),
+            changed,
+            *tabulate_settings(findings, study),
+        ),
         Section("metrics", "Other metrics", others, *tabulate_metrics(findings)),
         Section("costs", "Calls to models", asked, *tables.tabulate_costs(findings, study)),
         Section("trials", "Top trials", seen, *tables.tabulate_top_trials(study, findings)),

@@ -59,11 +59,14 @@ def collect_metrics(findings: Findings, study: Trials) -> dict[str, float]:
     found = findings.confirmation
     values: dict[str, float] = {}
     if found is not None:
-        target, arm = findings.targets[0], found.chosen
+        target, arm = findings.targets[0], found.selected_arm
         compared = {"difference": arm.difference, "low": arm.difference_low, "high": arm.difference_high}
-        values = {f"test.{target}": arm.test, **{f"test.{name}": value for name, value in compared.items()}}
+        values = {
+            f"test.{target}": found.recommended_arm.test,
+            **{f"test.{name}": value for name, value in compared.items()},
+        }
         dev = study.get_trials(deepcopy=False)[found.recommended].values
-        values |= {f"test.{each.metric}": each.chosen.test for each in findings.others}
+        values |= {f"test.{each.metric}": each.recommended_arm.test for each in findings.others}
         values |= {f"best.{name}": value for name, value in zip(findings.targets, dev, strict=True)}
     for name, latency in findings.latencies.items():
         role = "recommended" if found is not None and name == f"trial {found.recommended}" else name

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from rag_opt.analysis import history
 from rag_opt.analysis.details import format_edges, tabulate_metrics
-from rag_opt.analysis.formats import format_score
+from rag_opt.analysis.formats import capitalize_first, format_score
 from rag_opt.analysis.history import BASELINE
 from rag_opt.analysis.price import format_price, tabulate_settings
+from rag_opt.analysis.verdict import explain_alike, explain_choice, format_evidence
 from rag_opt.config.experiments import format_experiment
 from rag_opt.config.overrides import format_overrides, to_config_values
 from rag_opt.console.progress import format_duration
@@ -38,7 +39,8 @@ def format_conclusion(findings: Findings, study: Trials) -> str:
     tried = counts["complete"] + counts["pruned"] + counts["failed"]
     failed = f"; {counts['failed']} of {tried} trials failed" if counts["failed"] else ""
     paid = format_price(findings, study)
-    return f"{_format_result(findings, study)}{f'; its price: {paid}' if paid else ''}{failed}"
+    kept = "Keep the baseline. " if findings.confirmation and findings.confirmation.keeps_baseline else ""
+    return f"{kept}{_format_result(findings, study)}{f'; its price: {paid}' if paid else ''}{failed}"
 
 
 def _format_result(findings: Findings, study: Trials) -> str:
@@ -60,10 +62,10 @@ def _format_result(findings: Findings, study: Trials) -> str:
 
 
 def _collect_evidence(findings: Findings) -> list[str]:
-    """What the unseen questions show of the recommended configuration, objective by objective."""
+    """What the unseen questions show of the selected configuration, objective by objective."""
     found = findings.confirmations
-    stays = bool(found) and found[0].chosen.role == BASELINE
-    return [each.format_evidence() for each in (found[:1] if stays else found)]
+    stays = bool(found) and found[0].selected_arm.role == BASELINE
+    return [format_evidence(each) for each in (found[:1] if stays else found)]
 
 
 def format_recommendation(findings: Findings) -> str:
@@ -71,9 +73,17 @@ def format_recommendation(findings: Findings) -> str:
     if findings.confirmation is None:
         return ""
     if findings.confirmation.alike:
-        return findings.confirmation.explain_alike()
+        return explain_alike(findings.confirmation)
     of = f" (of the front's, by {findings.targets[0]})" if findings.others else ""
-    return f"Recommended: {findings.confirmation.explain_choice()}{of}"
+    return f"Recommended: {explain_choice(findings.confirmation)}{of}"
+
+
+def format_settings_title(findings: Findings) -> str:
+    """Whose settings are told beside the baseline's."""
+    found = findings.confirmation
+    if found is not None and found.keeps_baseline:
+        return f"what trial {found.selected_arm.trial} would change"
+    return "what the recommended configuration changes"
 
 
 def format_paid(findings: Findings) -> str:
@@ -141,7 +151,7 @@ def format_looks(findings: Findings) -> str:
 
 
 def format_latencies(findings: Findings) -> str:
-    """What a question costs with the recommended configuration and with the others that were timed."""
+    """What a question costs with the selected configuration and with the others that were timed."""
     if not findings.latencies:
         return ""
     parts = "; ".join(f"{name} {latency}" for name, latency in findings.latencies.items())
@@ -179,9 +189,7 @@ def print_summary(findings: Findings, study: Trials, console: Console) -> None:
             title = f"finalists on the {findings.unseen}, with 95 % intervals{name}"
             console.print(build_rich_table(title, _narrow_finalists(findings, place)))
     if tabulate_settings(findings, study)[1]:
-        console.print(
-            build_rich_table("what the recommended configuration changes", tabulate_settings(findings, study))
-        )
+        console.print(build_rich_table(format_settings_title(findings), tabulate_settings(findings, study)))
     if tabulate_costs(findings, study)[1]:
         console.print(build_rich_table("calls to models, a question", tabulate_costs(findings, study)))
     # Names, reasons and parameters are others' words: no control character and no markup of theirs is obeyed.
@@ -213,10 +221,10 @@ def format_markdown(findings: Findings, study: Trials) -> str:
     if tabulate_metrics(findings)[1]:
         lines += [f"## Other metrics on the {findings.unseen}", ""]
         lines += [*format_pipe_table(tabulate_metrics(findings)), ""]
-    lines += [line for each in format_details(findings, study) for line in (f"{each[0].upper()}{each[1:]}.", "")]
+    lines += [line for each in format_details(findings, study) for line in (f"{capitalize_first(each)}.", "")]
     if tabulate_settings(findings, study)[1]:
         lines += [
-            "## What the recommended configuration changes",
+            f"## {capitalize_first(format_settings_title(findings))}",
             "",
             *format_pipe_table(tabulate_settings(findings, study)),
             "",

@@ -104,6 +104,7 @@ def tabulate_finalists(findings: Findings, place: int = 0) -> Rows:
 def _format_finalist(arm: Arm, found: Confirmation) -> list[str]:
     best = ["best"] if arm.trial == found.best and not arm.marks else []
     also = ["recommended"] if arm.trial == found.recommended else []
+    also += ["selected"] if found.keeps_baseline and arm is found.selected_arm else []
     role = ", ".join(
         dict.fromkeys([*best, *(arm.marks or [arm.role]), *([BASELINE] if arm.role == BASELINE else []), *also])
     )
@@ -132,16 +133,16 @@ def _format_interval(told: Callable[[float], str], value: float, low: float, hig
 
 
 def tabulate_costs(findings: Findings, study: Trials) -> Rows:
-    """What calls to models cost a question, stage by stage: the recommended configuration and the baseline.
+    """What calls to models cost a question, stage by stage: the selected configuration and the baseline.
 
     Stored replies count like paid ones; the judges' calls are no part of the pipeline. Broken are, of all questions,
     the calls that failed or gave what could not be read.
     """
     header = ["stage", "of", "calls", "tokens in", "tokens out", "$ for 1,000", "broken"]
-    chosen = [findings.confirmation.recommended] if findings.confirmation else []
+    selected = [findings.confirmation.selected_arm.trial] if findings.confirmation else []
     begun = history.find_baseline(study)
     rows = []
-    for place in dict.fromkeys([*chosen, *([begun.number] if begun else [])]):
+    for place in dict.fromkeys([*selected, *([begun.number] if begun else [])]):
         name = BASELINE if begun is not None and place == begun.number else f"trial {place}"
         trial = study.get_trials(deepcopy=False)[place]
         rows += [

@@ -11,16 +11,31 @@ from rag_opt.errors import DriftError
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 
 MADE_FROM = {
-    "dataset": ("dataset", "dataset.test_share", "dataset.split_seed"),
+    "dataset": (
+        "dataset",
+        "dataset.test_share",
+        "dataset.split_seed",
+        "dataset.search",
+        "dataset.confirm",
+        "confirmation.method",
+    ),
     "objective": ("objective", "seed", "evaluation.batches"),
 }
 
 Parts = Mapping[str, Mapping[str, str]]
 
 
-def build_parts(dataset: str, test_share: float, split_seed: int, objective: str, seed: int, batches: int) -> Parts:
+def build_parts(
+    dataset: str,
+    test_share: float,
+    split_seed: int,
+    objective: str,
+    seed: int,
+    batches: int,
+    divided: tuple[str, str, str] = ("auto", "auto", "split"),
+) -> Parts:
     """What the fingerprints of `MADE_FROM` are made from: by fingerprint, each of its parts as text."""
-    given = {"dataset": (dataset, test_share, split_seed), "objective": (objective, seed, batches)}
+    given = {"dataset": (dataset, test_share, split_seed, *divided), "objective": (objective, seed, batches)}
     return {name: dict(zip(MADE_FROM[name], map(str, values), strict=True)) for name, values in given.items()}
 
 

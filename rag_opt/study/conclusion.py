@@ -27,9 +27,11 @@ from rag_opt.storages.databases import redact_url
 from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
 from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
+from rag_opt.study.power import format_sharper_metric
 from rag_opt.study.spending import propose_budget
 
 if TYPE_CHECKING:
+    from rag_opt.analysis.confirmation import Confirmation
     from rag_opt.cache.store import Store
     from rag_opt.config.trial import TrialConfig
     from rag_opt.records.documents import Dataset
@@ -57,18 +59,19 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     now = StudySnapshot(study)
     # Before the finalists are confirmed: that opens the reserve and forgets that a budget has ended the search.
     budget = propose_budget(plan, now)
-    found, evaluations = confirm_finalists(plan, study, now)
+    found, evaluations, judged = confirm_finalists(plan, study, now)
     confirmation = found[0] if found else None
     named = {get_trial_name(now, number): evaluation for number, evaluation in evaluations.items()}
     write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
     front = history.find_front(now)
-    chosen = confirmation.recommended if confirmation else (front[0].number if front else None)
-    given = format_overrides(plan.baseline) if chosen is None else get_trial_overrides(now, chosen)
+    recommended, selected = _choose_trials(confirmation, front)
+    given = format_overrides(plan.baseline) if recommended is None else get_trial_overrides(now, recommended)
     config = plan.dev.compose_overrides(given)
     baseline = history.find_baseline(now)
-    pair = [each for each in (chosen, baseline.number if baseline else None) if each in evaluations]
-    compared = [evaluations[number] for number in pair]
+    pair = [n for n in (selected, baseline.number if baseline else None) if n is not None and n in evaluations]
+    compared = [judged[number] for number in pair]
     trials = now.get_trials()
+    sharper = format_sharper_metric(plan, plan.get_files(study), now)
     return Findings(
         name=plan.settings.name,
         url=redact_url(plan.storage_url),
@@ -82,7 +85,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         test=plan.test.questions.count,
         confirmation=confirmation,
         others=found[1:],
-        latencies=_measure_latencies(plan, now, chosen),
+        latencies=_measure_latencies(plan, now, selected),
         stages=_measure_stages(plan, now, pair),
         looks=_count_looks(study, len(trials)),
         losses=_find_losses(plan, compared),
@@ -97,9 +100,17 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         differences=_compute_differences(plan, compared),
         paid=_get_spending(plan),
         noise=_compute_noise(plan, compared),
-        notes=tuple(plan.resources.notices.kept),
-        means={str(number): _select_finite(each.means) for number, each in evaluations.items()},
+        notes=tuple(filter(None, (*plan.resources.notices.kept, sharper))),
+        means={str(number): _select_finite(each.means) for number, each in judged.items()},
     )
+
+
+def _choose_trials(confirmation: Confirmation | None, front: Sequence[FrozenTrial]) -> tuple[int | None, int | None]:
+    """The trial that is recommended, and the selected one, of which difference, time and losses are told."""
+    if confirmation is None:
+        best = front[0].number if front else None
+        return best, best
+    return confirmation.recommended, confirmation.selected_arm.trial
 
 
 def _format_hits(store: Store) -> str:
@@ -136,10 +147,13 @@ def _count_looks(study: optuna.Study, trials: int) -> int:
     return len(sizes)
 
 
-def _measure_latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[str, Latency]:
+def _measure_latencies(plan: Plan, study: Trials, selected: int | None) -> dict[str, Latency]:
     """By name (trial N, baseline) what a question costs; a pipeline that pays for questions is not timed."""
     baseline = history.find_baseline(study)
-    numbers = [*([] if chosen is None else [chosen]), *(trial.number for trial in history.find_front(study)[:TIMED])]
+    numbers = [
+        *([] if selected is None else [selected]),
+        *(trial.number for trial in history.find_front(study)[:TIMED]),
+    ]
     found = {}
     wanted = list(dict.fromkeys([*numbers, *([baseline.number] if baseline else [])]))
     report_line(f"timing {format_configurations(len(wanted))}, one question at a time, then drawing the report …")
@@ -157,7 +171,7 @@ def _measure_latencies(plan: Plan, study: Trials, chosen: int | None) -> dict[st
 
 
 def _compute_differences(plan: Plan, pair: Sequence[Evaluation]) -> tuple[float, ...]:
-    """The recommended one's scores less the baseline's, a question each."""
+    """The selected one's scores less the baseline's, a question each."""
     target = plan.objective.names[0]
     if len(pair) < 2:
         return ()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
+from rag_opt.analysis.advice import decide
 from rag_opt.analysis.confirmation import (
     BASELINE,
     BEST,
@@ -20,6 +22,7 @@ from rag_opt.analysis.confirmation import (
     adjust_confirmations,
     build_confirmation,
 )
+from rag_opt.analysis.crossfit import Crossfit, crossfit, merge_evaluations, replace_interval
 from rag_opt.analysis.selection import Candidate, Selection, select_finalists
 from rag_opt.config.overrides import format_overrides, to_config_values
 from rag_opt.console.progress import report_line, track
@@ -37,35 +40,74 @@ if TYPE_CHECKING:
 Confirmations = tuple[Confirmation, ...]
 
 
-def confirm_finalists(
-    plan: Plan, study: optuna.Study, now: StudySnapshot
-) -> tuple[Confirmations, dict[int, Evaluation]]:
-    """What the unseen questions show, objective by objective, and the evaluations on them by trial.
+class Confirmed(NamedTuple):
+    """What the questions show, objective by objective, the evaluations by trial, and those that were compared.
 
-    () without a complete trial, or where the recommended one could not be measured.
+    The last are the same, but for a crossfit: there the selected one's are of what judged each question.
     """
+
+    confirmations: Confirmations
+    evaluations: Mapping[int, Evaluation]
+    compared: Mapping[int, Evaluation]
+
+
+NOTHING = Confirmed((), {}, {})
+
+
+def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Confirmed:
+    """What the unseen questions show; NOTHING without a complete trial, or where the selected one can't be measured."""
     # A budget that ended the search would refuse the confirmation's calls, for which its reserve was kept.
     if plan.resources.llm.budget is not None:
         plan.resources.llm.budget.open_reserve()
     target, baseline = plan.objective.names[0], history.find_baseline(now)
     candidates = list(_load_candidates(plan, study, _select_eligible(now)))
     if not candidates:
-        return (), {}
+        return NOTHING
     selection = select_finalists(
         candidates, plan.objective.signs[target], plan.settings.ties, plan.dev.questions.groups
     )
     roles = _assign_roles(
         selection, history.find_front_marks(now, plan.objective.names), baseline.number if baseline else None
     )
-    evaluations = _evaluate_finalists(plan, now, roles, selection.recommended)
-    if selection.recommended not in evaluations:
-        return (), {}
+    fitted = _fit_folds(plan, candidates, roles)
+    if fitted is None and plan.settings.crossfits:
+        report_line(
+            "confirmation.method=crossfit: without a complete baseline that keeps the constraints it shows nothing"
+        )
+        return NOTHING
+    if fitted is not None:
+        roles = {n: role for n, role in roles.items() if n == selection.recommended or BASELINE in role}
+    judges = set() if fitted is None else set(fitted.trials.tolist())
+    evaluations = _evaluate_finalists(plan, now, roles | dict.fromkeys(judges - set(roles), ()), selection.recommended)
+    if not {selection.recommended, *judges} <= set(evaluations):
+        return NOTHING
+    compared = evaluations
+    # Where the baseline was selected there is nothing to compare, and its own scores are what it scored.
+    if fitted is not None and BASELINE not in roles[selection.recommended]:
+        compared = {**evaluations, selection.recommended: merge_evaluations(evaluations, fitted.trials.tolist())}
     # All objectives at once: the p values are corrected over all comparisons of the study (Holm).
     found = adjust_confirmations(
-        [_build_confirmation(plan, now, place, selection, roles, evaluations) for place in range(len(now.directions))]
+        [_build_confirmation(plan, now, place, selection, roles, compared) for place in range(len(now.directions))]
     )
+    found = found if fitted is None else tuple(replace_interval(each, fitted) for each in found)
     kept = baseline is None or history.is_feasible(baseline)
-    return tuple(replace(each, baseline_kept=kept) for each in found), evaluations
+    found = tuple(replace(each, baseline_kept=kept) for each in found)
+    advised = decide(found)
+    found = tuple(replace(each, recommended=advised.trial, case=advised.case) for each in found)
+    return Confirmed(found, evaluations, compared)
+
+
+def _fit_folds(plan: Plan, candidates: Sequence[Candidate], roles: Mapping[int, tuple[str, ...]]) -> Crossfit | None:
+    """Which trial judges each question where none was kept from the search; None where some were."""
+    baseline = next((number for number, role in roles.items() if BASELINE in role), None)
+    groups = plan.dev.questions.groups
+    if not plan.settings.crossfits or baseline is None or len(np.unique(groups)) < 2:
+        return None
+    if baseline not in {each.number for each in candidates}:
+        # One that breaks a constraint is no choice, and so is no candidate.
+        return None
+    sign = plan.objective.signs[plan.objective.names[0]]
+    return crossfit(candidates, baseline, sign, groups, plan.settings.seed)
 
 
 def _select_eligible(now: StudySnapshot) -> list[FrozenTrial]:
@@ -109,9 +151,9 @@ def _evaluate_finalists(
     plan: Plan, now: StudySnapshot, roles: Mapping[int, tuple[str, ...]], recommended: int
 ) -> dict[int, Evaluation]:
     found: dict[int, Evaluation] = {}
-    report_line(
-        f"confirming {format_configurations(len(roles))} on {plan.test.questions.count} questions never searched …"
-    )
+    count = plan.test.questions.count
+    where = f"all {count} questions" if plan.settings.crossfits else f"{count} questions never searched"
+    report_line(f"confirming {format_configurations(len(roles))} on {where} …")
     with track("confirming", len(roles)) as done:
         # Where the budget ends early, what matters most is known.
         for number in sorted(roles, key=lambda each: (each != recommended, BASELINE not in roles[each])):
@@ -152,6 +194,7 @@ def _build_confirmation(
             # Work that a stage left undone makes a score as incomplete as questions that have none.
             min([evaluations[number].coverage[target], *evaluations[number].served.values()]),
             tuple(each for each in role if each not in (BEST, TIED, BASELINE)),
+            evaluations[number].per_query.get(plan.objective.handed or "") if place == 0 else None,
         )
         for number, role in roles.items()
         if number in evaluations

@@ -22,6 +22,7 @@ from rag_opt.study.limits import Limits
 from rag_opt.study.measuring import Measuring
 from rag_opt.study.messages import format_trial
 from rag_opt.study.outcomes import Outcomes
+from rag_opt.study.power import format_power
 from rag_opt.study.recording import Recorder
 from rag_opt.study.runtime import Runtime
 from rag_opt.study.scheduler import Scheduler, count_measured, has_waiting
@@ -183,7 +184,11 @@ class Session(Runtime):
             after=eta.estimate_seconds(self.plan, self._now),
             failed=finished.state == TrialState.FAIL and get_attributes(finished).repeats is None,
         )
-        if get_attributes(finished).origin == history.BASELINE and (said := eta.format_estimate(self.plan, self._now)):
+        origin = get_attributes(finished).origin
+        told = [eta.format_estimate(self.plan, self._now)] if origin == history.BASELINE else []
+        if origin in (history.BASELINE, history.SEED):
+            told.append(format_power(self.plan, self.plan.get_files(self.study), self._now))
+        for said in filter(None, told):
             self.screen.report_line(said)
 
     def _pause(self, trial: Trial) -> None:

@@ -19,7 +19,7 @@ from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial
 from rag_opt.config.trust import check_secrets, to_plain
 from rag_opt.console.progress import report_line
 from rag_opt.console.secrets import register_password
-from rag_opt.datasets.checks import compute_split_key, split_dataset
+from rag_opt.datasets.splits import compute_split_key, split_dataset
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
@@ -117,7 +117,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     objective = build_objective(config)
     resources = build_resources(config)
     space = add_default_values(build_search_space(config, overrides), overrides)
-    _check_stopping(settings, objective)
+    _check_objectives(settings, objective)
     own = build_trial_config(config, overrides)
     pipeline = build_pipeline(own, resources)
     shown = {own: pipeline, **check_space(space, own, resources)}
@@ -130,7 +130,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     seeds = build_seeds(config, space, overrides, idle)
     dataset = load_dataset(config)
     metrics = select_measurable(objective, dataset, _has_generator(pipeline, space))
-    parts = split_dataset(dataset, settings.test_share, settings.split_seed)
+    parts = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
     # Last, since it makes a folder.
     resources.store.check()
     resources = replace(resources, llm=_add_budget(settings, resources.llm), deepest=get_max_depth(space))
@@ -165,15 +165,21 @@ def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> 
         objective.fingerprint,
         settings.seed,
         settings.batches,
+        (*settings.own_splits, settings.method),
     )
 
 
-def _check_stopping(settings: Settings, objective: Objective) -> None:
-    """Raise ConfigError where a search is to end early by a regret that is not known."""
+def _check_objectives(settings: Settings, objective: Objective) -> None:
+    """Raise ConfigError where what is asked for is known for one objective alone."""
     if settings.stopping is not None and len(objective.names) > 1:
         raise ConfigError(
             f"stopping: the regret of several objectives ({', '.join(objective.names)}) is not known; choose "
             "stopping=none, or one objective"
+        )
+    if settings.crossfits and len(objective.names) > 1:
+        raise ConfigError(
+            f"confirmation.method=crossfit: the front of several objectives ({', '.join(objective.names)}) differs "
+            "from fold to fold; choose confirmation.method=split, or one objective"
         )
 
 
@@ -237,7 +243,7 @@ def _compute_fingerprints(
     # They fix the order of the questions, and with it what a trial that is stopped early was asked.
     order = (settings.seed, settings.batches)
     return {
-        "dataset": compute_split_key(dataset, settings.test_share, settings.split_seed),
+        "dataset": compute_split_key(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits),
         "search space": space.fingerprint,
         "objective": compute_key(objective.fingerprint, order),
         "pipeline": compute_fingerprint(config),

@@ -266,7 +266,7 @@ def planted(study: optuna.Study, chance: np.random.Generator, questions: int) ->
     return study.get_trials()
 
 
-def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
+def test_no_trial_is_better_in_both_objectives_than_what_is_selected(
     words, tmp_path: Path, monkeypatch, long: bool, figure: Figure
 ) -> None:
     """Nor are the ends of the front left out of what is confirmed."""
@@ -286,8 +286,8 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
         study = optuna.create_study(study_name=str(seed), storage=storage, directions=["maximize", "minimize"])
         archive.create_table(study)
         trials = planted(study, np.random.default_rng(seed), dev)
-        found, _ = confirm_finalists(plan, study, StudySnapshot(study))
-        chosen = trials[found[0].recommended]
+        found = confirm_finalists(plan, study, StudySnapshot(study)).confirmations
+        chosen = trials[found[0].selected]
         assert [each.number for each in trials if better_in_all(each.values, chosen.values)] == []
         arms = {arm.trial for arm in found[0].arms}
         ends = (max(trial.values[0] for trial in trials), min(trial.values[1] for trial in trials))
@@ -300,5 +300,5 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_recommended(
     figure(
         "the recommendation is never dominated",
         f"{studies} simulated studies of two objectives, in {tied} of which costs decided among tied ones: "
-        "0 recommended trials that another is better than in both; both ends of the front confirmed in all",
+        "0 selected trials that another is better than in both; both ends of the front confirmed in all",
     )

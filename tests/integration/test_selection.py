@@ -293,7 +293,7 @@ def test_with_a_lower_limit_the_trial_counts_and_says_its_coverage(animals, tmp_
     scores = [row[table["columns"].index("picky")] for row in table["data"]]
     assert None in scores
     assert trial.value == pytest.approx(np.mean([score for score in scores if score is not None]))
-    assert outcome.findings.confirmation.chosen.coverage < 1
+    assert outcome.findings.confirmation.selected_arm.coverage < 1
 
 
 def test_a_changed_function_is_another_metric(animals, tmp_path, own_metrics) -> None:

@@ -63,7 +63,7 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     again = expand_best([f"best={folder}"])
     assert compose_trial(again).parameters == outcome.findings.config
     assert measure_configuration([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
-        outcome.findings.confirmation.chosen.dev, abs=1e-12
+        outcome.findings.confirmation.selected_arm.dev, abs=1e-12
     )
     assert {"override /dataset": "jsonl"} in best["defaults"]
     report = (folder / "report.md").read_text()

@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rag_opt.analysis import confirmation as confirm
-from rag_opt.analysis import paired
+from rag_opt.analysis import paired, verdict
 from rag_opt.analysis.confirmation import (
     Confirmation,
     MeasuredConfiguration,
@@ -16,6 +15,7 @@ from rag_opt.analysis.confirmation import (
     build_confirmation,
 )
 from rag_opt.analysis.selection import Candidate, select_finalists
+from rag_opt.analysis.verdict import explain_alike, explain_choice, format_evidence
 
 QUESTIONS, CONFIGURATIONS = 40, 40
 
@@ -62,9 +62,9 @@ def test_the_reported_gain_is_unbiased_where_the_dev_maximum_is_flattered() -> N
     reported, flattered = [], []
     for seed in range(400):
         found, true = simulated(seed, 0.02, resamples=10)
-        if found.chosen.role == "baseline":
+        if found.selected_arm.role == "baseline":
             continue
-        reported.append(found.chosen.difference - (true[found.recommended] - true[0]))
+        reported.append(found.selected_arm.difference - (true[found.recommended] - true[0]))
         flattered.append(found.arms[0].dev - true[found.arms[0].trial])
     assert abs(np.mean(reported)) <= 0.005
     assert 0.04 <= np.mean(flattered) <= 0.06
@@ -81,9 +81,9 @@ def test_a_true_gain_is_shown_and_its_interval_holds_it() -> None:
     ]
     found = build_confirmation("F1", 1.0, "tokens", selection, arms, 0)
     assert found.shown
-    assert found.chosen.difference_low < 0.1 < found.chosen.difference_high
-    assert "F1: better than the baseline by +0.0926 [" in found.format_evidence()
-    assert sum(found.chosen.outcome) == 120
+    assert found.selected_arm.difference_low < 0.1 < found.selected_arm.difference_high
+    assert "F1: better than the baseline by +0.0926 [" in format_evidence(found)
+    assert sum(found.selected_arm.outcome) == 120
 
 
 def test_less_may_be_better() -> None:
@@ -95,7 +95,7 @@ def test_less_may_be_better() -> None:
     ]
     found = build_confirmation("tokens", -1.0, "tokens", selection, arms, 0)
     assert found.shown
-    assert found.chosen.outcome == (30, 0, 0)
+    assert found.selected_arm.outcome == (30, 0, 0)
     assert not build_confirmation("tokens", 1.0, "tokens", selection, arms, 0).shown
     assert build_confirmation("tokens", 1.0, "tokens", selection, arms, 0).worse
 
@@ -111,24 +111,33 @@ def confirmation(ours, theirs, cost: float = 1000.0, role: str = "best") -> Conf
 def test_words_follow_the_evidence() -> None:
     generator = np.random.default_rng(5)
     theirs = generator.uniform(0, 1, 60)
-    same = confirmation(theirs, theirs).format_evidence()
+    same = format_evidence(confirmation(theirs, theirs))
     assert same == "RR@10: no difference from the baseline on 60 questions the search never saw"
-    unclear = confirmation(theirs + generator.normal(0.01, 0.2, 60), theirs).format_evidence()
+    unclear = format_evidence(confirmation(theirs + generator.normal(0.01, 0.2, 60), theirs))
     assert "no difference from the baseline could be shown on 60 questions" in unclear
     assert "would be needed" in unclear
-    assert "keep the baseline" in confirmation(theirs - 0.2, theirs).format_evidence()
-    assert "nothing can be shown with 1 questions" in confirmation([0.5], [0.4]).format_evidence()
-    assert "the baseline was not completed" in confirmation(theirs, None).format_evidence()
-    assert "the baseline stays" in confirmation(theirs, None, role="baseline").format_evidence()
+    assert "RR@10: worse than the baseline by -0.2000 [" in format_evidence(confirmation(theirs - 0.2, theirs))
+    assert "nothing can be shown with 1 questions" in format_evidence(confirmation([0.5], [0.4]))
+    assert "the baseline was not completed" in format_evidence(confirmation(theirs, None))
+    assert "the baseline stays" in format_evidence(confirmation(theirs, None, role="baseline"))
 
 
 def test_no_fewer_questions_are_named_than_there_were_nor_than_the_test_needs() -> None:
     assert paired.estimate_sample_size(np.array([1.0, 1.1])) == paired.FEWEST
-    assert confirm._format_needed(6, 2) == "; about 6 would be needed"
-    assert confirm._format_needed(40, 54) == ""
+    assert verdict._format_needed(6, 2) == "; about 6 would be needed"
+    assert verdict._format_needed(40, 54) == ""
 
 
-def test_of_the_tied_the_cheapest_is_recommended() -> None:
+def test_a_cost_that_would_be_told_as_the_same_gives_up_nothing() -> None:
+    noise = np.random.default_rng(6).normal(0, 0.1, (3, 40))
+    # In this order, and all within a standard error of each other.
+    best, level, cheap = noise - noise.mean(axis=1, keepdims=True) + np.array([[0.002], [0.001], [0.0]])
+    order = [Candidate(1, best, 1000.0), Candidate(2, level, 996.0), Candidate(3, cheap, 990.0)]
+    assert select_finalists(order[:2], 1.0, 3).recommended == 1
+    assert select_finalists(order, 1.0, 3).recommended == 3
+
+
+def test_of_the_tied_the_cheapest_is_selected() -> None:
     best = np.array([0.5, 0.7, 0.9, 0.7])
     level = best - np.array([0.1, -0.1, 0.1, 0.1])
     candidates = [
@@ -143,7 +152,7 @@ def test_of_the_tied_the_cheapest_is_recommended() -> None:
         MeasuredConfiguration("best", 1, (), 0.7, 2000.0, best),
         MeasuredConfiguration("tied", 2, (), 0.65, 700.0, level),
     ]
-    why = build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice()
+    why = explain_choice(build_confirmation("F1", 1.0, "tokens", selection, arms, 0))
     assert why == "trial 2: the cheapest of 3 tied within noise: tokens 700, against 2,000 of the best, trial 1"
 
 
@@ -171,14 +180,14 @@ def test_where_the_best_could_not_be_confirmed_nothing_else_is_called_the_best()
         MeasuredConfiguration("baseline", 0, (), 0.2, 500.0, best - 0.5),
     ]
     assert selection.recommended == 3
-    assert build_confirmation("F1", 1.0, "tokens", selection, arms, 0).explain_choice() == (
+    assert explain_choice(build_confirmation("F1", 1.0, "tokens", selection, arms, 0)) == (
         "trial 3: the cheapest of 2 tied within noise: tokens 100"
     )
 
 
 def test_unmeasured_questions_are_in_no_comparison() -> None:
     ours, theirs = np.array([0.5, np.nan, 0.7, 0.9]), np.array([0.4, 0.9, np.nan, 0.8])
-    arm = confirmation(ours, theirs).chosen
+    arm = confirmation(ours, theirs).selected_arm
     assert arm.difference == pytest.approx(0.1)
     assert sum(arm.outcome) == 2
 
@@ -186,8 +195,8 @@ def test_unmeasured_questions_are_in_no_comparison() -> None:
 def test_a_confirmation_survives_being_stored() -> None:
     found = confirmation(np.linspace(0, 1, 20), np.linspace(1, 0, 20))
     again = Confirmation.from_dict(json.loads(json.dumps(found.to_dict())))
-    assert again.format_evidence() == found.format_evidence()
-    assert again.chosen == found.chosen
+    assert format_evidence(again) == format_evidence(found)
+    assert again.selected_arm == found.selected_arm
     assert math.isnan(again.arms[1].difference)
 
 
@@ -214,11 +223,11 @@ def test_questions_asked_again_are_counted_once_and_said() -> None:
         groups = np.repeat(np.arange(40, dtype=np.int32), times)
         return build_confirmation("F1", 1.0, "tokens", selection, arms, 0, groups=groups)
 
-    once, thrice = found(1).chosen, found(3).chosen
+    once, thrice = found(1).selected_arm, found(3).selected_arm
     assert thrice.p == once.p
     assert (thrice.difference_low, thrice.difference_high) == pytest.approx((once.difference_low, once.difference_high))
-    assert found(1).format_evidence().endswith("on 40 questions the search never saw")
-    assert found(3).format_evidence().endswith("on 40 different questions the search never saw")
+    assert format_evidence(found(1)).endswith("on 40 questions the search never saw")
+    assert format_evidence(found(3)).endswith("on 40 different questions the search never saw")
 
 
 def test_of_several_objectives_all_comparisons_are_adjusted_for_one_another() -> None:
@@ -256,9 +265,9 @@ def test_one_that_is_no_better_in_one_objective_may_be_so_in_another() -> None:
         for metric, sign, ours, theirs in (("nDCG@10", 1.0, same, same), ("tokens", -1.0, less, less + 400))
     )
     quality, cost = adjust_confirmations([quality, cost])
-    assert quality.format_evidence().startswith("nDCG@10: no difference from the baseline on 40")
+    assert format_evidence(quality).startswith("nDCG@10: no difference from the baseline on 40")
     assert (
-        cost.format_evidence()
+        format_evidence(cost)
         == "tokens: better than the baseline by -400.0 [-400.0, -400.0] on 40 questions the search never saw"
     )
     assert adjust_confirmations([quality]) == (quality,)
@@ -271,10 +280,10 @@ def test_what_is_measured_once_for_all_questions_has_no_interval() -> None:
         MeasuredConfiguration("baseline", 0, (), 0.0, 1.0, np.full(40, 0.3)),
     ]
     found = build_confirmation("latency", -1.0, "tokens", selection, arms, 0, once=True)
-    assert math.isnan(found.chosen.adjusted)
+    assert math.isnan(found.selected_arm.adjusted)
     assert not found.shown
     assert (
-        found.format_evidence()
+        format_evidence(found)
         == "latency: -0.1000 against the baseline (one measurement for all questions: no interval)"
     )
 
@@ -292,4 +301,4 @@ def test_an_objective_that_tells_nothing_apart_recommends_nothing(others: tuple[
     ]
     found = build_confirmation("nDCG@10", 1.0, "tokens", selection, measured[: len(rows)], 0, 10)
     if alike:
-        assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in found.explain_alike()
+        assert "all 3 configurations have the very same nDCG@10 for every question; trial 2" in explain_alike(found)

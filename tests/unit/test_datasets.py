@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.datasets import beir, jsonl, msmarco, squad
-from rag_opt.datasets.checks import replace_surrogates, sample_ids, split_dataset
+from rag_opt.datasets.checks import replace_surrogates, sample_ids
+from rag_opt.datasets.splits import split_dataset
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl

@@ -26,7 +26,7 @@ def test_a_small_p_value_is_not_zero(p: float, told: str) -> None:
 def findings(**means: dict[str, float]) -> SimpleNamespace:
     arm = Arm("best", 3, (), 0.8, 0.7, 0.6, 0.8, 100.0, 1.0)
     arms = (arm, replace(arm, role="baseline", trial=0))
-    return SimpleNamespace(confirmation=SimpleNamespace(arms=arms, recommended=0), means=means)
+    return SimpleNamespace(confirmation=SimpleNamespace(arms=arms, selected_arm=SimpleNamespace(trial=0)), means=means)
 
 
 def test_other_metrics_are_values() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.datasets import duplicates
-from rag_opt.datasets.checks import compute_split_key, split_dataset
 from rag_opt.datasets.duplicates import format_repeats, group_repeats
+from rag_opt.datasets.splits import compute_split_key, split_dataset
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
 from rag_opt.records.keys import compute_key

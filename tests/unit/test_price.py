@@ -31,10 +31,13 @@ def study(**changed: float) -> optuna.Study:
     return found
 
 
-def findings(recommended: int = 1, cost: str = "tokens", **latencies: float) -> SimpleNamespace:
+def findings(selected: int = 1, cost: str = "tokens", *, kept: bool = False, **latencies: float) -> SimpleNamespace:
     timed = {name.replace("_", " "): Latency(seconds, 2 * seconds, 50) for name, seconds in latencies.items()}
     return SimpleNamespace(
-        confirmation=SimpleNamespace(recommended=recommended), cost=cost, targets=("nDCG@10",), latencies=timed
+        confirmation=SimpleNamespace(selected_arm=SimpleNamespace(trial=selected), keeps_baseline=kept),
+        cost=cost,
+        targets=("nDCG@10",),
+        latencies=timed,
     )
 
 
@@ -53,13 +56,14 @@ def test_what_is_optimised_and_what_is_not_known_is_no_price() -> None:
     told.targets = ("nDCG@10", "tokens")
     assert format_price(told, study(tokens=1670.0)) == ""
     assert format_price(findings(), study(tokens=float("nan"))) == ""
-    assert format_price(findings(recommended=0), study()) == ""
-    assert tabulate_settings(findings(recommended=0), study())[1] == []
+    assert format_price(findings(selected=0), study()) == ""
+    assert tabulate_settings(findings(selected=0), study())[1] == []
 
 
 def test_the_settings_that_differ_are_listed_with_those_that_exist_on_one_side_only() -> None:
     header, rows = tabulate_settings(findings(), study())
     assert header == ["setting", "baseline", "recommended"]
+    assert tabulate_settings(findings(kept=True), study())[0] == ["setting", "baseline", "trial 1"]
     assert rows == [["retriever", "bm25", "hybrid"], ["retriever.hybrid_weight", "-", "0.25"]]
 
 

@@ -1,0 +1,68 @@
+"""A study that keeps no question from its search: each is judged by a choice that was made without it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_opt.cli.study import run_study
+from rag_opt.errors import ConfigError, DatasetError, DriftError
+from tests.conftest import QUESTIONS, write_jsonl
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def words(animals, tmp_path) -> list[str]:
+    base = [*animals, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "tracking=none"]
+    return [*base, "pruner=none", "n_trials=8", "confirmation.method=crossfit"]
+
+
+def test_all_questions_are_searched_and_all_confirm(words, tmp_path) -> None:
+    found = run_study(words).findings
+    confirmation = found.confirmation
+    assert found.dev == found.test == confirmation.asked
+    assert {arm.trial for arm in confirmation.arms} == {confirmation.selected, confirmation.baseline.trial}
+    # The baseline needs no choice: what it scores on all questions is what it scored in the search.
+    assert confirmation.baseline.test == pytest.approx(confirmation.baseline.dev)
+    report = (tmp_path / "studies/animals/report.md").read_text("utf-8")
+    told = f"{found.test} questions, each judged by a choice made without it"
+    assert told in report
+    assert "never searched" not in report
+    assert "all of them confirm" in (tmp_path / "studies/animals/report.html").read_text("utf-8")
+    if confirmation.selected_arm is not confirmation.baseline:
+        assert len(found.differences) == found.test
+        assert confirmation.selected_arm.difference == pytest.approx(sum(found.differences) / found.test)
+    again = run_study(words).findings
+    assert again.confirmation == confirmation
+
+
+def test_how_a_study_confirms_can_not_change_on_the_way(words) -> None:
+    run_study(words)
+    with pytest.raises(DriftError, match="confirmation.method: then crossfit, now split"):
+        run_study(words[:-1])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["objective.metrics=[nDCG@10, latency]"], "crossfit: the front of several objectives"),
+        (["confirmation.method=crosfit"], "split or crossfit is expected; did you mean 'crossfit'"),
+    ],
+)
+def test_what_it_can_not_do_is_refused_before_the_first_trial(words, more, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_study([*words, *more])
+
+
+def test_a_data_set_that_keeps_its_own_questions_is_not_searched_whole(words, tmp_path) -> None:
+    rows = [{**row, "split": "test" if number % 2 else "dev"} for number, row in enumerate(QUESTIONS)]
+    write_jsonl(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(DatasetError, match="crossfit searches all questions, and questions keeps some to confirm"):
+        run_study([*words, f"dataset.questions={tmp_path / 'questions.jsonl'}"])
+
+
+def test_a_baseline_that_was_selected_is_compared_with_nothing(words, tmp_path) -> None:
+    found = run_study([*words[:-1], "n_trials=1", "confirmation.method=crossfit"]).findings.confirmation
+    assert found.selected_arm is found.baseline
+    assert found.baseline.test == pytest.approx(found.baseline.dev)
+    assert found.recommended == found.baseline.trial
