@@ -38,4 +38,4 @@ def test_what_a_study_leaves_is_ignored_and_nothing_of_it_is_kept(animals, tmp_p
     paths = [f"studies/{path.replace('animals', name)}" for name in [*names(), "mine"] for path in sorted(files)]
     assert set(git("check-ignore", "--stdin", given="\n".join(paths))) == set(paths)
     assert git("ls-files", *(f"studies/{name}" for name in names())) == []
-    assert git("ls-files", "studies/reference/quickstart/report.md") != []
+    assert git("ls-files", "studies/reference/python_docs/report.md") != []
