@@ -90,13 +90,15 @@ def pool_differences(differences: Sequence[float], errors: Sequence[float]) -> P
 def compare_collections(members: Mapping[str, Member]) -> list[Effect]:
     """By collection's name a study each → what was selected, and every configuration that all of them measured.
 
-    The first is measured on unseen questions. The others are on the searched ones, where the best is flattered, but not
-    one that every study was given to begin with. Those come best first; [] for fewer than two collections.
+    The first is measured on unseen questions, and left out where a study has nothing to compare. The others, best
+    first, are measured on the searched ones, by trials that no race has stopped: only what every study was given to
+    begin with is not flattered there. [] for fewer than two collections.
     """
     if len(members) < 2:
         return []
     chosen = dict(_iterate_selected(members))
-    effects = [_build_effect(SELECTED, chosen)] if len(chosen) == len(members) else []
+    selected = [_build_effect(SELECTED, chosen)] if len(chosen) == len(members) else []
+    effects = []
     shared = [_index_trials(member) for member in members.values()]
     common = set.intersection(*map(set, shared))
     for key in sorted(common):
@@ -104,7 +106,7 @@ def compare_collections(members: Mapping[str, Member]) -> list[Effect]:
         measured = {name: _compare_trial(members[name], trial) for name, trial in pairs.items()}
         if all(each is not None for each in measured.values()):
             effects.append(_build_effect(key, {name: each for name, each in measured.items() if each is not None}))
-    return effects[:1] + sorted(effects[1:], key=lambda effect: -effect.pooled.mean)
+    return selected + sorted(effects, key=lambda effect: -effect.pooled.mean)
 
 
 def _build_effect(name: str, measured: Mapping[str, tuple[float, float]]) -> Effect:

@@ -56,8 +56,13 @@ def _choose_names(name: str, counts: Mapping[str, int], search: str, confirm: st
         if given not in (AUTO, ALL, *counts):
             told = f"its splits are {format_names(counts)}" if counts else "its questions are of no split"
             raise DatasetError(f"dataset.{key}={given}: {name} has no such split; {told}")
-    if ALL in (search, confirm):
+    if search == ALL and confirm == AUTO:
         return None
+    if ALL in (search, confirm):
+        raise DatasetError(
+            f"dataset.search={search} dataset.confirm={confirm}: all questions can't be searched and some of them "
+            "confirm; dataset.search=all dataset.confirm=auto cuts all of them at random"
+        )
     last = CONFIRMING if confirm == AUTO else confirm
     first = next((each for each in SEARCHED if each in counts and each != last), "") if search == AUTO else search
     if first and last in counts and first != last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from rag_opt.storages.trial_files import TrialFiles
 
 ABOUT = (
     "Differences from the baseline, more being better. What each study selected was measured on unseen questions, "
-    "configurations that all of them measured on the searched ones; means over collections with 95 % intervals (random "
-    "effects: DerSimonian-Laird weights, Hartung-Knapp intervals)."
+    "configurations that all of them measured to the end on the searched ones; means over collections with 95 % "
+    "intervals (random effects: DerSimonian-Laird weights, Hartung-Knapp intervals)."
 )
 
 
@@ -51,8 +52,12 @@ def _choose_members(
         key = findings.fingerprints.get("dataset", findings.name)
         if findings.targets[0] == metric and (key not in largest or findings.trials > largest[key][0].trials):
             largest[key] = (findings, study, folder)
+    # Two folders may hold studies of one name.
+    names = Counter(findings.name for findings, _, _ in largest.values())
     return {
-        findings.name: Member(findings, findings.get_snapshot(study), TrialFiles(study, folder))
+        findings.name if names[findings.name] == 1 else folder.as_posix(): Member(
+            findings, findings.get_snapshot(study), TrialFiles(study, folder)
+        )
         for findings, study, folder in largest.values()
     }
 

@@ -87,11 +87,11 @@ def _render_plot(plot: Plot, *, caption: bool = False) -> Markup:
 
 
 def _build_sections(findings: Findings, study: Trials) -> list[Section]:
-    unseen = "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
+    unseen = summary.format_method(findings)
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."
     asked = "What calls to models cost a question on average; stored replies count like paid ones."
-    others = "Means of the finalists on the questions never searched, of every metric that was measured."
+    others = f"Means of the finalists on the {findings.unseen}, of every metric that was measured."
     changed = "Every setting that is not the baseline's; a dash: it does not exist there."
     sections = [
         *(

@@ -78,6 +78,16 @@ def format_recommendation(findings: Findings) -> str:
     return f"Recommended: {explain_choice(findings.confirmation)}{of}"
 
 
+def format_method(findings: Findings) -> str:
+    """How intervals and p values were made."""
+    if findings.confirmation is not None and findings.confirmation.crossfitted:
+        return (
+            "Intervals are 95 % intervals; that of the difference, and p, are by Student's t, with the error that making the "
+            "whole selection again on resampled questions has."
+        )
+    return "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
+
+
 def format_settings_title(findings: Findings) -> str:
     """Whose settings are told beside the baseline's."""
     found = findings.confirmation
@@ -214,10 +224,7 @@ def format_markdown(findings: Findings, study: Trials) -> str:
         for place, each in enumerate(findings.confirmations):
             lines += [f"## {each.metric} on the {findings.unseen}", ""]
             lines += [*format_pipe_table(tabulate_finalists(findings, place)), ""]
-        lines += [
-            "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons.",
-            "",
-        ]
+        lines += [format_method(findings), ""]
     if tabulate_metrics(findings)[1]:
         lines += [f"## Other metrics on the {findings.unseen}", ""]
         lines += [*format_pipe_table(tabulate_metrics(findings)), ""]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from rag_opt.analysis.finished import open_finished
@@ -29,5 +32,13 @@ def test_studies_of_two_collections_are_pooled_and_one_alone_is_not(animals, tmp
     assert "| retriever=bm25 " in table
     assert "Hartung-Knapp" in told
     assert "Across 2 collections" in page.read_text("utf-8") or "across 2 collections" in page.read_text("utf-8")
+    # The same name in two folders is two studies all the same.
+    (tmp_path / "copies").mkdir()
+    twins = [tmp_path / "copies" / folder.name / "twin" for folder in folders]
+    for folder, twin in zip(folders, twins, strict=True):
+        shutil.copytree(folder, twin)
+    pairs = [open_finished(twin) for twin in twins]
+    same = [(replace(findings, name="twin"), study) for findings, study in pairs]
+    assert "across 2 collections" in (compare_studies(same, twins).parent / "comparison.md").read_text("utf-8")
     compare_studies([open_finished(folders[0])] * 2, [folders[0], folders[0]])
     assert "across" not in (folders[0] / "comparison.md").read_text("utf-8")

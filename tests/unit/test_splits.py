@@ -77,6 +77,8 @@ def test_all_questions_are_cut_at_random_where_that_is_asked_for_or_nothing_conf
         (["confirm=held"], "dataset.confirm=held: .* has no such split"),
         (["search=test"], "what confirms must not be searched"),
         (["search=dev", "confirm=dev"], "what confirms must not be searched"),
+        (["search=all", "confirm=test"], "all questions can't be searched and some of them confirm"),
+        (["confirm=all"], "all questions can't be searched and some of them confirm"),
     ],
 )
 def test_splits_that_can_not_be_are_refused(tmp_path, words, message) -> None:
