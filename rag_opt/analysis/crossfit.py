@@ -126,8 +126,8 @@ class _Table:
     @classmethod
     def build(cls, candidates: Sequence[Candidate], sign: float, groups: Ints) -> _Table:
         every = [each.handed for each in candidates if each.handed is not None]
-        lists = [_average(each.scores, groups) for each in candidates]
-        handed = np.stack([_average(each, groups) for each in every]) if len(every) == len(candidates) else None
+        lists = [average_groups(each.scores, groups) for each in candidates]
+        handed = np.stack([average_groups(each, groups) for each in every]) if len(every) == len(candidates) else None
         costs = np.array([each.cost for each in candidates])
         return cls(sign * np.stack(lists), None if handed is None else sign * handed, costs)
 
@@ -164,8 +164,3 @@ def _find_tied(scores: Scores, best: int) -> NDArray[np.bool_]:
     error = np.nanstd(behind, axis=1, ddof=1) / np.sqrt(known)
     tied: NDArray[np.bool_] = np.nanmean(behind, axis=1) <= error
     return tied
-
-
-def _average(values: Scores, groups: Ints) -> Scores:
-    """One value a group, nan where one of it was not measured."""
-    return average_groups(values, groups)

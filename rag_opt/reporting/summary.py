@@ -82,8 +82,8 @@ def format_method(findings: Findings) -> str:
     """How intervals and p values were made."""
     if findings.confirmation is not None and findings.confirmation.crossfitted:
         return (
-            "Intervals are 95 % intervals; that of the difference, and p, are by Student's t, with the error that making the "
-            "whole selection again on resampled questions has."
+            "Intervals are 95 % intervals; that of the difference, and p, are by Student's t, with the error of making "
+            "the whole selection again on resampled questions."
         )
     return "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
 

@@ -130,6 +130,8 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     seeds = build_seeds(config, space, overrides, idle)
     dataset = load_dataset(config)
     metrics = select_measurable(objective, dataset, _has_generator(pipeline, space))
+    for line in _find_unused_cut(overrides, settings, dataset):
+        report_line(line)
     parts = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
     # Last, since it makes a folder.
     resources.store.check()
@@ -167,6 +169,16 @@ def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> 
         settings.batches,
         (*settings.own_splits, settings.method),
     )
+
+
+def _find_unused_cut(overrides: Sequence[str], settings: Settings, dataset: Dataset) -> Iterator[str]:
+    """A line for each typed word about cutting the questions at random, where they are not."""
+    if not dataset.confirming and not settings.crossfits:
+        return
+    why = "all questions are searched" if settings.crossfits else "the data set's own splits are kept"
+    for word in overrides:
+        if word.partition("=")[0] in ("dataset.test_share", "dataset.split_seed"):
+            yield f"{word} does nothing here: {why}"
 
 
 def _check_objectives(settings: Settings, objective: Objective) -> None:

@@ -40,6 +40,14 @@ def test_all_questions_are_searched_and_all_confirm(words, tmp_path) -> None:
     assert again.confirmation == confirmation
 
 
+def test_what_is_said_before_the_search_is_said_once_and_what_does_nothing_is_named(words, capsys) -> None:
+    run_study([*words, "dataset.test_share=0.4"])
+    told = capsys.readouterr().err
+    assert told.count("judged by the baseline (") == 1
+    assert told.count("questions to confirm show a difference of") <= 2
+    assert "dataset.test_share=0.4 does nothing here: all questions are searched" in told
+
+
 def test_how_a_study_confirms_can_not_change_on_the_way(words) -> None:
     run_study(words)
     with pytest.raises(DriftError, match="confirmation.method: then crossfit, now split"):
