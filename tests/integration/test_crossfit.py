@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from rag_opt.analysis.selection import Selection
 from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError, DatasetError, DriftError
+from rag_opt.study import finalists
 from tests.conftest import QUESTIONS, write_jsonl
 
 pytestmark = pytest.mark.integration
@@ -73,8 +78,14 @@ def test_a_data_set_that_keeps_its_own_questions_is_not_searched_whole(words, tm
         run_study([*words, f"dataset.questions={tmp_path / 'questions.jsonl'}"])
 
 
-def test_a_baseline_that_was_selected_is_compared_with_nothing(words, tmp_path) -> None:
-    found = run_study([*words[:-1], "n_trials=1", "confirmation.method=crossfit"]).findings.confirmation
+def test_a_baseline_that_was_selected_is_compared_with_nothing(words, monkeypatch) -> None:
+    run_study(words)
+    count = finalists.crossfit
+    # All folds would choose another, the whole does not.
+    other = lambda *given: replace(count(*given), trials=np.full(len(QUESTIONS), 1))  # noqa: E731
+    monkeypatch.setattr(finalists, "crossfit", other)
+    monkeypatch.setattr(finalists, "select_finalists", lambda *_: Selection(0, (), 0, 0))
+    found = run_study(words).findings.confirmation
     assert found.selected_arm is found.baseline
     assert found.baseline.test == pytest.approx(found.baseline.dev)
     assert found.recommended == found.baseline.trial

@@ -49,6 +49,12 @@ def test_it_moves_and_scales_with_what_it_is_given(effects, shift: float, scale:
     assert min(values) - 1e-9 <= one.mean <= max(values) + 1e-9
 
 
+def test_collections_that_agree_by_chance_make_no_interval_narrower_than_their_errors_do() -> None:
+    found = pool_differences([0.02, 0.02, 0.02], [0.03, 0.03, 0.03])
+    # Student's t with two degrees of freedom.
+    assert found.high - found.mean == pytest.approx(4.302653 * 0.03 / math.sqrt(3))
+
+
 def test_one_collection_has_no_interval_and_none_nothing() -> None:
     assert pool_differences([0.1], [0.02])[0] == 0.1
     assert math.isnan(pool_differences([0.1], [0.02]).low)

@@ -97,7 +97,8 @@ def test_a_split_named_where_there_is_none_or_no_other_is_refused(tmp_path) -> N
 
 
 def test_a_question_of_several_splits_confirms(tmp_path) -> None:
-    found = beir.load(str(folder(tmp_path, train="q10\tapples\t1\n")))
+    # Neither the first nor the last of the files by name: dev, test, train.
+    found = beir.load(str(folder(tmp_path, train="q10\tapples\t1\n", dev="q10\tbees\t1\n")))
     assert {query.id: query.split for query in found.queries}["q10"] == "test"
 
 
