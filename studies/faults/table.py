@@ -28,7 +28,7 @@ PROMISES = {
     "a model's server that is out of order": "the same with a server at 503",
     "a lost study file": "removed, moved or replaced under a running study: noticed, 0 trials lost",
     "the same measure for every configuration": "≥ 200 configurations: as ir_measures has it, whatever is handed on",
-    "the recommendation is never dominated": "400 simulated studies: 0 dominated, both ends of the front confirmed",
+    "what is selected is never dominated": "400 simulated studies: 0 dominated, both ends of the front confirmed",
     "latency is the pipeline's": "first calls of up to 900 s in every trial: in no reported latency",
     "nothing configured is dropped": "≥ 400 useless, misspelt or misplaced components: refused before trial 0",
     "preflight": "≥ 15 models and services that can't be used: each named before trial 0, 0 trials begun",

@@ -298,7 +298,7 @@ def test_no_trial_is_better_in_both_objectives_than_what_is_selected(
     assert dominated == studies
     assert tied > studies / 4
     figure(
-        "the recommendation is never dominated",
+        "what is selected is never dominated",
         f"{studies} simulated studies of two objectives, in {tied} of which costs decided among tied ones: "
         "0 selected trials that another is better than in both; both ends of the front confirmed in all",
     )
