@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rag_opt.analysis.crossfit import crossfit
 from rag_opt.analysis.selection import Selection
 from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError, DatasetError, DriftError
@@ -80,9 +81,8 @@ def test_a_data_set_that_keeps_its_own_questions_is_not_searched_whole(words, tm
 
 def test_a_baseline_that_was_selected_is_compared_with_nothing(words, monkeypatch) -> None:
     run_study(words)
-    count = finalists.crossfit
     # All folds would choose another, the whole does not.
-    other = lambda *given: replace(count(*given), trials=np.full(len(QUESTIONS), 1))  # noqa: E731
+    other = lambda *given: replace(crossfit(*given), trials=np.full(len(QUESTIONS), 1))  # noqa: E731
     monkeypatch.setattr(finalists, "crossfit", other)
     monkeypatch.setattr(finalists, "select_finalists", lambda *_: Selection(0, (), 0, 0))
     found = run_study(words).findings.confirmation
