@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +32,20 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Ablation:
+    """What a setting of the selected configuration brings: its score less that with the baseline's setting instead.
+
+    On the questions that confirm, in the first objective's own unit, with its 95 % interval; nan where that was not
+    measured.
+    """
+
+    setting: str
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
 class Findings:
     """A finished study, without its trials; `signs` by target 1 where more is better, `stages` seconds by part.
 
@@ -40,7 +55,8 @@ class Findings:
     and its "share" of the variance of the selected one's difference ({} where it was not measured); `unfinished` are
     the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
     is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
-    scores; `means` the finalists' metrics on the unseen questions, by trial and name.
+    scores; `means` the finalists' metrics on the unseen questions, by trial and name; `ablations` what each setting of
+    the selected one brings.
     """
 
     name: str
@@ -72,6 +88,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     others: tuple[Confirmation, ...] = ()
     experiment: Mapping[str, Any] = field(default_factory=dict)
+    ablations: tuple[Ablation, ...] = ()
 
     @property
     def confirmations(self) -> tuple[Confirmation, ...]:
@@ -115,6 +132,7 @@ class Findings:
                 "confirmation": confirmation,
                 # Findings that an older version has left lack what was added since.
                 "others": tuple(Confirmation.from_dict(each) for each in node.get("others", ())),
+                "ablations": tuple(Ablation(**each) for each in node.get("ablations", ())),
                 "latencies": latencies,
                 "losses": losses,
                 "name": str(node["name"]),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history
-from rag_opt.analysis.formats import NEGLIGIBLE
+from rag_opt.analysis.formats import NEGLIGIBLE, format_signed
 from rag_opt.analysis.history import BASELINE
 from rag_opt.config.overrides import to_config_values
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
-    from rag_opt.analysis.findings import Findings
+    from rag_opt.analysis.findings import Ablation, Findings
     from rag_opt.config.search_space import Value
     from rag_opt.storages.snapshot import Trials
 
@@ -60,14 +60,27 @@ def _format_change(name: str, before: float, after: float) -> Iterator[str]:
 
 
 def tabulate_settings(findings: Findings, study: Trials) -> tuple[list[str], list[list[str]]]:
-    """The settings in which the selected configuration differs from the baseline, a row each; "-": not there."""
+    """The settings in which the selected configuration differs from the baseline, a row each; "-": not there.
+
+    With what each brings, where that was measured: nothing for a setting that only comes or goes with another.
+    """
     pair, found = _find_pair(findings, study), findings.confirmation
     if pair is None or found is None:
         return ["setting", BASELINE, "recommended"], []
     header = ["setting", BASELINE, f"trial {pair[1].number}" if found.keeps_baseline else "recommended"]
     before, after = (to_config_values(trial.params) for trial in pair)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return header, [[name, _format_setting(before, name), _format_setting(after, name)] for name in names]
+    rows = [[name, _format_setting(before, name), _format_setting(after, name)] for name in names]
+    brought = {each.setting: _format_ablation(each) for each in findings.ablations}
+    if not any(brought.values()):
+        return header, rows
+    return [*header, f"{findings.targets[0]} it brings"], [[*row, brought.get(row[0], "")] for row in rows]
+
+
+def _format_ablation(found: Ablation) -> str:
+    if math.isnan(found.difference):
+        return ""
+    return f"{format_signed(found.difference)} [{format_signed(found.low)}, {format_signed(found.high)}]"
 
 
 def _format_setting(values: dict[str, Value], name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
-from rag_opt.records.keys import FORM, compute_key, get_algorithm
+from rag_opt.records.keys import FORM, compute_key, drop_added, get_algorithm
 
 if TYPE_CHECKING:
     from rag_opt.console.notices import Notices
@@ -69,7 +69,7 @@ class Stage:
     def fingerprint(self) -> str:
         """The hash of what the class computes, by its `algorithm`, and of every constructor parameter."""
         values = {name: get_identity(getattr(self, name)) for name in get_parameter_names(type(self))}
-        return compute_key(FORM, get_algorithm(type(self)), values)
+        return compute_key(FORM, get_algorithm(type(self)), drop_added(values))
 
 
 class Part(Stage):

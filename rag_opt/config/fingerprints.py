@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rag_opt.config.trust import TRUSTED, import_target
-from rag_opt.records.keys import get_algorithm
+from rag_opt.records.keys import drop_added, get_algorithm
 
 PATIENCE = ("prices", "timeout", "tries", "at_once")
 """Keys that change neither what a model is asked nor what it says."""
@@ -46,7 +46,7 @@ def _get_algorithm(target: Any, trusted: Collection[str]) -> Any:
 
 def _drop_irrelevant(node: Any) -> Any:
     if isinstance(node, Mapping):
-        told = {key: _drop_irrelevant(value) for key, value in node.items() if key not in PATIENCE}
+        told = {key: _drop_irrelevant(value) for key, value in drop_added(node).items() if key not in PATIENCE}
         return {**told, "chat": _strip_chat(told["chat"])} if isinstance(told.get("chat"), Mapping) else told
     return [_drop_irrelevant(value) for value in node] if isinstance(node, list) else node
 

@@ -34,7 +34,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class Settings:
-    """A study's name and folder, its seed, and what it may cost (`timeout` and `budget_seconds` in seconds)."""
+    """A study's name and folder, its seed, and what it may cost (`timeout` and `budget_seconds` in seconds).
+
+    `ablation` None: where no model has to be paid for it.
+    """
 
     name: str
     folder: Path
@@ -50,6 +53,7 @@ class Settings:
     threads: int | None
     ties: int
     method: str
+    ablation: bool | None
     budget_usd: float | None
     budget_tokens: float | None
     budget_seconds: float | None
@@ -97,6 +101,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         threads=None if to_plain(config.threads) is None else _parse_whole(config, "threads", 1),
         ties=_parse_whole(config.confirmation, "ties", 0, "confirmation."),
         method=_parse_method(config),
+        ablation=_parse_ablation(config),
         budget_usd=_parse_limit("budget.usd", config.budget.usd),
         budget_tokens=_parse_limit("budget.tokens", config.budget.tokens),
         budget_seconds=_parse_limit("budget.minutes", config.budget.minutes, 60.0),
@@ -114,6 +119,14 @@ def _parse_method(config: DictConfig) -> str:
             f"confirmation.method={given}: {' or '.join(METHODS)} is expected; {format_hint(given, METHODS)}"
         )
     return given
+
+
+def _parse_ablation(config: DictConfig) -> bool | None:
+    """Whether settings are put back; None: where no model has to be paid for it."""
+    given = to_plain(config.confirmation.ablation)
+    if given != AUTO and not isinstance(given, bool):
+        raise ConfigError(f"confirmation.ablation={given}: auto, true or false is expected")
+    return None if given == AUTO else bool(given)
 
 
 def parse_own_splits(config: DictConfig) -> tuple[str, str]:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 FORM = "0.1.0"
 """The form of components' keys, no version of this package: another one would make everything anew."""
+
+AS_BEFORE: Mapping[str, Any] = {"title_weight": 1.0}
+"""Settings that were added since, with the value by which all is as it was: left out of keys.
+
+Without it an addition would make every store begin anew, and refuse to resume every study.
+"""
+
+
+def drop_added(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters less those that were added since and change nothing."""
+    return {name: value for name, value in parameters.items() if name not in AS_BEFORE or value != AS_BEFORE[name]}
 
 
 def compute_key(*parts: Any) -> str:

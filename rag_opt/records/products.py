@@ -105,9 +105,17 @@ class Chunks(Record):
     def contents(self) -> list[str]:
         """What is indexed: the document's title, where it has one, then the chunk."""
         known = self.base.contents if self.base else []
-        titles = (self.documents.items[row].title for row in self.document_rows[len(known) :].tolist())
-        texts = zip(titles, self.texts[len(known) :], strict=True)
+        new = slice(len(known), None)
+        texts = zip(self._get_titles(self.document_rows[new]), self.texts[new], strict=True)
         return known + [f"{title}\n{text}" if title else text for title, text in texts]
+
+    @property
+    def titles(self) -> list[str]:
+        """Each chunk's document's title, "" where it has none."""
+        return self._get_titles(self.document_rows)
+
+    def _get_titles(self, rows: Ints) -> list[str]:
+        return [self.documents.items[row].title for row in rows.tolist()]
 
     @cached_property
     def document_ids(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from rag_opt.reporting.intervals import plot_differences, plot_intervals
 from rag_opt.reporting.optuna_plots import load_visualization
 from rag_opt.reporting.parallel import plot_trial_lines
 from rag_opt.reporting.tables import format_params
+from rag_opt.samplers.effects import Effect, estimate_effects
 from rag_opt.storages.attributes import get_attributes
 
 if TYPE_CHECKING:
@@ -104,40 +104,36 @@ def plot_history(findings: Findings, study: optuna.Study) -> go.Figure | None:
 
 
 def plot_importances(findings: Findings, study: optuna.Study) -> go.Figure | None:
-    """PED-ANOVA (Watanabe et al. 2023), each parameter over the trials that have it."""
-    found = _compute_importances(findings, study)
+    """What another value of each parameter changes, with its interval."""
+    found = _estimate_effects(study)
     if not found:
         return None
-    names = list(found)[::-1]
-    figure = go.Figure(go.Bar(x=[found[name] for name in names], y=names, orientation="h", marker_color=BLUE))
-    figure.update_layout(xaxis_title="share of the importance", yaxis={"automargin": True})
+    names, effects = list(found)[::-1], list(found.values())[::-1]
+    bars = {
+        "array": [each.high - each.size for each in effects],
+        "arrayminus": [each.size - each.low for each in effects],
+        "color": GREY,
+    }
+    sizes = [each.size for each in effects]
+    figure = go.Figure(go.Bar(x=sizes, y=names, orientation="h", marker_color=BLUE, error_x=bars))
+    figure.update_layout(xaxis_title=f"change of {findings.targets[0]}", yaxis={"automargin": True})
     return figure
 
 
-def _compute_importances(findings: Findings, study: optuna.Study) -> Mapping[str, float]:
+def _estimate_effects(study: optuna.Study) -> Mapping[str, Effect]:
     if len(history.get_measured(study, TrialState.COMPLETE)) < FEW:
         return {}
-    # It loads scikit-learn for its other evaluators: two seconds, not due where there is nothing to see yet.
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    # PED-ANOVA looks at the trials with the least of what it is given.
-    sign = -findings.signs[findings.targets[0]]
-    target = (lambda trial: sign * trial.values[0]) if len(findings.targets) > 1 else None
-    with warnings.catch_warnings():
-        # That few trials have some parameter is in the plot of each parameter.
-        warnings.simplefilter("ignore")
-        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    return estimate_effects(study.directions, study.get_trials(deepcopy=False))
 
 
-def _select_parameters(findings: Findings, study: optuna.Study) -> list[str]:
-    """The most important parameters."""
-    return list(_compute_importances(findings, study))[:TOP_PARAMETERS]
+def _select_parameters(study: optuna.Study) -> list[str]:
+    """The parameters that move the score most."""
+    return list(_estimate_effects(study))[:TOP_PARAMETERS]
 
 
 def plot_parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """The trials as lines through their parameters."""
-    names = _select_parameters(findings, study)
+    names = _select_parameters(study)
     if not names:
         return None
     trials = history.get_measured(study, TrialState.COMPLETE)
@@ -146,7 +142,7 @@ def plot_parallel(findings: Findings, study: optuna.Study) -> go.Figure | None:
 
 def plot_slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
     """Values by each of the top parameters."""
-    names = _select_parameters(findings, study)
+    names = _select_parameters(study)
     if len(history.get_measured(study, TrialState.COMPLETE)) < FEW or not names:
         return None
     target = _get_first_value if len(findings.targets) > 1 else None
@@ -158,8 +154,8 @@ def plot_slices(findings: Findings, study: optuna.Study) -> go.Figure | None:
 
 
 def plot_top_contour(findings: Findings, study: optuna.Study) -> go.Figure | None:
-    """The two most important parameters together."""
-    names = _select_parameters(findings, study)[:2]
+    """The two parameters that move the score most, together."""
+    names = _select_parameters(study)[:2]
     if len(names) < 2:
         return None
     target = _get_first_value if len(findings.targets) > 1 else None
@@ -250,7 +246,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     ),
     "importance": (
         "Importance",
-        "What moved the score most (PED-ANOVA).",
+        "What another value of a setting changes, anywhere in the space: the sampler's model, with 95 % intervals.",
         plot_importances,
     ),
     "slices": ("Parameters one by one", "The score by each of the top parameters.", plot_slices),
@@ -259,7 +255,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
         "Each line is a trial, brighter the better; where it breaks off, the trial has no such parameter.",
         plot_parallel,
     ),
-    "contour": ("The top two parameters", "The score over the two most important parameters.", plot_top_contour),
+    "contour": ("The top two parameters", "The score over the two parameters that move it most.", plot_top_contour),
     "trade_off": (
         "Quality and cost",
         "Each point is a trial; the recommended configuration is marked.",

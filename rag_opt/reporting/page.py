@@ -106,7 +106,7 @@ def _build_sections(findings: Findings, study: Trials) -> list[Section]:
         Section(
             "settings",
             capitalize_first(summary.format_settings_title(findings)),
-            changed,
+            f"{changed} {summary.format_ablation(findings)}".rstrip(),
             *tabulate_settings(findings, study),
         ),
         Section("metrics", "Other metrics", others, *tabulate_metrics(findings)),

@@ -96,6 +96,18 @@ def format_settings_title(findings: Findings) -> str:
     return "what the recommended configuration changes"
 
 
+def format_ablation(findings: Findings) -> str:
+    """What the settings' own differences are; "" where none was measured."""
+    if not findings.ablations:
+        return ""
+    crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
+    whose = "all questions, which were searched" if crossfitted else "the unseen questions"
+    return (
+        f"What a setting brings: the score on {whose} less that with this setting, and what hangs on it, put back. "
+        "Together they bring another sum where they act on each other."
+    )
+
+
 def format_paid(findings: Findings) -> str:
     """What this study was charged for; "" where no model was asked."""
     if not findings.paid:
@@ -235,6 +247,7 @@ def format_markdown(findings: Findings, study: Trials) -> str:
             "",
             *format_pipe_table(tabulate_settings(findings, study)),
             "",
+            *([format_ablation(findings), ""] if findings.ablations else []),
         ]
     if tabulate_costs(findings, study)[1]:
         lines += ["## Calls to models, a question", "", *format_pipe_table(tabulate_costs(findings, study)), ""]

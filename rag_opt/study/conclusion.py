@@ -26,6 +26,7 @@ from rag_opt.storages.attributes import StudyAttributes, get_attributes, get_stu
 from rag_opt.storages.databases import redact_url
 from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
+from rag_opt.study.ablation import measure_ablations
 from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
 from rag_opt.study.power import format_sharper_metric
 from rag_opt.study.spending import propose_budget
@@ -102,6 +103,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         noise=_compute_noise(plan, compared),
         notes=tuple(filter(None, (*plan.resources.notices.kept, sharper))),
         means={str(number): _select_finite(each.means) for number, each in judged.items()},
+        ablations=measure_ablations(plan, now, selected, evaluations),
     )
 
 

@@ -16,13 +16,16 @@ from rag_opt.components.generators.extractive import Extractive, Sentence, join_
 from rag_opt.components.ranking import select_top, stack_rankings
 from rag_opt.components.rerankers.mmr import MMR
 from rag_opt.components.resources import Resources
-from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25, count_terms
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25, count_chunks, count_terms
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
 from rag_opt.components.tokenization import Reading
 from rag_opt.records.documents import Document, Documents, Queries, Query
+from rag_opt.records.keys import FORM, compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Searches, Vectors
+
+WORDS = st.sampled_from("red green blue apple sky sea fish pie".split())
 
 
 def corpus(*texts: str) -> Documents:
@@ -116,6 +119,53 @@ def test_bm25_agrees_with_the_formula() -> None:
     assert [score for _, score in found.get_hits(0)] == pytest.approx(expected, rel=1e-5)
 
 
+@given(
+    st.lists(st.tuples(st.lists(WORDS, max_size=4), st.lists(WORDS, max_size=6)), min_size=1, max_size=6),
+    st.integers(1, 4),
+)
+def test_a_title_weighed_is_a_title_written_so_often(texts: list[tuple[list[str], list[str]]], weight: int) -> None:
+    """Counts with a whole weight are those of texts that hold the title so many times."""
+    documents = tuple(Document(f"d{n}", " ".join(body), " ".join(title)) for n, (title, body) in enumerate(texts))
+    chunks = NoSplitter().run(Documents(documents, repr(texts)))["chunks"]
+    reading = Reading(None, None)
+    ours = count_chunks(chunks, reading, float(weight))
+    written = [f"{' '.join([title] * weight)} {text}" for title, text in zip(chunks.titles, chunks.texts, strict=True)]
+    theirs = count_terms(written, reading)
+    assert sorted(ours.words) == sorted(theirs.words)
+    np.testing.assert_array_equal(ours.lengths, theirs.lengths)
+    for word in theirs.words:
+        found = [
+            dict(zip(each.chunk_rows[place].tolist(), each.frequencies[place].tolist(), strict=True))
+            for each in (ours, theirs)
+            for place in [slice(each.starts[each.places[word]], each.starts[each.places[word] + 1])]
+        ]
+        assert found[0] == found[1]
+
+
+def test_titles_count_as_they_are_weighed() -> None:
+    documents = Documents(
+        (Document("a", "pie pie", "apple"), Document("b", "apple pie"), Document("c", "sky")), "titles"
+    )
+    chunks = NoSplitter().run(documents)["chunks"]
+
+    def search(weight: float) -> list[int]:
+        index = BM25Indexer(1.2, 0.0, "lucene", None, None, title_weight=weight).run(chunks)["bm25_index"]
+        return rows(BM25Retriever(10).run(Searches((asked("apple"),)), index)["bm25_ranking"])
+
+    assert search(0.0) == [1]
+    assert search(3.0) == [0, 1]
+    assert search(0.5) == [1, 0]
+
+
+def test_a_weight_of_1_keeps_what_was_counted_before_there_were_weights() -> None:
+    settings = (1.2, 0.75, "lucene", "english", "english", "auto")
+    # The key that 0.1.0 gave this indexer, when it knew of no weight.
+    values = dict(zip(("k1", "b", "variant", "stemmer", "stopwords", "language"), settings, strict=True))
+    before = compute_key(FORM, BM25Indexer.algorithm, values)
+    assert BM25Indexer(*settings).fingerprint == before
+    assert BM25Indexer(*settings, title_weight=2.0).fingerprint != before
+
+
 @pytest.mark.parametrize("query", ["", "the of and", "zebra", "!?"])
 def test_a_query_without_a_known_word_finds_nothing(query: str) -> None:
     found = bm25(["red apple", "blue sky"], asked(query, "apple"))
@@ -131,7 +181,8 @@ def test_chunks_without_a_word_of_the_query_are_no_hits(variant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("stemmer", "klingon"), ("stopwords", "klingon"), ("variant", "bm26"), ("k1", -1), ("b", 2)]
+    ("name", "value"),
+    [("stemmer", "klingon"), ("stopwords", "klingon"), ("variant", "bm26"), ("k1", -1), ("b", 2), ("title_weight", -1)],
 )
 def test_what_bm25_can_not_use_is_refused_when_it_is_built(name: str, value: object) -> None:
     settings = {"k1": 1.2, "b": 0.75, "variant": "lucene", "stemmer": None, "stopwords": None, name: value}
@@ -361,7 +412,7 @@ def test_a_depth_or_top_k_beyond_the_corpus_is_clipped_and_said_once(
 
 
 @given(
-    st.lists(st.lists(st.sampled_from("red green blue apple sky sea fish pie".split()), max_size=9), min_size=2),
+    st.lists(st.lists(WORDS, max_size=9), min_size=2),
     st.sampled_from(["robertson", "lucene", "atire", "bm25l", "bm25+"]),
     st.floats(0.01, 4),
     st.floats(0, 1),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from rag_opt.components.own_documents import Pair, Search, exclude_own
 from rag_opt.components.query.feedback import Feedback, transpose_counts
@@ -22,7 +23,7 @@ from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require, require_whole
 from rag_opt.components.tokenization import Reading, check_reading, tokenize_texts
-from rag_opt.records.documents import Ints, Queries, Record
+from rag_opt.records.documents import Ints, Queries, Record, Scores
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.system.haystack import component
@@ -35,6 +36,8 @@ VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
 STRANGE = 0.05
 """The share of questions without a known word from which it is said."""
 
+MOST_WEIGHT = 100
+
 KEPT = 2
 """Indexes that stay in memory: each k1 and b makes another, and their rankings are kept on disk."""
 
@@ -45,14 +48,14 @@ ARRAYS = ("frequencies", "chunk_rows", "starts", "lengths")
 class Counts(Record):
     """How often each word stands in each chunk: word w in chunks chunk_rows[starts[w]:starts[w + 1]].
 
-    `frequencies` is float32 beside chunk_rows, `lengths` the words of each chunk.
+    `frequencies` is float32 beside chunk_rows, `lengths` the words of each chunk (float64 where titles are weighed).
     """
 
     words: list[str]
     frequencies: NDArray[np.float32]
     chunk_rows: NDArray[np.int32]
     starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.int64] | Scores
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -87,24 +90,34 @@ class BM25Indexer(Stage):
     """Chunks → BM25 index.
 
     k1 saturates term frequency, b normalises length. Stop words and stemmer name a language; `language` is that of the
-    texts where its capitals are its own (AUTO: the stemmer's).
+    texts where its capitals are its own (AUTO: the stemmer's). A title's words count `title_weight` times in each chunk
+    of its document.
     """
 
     algorithm = "rag_opt.components.bm25.BM25Indexer"
 
     def __init__(
-        self, k1: float, b: float, variant: str, stemmer: str | None, stopwords: str | None, language: str = AUTO
+        self,
+        k1: float,
+        b: float,
+        variant: str,
+        stemmer: str | None,
+        stopwords: str | None,
+        language: str = AUTO,
+        title_weight: float = 1.0,
     ) -> None:
         require(k1 >= 0, f"k1 must be at least 0, not {k1}")
         require(0 <= b <= 1, f"b must be from 0 to 1, not {b}")
         require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
         check_reading(stemmer, stopwords, language)
+        require(0 <= title_weight <= MOST_WEIGHT, f"title_weight must be from 0 to {MOST_WEIGHT}, not {title_weight}")
         self.k1 = k1
         self.b = b
         self.variant = variant
         self.stemmer = stemmer
         self.stopwords = stopwords
         self.language = language
+        self.title_weight = title_weight
 
     @component.output_types(bm25_index=BM25Index)
     def run(self, chunks: Chunks) -> dict[str, BM25Index]:
@@ -116,12 +129,12 @@ class BM25Indexer(Stage):
 
         def took() -> float:
             try:
-                return self.store.get_seconds("bm25 counts", _make_counts_key(chunks, reading))
+                return self.store.get_seconds("bm25 counts", _make_counts_key(chunks, reading, self.title_weight))
             except FileNotFoundError:
                 return 0.0
 
         def counts() -> Counts:
-            return get_counts(chunks, reading, self.store)
+            return get_counts(chunks, reading, self.store, self.title_weight)
 
         def size() -> int:
             return sum(getattr(counts(), name).nbytes for name in ARRAYS)
@@ -129,7 +142,7 @@ class BM25Indexer(Stage):
         return {"bm25_index": BM25Index(chunks, reading, model, counts, size, took, key)}
 
     def _build_index(self, chunks: Chunks, reading: Reading) -> Any:
-        counts = get_counts(chunks, reading, self.store)
+        counts = get_counts(chunks, reading, self.store, self.title_weight)
         return build_bm25(counts, self.k1, self.b, self.variant) if counts.words else None
 
 
@@ -185,17 +198,45 @@ def count_query_words(found: list[str]) -> dict[str, float]:
     return {word: float(times) for word, times in Counter(found).items()}
 
 
-def get_counts(chunks: Chunks, reading: Reading, store: Store) -> Counts:
-    """The word counts of chunks, counted once and kept, memory-mapped."""
-    key = _make_counts_key(chunks, reading)
+def get_counts(chunks: Chunks, reading: Reading, store: Store, title_weight: float = 1.0) -> Counts:
+    """The word counts of chunks, counted once and kept, memory-mapped; a title's words count `title_weight` times."""
+    key = _make_counts_key(chunks, reading, title_weight)
     folder = store.get_folder(
-        "bm25 counts", key, lambda path: _write_counts(path, count_terms(chunks.contents, reading))
+        "bm25 counts", key, lambda path: _write_counts(path, count_chunks(chunks, reading, title_weight))
     )
     return store.get_object("bm25 counts read", key, lambda: _read_counts(folder), KEPT)
 
 
-def _make_counts_key(chunks: Chunks, reading: Reading) -> str:
-    return compute_key("bm25 counts", READING, chunks.key, vars(reading))
+def _make_counts_key(chunks: Chunks, reading: Reading, title_weight: float) -> str:
+    # A weight of 1 is none: what was counted before there were weights stays.
+    weighed = () if title_weight == 1 else (title_weight,)
+    return compute_key("bm25 counts", READING, chunks.key, vars(reading), *weighed)
+
+
+def count_chunks(chunks: Chunks, reading: Reading, title_weight: float) -> Counts:
+    """The word counts of chunks, each word of a title weighed.
+
+    That is BM25F with one k1 and one b for both fields (Robertson, Zaragoza and Taylor 2004).
+    """
+    if title_weight == 1:
+        return count_terms(chunks.contents, reading)
+    body, titles = count_terms(chunks.texts, reading), count_terms(chunks.titles, reading)
+    return add_counts(body, titles, title_weight) if title_weight else body
+
+
+def add_counts(body: Counts, titles: Counts, weight: float) -> Counts:
+    """The counts of both, those of the titles times their weight; row i of both is the same chunk."""
+    words = list(dict.fromkeys([*body.words, *titles.words]))
+    places = {word: place for place, word in enumerate(words)}
+    shape = (len(words), len(body.lengths))
+    parts = []
+    for counts, weighed in ((body, 1.0), (titles, weight)):
+        of_word = np.repeat([places[word] for word in counts.words], np.diff(counts.starts))
+        parts.append(csr_array((counts.frequencies * weighed, (of_word, counts.chunk_rows)), shape=shape))
+    found = (parts[0] + parts[1]).sorted_indices()
+    frequencies, rows = found.data.astype(np.float32), found.indices.astype(np.int32)
+    lengths = (body.lengths + weight * titles.lengths).astype(np.float64)
+    return Counts(words, frequencies, rows, found.indptr.astype(np.int64), lengths)
 
 
 def count_terms(texts: list[str], reading: Reading) -> Counts:

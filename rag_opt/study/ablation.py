@@ -1,0 +1,93 @@
+"""Which change did it: what was selected, measured again with one setting at a time as the baseline has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_opt.analysis import history, paired
+from rag_opt.analysis.findings import Ablation
+from rag_opt.config.overrides import format_overrides, to_config_values
+from rag_opt.console.progress import report_line, track
+
+if TYPE_CHECKING:
+    from rag_opt.config.search_space import SearchSpace, Value
+    from rag_opt.records.scores import Evaluation
+    from rag_opt.storages.snapshot import Trials
+    from rag_opt.study.plan import Plan
+
+SHARE, LEAST = 0.2, 10.0
+"""Of the seconds that all trials took, and seconds: after them no further setting is put back."""
+
+Values = Mapping[str, "Value"]
+
+
+def measure_ablations(
+    plan: Plan, now: Trials, selected: int | None, evaluations: Mapping[int, Evaluation]
+) -> tuple[Ablation, ...]:
+    """What each setting brings on the questions that confirm: one that differs from the baseline's, put back alone.
+
+    () without a baseline, where it was selected itself, or where confirmation.ablation says so. Those that would pay a
+    model, and those for which there was no time, have nan.
+    """
+    baseline = history.find_baseline(now)
+    if selected not in evaluations or baseline is None or plan.settings.ablation is False:
+        return ()
+    assert selected is not None
+    chosen, begun = (to_config_values(now.get_trials()[number].params) for number in (selected, baseline.number))
+    # The last stages first: what changes how texts are cut may have to encode them anew.
+    variants = list(put_back(plan.space, chosen, begun))[::-1]
+    if not variants:
+        return ()
+    told = "1 setting" if len(variants) == 1 else f"{len(variants)} settings, one at a time,"
+    report_line(f"measuring which change did it: {told} put back …")
+    end = time.monotonic() + max(LEAST, SHARE * history.sum_seconds(now))
+    found = []
+    with track("putting back", len(variants)) as done:
+        for name, values in variants:
+            measured = _measure(plan, name, values) if time.monotonic() < end else None
+            found.append(_compare(plan, name, evaluations[selected], measured))
+            done(1)
+    return tuple(found[::-1])
+
+
+def put_back(space: SearchSpace, chosen: Values, begun: Values) -> Iterator[tuple[str, dict[str, Value]]]:
+    """By each setting that both have, and not alike: `chosen` with that setting as it `begun`.
+
+    What exists only with one of its values goes or comes with it, as it was in the beginning. A setting that can't be
+    put back alone is left out: an overlap of 40 with chunks of 25, say.
+    """
+    for name in chosen:
+        if name in begun and begun[name] != chosen[name]:
+            values = space.select_active({**begun, **chosen, name: begun[name]})
+            if space.find_invalid(values) is None:
+                yield name, values
+
+
+def _measure(plan: Plan, name: str, values: Values) -> Evaluation | None:
+    config = plan.test.compose_overrides(format_overrides(values))
+    if config.asks_models and plan.settings.ablation is None:
+        return None
+    try:
+        return plan.test.measure_config(config)
+    except Exception as error:
+        # The result stands without it.
+        report_line(f"{name} put back could not be measured: {type(error).__name__}: {error}"[:300])
+        return None
+
+
+def _compare(plan: Plan, name: str, selected: Evaluation, put: Evaluation | None) -> Ablation:
+    target, groups = plan.objective.names[0], plan.test.questions.groups
+    if put is None:
+        return Ablation(name)
+    apart = selected.per_query[target] - put.per_query[target]
+    known = ~np.isnan(apart)
+    if not known.any():
+        return Ablation(name)
+    low, high = paired.bootstrap_interval(
+        apart[known], plan.settings.seed, groups=None if groups is None else groups[known]
+    )
+    return Ablation(name, float(apart[known].mean()), low, high)
