@@ -64,6 +64,7 @@ SETTINGS = (
     "retriever.title_weight=4",
     "embedder=static",
     "query=rm3",
+    "reranker=maxsim",
 )
 METRIC = get_metric("nDCG@10")
 Effects = Mapping[str, tuple[float, float]]

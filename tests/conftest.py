@@ -128,7 +128,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command line of a study over six documents and ten questions, without a model, in a second."""
+    """The command line of a study over six documents and ten questions, three of them kept, without a model."""
     folder = tmp_path_factory.mktemp("animals")
     documents = write_jsonl(folder / "documents.jsonl", DOCUMENTS)
     questions = write_jsonl(folder / "questions.jsonl", QUESTIONS)
@@ -140,6 +140,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "splitter=none",
         "search_space=retrieval",
         "retriever.depth=6",
+        "confirmation.method=split",
         "name=animals",
     ]
 

@@ -64,7 +64,8 @@ class Confirmation:
     what one should use, by the `case` of `advice`. `baseline_kept` is False where the baseline breaks a constraint: it
     is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0: not kept, as in
     older findings). `alike`: as in the selection. `method`: "split", or "crossfit" where no question was kept from the
-    search: the selected one's scores are then of what judges each question.
+    search: the selected one's scores are then of what judges each question. `look`: which of the different choices that
+    these questions have judged this is, from 1; p values and intervals allow for those before.
     """
 
     metric: str
@@ -81,6 +82,7 @@ class Confirmation:
     selected: int = -1
     case: str = ""
     method: str = "split"
+    look: int = 1
 
     @property
     def crossfitted(self) -> bool:
@@ -157,10 +159,11 @@ def build_confirmation(
     selection: Selection,
     measured: Sequence[MeasuredConfiguration],
     seed: int,
-    resamples: int = paired.RESAMPLES,
+    resamples: int | None = None,
     groups: Ints | None = None,
     *,
     once: bool = False,
+    look: int = 1,
 ) -> Confirmation:
     """What the test questions say of these configurations, each against the one whose role is the baseline.
 
@@ -168,7 +171,8 @@ def build_confirmation(
     questions gets differences, and neither intervals nor tests.
     """
     baseline = next((each for each in measured if each.role == BASELINE), None)
-    arms = [_build_arm(each, baseline, seed, resamples, groups) for each in measured]
+    level, resamples = paired.compute_level(look), resamples or paired.count_resamples(look)
+    arms = [_build_arm(each, baseline, seed, resamples, groups, level) for each in measured]
     arms = [
         replace(arm, level=baseline is not None and _is_level(each, baseline, sign, groups))
         for arm, each in zip(arms, measured, strict=True)
@@ -187,7 +191,15 @@ def build_confirmation(
         selected=selection.recommended,
         asked=len(measured[0].scores),
         alike=selection.alike,
+        look=look,
     )
+
+
+def spend_error(found: Confirmation) -> Confirmation:
+    """The confirmation with its adjusted p values allowing for what these questions may judge at other looks, too."""
+    share = paired.compute_share(found.look)
+    # In this order: of a nan, which the baseline has, min makes its other argument where that stands first.
+    return replace(found, arms=tuple(replace(arm, adjusted=min(arm.adjusted / share, 1.0)) for arm in found.arms))
 
 
 def _is_level(one: MeasuredConfiguration, baseline: MeasuredConfiguration, sign: float, groups: Ints | None) -> bool:
@@ -242,10 +254,15 @@ def _drop_missing(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | N
 
 
 def _build_arm(
-    one: MeasuredConfiguration, baseline: MeasuredConfiguration | None, seed: int, resamples: int, groups: Ints | None
+    one: MeasuredConfiguration,
+    baseline: MeasuredConfiguration | None,
+    seed: int,
+    resamples: int,
+    groups: Ints | None,
+    level: float,
 ) -> Arm:
     own, own_groups = _drop_missing(one.scores, groups)
-    low, high = paired.bootstrap_interval(own, seed, resamples, own_groups)
+    low, high = paired.bootstrap_interval(own, seed, resamples, own_groups, level)
     test = float(own.mean()) if len(own) else math.nan
     arm = Arm(one.role, one.trial, one.words, one.dev, test, low, high, one.cost, one.coverage, marks=one.marks)
     if baseline is None or one is baseline:
@@ -253,7 +270,7 @@ def _build_arm(
     apart, pairs = _drop_missing(one.scores - baseline.scores, groups)
     if not len(apart):
         return arm
-    difference_low, difference_high = paired.bootstrap_interval(apart, seed, resamples, pairs)
+    difference_low, difference_high = paired.bootstrap_interval(apart, seed, resamples, pairs, level)
     compared: dict[str, Any] = {
         "difference": float(apart.mean()),
         "difference_low": difference_low,

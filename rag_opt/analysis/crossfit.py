@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from rag_opt.analysis.formats import NEGLIGIBLE
-from rag_opt.analysis.paired import LEVEL, average_groups, estimate_count
+from rag_opt.analysis.paired import LEVEL, average_groups, compute_level, estimate_count
 
 if TYPE_CHECKING:
     from rag_opt.analysis.confirmation import Arm, Confirmation
@@ -44,9 +44,9 @@ class Crossfit:
     error: float
     groups: int
 
-    def compute_interval(self, difference: float) -> tuple[float, float]:
-        """The 95 % interval of this mean difference, by Student's t; both nan for a single group of questions."""
-        half = float(special.stdtrit(self.groups - 1, (1 + LEVEL) / 2)) * self.error if self.groups > 1 else math.nan
+    def compute_interval(self, difference: float, level: float = LEVEL) -> tuple[float, float]:
+        """The interval of this mean difference, by Student's t; both nan for a single group of questions."""
+        half = float(special.stdtrit(self.groups - 1, (1 + level) / 2)) * self.error if self.groups > 1 else math.nan
         return difference - half, difference + half
 
     def compute_p_value(self, difference: float) -> float:
@@ -103,13 +103,15 @@ def merge_evaluations(evaluations: Mapping[int, Evaluation], judges: Sequence[in
 
 def replace_interval(found: Confirmation, fitted: Crossfit) -> Confirmation:
     """The confirmation with the interval, the p value and the questions needed that allow for choices that differ."""
-    return replace(found, method=METHOD, arms=tuple(_replace_arm(arm, fitted) for arm in found.arms))
+    return replace(
+        found, method=METHOD, arms=tuple(_replace_arm(arm, fitted, compute_level(found.look)) for arm in found.arms)
+    )
 
 
-def _replace_arm(arm: Arm, fitted: Crossfit) -> Arm:
+def _replace_arm(arm: Arm, fitted: Crossfit, level: float) -> Arm:
     if math.isnan(arm.difference):
         return arm
-    low, high = fitted.compute_interval(arm.difference)
+    low, high = fitted.compute_interval(arm.difference, level)
     p = fitted.compute_p_value(arm.difference)
     needed = estimate_count(arm.difference, fitted.error * math.sqrt(fitted.groups))
     return replace(arm, difference_low=low, difference_high=high, p=p, adjusted=p, needed=needed)

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Ints, Scores
 
 RESAMPLES = 10_000
+MOST_RESAMPLES = 1_000_000
 LEVEL = 0.95
 POWER = 0.8
+LATER = 0.2
+"""Of what a look at the unseen questions may spend of the error rate, what the next may."""
 FEWEST = 6
 """Of fewer pairs no randomisation test says p < 0.05: 2 / 2^5 is 0.0625."""
 
@@ -53,10 +56,29 @@ def _sum_groups(values: Scores, groups: Ints | None) -> tuple[Scores, Scores | N
     return (values, None) if len(sizes) == len(values) else (sums, sizes)
 
 
+def compute_share(test: int) -> float:
+    """The share of the error rate that the test of this number, from 1, may spend: 0.8, 0.16, 0.032 and so on.
+
+    All shares together are 1, so that of any number of tests, each of what is selected when it is made, the chance that
+    one makes a false claim is at most 5 % (alpha spending, Lan and DeMets 1983, by Bonferroni's inequality).
+    """
+    return (1 - LATER) * LATER ** (test - 1)
+
+
+def compute_level(test: int) -> float:
+    """The level of the intervals at the test of this number: 0.95, 0.99, 0.998 and so on."""
+    return 1 - (1 - LEVEL) * LATER ** (test - 1)
+
+
+def count_resamples(test: int) -> int:
+    """How many resamples the test of this number takes, so that its tails are still made of many."""
+    return min(MOST_RESAMPLES, max(RESAMPLES, round(100 / (1 - compute_level(test)))))
+
+
 def bootstrap_interval(
-    values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None
+    values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None, level: float = LEVEL
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean; (nan, nan) below two values, or below two groups.
+    """The bootstrap interval of the mean at this level; (nan, nan) below two values, or below two groups.
 
     Percentiles (Efron and Tibshirani 1993), moved outwards for small samples as Student's t is wider than the normal
     (the expanded percentile interval, Hesterberg 2015, The American Statistician 69:371). Groups are drawn whole (the
@@ -72,7 +94,7 @@ def bootstrap_interval(
     means = np.concatenate([_compute_means(sums, sizes, generator.integers(0, count, (draw, count))) for draw in draws])
     # A bootstrap's spread divides by n instead of n - 1, and percentiles take that spread for known: for few values
     # both make the interval too narrow.
-    tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - LEVEL) / 2))
+    tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - level) / 2))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -121,8 +143,8 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 def estimate_sample_size(values: Scores, groups: Ints | None = None) -> int | None:
     """How many questions, all different, would show a difference of this mean and spread, four times out of five.
 
-    None for mean 0. The paired z test's sample size at the 5 % level, and no fewer than the randomisation test can show
-    anything with.
+    None for mean 0. The paired z test's sample size at the first look's 4 %, and no fewer than the randomisation test
+    can show anything with.
     """
     values = average_groups(values, groups)
     return None if len(values) < 2 else estimate_count(float(values.mean()), float(values.std(ddof=1)))
@@ -136,14 +158,14 @@ def estimate_count(mean: float, deviation: float) -> int | None:
 def compute_detectable(deviation: float, count: int) -> float:
     """The mean difference that so many questions show four times out of five, each question's having this deviation.
 
-    By the paired z test at the 5 % level, as `estimate_sample_size`.
+    By the paired z test at the first look's 4 %, as `estimate_sample_size`.
     """
     return _compute_reach() * deviation / math.sqrt(count)
 
 
 def _compute_reach() -> float:
-    """How many standard errors a difference must be, to be shown so often."""
-    return float(special.ndtri((1 + LEVEL) / 2) + special.ndtri(POWER))
+    """How many standard errors a difference must be, to be shown so often at the first look."""
+    return float(special.ndtri(1 - (1 - LEVEL) * compute_share(1) / 2) + special.ndtri(POWER))
 
 
 def is_tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:

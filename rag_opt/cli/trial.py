@@ -18,10 +18,9 @@ from rag_opt.config.settings import parse_settings
 from rag_opt.config.trial import build_trial_config
 from rag_opt.console.progress import Screen, report_line
 from rag_opt.console.terminal import build_console
-from rag_opt.datasets.splits import split_dataset
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
+from rag_opt.evaluation.evaluator import Evaluator, build_resources, choose_method, divide_dataset, load_dataset
 from rag_opt.evaluation.objective import build_objective, select_measurable
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.evaluation.unused import find_unused
@@ -45,8 +44,9 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
         for line in find_unused(overrides, objective, [pipeline], command="trial"):
             report_line(line)
         dataset = load_dataset(config)
+        settings = choose_method(dataset, config, settings, objective)
         metrics = select_measurable(objective, dataset, pipeline.has_generator)
-        parts = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
+        parts = divide_dataset(dataset, config, settings)
         part = parts[SPLITS.index(config.split)]
         questions = Questions.from_dataset(part, settings.batches, settings.seed)
         evaluation = Evaluator(tuple(overrides), questions, metrics, resources, objective.times).measure_config(trial)

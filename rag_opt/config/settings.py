@@ -19,7 +19,8 @@ LONGEST = 200
 
 TRACES = ("none", "finalists", "all")
 AUTO = "auto"
-METHODS = ("split", "crossfit")
+SPLIT, CROSSFIT = "split", "crossfit"
+METHODS = (AUTO, SPLIT, CROSSFIT)
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that are devices on Windows, with any ending."""
 
@@ -36,7 +37,8 @@ class Stop:
 class Settings:
     """A study's name and folder, its seed, and what it may cost (`timeout` and `budget_seconds` in seconds).
 
-    `ablation` None: where no model has to be paid for it.
+    `ablation` None: where no model has to be paid for it. `method` AUTO: by the number of questions, which
+    `evaluator.choose_method` knows.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Settings:
     @property
     def crossfits(self) -> bool:
         """Whether all questions are searched, and each is judged by a choice that is made without it."""
-        return self.method == METHODS[1]
+        return self.method == CROSSFIT
 
 
 def parse_settings(config: DictConfig, variant: str = "") -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,30 @@ def load(
     check_flag("strict", strict)
     check_flag("ignore_identical_ids", ignore_identical_ids)
     corpus, asked = resolve_path(documents, "dataset.documents"), resolve_path(questions, "dataset.questions")
-    found = list(read_json_lines(asked))
+    queries, judgements, unread = _read_questions(asked)
+    keys: Counter[str] = Counter()
+    found = list(_read_documents(corpus, keys))
+    notes = [*format_unread_keys(corpus, keys, OF_DOCUMENTS), *unread]
+    dataset = build_dataset(get_stem(asked), found, queries, judgements, notes, strict=strict)
+    return exclude_identical(dataset) if ignore_identical_ids else dataset
+
+
+def load_questions(path: Path, documents: Sequence[Document]) -> Dataset:
+    """The dataset of a file of questions about these documents; as strict as `load` is.
+
+    Questions without an id get the file's name and their line, which no other file's have.
+    """
+    return build_dataset(get_stem(path), documents, *_read_questions(path, f"{get_stem(path)}:"))
+
+
+def _read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judgement], list[str]]:
+    """Queries, judgements, and a note on keys that are not read."""
+    found = list(read_json_lines(path))
     # `found` stays as it was given: an id that is added here is no key of the file's.
-    rows = [(where, _add_id(row, where)) for where, row in found]
+    rows = [(where, _add_id(row, where, prefix)) for where, row in found]
     queries = [_parse_query(row, where) for where, row in rows]
     judgements = [judgement for where, row in rows for judgement in _parse_judgements(row, where)]
-    keys: Counter[str] = Counter()
-    found_documents = list(_read_documents(corpus, keys))
-    notes = format_unread_keys(corpus, keys, OF_DOCUMENTS)
-    notes += format_unread_keys(asked, Counter(key for _, row in found for key in row), OF_QUESTIONS)
-    dataset = build_dataset(get_stem(asked), found_documents, queries, judgements, notes, strict=strict)
-    return exclude_identical(dataset) if ignore_identical_ids else dataset
+    return queries, judgements, format_unread_keys(path, Counter(key for _, row in found for key in row), OF_QUESTIONS)
 
 
 def _read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
@@ -64,8 +77,8 @@ def _read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
         yield Document(parse_id(row, where, "id", "_id"), parse_body(row, where), parse_text(row, where, "title", ""))
 
 
-def _add_id(row: Row, where: str) -> Row:
-    return row if "id" in row or "_id" in row else {**row, "id": int(where.rpartition(":")[2])}
+def _add_id(row: Row, where: str, prefix: str = "") -> Row:
+    return row if "id" in row or "_id" in row else {**row, "id": f"{prefix}{where.rpartition(':')[2]}"}
 
 
 def _parse_query(row: Row, where: str) -> Query:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.settings import parse_folder, parse_own_splits
+from rag_opt.config.settings import AUTO, CROSSFIT, SPLIT, Settings, parse_folder, parse_own_splits
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_line
 from rag_opt.datasets.duplicates import format_repeats
-from rag_opt.datasets.splits import choose_splits
+from rag_opt.datasets.fresh import add_fresh
+from rag_opt.datasets.splits import choose_splits, split_dataset
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions, Report, evaluate_pipeline
 from rag_opt.evaluation.latency import time_pipeline
@@ -25,9 +26,17 @@ from rag_opt.metrics.catalogue import TIMED, Metric
 from rag_opt.records.documents import Dataset
 
 if TYPE_CHECKING:
+    from rag_opt.evaluation.objective import Objective
     from rag_opt.records.scores import Evaluation, Latency
 
-OF_SPLIT = ("test_share", "split_seed", "search", "confirm")
+FEW = 400
+"""Questions below which all are searched and all confirm.
+
+With 180 of them a crossfit shows as much as a split with 288 (studies/confirmation.py). With more, what it costs to ask
+all of them in every trial weighs more, and that the search has learnt from each.
+"""
+
+OF_SPLIT = ("test_share", "split_seed", "search", "confirm", "test")
 """What a dataset's configuration says of dividing its questions, which no loader is given."""
 
 
@@ -100,3 +109,32 @@ def load_dataset(config: DictConfig) -> Dataset:
     for note in (*dataset.notes, *format_repeats(dataset)):
         report_line(f"{dataset.name}: {note}")
     return dataset
+
+
+def choose_method(dataset: Dataset, config: DictConfig, settings: Settings, objective: Objective) -> Settings:
+    """The settings with the way to confirm that suits these questions, where `confirmation.method` leaves it open.
+
+    A crossfit below FEW questions, where each one counts; not where questions that confirm are given, nor where it
+    could show nothing: with several objectives, or constraints that the baseline may break.
+    """
+    if settings.method != AUTO:
+        return settings
+    given = dataset.confirming or to_plain(config.dataset).get("test") is not None
+    if given or len(dataset.queries) >= FEW or len(objective.names) > 1 or objective.constraints:
+        return replace(settings, method=SPLIT)
+    return replace(settings, method=CROSSFIT)
+
+
+def divide_dataset(dataset: Dataset, config: DictConfig, settings: Settings) -> tuple[Dataset, Dataset]:
+    """(dev, test): what is searched and what confirms, with the fresh questions that `dataset.test` names."""
+    dev, test = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
+    fresh = to_plain(config.dataset).get("test")
+    if fresh is not None and settings.crossfits:
+        raise ConfigError(
+            f"dataset.test={fresh}: confirmation.method=crossfit searches all questions and keeps none; add them to "
+            "the data set of another study, or choose confirmation.method=split"
+        )
+    test, notes = add_fresh(dev, test, fresh)
+    for note in notes:
+        report_line(f"{dataset.name}: {note}")
+    return dev, test

@@ -231,7 +231,7 @@ def _get_first_value(trial: FrozenTrial) -> float:
 MAKERS: dict[str, tuple[str, str, Maker]] = {
     "intervals": (
         "On unseen questions",
-        "With 95 % intervals; the dashed line is the baseline.",
+        "With intervals; the dashed line is the baseline.",
         plot_intervals,
     ),
     "differences": (

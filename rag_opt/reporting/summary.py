@@ -11,6 +11,7 @@ from rag_opt.analysis import history
 from rag_opt.analysis.details import format_edges, tabulate_metrics
 from rag_opt.analysis.formats import capitalize_first, format_score
 from rag_opt.analysis.history import BASELINE
+from rag_opt.analysis.paired import compute_level, compute_share
 from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.analysis.verdict import explain_alike, explain_choice, format_evidence
 from rag_opt.config.experiments import format_experiment
@@ -78,14 +79,24 @@ def format_recommendation(findings: Findings) -> str:
     return f"Recommended: {explain_choice(findings.confirmation)}{of}"
 
 
+def format_level(findings: Findings) -> str:
+    """The level of the intervals on the unseen questions, in percent."""
+    found = findings.confirmation
+    return f"{100 * compute_level(found.look if found else 1):.6g} %"
+
+
 def format_method(findings: Findings) -> str:
     """How intervals and p values were made."""
+    level = format_level(findings)
     if findings.confirmation is not None and findings.confirmation.crossfitted:
         return (
-            "Intervals are 95 % intervals; that of the difference, and p, are by Student's t, with the error of making "
-            "the whole selection again on resampled questions."
+            f"Intervals are {level} intervals; that of the difference, and p, are by Student's t, with the error of "
+            "making the whole selection again on resampled questions."
         )
-    return "Intervals are 95 % bootstrap intervals; p (paired randomisation) is corrected for several comparisons."
+    return (
+        f"Intervals are {level} bootstrap intervals; p (paired randomisation) is corrected for several comparisons and "
+        "for further looks at these questions."
+    )
 
 
 def format_settings_title(findings: Findings) -> str:
@@ -166,9 +177,13 @@ def format_looks(findings: Findings) -> str:
     """A caution where the unseen questions are not unseen any more; "" at the first look."""
     if findings.looks < 2:
         return ""
+    found = findings.confirmation
+    told = f"the unseen questions were looked at {findings.looks} times as this study grew"
+    if found is None or found.look < 2:
+        return f"{told}; the same choice was judged each time"
     return (
-        f"the unseen questions were looked at {findings.looks} times as this study grew: whoever went on had seen the "
-        "last result, so the intervals are somewhat too narrow"
+        f"{told}: what is selected now is choice {found.look} that they judge, so it is tested at "
+        f"{5 * compute_share(found.look):.2g} % of the 5 % that all looks share; intervals are {format_level(findings)}"
     )
 
 
@@ -208,7 +223,7 @@ def print_summary(findings: Findings, study: Trials, console: Console) -> None:
     if findings.confirmation:
         for place, each in enumerate(findings.confirmations):
             name = f", {each.metric}" if findings.others else ""
-            title = f"finalists on the {findings.unseen}, with 95 % intervals{name}"
+            title = f"finalists on the {findings.unseen}, with {format_level(findings)} intervals{name}"
             console.print(build_rich_table(title, _narrow_finalists(findings, place)))
     if tabulate_settings(findings, study)[1]:
         console.print(build_rich_table(format_settings_title(findings), tabulate_settings(findings, study)))

@@ -84,6 +84,10 @@ def _is_number_list(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_number, value))
 
 
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -206,6 +210,9 @@ class StudyAttributes(Attributes):
 
     looks = Attribute[list[int]]("rag_opt:looks", _is_number_list, [])
     """After how many trials the unseen questions were looked at."""
+
+    tests = Attribute[list[str] | None]("rag_opt:tests", _is_text_list, None)
+    """What was tested on them: a key for each different choice, in order; None where an older version has looked."""
 
     ledger = Attribute("rag_opt:ledger", _is_text, "")
     """The name under which the study's payments are entered."""

@@ -22,7 +22,7 @@ from rag_opt.console.progress import report_line
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD
-from rag_opt.storages.attributes import StudyAttributes, get_attributes, get_study_attributes
+from rag_opt.storages.attributes import get_attributes, get_study_attributes
 from rag_opt.storages.databases import redact_url
 from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
@@ -88,7 +88,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         others=found[1:],
         latencies=_measure_latencies(plan, now, selected),
         stages=_measure_stages(plan, now, pair),
-        looks=_count_looks(study, len(trials)),
+        looks=max(1, len(get_study_attributes(study).looks)),
         losses=_find_losses(plan, compared),
         commands=_build_commands(plan, config if front else None, bool(terminator.format_stop_reason(now)), budget),
         store=_format_hits(plan.resources.store),
@@ -140,13 +140,6 @@ def _find_reason(trials: Sequence[FrozenTrial]) -> str:
     """Why the first trial failed that failed by itself; "" where none did."""
     noted = map(get_attributes, trials)
     return next((each.reason for each in noted if each.reason is not None and not each.interrupted), "")
-
-
-def _count_looks(study: optuna.Study, trials: int) -> int:
-    """How often this study's unseen questions have been looked at: once for each number of trials."""
-    sizes = {*get_study_attributes(study).looks, trials}
-    StudyAttributes.looks.save(study, sorted(sizes))
-    return len(sizes)
 
 
 def _measure_latencies(plan: Plan, study: Trials, selected: int | None) -> dict[str, Latency]:

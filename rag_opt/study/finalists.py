@@ -21,6 +21,7 @@ from rag_opt.analysis.confirmation import (
     MeasuredConfiguration,
     adjust_confirmations,
     build_confirmation,
+    spend_error,
 )
 from rag_opt.analysis.crossfit import Crossfit, crossfit, merge_evaluations, replace_interval
 from rag_opt.analysis.selection import Candidate, Selection, select_finalists
@@ -30,6 +31,7 @@ from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
+from rag_opt.study.looks import note_look
 from rag_opt.study.score_recovery import format_lost_scores
 
 if TYPE_CHECKING:
@@ -66,9 +68,8 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     selection = select_finalists(
         candidates, plan.objective.signs[target], plan.settings.ties, plan.dev.questions.groups
     )
-    roles = _assign_roles(
-        selection, history.find_front_marks(now, plan.objective.names), baseline.number if baseline else None
-    )
+    begun = None if baseline is None else baseline.number
+    roles = _assign_roles(selection, history.find_front_marks(now, plan.objective.names), begun)
     fitted = _fit_folds(plan, candidates, roles)
     if fitted is None and plan.settings.crossfits:
         report_line(
@@ -81,15 +82,20 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     evaluations = _evaluate_finalists(plan, now, roles | dict.fromkeys(judges - set(roles), ()), selection.recommended)
     if not {selection.recommended, *judges} <= set(evaluations):
         return NOTHING
+    look = note_look(plan, study, selection.recommended, begun, len(now.get_trials()))
     compared = evaluations
     # Where the baseline was selected there is nothing to compare, and its own scores are what it scored.
     if fitted is not None and BASELINE not in roles[selection.recommended]:
         compared = {**evaluations, selection.recommended: merge_evaluations(evaluations, fitted.trials.tolist())}
     # All objectives at once: the p values are corrected over all comparisons of the study (Holm).
     found = adjust_confirmations(
-        [_build_confirmation(plan, now, place, selection, roles, compared) for place in range(len(now.directions))]
+        [
+            _build_confirmation(plan, now, place, selection, roles, compared, look)
+            for place in range(len(now.directions))
+        ]
     )
     found = found if fitted is None else tuple(replace_interval(each, fitted) for each in found)
+    found = tuple(map(spend_error, found))
     kept = baseline is None or history.is_feasible(baseline)
     found = tuple(replace(each, baseline_kept=kept) for each in found)
     advised = decide(found)
@@ -180,6 +186,7 @@ def _build_confirmation(
     selection: Selection,
     roles: Mapping[int, tuple[str, ...]],
     evaluations: Mapping[int, Evaluation],
+    look: int,
 ) -> Confirmation:
     """What the questions show of the objective at this place."""
     target, trials = plan.objective.names[place], now.get_trials()
@@ -208,6 +215,7 @@ def _build_confirmation(
         plan.settings.seed,
         groups=plan.test.questions.groups,
         once=len(now.directions) > 1 and target in MEASURED_ONCE,
+        look=look,
     )
 
 

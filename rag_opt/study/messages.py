@@ -18,9 +18,11 @@ def format_greeting(plan: Plan) -> str:
     """What a study begins with: documents, questions, parameters, trials."""
     settings, dev, test = plan.settings, plan.dev.questions, plan.test.questions
     targets = ", ".join(target.name for target in plan.objective.targets)
+    asked = f"{dev.count} questions to search with, {test.count} kept to confirm"
+    if settings.crossfits:
+        asked = f"{dev.count} questions to search with, each to be judged by a choice made without it"
     return (
-        f"{settings.name}: {len(plan.dataset.documents):,} documents, {dev.count} questions to search with, "
-        f"{test.count} kept to confirm; {len(plan.space.parameters)} parameters, "
+        f"{settings.name}: {len(plan.dataset.documents):,} documents, {asked}; {len(plan.space.parameters)} parameters, "
         f"{settings.n_trials} trials for {targets}"
     )
 

@@ -19,10 +19,10 @@ from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial
 from rag_opt.config.trust import check_secrets, to_plain
 from rag_opt.console.progress import report_line
 from rag_opt.console.secrets import register_password
-from rag_opt.datasets.splits import compute_split_key, split_dataset
+from rag_opt.datasets.splits import compute_split_key
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.evaluator import Evaluator, build_resources, load_dataset
+from rag_opt.evaluation.evaluator import Evaluator, build_resources, choose_method, divide_dataset, load_dataset
 from rag_opt.evaluation.objective import Objective, build_objective, select_measurable
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.unused import find_unused
@@ -129,10 +129,11 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
         report_line(line)
     seeds = build_seeds(config, space, overrides, idle)
     dataset = load_dataset(config)
+    settings = choose_method(dataset, config, settings, objective)
     metrics = select_measurable(objective, dataset, _has_generator(pipeline, space))
     for line in _find_unused_cut(overrides, settings, dataset):
         report_line(line)
-    parts = split_dataset(dataset, settings.test_share, settings.split_seed, crossfits=settings.crossfits)
+    parts = divide_dataset(dataset, config, settings)
     # Last, since it makes a folder.
     resources.store.check()
     resources = replace(resources, llm=_add_budget(settings, resources.llm), deepest=get_max_depth(space))

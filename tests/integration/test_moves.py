@@ -17,7 +17,7 @@ from rag_opt.cache.eviction import read_usage
 from rag_opt.cli.study import run_study
 from rag_opt.config.compose import FOLDER
 from rag_opt.config.trust import import_target, iterate_targets
-from tests.conftest import animals_study
+from tests.conftest import animals_study, own_space
 
 PAST = Path(__file__).with_name("study_of_0_1_0.tar.gz")
 """A study of four trials with its store and data, made by this program of November 2026 (69d9973) with the words below.
@@ -27,10 +27,29 @@ Without its report, locks and what is written anew at the end.
 
 WORDS = [
     *("dataset=jsonl", "dataset.documents=documents.jsonl", "dataset.questions=questions.jsonl", "embedder=hashing"),
-    *("splitter=sentence", "splitter.chunk_size=20", "splitter.overlap=5", "search_space=retrieval"),
+    *("splitter=sentence", "splitter.chunk_size=20", "splitter.overlap=5"),
     *("retriever.depth=10", "reranker=mmr", "context=assembled", "context.window=1", "tracking=none", "pruner=none"),
     "store.path=studies/.store",
+    # What was not done then would make something that the store lacks.
+    "confirmation.ablation=false",
 ]
+
+SPACE = {
+    "retriever": "choice(bm25, dense, hybrid)",
+    "retriever.top_k": "range(3, 21)",
+    "retriever.k1": {"values": "interval(0.4, 3.0)", "when": {"retriever": ["bm25", "hybrid"]}},
+    "retriever.b": {"values": "interval(0.0, 1.0)", "when": {"retriever": ["bm25", "hybrid"]}},
+    "retriever.fusion": {"values": "choice(weighted, rrf)", "when": {"retriever": "hybrid"}},
+    "retriever.hybrid_weight": {
+        "values": "interval(0.0, 1.0)",
+        "when": {"retriever": "hybrid", "retriever.fusion": "weighted"},
+    },
+    "retriever.scaling": {
+        "values": "choice(minmax, zscore)",
+        "when": {"retriever": "hybrid", "retriever.fusion": "weighted"},
+    },
+}
+"""What `search_space=retrieval` was then."""
 
 CHOICES = {
     "splitter": "sentence",
@@ -106,9 +125,10 @@ def test_a_study_of_the_past_goes_on_with_what_it_has_kept(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     before, known = trials_of(tmp_path / "studies", "before"), misses(tmp_path / "studies" / ".store")
     assert len(before) == 4
-    run_study([*WORDS, "name=again", "n_trials=4"])
+    words = [*WORDS, *own_space(tmp_path, SPACE)]
+    run_study([*words, "name=again", "n_trials=4"])
     assert misses(tmp_path / "studies" / ".store") == known
-    run_study([*WORDS, "name=before", "n_trials=6"])
+    run_study([*words, "name=before", "n_trials=6"])
     found = trials_of(tmp_path / "studies", "before")
     assert (len(found), found[:4]) == (6, before)
     assert all(values is not None for _, values, _ in found)

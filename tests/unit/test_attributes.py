@@ -47,6 +47,7 @@ OF_STUDIES = {
     "rag_opt:settled": ("{}", {}),
     "rag_opt:settled_by": ([8, 1.0], "8"),
     "rag_opt:looks": ([4, 8], ["4"]),
+    "rag_opt:tests": (["a"], ["a", 1]),
     "rag_opt:ledger": ("0a", 10),
     "rag_opt:report_artifact": ("0a", 10),
 }

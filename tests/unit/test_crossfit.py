@@ -142,6 +142,6 @@ def test_a_confirmation_has_the_wider_interval_and_says_how_it_was_made() -> Non
     assert wide.selected_arm.difference_high - wide.selected_arm.difference_low == pytest.approx(4 * 0.02, rel=0.01)
     assert wide.selected_arm.adjusted == wide.selected_arm.p
     assert math.isnan(wide.baseline.difference)
-    # (2.80 × 0.02 × √60 / difference)², as the split counts them.
-    assert wide.selected_arm.needed == math.ceil((2.8016 * 0.02 * math.sqrt(60) / wide.selected_arm.difference) ** 2)
+    # (2.90 × 0.02 × √60 / difference)², as the split counts them.
+    assert wide.selected_arm.needed == math.ceil((2.8954 * 0.02 * math.sqrt(60) / wide.selected_arm.difference) ** 2)
     assert wide.method == fitting.METHOD

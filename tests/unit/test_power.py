@@ -54,9 +54,9 @@ def spread() -> np.ndarray:
 
 def test_after_the_baseline_its_own_spread_says_it(spread) -> None:
     told = power.format_power(*situation({0: 0.5 + 0.25 * spread}, seeds=4))
-    # 2.80 × 0.8 × 0.25 / 7, and 0.2 / 10.
+    # 2.90 × 0.8 × 0.25 / 7, and 0.2 / 10.
     assert told == (
-        "49 questions to confirm show a difference of 0.08 in 8 of 10 studies; half of it would take about 200 (judged by "
+        "49 questions to confirm show a difference of 0.083 in 8 of 10 studies; half of it would take about 200 (judged by "
         "the spread of the baseline's scores). On the 100 searched ones 0.02 is noise: stopping=regret ends a search that "
         "can gain little beside it"
     )
@@ -65,7 +65,7 @@ def test_after_the_baseline_its_own_spread_says_it(spread) -> None:
 def test_the_seeds_differences_say_it_better_and_only_once_all_were_measured(spread) -> None:
     base = np.full(100, 0.5)
     scores = {0: base, 1: base + 0.1 * spread, 2: base + 0.3 * spread, 3: base + 0.1 * spread}
-    assert "show a difference of 0.04 in 8 of 10 studies" in power.format_power(*situation(scores, seeds=4))
+    assert "show a difference of 0.041 in 8 of 10 studies" in power.format_power(*situation(scores, seeds=4))
     assert "judged by the seeds' differences from the baseline" in power.format_power(*situation(scores, seeds=4))
     assert power.format_power(*situation(scores, seeds=6)) == ""
 
@@ -73,7 +73,7 @@ def test_the_seeds_differences_say_it_better_and_only_once_all_were_measured(spr
 def test_a_crossfit_shows_what_its_wider_interval_allows(spread) -> None:
     plan, files, now = situation({0: 0.5 + 0.25 * spread}, seeds=4)
     plan.settings.crossfits = True
-    assert "show a difference of 0.096 in 8 of 10 studies" in power.format_power(plan, files, now)
+    assert "show a difference of 0.099 in 8 of 10 studies" in power.format_power(plan, files, now)
 
 
 def test_nothing_is_said_where_nothing_is_known(spread) -> None:

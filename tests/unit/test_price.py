@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from rag_opt.analysis.findings import Ablation
 from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.records.scores import Latency
 
@@ -37,6 +38,7 @@ def findings(selected: int = 1, cost: str = "tokens", *, kept: bool = False, **l
         confirmation=SimpleNamespace(selected_arm=SimpleNamespace(trial=selected), keeps_baseline=kept),
         cost=cost,
         targets=("nDCG@10",),
+        ablations=(),
         latencies=timed,
     )
 
@@ -76,3 +78,16 @@ def test_without_a_pair_there_is_neither(gone: str) -> None:
         found = optuna.create_study()
     assert format_price(told, found) == ""
     assert tabulate_settings(told, found)[1] == []
+
+
+def test_what_a_setting_brings_stands_beside_it() -> None:
+    told = findings()
+    told.ablations = (Ablation("retriever", 0.03, 0.01, 0.05), Ablation("splitter"))
+    header, rows = tabulate_settings(told, study())
+    assert header == ["setting", "baseline", "recommended", "nDCG@10 it brings"]
+    assert rows == [
+        ["retriever", "bm25", "hybrid", "+0.0300 [+0.0100, +0.0500]"],
+        ["retriever.hybrid_weight", "-", "0.25", ""],
+    ]
+    told.ablations = (Ablation("retriever"),)
+    assert len(tabulate_settings(told, study())[0]) == 3

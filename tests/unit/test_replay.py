@@ -278,7 +278,7 @@ def test_a_study_becomes_a_table(animals, tmp_path) -> None:
     complete = [t for t in study.trials if t.state.name == "COMPLETE" and "repeats" not in t.user_attrs]
     assert [dict(each) for each in table.configurations] == [t.params for t in complete]
     assert table.compute_values() == pytest.approx([t.value for t in complete])
-    assert table.distributions["retriever.k1"] == FloatDistribution(0.4, 3.0)
+    assert table.distributions["retriever.k1"] == FloatDistribution(0.4, 2.0)
     with pytest.raises(StudyError, match="a replay needs 10"):
         load_table(animals_study(animals, tmp_path, "n_trials=5", "name=few"))
 

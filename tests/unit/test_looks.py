@@ -1,0 +1,94 @@
+"""What a further look at the unseen questions may claim."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from scipy import special
+
+from rag_opt.analysis import paired
+from rag_opt.analysis.confirmation import MeasuredConfiguration, build_confirmation, spend_error
+from rag_opt.analysis.selection import Selection
+from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
+from rag_opt.study.looks import note_look
+
+
+def situation(key: str = "questions", *, crossfits: bool = False) -> Any:
+    queries = SimpleNamespace(key=key)
+    test = SimpleNamespace(questions=SimpleNamespace(queries=queries))
+    return SimpleNamespace(test=test, settings=SimpleNamespace(crossfits=crossfits))
+
+
+def test_the_same_choice_is_the_same_test_and_another_one_is_further() -> None:
+    study, plan = optuna.create_study(), situation()
+    assert [note_look(plan, study, selected, 0, n) for selected, n in ((5, 10), (5, 20), (21, 30), (5, 40))] == [
+        1,
+        1,
+        2,
+        1,
+    ]
+    assert get_study_attributes(study).looks == [10, 20, 30, 40]
+    # Fresh questions beside the old ones judge anew.
+    assert note_look(situation("more"), study, 5, 0, 40) == 3
+
+
+def test_the_baseline_itself_is_no_test() -> None:
+    study = optuna.create_study()
+    assert note_look(situation(), study, 0, 0, 10) == 1
+    assert note_look(situation(), study, 4, 0, 20) == 1
+    assert note_look(situation(), study, 0, 0, 30) == 1
+    assert note_look(situation(), study, 7, 0, 40) == 2
+
+
+def test_a_crossfit_is_another_choice_with_every_trial() -> None:
+    study, plan = optuna.create_study(), situation(crossfits=True)
+    assert [note_look(plan, study, 5, 0, trials) for trials in (10, 10, 20)] == [1, 1, 2]
+
+
+def test_looks_of_an_older_version_count_as_other_choices() -> None:
+    study = optuna.create_study()
+    StudyAttributes.looks.save(study, [10, 20])
+    assert note_look(situation(), study, 5, 0, 30) == 3
+
+
+def test_all_looks_together_spend_what_one_may() -> None:
+    shares = [paired.compute_share(test) for test in range(1, 30)]
+    assert shares[:3] == pytest.approx([0.8, 0.16, 0.032])
+    assert sum(shares) == pytest.approx(1.0)
+    assert [paired.compute_level(test) for test in (1, 2, 3)] == pytest.approx([0.95, 0.99, 0.998])
+    # Ten choices that differ in nothing, each as like the last as choices of a growing study are: without shares
+    # 15 % of such studies claim something.
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(20_000, 10))
+    for step in range(1, 10):
+        steps[:, step] = 0.7 * steps[:, step - 1] + np.sqrt(1 - 0.7**2) * steps[:, step]
+    p_values = 2 * special.ndtr(-np.abs(steps))
+    assert (p_values < 0.05).any(axis=1).mean() > 0.15
+    assert (p_values / np.array(shares[:10]) < 0.05).any(axis=1).mean() < 0.05
+
+
+def test_a_later_look_has_wider_intervals_and_greater_p_values() -> None:
+    rng = np.random.default_rng(1)
+    theirs = rng.random(80)
+    measured = [
+        MeasuredConfiguration("best", 3, (), 0.5, 10.0, theirs + rng.normal(0.04, 0.1, 80)),
+        MeasuredConfiguration("baseline", 0, (), 0.4, 10.0, theirs),
+    ]
+    found = [
+        spend_error(build_confirmation("F1", 1.0, "tokens", Selection(3, (), 3, 0), measured, 0, look=look))
+        for look in (1, 2, 3)
+    ]
+    arms = [each.selected_arm for each in found]
+    widths = [arm.difference_high - arm.difference_low for arm in arms]
+    normal = [special.ndtri((1 + paired.compute_level(look)) / 2) for look in (1, 2, 3)]
+    assert [width / widths[0] for width in widths] == pytest.approx([each / normal[0] for each in normal], rel=0.08)
+    assert arms[0].adjusted == pytest.approx(arms[0].p / 0.8)
+    assert arms[1].adjusted == pytest.approx(arms[1].p / 0.16, rel=0.2)
+    assert math.isnan(found[0].baseline.adjusted)
+    assert found[0].shown
+    assert not found[2].shown or arms[2].p < 0.0016
