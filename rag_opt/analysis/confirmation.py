@@ -198,8 +198,12 @@ def build_confirmation(
 def spend_error(found: Confirmation) -> Confirmation:
     """The confirmation with its adjusted p values allowing for what these questions may judge at other looks, too."""
     share = paired.compute_share(found.look)
-    # In this order: of a nan, which the baseline has, min makes its other argument where that stands first.
-    return replace(found, arms=tuple(replace(arm, adjusted=min(arm.adjusted / share, 1.0)) for arm in found.arms))
+    spent = (
+        # The baseline has none.
+        arm if math.isnan(arm.adjusted) else replace(arm, adjusted=min(1.0, arm.adjusted / share))
+        for arm in found.arms
+    )
+    return replace(found, arms=tuple(spent))
 
 
 def _is_level(one: MeasuredConfiguration, baseline: MeasuredConfiguration, sign: float, groups: Ints | None) -> bool:

@@ -22,8 +22,8 @@ def format_greeting(plan: Plan) -> str:
     if settings.crossfits:
         asked = f"{dev.count} questions to search with, each to be judged by a choice made without it"
     return (
-        f"{settings.name}: {len(plan.dataset.documents):,} documents, {asked}; {len(plan.space.parameters)} parameters, "
-        f"{settings.n_trials} trials for {targets}"
+        f"{settings.name}: {len(plan.dataset.documents):,} documents, {asked}; "
+        f"{len(plan.space.parameters)} parameters, {settings.n_trials} trials for {targets}"
     )
 
 

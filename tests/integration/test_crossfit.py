@@ -11,7 +11,9 @@ from rag_opt.analysis.crossfit import crossfit
 from rag_opt.analysis.selection import Selection
 from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError, DatasetError, DriftError
+from rag_opt.evaluation.evaluator import FEW
 from rag_opt.study import finalists
+from rag_opt.study.plan import build_plan
 from tests.conftest import QUESTIONS, write_jsonl
 
 pytestmark = pytest.mark.integration
@@ -57,7 +59,31 @@ def test_what_is_said_before_the_search_is_said_once_and_what_does_nothing_is_na
 def test_how_a_study_confirms_can_not_change_on_the_way(words) -> None:
     run_study(words)
     with pytest.raises(DriftError, match="confirmation.method: then crossfit, now split"):
-        run_study(words[:-1])
+        run_study([*words[:-1], "confirmation.method=split"])
+
+
+@pytest.mark.parametrize(
+    ("more", "crossfits"),
+    [
+        ([], True),
+        (["objective=quality_cost"], False),
+        (["objective.constraints=['tokens <= 2000']"], False),
+        (["confirmation.method=split"], False),
+        (["dataset.test={fresh}"], False),
+    ],
+)
+def test_few_questions_all_confirm_where_that_can_show_something(words, tmp_path, more, crossfits) -> None:
+    write_jsonl(tmp_path / "more.jsonl", [{"question": "Which pet is silent?", "relevant": ["cats"]}])
+    given = [word.replace("{fresh}", f"{tmp_path}/more.jsonl") for word in more]
+    plan = build_plan([*words[:-1], "confirmation.method=auto", *given])
+    assert plan.settings.crossfits == crossfits
+    assert (plan.dev.questions.count == len(QUESTIONS)) == crossfits
+
+
+def test_of_many_questions_some_are_kept(tmp_path) -> None:
+    plan = build_plan(["embedder=hashing", f"store.path={tmp_path}"])
+    assert len(plan.dataset.queries) >= FEW
+    assert not plan.settings.crossfits
 
 
 @pytest.mark.parametrize(
