@@ -19,6 +19,7 @@ LONGEST = 200
 
 TRACES = ("none", "finalists", "all")
 AUTO = "auto"
+DOCUMENT = "document"
 SPLIT, CROSSFIT = "split", "crossfit"
 METHODS = (AUTO, SPLIT, CROSSFIT)
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -52,6 +53,7 @@ class Settings:
     test_share: float
     split_seed: int
     own_splits: tuple[str, str]
+    groups: str | None
     threads: int | None
     ties: int
     method: str
@@ -100,6 +102,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         test_share=share,
         split_seed=_parse_whole(config.dataset, "split_seed", 0, "dataset."),
         own_splits=parse_own_splits(config),
+        groups=parse_groups(config),
         threads=None if to_plain(config.threads) is None else _parse_whole(config, "threads", 1),
         ties=_parse_whole(config.confirmation, "ties", 0, "confirmation."),
         method=_parse_method(config),
@@ -136,6 +139,14 @@ def parse_own_splits(config: DictConfig) -> tuple[str, str]:
     node = to_plain(config.dataset)
     search, confirm = (_parse_text(f"dataset.{key}", node.get(key, AUTO)) for key in ("search", "confirm"))
     return search, confirm
+
+
+def parse_groups(config: DictConfig) -> str | None:
+    """By what questions are one observation; None: by themselves."""
+    given = to_plain(config.dataset).get("groups")
+    if given not in (None, DOCUMENT):
+        raise ConfigError(f"dataset.groups={given}: {DOCUMENT} or null is expected")
+    return DOCUMENT if given else None
 
 
 def parse_folder(key: str, given: Any) -> Path:

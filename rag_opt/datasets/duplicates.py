@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from math import ceil
@@ -28,14 +29,13 @@ COMMON = 200
 
 
 def group_repeats(queries: Sequence[Query], qrels: Qrels) -> Ints:
-    """For each query the row of the first that it repeats, its own where it repeats none; int32.
+    """For each query the row of the first that it repeats or shares a group with, its own where there is none; int32.
 
     Equal are questions of the same words in the same order (case, punctuation and widths apart); near-equal are those
     with the Jaccard index of their words at `NEAR` or above that share a relevant document or an answer.
     """
-    return np.array(
-        _find_leaders(tuple(query.text for query in queries), tuple(_collect_gold(q, qrels) for q in queries)), np.int32
-    )
+    texts, gold = tuple(query.text for query in queries), tuple(_collect_gold(query, qrels) for query in queries)
+    return np.array(_join_groups(_find_leaders(texts, gold), [query.group for query in queries]), np.int32)
 
 
 @lru_cache(maxsize=8)
@@ -49,6 +49,16 @@ def _find_leaders(texts: tuple[str, ...], gold: tuple[frozenset[str], ...]) -> t
         # The first in the file leads, in whatever order the pairs come.
         leaders[max(ends)] = min(ends)
     return tuple(_find_leader(leaders, row) for row in range(len(texts)))
+
+
+def _join_groups(leaders: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """The leaders where queries of one named group are one as well."""
+    joined, first = list(leaders), dict[str, int]()
+    for row, group in enumerate(groups):
+        if group:
+            ends = _find_leader(joined, row), _find_leader(joined, first.setdefault(group, row))
+            joined[max(ends)] = min(ends)
+    return [_find_leader(joined, row) for row in range(len(joined))]
 
 
 def _find_leader(leaders: list[int], row: int) -> int:
@@ -130,8 +140,24 @@ def _normalize_text(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
+def group_by_document(dataset: Dataset) -> Dataset:
+    """The dataset with the questions of one document as one group, where they name none: that of the greatest grade."""
+    queries = (
+        replace(query, group=query.group or _name_document(dataset.qrels.get(query.id, {})))
+        for query in dataset.queries
+    )
+    return replace(dataset, queries=tuple(queries))
+
+
+def _name_document(grades: Mapping[str, int]) -> str:
+    relevant = [(-grade, document) for document, grade in grades.items() if grade > 0]
+    return f"document {min(relevant)[1]}" if relevant else ""
+
+
 def _format_questions(dataset: Dataset) -> Iterator[str]:
-    count, groups = len(dataset.queries), group_query_ids(dataset)
+    # Without the groups that were asked for: they are no repeats.
+    alone = replace(dataset, queries=tuple(replace(query, group="") for query in dataset.queries))
+    count, groups = len(dataset.queries), group_query_ids(alone)
     if len(groups) < count:
         example = " and ".join(f"'{sanitize_line(each)}'" for each in max(groups, key=len)[:2])
         alike = f"equal words, or {100 * NEAR:.0f} % of them and the same gold; such as {example}"

@@ -27,7 +27,7 @@ LARGEST_GRADE = 10**9
 """What the measures count with has 32 bits."""
 
 OF_DOCUMENTS = ("id", "_id", "text", "title")
-OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence", "split")
+OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence", "split", "group")
 
 
 def load(
@@ -37,7 +37,7 @@ def load(
 
     documents: {"text", "id"? (default: line number from 1), "title"?}
     questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?,
-    "split"? such as dev or test}
+    "split"? such as dev or test, "group"? of questions that are one observation}
     Keys that are not among these are named. Without `strict` gold that is in no document is left out and counted.
     With `ignore_identical_ids` a document of a question's own id is no hit of it, unless it is relevant.
     """
@@ -85,8 +85,9 @@ def _parse_query(row: Row, where: str) -> Query:
     question = parse_text(row, where, "question" if "question" in row else "text")
     # A null `answers` leaves the `answer`.
     answers = parse_texts(row, where, "answers" if row.get("answers") is not None else "answer")
-    split = parse_text(row, where, "split", "")
-    return Query(parse_id(row, where, "id", "_id"), question, answers, tuple(parse_evidence(row, where)), split=split)
+    split, group = (parse_text(row, where, key, "") for key in ("split", "group"))
+    evidence = tuple(parse_evidence(row, where))
+    return Query(parse_id(row, where, "id", "_id"), question, answers, evidence, split=split, group=group)
 
 
 def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:

@@ -11,11 +11,20 @@ from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.settings import AUTO, CROSSFIT, SPLIT, Settings, parse_folder, parse_own_splits
+from rag_opt.config.settings import (
+    AUTO,
+    CROSSFIT,
+    DOCUMENT,
+    SPLIT,
+    Settings,
+    parse_folder,
+    parse_groups,
+    parse_own_splits,
+)
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_line
-from rag_opt.datasets.duplicates import format_repeats
+from rag_opt.datasets.duplicates import format_repeats, group_by_document
 from rag_opt.datasets.fresh import add_fresh
 from rag_opt.datasets.splits import choose_splits, split_dataset
 from rag_opt.errors import ConfigError
@@ -36,7 +45,7 @@ With 180 of them a crossfit shows as much as a split with 288 (studies/confirmat
 all of them in every trial weighs more, and that the search has learnt from each.
 """
 
-OF_SPLIT = ("test_share", "split_seed", "search", "confirm", "test")
+OF_SPLIT = ("test_share", "split_seed", "search", "confirm", "test", "groups")
 """What a dataset's configuration says of dividing its questions, which no loader is given."""
 
 
@@ -105,7 +114,7 @@ def load_dataset(config: DictConfig) -> Dataset:
     dataset = build(node, to_plain(config.trusted_modules))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.documents.Dataset")
-    dataset = choose_splits(dataset, *parse_own_splits(config))
+    dataset = _assign_groups(choose_splits(dataset, *parse_own_splits(config)), config)
     for note in (*dataset.notes, *format_repeats(dataset)):
         report_line(f"{dataset.name}: {note}")
     return dataset
@@ -137,4 +146,8 @@ def divide_dataset(dataset: Dataset, config: DictConfig, settings: Settings) -> 
     test, notes = add_fresh(dev, test, fresh)
     for note in notes:
         report_line(f"{dataset.name}: {note}")
-    return dev, test
+    return dev, _assign_groups(test, config)
+
+
+def _assign_groups(dataset: Dataset, config: DictConfig) -> Dataset:
+    return group_by_document(dataset) if parse_groups(config) == DOCUMENT else dataset

@@ -59,7 +59,8 @@ class Evidence(Record):
 class Query(Record):
     """One question, with what is known of its answer.
 
-    `own` is the document that it is itself, `split` the one of the data set's own that it is of; "" for none.
+    `own` is the document that it is itself, `split` the one of the data set's own that it is of, `group` what it has in
+    common with others, so that they are one observation; "" for none.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Query(Record):
     evidence: tuple[Evidence, ...] = ()
     own: str = ""
     split: str = ""
+    group: str = ""
 
 
 Qrels = Mapping[str, Mapping[str, int]]

@@ -18,6 +18,7 @@ MADE_FROM = {
         "dataset.search",
         "dataset.confirm",
         "confirmation.method",
+        "dataset.groups",
     ),
     "objective": ("objective", "seed", "evaluation.batches"),
 }
@@ -32,7 +33,7 @@ def build_parts(
     objective: str,
     seed: int,
     batches: int,
-    divided: tuple[str, str, str] = ("auto", "auto", "split"),
+    divided: tuple[str | None, ...] = ("auto", "auto", "split", None),
 ) -> Parts:
     """What the fingerprints of `MADE_FROM` are made from: by fingerprint, each of its parts as text."""
     given = {"dataset": (dataset, test_share, split_seed, *divided), "objective": (objective, seed, batches)}

@@ -73,6 +73,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     compared = [judged[number] for number in pair]
     trials = now.get_trials()
     sharper = format_sharper_metric(plan, plan.get_files(study), now)
+    prospect = _format_prospect(plan, study, now)
     return Findings(
         name=plan.settings.name,
         url=redact_url(plan.storage_url),
@@ -101,10 +102,18 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         differences=_compute_differences(plan, compared),
         paid=_get_spending(plan),
         noise=_compute_noise(plan, compared),
-        notes=tuple(filter(None, (*plan.resources.notices.kept, sharper))),
+        notes=tuple(filter(None, (*plan.resources.notices.kept, sharper, prospect))),
         means={str(number): _select_finite(each.means) for number, each in judged.items()},
         ablations=measure_ablations(plan, now, selected, evaluations),
     )
+
+
+def _format_prospect(plan: Plan, study: optuna.Study, now: Trials) -> str:
+    """What more trials may gain; "" with several objectives, and where the search has said it itself."""
+    if len(now.directions) > 1 or terminator.format_stop_reason(study):
+        return ""
+    target, count = plan.objective.names[0], len(now.get_trials(deepcopy=False))
+    return terminator.format_prospect(terminator.estimate_gain(study, now, target, plan.settings, count))
 
 
 def _choose_trials(confirmation: Confirmation | None, front: Sequence[FrozenTrial]) -> tuple[int | None, int | None]:

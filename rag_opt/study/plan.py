@@ -168,7 +168,7 @@ def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> 
         objective.fingerprint,
         settings.seed,
         settings.batches,
-        (*settings.own_splits, settings.method),
+        (*settings.own_splits, settings.method, settings.groups),
     )
 
 

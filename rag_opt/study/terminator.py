@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RIVALS = 5
 """Trials next to the best from which the noise is taken, those left out that score the same for every question."""
 
+SPENT = 0.05
+"""Of the noise: a gain below it is not worth a trial. Where conf/stopping/regret.yaml ends a search."""
+
 CANDIDATES = 30
 """Of the best trials these are found among so many."""
 
@@ -72,6 +75,18 @@ def estimate_gain(study: optuna.Study, now: Trials, target: str, settings: Setti
     # Built here, since the study's own sampler may have no model of what is still to be gained.
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
     return ExpectedGain(trials, sampler.expected_gain(study), noise)
+
+
+def format_prospect(found: ExpectedGain) -> str:
+    """Whether more trials are worth it, beside what the questions tell apart; "" where either is not known."""
+    if np.isnan(found.gain) or np.isnan(found.noise) or not found.gain:
+        return ""
+    told = (
+        f"another trial is expected to gain {found.gain:.2g}, and the searched questions tell {found.noise:.2g} apart"
+    )
+    if found.is_gain_below(SPENT):
+        return f"{told}: more questions would say more than more trials"
+    return f"{told}: more trials may find more"
 
 
 def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:

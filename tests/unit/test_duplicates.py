@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag_opt.config.compose import compose_config
 from rag_opt.datasets import duplicates
-from rag_opt.datasets.duplicates import format_repeats, group_repeats
+from rag_opt.datasets.duplicates import format_repeats, group_by_document, group_repeats
 from rag_opt.datasets.splits import compute_split_key, split_dataset
-from rag_opt.errors import DatasetError
+from rag_opt.errors import ConfigError, DatasetError
+from rag_opt.evaluation.evaluator import load_dataset
 from rag_opt.records.documents import Dataset, Document, Query
 from rag_opt.records.keys import compute_key
+from tests.conftest import write_jsonl
 
 DOCUMENTS = (Document("a", "Apples grow."), Document("b", "Bees fly."))
 
@@ -108,3 +111,62 @@ def test_ten_thousand_templates_are_compared_in_seconds() -> None:
     """Questions of one template and one answer have nothing rare in common; no pair of them is looked at."""
     queries = [Query(f"q{row}", f"Is number {row} of the great list in use?", ("yes",)) for row in range(10_000)]
     assert len(set(group_repeats(queries, {}).tolist())) == 10_000
+
+
+# ---- questions that are told to belong together
+
+
+def graded(*grades: dict[str, int]) -> Dataset:
+    queries = tuple(Query(f"q{row}", f"question number {row}") for row in range(len(grades)))
+    return Dataset("x", DOCUMENTS, queries, {f"q{row}": each for row, each in enumerate(grades)})
+
+
+def test_questions_of_one_document_are_one_group_by_their_greatest_grade() -> None:
+    found = group_by_document(graded({"a": 1}, {"b": 2, "a": 1}, {"a": 2, "b": 1}, {}, {"b": 0}))
+    assert [query.group for query in found.queries] == ["document a", "document b", "document a", "", ""]
+    assert group_repeats(found.queries, found.qrels).tolist() == [0, 1, 0, 3, 4]
+    # They are no repeats, and so none are told.
+    assert not any("different ones" in line for line in format_repeats(found))
+
+
+def test_a_group_of_ones_own_stays_and_joins_what_repeats() -> None:
+    queries = (
+        Query("q0", "Who grows apples?", group="orchard"),
+        Query("q1", "Where do bees sleep?", group="orchard"),
+        Query("q2", "where do bees sleep"),
+        Query("q3", "Who sells honey?"),
+    )
+    dataset = Dataset("x", DOCUMENTS, queries, {query.id: {"a": 1} for query in queries})
+    assert group_repeats(dataset.queries, dataset.qrels).tolist() == [0, 0, 0, 3]
+    assert [query.group for query in group_by_document(dataset).queries] == [
+        "orchard",
+        "orchard",
+        "document a",
+        "document a",
+    ]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=2, max_size=12), st.integers(0, 9))
+def test_a_group_is_on_one_side_of_a_split(groups: list[str], seed: int) -> None:
+    queries = tuple(Query(f"q{row}", f"number {row}", group=group) for row, group in enumerate(groups))
+    dataset = Dataset("x", DOCUMENTS, queries, {query.id: {"a": 1} for query in queries})
+    if len(set(group_repeats(queries, dataset.qrels).tolist())) < 2:
+        return
+    dev, test = split_dataset(dataset, 0.4, seed)
+    sides = [{query.group for query in part.queries if query.group} for part in (dev, test)]
+    assert not sides[0] & sides[1]
+    assert len(dev.queries) + len(test.queries) == len(queries)
+
+
+def test_the_key_names_the_groups(tmp_path) -> None:
+    words = ["dataset=jsonl", f"dataset.documents={tmp_path}/d.jsonl", f"dataset.questions={tmp_path}/q.jsonl"]
+    write_jsonl(tmp_path / "d.jsonl", [{"id": "a", "text": "Apples grow."}, {"id": "b", "text": "Bees fly."}])
+    rows = [{"question": f"number {n}", "relevant": [gold]} for n, gold in enumerate("aabb")]
+    write_jsonl(tmp_path / "q.jsonl", [*rows, {"question": "number 9", "relevant": ["a"], "group": "mine"}])
+    plain = load_dataset(compose_config(words))
+    assert [query.group for query in plain.queries] == ["", "", "", "", "mine"]
+    grouped = load_dataset(compose_config([*words, "dataset.groups=document"]))
+    assert [query.group for query in grouped.queries] == [*["document a"] * 2, *["document b"] * 2, "mine"]
+    assert compute_split_key(plain, 0.3, 0) != compute_split_key(grouped, 0.3, 0)
+    with pytest.raises(ConfigError, match=r"dataset\.groups=topic: document or null is expected"):
+        load_dataset(compose_config([*words, "dataset.groups=topic"]))

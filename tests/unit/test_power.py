@@ -9,6 +9,7 @@ from optuna.trial import TrialState, create_trial
 from rag_opt.analysis import paired
 from rag_opt.storages.attributes import TrialAttributes
 from rag_opt.study import power
+from rag_opt.study.terminator import ExpectedGain, format_prospect
 
 
 def test_the_difference_that_is_named_is_shown_in_four_of_five_studies() -> None:
@@ -115,3 +116,16 @@ def test_the_metric_that_needs_fewer_questions_is_named(spread) -> None:
         SimpleNamespace(**{**vars(metrics_of("AP@10")[0]), "reads": "context"}),
     ]
     assert power.format_sharper_metric(plan, files, now) == ""
+
+
+def test_what_more_trials_may_gain_is_said_beside_the_noise() -> None:
+    told = format_prospect(ExpectedGain(25, 0.0004, 0.016))
+    assert told == (
+        "another trial is expected to gain 0.0004, and the searched questions tell 0.016 apart: more questions would say "
+        "more than more trials"
+    )
+    assert format_prospect(ExpectedGain(25, 0.004, 0.016)).endswith("more trials may find more")
+    # At the share where stopping=regret ends a search.
+    assert format_prospect(ExpectedGain(25, 0.05 * 0.016, 0.016)).endswith("more trials may find more")
+    for gain, noise in ((np.nan, 0.016), (0.004, np.nan), (0.0, 0.016)):
+        assert format_prospect(ExpectedGain(25, gain, noise)) == ""
