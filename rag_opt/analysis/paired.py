@@ -66,8 +66,11 @@ def compute_share(test: int) -> float:
 
 
 def compute_level(test: int) -> float:
-    """The level of the intervals at the test of this number: 0.95, 0.99, 0.998 and so on."""
-    return 1 - (1 - LEVEL) * LATER ** (test - 1)
+    """The level of the intervals at the test of this number: 0.96, 0.992, 0.9984 and so on.
+
+    So that an interval lies beside 0 where the test shows something, and not elsewhere.
+    """
+    return 1 - (1 - LEVEL) * compute_share(test)
 
 
 def count_resamples(test: int) -> int:
@@ -165,7 +168,7 @@ def compute_detectable(deviation: float, count: int) -> float:
 
 def _compute_reach() -> float:
     """How many standard errors a difference must be, to be shown so often at the first look."""
-    return float(special.ndtri(1 - (1 - LEVEL) * compute_share(1) / 2) + special.ndtri(POWER))
+    return float(special.ndtri((1 + compute_level(1)) / 2) + special.ndtri(POWER))
 
 
 def is_tied(best: Scores, other: Scores, sign: float, groups: Ints | None = None) -> bool:

@@ -58,7 +58,7 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The difference's 95 % bootstrap interval, (low, high); both nan where there is nothing to compare."""
+        """The difference's interval (low, high), 96 % at the first look; both nan where there is nothing to compare."""
         selected = self.confirmation.selected_arm if self.confirmation else None
         return (selected.difference_low, selected.difference_high) if selected else (float("nan"), float("nan"))
 

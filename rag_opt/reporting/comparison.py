@@ -89,7 +89,7 @@ def _render_comparison(
         for plot in (_plot_scores(group), _plot_regret(group))
         if plot is not None
     ]
-    about = "Scores on the questions never searched, with 95 % intervals; the best first."
+    about = "Scores on the questions never searched, with their intervals; the best first."
     sections = [
         page.Section(f"studies{number or ''}", "Studies" if len(groups) == 1 else title, about, *content)
         for number, (title, content) in enumerate(tables)
@@ -212,7 +212,7 @@ def _plot_scores(studies: Sequence[Finished]) -> Plot | None:
     return Plot(
         "scores",
         "On unseen questions",
-        "Means of what each study recommends, with 95 % intervals.",
+        "Means of what each study recommends, with their intervals.",
         style_figure(figure),
     )
 

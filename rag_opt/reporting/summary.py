@@ -183,7 +183,7 @@ def format_looks(findings: Findings) -> str:
         return f"{told}; the same choice was judged each time"
     return (
         f"{told}: what is selected now is choice {found.look} that they judge, so it is tested at "
-        f"{5 * compute_share(found.look):.2g} % of the 5 % that all looks share; intervals are {format_level(findings)}"
+        f"{5 * compute_share(found.look):.2g} % of the 5 % that all looks share (intervals: {format_level(findings)})"
     )
 
 

@@ -39,7 +39,7 @@ def test_all_questions_are_searched_and_all_confirm(words, tmp_path) -> None:
     assert "all of them confirm" in page
     for text in (report, page):
         assert "never searched" not in text
-        assert "95 % bootstrap intervals" not in text
+        assert "% bootstrap intervals" not in text
         assert "resampled questions" in text
     if confirmation.selected_arm is not confirmation.baseline:
         assert len(found.differences) == found.test

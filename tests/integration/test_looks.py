@@ -36,8 +36,8 @@ def test_fresh_questions_join_those_that_confirm_and_the_trials_stay(words, tmp_
     # Another set of questions is another test, and what it may claim is less.
     assert again.findings.confirmation.look == 2
     report = (again.folder / "report.md").read_text("utf-8")
-    assert "99 % bootstrap intervals" in report
-    assert "95 %" not in report
+    assert "99.2 % bootstrap intervals" in report
+    assert "96 %" not in report
     assert Findings.read(again.folder).confirmation.look == 2
 
 

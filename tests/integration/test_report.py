@@ -84,7 +84,7 @@ def test_a_browser_shows_the_report_without_an_error_or_a_request(finished: Path
             assert "the baseline" in page.locator("#recommendation").inner_text()
             assert "python -m rag_opt.trial" in page.locator("#command").inner_text()
             captions = page.locator("header figcaption").all_inner_texts()
-            assert captions == ["On unseen questions. With 95 % intervals; the dashed line is the baseline."]
+            assert captions == ["On unseen questions. With intervals; the dashed line is the baseline."]
             overlapping = page.evaluate(OVERLAPPING)
             assert overlapping == [], overlapping
             hints = page.locator(".wide").evaluate_all(HINTS)

@@ -139,7 +139,7 @@ def test_a_confirmation_has_the_wider_interval_and_says_how_it_was_made() -> Non
     wide = replace_interval(found, Crossfit(np.full(60, 4), 0.02, 60))
     assert wide.crossfitted
     assert wide.selected_arm.difference == found.selected_arm.difference
-    assert wide.selected_arm.difference_high - wide.selected_arm.difference_low == pytest.approx(4 * 0.02, rel=0.01)
+    assert wide.selected_arm.difference_high - wide.selected_arm.difference_low == pytest.approx(4.2 * 0.02, rel=0.01)
     assert wide.selected_arm.adjusted == wide.selected_arm.p
     assert math.isnan(wide.baseline.difference)
     # (2.90 × 0.02 × √60 / difference)², as the split counts them.
