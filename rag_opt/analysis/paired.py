@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Ints, Scores
 
 RESAMPLES = 10_000
-MOST_RESAMPLES = 1_000_000
+MOST_RESAMPLES = 200_000
 LEVEL = 0.95
 POWER = 0.8
 LATER = 0.2

@@ -80,7 +80,8 @@ def tabulate_settings(findings: Findings, study: Trials) -> tuple[list[str], lis
 def _format_ablation(found: Ablation) -> str:
     if math.isnan(found.difference):
         return ""
-    return f"{format_signed(found.difference)} [{format_signed(found.low)}, {format_signed(found.high)}]"
+    interval = "" if math.isnan(found.low) else f" [{format_signed(found.low)}, {format_signed(found.high)}]"
+    return f"{format_signed(found.difference)}{interval}"
 
 
 def _format_setting(values: dict[str, Value], name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rag_opt.console.terminal import format_names
-from rag_opt.datasets.duplicates import group_query_ids
+from rag_opt.datasets.duplicates import group_by_document, group_query_ids
 from rag_opt.datasets.files import resolve_path
 from rag_opt.datasets.jsonl import load_questions
 from rag_opt.errors import DatasetError
@@ -15,16 +15,20 @@ from rag_opt.records.documents import Dataset
 KEY = "dataset.test"
 
 
-def add_fresh(dev: Dataset, test: Dataset, given: str | None) -> tuple[Dataset, tuple[str, ...]]:
+def add_fresh(
+    dev: Dataset, test: Dataset, given: str | None, *, by_document: bool = False
+) -> tuple[Dataset, tuple[str, ...]]:
     """The questions that confirm, with those of a file of questions behind them, and a note on these; none for None.
 
     The file has the form of dataset=jsonl's questions and names the same documents. A question that repeats one of the
-    study's own is left out. Raises DatasetError for an id that the study has already, and where nothing new is left.
+    study's own, or belongs with it (`by_document`: is about the same document), is left out. Raises DatasetError for an
+    id that the study has already, and where nothing new is left.
     """
     if given is None:
         return test, ()
     path = resolve_path(given, KEY)
     fresh = load_questions(path, test.documents)
+    fresh = group_by_document(fresh) if by_document else fresh
     known = {query.id for query in (*dev.queries, *test.queries)}
     if again := known & {query.id for query in fresh.queries}:
         raise DatasetError(
@@ -33,10 +37,10 @@ def add_fresh(dev: Dataset, test: Dataset, given: str | None) -> tuple[Dataset, 
         )
     kept = _select_new(dev, test, fresh, known)
     if not kept:
-        raise DatasetError(f"{KEY}={given}: every question repeats one of {test.name}: none is fresh")
+        raise DatasetError(f"{KEY}={given}: every question repeats, or belongs with, one of {test.name}: none is fresh")
     left = len(fresh.queries) - len(kept)
     told = f"fresh questions of {Path(given).name} that confirm, too: {len(kept):,}"
-    told += f"; left out, since the study has asked them: {left:,}" if left else ""
+    told += f"; left out, since they repeat, or belong with, the study's own: {left:,}" if left else ""
     whole = replace(
         test,
         queries=(*test.queries, *(query for query in fresh.queries if query.id in kept)),

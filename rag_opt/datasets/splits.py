@@ -42,7 +42,10 @@ def choose_splits(dataset: Dataset, search: str = AUTO, confirm: str = AUTO) -> 
     sizes = f"{len(seen - twice):,} questions of {chosen[0]} are searched, {counts[chosen[1]]:,} of {chosen[1]} confirm"
     told = [f"its own splits are kept: {sizes} (dataset.search=all: cut at random)"]
     if twice:
-        told.append(f"{len(twice):,} questions of {chosen[0]} repeat one of {chosen[1]}: left out of the search")
+        told.append(
+            f"{len(twice):,} questions of {chosen[0]} repeat, or belong with, one of {chosen[1]}: left out of the "
+            "search"
+        )
     if rest := [f"{count:,} of {name}" for name, count in counts.items() if name not in chosen]:
         told.append(f"questions left out: {', '.join(rest)}")
     if without := sum(not query.split for query in dataset.queries):
@@ -125,7 +128,8 @@ def _select_queries(dataset: Dataset, ids: AbstractSet[str]) -> Dataset:
 def compute_split_key(dataset: Dataset, test_share: float, seed: int, *, crossfits: bool = False) -> str:
     """The content key of a dataset and its split: that of the dataset, the share and the seed where nothing repeats."""
     if dataset.confirming:
-        return compute_key(dataset.fingerprint, sorted(dataset.confirming))
+        named = sorted((query.id, query.group) for query in dataset.queries if query.group)
+        return compute_key(dataset.fingerprint, sorted(dataset.confirming), *([named] if named else []))
     groups = [ids for ids in group_query_ids(dataset) if len(ids) > 1]
     cut = ("crossfit",) if crossfits else (test_share, seed)
     return compute_key(dataset.fingerprint, *cut, *([groups] if groups else []))

@@ -24,7 +24,7 @@ from rag_opt.config.settings import (
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_line
-from rag_opt.datasets.duplicates import format_repeats, group_by_document
+from rag_opt.datasets.duplicates import format_repeats, group_by_document, group_query_ids
 from rag_opt.datasets.fresh import add_fresh
 from rag_opt.datasets.splits import choose_splits, split_dataset
 from rag_opt.errors import ConfigError
@@ -114,7 +114,8 @@ def load_dataset(config: DictConfig) -> Dataset:
     dataset = build(node, to_plain(config.trusted_modules))
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.documents.Dataset")
-    dataset = _assign_groups(choose_splits(dataset, *parse_own_splits(config)), config)
+    # Grouped first, so that what belongs together is not on both sides of the data set's own splits.
+    dataset = choose_splits(_assign_groups(dataset, config), *parse_own_splits(config))
     for note in (*dataset.notes, *format_repeats(dataset)):
         report_line(f"{dataset.name}: {note}")
     return dataset
@@ -129,9 +130,10 @@ def choose_method(dataset: Dataset, config: DictConfig, settings: Settings, obje
     if settings.method != AUTO:
         return settings
     given = dataset.confirming or to_plain(config.dataset).get("test") is not None
-    if given or len(dataset.queries) >= FEW or len(objective.names) > 1 or objective.constraints:
+    if given or len(objective.names) > 1 or objective.constraints:
         return replace(settings, method=SPLIT)
-    return replace(settings, method=CROSSFIT)
+    # Of a single one there is nothing to divide, which a split says.
+    return replace(settings, method=CROSSFIT if 1 < len(group_query_ids(dataset)) < FEW else SPLIT)
 
 
 def divide_dataset(dataset: Dataset, config: DictConfig, settings: Settings) -> tuple[Dataset, Dataset]:
@@ -143,10 +145,10 @@ def divide_dataset(dataset: Dataset, config: DictConfig, settings: Settings) -> 
             f"dataset.test={fresh}: confirmation.method=crossfit searches all questions and keeps none; add them to "
             "the data set of another study, or choose confirmation.method=split"
         )
-    test, notes = add_fresh(dev, test, fresh)
+    test, notes = add_fresh(dev, test, fresh, by_document=settings.groups == DOCUMENT)
     for note in notes:
         report_line(f"{dataset.name}: {note}")
-    return dev, _assign_groups(test, config)
+    return dev, test
 
 
 def _assign_groups(dataset: Dataset, config: DictConfig) -> Dataset:

@@ -246,7 +246,7 @@ MAKERS: dict[str, tuple[str, str, Maker]] = {
     ),
     "importance": (
         "Importance",
-        "What another value of a setting changes, anywhere in the space: the sampler's model, with 95 % intervals.",
+        "What another value of a setting changes, anywhere in the space: the sampler's model, with intervals.",
         plot_importances,
     ),
     "slices": ("Parameters one by one", "The score by each of the top parameters.", plot_slices),

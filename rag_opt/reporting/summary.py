@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -91,7 +92,7 @@ def format_method(findings: Findings) -> str:
     if findings.confirmation is not None and findings.confirmation.crossfitted:
         return (
             f"Intervals are {level} intervals; that of the difference, and p, are by Student's t, with the error of "
-            "making the whole selection again on resampled questions."
+            "making the whole selection again on resampled questions; p allows for further looks at these questions."
         )
     return (
         f"Intervals are {level} bootstrap intervals; p (paired randomisation) is corrected for several comparisons and "
@@ -109,10 +110,10 @@ def format_settings_title(findings: Findings) -> str:
 
 def format_ablation(findings: Findings) -> str:
     """What the settings' own differences are; "" where none was measured."""
-    if not findings.ablations:
+    if all(math.isnan(each.difference) for each in findings.ablations):
         return ""
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
-    whose = "all questions, which were searched" if crossfitted else "the unseen questions"
+    whose = "all questions, which were searched," if crossfitted else "the unseen questions"
     return (
         f"What a setting brings: the score on {whose} less that with this setting, and what hangs on it, put back. "
         "Together they bring another sum where they act on each other."
@@ -175,16 +176,18 @@ def format_given_up(study: Trials) -> list[str]:
 
 def format_looks(findings: Findings) -> str:
     """A caution where the unseen questions are not unseen any more; "" at the first look."""
-    if findings.looks < 2:
-        return ""
     found = findings.confirmation
-    told = f"the unseen questions were looked at {findings.looks} times as this study grew"
-    if found is None or found.look < 2:
-        return f"{told}; the same choice was judged each time"
-    return (
-        f"{told}: what is selected now is choice {found.look} that they judge, so it is tested at "
-        f"{5 * compute_share(found.look):.2g} % of the 5 % that all looks share (intervals: {format_level(findings)})"
+    told = (
+        f"the unseen questions were looked at {findings.looks} times as this study grew" if findings.looks > 1 else ""
     )
+    if found is None or found.look < 2:
+        return told
+    judged = (
+        f"what is selected now is choice {found.look} that these questions judge: it is tested at "
+        f"{5 * compute_share(found.look):.2g} %, its part of the 5 % that all choices share, with intervals of "
+        f"{format_level(findings)}"
+    )
+    return f"{told}; {judged}" if told else judged
 
 
 def format_latencies(findings: Findings) -> str:
@@ -262,7 +265,7 @@ def format_markdown(findings: Findings, study: Trials) -> str:
             "",
             *format_pipe_table(tabulate_settings(findings, study)),
             "",
-            *([format_ablation(findings), ""] if findings.ablations else []),
+            *([told, ""] if (told := format_ablation(findings)) else []),
         ]
     if tabulate_costs(findings, study)[1]:
         lines += ["## Calls to models, a question", "", *format_pipe_table(tabulate_costs(findings, study)), ""]

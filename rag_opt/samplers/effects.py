@@ -88,7 +88,12 @@ def estimate_effects(
     apart = compute_distances(inferred.axes, units, units)
     draws = sample_prior(rng, DRAWS, len(inferred.axes))
     process = fit_process(draws, apart, standardize_values(values), known.noise, keep=KEPT)
-    pairs = {axis.name: draw_pairs(inferred, column, rng) for column, axis in enumerate(inferred.axes)}
+    pairs = {
+        axis.name: draw_pairs(inferred, column, rng)
+        for column, axis in enumerate(inferred.axes)
+        # A choice between 1 and true is of one value to Python.
+        if axis.levels is None or len(axis.levels) > 1
+    }
     found = {
         name: _measure_effect(process, inferred, units, *each, rng) for name, each in pairs.items() if len(each[0])
     }

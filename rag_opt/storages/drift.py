@@ -10,6 +10,8 @@ import optuna
 from rag_opt.errors import DriftError
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 
+METHOD = "confirmation.method"
+
 MADE_FROM = {
     "dataset": (
         "dataset",
@@ -17,7 +19,7 @@ MADE_FROM = {
         "dataset.split_seed",
         "dataset.search",
         "dataset.confirm",
-        "confirmation.method",
+        METHOD,
         "dataset.groups",
     ),
     "objective": ("objective", "seed", "evaluation.batches"),
@@ -70,9 +72,18 @@ def _format_drift(
     return (
         f"study '{study.study_name}' was made with another {' and '.join(changed)}; its scores would not compare\n"
         + "\n".join(lines)
+        + _format_way_back(study, parts)
         + "\n  either keep it and start another: name=<new name>\n  or start it anew: "
         f"end every command that still runs it, then remove {folder}"
     )
+
+
+def _format_way_back(study: optuna.Study, parts: Parts) -> str:
+    """How a study goes on whose way to confirm was chosen for it, and would be another one today; "" for others."""
+    # What was begun before there were two ways was split.
+    then = get_study_attributes(study).parts.get("dataset", {}).get(METHOD, "split")
+    now = parts.get("dataset", {}).get(METHOD, then)
+    return "" if then == now else f"\n  {METHOD}={then} goes on as it was begun"
 
 
 def _find_changed_parts(study: optuna.Study, name: str, parts: Parts) -> dict[str, tuple[str, str]]:

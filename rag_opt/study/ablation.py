@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -12,9 +13,11 @@ from rag_opt.analysis import history, paired
 from rag_opt.analysis.findings import Ablation
 from rag_opt.config.overrides import format_overrides, to_config_values
 from rag_opt.console.progress import report_line, track
+from rag_opt.metrics.catalogue import MEASURED_ONCE
 
 if TYPE_CHECKING:
     from rag_opt.config.search_space import SearchSpace, Value
+    from rag_opt.config.trial import TrialConfig
     from rag_opt.records.scores import Evaluation
     from rag_opt.storages.snapshot import Trials
     from rag_opt.study.plan import Plan
@@ -30,8 +33,8 @@ def measure_ablations(
 ) -> tuple[Ablation, ...]:
     """What each setting brings on the questions that confirm: one that differs from the baseline's, put back alone.
 
-    () without a baseline, where it was selected itself, or where confirmation.ablation says so. Those that would pay a
-    model, and those for which there was no time, have nan.
+    () without a baseline, where it was selected itself, or where confirmation.ablation says so; by itself that leaves
+    out what would pay a model. Settings for which there was no time have nan.
     """
     baseline = history.find_baseline(now)
     if selected not in evaluations or baseline is None or plan.settings.ablation is False:
@@ -39,7 +42,11 @@ def measure_ablations(
     assert selected is not None
     chosen, begun = (to_config_values(now.get_trials()[number].params) for number in (selected, baseline.number))
     # The last stages first: what changes how texts are cut may have to encode them anew.
-    variants = list(put_back(plan.space, chosen, begun))[::-1]
+    variants = [
+        (name, config)
+        for name, values in list(put_back(plan.space, chosen, begun))[::-1]
+        if (config := plan.test.compose_overrides(format_overrides(values))) and not _is_refused(plan, config)
+    ]
     if not variants:
         return ()
     told = "1 setting" if len(variants) == 1 else f"{len(variants)} settings, one at a time,"
@@ -47,11 +54,18 @@ def measure_ablations(
     end = time.monotonic() + max(LEAST, SHARE * history.sum_seconds(now))
     found = []
     with track("putting back", len(variants)) as done:
-        for name, values in variants:
-            measured = _measure(plan, name, values) if time.monotonic() < end else None
+        for name, config in variants:
+            measured = _measure(plan, name, config) if time.monotonic() < end else None
             found.append(_compare(plan, name, evaluations[selected], measured))
             done(1)
     return tuple(found[::-1])
+
+
+def _is_refused(plan: Plan, config: TrialConfig) -> bool:
+    """Whether it would pay a model or a service, a judge among them, and nobody has asked for that."""
+    if plan.settings.ablation:
+        return False
+    return any(metric.pays for metric in plan.test.metrics) or plan.test.make_pipeline(config).pays_per_query
 
 
 def put_back(space: SearchSpace, chosen: Values, begun: Values) -> Iterator[tuple[str, dict[str, Value]]]:
@@ -67,10 +81,7 @@ def put_back(space: SearchSpace, chosen: Values, begun: Values) -> Iterator[tupl
                 yield name, values
 
 
-def _measure(plan: Plan, name: str, values: Values) -> Evaluation | None:
-    config = plan.test.compose_overrides(format_overrides(values))
-    if config.asks_models and plan.settings.ablation is None:
-        return None
+def _measure(plan: Plan, name: str, config: TrialConfig) -> Evaluation | None:
     try:
         return plan.test.measure_config(config)
     except Exception as error:
@@ -87,7 +98,8 @@ def _compare(plan: Plan, name: str, selected: Evaluation, put: Evaluation | None
     known = ~np.isnan(apart)
     if not known.any():
         return Ablation(name)
-    low, high = paired.bootstrap_interval(
-        apart[known], plan.settings.seed, groups=None if groups is None else groups[known]
-    )
-    return Ablation(name, float(apart[known].mean()), low, high)
+    # Of one value for all questions nothing says how sure it is.
+    interval = (math.nan, math.nan)
+    if target not in MEASURED_ONCE:
+        interval = paired.bootstrap_interval(apart[known], plan.settings.seed, groups=groups[known])
+    return Ablation(name, float(apart[known].mean()), *interval)

@@ -74,6 +74,8 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     trials = now.get_trials()
     sharper = format_sharper_metric(plan, plan.get_files(study), now)
     prospect = _format_prospect(plan, study, now)
+    # Before what was paid and stored is told.
+    ablations = measure_ablations(plan, now, selected, evaluations)
     return Findings(
         name=plan.settings.name,
         url=redact_url(plan.storage_url),
@@ -104,7 +106,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         noise=_compute_noise(plan, compared),
         notes=tuple(filter(None, (*plan.resources.notices.kept, sharper, prospect))),
         means={str(number): _select_finite(each.means) for number, each in judged.items()},
-        ablations=measure_ablations(plan, now, selected, evaluations),
+        ablations=ablations,
     )
 
 
@@ -113,7 +115,9 @@ def _format_prospect(plan: Plan, study: optuna.Study, now: Trials) -> str:
     if len(now.directions) > 1 or terminator.format_stop_reason(study):
         return ""
     target, count = plan.objective.names[0], len(now.get_trials(deepcopy=False))
-    return terminator.format_prospect(terminator.estimate_gain(study, now, target, plan.settings, count))
+    found = terminator.estimate_gain(study, now, target, plan.settings, count, plan.dev.questions.groups)
+    rule = plan.settings.stopping
+    return terminator.format_prospect(found) if rule is None else terminator.format_prospect(found, rule.share)
 
 
 def _choose_trials(confirmation: Confirmation | None, front: Sequence[FrozenTrial]) -> tuple[int | None, int | None]:

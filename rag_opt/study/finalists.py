@@ -82,7 +82,8 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     evaluations = _evaluate_finalists(plan, now, roles | dict.fromkeys(judges - set(roles), ()), selection.recommended)
     if not {selection.recommended, *judges} <= set(evaluations):
         return NOTHING
-    look = note_look(plan, study, selection.recommended, begun, len(now.get_trials()))
+    chosen = [selection.recommended] if fitted is None else fitted.trials.tolist()
+    look = note_look(study, plan.test.questions, chosen, begun, len(now.get_trials()))
     compared = evaluations
     # Where the baseline was selected there is nothing to compare, and its own scores are what it scored.
     if fitted is not None and BASELINE not in roles[selection.recommended]:

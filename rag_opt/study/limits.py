@@ -64,7 +64,8 @@ class Limits:
         # The gain takes fitting a Gaussian process: too much for each look of a worker that waits for a place.
         if count != self._looked and not has_waiting(now):
             target, self._looked = self.plan.objective.names[0], count
-            self._enough = terminator.should_terminate(self.study, now, target, self.plan.settings, count)
+            groups = self.plan.dev.questions.groups
+            self._enough = terminator.should_terminate(self.study, now, target, self.plan.settings, count, groups)
         return self._enough
 
     def is_exhausted(self, now: StudySnapshot) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rag_opt.records.keys import compute_key
@@ -10,24 +11,25 @@ from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 if TYPE_CHECKING:
     import optuna
 
-    from rag_opt.study.plan import Plan
+    from rag_opt.evaluation.evaluate import Questions
 
 
-def note_look(plan: Plan, study: optuna.Study, selected: int, baseline: int | None, trials: int) -> int:
+def note_look(
+    study: optuna.Study, questions: Questions, chosen: Sequence[int], baseline: int | None, trials: int
+) -> int:
     """Which of the different choices that these questions have judged this one is, from 1; noted with the study.
 
-    `selected` is the trial that was selected of so many. The same choice judged by the same questions is the same test,
-    however often it is made; where that is the `baseline` itself, nothing is tested.
+    `chosen` is the trial that was selected of so many, or those that judge each question of a crossfit. The same choice
+    judged by the same questions is the same test, however often it is made. Where it is the `baseline` itself, or there
+    is none, nothing is tested.
     """
     noted = get_study_attributes(study)
     sizes = sorted({*noted.looks, trials})
-    # A crossfit's choices are those of all trials so far, fold by fold.
-    what = trials if plan.settings.crossfits else selected
-    key = compute_key(plan.test.questions.queries.key, plan.settings.crossfits, what)
+    key = compute_key(questions.dataset.fingerprint, questions.groups.tolist(), list(chosen))
     # Looks that an older version has noted may each have been at another choice.
     tests = [""] * (len(sizes) - 1) if noted.tests is None else list(noted.tests)
-    if key not in tests and selected != baseline:
+    if key not in tests and baseline is not None and {*chosen} != {baseline}:
         tests.append(key)
     StudyAttributes.looks.save(study, sizes)
     StudyAttributes.tests.save(study, tests)
-    return tests.index(key) + 1 if key in tests else max(1, len(tests))
+    return tests.index(key) + 1 if key in tests else 1

@@ -16,14 +16,14 @@ import numpy as np
 import optuna
 
 from rag_opt.analysis import history
-from rag_opt.analysis.paired import compute_differences
+from rag_opt.analysis.paired import average_groups
 from rag_opt.samplers import RagSampler
 from rag_opt.storages.attributes import HasAttributes, StudyAttributes, TrialAttributes, get_study_attributes
 from rag_opt.storages.trial_files import TrialFiles
 
 if TYPE_CHECKING:
     from rag_opt.config.settings import Settings
-    from rag_opt.records.documents import Scores
+    from rag_opt.records.documents import Ints, Scores
     from rag_opt.storages.snapshot import Trials
 
 RIVALS = 5
@@ -55,41 +55,51 @@ class ExpectedGain:
         )
 
 
-def estimate_noise(best: Scores, rivals: Sequence[Scores]) -> float:
+def estimate_noise(best: Scores, rivals: Sequence[Scores], groups: Ints | None = None) -> float:
     """The median standard error of the mean difference to the first RIVALS that differ; nan without one.
 
-    Question by question; a rival that scores the same for every question says nothing.
+    Question by question, those of one of the `groups` as one; a rival that scores the same for every question says
+    nothing.
     """
-    found = [compute_differences(best, rival) for rival in rivals if len(rival) == len(best)]
+    apart = [best - rival for rival in rivals if len(rival) == len(best)]
+    known = [~np.isnan(each) for each in apart]
+    found = [
+        average_groups(each[kept], None if groups is None else groups[kept])
+        for each, kept in zip(apart, known, strict=True)
+    ]
     errors = [float(each.std(ddof=1) / np.sqrt(len(each))) for each in found if len(each) > 1]
     return float(np.median([error for error in errors if error > 0][:RIVALS] or [np.nan]))
 
 
-def estimate_gain(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> ExpectedGain:
+def estimate_gain(
+    study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int, groups: Ints | None
+) -> ExpectedGain:
     """What can be said after so many trials, `target` being what is searched for; nan where it can't be known yet."""
     best = history.rank_candidates(now)[:CANDIDATES]
     files = TrialFiles(study, settings.folder)
     books = [files.load_scores(trial, [target]) for trial in best]
     scores = [book[target] for book in books if target in book]
-    noise = estimate_noise(scores[0], scores[1:]) if scores else np.nan
+    noise = estimate_noise(scores[0], scores[1:], groups) if scores else np.nan
     # Built here, since the study's own sampler may have no model of what is still to be gained.
     sampler = RagSampler(seed=settings.seed, ignored=TrialAttributes.interrupted.name)
     return ExpectedGain(trials, sampler.expected_gain(study), noise)
 
 
-def format_prospect(found: ExpectedGain) -> str:
-    """Whether more trials are worth it, beside what the questions tell apart; "" where either is not known."""
+def format_prospect(found: ExpectedGain, share: float = SPENT) -> str:
+    """Whether more trials are worth it: a gain above this share of what the questions tell apart; "" if unknown."""
     if np.isnan(found.gain) or np.isnan(found.noise) or not found.gain:
         return ""
     told = (
         f"another trial is expected to gain {found.gain:.2g}, and the searched questions tell {found.noise:.2g} apart"
     )
-    if found.is_gain_below(SPENT):
+    if found.is_gain_below(share):
         return f"{told}: more questions would say more than more trials"
     return f"{told}: more trials may find more"
 
 
-def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int) -> bool:
+def should_terminate(
+    study: optuna.Study, now: Trials, target: str, settings: Settings, trials: int, groups: Ints | None = None
+) -> bool:
     """Whether the search is to end here, as conf/stopping says; kept in the study, with the reason, for all workers."""
     rule = settings.stopping
     known = get_study_attributes(study)
@@ -100,7 +110,7 @@ def should_terminate(study: optuna.Study, now: Trials, target: str, settings: Se
         StudyAttributes.settled.save(study, "{}")
     if rule is None or trials < rule.after:
         return False
-    found = estimate_gain(study, now, target, settings, trials)
+    found = estimate_gain(study, now, target, settings, trials, groups)
     if found.is_gain_below(rule.share):
         # The rule first: a process that finds the search settled, but not by its own rule, takes that back.
         StudyAttributes.settled_by.save(study, [rule.after, rule.share])

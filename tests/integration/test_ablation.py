@@ -60,28 +60,26 @@ def test_the_report_says_what_each_setting_brings(words, tmp_path) -> None:
     assert [each.setting for each in found.ablations] == ["retriever.top_k"]
     assert found.ablations[0].difference == pytest.approx(found.confirmation.selected_arm.difference)
     assert found.ablations[0].difference < 0
+    assert math.isfinite(found.ablations[0].low)
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text("utf-8")
         assert "tokens it brings" in text
         assert "with this setting, and what hangs on it, put back" in text
 
 
-def test_what_pays_a_model_is_not_put_back_unless_told(words, monkeypatch, tmp_path) -> None:
-    from rag_opt.config.trial import TrialConfig
-
+def test_what_pays_a_model_is_not_put_back_unless_told(words, services, tmp_path) -> None:
     folder = run_study([*words, "confirmation.ablation=false"]).folder
     assert Findings.read(folder).ablations == ()
-    plan = build_plan(words)
     now = StudySnapshot(optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db"))
     other = next(t for t in now.get_trials(states=(TrialState.COMPLETE,)) if t.params["retriever"] != "hybrid")
-    scores = plan.test.measure_config(plan.test.compose_overrides([]))
-    monkeypatch.setattr(TrialConfig, "asks_models", True)
-    found = measure_ablations(plan, now, other.number, {other.number: scores})
-    assert found
-    assert all(math.isnan(each.difference) for each in found)
-    told = build_plan([*words, "confirmation.ablation=true"])
-    assert not any(
-        math.isnan(each.difference) for each in measure_ablations(told, now, other.number, {other.number: scores})
-    )
+    judged = [*words, *services, "objective.report=[judge.correctness]"]
+    for pays in ([*words, *services, "generator=openai"], judged):
+        plan = build_plan(pays)
+        scores = plan.test.measure_config(plan.test.compose_overrides([]))
+        assert measure_ablations(plan, now, other.number, {other.number: scores}) == ()
+        told = build_plan([*pays, "confirmation.ablation=true"])
+        found = measure_ablations(told, now, other.number, {other.number: scores})
+        assert found
+        assert not any(math.isnan(each.difference) for each in found)
     with pytest.raises(ConfigError, match=r"confirmation\.ablation=maybe: auto, true or false"):
         run_study([*words, "confirmation.ablation=maybe"])

@@ -56,10 +56,15 @@ def test_what_is_said_before_the_search_is_said_once_and_what_does_nothing_is_na
     assert "dataset.test_share=0.4 does nothing here: all questions are searched" in told
 
 
-def test_how_a_study_confirms_can_not_change_on_the_way(words) -> None:
+def test_how_a_study_confirms_can_not_change_on_the_way(words, tmp_path) -> None:
     run_study(words)
-    with pytest.raises(DriftError, match="confirmation.method: then crossfit, now split"):
+    with pytest.raises(DriftError, match="confirmation.method: then crossfit, now split") as refused:
         run_study([*words[:-1], "confirmation.method=split"])
+    assert "confirmation.method=crossfit goes on as it was begun" in str(refused.value)
+    # Nobody chose it: fresh questions would make it a split today.
+    more = write_jsonl(tmp_path / "more.jsonl", [{"question": "Which pet is silent?", "relevant": ["cats"]}])
+    with pytest.raises(DriftError, match="confirmation.method=crossfit goes on as it was begun"):
+        run_study([*words[:-1], "confirmation.method=auto", f"dataset.test={more}"])
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_the_noise_is_the_standard_error_of_the_difference() -> None:
     assert estimate_noise(best, [rival]) == pytest.approx(apart.std(ddof=1) / 2)
     assert estimate_noise(best, [rival, best]) == estimate_noise(best, [rival])
     assert np.isnan(estimate_noise(best, []))
+    # Two of a group are one observation.
+    together = apart.reshape(2, -1).sum(axis=1) / 2
+    assert estimate_noise(best, [rival], np.array([0, 0, 1, 1])) == pytest.approx(together.std(ddof=1) / np.sqrt(2))
     assert not ExpectedGain(9, 0.01, float("nan")).is_gain_below(1)
     assert not ExpectedGain(9, float("nan"), 0.1).is_gain_below(1)
     assert ExpectedGain(9, 0.01, 0.1).is_gain_below(0.2)

@@ -50,8 +50,9 @@ def test_a_study_that_goes_on_spends_what_it_may_claim(words) -> None:
     assert looks[0][1:] == (1, 1)
     assert looks[2][2] == 2
     assert looks[2][1] == (1 if looks[2][0] == looks[0][0] else 2)
-    told = "the same choice was judged each time" if looks[2][0] == looks[0][0] else "is choice 2 that they judge"
-    assert told in (run_study([*words, "n_trials=8"]).folder / "report.md").read_text("utf-8")
+    report = (run_study([*words, "n_trials=8"]).folder / "report.md").read_text("utf-8")
+    assert "looked at 2 times as this study grew" in report
+    assert ("is choice 2 that these questions judge: it is tested at 0.8 %" in report) == (looks[2][1] == 2)
 
 
 def test_a_crossfit_has_no_place_for_fresh_questions(words, tmp_path) -> None:

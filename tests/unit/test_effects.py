@@ -96,3 +96,9 @@ def test_pairs_differ_in_one_parameter_and_what_hangs_on_it() -> None:
         for other in range(len(names)):
             same = before[:, other] == after[:, other]
             assert same.all() or other == column or (name, names[other]) == ("retriever", "weight")
+
+
+def test_a_choice_of_what_python_takes_for_one_value_is_left_out() -> None:
+    known = {"a": CategoricalDistribution([1, True]), "top_k": IntDistribution(3, 20)}
+    trials = [create_trial(params={"a": 1, "top_k": k}, distributions=known, value=k / 20) for k in range(3, 15)]
+    assert list(estimate_effects(MAXIMIZE, trials)) == ["top_k"]

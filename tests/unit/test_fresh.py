@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt.datasets.duplicates import group_by_document
 from rag_opt.datasets.fresh import add_fresh
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Dataset, Document, Query
@@ -50,9 +51,13 @@ def test_what_the_study_has_asked_is_not_fresh(tmp_path) -> None:
     dev, test = part("Who barks?"), part("Is it true?", "Who purrs?")
     found, notes = add_fresh(dev, test, given)
     assert [query.text for query in found.queries] == ["Is it true?", "Who purrs?", "Which pet is silent?"]
-    assert notes == ("fresh questions of more.jsonl that confirm, too: 1; left out, since the study has asked them: 2",)
+    assert notes == (
+        "fresh questions of more.jsonl that confirm, too: 1; left out, since they repeat, or belong with, the study's own: 2",
+    )
     only = fresh_file(tmp_path, {"question": "Who barks?", "relevant": ["cats"]})
-    with pytest.raises(DatasetError, match=r"dataset\.test=.*every question repeats one of animals: none is fresh"):
+    with pytest.raises(
+        DatasetError, match=r"dataset\.test=.*every question repeats, or belongs with, one of animals: none is fresh"
+    ):
         add_fresh(dev, test, only)
 
 
@@ -65,3 +70,15 @@ def test_ids_that_are_taken_and_documents_that_are_not_there_are_refused(tmp_pat
         add_fresh(part("Who barks?"), part("Is it true?"), unknown)
     with pytest.raises(DatasetError, match=r"dataset\.test"):
         add_fresh(part("Who barks?"), part("Is it true?"), str(tmp_path / "none.jsonl"))
+
+
+def test_questions_about_documents_of_the_study_are_not_fresh_where_documents_count(tmp_path) -> None:
+    given = fresh_file(
+        tmp_path,
+        {"question": "Which pet is silent?", "relevant": ["cats"]},
+        {"question": "What sound does a dog make?", "relevant": ["dogs"]},
+    )
+    dev, test = group_by_document(part("Who barks?")), group_by_document(part("Who purrs?"))
+    found, _ = add_fresh(dev, test, given, by_document=True)
+    assert [query.text for query in found.queries] == ["Who purrs?", "What sound does a dog make?"]
+    assert [query.group for query in found.queries] == ["document cats", "document dogs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,42 +19,40 @@ from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 from rag_opt.study.looks import note_look
 
 
-def situation(key: str = "questions", *, crossfits: bool = False) -> Any:
-    queries = SimpleNamespace(key=key)
-    test = SimpleNamespace(questions=SimpleNamespace(queries=queries))
-    return SimpleNamespace(test=test, settings=SimpleNamespace(crossfits=crossfits))
+def questions(name: str = "questions", groups: Sequence[int] = (0, 1, 2)) -> Any:
+    return SimpleNamespace(dataset=SimpleNamespace(fingerprint=name), groups=np.array(groups))
 
 
 def test_the_same_choice_is_the_same_test_and_another_one_is_further() -> None:
-    study, plan = optuna.create_study(), situation()
-    assert [note_look(plan, study, selected, 0, n) for selected, n in ((5, 10), (5, 20), (21, 30), (5, 40))] == [
-        1,
-        1,
-        2,
-        1,
-    ]
+    study = optuna.create_study()
+    looks = [note_look(study, questions(), [chosen], 0, n) for chosen, n in ((5, 10), (5, 20), (21, 30), (5, 40))]
+    assert looks == [1, 1, 2, 1]
     assert get_study_attributes(study).looks == [10, 20, 30, 40]
-    # Fresh questions beside the old ones judge anew.
-    assert note_look(situation("more"), study, 5, 0, 40) == 3
+    # Fresh questions beside the old ones judge anew, and so do other judgements and other groups.
+    assert note_look(study, questions("more"), [5], 0, 40) == 3
+    assert note_look(study, questions(groups=(0, 0, 2)), [5], 0, 40) == 4
+    assert note_look(study, questions(), [5], 0, 40) == 1
 
 
 def test_the_baseline_itself_is_no_test() -> None:
     study = optuna.create_study()
-    assert note_look(situation(), study, 0, 0, 10) == 1
-    assert note_look(situation(), study, 4, 0, 20) == 1
-    assert note_look(situation(), study, 0, 0, 30) == 1
-    assert note_look(situation(), study, 7, 0, 40) == 2
+    found = [note_look(study, questions(), [chosen], 0, n) for chosen, n in ((0, 10), (4, 20), (0, 30), (7, 40))]
+    assert found == [1, 1, 1, 2]
+    # Without one nothing is compared.
+    alone = optuna.create_study()
+    assert [note_look(alone, questions(), [chosen], None, 10) for chosen in (1, 2, 3)] == [1, 1, 1]
 
 
-def test_a_crossfit_is_another_choice_with_every_trial() -> None:
-    study, plan = optuna.create_study(), situation(crossfits=True)
-    assert [note_look(plan, study, 5, 0, trials) for trials in (10, 10, 20)] == [1, 1, 2]
+def test_a_crossfit_is_another_choice_where_a_fold_chooses_another() -> None:
+    study = optuna.create_study()
+    chosen = [([5, 5, 7], 40), ([5, 5, 7], 41), ([5, 9, 7], 42), ([0, 0, 0], 43)]
+    assert [note_look(study, questions(), each, 0, trials) for each, trials in chosen] == [1, 1, 2, 1]
 
 
 def test_looks_of_an_older_version_count_as_other_choices() -> None:
     study = optuna.create_study()
     StudyAttributes.looks.save(study, [10, 20])
-    assert note_look(situation(), study, 5, 0, 30) == 3
+    assert note_look(study, questions(), [5], 0, 30) == 3
 
 
 def test_all_looks_together_spend_what_one_may() -> None:

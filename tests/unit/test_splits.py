@@ -109,7 +109,7 @@ def test_what_repeats_a_confirming_question_is_not_searched(tmp_path) -> None:
     write_jsonl(place / "queries.jsonl", rows)
     dataset = load(place)
     assert sides(dataset) == (["q7", "q8", "q9"], ["q10", "q11"])
-    assert "1 questions of dev repeat one of test: left out of the search" in dataset.notes
+    assert "1 questions of dev repeat, or belong with, one of test: left out of the search" in dataset.notes
 
 
 def test_questions_of_a_file_of_ones_own_may_name_their_split(tmp_path) -> None:
