@@ -104,6 +104,12 @@ def collapse_best(words: Words) -> list[str]:
     return [f"{GIVEN}{folder.as_posix()}", *kept, *others]
 
 
+def _is_measured_by(key: str) -> bool:
+    """Whether a single trial's scores depend on this key."""
+    # The way to confirm says which questions are searched.
+    return key == "confirmation.method" or key.partition(".")[0] not in SEARCH_ONLY
+
+
 def parse_search_path(words: Words) -> list[str]:
     """The folders of the search path that words name."""
     given = [each.value() for each in parse_overrides([word for word in words if word.startswith(f"{SEARCH_PATH}=")])]
@@ -113,5 +119,5 @@ def parse_search_path(words: Words) -> list[str]:
 def format_replay_command(overrides: Sequence[str]) -> str:
     """The command that measures this configuration again."""
     last = {override.partition("=")[0]: override for override in collapse_best(overrides)}
-    last = {key: word for key, word in last.items() if key.lstrip("+~").partition(".")[0] not in SEARCH_ONLY}
+    last = {key: word for key, word in last.items() if _is_measured_by(key.lstrip("+~"))}
     return hide_secrets(f"python -m rag_opt.trial {quote_overrides(list(last.values()))}".rstrip())

@@ -154,9 +154,10 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
         return Forecast(left, 0, {})
     configurations = list(_sample_configurations(plan, study, done, min(left, CONFIGURATIONS)))
     searched = _rehearse(plan, plan.dev, configurations)
-    # The best, the baseline, and of the tied ones about half are as many as there may be.
-    finalists = configurations[: 2 + plan.settings.ties // 2]
-    confirming = _rehearse(plan, plan.test, finalists)
+    # The best, the baseline, and of the tied ones about half are as many as there may be. Where all questions are
+    # searched, their replies are those of the search.
+    finalists = [] if plan.settings.crossfits else configurations[: 2 + plan.settings.ties // 2]
+    confirming = _rehearse(plan, plan.test, finalists) if finalists else []
     stages: dict[str, Stage] = {}
     for found, trials, evaluator in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
         for name in found[-1].calls if found else ():

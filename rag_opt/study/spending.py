@@ -53,9 +53,11 @@ class Spending:
         # Who shares the folder pays from one store's ledger; machines with their own meet in the storage only.
         if not self.plan.shares_folder and self.llm.asked:
             self._reconcile()
-        self.budget.reserve = history.estimate_confirmation(
-            now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
-        )
+        # A crossfit confirms with what the search has asked for.
+        if not self.plan.settings.crossfits:
+            self.budget.reserve = history.estimate_confirmation(
+                now, self.plan.settings.ties, self.plan.dev.questions.count, self.plan.test.questions.count
+            )
         try:
             self.budget.check()
         except BudgetSpentError:

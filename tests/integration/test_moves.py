@@ -31,7 +31,7 @@ WORDS = [
     *("retriever.depth=10", "reranker=mmr", "context=assembled", "context.window=1", "tracking=none", "pruner=none"),
     "store.path=studies/.store",
     # What was not done then would make something that the store lacks.
-    "confirmation.ablation=false",
+    *("confirmation.ablation=false", "confirmation.method=split"),
 ]
 
 SPACE = {
