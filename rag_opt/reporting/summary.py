@@ -115,8 +115,8 @@ def format_ablation(findings: Findings) -> str:
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
     whose = "all questions, which were searched," if crossfitted else "the unseen questions"
     return (
-        f"What a setting brings: the score on {whose} less that with this setting, and what hangs on it, put back. "
-        "Together they bring another sum where they act on each other."
+        f"What a setting brings: the score on {whose} less that with this setting, and what depends on it, put back. "
+        "Where settings interact, these need not add up."
     )
 
 

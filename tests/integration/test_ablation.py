@@ -64,7 +64,7 @@ def test_the_report_says_what_each_setting_brings(words, tmp_path) -> None:
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text("utf-8")
         assert "tokens it brings" in text
-        assert "with this setting, and what hangs on it, put back" in text
+        assert "with this setting, and what depends on it, put back" in text
 
 
 def test_what_pays_a_model_is_not_put_back_unless_told(words, services, tmp_path) -> None:
