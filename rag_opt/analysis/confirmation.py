@@ -65,7 +65,8 @@ class Confirmation:
     is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0: not kept, as in
     older findings). `alike`: as in the selection. `method`: "split", or "crossfit" where no question was kept from the
     search: the selected one's scores are then of what judges each question. `look`: which of the different choices that
-    these questions have judged this is, from 1; p values and intervals allow for those before.
+    these questions have judged this is, from 1; p values and intervals allow for those before. `grouped`: what counts
+    as one are groups of questions that were told to belong together, and `questions` is their number.
     """
 
     metric: str
@@ -83,6 +84,7 @@ class Confirmation:
     case: str = ""
     method: str = "split"
     look: int = 1
+    grouped: bool = False
 
     @property
     def crossfitted(self) -> bool:
@@ -243,12 +245,14 @@ def _adjust_p_values(p_values: Mapping[int, float], first: int) -> dict[int, flo
     """By trial the p value adjusted for there being several: the chance of any false claim stays at most 5 %.
 
     The recommended one was named before the test, so it is tested first and alone; only where that shows something do
-    the others count, by Holm among themselves (a fixed sequence, Maurer, Hothorn and Lehmacher 1995).
+    the others count, by Holm among themselves (a fixed sequence, Maurer, Hothorn and Lehmacher 1995). Where that is the
+    baseline itself, nothing is tested.
     """
+    if first not in p_values:
+        return {}
     others = [trial for trial in p_values if trial != first]
-    gate = p_values.get(first, 0.0)
     held = zip(others, paired.adjust_holm([p_values[trial] for trial in others]), strict=True)
-    return {**({first: gate} if first in p_values else {}), **{trial: max(gate, p) for trial, p in held}}
+    return {first: p_values[first], **{trial: max(p_values[first], p) for trial, p in held}}
 
 
 def _drop_missing(scores: Scores, groups: Ints | None) -> tuple[Scores, Ints | None]:

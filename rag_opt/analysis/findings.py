@@ -114,7 +114,8 @@ class Findings:
     def unseen(self) -> str:
         """How many questions confirm, and how many of them differ where some are alike."""
         found = self.confirmation
-        apart = f" ({found.questions} different)" if found and 0 < found.questions < found.asked else ""
+        unit = "groups" if found and found.grouped else "different"
+        apart = f" ({found.questions} {unit})" if found and 0 < found.questions < found.asked else ""
         if found is not None and found.crossfitted:
             return f"{self.test} questions, each judged by a choice made without it{apart}"
         return f"{self.test} questions never searched{apart}"

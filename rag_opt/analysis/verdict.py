@@ -19,26 +19,32 @@ MANY = 10_000
 def format_evidence(found: Confirmation) -> str:
     """What the evidence allows to say of the selected configuration."""
     arm = found.selected_arm
-    different = "different " if found.asked > found.questions else ""
-    where = _format_place(found, found.questions, different)
+    where = _format_place(found, found.questions)
     if found.baseline is None:
         return f"{found.metric} {arm.test:.4f} {where}; the baseline was not completed: nothing to compare with"
     if arm.role == BASELINE:
         return f"{found.metric}: the baseline stays: no configuration was better beyond noise and as cheap"
     pairs = sum(arm.outcome)
     if pairs < 2:
-        return f"{found.metric}: nothing can be shown with {pairs} {different}questions kept to confirm; bring more"
-    where = _format_place(found, pairs, different)
+        return f"{found.metric}: nothing can be shown with {pairs} {_name_unit(found)} kept to confirm; bring more"
+    where = _format_place(found, pairs)
     apart = "" if found.baseline_kept else " (the baseline itself breaks a constraint)"
     # Whom this is about, where it is not the one that is recommended.
     subject = f" of trial {arm.trial}" if found.keeps_baseline else ""
     return f"{found.metric}{subject}: {_format_difference(found, arm, where)}{apart}"
 
 
-def _format_place(found: Confirmation, count: int, different: str) -> str:
+def _name_unit(found: Confirmation) -> str:
+    """What is counted: questions, the different ones, or groups of them."""
+    if found.grouped:
+        return "groups of questions"
+    return "different questions" if found.asked > found.questions else "questions"
+
+
+def _format_place(found: Confirmation, count: int) -> str:
     if found.crossfitted:
-        return f"on all {count} {different}questions, each judged by a choice made without it"
-    return f"on {count} {different}questions the search never saw"
+        return f"on all {count} {_name_unit(found)}, each judged by a choice made without it"
+    return f"on {count} {_name_unit(found)} the search never saw"
 
 
 def _format_difference(found: Confirmation, arm: Arm, where: str) -> str:

@@ -56,11 +56,12 @@ def format_power(plan: Plan, files: TrialFiles, now: StudySnapshot) -> str:
     if not spread > 0:
         return ""
     test, dev = (len(np.unique(side.questions.groups)) for side in (plan.test, plan.dev))
+    unit = "groups of questions" if plan.settings.groups else "questions"
     by = "the seeds' differences from the baseline" if others else "the spread of the baseline's scores"
     wide = WIDER * spread if plan.settings.crossfits else spread
     shown, noise = round_difference(compute_detectable(wide, test)), round_difference(spread / math.sqrt(dev))
     return (
-        f"{test:,} questions to confirm show a difference of {shown} in 8 of 10 studies; half of it would take about "
+        f"{test:,} {unit} to confirm show a difference of {shown} in 8 of 10 studies; half of it would take about "
         f"{round_count(4 * test):,} (judged by {by}). On the {dev:,} searched ones {noise} is noise: "
         "stopping=regret ends a search that can gain little beside it"
     )

@@ -27,7 +27,8 @@ def words(animals, tmp_path) -> list[str]:
 
 def test_what_a_setting_brings_is_the_difference_without_it(words, tmp_path) -> None:
     space = own_space(tmp_path, {"retriever": "choice(bm25, dense, hybrid)", "retriever.top_k": "range(1, 11)"})
-    words = [*words, *space, "objective.metrics=[context.nDCG@10]", "n_trials=20"]
+    seeds = "seeds=[['retriever=bm25','retriever.top_k=4']]"
+    words = [*words, *space, "objective.metrics=[context.nDCG@10]", "n_trials=2", seeds]
     folder = run_study(words).folder
     plan = build_plan(words)
     now = StudySnapshot(optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,8 +206,8 @@ def test_the_recommended_is_tested_alone_and_first_the_others_by_holm_behind_it(
     assert _adjust_p_values({7: 0.001, 1: 0.01, 2: 0.2}, 7) == pytest.approx({7: 0.001, 1: 0.02, 2: 0.2})
     # Where the first shows nothing, the others can't.
     assert _adjust_p_values({7: 0.6, 1: 0.001}, 7) == pytest.approx({7: 0.6, 1: 0.6})
-    # The recommended one is the baseline itself: Holm alone.
-    assert _adjust_p_values({1: 0.01, 2: 0.03}, 0) == pytest.approx({1: 0.02, 2: 0.03})
+    # The recommended one is the baseline itself: nothing is tested, and no look is spent.
+    assert _adjust_p_values({1: 0.01, 2: 0.03}, 0) == {}
 
 
 def test_questions_asked_again_are_counted_once_and_said() -> None:
@@ -228,6 +229,8 @@ def test_questions_asked_again_are_counted_once_and_said() -> None:
     assert (thrice.difference_low, thrice.difference_high) == pytest.approx((once.difference_low, once.difference_high))
     assert format_evidence(found(1)).endswith("on 40 questions the search never saw")
     assert format_evidence(found(3)).endswith("on 40 different questions the search never saw")
+    together = replace(found(3), grouped=True)
+    assert format_evidence(together).endswith("on 40 groups of questions the search never saw")
 
 
 def test_of_several_objectives_all_comparisons_are_adjusted_for_one_another() -> None:

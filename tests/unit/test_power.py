@@ -41,7 +41,7 @@ def situation(scores: dict[int, np.ndarray], *, seeds: int, metric: str = "nDCG@
         seeds=[None] * seeds,
         dev=side(100),
         test=side(49),
-        settings=SimpleNamespace(crossfits=False),
+        settings=SimpleNamespace(crossfits=False, groups=None),
     )
     files = SimpleNamespace(load_scores=lambda trial, names: {names[0]: scores[trial.number]})
     return plan, files, now
