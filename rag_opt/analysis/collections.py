@@ -17,11 +17,12 @@ from optuna.trial import TrialState
 from scipy import special
 
 from rag_opt.analysis import history
-from rag_opt.analysis.paired import LEVEL, compute_differences
+from rag_opt.analysis.paired import LEVEL, compute_differences, compute_level
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from rag_opt.analysis.confirmation import Arm
     from rag_opt.analysis.findings import Findings
     from rag_opt.config.search_space import Value
     from rag_opt.records.documents import Scores
@@ -119,9 +120,17 @@ def _iterate_selected(members: Mapping[str, Member]) -> Iterator[tuple[str, tupl
         found = findings.confirmation
         if found is None or found.baseline is None:
             continue
-        values = np.asarray(findings.differences, float) * found.sign
-        # The baseline itself was selected: that is a difference of 0, and certain.
-        yield name, _summarize(values) if len(values) > 1 and found.selected_arm is not found.baseline else (0.0, 0.0)
+        arm = found.selected_arm
+        if arm is found.baseline:
+            # That is a difference of 0, and certain.
+            yield name, (0.0, 0.0)
+        elif not math.isnan(arm.difference_low):
+            yield name, (found.sign * arm.difference, _estimate_error(arm, found.look))
+
+
+def _estimate_error(arm: Arm, look: int) -> float:
+    """The standard error of an arm's difference, by its interval: that allows for groups and a crossfit's choices."""
+    return (arm.difference_high - arm.difference_low) / 2 / float(special.ndtri((1 + compute_level(look)) / 2))
 
 
 def _summarize(values: Scores) -> tuple[float, float]:

@@ -22,9 +22,9 @@ from rag_opt.reporting.tables import Rows, format_params
 from rag_opt.storages.trial_files import TrialFiles
 
 ABOUT = (
-    "Differences from the baseline, more being better. What each study selected was measured on unseen questions, "
-    "configurations that all of them measured to the end on the searched ones; means over collections with 95 % "
-    "intervals (random effects: DerSimonian-Laird weights, Hartung-Knapp intervals)."
+    "Differences from the baseline, more being better. What each study selected was measured on questions that had no "
+    "part in selecting it, configurations that all of them measured to the end on the searched ones; means over "
+    "collections with 95 % intervals (random effects: DerSimonian-Laird weights, Hartung-Knapp intervals)."
 )
 
 
