@@ -78,6 +78,11 @@ def count_resamples(test: int) -> int:
     return min(MOST_RESAMPLES, max(RESAMPLES, round(100 / (1 - compute_level(test)))))
 
 
+def is_spent(test: int) -> bool:
+    """Whether the test of this number may spend so little that no number of resamples taken can show anything."""
+    return (1 - LEVEL) * compute_share(test) < 1 / count_resamples(test)
+
+
 def bootstrap_interval(
     values: Scores, seed: int, resamples: int = RESAMPLES, groups: Ints | None = None, level: float = LEVEL
 ) -> tuple[float, float]:

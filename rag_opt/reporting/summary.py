@@ -12,7 +12,7 @@ from rag_opt.analysis import history
 from rag_opt.analysis.details import format_edges, tabulate_metrics
 from rag_opt.analysis.formats import capitalize_first, format_score
 from rag_opt.analysis.history import BASELINE
-from rag_opt.analysis.paired import compute_level, compute_share
+from rag_opt.analysis.paired import compute_level, compute_share, is_spent
 from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.analysis.verdict import explain_alike, explain_choice, format_evidence
 from rag_opt.config.experiments import format_experiment
@@ -187,6 +187,8 @@ def format_looks(findings: Findings) -> str:
         f"{5 * compute_share(found.look):.2g} %, its part of the 5 % that all choices share, with intervals of "
         f"{format_level(findings)}"
     )
+    if is_spent(found.look):
+        judged += "; they can show nothing any more: bring fresh ones, in a study of their own"
     return f"{told}; {judged}" if told else judged
 
 

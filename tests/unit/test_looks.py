@@ -60,6 +60,7 @@ def test_all_looks_together_spend_what_one_may() -> None:
     assert shares[:3] == pytest.approx([0.8, 0.16, 0.032])
     assert sum(shares) == pytest.approx(1.0)
     assert [paired.compute_level(test) for test in (1, 2, 3)] == pytest.approx([0.96, 0.992, 0.9984])
+    assert [paired.is_spent(test) for test in (1, 4, 6, 7)] == [False, False, False, True]
     # Ten choices that differ in nothing, each as like the last as choices of a growing study are: without shares
     # 15 % of such studies claim something.
     rng = np.random.default_rng(0)
