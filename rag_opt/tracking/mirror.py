@@ -165,14 +165,16 @@ class MLflowCallback(Mirror):
         """
         if not self.parent_id:
             return
-        runs = self._find_child_runs()
-        for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
-            run = runs.pop(trial.number, None)
-            if (run is None or run.info.status == "RUNNING") and self._is_ours(trial, gate):
-                if run is None:
-                    self(study, trial)
-                else:
-                    self._finish_run(run.info, trial)
+        # Twice: a server that has just come back may refuse a single call.
+        for _ in range(2):
+            runs = self._find_child_runs()
+            for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
+                run = runs.get(trial.number)
+                if (run is None or run.info.status == "RUNNING") and self._is_ours(trial, gate):
+                    if run is None:
+                        self(study, trial)
+                    else:
+                        self._finish_run(run.info, trial)
 
     @catch_failures
     def _finish_run(self, run: RunInfo, trial: FrozenTrial) -> None:

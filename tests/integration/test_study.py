@@ -359,6 +359,26 @@ def test_a_tracking_failure_never_ends_the_study(animals, tmp_path, monkeypatch,
     assert all("nDCG_at_10" in run_.data.metrics for run_ in children)
 
 
+def test_calls_that_are_refused_leave_no_run_open(animals, tmp_path, monkeypatch) -> None:
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
+    client = MlflowClient(f"sqlite:///{tmp_path}/studies/mlflow.db")
+    lost = runs_of(tmp_path)[1][0].info.run_id
+    client.update_run(lost, status="RUNNING")
+    ended, refused = MlflowClient.set_terminated, list[str]()
+
+    def terminate(self, run_id: str, *args, **kwargs) -> None:
+        # Once as the study opens, and once more as it ends.
+        if run_id == lost and len(refused) < 2:
+            refused.append(run_id)
+            raise ConnectionError("just back")
+        ended(self, run_id, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", terminate)
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
+    assert refused == [lost, lost]
+    assert {run_.info.status for run_ in runs_of(tmp_path)[1]} == {"FINISHED"}
+
+
 def test_an_unusable_tracking_uri_never_ends_the_study(animals, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     assert (
