@@ -16,9 +16,10 @@ from rag_opt.components.generators.extractive import Extractive, Sentence, join_
 from rag_opt.components.ranking import select_top, stack_rankings
 from rag_opt.components.rerankers.mmr import MMR
 from rag_opt.components.resources import Resources
-from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25, count_chunks, count_terms
+from rag_opt.components.retrievers.bm25 import BM25Indexer, BM25Retriever, build_bm25
 from rag_opt.components.retrievers.dense import ChromaIndexer, DenseRetriever, ExactIndexer
 from rag_opt.components.retrievers.fusion import Fusion
+from rag_opt.components.retrievers.term_counts import count_chunks, count_terms
 from rag_opt.components.splitters.chunkers import NoSplitter, SemanticSplitter, SentenceSplitter
 from rag_opt.components.tokenization import Reading
 from rag_opt.records.documents import Document, Documents, Queries, Query
@@ -550,10 +551,10 @@ def test_reranking_nothing_is_nothing(tmp_path) -> None:
 def test_building_an_index_is_no_part_of_what_a_query_costs(monkeypatch) -> None:
     import time
 
-    from rag_opt.components.retrievers import bm25
+    from rag_opt.components.retrievers import term_counts
 
-    slow = bm25.count_terms
-    monkeypatch.setattr(bm25, "count_terms", lambda *given: [time.sleep(0.3), slow(*given)][1])
+    slow = term_counts.count_terms
+    monkeypatch.setattr(term_counts, "count_terms", lambda *given: [time.sleep(0.3), slow(*given)][1])
     index = BM25Indexer(1.2, 0.75, "lucene", None, None)
     index.use(Resources.from_store(Store()))
     made = index.run(chunked("red apple pie", "blue sky"))["bm25_index"]
