@@ -65,7 +65,8 @@ class Confirmation:
     is measured all the same, but is no choice. `questions` are the different ones of those `asked` (0: not kept, as in
     older findings). `alike`: as in the selection. `method`: "split", or "crossfit" where no question was kept from the
     search: the selected one's scores are then of what judges each question. `look`: which of the different choices that
-    these questions have judged this is, from 1; p values and intervals allow for those before. `grouped`: what counts
+    these questions have judged this is, from 1; p values and intervals allow for the others (0: findings of before
+    they did). `grouped`: what counts
     as one are groups of questions that were told to belong together, and `questions` is their number.
     """
 
@@ -83,7 +84,7 @@ class Confirmation:
     selected: int = -1
     case: str = ""
     method: str = "split"
-    look: int = 1
+    look: int = 0
     grouped: bool = False
 
     @property

@@ -66,11 +66,12 @@ def compute_share(test: int) -> float:
 
 
 def compute_level(test: int) -> float:
-    """The level of the intervals at the test of this number: 0.96, 0.992, 0.9984 and so on.
+    """The level of the intervals at the test of this number, from 1: 0.96, 0.992, 0.9984 and so on.
 
-    So that an interval lies beside 0 where the test shows something, and not elsewhere.
+    So that an interval lies beside 0 where the test shows something, and not elsewhere. 0.95 for 0, which stands for
+    findings of before tests were counted.
     """
-    return 1 - (1 - LEVEL) * compute_share(test)
+    return 1 - (1 - LEVEL) * (compute_share(test) if test else 1)
 
 
 def count_resamples(test: int) -> int:

@@ -74,7 +74,7 @@ def tabulate_settings(findings: Findings, study: Trials) -> tuple[list[str], lis
     brought = {each.setting: _format_ablation(each) for each in findings.ablations}
     if not any(brought.values()):
         return header, rows
-    return [*header, f"{findings.targets[0]} it brings"], [[*row, brought.get(row[0], "")] for row in rows]
+    return [*header, f"effect on {findings.targets[0]}"], [[*row, brought.get(row[0], "")] for row in rows]
 
 
 def _format_ablation(found: Ablation) -> str:

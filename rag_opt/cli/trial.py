@@ -16,7 +16,7 @@ from rag_opt.config.compose import FOLDER, NAME, compose_config
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
 from rag_opt.config.trial import build_trial_config
-from rag_opt.console.progress import Screen, report_line
+from rag_opt.console.progress import Screen, report_line, report_lines
 from rag_opt.console.terminal import build_console
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluation.evaluate import Questions
@@ -41,8 +41,7 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
     trial = build_trial_config(config, overrides)
     pipeline = build_pipeline(trial, resources)
     with Screen():
-        for line in find_unused(overrides, objective, [pipeline], command="trial"):
-            report_line(line)
+        report_lines(find_unused(overrides, objective, [pipeline], command="trial"))
         dataset = load_dataset(config)
         settings = choose_method(dataset, config, settings, objective)
         metrics = select_measurable(objective, dataset, pipeline.has_generator)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self, TextIO
 
@@ -172,6 +172,12 @@ def report_line(line: str) -> None:
     """One line on the open screen; without a screen nothing."""
     if _open:
         _open[-1].report_line(line)
+
+
+def report_lines(lines: Iterable[str]) -> None:
+    """A line each on the open screen."""
+    for line in lines:
+        report_line(line)
 
 
 @contextmanager

@@ -62,6 +62,11 @@ class Questions:
         """Which of the queries repeat each other: equal numbers."""
         return group_repeats(self.queries.items, self.dataset.qrels)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether some of them were told to belong together."""
+        return any(query.group for query in self.queries.items)
+
     @classmethod
     def from_dataset(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
         """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""

@@ -23,7 +23,7 @@ from rag_opt.config.settings import (
 )
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
-from rag_opt.console.progress import report_line
+from rag_opt.console.progress import report_lines
 from rag_opt.datasets.duplicates import format_repeats, group_by_document, group_query_ids
 from rag_opt.datasets.fresh import add_fresh
 from rag_opt.datasets.splits import choose_splits, split_dataset
@@ -116,8 +116,7 @@ def load_dataset(config: DictConfig) -> Dataset:
         raise ConfigError(f"dataset._target_: {node.get('_target_')} gave no rag_opt.records.documents.Dataset")
     # Grouped first, so that what belongs together is not on both sides of the data set's own splits.
     dataset = choose_splits(_assign_groups(dataset, config), *parse_own_splits(config))
-    for note in (*dataset.notes, *format_repeats(dataset)):
-        report_line(f"{dataset.name}: {note}")
+    report_lines(f"{dataset.name}: {note}" for note in (*dataset.notes, *format_repeats(dataset)))
     return dataset
 
 
@@ -146,8 +145,7 @@ def divide_dataset(dataset: Dataset, config: DictConfig, settings: Settings) -> 
             "the data set of another study, or choose confirmation.method=split"
         )
     test, notes = add_fresh(dev, test, fresh, by_document=settings.groups == DOCUMENT)
-    for note in notes:
-        report_line(f"{dataset.name}: {note}")
+    report_lines(f"{dataset.name}: {note}" for note in notes)
     return dev, test
 
 

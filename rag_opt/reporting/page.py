@@ -14,6 +14,7 @@ from rag_opt.analysis.details import tabulate_metrics
 from rag_opt.analysis.formats import capitalize_first
 from rag_opt.analysis.price import tabulate_settings
 from rag_opt.reporting import summary, tables
+from rag_opt.reporting.inference import format_method
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
@@ -87,7 +88,7 @@ def _render_plot(plot: Plot, *, caption: bool = False) -> Markup:
 
 
 def _build_sections(findings: Findings, study: Trials) -> list[Section]:
-    unseen = summary.format_method(findings)
+    unseen = format_method(findings)
     seen = "Scores on the questions that were searched: of many, the best is flattered."
     begun = "The configurations that the study began with, by their score on the questions that were searched."
     asked = "What calls to models cost a question on average; stored replies count like paid ones."

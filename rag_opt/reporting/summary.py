@@ -12,13 +12,13 @@ from rag_opt.analysis import history
 from rag_opt.analysis.details import format_edges, tabulate_metrics
 from rag_opt.analysis.formats import capitalize_first, format_score
 from rag_opt.analysis.history import BASELINE
-from rag_opt.analysis.paired import compute_level, compute_share, is_spent
 from rag_opt.analysis.price import format_price, tabulate_settings
 from rag_opt.analysis.verdict import explain_alike, explain_choice, format_evidence
 from rag_opt.config.experiments import format_experiment
 from rag_opt.config.overrides import format_overrides, to_config_values
 from rag_opt.console.progress import format_duration
 from rag_opt.console.terminal import sanitize_line
+from rag_opt.reporting.inference import format_level, format_looks, format_method
 from rag_opt.reporting.tables import (
     _narrow_finalists,
     build_rich_table,
@@ -80,26 +80,6 @@ def format_recommendation(findings: Findings) -> str:
     return f"Recommended: {explain_choice(findings.confirmation)}{of}"
 
 
-def format_level(findings: Findings) -> str:
-    """The level of the intervals on the unseen questions, in percent."""
-    found = findings.confirmation
-    return f"{100 * compute_level(found.look if found else 1):.6g} %"
-
-
-def format_method(findings: Findings) -> str:
-    """How intervals and p values were made."""
-    level = format_level(findings)
-    if findings.confirmation is not None and findings.confirmation.crossfitted:
-        return (
-            f"Intervals are {level} intervals; that of the difference, and p, are by Student's t, with the error of "
-            "making the whole selection again on resampled questions; p allows for further looks at these questions."
-        )
-    return (
-        f"Intervals are {level} bootstrap intervals; p (paired randomisation) is corrected for several comparisons and "
-        "for further looks at these questions."
-    )
-
-
 def format_settings_title(findings: Findings) -> str:
     """Whose settings are told beside the baseline's."""
     found = findings.confirmation
@@ -115,7 +95,7 @@ def format_ablation(findings: Findings) -> str:
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
     whose = "all questions, which were searched," if crossfitted else "the unseen questions"
     return (
-        f"What a setting brings: the score on {whose} less that with this setting, and what depends on it, put back. "
+        f"The effect of a setting: the score on {whose} less that with this setting, and what depends on it, put back. "
         "Where settings interact, these need not add up."
     )
 
@@ -172,24 +152,6 @@ def format_given_up(study: Trials) -> list[str]:
         f"{line}: {' '.join(format_overrides(to_config_values(trial.params)))}"
         for line, trial in zip(told, given_up, strict=True)
     ]
-
-
-def format_looks(findings: Findings) -> str:
-    """A caution where the unseen questions are not unseen any more; "" at the first look."""
-    found = findings.confirmation
-    told = (
-        f"the unseen questions were looked at {findings.looks} times as this study grew" if findings.looks > 1 else ""
-    )
-    if found is None or found.look < 2:
-        return told
-    judged = (
-        f"what is selected now is choice {found.look} that these questions judge: it is tested at "
-        f"{5 * compute_share(found.look):.2g} %, its part of the 5 % that all choices share, with intervals of "
-        f"{format_level(findings)}"
-    )
-    if is_spent(found.look):
-        judged += "; they can show nothing any more: bring fresh ones, in a study of their own"
-    return f"{told}; {judged}" if told else judged
 
 
 def format_latencies(findings: Findings) -> str:

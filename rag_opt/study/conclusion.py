@@ -62,8 +62,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     budget = propose_budget(plan, now)
     found, evaluations, judged = confirm_finalists(plan, study, now)
     confirmation = found[0] if found else None
-    named = {get_trial_name(now, number): evaluation for number, evaluation in evaluations.items()}
-    write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
+    _write_rankings(plan, now, evaluations)
     front = history.find_front(now)
     recommended, selected = _choose_trials(confirmation, front)
     given = format_overrides(plan.baseline) if recommended is None else get_trial_overrides(now, recommended)
@@ -71,17 +70,15 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     baseline = history.find_baseline(now)
     pair = [n for n in (selected, baseline.number if baseline else None) if n is not None and n in evaluations]
     compared = [judged[number] for number in pair]
-    trials = now.get_trials()
-    sharper = format_sharper_metric(plan, plan.get_files(study), now)
-    prospect = _format_prospect(plan, study, now)
-    # Before what was paid and stored is told.
+    # Before the ablations, whose stages are no finalists'; these before what was paid and stored is told.
+    notes = _collect_notes(plan, study, now)
     ablations = measure_ablations(plan, now, selected, evaluations)
     return Findings(
         name=plan.settings.name,
         url=redact_url(plan.storage_url),
         signs=plan.objective.signs,
         cost=plan.objective.cost.name,
-        trials=len(trials),
+        trials=len(now.get_trials()),
         unfinished=now.unfinished,
         best=front[0].values[0] if front else None,
         documents=len(plan.dataset.documents),
@@ -95,7 +92,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         losses=_find_losses(plan, compared),
         commands=_build_commands(plan, config if front else None, bool(terminator.format_stop_reason(now)), budget),
         store=_format_hits(plan.resources.store),
-        reason=_find_reason(trials),
+        reason=_find_reason(now.get_trials()),
         mermaid=plan.dev.make_pipeline(config).to_mermaid(),
         config=config.parameters,
         experiment=build_experiment(config.words),
@@ -104,10 +101,22 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         differences=_compute_differences(plan, compared),
         paid=_get_spending(plan),
         noise=_compute_noise(plan, compared),
-        notes=tuple(filter(None, (*plan.resources.notices.kept, sharper, prospect))),
+        notes=notes,
         means={str(number): _select_finite(each.means) for number, each in judged.items()},
         ablations=ablations,
     )
+
+
+def _write_rankings(plan: Plan, now: Trials, evaluations: Mapping[int, Evaluation]) -> None:
+    """The finalists' rankings as TREC runs, under their names."""
+    named = {get_trial_name(now, number): evaluation for number, evaluation in evaluations.items()}
+    write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
+
+
+def _collect_notes(plan: Plan, study: optuna.Study, now: StudySnapshot) -> tuple[str, ...]:
+    """What the finalists' stages have said, a metric that needs fewer questions, what more trials may gain."""
+    sharper = format_sharper_metric(plan, plan.get_files(study), now)
+    return tuple(filter(None, (*plan.resources.notices.kept, sharper, _format_prospect(plan, study, now))))
 
 
 def _format_prospect(plan: Plan, study: optuna.Study, now: Trials) -> str:

@@ -82,11 +82,12 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     evaluations = _evaluate_finalists(plan, now, roles | dict.fromkeys(judges - set(roles), ()), selection.recommended)
     if not {selection.recommended, *judges} <= set(evaluations):
         return NOTHING
-    chosen = [selection.recommended] if fitted is None else fitted.trials.tolist()
+    stays = BASELINE in roles[selection.recommended]
+    chosen = [selection.recommended] if fitted is None or stays else fitted.trials.tolist()
     look = note_look(study, plan.test.questions, chosen, begun, len(now.get_trials()))
     compared = evaluations
     # Where the baseline was selected there is nothing to compare, and its own scores are what it scored.
-    if fitted is not None and BASELINE not in roles[selection.recommended]:
+    if fitted is not None and not stays:
         compared = {**evaluations, selection.recommended: merge_evaluations(evaluations, fitted.trials.tolist())}
     # All objectives at once: the p values are corrected over all comparisons of the study (Holm).
     found = adjust_confirmations(
@@ -98,8 +99,7 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     found = found if fitted is None else tuple(replace_interval(each, fitted) for each in found)
     found = tuple(map(spend_error, found))
     kept = baseline is None or history.is_feasible(baseline)
-    grouped = any(query.group for query in plan.test.questions.queries.items)
-    found = tuple(replace(each, baseline_kept=kept, grouped=grouped) for each in found)
+    found = tuple(replace(each, baseline_kept=kept, grouped=plan.test.questions.grouped) for each in found)
     advised = decide(found)
     found = tuple(replace(each, recommended=advised.trial, case=advised.case) for each in found)
     return Confirmed(found, evaluations, compared)

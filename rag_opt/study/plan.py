@@ -17,7 +17,7 @@ from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import Settings, parse_settings
 from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial
 from rag_opt.config.trust import check_secrets, to_plain
-from rag_opt.console.progress import report_line
+from rag_opt.console.progress import report_lines
 from rag_opt.console.secrets import register_password
 from rag_opt.datasets.splits import compute_split_key
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
@@ -125,14 +125,12 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     space, idle = drop_idle_parameters(space, own, resources, objective.deciding, get_default_values(space, overrides))
     check_search(config, space)
     searching = [f"{name}={value}" for name, value in _iterate_choices(space)]
-    for line in find_unused(overrides, objective, list(shown.values()), searching):
-        report_line(line)
+    report_lines(find_unused(overrides, objective, list(shown.values()), searching))
     seeds = build_seeds(config, space, overrides, idle)
     dataset = load_dataset(config)
     settings = choose_method(dataset, config, settings, objective)
     metrics = select_measurable(objective, dataset, _has_generator(pipeline, space))
-    for line in _find_unused_cut(overrides, settings, dataset):
-        report_line(line)
+    report_lines(_find_unused_cut(overrides, settings, dataset))
     parts = divide_dataset(dataset, config, settings)
     # Last, since it makes a folder.
     resources.store.check()

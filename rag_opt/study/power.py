@@ -56,7 +56,7 @@ def format_power(plan: Plan, files: TrialFiles, now: StudySnapshot) -> str:
     if not spread > 0:
         return ""
     test, dev = (len(np.unique(side.questions.groups)) for side in (plan.test, plan.dev))
-    unit = "groups of questions" if plan.settings.groups else "questions"
+    unit = "groups of questions" if plan.test.questions.grouped else "questions"
     by = "the seeds' differences from the baseline" if others else "the spread of the baseline's scores"
     wide = WIDER * spread if plan.settings.crossfits else spread
     shown, noise = round_difference(compute_detectable(wide, test)), round_difference(spread / math.sqrt(dev))

@@ -11,7 +11,7 @@ from rag_opt.config.enumeration import include_values, move_to_nearest
 from rag_opt.config.search_space import SearchSpace, Value
 from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trust import to_plain
-from rag_opt.console.progress import report_line
+from rag_opt.console.progress import report_line, report_lines
 from rag_opt.errors import ConfigError, SearchSpaceError
 
 Values = dict[str, Value]
@@ -42,8 +42,7 @@ def build_search_space(config: DictConfig, overrides: Sequence[str]) -> SearchSp
 def add_default_values(space: SearchSpace, overrides: Sequence[str]) -> SearchSpace:
     """The space with the numbers that the configuration itself has among its choices; what was added is said."""
     found, told = include_values(space, get_default_values(space, overrides))
-    for line in told:
-        report_line(line)
+    report_lines(told)
     return found
 
 
@@ -73,8 +72,7 @@ def build_seeds(
             "trial 0 measures it, so add it to the space, make another one the configuration's own (an experiment's "
             f"file, --config-dir), or set {wrong.name}=<a value> to leave it out of the search"
         )
-    for line in moved:
-        report_line(line)
+    report_lines(moved)
     return _drop_duplicates([baseline, *_parse_seeds(config, space, overrides, idle)])
 
 

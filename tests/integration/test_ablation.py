@@ -64,7 +64,7 @@ def test_the_report_says_what_each_setting_brings(words, tmp_path) -> None:
     assert math.isfinite(found.ablations[0].low)
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text("utf-8")
-        assert "tokens it brings" in text
+        assert "effect on tokens" in text
         assert "with this setting, and what depends on it, put back" in text
 
 

@@ -59,3 +59,13 @@ def test_a_crossfit_has_no_place_for_fresh_questions(words, tmp_path) -> None:
     more = write_jsonl(tmp_path / "more.jsonl", FRESH)
     with pytest.raises(ConfigError, match=r"dataset\.test=.*crossfit searches all questions and keeps none"):
         run_study([*words, "n_trials=3", "confirmation.method=crossfit", f"dataset.test={more}"])
+
+
+def test_groups_and_what_more_trials_may_gain_are_in_the_report(words) -> None:
+    # The same words but for the metric: something has to be left to gain.
+    mine = [word for word in words if not word.startswith("objective.")]
+    folder = run_study([*mine, "objective.metrics=[context.nDCG@10]", "dataset.groups=document", "n_trials=4"]).folder
+    found = Findings.read(folder)
+    assert found.confirmation.grouped
+    report = (folder / "report.md").read_text("utf-8")
+    assert "Another trial is expected to gain" in report

@@ -35,13 +35,13 @@ def situation(scores: dict[int, np.ndarray], *, seeds: int, metric: str = "nDCG@
     now = SimpleNamespace(
         get_trials=lambda deepcopy=True, states=None: [t for t in trials if states is None or t.state in states]
     )
-    side = lambda count: SimpleNamespace(questions=SimpleNamespace(groups=np.arange(count)))  # noqa: E731
+    side = lambda count: SimpleNamespace(questions=SimpleNamespace(groups=np.arange(count), grouped=False))  # noqa: E731
     plan = SimpleNamespace(
         objective=SimpleNamespace(names=[metric]),
         seeds=[None] * seeds,
         dev=side(100),
         test=side(49),
-        settings=SimpleNamespace(crossfits=False, groups=None),
+        settings=SimpleNamespace(crossfits=False),
     )
     files = SimpleNamespace(load_scores=lambda trial, names: {names[0]: scores[trial.number]})
     return plan, files, now

@@ -84,7 +84,7 @@ def test_what_a_setting_brings_stands_beside_it() -> None:
     told = findings()
     told.ablations = (Ablation("retriever", 0.03, 0.01, 0.05), Ablation("splitter"))
     header, rows = tabulate_settings(told, study())
-    assert header == ["setting", "baseline", "recommended", "nDCG@10 it brings"]
+    assert header == ["setting", "baseline", "recommended", "effect on nDCG@10"]
     assert rows == [
         ["retriever", "bm25", "hybrid", "+0.0300 [+0.0100, +0.0500]"],
         ["retriever.hybrid_weight", "-", "0.25", ""],
