@@ -29,6 +29,8 @@ FOLDS = 5
 RESAMPLES = 200
 """Of the questions, each with the whole selection made again: the choice differs from sample to sample, too."""
 
+DIGITS = 12
+
 SHRINK = 0.85
 """Of the bootstrap's standard error. A sample with repeats has fewer different questions, so its choices differ more.
 
@@ -144,7 +146,9 @@ class _Table:
 
     def select(self, columns: NDArray[np.int_]) -> int:
         """The row that `select_finalists` recommends by these columns: the cheapest of those tied with the best."""
-        means = np.nanmean(self.scores[:, columns], axis=1)
+        # Rounded, since sums of the same numbers in another order differ in their last digit: of equal means the first is
+        # taken, as the study does.
+        means = np.round(np.nanmean(self.scores[:, columns], axis=1), DIGITS)
         best = int(np.argmax(means))
         tied = _find_tied(self.scores[:, columns], best)
         if self.handed is not None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_opt.analysis import crossfit as fitting
@@ -24,6 +24,7 @@ def candidates_of(scores: np.ndarray, costs, handed: np.ndarray | None = None) -
 
 
 @settings(deadline=None)
+@example(86, 7, 35, True, False, True)
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(4, 40), st.booleans(), st.booleans(), st.booleans())
 def test_the_choice_is_the_one_that_a_study_makes(seed, trials, questions, handed, missing, repeats) -> None:
     rng = np.random.default_rng(seed)
@@ -37,7 +38,7 @@ def test_the_choice_is_the_one_that_a_study_makes(seed, trials, questions, hande
         groups[questions // 2] = 0
     every = candidates_of(scores, rng.integers(1, 4, trials), passed)
     table = _Table.build(every, 1.0, groups)
-    means = np.nanmean(table.scores, axis=1)
+    means = np.round(np.nanmean(table.scores, axis=1), 12)
     ordered = [every[row] for row in np.argsort(-means, kind="stable")]
     # The rule looks at means of questions; a nan in one makes pairs differ, so both must see the same order.
     if not missing or len(set(means)) == trials:
