@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 
 from rag_opt.analysis.crossfit import crossfit
@@ -12,6 +13,7 @@ from rag_opt.analysis.selection import Selection
 from rag_opt.cli.study import run_study
 from rag_opt.errors import ConfigError, DatasetError, DriftError
 from rag_opt.evaluation.evaluator import FEW
+from rag_opt.storages.attributes import get_study_attributes
 from rag_opt.study import finalists
 from rag_opt.study.plan import build_plan
 from tests.conftest import QUESTIONS, write_jsonl
@@ -111,7 +113,9 @@ def test_a_data_set_that_keeps_its_own_questions_is_not_searched_whole(words, tm
 
 
 def test_a_baseline_that_was_selected_is_compared_with_nothing(words, monkeypatch) -> None:
-    run_study(words)
+    folder = run_study(words).folder
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    before = get_study_attributes(study).tests
     # All folds would choose another, the whole does not.
     other = lambda *given: replace(crossfit(*given), trials=np.full(len(QUESTIONS), 1))  # noqa: E731
     monkeypatch.setattr(finalists, "crossfit", other)
@@ -120,3 +124,6 @@ def test_a_baseline_that_was_selected_is_compared_with_nothing(words, monkeypatc
     assert found.selected_arm is found.baseline
     assert found.baseline.test == pytest.approx(found.baseline.dev)
     assert found.recommended == found.baseline.trial
+    # Nor is a look spent.
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
+    assert get_study_attributes(study).tests == before

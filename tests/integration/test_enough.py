@@ -12,10 +12,24 @@ from optuna.trial import TrialState
 from rag_opt.errors import ConfigError
 from rag_opt.samplers import StageSeconds
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
+from rag_opt.study import terminator
 from rag_opt.study.terminator import ExpectedGain, estimate_noise, format_stop_reason
 from tests.conftest import animals_study
 
 pytestmark = pytest.mark.integration
+
+
+def test_questions_that_belong_together_are_one_to_the_noise(animals, tmp_path, monkeypatch) -> None:
+    given = list[np.ndarray]()
+
+    def estimate(best: np.ndarray, rivals: list[np.ndarray], groups: np.ndarray) -> float:
+        given.append(groups)
+        return estimate_noise(best, rivals, groups)
+
+    monkeypatch.setattr(terminator, "estimate_noise", estimate)
+    animals_study(animals, tmp_path, "n_trials=9", "stopping=regret", "stopping.after=8", "dataset.groups=document")
+    assert len(given) > 1
+    assert all(len(np.unique(groups)) < len(groups) for groups in given)
 
 
 def test_a_search_ends_early_says_why_and_goes_on_when_told_to(animals, tmp_path, capfd) -> None:

@@ -35,6 +35,9 @@ def test_fresh_questions_join_those_that_confirm_and_the_trials_stay(words, tmp_
     assert again.findings.test == first.findings.test + 2
     # Another set of questions is another test, and what it may claim is less.
     assert again.findings.confirmation.look == 2
+    for outcome, share in ((first, 0.8), (again, 0.16)):
+        arm = outcome.findings.confirmation.selected_arm
+        assert arm.adjusted == pytest.approx(min(1.0, arm.p / share))
     report = (again.folder / "report.md").read_text("utf-8")
     assert "99.2 % bootstrap intervals" in report
     assert "96 %" not in report

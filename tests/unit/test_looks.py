@@ -13,8 +13,9 @@ import pytest
 from scipy import special
 
 from rag_opt.analysis import paired
-from rag_opt.analysis.confirmation import MeasuredConfiguration, build_confirmation, spend_error
+from rag_opt.analysis.confirmation import Confirmation, MeasuredConfiguration, build_confirmation, spend_error
 from rag_opt.analysis.selection import Selection
+from rag_opt.reporting.inference import format_level
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 from rag_opt.study.looks import note_look
 
@@ -92,3 +93,12 @@ def test_a_later_look_has_wider_intervals_and_greater_p_values() -> None:
     assert math.isnan(found[0].baseline.adjusted)
     assert found[0].shown
     assert not found[2].shown or arms[2].p < 0.0016
+
+
+def test_findings_of_before_looks_were_counted_keep_their_intervals() -> None:
+    measured = [MeasuredConfiguration("best", 3, (), 0.5, 10.0, np.arange(9.0))]
+    found = build_confirmation("F1", 1.0, "tokens", Selection(3, (), 3, 0), measured, 0, look=1)
+    node = found.to_dict()
+    assert format_level(SimpleNamespace(confirmation=Confirmation.from_dict(node))) == "96 %"
+    del node["look"]
+    assert format_level(SimpleNamespace(confirmation=Confirmation.from_dict(node))) == "95 %"
