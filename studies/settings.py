@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from reference.make import WORDS
 
 from rag_opt.analysis.collections import pool_differences
 from rag_opt.analysis.paired import compute_differences
@@ -25,14 +26,6 @@ from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.evaluator import Evaluator, load_dataset
 from rag_opt.metrics.catalogue import get_metric
 
-COLLECTIONS: dict[str, tuple[str, ...]] = {
-    "python_docs": (),
-    "mlflow_docs": (),
-    "msmarco_qa": (),
-    "nfcorpus": (),
-    "squad_articles": ("dataset.num_queries=1000", "dataset.seed=0"),
-    "trec_dl19_20": (),
-}
 SETTINGS = (
     "splitter=word",
     "splitter=sliding_window splitter.overlap=20",
@@ -103,14 +96,14 @@ def tabulate(effects: Mapping[str, Effects]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(COLLECTIONS))
+    parser.add_argument("names", nargs="*", default=list(WORDS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--store", type=Path, default=Path("studies/.store"))
     given = parser.parse_args()
     effects = {}
     with Screen():
         for name in given.names:
-            words = ["generator=none", *COLLECTIONS[name]]
+            words = ["generator=none", *WORDS[name]]
             if name != "python_docs":
                 words += ["dataset=beir", f"dataset.path={given.data / name}"]
             report_line(f"{name} …")

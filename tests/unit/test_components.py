@@ -183,7 +183,16 @@ def test_chunks_without_a_word_of_the_query_are_no_hits(variant: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("stemmer", "klingon"), ("stopwords", "klingon"), ("variant", "bm26"), ("k1", -1), ("b", 2), ("title_weight", -1)],
+    [
+        ("stemmer", "klingon"),
+        ("stopwords", "klingon"),
+        ("variant", "bm26"),
+        ("k1", -1),
+        ("b", 2),
+        ("title_weight", -1),
+        ("title_weight", "heavy"),
+        ("b", None),
+    ],
 )
 def test_what_bm25_can_not_use_is_refused_when_it_is_built(name: str, value: object) -> None:
     settings = {"k1": 1.2, "b": 0.75, "variant": "lucene", "stemmer": None, "stopwords": None, name: value}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_array, csr_array
 
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage, require_number, require_whole
 from rag_opt.records.documents import Floats, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.system.haystack import component
@@ -77,7 +77,7 @@ class RM3(Stage):
     def __init__(self, documents: int, terms: int, own_weight: float) -> None:
         require_whole("documents", documents)
         require_whole("terms", terms)
-        require(0 <= own_weight <= 1, f"own_weight must be from 0 to 1, not {own_weight}")
+        require_number("own_weight", own_weight, 0, 1)
         self.documents = documents
         self.terms = terms
         self.own_weight = own_weight

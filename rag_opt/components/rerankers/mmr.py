@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rag_opt.components.embedders.embedding_cache import get_embeddings
 from rag_opt.components.ranking import split_ranking, stack_rankings
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage, require_number, require_whole
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import QueryVectors, Rankings, Vectors
@@ -35,7 +35,7 @@ class MMR(Stage):
     handing = ("keep",)
 
     def __init__(self, diversity: float, encoder: Encoder, keep: int | None = None) -> None:
-        require(0 <= diversity <= 1, f"diversity must be from 0 to 1, not {diversity}")
+        require_number("diversity", diversity, 0, 1)
         if keep is not None:
             require_whole("keep", keep)
         self.diversity = diversity

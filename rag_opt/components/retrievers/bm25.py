@@ -19,7 +19,7 @@ from rag_opt.components.query.feedback import Feedback, transpose_counts
 from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.retrievers.term_counts import ARRAYS, Counts, get_counts, make_counts_key
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage, require, require_number, require_whole
 from rag_opt.components.tokenization import Reading, check_reading, tokenize_texts
 from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import compute_key
@@ -83,11 +83,11 @@ class BM25Indexer(Stage):
         language: str = AUTO,
         title_weight: float = 1.0,
     ) -> None:
-        require(k1 >= 0, f"k1 must be at least 0, not {k1}")
-        require(0 <= b <= 1, f"b must be from 0 to 1, not {b}")
+        require_number("k1", k1, 0)
+        require_number("b", b, 0, 1)
         require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
         check_reading(stemmer, stopwords, language)
-        require(0 <= title_weight <= MOST_WEIGHT, f"title_weight must be from 0 to {MOST_WEIGHT}, not {title_weight}")
+        require_number("title_weight", title_weight, 0, MOST_WEIGHT)
         self.k1 = k1
         self.b = b
         self.variant = variant

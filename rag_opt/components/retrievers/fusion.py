@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage, require, require_number, require_whole
 from rag_opt.records.documents import Floats, Ints, Queries, Scores
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings
@@ -56,10 +56,10 @@ class Fusion(Stage):
     ) -> None:
         require_whole("top_k", top_k)
         require(fusion in METHODS, f"fusion must be one of {', '.join(METHODS)}, not {fusion}")
-        require(0 <= hybrid_weight <= 1, f"hybrid_weight must be from 0 to 1, not {hybrid_weight}")
+        require_number("hybrid_weight", hybrid_weight, 0, 1)
         require(scaling in SCALINGS, f"scaling must be one of {', '.join(SCALINGS)}, not {scaling}")
         require_whole("rrf_k", rrf_k)
-        require(0 <= web_weight <= 1, f"web_weight must be from 0 to 1, not {web_weight}")
+        require_number("web_weight", web_weight, 0, 1)
         self.top_k = top_k
         self.fusion = fusion
         self.hybrid_weight = hybrid_weight

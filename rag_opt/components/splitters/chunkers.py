@@ -17,7 +17,7 @@ from rag_opt.components.splitters.spans import (
     split_recursively,
     trim_span,
 )
-from rag_opt.components.stage import Stage, get_identity, get_parameter_names, require, require_whole
+from rag_opt.components.stage import Stage, get_identity, get_parameter_names, require, require_number, require_whole
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key, get_algorithm
 from rag_opt.records.products import Chunks
@@ -184,7 +184,7 @@ class SemanticSplitter(SizedSplitter):
 
     def __init__(self, chunk_size: int, cut_share: float, encoder: Encoder, unit: str = "words") -> None:
         self._set_size(chunk_size, 0, unit, encoder)
-        require(0.0 <= cut_share <= 1.0, f"cut_share must be from 0 to 1, not {cut_share}")
+        require_number("cut_share", cut_share, 0, 1)
         self.cut_share = cut_share
 
     @property
