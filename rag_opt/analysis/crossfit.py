@@ -148,7 +148,7 @@ class _Table:
         """The row that `select_finalists` recommends by these columns: the cheapest of those tied with the best."""
         # Rounded, since sums of the same numbers in another order differ in their last digit: of equal means the first
         # is taken, as the study does.
-        means: Scores = np.round(np.nanmean(self.scores[:, columns], axis=1), DIGITS)
+        means: Scores = np.nanmean(self.scores[:, columns], axis=1).round(DIGITS)
         best = int(np.argmax(means))
         tied = _find_tied(self.scores[:, columns], best)
         if self.handed is not None:
