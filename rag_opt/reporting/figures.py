@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +121,8 @@ def plot_importances(findings: Findings, study: optuna.Study) -> go.Figure | Non
     return figure
 
 
+# Four figures ask for it; `build_plots` gives them one copy of the study, which nothing adds to.
+@lru_cache(maxsize=1)
 def _estimate_effects(study: optuna.Study) -> Mapping[str, Effect]:
     if len(history.get_measured(study, TrialState.COMPLETE)) < FEW:
         return {}
