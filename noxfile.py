@@ -62,6 +62,7 @@ def faults(session: nox.Session) -> None:
     figures.unlink(missing_ok=True)
     wanted = {"RAG_OPT_LONG": "1", "RAG_OPT_FIGURES": str(figures)}
     session.run("pytest", "tests/faults", *session.posargs, env=wanted)
+    session.run("pytest", "-m", "long", "tests/integration", env={"RAG_OPT_LONG": "1"})
     session.run("python", "studies/faults/table.py", str(figures))
 
 

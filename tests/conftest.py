@@ -27,6 +27,9 @@ from tests.services.postgres import Server, binaries
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RAG_OPT_DATA", ROOT.parent / "shared" / "data"))
 
+LONG = os.environ.get("RAG_OPT_LONG") == "1"
+"""Whether everything is run, with the figures that are promised: `nox -s faults`."""
+
 settings.register_profile("rag_opt", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("rag_opt")
 
@@ -180,3 +183,11 @@ def animals_study(animals: list[str], folder: Path, *overrides: str) -> Path:
 
     words = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "pruner=none"]
     return run_study([*animals, *words, *overrides]).folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The default line leaves out what is marked `long`."""
+    if not LONG:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]

@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rag_opt.cli.shell import Refused, find_search_path, run_hydra
+from rag_opt.cli.shell import Refused, read_words, run_hydra
 from rag_opt.config.compose import FOLDER, NAME, compose_config
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
@@ -86,7 +86,7 @@ def _print_answer(answers: Answers | None, *, streams: bool) -> str:
 def run_job(_: DictConfig) -> None:
     """One Hydra job."""
     try:
-        answer_question([*find_search_path(HydraConfig.get()), *HydraConfig.get().overrides.task])
+        answer_question(read_words(HydraConfig.get()))
     except RagOptError as error:
         raise Refused(error) from error
 

@@ -6,13 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import command_line
 from rag_opt.console.terminal import sanitize_line
 from rag_opt.system import environment
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rag_opt.evaluation.pipelines import RagPipeline
 
 SCRIPT = "ask.py"
 PROGRAM = Template('''\
@@ -61,20 +66,35 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     study recommends nothing, or its configuration can't be built.
     """
     from rag_opt.cache.store import Store
+    from rag_opt.cli.own_export import write_texts
     from rag_opt.components.resources import Resources
-    from rag_opt.config.compose import compose_config
+    from rag_opt.config.compose import STAGES, compose_config, get_stages
     from rag_opt.config.experiments import expand_best
     from rag_opt.config.quoting import quote_arguments
     from rag_opt.config.trial import build_trial_config
     from rag_opt.config.trust import to_plain
-    from rag_opt.console.secrets import hide_secrets
     from rag_opt.evaluation.evaluator import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
-    from rag_opt.evaluation.wiring import SEARCHES
 
     words = expand_best(quote_arguments([f"best={folder.as_posix()}", *overrides]))
     config, place = compose_config(words), target or folder / "export"
     pipeline = build_pipeline(build_trial_config(config, words), Resources.from_store(Store()))
+    own = get_stages(config) != STAGES
+    made = write_texts(pipeline, to_plain(config.trusted_modules)) if own else _write_stages(pipeline, config)
+    rows = (json.dumps(vars(document), ensure_ascii=False) for document in load_dataset(config).documents)
+    texts = {**made, "documents.jsonl": "".join(f"{row}\n" for row in rows)}
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (place / name).write_text(text, "utf-8")
+    return place
+
+
+def _write_stages(pipeline: RagPipeline, config: DictConfig) -> dict[str, str]:
+    """By file a pipeline that is made of stages, and the program that asks it."""
+    from rag_opt.config.trust import to_plain
+    from rag_opt.console.secrets import hide_secrets
+    from rag_opt.evaluation.wiring import SEARCHES
+
     trusted = [f"{module}.*" for module in ("rag_opt", *to_plain(config.trusted_modules))]
     answers, context = pipeline.results.get("answers"), pipeline.results.get("context")
     program = PROGRAM.substitute(
@@ -84,17 +104,11 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
         part=context or pipeline.results["ranking"],
     )
     program = program.replace('["ranking"]', '["context"]') if context else program
-    rows = (json.dumps(vars(document), ensure_ascii=False) for document in load_dataset(config).documents)
-    texts = {
+    return {
         "indexing.yaml": hide_secrets(pipeline.indexing.dumps()),
         "querying.yaml": hide_secrets(pipeline.querying.dumps()),
-        "documents.jsonl": "".join(f"{row}\n" for row in rows),
         SCRIPT: program,
     }
-    place.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (place / name).write_text(text, "utf-8")
-    return place
 
 
 @command_line("export", __doc__)

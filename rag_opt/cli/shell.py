@@ -7,19 +7,26 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
 
-from rag_opt.config.compose import parse_overrides
+from rag_opt.config.compose import STAGES, compose_config, get_stages, parse_overrides
 from rag_opt.config.experiments import GIVEN, expand_best
+from rag_opt.config.own_pipelines import mark_free, unmark_free
+from rag_opt.config.own_space import propose_space
 from rag_opt.config.quoting import format_path_list, quote_arguments
 from rag_opt.config.schema import compose_command_line
 from rag_opt.config.settings import parse_settings
 from rag_opt.console.exit_status import ReaderGone, get_exit_status, handle_broken_pipe
 from rag_opt.console.terminal import REFUSED, print_error, sanitize_text
 from rag_opt.errors import ConfigError, RagOptError
+
+SPACE = "space"
+"""What `--cfg` shows beside Hydra's job, hydra and all."""
 
 INTERNAL = re.compile(r"(?<=[ ,])_\w+(, |$)", re.MULTILINE)
 
@@ -43,6 +50,7 @@ def run_hydra(task: Callable[[], Any]) -> None:
 
 def _run(task: Callable[[], Any]) -> None:
     try:
+        proposing = _take_proposal(sys.argv)
         args = _parse_arguments()
         _check_options(args)
         if not (args.help or args.hydra_help or args.shell_completion):
@@ -50,6 +58,9 @@ def _run(task: Callable[[], Any]) -> None:
             words = expand_best([*args.overrides, *extra])
             if any(word.startswith(GIVEN) for word in args.overrides):
                 sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
+            if proposing:
+                print(sanitize_text(_propose_space(words)), end="")
+                return
             parse_settings(compose_command_line(words))
             if args.multirun:
                 sys.argv.insert(1, _exclude_common_keys(words))
@@ -70,6 +81,23 @@ def _run(task: Callable[[], Any]) -> None:
         sys.exit(get_exit_status(stop))
 
 
+def _take_proposal(line: list[str]) -> bool:
+    """Whether `--cfg space` stands in a command line; it is taken out, since Hydra does not know it."""
+    for place, (option, value) in enumerate(pairwise(line)):
+        if option in ("--cfg", "-c") and value == SPACE:
+            del line[place : place + 2]
+            return True
+    return False
+
+
+def _propose_space(words: list[str]) -> str:
+    """The space that is proposed for something of one's own; that of the configuration where it has one."""
+    config = compose_config(words)
+    if get_stages(config) == STAGES:
+        return OmegaConf.to_yaml(config.search_space)
+    return propose_space(config)
+
+
 def _parse_arguments() -> Any:
     """The parsed command line; in sys.argv, too, what is text is then written as Hydra reads it."""
     parser = get_args_parser()
@@ -79,7 +107,8 @@ def _parse_arguments() -> Any:
         raise ConfigError(_format_unknown(unknown[0], sys.argv))
     options = [word for word in sys.argv[1:] if word not in {*known.overrides, *words}]
     # Hydra wants them side by side.
-    sys.argv[1:] = [*quote_arguments([*known.overrides, *words], multirun=known.multirun), *options]
+    quoted = quote_arguments([*known.overrides, *words], multirun=known.multirun)
+    sys.argv[1:] = [*map(mark_free, quoted), *options]
     return parser.parse_args()
 
 
@@ -120,6 +149,11 @@ def _check_options(args: Any) -> None:
         raise ConfigError(
             f"--config-dir={args.config_dir}: there is no such folder (looked for {Path(args.config_dir).absolute()})"
         )
+
+
+def read_words(config: Any) -> list[str]:
+    """The words of a Hydra job, and the override that finds the user's own files again."""
+    return [*find_search_path(config), *map(unmark_free, config.overrides.task)]
 
 
 def find_search_path(config: Any) -> list[str]:

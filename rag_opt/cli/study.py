@@ -170,7 +170,7 @@ def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     node = to_plain(plan.config.tracking)
     if not node["enabled"]:
         return None
-    from rag_opt.config.compose import STAGES, get_choices
+    from rag_opt.config.compose import get_choices, get_stages
     from rag_opt.tracking.connection import connect_mlflow
 
     targets = tuple(target.name for target in plan.objective.targets)
@@ -178,7 +178,8 @@ def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
         str(node["uri"]), str(node["artifacts"]), node["experiment"], plan.settings.folder, targets
     )
     if tracker is not None:
-        tracker.groups = {group: choice for group, choice in get_choices(plan.dev.base).items() if group in STAGES}
+        stages = get_stages(plan.config)
+        tracker.groups = {group: choice for group, choice in get_choices(plan.dev.base).items() if group in stages}
         tracker.fetch = plan.get_files(study).fetch
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
@@ -268,11 +269,11 @@ def run_job(config: DictConfig) -> Outcome:
     """One Hydra job; in a multirun a refused study is told and the others go on."""
     from hydra.core.hydra_config import HydraConfig
 
-    from rag_opt.cli.shell import Refused, find_search_path
+    from rag_opt.cli.shell import Refused, read_words
 
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN"
-    overrides = [*find_search_path(hydra_config), *hydra_config.overrides.task]
+    overrides = read_words(hydra_config)
     variant = hydra_config.job.override_dirname if multirun else ""
     try:
         outcome = run_study(overrides, variant)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from rag_opt.cli.shell import Refused, find_search_path, run_hydra
+from rag_opt.cli.shell import Refused, read_words, run_hydra
 from rag_opt.config.compose import FOLDER, NAME, compose_config
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
@@ -67,9 +67,7 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
 def run_job(_: DictConfig) -> dict[str, float]:
     """One Hydra job: the means."""
     try:
-        return dict(
-            measure_configuration([*find_search_path(HydraConfig.get()), *HydraConfig.get().overrides.task]).means
-        )
+        return dict(measure_configuration(read_words(HydraConfig.get())).means)
     except RagOptError as error:
         raise Refused(error) from error
 

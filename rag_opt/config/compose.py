@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.config import yaml_files
 from rag_opt.config.fingerprints import normalize_for_key
+from rag_opt.config.own_parameters import fill_parameters
+from rag_opt.config.own_pipelines import is_free, mark_free
 from rag_opt.config.quoting import unquote_argument
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
 from rag_opt.errors import ConfigError, format_hint
@@ -32,6 +34,9 @@ FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 NAME = "config"
 STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
+
+WHOLE = "pipeline"
+"""The group that stands in place of all of these where its choice has components of its own."""
 
 
 FOUND = ("file://", "pkg://hydra", "structured://")
@@ -54,8 +59,14 @@ def compose_config(overrides: Words) -> DictConfig:
     # Before composing, which would repeat a key in its messages, and import a module that is a search path.
     check_overrides(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
-    config = _merge_overrides(overrides)
+    own = [override for override in parse_overrides(overrides) if is_free(override.key_or_group)]
+    config = _merge_overrides([word for word in overrides if not is_free(_get_group(word))])
     check_trust_source(config, overrides)
+    # After it, since a function's parameters are read from its module.
+    with open_dict(config):
+        fill_parameters(config, {override.key_or_group: override.value() for override in own})
+        for override in own:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -164,7 +175,7 @@ def parse_overrides(overrides: Words) -> list[Override]:
 def _parse_override(given: str) -> Override:
     # Hydra's grammar takes a millisecond a word, and a study composes thousands of configurations from few words.
     try:
-        return OverridesParser.create().parse_override(given)
+        return OverridesParser.create().parse_override(mark_free(given))
     except (HydraException, RecursionError) as error:
         reason = str(error).splitlines()[0][:300]
         raise ConfigError(
@@ -253,10 +264,15 @@ def check_search_path(words: Words) -> None:
                 )
 
 
-def compute_fingerprint(config: DictConfig, groups: Iterable[str] = STAGES) -> str:
-    """The content key of these groups of a configuration, less how patiently a model is asked and at what price."""
-    trusted = to_plain(config.trusted_modules)
-    return compute_key({group: normalize_for_key(to_plain(config[group]), trusted) for group in groups})
+def get_stages(config: DictConfig) -> tuple[str, ...]:
+    """The groups that this configuration's pipeline is made of."""
+    return (WHOLE,) if config[WHOLE].get("components") else STAGES
+
+
+def compute_fingerprint(config: DictConfig, groups: Iterable[str] = ()) -> str:
+    """The content key of these groups (none: the pipeline's), less how patiently a model is asked and at what price."""
+    trusted, wanted = to_plain(config.trusted_modules), tuple(groups) or get_stages(config)
+    return compute_key({group: normalize_for_key(to_plain(config[group]), trusted) for group in wanted})
 
 
 def load_prompt(name: str) -> dict[str, str]:

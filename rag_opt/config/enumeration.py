@@ -119,6 +119,16 @@ def move_to_nearest(space: SearchSpace, own: Assignment) -> tuple[dict[str, Valu
     return found, told
 
 
+def get_middle(distribution: BaseDistribution) -> Value:
+    """The first of choices, the middle of a range: where to begin with what has no value of its own."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.step is None:
+        return (distribution.low + distribution.high) / 2
+    return _get_value(distribution, round((distribution.high - distribution.low) / distribution.step) // 2)
+
+
 def _find_nearest(parameter: Parameter, chosen: Assignment) -> Value:
     """The parameter's value, or the nearest that it may have."""
     value = chosen[parameter.name]

@@ -12,12 +12,22 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from rag_opt.config.compose import STAGES, Words, compose_config, get_choices, parse_overrides, quote_overrides
+from rag_opt.config.compose import (
+    STAGES,
+    WHOLE,
+    Words,
+    compose_config,
+    get_choices,
+    get_stages,
+    parse_overrides,
+    quote_overrides,
+)
+from rag_opt.config.own_pipelines import PARAMETERS, SIDES
 from rag_opt.config.quoting import SEARCH_PATH, format_path_list
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
 
-KEPT = (*STAGES, "dataset", "objective", "llm", "price", "web", "judge", "evaluation")
+KEPT = (*STAGES, WHOLE, *SIDES, PARAMETERS, "dataset", "objective", "llm", "price", "web", "judge", "evaluation")
 """What a configuration is, and what it is measured on; how it was searched for is left out."""
 
 GIVEN, EXPERIMENT = "best=", "+experiment=best"
@@ -35,7 +45,9 @@ SEARCH_ONLY = (
 
 def build_experiment(overrides: Words) -> dict[str, Any]:
     """The content of the experiment file that composes to the configuration of these overrides."""
-    chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT}
+    # Of a pipeline that is brought whole the stages are no part.
+    idle = set(STAGES) - set(get_stages(compose_config(overrides))) or {WHOLE}
+    chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT and group not in idle}
     # Choices of one's own are found through it alone, and the bare configuration has to find them, too.
     path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]
     bare = _compose_plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])

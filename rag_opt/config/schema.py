@@ -14,12 +14,14 @@ from rag_opt.config.compose import (
     FOLDER,
     NAME,
     STAGES,
+    WHOLE,
     Words,
     check_overrides,
     check_search_path,
     check_trust_source,
     compose_hydra,
     get_groups,
+    get_stages,
     initialize_hydra,
     parse_overrides,
     remove_hydra,
@@ -52,8 +54,9 @@ def _load_defaults() -> dict[str, Any]:
 def check_shape(config: DictConfig) -> None:
     """Raise ConfigError where a key is missing, has no value, or is no mapping or list where one is needed."""
     check_sections(config)
-    given = _read_values(config, STAGES)
-    for stage in STAGES:
+    stages = get_stages(config)
+    given = _read_values(config, stages)
+    for stage in stages:
         _check_mapping(stage, given.get(stage))
         _check_mapping(f"{stage}.components", given[stage].get("components"))
         for name, node in given[stage]["components"].items():
@@ -62,7 +65,7 @@ def check_shape(config: DictConfig) -> None:
 
 def check_sections(config: DictConfig) -> None:
     """As `check_shape`, but for the stages, whose prompts are found only inside a Hydra job."""
-    given = _read_values(config, [str(key) for key in config if key not in STAGES])
+    given = _read_values(config, [str(key) for key in config if key not in (*STAGES, WHOLE)])
     _check_like(_load_defaults(), given)
     for group in (*BUILT, "objective", "search_space", "storage", "tracking"):
         _check_mapping(group, given.get(group))

@@ -19,7 +19,10 @@ FIELDS = ("values", "when", "below")
 def parse_space(rows: Mapping[str, Any]) -> SearchSpace:
     """The space of a configuration's `search_space`; raises SearchSpaceError naming the first wrong key."""
     if not rows:
-        raise SearchSpaceError("search_space: there is nothing to search; choose search_space=retrieval or list keys")
+        raise SearchSpaceError(
+            "search_space: there is nothing to search; choose search_space=retrieval, or list keys in a file of your "
+            "own: `--cfg space` proposes it for pipeline=own, function and http"
+        )
     parameters = [_parse_parameter(str(name), row) for name, row in rows.items()]
     space = SearchSpace(tuple(order_parameters(parameters)))
     for parameter in space.parameters:

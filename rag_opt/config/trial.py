@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import STAGES, Words, compose_config, get_choices
+from rag_opt.config.compose import Words, compose_config, get_choices, get_stages
 from rag_opt.config.trust import to_plain
 
 WIRING = ("components", "chat", "scorer")
@@ -70,5 +70,5 @@ def compose_trial(words: Words) -> TrialConfig:
 def build_trial_config(config: DictConfig, words: Words) -> TrialConfig:
     """The pipeline's part of a composed configuration; `words` are what it was composed of."""
     chosen = get_choices(words)
-    stages = {stage: StageConfig(chosen[stage], to_plain(config[stage])) for stage in STAGES}
+    stages = {stage: StageConfig(chosen[stage], to_plain(config[stage])) for stage in get_stages(config)}
     return TrialConfig(tuple(words), MappingProxyType(stages), tuple(to_plain(config.trusted_modules)))

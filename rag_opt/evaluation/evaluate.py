@@ -158,10 +158,10 @@ class Measuring:
         if self.pipeline.pays_per_query or any(metric.pays for metric in self.metrics):
             for rows in self.questions.batches:
                 observed = self._observe(self.questions.queries.make_batch(rows))
-                yield rows, observed, {metric.name: metric.values(observed) for metric in self.metrics}
+                yield rows, observed, _measure(self.metrics, observed)
             return
         observed = self._observe(self.questions.queries)
-        values = {metric.name: metric.values(observed) for metric in self.metrics}
+        values = _measure(self.metrics, observed)
         for number, rows in enumerate(self.questions.batches):
             yield rows, None if number else observed, {name: scores[rows] for name, scores in values.items()}
 
@@ -205,7 +205,15 @@ class Measuring:
             self.pipeline.resources.notices.report_once(
                 f"{short} of {len(rankings)} questions are measured on fewer than {reach} documents: the retriever "
                 f"ranks only {deep} chunks; have it rank more",
+                about="short rankings",
             )
+
+
+def _measure(metrics: Sequence[Metric], observed: BatchResult) -> dict[str, Scores]:
+    """By metric its values; nan for queries that failed, whatever a metric makes of an empty ranking."""
+    values = {metric.name: metric.values(observed) for metric in metrics}
+    failed = observed.context.failed
+    return values if failed is None else {name: np.where(failed, np.nan, each) for name, each in values.items()}
 
 
 def compute_coverage(values: Scores, applies: NDArray[np.bool_]) -> float:

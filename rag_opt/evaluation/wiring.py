@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
+from rag_opt.components.socket_types import format_type, is_compatible
 from rag_opt.errors import ComponentError, format_hint
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.products import Answers, Rankings, Searches
@@ -203,22 +203,3 @@ def _check_types(part: Part, parts: Sequence[Part]) -> None:
 def _get_output_type(name: str, socket: str, parts: Sequence[Part]) -> Any:
     giver = next(part.component for part in parts if part.name == name)
     return giver.__haystack_output__._sockets_dict[socket].type
-
-
-def is_compatible(takes: Any, gives: Any) -> bool:
-    """Whether an input of the one type can be fed with the other; True where that can't be known."""
-    if get_origin(takes) in (Union, UnionType):
-        return any(is_compatible(each, gives) for each in get_args(takes))
-    if get_origin(gives) in (Union, UnionType):
-        return any(is_compatible(takes, each) for each in get_args(gives))
-    given, taken = get_origin(gives) or gives, get_origin(takes) or takes
-    try:
-        return Any in (given, taken) or not isinstance(given, type) or issubclass(given, taken)
-    except TypeError:
-        # A protocol, say.
-        return True
-
-
-def format_type(kind: Any) -> str:
-    """A type for people."""
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) and not get_args(kind) else str(kind)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag_opt.records.documents import Document, Documents, Floats, Ints, Queries, Record, Scores
 from rag_opt.records.keys import compute_key
@@ -164,6 +165,7 @@ class Rankings(Record):
     `rows` and `scores` are [queries, chunks]; a query with fewer hits ends in row -1, score -inf. `rest` are the rows
     that are ranked behind them, [queries, any], -1 where there is none: they are measured, and read by no stage.
     `costs` is what one query has cost so far, every stage before included; `usage` the same of calls to models.
+    `failed` are the queries, bool [queries], of which nothing can be measured (None: none).
     """
 
     chunks: Chunks
@@ -173,6 +175,7 @@ class Rankings(Record):
     costs: Costs = field(default_factory=dict)
     usage: Usages = field(default_factory=dict)
     rest: Ints | None = None
+    failed: NDArray[np.bool_] | None = None
 
     @property
     def whole(self) -> Ints:
@@ -182,7 +185,8 @@ class Rankings(Record):
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
         key, rest = compute_key(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
-        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest)
+        failed = None if self.failed is None else self.failed[rows]
+        return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest, failed)
 
     def add_costs(self, *causes: Searches | Rankings) -> Rankings:
         """The same, with what these have cost before."""

@@ -152,7 +152,7 @@ class Look:
 
 def find_differences(one: TrialConfig, other: TrialConfig) -> Iterator[Place]:
     """The components' parameters in which two configurations differ."""
-    for stage in STAGES:
+    for stage in one.stages:
         mine, others = one.stages[stage].components, other.stages[stage].components
         for name in _merge_keys(mine, others):
             if name not in mine or name not in others:

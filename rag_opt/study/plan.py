@@ -10,7 +10,7 @@ import optuna
 from omegaconf import DictConfig
 
 from rag_opt.components.models.speed import get_fast_precision
-from rag_opt.config.compose import STAGES, compose_config, compute_fingerprint, load_prompt
+from rag_opt.config.compose import STAGES, compose_config, compute_fingerprint, get_stages, load_prompt
 from rag_opt.config.enumeration import get_max_depth
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.schema import check_shape
@@ -225,7 +225,7 @@ def _has_generator(pipeline: RagPipeline, space: SearchSpace) -> bool:
 
 def _resolve_precision(config: DictConfig, store: Store) -> dict[str, str]:
     """What `precision: auto` stands for here: scores of another precision would not compare."""
-    encoder = to_plain(config.embedder).get("encoder")
+    encoder = to_plain(config.embedder).get("encoder") if "embedder" in get_stages(config) else None
     automatic = isinstance(encoder, Mapping) and encoder.get("precision") == "auto"
     return {"precision": get_fast_precision(store)} if automatic else {}
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.embedders.encoders import MiniLM, Static
 from rag_opt.components.embedders.hashing import Hashing
@@ -14,14 +16,14 @@ from rag_opt.components.llm.chat import Chat
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import load_prompt
+from rag_opt.config.compose import WHOLE, load_prompt
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import track
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.llm.budget import BudgetSpentError
-from rag_opt.metrics.catalogue import JUDGE
+from rag_opt.metrics.catalogue import JUDGE, RANKS
 from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records.keys import compute_key
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 PROVEN = (MiniLM, Static, Hashing, MaxSim)
 """What comes with this program, or is made of what does."""
+
+LONGEST = 800
+"""Characters of a reason."""
 
 ADVICE = "mend it, or leave it out of the search space; preflight=false finds out in the trials"
 
@@ -74,11 +79,32 @@ def check_components(plan: Plan, resources: Resources, *, services: bool) -> Non
 
 
 def _format_error(error: Exception) -> str:
-    text = hide_secrets(" ".join(str(error).split()))[:400]
+    text = hide_secrets(" ".join(str(error).split()))[:LONGEST]
     return text if isinstance(error, ComponentError) else f"{type(error).__name__}: {text}"
 
 
+def _find_external_uses(plan: Plan, resources: Resources) -> Iterator[Use]:
+    """A pipeline that is brought whole, asked the first question: what it gives is kept for trial 0."""
+    config = plan.shown[0]
+    if WHOLE not in config.stages:
+        return
+
+    def ask() -> None:
+        pipeline, asked = build_pipeline(config, resources), plan.dev.questions
+        ranks = [metric.name for metric in plan.objective.deciding if metric.reads == RANKS]
+        if ranks and any(getattr(part.component, "gives", ("",))[0] is None for part in pipeline.parts):
+            raise ComponentError(
+                f"it gives no documents, which {ranks[0]} needs: name what does, pipeline.outputs.documents=…, or "
+                "choose objective=answer"
+            )
+        index = pipeline.index_documents(asked.documents)
+        pipeline.ask(asked.queries.make_batch(np.zeros(1, np.int32)), asked.documents, index)
+
+    yield Use("pipeline", f"{WHOLE}={config.stages[WHOLE].choice}", ask, service=False)
+
+
 def _find_uses(plan: Plan, resources: Resources) -> Iterator[Use]:
+    yield from _find_external_uses(plan, resources)
     seen, needed = set[str](), _find_needed_stages(plan, resources)
     for config in plan.shown:
         # What several stages share is known by its own group.

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from rag_opt.config.compose import compose_config, get_choices, parse_overrides
-from rag_opt.config.enumeration import include_values, move_to_nearest
+from rag_opt.config.enumeration import get_middle, include_values, move_to_nearest
+from rag_opt.config.own_pipelines import PARAMETERS
 from rag_opt.config.search_space import SearchSpace, Value
 from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trust import to_plain
@@ -85,6 +86,9 @@ def get_default_values(space: SearchSpace, overrides: Sequence[str]) -> Values:
             values[parameter.name] = chosen[parameter.name]
         elif _has_key(config, parameter.name):
             values[parameter.name] = OmegaConf.select(config, parameter.name)
+        elif parameter.name.startswith(f"{PARAMETERS}."):
+            # What a service takes stands in no file and no signature.
+            values[parameter.name] = get_middle(parameter.distribution)
     return values
 
 

@@ -41,5 +41,20 @@ _import_without("torch", "haystack")
 
 from haystack import Document, Pipeline, component, default_to_dict  # noqa: E402
 from haystack.core.errors import PipelineConnectError, PipelineRuntimeError  # noqa: E402
+from haystack.dataclasses import ByteStream, ChatMessage, ExtractedAnswer, GeneratedAnswer, SparseEmbedding  # noqa: E402
+from haystack.version import __version__  # noqa: E402
 
-__all__ = ["Document", "Pipeline", "PipelineConnectError", "PipelineRuntimeError", "component", "default_to_dict"]
+__all__ = [
+    "ByteStream",
+    "ChatMessage",
+    "Document",
+    "ExtractedAnswer",
+    "GeneratedAnswer",
+    "Pipeline",
+    "PipelineConnectError",
+    "PipelineRuntimeError",
+    "SparseEmbedding",
+    "__version__",
+    "component",
+    "default_to_dict",
+]

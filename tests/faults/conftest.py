@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rag_opt.storages import locks
+from tests.conftest import LONG
 
-LONG = os.environ.get("RAG_OPT_LONG") == "1"
 FIGURES = os.environ.get("RAG_OPT_FIGURES")
 """A file that the figures of this run are added to, one JSON object a line."""
 

@@ -14,8 +14,8 @@ from rag_opt.components.llm.endpoint import OpenAIChat
 from rag_opt.components.llm.request import Request
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
-from tests.conftest import own_space
-from tests.faults.conftest import LONG, Figure
+from tests.conftest import LONG, own_space
+from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.services import fault
 

@@ -96,7 +96,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
 
 
-@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.long), 8])
 def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Figure) -> None:
     kills = 2 * count if long else min(count, 3)
     ledger, words = tmp_path / "ledger", [*stored, f"n_trials={8 * count + 4}"]
@@ -112,7 +112,17 @@ def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Fi
     )
 
 
-@pytest.mark.parametrize("sampler", ["rag", "tpe", "gp", "qmc", "random"])
+@pytest.mark.parametrize(
+    ("stored", "sampler"),
+    [
+        ("sqlite", "rag"),
+        ("postgresql", "tpe"),
+        ("sqlite", "gp"),
+        *(pytest.param("sqlite", each, marks=pytest.mark.long) for each in ("tpe", "qmc", "random")),
+        *(pytest.param("postgresql", each, marks=pytest.mark.long) for each in ("rag", "gp", "qmc", "random")),
+    ],
+    indirect=["stored"],
+)
 def test_one_worker_killed_at_three_points_draws_what_an_uninterrupted_one_does(
     stored, tmp_path, sampler: str, figure: Figure
 ) -> None:

@@ -23,7 +23,8 @@ from rag_opt.errors import OutageError
 from rag_opt.evaluation.evaluator import Evaluator
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
-from tests.faults.conftest import LONG, Figure
+from tests.conftest import LONG
+from tests.faults.conftest import Figure
 from tests.integration.commands import finished
 from tests.services import fault
 

@@ -42,7 +42,8 @@ def counted(trials: list[optuna.trial.FrozenTrial]) -> int:
 def test_whatever_a_trial_returns_or_raises_the_study_goes_on(words, tmp_path, monkeypatch, figure: Figure) -> None:
     """Values that are none, exceptions of every kind, and four ends of a whole process, in two workers."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    kinds = ["none", *FAULTS, *VALUES]
+    # A full memory is no fault of a configuration: three in a row end a study (test_outages.py).
+    kinds = ["none", *(each for each in FAULTS if each != "memory_error"), *VALUES]
     space = own_space(tmp_path, {"generator.fault": f"choice({','.join(kinds)})"})
     conf = tmp_path / "conf"
     for group in ("generator", "objective"):
@@ -175,6 +176,7 @@ def after_trials(process: subprocess.Popen, count: int) -> None:
     raise AssertionError(f"ended after {told} trials")
 
 
+@pytest.mark.long
 def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: bool, figure: Figure) -> None:
     """A real tracking server that goes away for a while under two workers, and commands that are killed."""
     port, away, total = free_port(), 30 if long else 6, 60 if long else 36
@@ -324,7 +326,7 @@ def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> Non
     assert counted(trials_of(tmp_path)) == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_to_the_command_stops_workers_of_dask(words, tmp_path, number: int) -> None:
     """As a terminal sends Ctrl-C: to all processes of the command's group."""
     process = subprocess.Popen(
@@ -348,6 +350,7 @@ def test_a_signal_to_the_command_stops_workers_of_dask(words, tmp_path, number: 
     assert not [trial for trial in done if trial.state == TrialState.RUNNING]
 
 
+@pytest.mark.long
 def test_dask_workers_and_the_command_may_die(words, postgres, tmp_path, long: bool, figure: Figure) -> None:
     """A scheduler and two Dask workers of their own; five kills of workers, one of the command that started it."""
     port, kills, total = free_port(), 5 if long else 2, 60

@@ -34,6 +34,7 @@ def benched(tiny: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.long
 def test_rows_are_measured_and_told_in_the_readme(tiny: Path) -> None:
     done = benched(tiny, "--rows", "floor,encoder,second,help")
     assert done.returncode == 0, done.stderr

@@ -79,6 +79,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
+@pytest.mark.long
 def test_a_study_killed_at_three_points_equals_an_uninterrupted_one(tmp_path, msmarco, shared_store) -> None:
     """On real data, with the default sampler; the others, on both storages, are in tests/faults/test_kills.py."""
     options = [*msmarco, "tracking=none"]

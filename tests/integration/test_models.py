@@ -49,7 +49,7 @@ SPACES = {
 JUDGED = ("generator=openai", "sampler=random", "search_space=retrieval", "objective=judged", "judge.repeats=2")
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", [pytest.param("retrieval", marks=pytest.mark.long), "answering"])
 def test_a_forecast_is_within_a_fifth_of_what_is_paid(
     space: str, tmp_path: Path, services: list[str], endpoint: str
 ) -> None:
@@ -68,6 +68,7 @@ def test_a_forecast_is_within_a_fifth_of_what_is_paid(
     assert told.paid.tokens == pytest.approx(paid["tokens"], rel=0.2)
 
 
+@pytest.mark.long
 def test_a_forecast_learns_how_often_a_judge_is_shown_the_same(tmp_path: Path, services: list[str]) -> None:
     """This model often gives the same answer to a question, whatever it reads, and the same answer is judged once."""
     given = words(tmp_path, services, *JUDGED)
@@ -113,7 +114,7 @@ def test_a_forecast_without_models_is_nothing_to_pay(tmp_path: Path, services: l
     assert "nothing to pay" in told.format_line()
 
 
-@pytest.mark.parametrize(("budget", "limit"), [("tokens", 250_000), ("usd", 0.05)])
+@pytest.mark.parametrize(("budget", "limit"), [("tokens", 250_000), pytest.param("usd", 0.05, marks=pytest.mark.long)])
 def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     tmp_path: Path, services: list[str], endpoint: str, budget: str, limit: float, monkeypatch
 ) -> None:

@@ -105,7 +105,10 @@ def test_optuna_dashboard_finds_the_command_in_the_note(animals, tmp_path) -> No
         assert trial.user_attrs["command"] in get_note_from_system_attrs(attributes, trial._trial_id)["body"]
 
 
-@pytest.mark.parametrize("sampler", ["rag", "tpe", "random", "qmc", "gp", "nsga2"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["rag", "tpe", *(pytest.param(each, marks=pytest.mark.long) for each in ("random", "qmc", "gp", "nsga2"))],
+)
 def test_a_study_in_parts_is_bit_equal_to_one_in_one_go(animals, tmp_path, sampler: str) -> None:
     start(animals, tmp_path, f"sampler={sampler}", "n_trials=14", "name=whole")
     for total in (3, 9, 14):

@@ -8,10 +8,10 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
+from rag_opt.components.socket_types import is_compatible
 from rag_opt.config.trial import compose_trial
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import build_pipeline
-from rag_opt.evaluation.wiring import is_compatible
 from rag_opt.records.documents import Documents
 from rag_opt.records.products import Rankings
 

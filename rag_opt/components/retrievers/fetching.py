@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -181,7 +182,7 @@ def _fetch_once(
     try:
         with (
             # httpcore itself asks no proxy of the environment, which would look up the host in the backend's place.
-            httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), network_backend=backend) as pool,
+            httpcore.ConnectionPool(ssl_context=_get_ssl_context(), network_backend=backend) as pool,
             pool.stream(method, url, headers=list(sent.items()), content=body, extensions={"timeout": timeouts}) as got,
         ):
             onward = dict(got.headers).get(b"location") or dict(got.headers).get(b"Location")
@@ -199,6 +200,12 @@ def _fetch_once(
     ) as error:
         # Its own text may hold what was sent: a header with a key.
         raise FetchError(f"{parts.hostname}: {type(error).__name__}") from None
+
+
+@cache
+def _get_ssl_context() -> ssl.SSLContext:
+    # Reading all certificates takes 20 ms, more than many a request.
+    return ssl.create_default_context()
 
 
 def _is_local(url: str) -> bool:

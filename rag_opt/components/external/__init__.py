@@ -1,0 +1,1 @@
+"""What people bring whole: a Haystack pipeline of their own, a function, a service."""

@@ -1,0 +1,250 @@
+"""A pipeline's components, called once for the same inputs: what they gave is kept under their code and parameters.
+
+A pipeline's own instances stand for sockets alone; what works behind them is built when a call is not kept, and lives
+on for later trials, so that a model is loaded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any
+
+from rag_opt.components.external.definition import build
+from rag_opt.components.external.document_stores import find_stores, get_identity, open_store, share_stores
+from rag_opt.components.external.values import UnkeptError, decode, decode_embedding, encode, encode_embedding
+from rag_opt.components.external.watch import count_usage, get_watch
+from rag_opt.components.resources import Resources
+from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.trust import import_target
+from rag_opt.llm.replies import Reply
+from rag_opt.records.keys import compute_key
+from rag_opt.system.haystack import __version__ as haystack_version
+
+CHEAP = ("haystack.components.builders.", "haystack.components.joiners.", "haystack.components.routers.")
+"""Components that take less time than looking up what they gave."""
+
+WRITTEN = "documents_written"
+"""What a component gives that writes into a document store: its effect is no output, so it is never skipped."""
+
+AGENT = "haystack.components.agents.agent.Agent"
+WORKING = 8
+"""Components that stay built, of all trials."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How the components of a pipeline are called: with which store of results, which are run each time."""
+
+    resources: Resources
+    trusted: tuple[str, ...]
+    uncached: frozenset[str] = frozenset()
+    content: str = ""
+    """What stands for the content of document stores that their definition does not tell."""
+
+    agent_steps: int | None = None
+    stores: dict[str, Any] = field(default_factory=dict)
+
+    def attach(self, pipeline: Any, definition: Definition) -> None:
+        """Have the pipeline's components called this way."""
+        for name, node in definition["components"].items():
+            instance = pipeline.get_component(name)
+            inner = (node.get(INIT) or {}).get("pipeline")
+            if isinstance(inner, Mapping) and "components" in inner and hasattr(instance, "pipeline"):
+                self.attach(instance.pipeline, inner)
+                continue
+            share_stores(instance, self._open_stores(definition))
+            instance.run = self._make_run(name, node, instance)
+            # A model is loaded where a call is not kept, by what then works.
+            if hasattr(instance, "warm_up"):
+                instance.warm_up = _do_nothing
+
+    def _open_stores(self, definition: Definition) -> Mapping[str, Any]:
+        for node in find_stores(definition):
+            store = open_store(node)
+            self.stores[get_identity(store)] = store
+        return self.stores
+
+    def _make_run(self, name: str, node: Mapping[str, Any], instance: Any) -> Callable[..., Any]:
+        kind = str(node[TYPE])
+        if self.agent_steps is not None and kind == AGENT:
+            node = self._bound_agent(name, node)
+        key = compute_key("component", kind, get_code(kind), node, self.content)
+        kept = not (name in self.uncached or getattr(type(instance), "cache", True) is False or kind.startswith(CHEAP))
+        kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
+        if not kept:
+            guard(instance, 0)
+            unbound = type(instance).run if hasattr(type(instance), "run") else None
+            return partial(run_watched, partial(_run_instance, instance, unbound))
+        worker = partial(self._get_worker, key, name, node)
+        per_document = ".embedders." in kind and "documents" in instance.__haystack_input__._sockets_dict
+        return partial(self._embed if per_document else self._call, key, worker)
+
+    def _bound_agent(self, name: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        given = node.get(INIT) or {}
+        if int(given.get("max_agent_steps") or 100) <= (self.agent_steps or 0):
+            return node
+        self.resources.notices.report_once(
+            f"{name}: an agent takes {self.agent_steps} steps at most (pipeline.agent_steps), not "
+            f"{given.get('max_agent_steps', 100)}"
+        )
+        return {**node, INIT: {**given, "max_agent_steps": self.agent_steps}}
+
+    def _get_worker(self, key: str, name: str, node: Mapping[str, Any]) -> Any:
+        """What does a component's work: built, and its model loaded, once a process."""
+
+        def make() -> Any:
+            built = build(name, {"components": {name: node}}, self.trusted).get_component(name)
+            share_stores(built, self.stores)
+            if callable(warm_up := getattr(built, "warm_up", None)):
+                warm_up()
+            guard(built, 0)
+            return built
+
+        return self.resources.store.get_object("components", key, make, keep=WORKING)
+
+    def _call(self, key: str, worker: Callable[[], Any], **inputs: Any) -> Mapping[str, Any]:
+        """What a component gives for these inputs, kept or made."""
+        watch, replies = get_watch(), self.resources.llm.replies
+        if watch is not None:
+            watch.check()
+        try:
+            call = compute_key("call", key, encode({name: inputs[name] for name in sorted(inputs)}))
+        except UnkeptError:
+            made: Mapping[str, Any] = run_watched(partial(_run_worker, worker), **inputs)
+            return made
+        if (found := self._recall(call)) is not None:
+            return found
+        before = (watch.tokens_in, watch.tokens_out) if watch else (0, 0)
+        start = time.perf_counter()
+        outputs: Mapping[str, Any] = run_watched(partial(_run_worker, worker), **inputs)
+        seconds = time.perf_counter() - start
+        spent = (watch.tokens_in - before[0], watch.tokens_out - before[1]) if watch else (0, 0)
+        try:
+            text = json.dumps(encode(dict(outputs), self._put_document))
+        except UnkeptError:
+            return outputs
+        replies.put(call, Reply(text, *spent, seconds))
+        return outputs
+
+    def _recall(self, call: str) -> Mapping[str, Any] | None:
+        """The kept outputs of a call, its seconds and tokens counted; None where there are none."""
+        watch, kept = get_watch(), self.resources.llm.replies.get(call)
+        if kept is None or kept.text is None:
+            return None
+        try:
+            found: Mapping[str, Any] = decode(json.loads(kept.text), self._get_document)
+        except KeyError:
+            return None
+        if watch is not None:
+            watch.seconds += kept.seconds
+            watch.add_tokens(kept.tokens_in, kept.tokens_out)
+        return found
+
+    def _put_document(self, key: str, text: str) -> None:
+        if self.resources.llm.replies.get(key) is None:
+            self.resources.llm.replies.put(key, Reply(text))
+
+    def _get_document(self, key: str) -> str:
+        kept = self.resources.llm.replies.get(key)
+        if kept is None or kept.text is None:
+            raise KeyError(key)
+        return kept.text
+
+    def _embed(self, key: str, worker: Callable[[], Any], documents: Any, **inputs: Any) -> Mapping[str, Any]:
+        """What an embedder of documents gives, each document's embedding kept by itself: whatever is beside it."""
+        replies = self.resources.llm.replies
+        keys = [compute_key("embedding", key, each.content, each.meta, inputs) for each in documents]
+        kept = {each: reply.text for each in dict.fromkeys(keys) if (reply := replies.get(each)) is not None}
+        new = [row for row, each in enumerate(keys) if each not in kept]
+        meta: Any = {}
+        if new:
+            outputs = worker().run(documents=[replace(documents[row], embedding=None) for row in new], **inputs)
+            meta = outputs.get("meta", {})
+            for row, embedded in zip(new, outputs["documents"], strict=True):
+                kept[keys[row]] = encode_embedding(embedded.embedding)
+                replies.put(keys[row], Reply(kept[keys[row]]))
+        found = [
+            replace(each, embedding=decode_embedding(kept[name])) for each, name in zip(documents, keys, strict=True)
+        ]
+        return {"documents": found, "meta": meta}
+
+
+def _do_nothing() -> None:
+    """In place of a warm-up."""
+
+
+def _run_worker(worker: Callable[[], Any], **inputs: Any) -> Any:
+    return _run_instance(worker(), None, **inputs)
+
+
+def _run_instance(instance: Any, unbound: Callable[..., Any] | None, **inputs: Any) -> Any:
+    """What a component gives; one that is only asynchronous is waited for."""
+    if unbound is not None:
+        return unbound(instance, **inputs)
+    if hasattr(instance, "run"):
+        return instance.run(**inputs)
+    return asyncio.run(instance.run_async(**inputs))
+
+
+def run_watched(run: Callable[..., Any], **inputs: Any) -> Any:
+    """What a component gives, its seconds and tokens counted."""
+    watch = get_watch()
+    if watch is None:
+        return run(**inputs)
+    watch.check()
+    before = watch.tokens_in + watch.tokens_out
+    start = time.perf_counter()
+    outputs = run(**inputs)
+    watch.seconds += time.perf_counter() - start
+    # What it is made of has counted already, if it is made of others.
+    if isinstance(outputs, Mapping) and watch.tokens_in + watch.tokens_out == before:
+        watch.add_tokens(*count_usage(outputs))
+    return outputs
+
+
+def guard(component: Any, depth: int) -> None:
+    """Have what a component is made of, such as an agent's generator, watched at each of its calls."""
+    for value in list(getattr(component, "__dict__", {}).values()) if depth < 3 else ():
+        if hasattr(value, "__haystack_input__") and hasattr(value, "run"):
+            guard(value, depth + 1)
+            value.run = partial(_run_guarded, value.run)
+
+
+def _run_guarded(run: Callable[..., Any], **inputs: Any) -> Any:
+    watch = get_watch()
+    if watch is None:
+        return run(**inputs)
+    watch.check()
+    before = watch.tokens_in + watch.tokens_out
+    outputs = run(**inputs)
+    if isinstance(outputs, Mapping) and watch.tokens_in + watch.tokens_out == before:
+        watch.add_tokens(*count_usage(outputs))
+    return outputs
+
+
+def get_codes(definition: Definition) -> str:
+    """What stands for the code of everything in a definition."""
+    kinds = {str(node[TYPE]) for _, node in iterate_objects(definition["components"]) if "." in str(node[TYPE])}
+    return compute_key(sorted((kind, get_code(kind)) for kind in kinds))
+
+
+@cache
+def get_code(kind: str) -> str:
+    """What stands for a class's code: its package's version, or the content of its file."""
+    if kind.startswith("haystack."):
+        return haystack_version
+    import hashlib
+    import inspect
+    from pathlib import Path
+
+    try:
+        place = inspect.getsourcefile(import_target(kind))
+    except Exception:
+        # What is no class here, or has no file, is known by its name alone.
+        place = None
+    return hashlib.sha256(Path(place).read_bytes()).hexdigest() if place else kind

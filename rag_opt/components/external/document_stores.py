@@ -1,0 +1,172 @@
+"""Document stores of pipelines of one's own: each index by the name of what is in it, so that no two share documents.
+
+An InMemoryDocumentStore is shared by the whole process under its `index`; a server's collection by everyone. So the
+name in a definition is replaced by the hash of the indexing pipeline and the corpus.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.trust import import_target
+from rag_opt.errors import ComponentError
+from rag_opt.records.keys import compute_key
+
+NAMES = ("index", "collection_name", "table_name", "index_name", "collection")
+"""The parameters by which stores name what they keep documents in."""
+
+PREFIX = "rag_opt_"
+MEMORY = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
+
+
+def is_store(node: Mapping[str, Any]) -> bool:
+    """Whether an object of a definition is a document store, by where its class lives."""
+    kind = str(node.get(TYPE, ""))
+    return ".document_stores." in kind or kind.endswith("DocumentStore")
+
+
+def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:
+    """The document stores that a definition holds, each once."""
+    found = [node for _, node in iterate_objects(definition["components"]) if is_store(node)] if definition else []
+    return list({json.dumps(node, sort_keys=True, default=str): node for node in found}.values())
+
+
+def find_name(node: Mapping[str, Any]) -> str | None:
+    """The parameter by which a store names what it keeps documents in; None where it has none."""
+    given = node.get(INIT) or {}
+    named = next((name for name in NAMES if name in given), None)
+    if named is not None:
+        return named
+    known = inspect.signature(import_target(str(node[TYPE])).__init__).parameters
+    return next((name for name in NAMES if name in known), None)
+
+
+def name_stores(node: Any, name: str | None) -> Any:
+    """A definition with what its stores keep documents in called `name` (None: by nothing, as it stands in keys).
+
+    Raises ComponentError for a store that can't be given a name.
+    """
+    if isinstance(node, list):
+        return [name_stores(each, name) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    if not (isinstance(node.get(TYPE), str) and is_store(node)):
+        return {key: name_stores(value, name) for key, value in node.items()}
+    field = find_name(node)
+    if field is None:
+        raise ComponentError(
+            f"{node[TYPE]}: none of its parameters ({', '.join(NAMES)}) names what it keeps documents in, so two "
+            "configurations would share them; choose another document store"
+        )
+    given = {key: value for key, value in (node.get(INIT) or {}).items() if key != field}
+    return {**node, INIT: given if name is None else {**given, field: name}}
+
+
+def compute_index_name(definition: Definition, documents_key: str, code: str) -> str:
+    """The name of the index that this indexing pipeline makes of these documents."""
+    return PREFIX + compute_key("index", name_stores(definition, None), documents_key, code)[:20]
+
+
+_open: OrderedDict[str, Any] = OrderedDict()
+_guard = threading.Lock()
+OPEN = 12
+"""Document stores that a process keeps open, or in memory."""
+
+
+def open_store(node: Mapping[str, Any]) -> Any:
+    """The one document store of this definition that this process has; raises ComponentError where it can't be made."""
+    # By process and not by study: what Haystack keeps in memory is the whole process' as well.
+    key = json.dumps(node, sort_keys=True, default=str)
+    with _guard:
+        if key not in _open:
+            _open[key] = build_store(node)
+        _open.move_to_end(key)
+        gone = [_open.popitem(last=False)[1] for _ in range(len(_open) - OPEN)]
+    for store in gone:
+        if get_type(store) == MEMORY and store.index.startswith(PREFIX):
+            # Nobody else frees it; who still needs it finds it empty and fills it again.
+            store.delete_all_documents()
+    return _open.get(key) or build_store(node)
+
+
+def get_type(store: Any) -> str:
+    """The dotted name of a store's class."""
+    return f"{type(store).__module__}.{type(store).__qualname__}"
+
+
+def build_store(node: Mapping[str, Any]) -> Any:
+    """The document store of a definition; raises ComponentError where it can't be reached or made."""
+    kind = import_target(str(node[TYPE]))
+    try:
+        return kind.from_dict(dict(node))
+    except Exception as error:
+        # A driver or a server may fail in any way.
+        raise ComponentError(
+            f"{kind.__name__}: {type(error).__name__}: {' '.join(str(error).split())}"[:400]
+        ) from error
+
+
+def count_documents(store: Any) -> int:
+    """How many documents a store holds; raises ComponentError where it can't say."""
+    try:
+        return int(store.count_documents())
+    except Exception as error:
+        # As in `build_store`: most connect when they are first asked.
+        raise ComponentError(
+            f"{type(store).__name__} can't be reached: {type(error).__name__}: {' '.join(str(error).split())}"[:400]
+        ) from error
+
+
+def empty_store(store: Any) -> None:
+    """Remove all documents that a store holds."""
+    if callable(remove := getattr(store, "delete_all_documents", None)):
+        remove()
+        return
+    ids = [document.id for document in store.filter_documents()]
+    if ids:
+        store.delete_documents(ids)
+
+
+def drop_index(store: Any) -> None:
+    """Remove a store's documents, and what they lie in as far as it can be removed."""
+    for name in ("delete_table", "delete_index", "delete_collection"):
+        if callable(drop := getattr(store, name, None)):
+            drop()
+            return
+    client = getattr(store, "client", None) or getattr(store, "_client", None)
+    if callable(drop := getattr(client, "delete_collection", None)):
+        with suppress(AttributeError):
+            drop(store.index)
+            return
+    empty_store(store)
+
+
+def share_stores(component: Any, stores: Mapping[str, Any]) -> None:
+    """Have a component, and what it is made of, use the one store of each definition that this process has."""
+    for owner, field, store in _iterate_stores(component, 0):
+        known = stores.get(get_identity(store))
+        if known is not None and known is not store:
+            setattr(owner, field, known)
+
+
+def get_identity(store: Any) -> str:
+    """What stands for a store: its definition."""
+    return json.dumps(store.to_dict(), sort_keys=True, default=str)
+
+
+def _iterate_stores(owner: Any, depth: int) -> Iterator[tuple[Any, str, Any]]:
+    """(owner, attribute, store) of a component and what it is made of."""
+    values = getattr(owner, "__dict__", {})
+    for field, value in list(values.items()):
+        if callable(getattr(value, "write_documents", None)) and callable(getattr(value, "to_dict", None)):
+            yield owner, field, value
+        elif depth < 4 and (hasattr(value, "__haystack_input__") or field in ("pipeline", "tools", "_component")):
+            for each in value if isinstance(value, list) else [value]:
+                yield from _iterate_stores(each, depth + 1)

@@ -1,0 +1,202 @@
+"""The pipeline of one's own that writes documents: run once for the same pipeline and corpus, and never half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rag_opt.cache.leases import lock_artifact
+from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.definition import build, change_definition, make_definitions
+from rag_opt.components.external.document_stores import (
+    compute_index_name,
+    count_documents,
+    empty_store,
+    find_stores,
+    name_stores,
+    open_store,
+)
+from rag_opt.components.external.gold import DOCUMENT_ID
+from rag_opt.components.external.sockets import find_documents_input
+from rag_opt.components.stage import Stage
+from rag_opt.config.functions import import_trusted
+from rag_opt.config.own_pipelines import Definition
+from rag_opt.config.own_trust import check_allowed
+from rag_opt.console.progress import mute_screen
+from rag_opt.errors import ComponentError, ConfigError
+from rag_opt.records.documents import Document, Documents, Record
+from rag_opt.records.keys import compute_key
+from rag_opt.system.haystack import ByteStream, component
+from rag_opt.system.haystack import Document as HaystackDocument
+
+NAMED = "pipeline.indexing"
+LOOKED_AT = "rag_opt_unused"
+"""What the stores of a pipeline are named by that is built to be looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnIndex(Record):
+    """The name of an index that is complete, of how many documents it is, and the seconds that its making took.
+
+    `name` "" is that of stores which were filled already.
+    """
+
+    name: str
+    count: int
+    key: str
+    seconds: float = 0.0
+
+
+def resolve_definitions(
+    side: str,
+    definition: Definition | None,
+    values: Mapping[str, Any],
+    factory: str | None,
+    parameters: Mapping[str, Any],
+    trusted: Sequence[str],
+) -> Definition | None:
+    """The definition of this side ("indexing", "querying") with a trial's values, checked; None where there is none."""
+    named = f"pipeline.{side}"
+    if factory is not None:
+        named = f"pipeline.factory={factory}"
+        made = make_definitions(import_trusted("pipeline.factory", factory, trusted), named, parameters)
+        definition = made[side == "querying"]
+    if definition is None:
+        if values:
+            key = next(iter(values))
+            raise ConfigError(f"{side}.{key} is set, and there is no such pipeline: name its file, {named}=…")
+        return None
+    changed = change_definition(side, definition, values)
+    check_allowed(side, changed, trusted)
+    return changed
+
+
+@component
+class OwnIndexing(Stage):
+    """Runs an indexing pipeline on the corpus, unless its index is there already.
+
+    Each document goes in with its id, also in its meta (document_id), and its title there, too. The index is named by
+    the pipeline and the corpus. Raises ComponentError where nothing is written, or a store can't be reached.
+    """
+
+    algorithm = "rag_opt.external.OwnIndexing"
+
+    def __init__(
+        self,
+        definition: Mapping[str, Any] | None,
+        values: Mapping[str, Any],
+        factory: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        trusted: Sequence[str] = (),
+        uncached: Sequence[str] = (),
+        version: str = "",
+    ) -> None:
+        self.definition = definition
+        self.values = dict(values)
+        self.factory = factory
+        self.parameters = dict(parameters or {})
+        self.trusted = tuple(trusted)
+        self.uncached = tuple(uncached)
+        self.version = version
+        self._changed = resolve_definitions("indexing", definition, values, factory, self.parameters, self.trusted)
+        if self._changed is not None:
+            self._stores = find_stores(self._changed)
+            if not self._stores:
+                raise ComponentError(f"{NAMED}: no component has a document store; one that writes into it is expected")
+            # Built to be looked at: what is wrong is said before trial 0.
+            built = build("indexing", name_stores(self._changed, LOOKED_AT), self.trusted)
+            self._place, self._files = find_documents_input(NAMED, built)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of what is indexed how, whatever the stores' documents are kept in."""
+        if self._changed is None:
+            return compute_key(self.algorithm, self.version)
+        return compute_key(self.algorithm, name_stores(self._changed, None), get_codes(self._changed), self.version)
+
+    @property
+    def plain(self) -> Definition | None:
+        """The pipeline as Haystack's own, with a trial's values: its stores under the names that its author gave."""
+        return self._changed
+
+    @property
+    def takes(self) -> tuple[str, bool]:
+        """Where it takes documents, as component.socket, and whether as files."""
+        return str(self._place), self._files
+
+    @component.output_types(own_index=OwnIndex)
+    def run(self, documents: Documents) -> dict[str, OwnIndex]:
+        if self._changed is None:
+            return {"own_index": OwnIndex("", 0, self.fingerprint)}
+        name = compute_index_name(self._changed, documents.key, get_codes(self._changed) + self.version)
+        definition = name_stores(self._changed, name)
+        store = open_store(find_stores(definition)[0])
+
+        def write() -> dict[str, Any]:
+            return {"count": np.array([self._write(definition, store, documents)], np.int64)}
+
+        kept = self.store.get_table("own indexes", name, write)
+        count = int(kept.columns["count"][0])
+        if count_documents(store) != count:
+            # Kept in another process' memory, or removed since.
+            self._restore(name, store, count, lambda: self._write(definition, store, documents))
+        return {"own_index": OwnIndex(name, count, compute_key(self.algorithm, name), kept.seconds)}
+
+    def _restore(self, name: str, store: Any, count: int, write: Callable[[], int]) -> None:
+        root = self.store.root
+        if root is None:
+            write()
+            return
+        with lock_artifact(root, "own indexes", name):
+            # Who had the lock before may just have written it.
+            if count_documents(store) != count and (found := write()) != count:
+                raise ComponentError(
+                    f"{NAMED}: {found} documents were written where there were {count} before: it draws at random; "
+                    "name what does in pipeline.uncached, or give it a seed"
+                )
+
+    def _write(self, definition: Definition, store: Any, documents: Documents) -> int:
+        """Index the documents, and give how many the store holds then."""
+        if count_documents(store):
+            # A process that was killed has left them, or another one that does not know of this corpus.
+            empty_store(store)
+        pipeline = build("indexing", definition, self.trusted)
+        Calls(self.resources, self.trusted, frozenset(self.uncached)).attach(pipeline, definition)
+        given = [make_source(each) if self._files else make_document(each) for each in documents.items]
+        try:
+            with mute_screen():
+                pipeline.run({self._place.component: {self._place.name: given}})
+        except Exception as error:
+            raise ComponentError(f"{NAMED}: {format_pipeline_error(error)}") from error
+        count = count_documents(store)
+        if not count:
+            raise ComponentError(
+                f"{NAMED}: of {len(given)} documents none was written; look at its cleaners and filters"
+            )
+        return count
+
+
+def make_document(document: Document) -> HaystackDocument:
+    """A document of the corpus as Haystack's."""
+    meta = {DOCUMENT_ID: document.id, **({"title": document.title} if document.title else {})}
+    return HaystackDocument(id=document.id, content=document.text, meta=meta)
+
+
+def make_source(document: Document) -> ByteStream:
+    """A document of the corpus as a file's content, with its id beside it."""
+    made = make_document(document)
+    return replace(
+        ByteStream.from_string(document.text, mime_type="text/plain"),
+        meta={**made.meta, "file_path": f"{document.id}.txt"},
+    )
+
+
+def format_pipeline_error(error: BaseException) -> str:
+    """What went wrong in a pipeline, in one line: which component, and what it says."""
+    cause = error.__cause__ or error
+    owner = getattr(error, "component_name", None)
+    told = " ".join(str(cause).split())[:300]
+    return f"{owner}: {type(cause).__name__}: {told}" if owner else f"{type(cause).__name__}: {told}"

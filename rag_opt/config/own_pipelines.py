@@ -1,0 +1,162 @@
+"""Pipelines of one's own as configuration: a file's components with their init parameters as keys, and back again.
+
+A file that Pipeline.dumps() wrote holds {type, init_parameters} for each component, and within these for whatever is an
+object itself. Here each such object is {type, **init_parameters}, so that `querying.ranker.top_k` names a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from rag_opt.config.yaml_files import check_yaml
+from rag_opt.errors import ConfigError
+
+SIDES = ("indexing", "querying")
+PARAMETERS = "parameters"
+FREE = tuple(f"{tree}." for tree in (*SIDES, PARAMETERS))
+"""How keys begin that no file under conf/ lists."""
+
+TYPE, INIT = "type", "init_parameters"
+NONE = "none"
+"""The type of a component that is left out."""
+
+Definition = Mapping[str, Any]
+"""A pipeline as Pipeline.to_dict() gives it: components, connections, metadata, max_runs_per_component."""
+
+
+class Loader(yaml.CSafeLoader):
+    """Plain values, and the tuples that Haystack writes; any other tag is refused, as of what a pickle would hold."""
+
+
+def _construct_tuple(loader: Loader, node: Any) -> list[Any]:
+    return loader.construct_sequence(node)
+
+
+Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
+
+
+def is_free(key: str) -> bool:
+    """Whether a key is an init parameter of a pipeline of one's own, or a keyword argument."""
+    return key.startswith(FREE)
+
+
+def mark_free(word: str) -> str:
+    """A word as Hydra takes it: to it the keys of a pipeline of one's own are new."""
+    return f"++{word}" if is_free(word) else word
+
+
+def unmark_free(word: str) -> str:
+    """The word that `mark_free` was given."""
+    return word.removeprefix("++") if is_free(word.removeprefix("++")) else word
+
+
+def read_definition(key: str, given: Any) -> Definition:
+    """The pipeline that a file holds; raises ConfigError for what is none, with where and what to do."""
+    if not isinstance(given, str):
+        raise ConfigError(f"{key}={given}: a file is expected, such as {key}=query.yaml")
+    path = Path(given).expanduser()
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}={given}: there is no such file (looked for {path.absolute()})") from error
+    # By its time, too: in a notebook a file may have changed since the last study.
+    return json.loads(_read_file(key, path, found.st_mtime_ns))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=32)
+def _read_file(key: str, path: Path, changed: int) -> str:
+    del changed
+    try:
+        check_yaml(path)
+        found = yaml.load(path.read_text("utf-8"), Loader)  # noqa: S506 (a CSafeLoader that knows tuples)
+        return json.dumps(check_definition(f"{key}={path}", found))
+    except (yaml.YAMLError, UnicodeError, OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}={path}: can't be read as a pipeline: {' '.join(str(error).split())[:300]}") from error
+
+
+def check_definition(named: str, found: Any) -> Definition:
+    """What a file holds, if it has the shape of a pipeline; raises ConfigError."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("components"), Mapping) or not found["components"]:
+        raise ConfigError(f"{named}: no pipeline: `components` are expected, as Pipeline.dumps() writes them")
+    for name, each in found["components"].items():
+        if not isinstance(each, Mapping) or not isinstance(each.get(TYPE), str):
+            raise ConfigError(f"{named}: component '{name}' has no `type`: the dotted name of its class is expected")
+        if not isinstance(each.get(INIT, {}), Mapping):
+            raise ConfigError(f"{named}: component '{name}': `init_parameters` must be keys with values")
+        if "." in str(name):
+            raise ConfigError(f"{named}: component '{name}': a dot in a name would divide a key; rename it")
+    for each in found.get("connections") or ():
+        if not isinstance(each, Mapping) or not all(isinstance(each.get(end), str) for end in ("sender", "receiver")):
+            raise ConfigError(f"{named}: connection {each}: a sender and a receiver are expected, as component.socket")
+    return found
+
+
+def flatten_components(definition: Definition) -> dict[str, Any]:
+    """By component its type and init parameters, nested objects alike."""
+    return {str(name): _flatten(each) for name, each in definition["components"].items()}
+
+
+def _flatten(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_flatten(each) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = node.get(INIT)
+    if isinstance(inner, Mapping) and TYPE in node:
+        return {TYPE: node[TYPE], **{str(key): _flatten(value) for key, value in inner.items() if key != TYPE}}
+    return {str(key): _flatten(value) for key, value in node.items()}
+
+
+def change_component(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A component with these values of its parameters; of another type it has none but these."""
+    own = dict(node.get(INIT) or {})
+    kind = values.get(TYPE, node[TYPE])
+    given = {key: value for key, value in values.items() if key != TYPE}
+    if kind != node[TYPE]:
+        return {**node, TYPE: kind, INIT: given}
+    return {**node, INIT: {**own, **{key: _change(own.get(key), value) for key, value in given.items()}}}
+
+
+def _change(node: Any, value: Any) -> Any:
+    if isinstance(node, Mapping) and isinstance(value, Mapping):
+        if isinstance(node.get(INIT), Mapping) and TYPE in node:
+            return change_component(node, value)
+        return {key: _change(node.get(key), each) for key, each in value.items()}
+    if isinstance(node, list) and isinstance(value, list) and len(node) == len(value):
+        return [_change(*pair) for pair in zip(node, value, strict=True)]
+    return value
+
+
+def iterate_objects(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every {type, …} in a definition, with the key that leads there, outer ones first."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get(TYPE), str):
+            yield where, node
+        for key, value in node.items():
+            yield from iterate_objects(value, where if key == INIT else f"{where}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from iterate_objects(value, f"{where}[{place}]")
+
+
+def escape(node: Any) -> Any:
+    """Plain containers whose texts OmegaConf gives back as they are: a brace after a dollar sign means nothing."""
+    if isinstance(node, str):
+        return node.replace("${", "\\${")
+    if isinstance(node, Mapping):
+        return {key: escape(value) for key, value in node.items()}
+    return [escape(value) for value in node] if isinstance(node, list) else node
+
+
+def _resolve_file(given: Any) -> Any:
+    return None if given is None else escape(read_definition("pipeline", given))
+
+
+OmegaConf.register_new_resolver("pipeline_file", _resolve_file, replace=True)
