@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rag_opt.config.own_pipelines import SIDES, is_store, strip_name
 from rag_opt.config.trust import TRUSTED, import_target
 from rag_opt.records.keys import drop_added, get_algorithm
 
@@ -46,7 +47,13 @@ def _get_algorithm(target: Any, trusted: Collection[str]) -> Any:
 
 def _drop_irrelevant(node: Any) -> Any:
     if isinstance(node, Mapping):
-        told = {key: _drop_irrelevant(value) for key, value in drop_added(node).items() if key not in PATIENCE}
+        given = strip_name(node) if is_store(node) else node
+        # A pipeline's content stands beside its file's place.
+        told = {
+            key: _drop_irrelevant(value)
+            for key, value in drop_added(given).items()
+            if key not in PATIENCE and not (key in SIDES and isinstance(value, str))
+        }
         return {**told, "chat": _strip_chat(told["chat"])} if isinstance(told.get("chat"), Mapping) else told
     return [_drop_irrelevant(value) for value in node] if isinstance(node, list) else node
 

@@ -20,12 +20,16 @@ from rag_opt.errors import ConfigError
 
 SIDES = ("indexing", "querying")
 PARAMETERS = "parameters"
-FREE = tuple(f"{tree}." for tree in (*SIDES, PARAMETERS))
+SOCKETS = ("pipeline.inputs", "pipeline.outputs")
+FREE = tuple(f"{tree}." for tree in (*SIDES, PARAMETERS, *SOCKETS))
 """How keys begin that no file under conf/ lists."""
 
 TYPE, INIT = "type", "init_parameters"
 NONE = "none"
 """The type of a component that is left out."""
+
+STORE_NAMES = ("index", "collection_name", "table_name", "index_name", "collection")
+"""The parameters by which document stores name what they keep documents in."""
 
 Definition = Mapping[str, Any]
 """A pipeline as Pipeline.to_dict() gives it: components, connections, metadata, max_runs_per_component."""
@@ -44,17 +48,22 @@ Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 
 def is_free(key: str) -> bool:
     """Whether a key is an init parameter of a pipeline of one's own, or a keyword argument."""
-    return key.startswith(FREE)
+    return key.startswith(FREE) or key in SOCKETS
 
 
 def mark_free(word: str) -> str:
     """A word as Hydra takes it: to it the keys of a pipeline of one's own are new."""
-    return f"++{word}" if is_free(word) else word
+    return f"++{word}" if is_free(_get_key(word)) else word
 
 
 def unmark_free(word: str) -> str:
     """The word that `mark_free` was given."""
-    return word.removeprefix("++") if is_free(word.removeprefix("++")) else word
+    plain = word.removeprefix("++")
+    return plain if is_free(_get_key(plain)) else word
+
+
+def _get_key(word: str) -> str:
+    return word.partition("=")[0]
 
 
 def read_definition(key: str, given: Any) -> Definition:
@@ -132,6 +141,21 @@ def _change(node: Any, value: Any) -> Any:
     if isinstance(node, list) and isinstance(value, list) and len(node) == len(value):
         return [_change(*pair) for pair in zip(node, value, strict=True)]
     return value
+
+
+def is_store(node: Mapping[str, Any]) -> bool:
+    """Whether an object of a definition is a document store, by where its class lives."""
+    kind = str(node.get(TYPE, ""))
+    return ".document_stores." in kind or kind.endswith("DocumentStore")
+
+
+def strip_name(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A document store without what it names its documents' place by: each index is given a name of its own."""
+    inner = node.get(INIT)
+    kept = {key: value for key, value in node.items() if key not in STORE_NAMES}
+    return (
+        {**kept, INIT: {k: v for k, v in inner.items() if k not in STORE_NAMES}} if isinstance(inner, Mapping) else kept
+    )
 
 
 def iterate_objects(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from rag_opt.config.own_pipelines import (
 from rag_opt.config.trust import import_target
 from rag_opt.errors import ComponentError, ConfigError, RagOptError, format_hint
 from rag_opt.system.haystack import Pipeline
+
+UNTRUSTED = re.compile(r"Refusing to deserialize a class from module '([\w.]+)'")
+"""How Haystack's loader refuses a name that stands where no parameter tells that it is one."""
 
 
 def change_definition(named: str, definition: Definition, values: Mapping[str, Any]) -> Definition:
@@ -94,6 +98,12 @@ def build(named: str, definition: Definition, trusted: Sequence[str]) -> Pipelin
 def _explain(error: Exception) -> str:
     """What a loader says of a fault, without the component's whole definition, which stands in the file."""
     text = " ".join(str(error).split())
+    if refused := UNTRUSTED.search(text):
+        root = refused[1].partition(".")[0]
+        text = (
+            f"{text.partition(' of class ')[0]} Original error: it names {refused[1]}, which is not trusted and not "
+            f"imported; if it is yours, add trusted_modules=[{root}] to the command line"
+        )
     cause = text.rpartition("Original error: ")[2]
     found = text.partition(" of class ")[0].removeprefix("Couldn't deserialize component ")
     return f"component {found}: {cause}"[:400] if cause != text else text[:400]

@@ -14,22 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.own_pipelines import INIT, STORE_NAMES, TYPE, Definition, is_store, iterate_objects
 from rag_opt.config.trust import import_target
 from rag_opt.errors import ComponentError
 from rag_opt.records.keys import compute_key
 
-NAMES = ("index", "collection_name", "table_name", "index_name", "collection")
-"""The parameters by which stores name what they keep documents in."""
-
 PREFIX = "rag_opt_"
 MEMORY = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
-
-
-def is_store(node: Mapping[str, Any]) -> bool:
-    """Whether an object of a definition is a document store, by where its class lives."""
-    kind = str(node.get(TYPE, ""))
-    return ".document_stores." in kind or kind.endswith("DocumentStore")
 
 
 def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:
@@ -41,11 +32,11 @@ def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:
 def find_name(node: Mapping[str, Any]) -> str | None:
     """The parameter by which a store names what it keeps documents in; None where it has none."""
     given = node.get(INIT) or {}
-    named = next((name for name in NAMES if name in given), None)
+    named = next((name for name in STORE_NAMES if name in given), None)
     if named is not None:
         return named
     known = inspect.signature(import_target(str(node[TYPE])).__init__).parameters
-    return next((name for name in NAMES if name in known), None)
+    return next((name for name in STORE_NAMES if name in known), None)
 
 
 def name_stores(node: Any, name: str | None) -> Any:
@@ -62,7 +53,7 @@ def name_stores(node: Any, name: str | None) -> Any:
     field = find_name(node)
     if field is None:
         raise ComponentError(
-            f"{node[TYPE]}: none of its parameters ({', '.join(NAMES)}) names what it keeps documents in, so two "
+            f"{node[TYPE]}: none of its parameters ({', '.join(STORE_NAMES)}) names what it keeps documents in, so two "
             "configurations would share them; choose another document store"
         )
     given = {key: value for key, value in (node.get(INIT) or {}).items() if key != field}

@@ -26,7 +26,8 @@ ANSWERS = (list[GeneratedAnswer], list[ExtractedAnswer], list[ChatMessage], Chat
 REPLIES = ("answers", "replies", "reply", "answer", "last_message", "messages")
 """Names of outputs of texts and messages that are answers."""
 
-MARK = "{question}"
+MARK, QUESTION = "{question}", "question"
+"""What stands for the question in a text that a socket is fed with, and for a text that is nothing else."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def find_inputs(named: str, pipeline: Pipeline, given: Mapping[str, Any]) -> dic
     Raises ComponentError for a socket that has to be fed and takes no text.
     """
     known = _collect(pipeline, "input_sockets")
-    found = {parse_socket(f"{named}: pipeline.inputs", key, known): str(text) for key, text in given.items()}
+    found = {
+        parse_socket(f"{named}: pipeline.inputs", key, known): MARK if text == QUESTION else str(text)
+        for key, text in _flatten(given).items()
+    }
     for owner, sockets in known.items():
         for name, socket in sockets.items():
             place = Socket(owner, name)
@@ -72,13 +76,22 @@ def find_inputs(named: str, pipeline: Pipeline, given: Mapping[str, Any]) -> dic
             elif socket.is_mandatory and not socket.senders:
                 raise ComponentError(
                     f"{named}: nothing feeds {place} ({format_type(socket.type)}), which it needs; connect it, or say "
-                    f"what it takes: 'pipeline.inputs={{{place}: \"{MARK}\"}}'"
+                    f"what it takes: pipeline.inputs.{place}={QUESTION}"
                 )
     if not any(MARK in text for text in found.values()):
         raise ComponentError(
             f"{named}: nothing takes the question: no open input is called {', '.join(FREE_NAMES)} or has to be "
-            f"given a text; say which one: 'pipeline.inputs={{component.socket: \"{MARK}\"}}'"
+            f"given a text; say which one: pipeline.inputs.component.socket={QUESTION}"
         )
+    return found
+
+
+def _flatten(given: Mapping[str, Any]) -> dict[str, Any]:
+    """{component.socket: …} of what is written so, or as {component: {socket: …}}."""
+    found = {}
+    for key, value in given.items():
+        inner = value.items() if isinstance(value, Mapping) else ()
+        found.update({f"{key}.{name}": text for name, text in inner} or {key: value})
     return found
 
 
@@ -148,7 +161,7 @@ def find_outputs(named: str, pipeline: Pipeline, given: Mapping[str, Any]) -> tu
     if found == [None, None]:
         raise ComponentError(
             f"{named}: it gives neither documents nor an answer that types or names tell; name them: "
-            "'pipeline.outputs={documents: component.socket, answer: component.socket}'"
+            "pipeline.outputs.documents=component.socket pipeline.outputs.answer=component.socket"
         )
     return found[0], found[1]
 
