@@ -112,6 +112,14 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def pgvector() -> Iterator[Server]:
+    """A PostgreSQL server on this machine that has pgvector."""
+    server = Server(pgvector=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of models with random weights: what loads and runs them is real."""
     from tests.services.tiny_models import cross_encoder, language_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,10 @@ from rag_opt.cache.leases import find_oldest_lease, try_lock_artifact
 from rag_opt.system.waiting import hold_lock
 
 USAGE = "usage.json"
-NEVER = ("paces",)
+IN_STORES = "indexes in document stores"
+"""The stage that says which indexes in document stores are whole: who removes it has to remove these, too."""
+
+NEVER = ("paces", IN_STORES)
 """Stages that are never evicted: a precision that was measured again might change what an embedding is."""
 
 CLOCKS = 2.0
@@ -86,13 +89,15 @@ def get_last_used(path: Path) -> float | None:
         return None
 
 
-def evict_artifacts(root: Path, limit: float, unused_since: float = float("-inf")) -> list[Artifact]:
+def evict_artifacts(
+    root: Path, limit: float, unused_since: float = float("-inf"), never: Collection[str] = NEVER
+) -> list[Artifact]:
     """Remove artifacts until the rest has at most `limit` bytes, and those not used since; returns what was removed.
 
-    What a living process may use stays, even above the limit; so does what NEVER names, which does not count.
+    What a living process may use stays, even above the limit; so does a stage of `never`, which does not count.
     """
     begin = time.time()
-    kept = [artifact for artifact in list_artifacts(root) if artifact.stage not in NEVER]
+    kept = [artifact for artifact in list_artifacts(root) if artifact.stage not in never]
     total = sum(artifact.bytes for artifact in kept)
     # An artifact is touched when a process first needs it, so what is older than every process is free.
     free_before = find_oldest_lease(root)

@@ -6,17 +6,21 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from rag_opt.cache.eviction import build_store_table, evict_artifacts, format_artifacts
+from rag_opt.cache.eviction import IN_STORES, NEVER, build_store_table, evict_artifacts, format_artifacts
 from rag_opt.cache.store import GIGABYTE
 from rag_opt.cli.arguments import command_line
 from rag_opt.console.terminal import build_console
-from rag_opt.errors import ConfigError
+from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.llm.replies import FILE, Replies
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ACTIONS = ("show", "prune", "forget")
 DAY = 86_400
@@ -63,6 +67,7 @@ def main(
             f"{Replies(place).delete_unread() if known else 0:,} replies that could not be read are asked for again"
         )
     screen.print(build_store_table(place))
+    _print_indexes(place, screen)
     if action == "show":
         again = f"python -m rag_opt.store prune store.path={shlex.quote(str(place))} --limit-gb 1"
         screen.print(f"remove what was not used for longest: {again}", markup=False)
@@ -73,4 +78,27 @@ def _prune_store(place: Path, limit_gb: float | None, unused_days: float | None)
         raise ConfigError("prune needs --limit-gb (0 removes all) or --unused-days")
     limit = float("inf") if limit_gb is None else limit_gb * GIGABYTE
     since = float("-inf") if unused_days is None else time.time() - unused_days * DAY
-    return f"removed: {format_artifacts(evict_artifacts(place, limit, since))}; what a running study uses stays"
+    from rag_opt.components.document_stores import list_indexes
+
+    known = {index.name: index for index in list_indexes(place)}
+    removed = evict_artifacts(place, limit, since, set(NEVER) - {IN_STORES})
+    left = []
+    for artifact in removed:
+        index = known.get(artifact.key) if artifact.stage == IN_STORES else None
+        if index is not None and index.lasts:
+            try:
+                index.drop()
+            except RagOptError as error:
+                left.append(f"\n{index.kind} {index.name} stays: {error}")
+    told = f"removed: {format_artifacts(removed)}; what a running study uses stays"
+    return "".join([told, *left])
+
+
+def _print_indexes(place: Path, screen: Console) -> None:
+    """The indexes that lie in document stores, where there are any."""
+    from rag_opt.components.document_stores import list_indexes
+
+    for index in list_indexes(place):
+        if index.lasts:
+            when = f"{datetime.fromtimestamp(index.used).astimezone():%Y-%m-%d %H:%M}"
+            screen.print(f"{index.kind} {index.name}: {index.count:,} documents, last used {when}", markup=False)

@@ -183,4 +183,11 @@ def _resolve_file(given: Any) -> Any:
     return None if given is None else escape(read_definition("pipeline", given))
 
 
+# Of a store that is a server, or in memory where no address is given; and of a key that may not be needed.
+OmegaConf.register_new_resolver("own_place", lambda url: ":memory:" if url is None else None, replace=True)
+OmegaConf.register_new_resolver(
+    "own_secret",
+    lambda name: None if name is None else {TYPE: "env_var", "env_vars": [name], "strict": True},
+    replace=True,
+)
 OmegaConf.register_new_resolver("pipeline_file", _resolve_file, replace=True)

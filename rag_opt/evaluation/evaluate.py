@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,6 +193,9 @@ class Measuring:
             latency=self.latency,
             index_bytes=lambda: sum(
                 each.size() for each in self.index.values() if callable(getattr(each, "size", None))
+            ),
+            index_recall=lambda: next(
+                (each.measured["recall"] for each in self.index.values() if getattr(each, "measured", None)), math.nan
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,8 @@ class BatchResult:
     `rankings` are documents, as many as the metrics read and at least those that are handed on; `context` the chunks
     that are handed on. An answer is None where the answerer failed. `encode` gives unit vectors of texts, `split` their
     sentences; `latency` is (p50, p95) in seconds where it was timed, `usage` by stage what calls to models cost,
-    `index_bytes()` the size of the indexes; `judging` keeps verdicts by aspect, `memory` what is the same for all
-    batches of an evaluation.
+    `index_bytes()` the size of the indexes, `index_recall()` the share of true neighbours that they find; `judging`
+    keeps verdicts by aspect, `memory` what is the same for all batches of an evaluation.
     """
 
     queries: Sequence[Query]
@@ -60,6 +60,7 @@ class BatchResult:
     judging: dict[str, Verdicts] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     index_bytes: Callable[[], int] = int
+    index_recall: Callable[[], float] = float
 
     @cached_property
     def contexts(self) -> list[list[str]]:
@@ -243,10 +244,14 @@ OTHERS = {metric.name: metric for metric in map(_build_pairwise, answer.PAIRWISE
     **{name: _build_percentile(name, place) for place, name in enumerate(TIMED)},
     # Bytes of what is searched: vectors, word counts, Chroma's files.
     "index_size": _build_constant("index_size", lambda seen: float(seen.index_bytes())),
+    # The share of a query's ten true nearest neighbours that the index finds; 1 where every chunk is compared.
+    "index_recall": replace(
+        _build_constant("index_recall", lambda seen: seen.index_recall()), direction=MAXIMIZE, reads=ALL
+    ),
 }
 
 
-MEASURED_ONCE = ("latency", *TIMED, "index_size")
+MEASURED_ONCE = ("latency", *TIMED, "index_size", "index_recall")
 """Metrics with one value for all questions: nothing between questions says how sure it is."""
 
 

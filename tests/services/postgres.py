@@ -14,6 +14,16 @@ TRUST = ["-A", "trust", "-U", "rag_opt", "--no-sync", "-E", "UTF8", "--locale=C"
 FAST = ["fsync=off", "unix_socket_directories=", "listen_addresses=127.0.0.1", "max_connections=200"]
 
 
+def copy_pgvector(target: Path) -> Path:
+    """The programs of a server that has pgvector, copied from the package pgserver: Debian 12 has none."""
+    import pgserver
+
+    place = Path(pgserver.__file__).parent
+    # Its libraries are found beside it. Copied, since packages may lie where another user may not look.
+    shutil.copytree(place.with_name("pgserver.libs"), target / "pgserver.libs")
+    return shutil.copytree(place / "pginstall", target / "pgserver" / "pginstall") / "bin"
+
+
 def binaries() -> Path | None:
     """Where the server's programs lie; None where it is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -26,12 +36,12 @@ def binaries() -> Path | None:
 class Server:
     """The server; `url` is a database of it."""
 
-    def __init__(self) -> None:
-        found = binaries()
-        assert found is not None
+    def __init__(self, *, pgvector: bool = False) -> None:
         # Not below pytest's folder, which only its owner may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="rag_opt-postgres-"))
         self.folder.chmod(0o755)
+        found = copy_pgvector(self.folder) if pgvector else binaries()
+        assert found is not None
         self.binaries, self.data = found, self.folder / "data"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
+from rag_opt.components.document_stores import find_stores, get_identity, open_store, share_stores
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.document_stores import find_stores, get_identity, open_store, share_stores
 from rag_opt.components.external.values import UnkeptError, decode, decode_embedding, encode, encode_embedding
 from rag_opt.components.external.watch import count_usage, get_watch
 from rag_opt.components.resources import Resources

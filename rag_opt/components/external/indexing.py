@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from rag_opt.cache.leases import lock_artifact
-from rag_opt.components.external.calls import Calls, get_codes
-from rag_opt.components.external.definition import build, change_definition, make_definitions
-from rag_opt.components.external.document_stores import (
+from rag_opt.components.document_stores import (
+    complete_index,
     compute_index_name,
     count_documents,
-    empty_store,
     find_stores,
     name_stores,
     open_store,
 )
+from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.definition import build, change_definition, make_definitions
 from rag_opt.components.external.gold import DOCUMENT_ID
 from rag_opt.components.external.sockets import find_documents_input
 from rag_opt.components.stage import Stage
@@ -133,36 +130,16 @@ class OwnIndexing(Stage):
             return {"own_index": OwnIndex("", 0, self.fingerprint)}
         name = compute_index_name(self._changed, documents.key, get_codes(self._changed) + self.version)
         definition = name_stores(self._changed, name)
-        store = open_store(find_stores(definition)[0])
+        node = find_stores(definition)[0]
+        store = open_store(node)
 
-        def write() -> dict[str, Any]:
-            return {"count": np.array([self._write(definition, store, documents)], np.int64)}
-
-        kept = self.store.get_table("own indexes", name, write)
-        count = int(kept.columns["count"][0])
-        if count_documents(store) != count:
-            # Kept in another process' memory, or removed since.
-            self._restore(name, store, count, lambda: self._write(definition, store, documents))
-        return {"own_index": OwnIndex(name, count, compute_key(self.algorithm, name), kept.seconds)}
-
-    def _restore(self, name: str, store: Any, count: int, write: Callable[[], int]) -> None:
-        root = self.store.root
-        if root is None:
-            write()
-            return
-        with lock_artifact(root, "own indexes", name):
-            # Who had the lock before may just have written it.
-            if count_documents(store) != count and (found := write()) != count:
-                raise ComponentError(
-                    f"{NAMED}: {found} documents were written where there were {count} before: it draws at random; "
-                    "name what does in pipeline.uncached, or give it a seed"
-                )
+        count, seconds = complete_index(
+            self.store, name, node, store, lambda: self._write(definition, store, documents)
+        )
+        return {"own_index": OwnIndex(name, count, compute_key(self.algorithm, name), seconds)}
 
     def _write(self, definition: Definition, store: Any, documents: Documents) -> int:
         """Index the documents, and give how many the store holds then."""
-        if count_documents(store):
-            # A process that was killed has left them, or another one that does not know of this corpus.
-            empty_store(store)
         pipeline = build("indexing", definition, self.trusted)
         Calls(self.resources, self.trusted, frozenset(self.uncached)).attach(pipeline, definition)
         given = [make_source(each) if self._files else make_document(each) for each in documents.items]

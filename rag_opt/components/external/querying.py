@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from rag_opt.components.document_stores import count_documents, find_name, find_stores, name_stores, open_store
 from rag_opt.components.external.asking import answer_queries, run_within
 from rag_opt.components.external.calls import Calls, get_codes
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.document_stores import count_documents, find_name, find_stores, name_stores, open_store
 from rag_opt.components.external.found import Found, FoundDocument, QuestionError
 from rag_opt.components.external.indexing import LOOKED_AT, OwnIndex, format_pipeline_error, resolve_definitions
 from rag_opt.components.external.settings import check_asking

@@ -1,11 +1,12 @@
-"""Nearest neighbours of query vectors: exact, or by Chroma's HNSW index on disk."""
+"""Nearest neighbours of query vectors: exact, or by an index that may miss some (Chroma's here, others beside)."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,14 @@ from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors
 from rag_opt.system.haystack import component
 
 if TYPE_CHECKING:
+    from rag_opt.cache.artifact_files import Columns
     from rag_opt.components.own_documents import Pair, Search
+
+Nearest = Callable[[Floats, int], "list[Pair]"]
+"""search(unit vectors [queries, dimensions], depth) → per query the rows and cosines of what it found, best first."""
+
+NEIGHBOURS = 10
+"""Nearest neighbours of which an index's recall is measured."""
 
 SCORES = 2**24
 """Scores computed at once (64 MiB), however large the corpus is."""
@@ -30,14 +38,18 @@ SCORES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class VectorIndex(Record):
-    """The vectors of chunks, and how Chroma's collection of them is opened (None: exact search); size() in bytes."""
+    """The vectors of chunks, and how an index of them is opened for searches (None: exact search); size() in bytes.
+
+    `measured` is what searches have found out: "recall", the share of the true neighbours that they found.
+    """
 
     chunks: Chunks
     vectors: Vectors
-    collection: Callable[[], Any] | None
+    open: Callable[[], Nearest] | None
     size: Callable[[], int]
     key: str
     seconds: float = 0.0
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @component
@@ -49,7 +61,11 @@ class ExactIndexer(Stage):
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
         key = compute_key(self.fingerprint, vectors.key, chunks.key)
-        return {"vector_index": VectorIndex(chunks, vectors, None, lambda: vectors.values.nbytes, key)}
+        return {
+            "vector_index": VectorIndex(
+                chunks, vectors, None, lambda: vectors.values.nbytes, key, measured={"recall": 1.0}
+            )
+        }
 
 
 @component
@@ -75,11 +91,15 @@ class ChromaIndexer(Stage):
         key = compute_key(self.fingerprint, vectors.key, chunks.key)
         folder = self.store.get_folder("chroma", key, lambda path: self._write_collection(path, vectors.values))
 
-        def collection() -> Any:
-            return self.store.get_object("chroma opened", key, lambda: OpenCollection(folder), keep=1).collection
+        def open_index() -> Nearest:
+            found = self.store.get_object("chroma opened", key, lambda: OpenCollection(folder), keep=1).collection
+            # A collection that is empty or cut short would score badly without an error.
+            if found.count() != len(chunks):
+                raise RuntimeError(f"Chroma: {found.count()} vectors for {len(chunks)} chunks")
+            return partial(_search_chroma, found)
 
         took = self.store.get_seconds("chroma", key)
-        return {"vector_index": VectorIndex(chunks, vectors, collection, lambda: get_size(folder), key, took)}
+        return {"vector_index": VectorIndex(chunks, vectors, open_index, lambda: get_size(folder), key, took)}
 
     def _write_collection(self, path: Path, values: Floats) -> None:
         hnsw = {
@@ -116,21 +136,36 @@ class DenseRetriever(Stage):
 
     def _retrieve(self, queries: Queries, vectors: Vectors, vector_index: VectorIndex) -> Rankings:
         def prepare(_: Queries) -> Search:
-            if vector_index.collection is None:
+            if vector_index.open is None:
                 return lambda rows, depth: _search_exact(vector_index, vectors.values[rows], depth)
-            collection = vector_index.collection()
-            # A collection that is empty or cut short would score badly without an error.
-            if collection.count() != len(vector_index.chunks):
-                raise RuntimeError(f"Chroma: {collection.count()} vectors for {len(vector_index.chunks)} chunks")
-            return lambda rows, depth: _search_chroma(collection, vectors.values[rows], depth)
+            search = vector_index.open()
+            return lambda rows, depth: search(vectors.values[rows], depth)
 
         key = compute_key("dense", vector_index.key, vectors.key)
         costs = {vectors.key: vectors.seconds}
         # HNSW may find other neighbours when it is asked for more of them.
-        exact = vector_index.collection is None
-        return compute_rankings(
+        exact = vector_index.open is None
+        found = compute_rankings(
             self.resources, key, queries, vector_index.chunks, self.depth, prepare, costs, exact=exact
         )
+        if not exact:
+            self._measure_recall(queries, vectors, vector_index, found)
+        return found
+
+    def _measure_recall(self, queries: Queries, vectors: Vectors, index: VectorIndex, found: Rankings) -> None:
+        """Note which share of the NEIGHBOURS true neighbours of each query, on average, an index has found."""
+
+        def compare() -> Columns:
+            near = min(NEIGHBOURS, found.rows.shape[1])
+            exact = _search_exact(index, queries.take_rows(vectors.values), near)
+            shares = [
+                len(np.intersect1d(true, row[row >= 0][:near])) / max(1, len(true))
+                for (true, _), row in zip(exact, found.rows, strict=True)
+            ]
+            return {"recall": np.array(shares, np.float64)}
+
+        key = compute_key("index recall", found.key, queries.key)
+        index.measured["recall"] = float(self.store.get_table("index recall", key, compare).columns["recall"].mean())
 
 
 def _search_exact(index: VectorIndex, queries: Floats, depth: int) -> list[Pair]:
@@ -146,7 +181,7 @@ def _search_chroma(collection: Any, queries: Floats, depth: int) -> list[Pair]:
     answer = collection.query(query_embeddings=queries, n_results=depth, include=["distances"])
     pairs = zip(answer["ids"], answer["distances"], strict=True)
     # Chroma gives cosine distances, smaller is better; everything here is a similarity, greater is better.
-    return [_sort_hits(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
+    return [sort_hits(np.array(ids, np.int32), 1.0 - np.array(distances, np.float32)) for ids, distances in pairs]
 
 
 class OpenCollection:
@@ -165,7 +200,8 @@ class OpenCollection:
             self._client.close()
 
 
-def _sort_hits(rows: Any, scores: Any) -> Pair:
+def sort_hits(rows: Any, scores: Any) -> Pair:
+    """The rows and scores, best first, equal scores by row."""
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
 

@@ -10,14 +10,27 @@ import inspect
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rag_opt.cache.artifact_files import DamagedError, read_table
+from rag_opt.cache.eviction import IN_STORES, list_artifacts
+from rag_opt.cache.leases import lock_artifact
 from rag_opt.config.own_pipelines import INIT, STORE_NAMES, TYPE, Definition, is_store, iterate_objects
 from rag_opt.config.trust import import_target
 from rag_opt.errors import ComponentError
 from rag_opt.records.keys import compute_key
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
+
+BESIDE = ("hnsw_index_name", "keyword_index_name")
+"""Parameters that name what belongs to the documents' place."""
 
 PREFIX = "rag_opt_"
 MEMORY = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
@@ -35,8 +48,11 @@ def find_name(node: Mapping[str, Any]) -> str | None:
     named = next((name for name in STORE_NAMES if name in given), None)
     if named is not None:
         return named
-    known = inspect.signature(import_target(str(node[TYPE])).__init__).parameters
-    return next((name for name in STORE_NAMES if name in known), None)
+    return next((name for name in STORE_NAMES if name in _get_parameters(node)), None)
+
+
+def _get_parameters(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return inspect.signature(import_target(str(node[TYPE])).__init__).parameters
 
 
 def name_stores(node: Any, name: str | None) -> Any:
@@ -56,8 +72,10 @@ def name_stores(node: Any, name: str | None) -> Any:
             f"{node[TYPE]}: none of its parameters ({', '.join(STORE_NAMES)}) names what it keeps documents in, so two "
             "configurations would share them; choose another document store"
         )
-    given = {key: value for key, value in (node.get(INIT) or {}).items() if key != field}
-    return {**node, INIT: given if name is None else {**given, field: name}}
+    given = {key: value for key, value in (node.get(INIT) or {}).items() if key not in (field, *BESIDE)}
+    # PostgreSQL knows each index of a schema by a name of its own.
+    beside = {key: f"{name}_{key.partition('_')[0]}" for key in BESIDE if key in _get_parameters(node)}
+    return {**node, INIT: given if name is None else {**given, field: name, **beside}}
 
 
 def compute_index_name(definition: Definition, documents_key: str, code: str) -> str:
@@ -102,6 +120,37 @@ def build_store(node: Mapping[str, Any]) -> Any:
         raise ComponentError(
             f"{kind.__name__}: {type(error).__name__}: {' '.join(str(error).split())}"[:400]
         ) from error
+
+
+def complete_index(
+    cache: Store, name: str, node: Mapping[str, Any], store: Any, write: Callable[[], int]
+) -> tuple[int, float]:
+    """How many documents an index holds, and the seconds that making it took; `write()` does where it is not whole.
+
+    One process makes it and the others wait. What a killed one has left is removed before it is written again. Raises
+    ComponentError where a store can't be reached, or holds another number of documents once it is written again.
+    """
+
+    def make() -> int:
+        if count_documents(store):
+            empty_store(store)
+        return write()
+
+    def keep() -> dict[str, Any]:
+        return {"count": np.array([make()], np.int64), "store": [json.dumps(node, sort_keys=True, default=str)]}
+
+    kept = cache.get_table(IN_STORES, name, keep)
+    count = int(kept.columns["count"][0])
+    if count_documents(store) != count:
+        # Kept in another process' memory, or removed since.
+        with lock_artifact(cache.root, IN_STORES, name) if cache.root is not None else nullcontext():
+            # Who had the lock before may just have written it.
+            if count_documents(store) != count and (found := make()) != count:
+                raise ComponentError(
+                    f"{name}: {found} documents were written where there were {count} before: what writes them draws "
+                    "at random; give it a seed"
+                )
+    return count, kept.seconds
 
 
 def count_documents(store: Any) -> int:
@@ -161,3 +210,43 @@ def _iterate_stores(owner: Any, depth: int) -> Iterator[tuple[Any, str, Any]]:
         elif depth < 4 and (hasattr(value, "__haystack_input__") or field in ("pipeline", "tools", "_component")):
             for each in value if isinstance(value, list) else [value]:
                 yield from _iterate_stores(each, depth + 1)
+
+
+@dataclass(frozen=True)
+class KeptIndex:
+    """An index in a document store: its name, the store's definition, its documents; when it was last needed."""
+
+    name: str
+    node: Mapping[str, Any]
+    count: int
+    used: float
+
+    @property
+    def kind(self) -> str:
+        """The store's class."""
+        return str(self.node[TYPE]).rpartition(".")[2]
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is anywhere but in the memory of the process that made it."""
+        given = self.node.get(INIT) or {}
+        return self.node[TYPE] != MEMORY and given.get("location") != ":memory:"
+
+    def drop(self) -> None:
+        """Remove it from its store; raises ComponentError where that can't be reached."""
+        store = build_store(self.node)
+        count_documents(store)
+        drop_index(store)
+
+
+def list_indexes(root: Path) -> list[KeptIndex]:
+    """The indexes that a store of artifacts knows to be whole in document stores, least recently used first."""
+    found = []
+    for artifact in list_artifacts(root):
+        if artifact.stage == IN_STORES:
+            with suppress(DamagedError, OSError, ValueError):
+                columns = read_table(artifact.path).columns
+                found.append(
+                    KeptIndex(artifact.key, json.loads(columns["store"][0]), int(columns["count"][0]), artifact.used)
+                )
+    return found
