@@ -37,6 +37,7 @@ PROMISES = {
     "a copy of study.db is a study": "the file alone, also of a running study: it goes on with all that was told",
     "one moment": "trials that others add while a report is made: not in it",
     "a stopped process holds a lock": "who waits says for whom within 2 s, and ends at Ctrl-C and SIGTERM",
+    "pipelines of one's own": "≥ 30 hostile files and factories refused, no effect; 20 broken ones said before trial 0",
     "a command that is ended gives its trial back": "a closed pipe, SIGHUP: the status that a shell expects, 0 RUNNING",
     "shared folders": "files as the umask says; who may not write one is told whose it is",
     "engine death": "Dask, 2 workers, 5 kills, the command once: COMPLETE = target, 0 measured twice",

@@ -44,6 +44,10 @@ NEEDED = {"answering": ["generator=openai"], "whole": ["generator=openai", WEB],
 """What a search space is made for."""
 
 
+ELSEWHERE = [("embedder", "hub"), *(("index", store) for store in ("pgvector", "opensearch", "elasticsearch"))]
+"""What needs a hub or a server: the document stores have tests of their own (tests/integration/test_document_stores.py)."""
+
+
 def of(group: str) -> list[str]:
     return [choice for name, choice in CHOICES if name == group]
 
@@ -92,7 +96,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
             assert mine.fingerprint == theirs.fingerprint
 
 
-@pytest.mark.parametrize(("stage", "choice"), [pair for pair in PIPELINES if pair != ("embedder", "hub")], ids=str)
+@pytest.mark.parametrize(("stage", "choice"), [pair for pair in PIPELINES if pair not in ELSEWHERE], ids=str)
 def test_every_stage_answers_questions(
     animals: list[str],
     store: Store,

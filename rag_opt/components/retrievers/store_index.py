@@ -34,7 +34,7 @@ AT_ONCE = 1000
 
 @component
 class StoreIndexer(Stage):
-    """Writes chunks and vectors into a document store, once for the same ones; `definition` is {type, init_parameters}.
+    """Writes chunks and vectors into a document store, once for the same ones; `definition` is {class, parameters}.
 
     `retriever`, in the same form, searches it. `dimension` is the store's parameter for the vectors' length, which is
     known only here; `searching` names those of its parameters that change a search and nothing that is written.
@@ -56,20 +56,20 @@ class StoreIndexer(Stage):
         self.package = package
         self.searching = tuple(searching)
         for node in (definition, retriever):
-            _check_installed(str(node[TYPE]), package)
+            _check_installed(str(node["class"]), package)
 
     @property
     def fingerprint(self) -> str:
         """The hash of what is written and how it is searched, whatever the store is called and where it is."""
-        return compute_key(self.algorithm, name_stores(self.definition, None), self.retriever)
+        return compute_key(self.algorithm, name_stores(_to_haystack(self.definition), None), self.retriever)
 
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
-        given = {key: value for key, value in self.definition[INIT].items() if value is not None}
+        given = {key: value for key, value in self.definition["parameters"].items() if value is not None}
         if self.dimension is not None:
             given[self.dimension] = int(vectors.values.shape[1])
         written = {key: value for key, value in given.items() if key not in self.searching}
-        plain = {**self.definition, INIT: written}
+        plain = {**_to_haystack(self.definition), INIT: written}
         name = PREFIX + compute_key(self.algorithm, name_stores(plain, None), vectors.key, chunks.key)[:20]
         node = name_stores({**plain, INIT: given}, name)
         store = open_store(node)
@@ -80,11 +80,16 @@ class StoreIndexer(Stage):
             found = count_documents(store)
             if found != len(chunks):
                 raise ComponentError(f"{type(store).__name__} holds {found} vectors of {len(chunks)} chunks")
-            kind = import_target(str(self.retriever[TYPE]))
-            retriever = kind(document_store=store, **(self.retriever.get(INIT) or {}))
+            kind = import_target(str(self.retriever["class"]))
+            retriever = kind(document_store=store, **self.retriever["parameters"])
             return lambda queries, depth: [_search(retriever, query, depth, vectors.values) for query in queries]
 
         return {"vector_index": VectorIndex(chunks, vectors, open_index, lambda: vectors.values.nbytes, key, seconds)}
+
+
+def _to_haystack(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """{class, parameters} as Haystack writes it; it would build the object where a parameter were written so."""
+    return {TYPE: definition["class"], INIT: definition["parameters"]}
 
 
 def _check_installed(kind: str, package: str) -> None:
