@@ -97,7 +97,11 @@ def structure(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write requirements.lock anew: the versions of constraints.txt with the hashes of every file of theirs."""
     session.install("uv>=0.9,<1")
-    extras = [word for extra in ("bench", "dask", "optunahub", "postgresql", "test") for word in ("--extra", extra)]
+    extras = [
+        word
+        for extra in ("bench", "dask", "examples", "optunahub", "postgresql", "test")
+        for word in ("--extra", extra)
+    ]
     options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--quiet"]
     again = ["--custom-compile-command", "nox -s lock"]
     session.run("uv", "pip", "compile", *options, *again, *extras, *CONSTRAINTS, "-o", LOCK, "pyproject.toml")

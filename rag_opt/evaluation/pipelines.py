@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rag_opt.components.stage import Stage, is_optional
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
+from rag_opt.evaluation.stock import adapt_stage, is_stock, knows_records
 from rag_opt.evaluation.wiring import (
     GIVEN,
     SEARCHES,
@@ -183,10 +184,20 @@ def build_pipeline(config: TrialConfig, resources: Resources) -> RagPipeline:
 def _build_components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
     """(stage, name, component), as data flows."""
     for name_of_stage, stage in config.stages.items():
-        components = {name: build(node, config.trusted) for name, node in stage.components.items()}
-        for name, component in components.items():
-            _check_component(name, component)
-        yield from ((name_of_stage, name, component) for name, component in order_components(components))
+        nodes, found = dict(stage.components), dict[str, Any]()
+        stock = [name for name, node in nodes.items() if is_stock(str(node.get("_target_")))]
+        for name in [each for each in nodes if each not in stock]:
+            made = build({key: value for key, value in nodes[name].items() if key != "cache"}, config.trusted)
+            _check_component(name, made)
+            if isinstance(made, Stage) or knows_records(made):
+                found[name] = made
+            else:
+                stock.append(name)
+        # In the order of their file: one that takes and gives documents could stand anywhere.
+        foreign = {name: node for name, node in nodes.items() if name in stock}
+        if foreign:
+            yield from ((name_of_stage, *pair) for pair in adapt_stage(name_of_stage, foreign, config.trusted))
+        yield from ((name_of_stage, name, component) for name, component in order_components(found))
 
 
 def _check_component(name: str, component: Any) -> None:

@@ -84,9 +84,11 @@ def _add_conditions(
 def can_change(reads: str, pipeline: RagPipeline, place: Place) -> bool:
     """Whether what a metric reads (RANKS, READS, ALL) can change with this component's parameter in this pipeline."""
     name, changed = place
-    part = next((each for each in pipeline.parts if each.name == name), None)
+    # Several of a library's components may work as one.
+    part = next((each for each in pipeline.parts if name in (each.name, *getattr(each.component, "members", ()))), None)
     if part is None or reads == ALL:
         return part is not None
+    name = part.name
     ranking = [each.name for each in pipeline.parts if "ranking" in get_outputs(each.component)]
     if reads != RANKS:
         return name in pipeline.get_upstream([pipeline.results.get("context", ranking[-1])])

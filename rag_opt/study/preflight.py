@@ -22,6 +22,7 @@ from rag_opt.console.progress import track
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.evaluation.stock import is_stock
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.metrics.catalogue import JUDGE, RANKS
 from rag_opt.metrics.judges import FIELDS, Judges
@@ -112,9 +113,9 @@ def _find_uses(plan: Plan, resources: Resources) -> Iterator[Use]:
             for node in stage.components.values() if name in needed else ():
                 # An interpolation is resolved here, so equal nodes make equal components.
                 key = compute_key(name, node)
-                if key not in seen:
+                if key not in seen and not is_stock(str(node.get("_target_"))):
                     seen.add(key)
-                    component = build(node, config.trusted)
+                    component = build({key: value for key, value in node.items() if key != "cache"}, config.trusted)
                     yield from _find_part_uses(component, _format_choice(name, config, plan.dev.base), resources)
     yield from _find_judge_uses(plan, resources)
 

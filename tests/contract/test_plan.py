@@ -200,11 +200,14 @@ def test_how_ranks_are_measured_is_part_of_what_a_study_is_made_of(animals, tmp_
 def test_a_choice_that_serves_nothing_is_refused_before_anything_is_written(animals, tmp_path) -> None:
     conf = tmp_path / "conf" / "reranker"
     conf.mkdir(parents=True)
-    target = "haystack.components.rankers.LostInTheMiddleRanker"
-    (conf / "mine.yaml").write_text(yaml.safe_dump({"components": {"mine": {"_target_": target, "top_k": 1}}}), "utf-8")
+    target = "haystack.components.builders.PromptBuilder"
+    mine = {"components": {"mine": {"_target_": target, "template": "{{ query }}"}}}
+    (conf / "mine.yaml").write_text(yaml.safe_dump(mine), "utf-8")
     space = own_space(tmp_path, {"reranker": "choice(none, mine)"})
     studies = tmp_path / "studies"
-    with pytest.raises(SearchSpaceError, match="(?s)mine: it gives documents, which nothing here.*with reranker=mine"):
+    with pytest.raises(
+        SearchSpaceError, match="(?s)reranker: what serves there gives retrieved documents.*with reranker=mine"
+    ):
         run_study([*animals, f"studies_dir={studies}", *space])
     assert not studies.exists()
 

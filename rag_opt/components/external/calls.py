@@ -74,7 +74,8 @@ class Calls:
         if self.agent_steps is not None and kind == AGENT:
             node = self._bound_agent(name, node)
         key = compute_key("component", kind, get_code(kind), node, self.content)
-        kept = not (name in self.uncached or getattr(type(instance), "cache", True) is False or kind.startswith(CHEAP))
+        said = node.get("cache", getattr(type(instance), "cache", True))
+        kept = not (name in self.uncached or said is False or kind.startswith(CHEAP))
         kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
         if not kept:
             guard(instance, 0)

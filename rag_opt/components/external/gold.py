@@ -102,7 +102,7 @@ def build_rankings(found: Sequence[Found | None], corpus: Corpus, key: str) -> R
     places = [[corpus.find_place(each) for each in result.documents or ()] if result else [] for result in found]
     # Each once: what several queries find is one chunk, and what one of them finds twice is one hit.
     numbers = {place: number for number, place in enumerate(dict.fromkeys(p for row in places for p in row))}
-    chunks = _build_chunks(list(numbers), corpus.documents, key)
+    chunks = build_chunks(list(numbers), corpus.documents, key)
     pairs = [_rank(result, row, numbers) for result, row in zip(found, places, strict=True)]
     columns = stack_rankings(pairs, max([1, *(len(rows) for rows, _ in pairs)]))
     failed = np.array([result is None for result in found], np.bool_)
@@ -121,7 +121,7 @@ def _rank(found: Found | None, places: Sequence[Place], numbers: Mapping[Place, 
     return rows, np.array(known, np.float32)
 
 
-def _build_chunks(places: Sequence[Place], documents: Documents, key: str) -> Chunks:
+def build_chunks(places: Sequence[Place], documents: Documents, key: str, seconds: float = 0.0) -> Chunks:
     """A chunk for each place; texts that stand nowhere in the corpus are documents behind it."""
     more: list[Document] = []
     rows, starts, ends = (np.zeros(len(places), np.int32) for _ in range(3))
@@ -136,7 +136,7 @@ def _build_chunks(places: Sequence[Place], documents: Documents, key: str) -> Ch
             starts[number], ends[number] = len(before), len(before) + len(place.text)
             more.append(Document(name, before + place.text, ""))
     whole = Documents((*documents.items, *more), compute_key(documents.key, key)) if more else documents
-    return Chunks(whole, rows, starts, ends, key)
+    return Chunks(whole, rows, starts, ends, key, seconds)
 
 
 def check_gold(found: Sequence[Found | None], corpus: Corpus, gold_ids: Sequence[str], named: str) -> None:

@@ -71,7 +71,7 @@ def find_inputs(named: str, pipeline: Pipeline, given: Mapping[str, Any]) -> dic
             place = Socket(owner, name)
             if place in found or (socket.senders and not socket.is_variadic):
                 continue
-            if _takes_question(name, socket):
+            if takes_question(name, socket):
                 found[place] = MARK
             elif socket.is_mandatory and not socket.senders:
                 raise ComponentError(
@@ -95,7 +95,8 @@ def _flatten(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _takes_question(name: str, socket: Any) -> bool:
+def takes_question(name: str, socket: Any) -> bool:
+    """Whether an input is fed with the question: one that has to be given a text, or is called so."""
     textual = make_input(socket.type, "") is not None
     if socket.is_mandatory and not socket.senders:
         return textual
@@ -112,6 +113,17 @@ def make_input(kind: Any, text: str) -> Any:
     if list[ChatMessage] in kinds:
         return [ChatMessage.from_user(text)]
     return ChatMessage.from_user(text) if ChatMessage in kinds else None
+
+
+def holds_documents(kind: Any) -> bool:
+    """Whether a type is a list of documents, possibly among others."""
+    return _holds(kind, HaystackDocument)
+
+
+def list_sockets(pipeline: Pipeline, side: str) -> list[tuple[Socket, Any]]:
+    """The sockets of all components on a side ("input_sockets", "output_sockets"), with their types."""
+    found = _collect(pipeline, side).items()
+    return [(Socket(owner, name), socket.type) for owner, sockets in found for name, socket in sockets.items()]
 
 
 def _is_list(kind: Any) -> bool:

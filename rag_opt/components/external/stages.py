@@ -1,0 +1,352 @@
+"""Haystack's own components, and others that know nothing of this program's records, as stages of a pipeline.
+
+What a stage's file lists becomes one small Haystack pipeline: its components are connected in their order, by type;
+what is left open is fed with the question, with what was retrieved and with the query's vector, question by question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import networkx as nx
+import numpy as np
+
+from rag_opt.components.document_stores import complete_index, compute_index_name, find_stores, name_stores, open_store
+from rag_opt.components.external.asking import format_reason
+from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.definition import build
+from rag_opt.components.external.indexing import LOOKED_AT, format_pipeline_error
+from rag_opt.components.external.sockets import (
+    MARK,
+    Socket,
+    find_outputs,
+    holds_documents,
+    list_sockets,
+    make_input,
+    read_answer,
+    takes_question,
+)
+from rag_opt.components.external.watch import Watch, watching
+from rag_opt.components.ranking import score_by_rank, stack_rankings
+from rag_opt.components.socket_types import format_type
+from rag_opt.components.stage import Stage
+from rag_opt.config.own_pipelines import Definition
+from rag_opt.config.own_trust import check_allowed
+from rag_opt.errors import ComponentError, RagOptError
+from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.records.documents import Queries, Query
+from rag_opt.records.keys import compute_key
+from rag_opt.records.products import Answers, Chunks, QueryVectors, Rankings, Searches, Usage, Vectors, sum_tokens
+from rag_opt.system.haystack import Document as HaystackDocument
+from rag_opt.system.haystack import Pipeline, PipelineConnectError, component
+
+TIMEOUT = 600.0
+"""Seconds of one question in one stage: what waits longer for a service has lost it."""
+
+READ = {"reranker": "ranking", "context": "context", "generator": "context"}
+"""What of a pipeline a stage reads as retrieved documents."""
+
+GIVES = {"query": "a text, or texts, to search for", "generator": "an answer: a text, messages or answers"}
+DOCUMENTS = "retrieved documents, list[Document]"
+VECTOR = "query_embedding"
+SAME = {"messages": "prompt"}
+"""What an input of a model takes, by what a builder of prompts calls it."""
+
+
+@component
+class StockStage(Stage):
+    """The components of one stage (query, retriever, reranker, context, generator) as this program's own.
+
+    Raises ComponentError where they take what nothing gives, or give nothing that the stage is there for.
+    """
+
+    algorithm = "rag_opt.external.StockStage"
+
+    def __init__(self, stage: str, definition: Definition, trusted: Sequence[str] = ()) -> None:
+        self.stage = stage
+        self.trusted = tuple(trusted)
+        check_allowed(stage, definition, self.trusted)
+        self.definition = connect_in_order(stage, definition, self.trusted)
+        built = build(stage, name_stores(self.definition, LOOKED_AT), self.trusted)
+        self._feeds, self._types = find_feeds(stage, built)
+        documents, answer = _find_results(stage, built)
+        self._documents = documents if stage not in GIVES else None
+        self._answer = answer if stage in GIVES else None
+        if (self._answer if stage in GIVES else self._documents) is None:
+            gives = ", ".join(f"{place} ({format_type(kind)})" for place, kind in list_sockets(built, "output_sockets"))
+            names = " and ".join(definition["components"])
+            raise ComponentError(
+                f"{stage}: what serves there gives {GIVES.get(stage, DOCUMENTS)}; {names} gives {gives}"
+            )
+        self._declare()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the components that it is made of."""
+        return tuple(self.definition["components"])
+
+    @property
+    def pays_per_query(self) -> bool:  # type: ignore[override]
+        """Whether any of its components asks a language model."""
+        kinds = [str(node["type"]) for node in self.definition["components"].values()]
+        return any(".generators." in kind or ".agents." in kind for kind in kinds)
+
+    def _declare(self) -> None:
+        """Its sockets, by its stage and by what its components take."""
+        takes: dict[str, Any] = {"queries": Queries}
+        if self.stage in READ:
+            takes[READ[self.stage]] = Rankings
+        if self.stage == "retriever":
+            takes["chunks"] = Chunks
+            if VECTOR in self._feeds.values():
+                takes |= {"vectors": Vectors, "query_vectors": QueryVectors}
+        component.set_input_types(self, **takes)
+        gives: dict[str, Any] = {"ranking": Rankings}
+        if self.stage == "query":
+            gives = {f"{way}_queries": Searches for way in ("bm25", "dense", "web")}
+        elif self.stage != "retriever":
+            gives = {"reranker": {"ranking": Rankings}, "context": {"context": Rankings}}.get(
+                self.stage, {"answers": Answers}
+            )
+        component.set_output_types(self, **gives)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the components, their code and how they are connected."""
+        return compute_key(self.algorithm, name_stores(self.definition, None), get_codes(self.definition))
+
+    def run(self, queries: Queries, **given: Any) -> dict[str, Any]:
+        """What the stage gives for these queries."""
+        read = given.get(READ.get(self.stage, ""))
+        chunks: Any = given.get("chunks") if read is None else read.chunks
+        definition = self.definition
+        if find_stores(definition):
+            definition = self._index(chunks, given.get("vectors"))
+        made: list[Pipeline] = []
+
+        def get_pipeline() -> Pipeline:
+            made.extend([] if made else [self._build(definition)])
+            return made[0]
+
+        vectors = given["query_vectors"].own if "query_vectors" in given else None
+        watches, outs = [], []
+        for row, text in enumerate(queries.texts):
+            documents = [] if read is None else [make_hit(chunks, *hit) for hit in read.get_hits(row)]
+            watch = Watch(time.monotonic() + TIMEOUT, TIMEOUT, float("inf"))
+            watches.append(watch)
+            outs.append(self._ask(get_pipeline, watch, text, documents, None if vectors is None else vectors[row]))
+        failed = np.array([isinstance(out, str) for out in outs], np.bool_)
+        self._report_failed([out for out in outs if isinstance(out, str)], len(outs))
+        keys = [each.key for each in given.values() if hasattr(each, "key")]
+        key = compute_key(self.fingerprint, queries.key, *keys)
+        causes = [
+            each for each in (read, given["query_vectors"].searches if "query_vectors" in given else None) if each
+        ]
+        return self._collect(key, queries, chunks, outs, watches, failed, causes)
+
+    def _build(self, definition: Definition) -> Pipeline:
+        pipeline = build(self.stage, definition, self.trusted)
+        Calls(self.resources, self.trusted).attach(pipeline, definition)
+        return pipeline
+
+    def _index(self, chunks: Chunks, vectors: Vectors | None) -> Definition:
+        """The definition with the chunks written into its document stores."""
+        key = compute_key(chunks.key, vectors.key if vectors is not None else None)
+        name = compute_index_name({"components": find_stores(self.definition)}, key, get_codes(self.definition))
+        definition = name_stores(self.definition, name)
+        for node in find_stores(definition):
+            store = open_store(node)
+
+            def write(store: Any = store) -> int:
+                values = None if vectors is None else vectors.values
+                documents = [make_hit(chunks, row, None, values) for row in range(len(chunks))]
+                return int(store.write_documents(documents))
+
+            complete_index(self.store, name, node, store, write)
+        return definition  # type: ignore[no-any-return]
+
+    def _ask(
+        self, get_pipeline: Callable[[], Pipeline], watch: Watch, text: str, documents: list[Any], vector: Any
+    ) -> dict[str, Any] | str:
+        """What the components give for a question; the reason where they fail."""
+        given: dict[str, dict[str, Any]] = {}
+        for place, what in self._feeds.items():
+            value = documents if what == "documents" else vector.tolist() if what == VECTOR else None
+            if what == MARK:
+                value = make_input(self._types[place], text)
+            given.setdefault(place.component, {})[place.name] = value
+        wanted = {place.component for place in (self._documents, self._answer) if place is not None}
+        try:
+            with watching(watch):
+                return dict(get_pipeline().run(given, include_outputs_from=wanted))
+        except (BudgetSpentError, RagOptError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error.__cause__, BudgetSpentError | RagOptError | MemoryError):
+                raise error.__cause__ from error
+            # A component, its model or its service may fail in any way.
+            return format_pipeline_error(error) or format_reason(error)
+
+    def _report_failed(self, reasons: Sequence[str], count: int) -> None:
+        if reasons and len(reasons) == count:
+            raise ComponentError(f"{self.stage}: every question failed ({count}): {reasons[0]}")
+        if reasons:
+            told = f"{self.stage}: {len(reasons)} of {count} questions failed and are missing: {reasons[0]}"
+            self.notices.report_once(told)
+
+    def _collect(
+        self,
+        key: str,
+        queries: Queries,
+        chunks: Chunks,
+        outs: Sequence[dict[str, Any] | str],
+        watches: Sequence[Watch],
+        failed: Any,
+        causes: Sequence[Any],
+    ) -> dict[str, Any]:
+        costs, usage = (
+            {key: float(np.median([watch.seconds for watch in watches]))},
+            _sum_usage(key, self.stage, watches),
+        )
+        if self.stage == "query":
+            texts = [_read_texts(out, self._answer) for out in outs]
+            return dict.fromkeys(
+                [f"{way}_queries" for way in ("bm25", "dense", "web")], _make_searches(queries, texts, costs, usage)
+            )
+        if self.stage == "generator":
+            answers = tuple(
+                None if isinstance(out, str) else read_answer(_read(out, self._answer)) or "" for out in outs
+            )
+            known = {**causes[0].usage, **usage}
+            return {"answers": Answers(answers, sum_tokens(known, len(outs)), key, {**causes[0].costs, **costs}, known)}
+        pairs = [_read_hits(out, self._documents) for out in outs]
+        columns = stack_rankings(pairs, max([1, *(len(rows) for rows, _ in pairs)]))
+        found = Rankings(
+            chunks, columns["rows"], columns["scores"], key, costs, usage, failed=failed if failed.any() else None
+        )
+        return {READ.get(self.stage, "ranking"): found.add_costs(*causes)}
+
+
+def make_hit(chunks: Chunks, row: int, score: float | None = None, values: Any = None) -> HaystackDocument:
+    """A chunk as Haystack's document: by its number, with its document's id and title."""
+    title = chunks.documents.items[chunks.document_rows[row]].title
+    meta = {"document_id": chunks.document_ids[row], **({"title": title} if title else {})}
+    embedding = None if values is None else values[row].tolist()
+    content = chunks.texts[row] if values is None else chunks.contents[row]
+    return HaystackDocument(id=str(row), content=content, meta=meta, score=score, embedding=embedding)
+
+
+def connect_in_order(stage: str, definition: Definition, trusted: Sequence[str]) -> Definition:
+    """The components connected in their order: an open input takes the last earlier output of its very type.
+
+    Texts are taken only by an input of the same name: a prompt is no query.
+    """
+    built = build(stage, name_stores(definition, LOOKED_AT), trusted)
+    connections: list[dict[str, str]] = []
+    names = list(definition["components"])
+    for place, taker in enumerate(names):
+        for name, socket in built.graph.nodes[taker]["input_sockets"].items():
+            # Rankers take what stands before them; of anything else the type says enough, wherever it stands.
+            later = [] if holds_documents(socket.type) else names[place + 1 :]
+            for giver in [*reversed(names[:place]), *later]:
+                if nx.has_path(built.graph, taker, giver):
+                    continue
+                outputs = built.graph.nodes[giver]["output_sockets"]
+                other = next((each for each in outputs.values() if _suits(name, socket.type, each)), None)
+                if other is None:
+                    continue
+                with suppress(PipelineConnectError):
+                    built.connect(f"{giver}.{other.name}", f"{taker}.{name}")
+                    connections.append({"sender": f"{giver}.{other.name}", "receiver": f"{taker}.{name}"})
+                    break
+    return {**definition, "connections": connections}
+
+
+def _suits(name: str, kind: Any, output: Any) -> bool:
+    kinds = (kind,) if get_origin(kind) not in (Union, UnionType) else get_args(kind)
+    same = output.name in (name, SAME.get(name))
+    return bool(same if output.type is str or kind is Any else same or output.type in kinds)
+
+
+def find_feeds(stage: str, pipeline: Pipeline) -> tuple[dict[Socket, str], dict[Socket, Any]]:
+    """What each open input is fed with ("documents", "query_embedding", the question), and its type.
+
+    Raises ComponentError for one that has to be fed and takes none of these.
+    """
+    feeds: dict[Socket, str] = {}
+    types: dict[Socket, Any] = {}
+    for owner, data in pipeline.graph.nodes(data=True):
+        for name, socket in data["input_sockets"].items():
+            place = Socket(owner, name)
+            types[place] = socket.type
+            if socket.senders:
+                continue
+            if stage in READ and (holds_documents(socket.type) or (socket.type is Any and name == "documents")):
+                feeds[place] = "documents"
+            elif name == VECTOR and stage == "retriever":
+                feeds[place] = VECTOR
+            elif takes_question(name, socket):
+                feeds[place] = MARK
+            elif socket.is_mandatory:
+                known = "the question, its vector" if stage == "retriever" else "the question, retrieved documents"
+                raise ComponentError(
+                    f"{stage}: nothing gives {place} ({format_type(socket.type)}); there is: {known}, and what the "
+                    "components before it in this file give"
+                )
+    return feeds, types
+
+
+def _find_results(stage: str, pipeline: Pipeline) -> tuple[Socket | None, Socket | None]:
+    try:
+        return find_outputs(stage, pipeline, {})
+    except ComponentError as error:
+        if "could both be" in str(error):
+            raise
+        return None, None
+
+
+def _read(out: Mapping[str, Any], place: Socket | None) -> Any:
+    return None if place is None else out.get(place.component, {}).get(place.name)
+
+
+def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> tuple[Any, Any]:
+    """The rows of the chunks that came, in their order; scores where these are in that order."""
+    found = [] if isinstance(out, str) else _read(out, place) or []
+    known = {int(each.id): each.score for each in reversed(found) if each.id.isdigit()}
+    rows = np.array(list(dict.fromkeys(int(each.id) for each in found if each.id.isdigit())), np.int32)
+    scores = [known[row] for row in rows.tolist()]
+    if any(score is None for score in scores) or scores != sorted(scores, reverse=True):
+        return score_by_rank(rows)
+    return rows, np.array(scores, np.float32)
+
+
+def _read_texts(out: dict[str, Any] | str, place: Socket | None) -> list[str]:
+    value = None if isinstance(out, str) else _read(out, place)
+    texts = value if isinstance(value, list) and all(isinstance(each, str) for each in value) else [read_answer(value)]
+    return [text for text in texts if text]
+
+
+def _make_searches(queries: Queries, texts: Sequence[Sequence[str]], costs: Any, usage: Any) -> Searches:
+    """As many variants as the longest list has texts; a query with fewer repeats its first, or itself."""
+    count = max([1, *map(len, texts)])
+    variants = []
+    for place in range(count):
+        items = tuple(
+            Query(item.id, (row[place] if place < len(row) else row[0]) if row else item.text, own=item.own)
+            for item, row in zip(queries.items, texts, strict=True)
+        )
+        variants.append(Queries.from_items(items))
+    return Searches(tuple(variants), costs=costs, usage=usage)
+
+
+def _sum_usage(key: str, stage: str, watches: Sequence[Watch]) -> dict[str, Usage]:
+    tokens_in, tokens_out = (np.array([getattr(w, n) for w in watches], np.int32) for n in ("tokens_in", "tokens_out"))
+    spent = tokens_in + tokens_out > 0
+    if not spent.any():
+        return {}
+    usd, none = np.where(spent, np.nan, 0.0), np.zeros(len(watches), np.int32)
+    return {key: Usage(stage, spent.astype(np.int32), tokens_in, tokens_out, usd, none)}
