@@ -129,8 +129,20 @@ def change_component(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict
     kind = values.get(TYPE, node[TYPE])
     given = {key: value for key, value in values.items() if key != TYPE}
     if kind != node[TYPE]:
-        return {**node, TYPE: kind, INIT: given}
+        return {**node, TYPE: kind, INIT: {key: _nest(value) for key, value in given.items()}}
     return {**node, INIT: {**own, **{key: _change(own.get(key), value) for key, value in given.items()}}}
+
+
+def _nest(value: Any) -> Any:
+    """A value as Haystack writes it: an object has its parameters below a key of their own."""
+    if isinstance(value, list):
+        return [_nest(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _nest(each) for key, each in value.items()}
+    if "." not in str(value.get(TYPE, "")) or INIT in value:
+        return made
+    return {TYPE: made.pop(TYPE), INIT: made}
 
 
 def _change(node: Any, value: Any) -> Any:

@@ -39,6 +39,12 @@ def retriever(**parameters: Any) -> dict[str, Any]:
     return part(BM25, document_store=STORE, **parameters)
 
 
+def chroma(**parameters: Any) -> dict[str, Any]:
+    store = part("haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore", **parameters)
+    kind = "haystack_integrations.components.retrievers.chroma.retriever.ChromaQueryTextRetriever"
+    return part(kind, document_store=store)
+
+
 def pipeline(*connections: tuple[str, str], **components: Any) -> dict[str, Any]:
     rows = [{"sender": sender, "receiver": receiver} for sender, receiver in connections]
     return {"components": components, "connections": rows}
@@ -268,18 +274,9 @@ BROKEN: dict[str, tuple[Any, Any, list[str], str]] = {
     ),
     "nothing that writes": (pipeline(r=retriever()), pipeline(k=part(RANKER)), [], "no component has a document store"),
     "nothing that takes documents": (pipeline(r=retriever()), pipeline(r=retriever()), [], "nothing takes documents"),
-    "no store that is filled": (pipeline(r=retriever()), None, [], "is empty"),
+    "no store that is filled": (pipeline(r=chroma()), None, [], "is empty"),
     "a store that can't be reached": (
-        pipeline(
-            r=part(
-                "haystack_integrations.components.retrievers.chroma.retriever.ChromaQueryTextRetriever",
-                document_store=part(
-                    "haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore",
-                    host="127.0.0.1",
-                    port=9,
-                ),
-            )
-        ),
+        pipeline(r=chroma(host="127.0.0.1", port=9)),
         None,
         [],
         "can't be reached",
@@ -339,7 +336,7 @@ def test_a_component_of_the_same_name_twice_is_said(animals, store, tmp_path) ->
 def test_a_study_says_it_in_one_message_and_leaves_nothing(animals, tmp_path, said: Callable[[], list[str]]) -> None:
     from rag_opt.cli.study import run_study
 
-    words = write(tmp_path, pipeline(r=retriever()), None)
+    words = write(tmp_path, pipeline(r=chroma()), None)
     kept = [word for word in animals if not word.startswith(("splitter", "embedder", "retriever", "search_space"))]
     folders = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "tracking=none"]
     space = own_space(tmp_path, {"querying.r.top_k": "range(1, 6)"})

@@ -101,6 +101,22 @@ def test_an_agent_takes_no_more_steps_than_it_may(dataset, store, tmp_path, said
     assert any("an agent takes 20 steps at most (pipeline.agent_steps), not 100" in line for line in said())
 
 
+def test_a_file_may_say_itself_what_goes_in_and_out_and_needs_no_indexing(dataset, store, tmp_path, said) -> None:
+    """As Hayhooks' files do; a store in memory is filled with the documents as they are."""
+    (querying,) = [word for word in shape("classic", tmp_path) if word.startswith("pipeline.querying")]
+    path = Path(querying.partition("=")[2])
+    definition = yaml.safe_load(path.read_text())
+    definition["inputs"] = {"question": ["retriever.query", "prompt.query", "answers.query"]}
+    definition["outputs"] = {"said": "llm.replies", "documents": "retriever.documents"}
+    path.write_text(yaml.safe_dump(definition))
+    words = ["pipeline=own", "trusted_modules=[tests]", querying]
+    found = measure(words, dataset, store)
+    assert found.means["nDCG@10"] > 0.8
+    assert any("the documents are written whole" in line for line in said())
+    parts = build_pipeline(compose_trial(words), Resources.from_store(store)).parts
+    assert parts[-1].component.gives == ("retriever.documents", "llm.replies")
+
+
 # ---- keys
 
 

@@ -134,6 +134,14 @@ def _check_parameters(named: str, node: Mapping[str, Any]) -> None:
             )
 
 
+def _unwrap(built: Any) -> Any:
+    """The pipeline of a Hayhooks wrapper, which makes it in `setup`; anything else as it is."""
+    if callable(getattr(built, "setup", None)) and not isinstance(built, Pipeline):
+        built.setup()
+        return getattr(built, "pipeline", built)
+    return built
+
+
 def make_definitions(factory: Any, key: str, parameters: Mapping[str, Any]) -> tuple[Definition | None, Definition]:
     """(indexing, querying) of what a factory builds; raises ComponentError where that is no pipeline."""
     try:
@@ -144,6 +152,7 @@ def make_definitions(factory: Any, key: str, parameters: Mapping[str, Any]) -> t
             f"{key}: it failed with {dict(parameters)}: {type(error).__name__}: {error}"[:400]
         ) from error
     pair = built if isinstance(built, tuple) else (None, built)
+    pair = tuple(_unwrap(each) for each in pair)
     if len(pair) != 2 or not isinstance(pair[1], Pipeline) or not isinstance(pair[0], Pipeline | None):
         raise ComponentError(
             f"{key}: it gave {type(built).__name__}; a haystack.Pipeline is expected, or an indexing and a querying one"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rag_opt.components.document_stores import (
+    MEMORY,
     complete_index,
     compute_index_name,
     count_documents,
@@ -20,7 +21,7 @@ from rag_opt.components.external.gold import DOCUMENT_ID
 from rag_opt.components.external.sockets import find_documents_input
 from rag_opt.components.stage import Stage
 from rag_opt.config.functions import import_trusted
-from rag_opt.config.own_pipelines import Definition
+from rag_opt.config.own_pipelines import INIT, TYPE, Definition
 from rag_opt.config.own_trust import check_allowed
 from rag_opt.console.progress import mute_screen
 from rag_opt.errors import ComponentError, ConfigError
@@ -30,6 +31,7 @@ from rag_opt.system.haystack import ByteStream, component
 from rag_opt.system.haystack import Document as HaystackDocument
 
 NAMED = "pipeline.indexing"
+WRITER = "haystack.components.writers.document_writer.DocumentWriter"
 LOOKED_AT = "rag_opt_unused"
 """What the stores of a pipeline are named by that is built to be looked at."""
 
@@ -90,7 +92,9 @@ class OwnIndexing(Stage):
         trusted: Sequence[str] = (),
         uncached: Sequence[str] = (),
         version: str = "",
+        querying: Mapping[str, Any] | None = None,
     ) -> None:
+        self.querying = querying
         self.definition = definition
         self.values = dict(values)
         self.factory = factory
@@ -99,6 +103,7 @@ class OwnIndexing(Stage):
         self.uncached = tuple(uncached)
         self.version = version
         self._changed = resolve_definitions("indexing", definition, values, factory, self.parameters, self.trusted)
+        self._whole = self._changed is None and self._writes_whole()
         if self._changed is not None:
             self._stores = find_stores(self._changed)
             if not self._stores:
@@ -106,6 +111,19 @@ class OwnIndexing(Stage):
             # Built to be looked at: what is wrong is said before trial 0.
             built = build("indexing", name_stores(self._changed, LOOKED_AT), self.trusted)
             self._place, self._files = find_documents_input(NAMED, built)
+
+    def _writes_whole(self) -> bool:
+        """Have the documents written as they are, where all that reads them is in memory, and so empty."""
+        querying = self.querying
+        if self.factory is not None:
+            factory = import_trusted("pipeline.factory", self.factory, self.trusted)
+            querying = make_definitions(factory, f"pipeline.factory={self.factory}", self.parameters)[1]
+        stores = find_stores(querying)
+        if not stores or any(node[TYPE] != MEMORY for node in stores):
+            return False
+        writer = {TYPE: WRITER, INIT: {"document_store": stores[0]}}
+        self._changed = {"components": {"writer": writer}, "connections": []}
+        return True
 
     @property
     def fingerprint(self) -> str:
@@ -128,6 +146,11 @@ class OwnIndexing(Stage):
     def run(self, documents: Documents) -> dict[str, OwnIndex]:
         if self._changed is None:
             return {"own_index": OwnIndex("", 0, self.fingerprint)}
+        if self._whole:
+            self.notices.report_once(
+                "no pipeline.indexing is named: the documents are written whole into the InMemoryDocumentStore of "
+                "pipeline.querying"
+            )
         name = compute_index_name(self._changed, documents.key, get_codes(self._changed) + self.version)
         definition = name_stores(self._changed, name)
         node = find_stores(definition)[0]

@@ -14,7 +14,7 @@ from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import Found, FoundDocument, QuestionError
 from rag_opt.components.external.indexing import LOOKED_AT, OwnIndex, format_pipeline_error, resolve_definitions
 from rag_opt.components.external.settings import check_asking
-from rag_opt.components.external.sockets import MARK, find_inputs, find_outputs, make_input, read_answer
+from rag_opt.components.external.sockets import MARK, find_inputs, find_outputs, make_input, read_answer, read_declared
 from rag_opt.components.external.watch import Watch, watching
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
@@ -84,8 +84,9 @@ class OwnPipeline(Stage):
             )
         self._changed = changed
         built = build("querying", name_stores(changed, LOOKED_AT), self.trusted)
-        self._inputs = find_inputs(NAMED, built, self.inputs)
-        self._documents, self._answer = find_outputs(NAMED, built, self.outputs)
+        inputs, outputs = read_declared(changed)
+        self._inputs = find_inputs(NAMED, built, {**inputs, **self.inputs})
+        self._documents, self._answer = find_outputs(NAMED, built, {**outputs, **self.outputs})
         component.set_output_types(self, ranking=Rankings, **({"answers": Answers} if self._answer else {}))
         self._types = {
             place: built.graph.nodes[place.component]["input_sockets"][place.name].type for place in self._inputs

@@ -41,6 +41,25 @@ class Socket:
         return f"{self.component}.{self.name}"
 
 
+def read_declared(definition: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(inputs, outputs) that a pipeline's file declares itself, as Hayhooks reads them.
+
+    Of several inputs the question is the one that is called so; an output's type tells what it is.
+    """
+    declared = definition.get("inputs")
+    inputs = declared if isinstance(declared, Mapping) else {}
+    asked = next((name for name in QUESTIONS if name in inputs), next(iter(inputs), None)) if inputs else None
+    fed = inputs.get(asked) if asked is not None else None
+    places = [str(each) for each in (fed if isinstance(fed, list) else [fed] if fed else [])]
+    declared = definition.get("outputs")
+    outputs = declared if isinstance(declared, Mapping) else {}
+    found: dict[str, Any] = {}
+    for given in outputs.values():
+        place = str(given[0] if isinstance(given, list) and given else given)
+        found.setdefault("documents" if place.endswith(".documents") else "answer", place)
+    return dict.fromkeys(places, QUESTION), found
+
+
 def parse_socket(key: str, given: Any, known: Mapping[str, Iterable[str]]) -> Socket:
     """The socket of this name; raises ComponentError where the pipeline has none such."""
     owner, _, name = str(given).partition(".")
