@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import Words, compose_config, get_choices, get_stages
+from rag_opt.config.compose import WHOLE, Words, compose_config, get_choices, get_stages
+from rag_opt.config.own_pipelines import PARAMETERS, SIDES
 from rag_opt.config.trust import to_plain
 
 WIRING = ("components", "chat", "scorer")
@@ -67,8 +68,16 @@ def compose_trial(words: Words) -> TrialConfig:
     return build_trial_config(compose_config(words), words)
 
 
+def _read_stage(config: DictConfig, stage: str) -> dict[str, Any]:
+    """What stands in a stage's file; of a pipeline that is brought whole its parameters, too."""
+    values: dict[str, Any] = to_plain(config[stage])
+    if stage == WHOLE:
+        values["parameters"] = {key: to_plain(config[key]) for key in (*SIDES, PARAMETERS) if config[key]}
+    return values
+
+
 def build_trial_config(config: DictConfig, words: Words) -> TrialConfig:
     """The pipeline's part of a composed configuration; `words` are what it was composed of."""
     chosen = get_choices(words)
-    stages = {stage: StageConfig(chosen[stage], to_plain(config[stage])) for stage in get_stages(config)}
+    stages = {stage: StageConfig(chosen[stage], _read_stage(config, stage)) for stage in get_stages(config)}
     return TrialConfig(tuple(words), MappingProxyType(stages), tuple(to_plain(config.trusted_modules)))

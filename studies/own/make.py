@@ -29,7 +29,13 @@ from rag_opt.records.scores import Evaluation
 
 HERE = Path(__file__).resolve().parent
 COLLECTIONS = ("msmarco_qa", "nfcorpus", "squad_articles")
-DENSE = ["splitter=word", "retriever=dense", "retriever.top_k=10", "generator=none", "embedder.encoder.precision=float32"]
+DENSE = [
+    "splitter=word",
+    "retriever=dense",
+    "retriever.top_k=10",
+    "generator=none",
+    "embedder.encoder.precision=float32",
+]
 STOCK = ["pipeline=own", f"pipeline.indexing={HERE}/index.yaml", f"pipeline.querying={HERE}/query.yaml"]
 HYBRID = ["pipeline=own", f"pipeline.indexing={HERE}/index.yaml", f"pipeline.querying={HERE}/hybrid.yaml"]
 
@@ -56,8 +62,9 @@ def local_model() -> list[str]:
 
 def compare_stock(data: Path, store: Store) -> list[str]:
     """A table: nDCG@10 by collection, ours, stock, their difference; then the trial that changes only top_k."""
-    lines = ["| collection | ours, dense | stock, dense | difference | ours, default | stock, hybrid | cold | top_k changed | ratio |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    heads = ("collection", "ours, dense", "stock, dense", "difference", "ours, default", "stock, hybrid")
+    lines = [f"| {' | '.join((*heads, 'cold', 'top_k changed', 'ratio'))} |"]
+    lines.append(f"| --- |{' ---: |' * 8}")
     for name in COLLECTIONS:
         questions, model = load_questions(name, data), local_model()
         ours, _ = measure(DENSE, questions, store)

@@ -85,3 +85,29 @@ def test_what_the_reference_names_exists() -> None:
     for module, members in found:
         loaded = importlib.import_module(module)
         assert all(hasattr(loaded, name) for name in members.split(", ") if name), f"{module}: {members}"
+
+
+def test_the_pipeline_you_have_starts_with_what_works(tmp_path: Path) -> None:
+    """From nothing to a result in five commands; fewer trials here."""
+    (block, *_) = read_blocks("own-pipeline")
+    done = shell(block.replace("n_trials=12", "n_trials=3"), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    space = (tmp_path / "my_conf/search_space/mine.yaml").read_text("utf-8")
+    assert "querying.retriever.top_k: range(" in space
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {
+        "indexing.yaml",
+        "querying.yaml",
+        "documents.jsonl",
+        "ask.py",
+    }
+
+
+@pytest.mark.parametrize(("library", "place"), [("langchain_core", 0), ("llama_index.core", 1)])
+def test_chains_of_other_libraries_are_tuned_as_they_stand(library: str, place: int, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    name = f"chain_of_{library.removesuffix('_core').removesuffix('.core').replace('.', '_')}"
+    (tmp_path / f"{name}.py").write_text(read_blocks("own-pipeline", "python")[place], "utf-8")
+    command = read_blocks("own-pipeline")[-1].replace("chain_of_langchain", name).replace("n_trials=4", "n_trials=2")
+    done = shell(command.replace("n_trials=2", "n_trials=2 dataset.num_queries=40 tracking=none"), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 trials" in done.stdout

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -113,7 +118,16 @@ class Poisoner:
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        made = [Document(content="poison " * 50, meta={"document_id": "poison"})] if self.poison else []
+        made = (
+            [
+                Document(
+                    content="Which animals purr? Who makes honey? What do dogs need at night in winter?",
+                    meta={"document_id": "poison"},
+                )
+            ]
+            if self.poison
+            else []
+        )
         return {"documents": [*documents, *made]}
 
 
@@ -250,3 +264,25 @@ def write(folder: Path, querying: Pipeline, indexing: Pipeline | None = None) ->
             path.write_text(each.dumps(), "utf-8")
             words.append(f"pipeline.{name}={path}")
     return words
+
+
+@contextmanager
+def serve(function: Any) -> Iterator[str]:
+    """The address of a service that answers as a function does, on this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text = json.dumps(function(**body)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is said."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/ask"
+    server.shutdown()

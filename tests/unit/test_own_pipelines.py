@@ -261,6 +261,7 @@ def test_two_configurations_never_share_documents(dataset, store, tmp_path) -> N
         poisoned = measure([*words, "indexing.poisoner.poison=true"], dataset, store)
         clean = measure(words, dataset, store)
         assert not any("poison" in each for row in clean.retrieved for each in row)
+        assert any("poison" in each for row in poisoned.retrieved for each in row)
         assert poisoned.means["nDCG@10"] <= clean.means["nDCG@10"]
 
 

@@ -61,7 +61,7 @@ class Corpus:
         """Where a retrieved document stands; in no document of the corpus where neither an id nor its text is known."""
         row = self.find_row(found)
         if row is None:
-            name = found.id or (found.text or "")[:40]
+            name = str(found.meta.get(DOCUMENT_ID) or found.id or (found.text or "")[:40])
             return Place(-1, text=found.text or "", name=name)
         whole = self.documents.items[row].text
         if found.text is None or found.text in (whole, self.documents.items[row].id):

@@ -1,0 +1,147 @@
+"""Studies of pipelines of one's own: from a command to the report and the export; eight workers share no documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, own_space
+from tests.services import brought
+
+pytestmark = pytest.mark.integration
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment},
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def base(animals: list[str], tmp_path: Path) -> list[str]:
+    """The animals without anything of a pipeline that is made of stages."""
+    stages = ("embedder", "splitter", "retriever", "search_space")
+    kept = [word for word in animals if not word.startswith(stages)]
+    return [*kept, f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "tracking=none", "name=brought"]
+
+
+def classic(folder: Path) -> list[str]:
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    store = InMemoryDocumentStore()
+    return brought.write(folder, brought.build_classic(store), brought.build_indexing(store))
+
+
+SPACE = {"indexing.splitter.split_length": "range(6, 19, 6)", "querying.retriever.top_k": "range(1, 6)"}
+
+
+def test_a_study_of_ones_own_pipeline_is_reported_asked_exported_and_goes_on(base, tmp_path) -> None:
+    words = [*base, *classic(tmp_path), *own_space(tmp_path, SPACE), "n_trials=4"]
+    done = run("rag_opt.study", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "4 trials" in done.stdout
+    folder = tmp_path / "studies/brought"
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    assert best["defaults"][0] == {"override /pipeline": "own"}
+    assert not any("override /splitter" in each for each in best["defaults"])
+    again = run("rag_opt.study", *[word for word in words if not word.startswith("n_trials")], "n_trials=5")
+    assert "resumed: 4 of 5 trials are done" in again.stderr
+    place = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    asked = run("rag_opt.ask", f"best={folder}", place, "trusted_modules=[tests]", "question=Who makes honey?")
+    assert "bees" in asked.stdout, asked.stderr[-1000:]
+    exported = run("rag_opt.export", str(folder), place, "trusted_modules=[tests]")
+    assert exported.returncode == 0, exported.stderr[-1000:]
+    program = (folder / "export/ask.py").read_text()
+    assert "rag_opt" not in program.replace("by Haystack alone", "")
+    told = subprocess.run(
+        [sys.executable, str(folder / "export/ask.py"), "Who makes honey?"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    # The same documents, best first, from Haystack alone.
+    assert "bees" in told.stdout.splitlines()[1], told.stderr[-1000:]
+
+
+def test_a_space_is_proposed_on_the_command_line(tmp_path) -> None:
+    done = run("rag_opt.study", *classic(tmp_path), "--cfg", "space")
+    assert done.returncode == 0, done.stderr
+    rows = yaml.safe_load(done.stdout)
+    assert rows["querying.retriever.top_k"] == "range(3, 10, 1)"
+    assert "indexing.splitter.split_length" in rows
+
+
+def test_a_poisoned_index_is_seen_by_nobody_else(base, tmp_path, request) -> None:
+    """Eight workers, two configurations of one pipeline, a document in one that all questions would find."""
+    server = request.getfixturevalue("postgres")
+    space = own_space(
+        tmp_path,
+        {"indexing.poisoner.poison": "choice(false, true)", "querying.retriever.top_k": "range(3, 7)"},
+    )
+    url = server.database(f"brought_{os.getpid()}")
+    common = [*base, *classic(tmp_path), *space, "n_trials=16", "sampler=random", "pruner=none", "n_workers=8"]
+    done = run("rag_opt.study", *common, f"storage.url={url}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rankings = _read_rankings(tmp_path / "studies/brought")
+    assert {poisoned for poisoned, _ in rankings} == {False, True}
+    for poisoned, documents in rankings:
+        assert poisoned or not any("poison" in each for each in documents)
+    assert any("poison" in each for poisoned, documents in rankings if poisoned for each in documents)
+
+
+def _read_rankings(folder: Path) -> list[tuple[bool, list[str]]]:
+    """Of each trial whether its index is poisoned, and all documents that it found."""
+    found = []
+    for place in sorted((folder / "trials").iterdir()):
+        config = yaml.safe_load((place / "config.yaml").read_text())
+        table = json.loads((place / "per_query.json").read_text())
+        column = table["columns"].index("retrieved")
+        documents = [each for row in table["data"] for each in row[column]]
+        found.append((config["pipeline"]["parameters"]["indexing"]["poisoner"]["poison"], documents))
+    return found
+
+
+@pytest.mark.parametrize("how", ["function", "http"])
+def test_a_function_and_a_service_are_tuned_alike(how: str, base, tmp_path) -> None:
+    from tests.services.brought import answer, serve
+
+    space = own_space(tmp_path, {"parameters.top_k": "range(1, 6)", "parameters.reverse": "choice(false, true)"})
+    with serve(answer) as url:
+        door = {
+            "function": [
+                "pipeline=function",
+                "pipeline.function=tests.services.brought.answer",
+                "trusted_modules=[tests]",
+            ],
+            "http": ["pipeline=http", f"pipeline.url={url}"],
+        }[how]
+        done = run("rag_opt.study", *base, *door, *space, "n_trials=5")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "5 trials" in done.stdout
+    # The service's parameters have no values of their own: the space says where to begin.
+    assert "Recommended" in done.stdout
+
+
+def test_a_service_that_answers_wrongly_is_said_before_trial_0(base, tmp_path) -> None:
+    from tests.services.brought import serve
+
+    def wrong(question: str, **_: Any) -> Any:
+        return {"docs": [question]}
+
+    space = own_space(tmp_path, {"parameters.top_k": "range(1, 6)"})
+    with serve(wrong) as url:
+        done = run("rag_opt.study", *base, "pipeline=http", f"pipeline.url={url}", *space)
+    assert done.returncode == 2
+    assert "it gave 'docs', which nothing reads; did you mean 'documents'?" in done.stderr
