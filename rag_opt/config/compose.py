@@ -23,6 +23,7 @@ from rag_opt.config.fingerprints import normalize_for_key
 from rag_opt.config.own_parameters import fill_parameters
 from rag_opt.config.own_pipelines import is_free, mark_free
 from rag_opt.config.quoting import unquote_argument
+from rag_opt.config.refusals import explain_missing, explain_unreadable
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
 from rag_opt.errors import ConfigError, format_hint
 from rag_opt.records.keys import compute_key
@@ -189,37 +190,14 @@ def compose_hydra(overrides: Iterable[str], *, with_hydra: bool = False) -> Dict
     try:
         config = compose(NAME, overrides=words, return_hydra_config=with_hydra)
     except MissingConfigException as error:
-        raise ConfigError(_explain_missing(str(error))) from error
+        raise ConfigError(explain_missing(str(error))) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_explain_mismatch(explain_unresolved(error), words)) from error
     except HydraException as error:
         raise ConfigError(_explain_mismatch(str(error), words)) from error
     except UNREADABLE as error:
-        raise ConfigError(_explain_unreadable(error, words)) from error
+        raise ConfigError(explain_unreadable(error, quote_overrides(words))) from error
     return config
-
-
-def _explain_unreadable(error: Exception, words: Words) -> str:
-    """Why the files or the words can't be composed, in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return f"{mark.name}:{mark.line + 1}: not YAML ({getattr(error, 'problem', error)}); mend this line"
-    text = " ".join(str(error).split())
-    # LibYAML decodes by itself, and has an error of its own for that.
-    if isinstance(error, UnicodeError) or "invalid UTF-8" in text or "incomplete UTF-8" in text:
-        return f"a file of the configuration is not UTF-8 text ({text}); look at those in --config-dir"
-    if isinstance(error, OSError | yaml.YAMLError):
-        return f"a file of the configuration can't be read: {text}"
-    return f"{quote_overrides(words)}: can't be composed: {text[:300]}"
-
-
-def _explain_missing(message: str) -> str:
-    wanted = re.search(r"Could not find '(.+?)'", message)
-    choices = re.findall(r"^\t(?!provider)(\S+)$", message, re.MULTILINE)
-    if wanted is None or "/" not in wanted[1]:
-        return message.splitlines()[0]
-    group, _, choice = wanted[1].rpartition("/")
-    return f"{group}={choice}: there is no such choice in conf/{group}/; {format_hint(choice, choices)}"
 
 
 def _explain_mismatch(message: str, words: Words) -> str:

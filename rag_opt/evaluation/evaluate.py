@@ -18,6 +18,7 @@ from rag_opt.components.generators.extractive import count_context_tokens
 from rag_opt.components.splitters.sentences import segment_texts
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.datasets.duplicates import group_repeats
+from rag_opt.evaluation.depth import rank_documents
 from rag_opt.metrics.catalogue import BatchResult, Metric
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
 from rag_opt.records.products import SPENT, Rankings, sum_by_stage, sum_tokens
@@ -272,24 +273,6 @@ def check_served(evaluation: Evaluation, least: float) -> None:
                 f"{stage} got {share:.0%} of what it asked its model for and went on without the rest, "
                 f"evaluation.coverage asks for {least:.0%}"
             )
-
-
-def rank_documents(rankings: Sequence[Rankings], reach: int) -> list[list[str]]:
-    """Per query its documents, each where its best chunk stands: those handed on, then the others up to `reach` in all.
-
-    The first ranking is the final one; what it lacks follows in the order of the one that it was made of, and so on.
-    """
-    ids = rankings[0].chunks.document_ids
-    found = [dict.fromkeys(ids[chunk] for chunk in row if chunk >= 0) for row in rankings[0].rows.tolist()]
-    for ranking in rankings:
-        ids = ranking.chunks.document_ids
-        for row, known in zip(ranking.whole.tolist(), found, strict=True):
-            for chunk in row:
-                if len(known) >= reach:
-                    break
-                if chunk >= 0:
-                    known[ids[chunk]] = None
-    return [list(known) for known in found]
 
 
 def compute_mean(values: Scores) -> float:

@@ -21,7 +21,8 @@ from rag_opt.components.retrievers.fusion import Fusion
 from rag_opt.components.splitters.chunkers import WordSplitter
 from rag_opt.config.trial import compose_trial
 from rag_opt.errors import MetricError
-from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline, rank_documents
+from rag_opt.evaluation.depth import rank_documents
+from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import get_metric
 from rag_opt.metrics.retrieval import score_rankings

@@ -16,7 +16,7 @@ from typing import Any
 
 from rag_opt.components.document_stores import find_stores, get_identity, open_store, share_stores
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.values import UnkeptError, decode, decode_embedding, encode, encode_embedding
+from rag_opt.components.external.values import DICT, UnkeptError, decode, decode_embedding, encode, encode_embedding
 from rag_opt.components.external.watch import count_usage, get_watch
 from rag_opt.components.resources import Resources
 from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
@@ -30,6 +30,15 @@ CHEAP = ("haystack.components.builders.", "haystack.components.joiners.", "hayst
 
 WRITTEN = "documents_written"
 """What a component gives that writes into a document store: its effect is no output, so it is never skipped."""
+
+PREFIXED = (
+    "haystack.components.retrievers.in_memory.bm25_retriever.InMemoryBM25Retriever",
+    "haystack.components.retrievers.in_memory.embedding_retriever.InMemoryEmbeddingRetriever",
+)
+"""Retrievers that compare all documents: a ranking of 5 is the first half of one of 10."""
+
+DEPTH, TOP_K = 100, 10
+"""How deep these are asked for at least, and how deep they rank where nothing is said."""
 
 AGENT = "haystack.components.agents.agent.Agent"
 WORKING = 8
@@ -48,6 +57,8 @@ class Calls:
 
     agent_steps: int | None = None
     stores: dict[str, Any] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    """Documents that are kept."""
 
     def attach(self, pipeline: Any, definition: Definition) -> None:
         """Have the pipeline's components called this way."""
@@ -81,9 +92,29 @@ class Calls:
             guard(instance, 0)
             unbound = type(instance).run if hasattr(type(instance), "run") else None
             return partial(run_watched, partial(_run_instance, instance, unbound))
+        if kind in PREFIXED:
+            return self._make_deep_run(name, node)
         worker = partial(self._get_worker, key, name, node)
         per_document = ".embedders." in kind and "documents" in instance.__haystack_input__._sockets_dict
         return partial(self._embed if per_document else self._call, key, worker)
+
+    def _make_deep_run(self, name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
+        """A retriever whose shorter rankings begin its deeper ones: it is asked for a deep one, whatever `top_k` is."""
+        own = int((node.get(INIT) or {}).get("top_k") or TOP_K)
+
+        def run(top_k: int | None = None, **inputs: Any) -> Mapping[str, Any]:
+            wanted = top_k or own
+            # 100, 400, 1,600 …: by what is wanted alone, so that the same call has the same key.
+            depth = DEPTH
+            while depth < wanted:
+                depth *= 4
+            deep = {**node, INIT: {**(node.get(INIT) or {}), "top_k": depth}}
+            kind = str(node[TYPE])
+            key = compute_key("component", kind, get_code(kind), deep, self.content)
+            found = self._call(key, partial(self._get_worker, key, name, deep), most=wanted, **inputs)
+            return {**found, "documents": found["documents"][:wanted]}
+
+        return run
 
     def _bound_agent(self, name: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
         given = node.get(INIT) or {}
@@ -108,8 +139,8 @@ class Calls:
 
         return self.resources.store.get_object("components", key, make, keep=WORKING)
 
-    def _call(self, key: str, worker: Callable[[], Any], **inputs: Any) -> Mapping[str, Any]:
-        """What a component gives for these inputs, kept or made."""
+    def _call(self, key: str, worker: Callable[[], Any], most: int | None = None, **inputs: Any) -> Mapping[str, Any]:
+        """What a component gives for these inputs, kept or made; of kept documents the first `most` (None: all)."""
         watch, replies = get_watch(), self.resources.llm.replies
         if watch is not None:
             watch.check()
@@ -118,7 +149,7 @@ class Calls:
         except UnkeptError:
             made: Mapping[str, Any] = run_watched(partial(_run_worker, worker), **inputs)
             return made
-        if (found := self._recall(call)) is not None:
+        if (found := self._recall(call, most)) is not None:
             return found
         before = (watch.tokens_in, watch.tokens_out) if watch else (0, 0)
         start = time.perf_counter()
@@ -132,13 +163,16 @@ class Calls:
         replies.put(call, Reply(text, *spent, seconds))
         return outputs
 
-    def _recall(self, call: str) -> Mapping[str, Any] | None:
+    def _recall(self, call: str, most: int | None = None) -> Mapping[str, Any] | None:
         """The kept outputs of a call, its seconds and tokens counted; None where there are none."""
         watch, kept = get_watch(), self.resources.llm.replies.get(call)
         if kept is None or kept.text is None:
             return None
+        value = json.loads(kept.text)
+        if most is not None:
+            value[DICT]["documents"] = value[DICT]["documents"][:most]
         try:
-            found: Mapping[str, Any] = decode(json.loads(kept.text), self._get_document)
+            found: Mapping[str, Any] = decode(value, self._get_document)
         except KeyError:
             return None
         if watch is not None:
@@ -147,8 +181,10 @@ class Calls:
         return found
 
     def _put_document(self, key: str, text: str) -> None:
-        if self.resources.llm.replies.get(key) is None:
-            self.resources.llm.replies.put(key, Reply(text))
+        if key not in self.known:
+            self.known.add(key)
+            if self.resources.llm.replies.get(key) is None:
+                self.resources.llm.replies.put(key, Reply(text))
 
     def _get_document(self, key: str) -> str:
         kept = self.resources.llm.replies.get(key)
