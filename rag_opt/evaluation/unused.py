@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import STAGES, compose_config, get_choices, parse_overrides
+from rag_opt.config.compose import STAGES, WHOLE, compose_config, get_choices, get_stages, parse_overrides
 from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.wiring import MAY_REST, Part
@@ -54,9 +54,15 @@ def find_unused(
     """
     asked = _find_read_sections(overrides, objective, searched)
     serving = {stage for pipeline in pipelines for stage in _find_serving(pipeline.parts)}
+    whole = get_choices(overrides)[WHOLE] if get_stages(compose_config(overrides)) != STAGES else ""
+    # What is brought may ask whom it likes, and says what that cost.
+    asked |= {"llm"} if whole else set()
     lines = []
     for override in parse_overrides(overrides):
         key, word = override.key_or_group, hide_secrets(override.input_line or "")
+        if whole and key.partition(".")[0] in STAGES:
+            lines.append(f"{word} does nothing here: {WHOLE}={whole} is no pipeline of stages")
+            continue
         readers = next((READERS[part] for part in READERS if key == part or key.startswith(f"{part}.")), None)
         if key.partition(".")[0] == "judge" and "judge" not in asked:
             lines.append(f"{word} does nothing here: no metric is a judge's (such as judge.correctness)")
@@ -108,7 +114,7 @@ def _find_read_sections(overrides: Sequence[str], objective: Objective | None, s
 def _iterate_texts(overrides: Sequence[str], searched: Iterable[str]) -> Iterator[str]:
     """The stages' configuration as it is written, interpolations and all, of this one and of each choice."""
     config = compose_config(overrides)
-    yield from (str(OmegaConf.to_container(config[stage], resolve=False)) for stage in STAGES)
+    yield from (str(OmegaConf.to_container(config[stage], resolve=False)) for stage in get_stages(config))
     for choice in searched:
         if (stage := choice.partition("=")[0]) in STAGES:
             yield str(OmegaConf.to_container(compose_config([*overrides, choice])[stage], resolve=False))

@@ -87,6 +87,9 @@ class Shuffler:
     cache = False
 
     def __init__(self) -> None:
+        self.turn: Any = None
+
+    def warm_up(self) -> None:
         self.turn = itertools.count()
 
     @component.output_types(documents=list[Document])

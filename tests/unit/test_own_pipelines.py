@@ -233,9 +233,29 @@ def animals_dataset() -> Any:
 def test_what_says_that_it_draws_at_random_runs_each_time(dataset, store, tmp_path) -> None:
     words = shape("super", tmp_path)
     random = [*words, "querying.ranker.type=tests.services.brought.Shuffler"]
-    measure(random, dataset, store)
-    first = CALLS["shuffler"]
-    assert first == len(dataset.queries)
+    for turn in (1, 2):
+        measure(random, dataset, store)
+        assert CALLS["shuffler"] == turn * len(dataset.queries)
+
+
+def test_only_new_tokens_are_paid(dataset, store, tmp_path) -> None:
+    from dataclasses import replace
+
+    from rag_opt.llm.budget import Budget
+
+    def spend(*more: str) -> float:
+        resources = Resources.from_store(Store(store.root))
+        budget = Budget.from_limits("study", resources.llm.replies, None, None)
+        resources = replace(resources, llm=replace(resources.llm, budget=budget))
+        pipeline = build_pipeline(compose_trial([*shape("classic", tmp_path), *more]), resources)
+        found = evaluate_pipeline(pipeline, Questions.from_dataset(dataset, 2, 0), [get_metric("tokens")])
+        assert found.means["tokens"] > 0
+        return resources.llm.replies.get_spent("study").tokens
+
+    first = spend()
+    assert first > 0
+    # What is written is said again as it was; only the answers' form is new.
+    assert spend("querying.answers.last_message_only=true") == first
 
 
 def test_one_named_as_uncached_runs_in_each_trial(dataset, store, tmp_path) -> None:

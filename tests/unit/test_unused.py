@@ -39,6 +39,13 @@ def test_what_nothing_reads_is_said(word: str, line: str) -> None:
     assert line in found
 
 
+def test_a_stage_does_nothing_beside_a_pipeline_that_is_brought_whole() -> None:
+    words = ["pipeline=function", "pipeline.function=tests.services.brought.answer", "trusted_modules=[tests]"]
+    assert told(*words, "budget.tokens=100") == []
+    (line,) = told(*words, "retriever=bm25")
+    assert line == "retriever=bm25 does nothing here: pipeline=function is no pipeline of stages"
+
+
 @pytest.mark.parametrize(
     "words",
     [

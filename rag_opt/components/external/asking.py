@@ -30,8 +30,8 @@ STAGE = "pipeline"
 LONGEST = 300
 """Characters of a reason."""
 
-Ask = Callable[[str], tuple[Found, float]]
-"""What a question gave, and the seconds that it took; it raises whatever went wrong."""
+Ask = Callable[[str], tuple[Found, float, tuple[int, int]]]
+"""What a question gave, the seconds that it took, and the tokens that were paid now; it raises whatever went wrong."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
     resources.llm.check_budget()
     signals.check_ending()
     try:
-        found, seconds = ask(text)
+        found, seconds, paid = ask(text)
     except (BudgetSpentError, RagOptError, MemoryError):
         raise
     except Exception as error:
@@ -103,8 +103,9 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
     reply = Reply(dump_found(found), found.tokens_in, found.tokens_out, seconds)
     if keep:
         replies.put(key, reply)
-    if found.tokens_in or found.tokens_out:
-        resources.llm.record_payment(STAGE, reply, math.nan, 0)
+    if any(paid):
+        # Less than it counts, where calls of its components were kept.
+        resources.llm.record_payment(STAGE, Reply(None, *paid, seconds), math.nan, 0)
     return Asked(found, seconds)
 
 

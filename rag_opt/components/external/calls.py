@@ -70,9 +70,6 @@ class Calls:
                 continue
             share_stores(instance, self._open_stores(definition))
             instance.run = self._make_run(name, node, instance)
-            # A model is loaded where a call is not kept, by what then works.
-            if hasattr(instance, "warm_up"):
-                instance.warm_up = _do_nothing
 
     def _open_stores(self, definition: Definition) -> Mapping[str, Any]:
         for node in find_stores(definition):
@@ -85,13 +82,15 @@ class Calls:
         if self.agent_steps is not None and kind == AGENT:
             node = self._bound_agent(name, node)
         key = compute_key("component", kind, get_code(kind), node, self.content)
-        said = node.get("cache", getattr(type(instance), "cache", True))
-        kept = not (name in self.uncached or said is False or kind.startswith(CHEAP))
+        kept = not (name in self.uncached or is_uncached(node) or kind.startswith(CHEAP))
         kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
         if not kept:
             guard(instance, 0)
             unbound = type(instance).run if hasattr(type(instance), "run") else None
             return partial(run_watched, partial(_run_instance, instance, unbound))
+        if hasattr(instance, "warm_up"):
+            # A model is loaded where a call is not kept, by what then works.
+            instance.warm_up = _do_nothing
         if kind in PREFIXED:
             return self._make_deep_run(name, node)
         worker = partial(self._get_worker, key, name, node)
@@ -177,7 +176,7 @@ class Calls:
             return None
         if watch is not None:
             watch.seconds += kept.seconds
-            watch.add_tokens(kept.tokens_in, kept.tokens_out)
+            watch.add_tokens(kept.tokens_in, kept.tokens_out, kept=True)
         return found
 
     def _put_document(self, key: str, text: str) -> None:
@@ -209,6 +208,11 @@ class Calls:
             replace(each, embedding=decode_embedding(kept[name])) for each, name in zip(documents, keys, strict=True)
         ]
         return {"documents": found, "meta": meta}
+
+
+def is_uncached(node: Mapping[str, Any]) -> bool:
+    """Whether a component says, by its definition or its class, that it is run each time."""
+    return node.get("cache", getattr(import_target(str(node[TYPE])), "cache", True)) is False
 
 
 def _do_nothing() -> None:

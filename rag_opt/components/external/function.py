@@ -65,9 +65,10 @@ class Function(Stage):
         )
         return {"ranking": ranking, "answers": answers}
 
-    def _ask(self, question: str) -> tuple[Found, float]:
+    def _ask(self, question: str) -> tuple[Found, float, tuple[int, int]]:
         value, seconds = run_within(lambda: call(self._call, question, self.parameters), self.timeout)
-        return parse_found(value), seconds
+        found = parse_found(value)
+        return found, seconds, (found.tokens_in, found.tokens_out)
 
 
 def call(function: Callable[..., Any], question: str, parameters: Mapping[str, Any]) -> Any:

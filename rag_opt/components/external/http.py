@@ -79,7 +79,7 @@ class Service(Stage):
         )
         return {"ranking": ranking, "answers": answers}
 
-    def _ask(self, question: str) -> tuple[Found, float]:
+    def _ask(self, question: str) -> tuple[Found, float, tuple[int, int]]:
         body = json.dumps({"question": question, **self.parameters}).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.key is not None:
@@ -94,6 +94,7 @@ class Service(Stage):
             said = " ".join(response.body.decode("utf-8", "replace").split())[:200]
             raise QuestionError(f"status {response.status}: {said}")
         try:
-            return parse_found(json.loads(response.body)), seconds
+            found = parse_found(json.loads(response.body))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise QuestionError(f"it answers with what is no JSON ({error})") from error
+        return found, seconds, (found.tokens_in, found.tokens_out)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rag_opt.components.document_stores import count_documents, find_name, find_stores, name_stores, open_store
 from rag_opt.components.external.asking import answer_queries, run_within
-from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.calls import Calls, get_codes, is_uncached
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import Found, FoundDocument, QuestionError
 from rag_opt.components.external.indexing import LOOKED_AT, OwnIndex, format_pipeline_error, resolve_definitions
@@ -127,7 +127,7 @@ class OwnPipeline(Stage):
         key = compute_key(self.fingerprint, own_index.key, content)
         made: list[Pipeline] = []
 
-        def ask(question: str) -> tuple[Found, float]:
+        def ask(question: str) -> tuple[Found, float, tuple[int, int]]:
             # Built when the first question is not known yet.
             made.extend([] if made else [self._build(definition, content)])
             return self._ask(made[0], question)
@@ -142,9 +142,15 @@ class OwnPipeline(Stage):
             ask,
             at_once=self.at_once,
             gold=self.gold,
-            keep=not self.uncached,
+            keep=not self._draws,
         )
         return {"ranking": ranking, "answers": answers} if self._answer else {"ranking": ranking}
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a component is to run each time, so that no question's result may be kept."""
+        nodes = self._changed["components"].values()
+        return bool(self.uncached) or any(is_uncached(node) for node in nodes)
 
     def _describe_content(self, definition: Definition, index: OwnIndex) -> str:
         """What stands for the content of document stores; raises ComponentError where one is empty or incomplete."""
@@ -170,7 +176,7 @@ class OwnPipeline(Stage):
         calls.attach(pipeline, definition)
         return pipeline
 
-    def _ask(self, pipeline: Pipeline, question: str) -> tuple[Found, float]:
+    def _ask(self, pipeline: Pipeline, question: str) -> tuple[Found, float, tuple[int, int]]:
         given: dict[str, dict[str, Any]] = {}
         for place, text in self._inputs.items():
             value = make_input(self._types[place], text.replace(MARK, question))
@@ -195,7 +201,7 @@ class OwnPipeline(Stage):
         answer = out.get(self._answer.component, {}).get(self._answer.name) if self._answer else None
         documents = None if self._documents is None else tuple(_read_document(each) for each in found or ())
         said = (read_answer(answer) or "") if self._answer else None
-        return Found(documents, said, watch.tokens_in, watch.tokens_out), watch.seconds
+        return Found(documents, said, watch.tokens_in, watch.tokens_out), watch.seconds, watch.paid
 
 
 def _describe_name(node: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rag_opt.components.external.found import QuestionError
@@ -22,7 +22,13 @@ class Watch:
     seconds: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
-    places: dict[str, Any] = field(default_factory=dict)
+    kept_in: int = 0
+    kept_out: int = 0
+
+    @property
+    def paid(self) -> tuple[int, int]:
+        """The tokens, read and written, that no kept call stands for."""
+        return self.tokens_in - self.kept_in, self.tokens_out - self.kept_out
 
     def check(self) -> None:
         """Raise QuestionError where the question takes too long, or too many tokens."""
@@ -32,10 +38,13 @@ class Watch:
         if spent > self.most_tokens:
             raise QuestionError(f"it took {spent:,} tokens, more than pipeline.max_tokens={self.most_tokens:,.0f}")
 
-    def add_tokens(self, tokens_in: int, tokens_out: int) -> None:
-        """Count tokens that a model has read and written."""
+    def add_tokens(self, tokens_in: int, tokens_out: int, *, kept: bool = False) -> None:
+        """Count tokens that a model has read and written; `kept`: it did so for an earlier call."""
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        if kept:
+            self.kept_in += tokens_in
+            self.kept_out += tokens_out
 
 
 _current: ContextVar[Watch | None] = ContextVar("_current", default=None)
