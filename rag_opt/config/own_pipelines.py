@@ -36,7 +36,19 @@ Definition = Mapping[str, Any]
 
 
 class Loader(yaml.CSafeLoader):
-    """Plain values, and the tuples that Haystack writes; any other tag is refused, as of what a pickle would hold."""
+    """Plain values, and the tuples that Haystack writes; any other tag is refused, as of what a pickle would hold.
+
+    So is a key that stands twice: of two components of one name YAML would silently drop the first.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; raises ConstructorError for a key that it has twice."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            seen.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
 
 
 def _construct_tuple(loader: Loader, node: Any) -> list[Any]:

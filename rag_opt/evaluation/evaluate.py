@@ -195,6 +195,7 @@ class Measuring:
             index_bytes=lambda: sum(
                 each.size() for each in self.index.values() if callable(getattr(each, "size", None))
             ),
+            failed=_find_failed([*found["rankings"], context]),
             index_recall=lambda: next(
                 (each.measured["recall"] for each in self.index.values() if getattr(each, "measured", None)), math.nan
             ),
@@ -214,10 +215,16 @@ class Measuring:
             )
 
 
+def _find_failed(rankings: Sequence[Rankings]) -> NDArray[np.bool_] | None:
+    """The queries that failed at any step, whatever the steps behind it made of that; None for none."""
+    masks = [each.failed for each in rankings if each.failed is not None]
+    return np.logical_or.reduce(masks) if masks else None
+
+
 def _measure(metrics: Sequence[Metric], observed: BatchResult) -> dict[str, Scores]:
     """By metric its values; nan for queries that failed, whatever a metric makes of an empty ranking."""
     values = {metric.name: metric.values(observed) for metric in metrics}
-    failed = observed.context.failed
+    failed = observed.failed
     return values if failed is None else {name: np.where(failed, np.nan, each) for name, each in values.items()}
 
 

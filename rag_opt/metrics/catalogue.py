@@ -41,7 +41,8 @@ class BatchResult:
     that are handed on. An answer is None where the answerer failed. `encode` gives unit vectors of texts, `split` their
     sentences; `latency` is (p50, p95) in seconds where it was timed, `usage` by stage what calls to models cost,
     `index_bytes()` the size of the indexes, `index_recall()` the share of true neighbours that they find; `judging`
-    keeps verdicts by aspect, `memory` what is the same for all batches of an evaluation.
+    keeps verdicts by aspect, `memory` what is the same for all batches of an evaluation; of queries that `failed`
+    nothing can be measured (None: none).
     """
 
     queries: Sequence[Query]
@@ -61,6 +62,7 @@ class BatchResult:
     memory: dict[str, Any] = field(default_factory=dict)
     index_bytes: Callable[[], int] = int
     index_recall: Callable[[], float] = float
+    failed: NDArray[np.bool_] | None = None
 
     @cached_property
     def contexts(self) -> list[list[str]]:

@@ -328,9 +328,10 @@ def test_a_broken_pipeline_is_said_before_the_first_trial(name: str, animals, st
 
 def test_a_component_of_the_same_name_twice_is_said(animals, store, tmp_path) -> None:
     text = yaml.safe_dump(pipeline(r=retriever()))
-    doubled = text.replace("connections: []", "").rstrip() + "\n  r:\n    type: x\n"
-    said = refuse(write(tmp_path, doubled), animals, store)
-    assert "querying" in said
+    first = text[text.index("  r:") : text.index("connections:")]
+    said = refuse(write(tmp_path, text.replace("connections:", f"{first}connections:")), animals, store)
+    assert "'r' stands twice" in said
+    assert "line " in said
 
 
 def test_a_study_says_it_in_one_message_and_leaves_nothing(animals, tmp_path, said: Callable[[], list[str]]) -> None:

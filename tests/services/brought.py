@@ -148,6 +148,17 @@ class Slow:
         return {"query": query}
 
 
+@component
+class Picky:
+    """A step that some questions break."""
+
+    @component.output_types(query=str)
+    def run(self, query: str) -> dict[str, Any]:
+        if "honey" in query:
+            raise ValueError("no honey here")
+        return {"query": query}
+
+
 @super_component
 class KeywordSearch:
     """A pipeline as one component."""

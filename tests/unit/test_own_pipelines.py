@@ -350,6 +350,17 @@ def test_where_nothing_fits_three_of_both_are_shown() -> None:
     assert "x3" not in str(error.value)
 
 
+def test_the_document_that_a_query_is_itself_is_no_hit(dataset, store) -> None:
+    from dataclasses import replace
+
+    words = ["pipeline=function", "pipeline.function=tests.services.brought.answer", "trusted_modules=[tests]"]
+    plain = measure(words, dataset, store)
+    first = {name: row[0] for name, row in zip(plain.query_ids, plain.retrieved, strict=True)}
+    own = replace(dataset, queries=tuple(replace(each, own=first[each.id]) for each in dataset.queries))
+    found = measure(words, own, store)
+    assert [row[1:] for row in plain.retrieved] == list(found.retrieved)
+
+
 def test_a_failed_question_is_missing_and_not_zero(dataset, store) -> None:
     words = ["pipeline=function", "pipeline.function=tests.services.brought.fail", "trusted_modules=[tests]"]
     found = measure(words, dataset, store)

@@ -217,6 +217,14 @@ def test_what_fits_nowhere_is_refused(name: str, animals, store, tmp_path) -> No
         measure(words, animals, store)
 
 
+def test_a_question_that_fails_in_one_stage_is_missing_whatever_comes_behind(animals, store, tmp_path) -> None:
+    import numpy as np
+
+    words = choose(tmp_path, retriever={"picky": {"_target_": f"{OWN}.Picky"}, "mine": BM25})
+    found = measure([*words, "reranker=mmr", "embedder=hashing"], animals, store)
+    assert np.isnan(found.per_query["nDCG@10"]).sum() == 1
+
+
 def test_where_every_question_fails_that_is_the_reason(animals, store, tmp_path) -> None:
     climbing = {
         "p": {"_target_": f"{HAYSTACK}.builders.PromptBuilder", "template": "{{ ''.__class__.__mro__ }} {{ query }}"}

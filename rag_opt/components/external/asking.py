@@ -70,7 +70,8 @@ def answer_queries(
         with ThreadPoolExecutor(at_once) as pool:
             asked = list(pool.map(work, queries.texts))
     _report_failed(resources, named, asked)
-    found, corpus = [each.found for each in asked], _get_corpus(resources, documents, gold)
+    corpus = _get_corpus(resources, documents, gold)
+    found = [_drop_own(each.found, corpus, query.own) for each, query in zip(asked, queries.items, strict=True)]
     check_gold(found, corpus, [each.id for each in documents.items], named)
     if all(each is None or each.documents is None for each in found):
         resources.notices.report_once(f"{named} gives no documents: what measures a ranking is 0 for each question")
@@ -83,6 +84,14 @@ def answer_queries(
     # Where it does not say what a model has read, what it hands on counts, as of any pipeline.
     tokens = sum_tokens(usage, len(found)) if usage else count_context_tokens(rankings, queries, resources.store)
     return rankings, Answers(texts, tokens, made, costs, usage)
+
+
+def _drop_own(found: Found | None, corpus: Corpus, own: str) -> Found | None:
+    """The result less the document that the query is itself, which is no hit."""
+    if found is None or not own or not found.documents:
+        return found
+    row = corpus.rows.get(own)
+    return replace(found, documents=tuple(each for each in found.documents if corpus.find_row(each) != row))
 
 
 def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool) -> Asked:

@@ -6,6 +6,7 @@ what is left open is fed with the question, with what was retrieved and with the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from rag_opt.components.external.sockets import (
     read_answer,
 )
 from rag_opt.components.external.watch import Watch, watching
+from rag_opt.components.own_documents import Pair
 from rag_opt.components.ranking import score_by_rank, stack_rankings
 from rag_opt.components.socket_types import format_type
 from rag_opt.components.stage import Stage
@@ -33,9 +35,11 @@ from rag_opt.config.own_pipelines import Definition
 from rag_opt.config.own_trust import check_allowed
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.llm.replies import Reply
 from rag_opt.records.documents import Queries, Query
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Chunks, QueryVectors, Rankings, Searches, Usage, Vectors, sum_tokens
+from rag_opt.system import signals
 from rag_opt.system.haystack import Document as HaystackDocument
 from rag_opt.system.haystack import Pipeline, component
 
@@ -128,6 +132,9 @@ class StockStage(Stage):
             watch = Watch(time.monotonic() + TIMEOUT, TIMEOUT, float("inf"))
             watches.append(watch)
             outs.append(self._ask(get_pipeline, watch, text, documents, None if vectors is None else vectors[row]))
+        for watch in watches:
+            if any(watch.paid):
+                self.llm.record_payment(self.stage, Reply(None, *watch.paid, watch.seconds), math.nan, 0)
         failed = np.array([isinstance(out, str) for out in outs], np.bool_)
         self._report_failed([out for out in outs if isinstance(out, str)], len(outs))
         keys = [each.key for each in given.values() if hasattr(each, "key")]
@@ -162,6 +169,8 @@ class StockStage(Stage):
         self, get_pipeline: Callable[[], Pipeline], watch: Watch, text: str, documents: list[Any], vector: Any
     ) -> dict[str, Any] | str:
         """What the components give for a question; the reason where they fail."""
+        self.llm.check_budget()
+        signals.check_ending()
         given: dict[str, dict[str, Any]] = {}
         for place, what in self._feeds.items():
             value = documents if what == "documents" else vector.tolist() if what == VECTOR else None
@@ -212,7 +221,8 @@ class StockStage(Stage):
             )
             known = {**causes[0].usage, **usage}
             return {"answers": Answers(answers, sum_tokens(known, len(outs)), key, {**causes[0].costs, **costs}, known)}
-        pairs = [_read_hits(out, self._documents) for out in outs]
+        own = [query.own for query in queries.items]
+        pairs = [_drop_own(_read_hits(out, self._documents), chunks, mine) for out, mine in zip(outs, own, strict=True)]
         columns = stack_rankings(pairs, max([1, *(len(rows) for rows, _ in pairs)]))
         found = Rankings(
             chunks, columns["rows"], columns["scores"], key, costs, usage, failed=failed if failed.any() else None
@@ -233,7 +243,7 @@ def _read(out: Mapping[str, Any], place: Socket | None) -> Any:
     return None if place is None else out.get(place.component, {}).get(place.name)
 
 
-def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> tuple[Any, Any]:
+def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> Pair:
     """The rows of the chunks that came, in their order; scores where these are in that order."""
     found = [] if isinstance(out, str) else _read(out, place) or []
     known = {int(each.id): each.score for each in reversed(found) if each.id.isdigit()}
@@ -242,6 +252,13 @@ def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> tuple[Any, An
     if any(score is None for score in scores) or scores != sorted(scores, reverse=True):
         return score_by_rank(rows)
     return rows, np.array(scores, np.float32)
+
+
+def _drop_own(pair: Pair, chunks: Chunks, own: str) -> Pair:
+    """The hits less those of the document that the query is itself."""
+    rows, scores = pair
+    kept = np.array([not own or chunks.document_ids[row] != own for row in rows.tolist()], np.bool_)
+    return rows[kept], scores[kept]
 
 
 def _read_texts(out: dict[str, Any] | str, place: Socket | None) -> list[str]:
