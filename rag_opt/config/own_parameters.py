@@ -34,7 +34,7 @@ def fill_parameters(config: DictConfig, given: Mapping[str, Any]) -> None:
     node, trusted = config.pipeline, list(config.trusted_modules)
     for side in SIDES:
         if node.get(side) is not None:
-            definition = read_definition(f"pipeline.{side}", node[side])
+            definition = read_definition(f"pipeline.{side}", node[side], trusted)
             types = {name: _find_type(config, given, f"{side}.{name}") for name in definition["components"]}
             found = collect_parameters(side, definition, types, trusted)
             config[side] = OmegaConf.merge(escape(found), config[side])

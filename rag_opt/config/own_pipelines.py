@@ -7,7 +7,8 @@ object itself. Here each such object is {type, **init_parameters}, so that `quer
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from rag_opt.config.functions import import_trusted
 from rag_opt.config.yaml_files import check_yaml
 from rag_opt.errors import ConfigError
 
 SIDES = ("indexing", "querying")
 PARAMETERS = "parameters"
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 SOCKETS = ("pipeline.inputs", "pipeline.outputs")
 FREE = tuple(f"{tree}." for tree in (*SIDES, PARAMETERS, *SOCKETS))
 """How keys begin that no file under conf/ lists."""
@@ -78,17 +81,38 @@ def _get_key(word: str) -> str:
     return word.partition("=")[0]
 
 
-def read_definition(key: str, given: Any) -> Definition:
-    """The pipeline that a file holds; raises ConfigError for what is none, with where and what to do."""
+def read_definition(key: str, given: Any, trusted: Sequence[str] = ()) -> Definition:
+    """The pipeline that a file holds, or that a function or class of a trusted module gives (a Hayhooks wrapper, say).
+
+    Raises ConfigError for what is none, with where and what to do.
+    """
     if not isinstance(given, str):
         raise ConfigError(f"{key}={given}: a file is expected, such as {key}=query.yaml")
     path = Path(given).expanduser()
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
+        if DOTTED.fullmatch(given) and path.suffix not in (".yaml", ".yml"):
+            return dump_pipeline(f"{key}={given}", import_trusted(key, given, trusted))
         raise ConfigError(f"{key}={given}: there is no such file (looked for {path.absolute()})") from error
     # By its time, too: in a notebook a file may have changed since the last study.
     return json.loads(_read_file(key, path, found.st_mtime_ns))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=32)
+def dump_pipeline(named: str, make: Callable[[], Any]) -> Definition:
+    """The pipeline that a function gives, or a class that makes it in `setup` (Hayhooks'), as it would be written."""
+    try:
+        made = make()
+        if callable(getattr(made, "setup", None)):
+            made.setup()
+        return check_definition(named, getattr(made, "pipeline", made).to_dict())
+    except ConfigError:
+        raise
+    except Exception as error:
+        # It is the user's, and may fail in any way.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"{named}: it gives no Haystack pipeline that can be written down: {reason}") from error
 
 
 @lru_cache(maxsize=32)
@@ -160,6 +184,10 @@ def _nest(value: Any) -> Any:
 def _change(node: Any, value: Any) -> Any:
     if isinstance(node, Mapping) and isinstance(value, Mapping):
         if isinstance(node.get(INIT), Mapping) and TYPE in node:
+            own = _flatten(node)
+            if value.get(TYPE, node[TYPE]) != node[TYPE]:
+                # What still stands there as in the file was the other class'.
+                value = {key: each for key, each in value.items() if key == TYPE or own.get(key, own) != each}
             return change_component(node, value)
         return {key: _change(node.get(key), each) for key, each in value.items()}
     if isinstance(node, list) and isinstance(value, list) and len(node) == len(value):
@@ -203,8 +231,8 @@ def escape(node: Any) -> Any:
     return [escape(value) for value in node] if isinstance(node, list) else node
 
 
-def _resolve_file(given: Any) -> Any:
-    return None if given is None else escape(read_definition("pipeline", given))
+def _resolve_file(given: Any, *, _root_: Any) -> Any:
+    return None if given is None else escape(read_definition("pipeline", given, list(_root_.trusted_modules)))
 
 
 # Of a store that is a server, or in memory where no address is given; and of a key that may not be needed.

@@ -269,6 +269,13 @@ def factory(top_k: int = 5, split_length: int = 12) -> tuple[Pipeline, Pipeline]
     return build_indexing(store, split_length), build_classic(store, top_k)
 
 
+class Wrapper:
+    """As Hayhooks' wrappers are: the pipeline is made in `setup`."""
+
+    def setup(self) -> None:
+        self.pipeline = build_classic(InMemoryDocumentStore())
+
+
 def write(folder: Path, querying: Pipeline, indexing: Pipeline | None = None) -> list[str]:
     """The words of a study of these pipelines, in files as Haystack writes them."""
     words = ["pipeline=own", "trusted_modules=[tests]"]

@@ -22,7 +22,7 @@ from rag_opt.components.external.gold import Corpus, build_rankings, check_gold
 from rag_opt.components.external.values import decode, encode
 from rag_opt.components.resources import Resources
 from rag_opt.config.trial import compose_trial
-from rag_opt.errors import ComponentError, RagOptError
+from rag_opt.errors import ComponentError, ConfigError, RagOptError
 from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import get_metric
@@ -115,6 +115,28 @@ def test_a_file_may_say_itself_what_goes_in_and_out_and_needs_no_indexing(datase
     assert any("the documents are written whole" in line for line in said())
     parts = build_pipeline(compose_trial(words), Resources.from_store(store)).parts
     assert parts[-1].component.gives == ("retriever.documents", "llm.replies")
+
+
+def test_a_class_that_makes_its_pipeline_in_setup_is_taken_as_it_lies(dataset, store) -> None:
+    words = ["pipeline=own", "trusted_modules=[tests]", "pipeline.querying=tests.services.brought.Wrapper"]
+    found = measure([*words, "querying.retriever.top_k=2"], dataset, store)
+    assert found.means["nDCG@10"] > 0.8
+    with pytest.raises(ConfigError, match="tests is not trusted"):
+        compose_trial(["pipeline=own", "pipeline.querying=tests.services.brought.Wrapper"])
+    with pytest.raises(ConfigError, match="it gives no Haystack pipeline"):
+        compose_trial(["pipeline=own", "trusted_modules=[tests]", "pipeline.querying=tests.services.brought.answer"])
+
+
+def test_a_store_within_a_component_can_be_another(dataset, store, tmp_path) -> None:
+    """What the file sets for the one class is no parameter of the other."""
+    elsewhere = "haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore"
+    words = shape("classic", tmp_path)
+    given_ = compose_trial([*words, f"querying.retriever.document_store.type={elsewhere}"])
+    from rag_opt.config.own_pipelines import change_component
+
+    node = given_.components["own_pipeline"]["definition"]["components"]["retriever"]
+    changed = change_component(node, given_.components["own_pipeline"]["values"]["retriever"])
+    assert changed["init_parameters"]["document_store"] == {"type": elsewhere, "init_parameters": {}}
 
 
 # ---- keys
