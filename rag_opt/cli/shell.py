@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from rag_opt.config.compose import STAGES, compose_config, get_stages, parse_overrides
 from rag_opt.config.experiments import GIVEN, expand_best
 from rag_opt.config.own_pipelines import mark_free, unmark_free
-from rag_opt.config.own_space import propose_space
 from rag_opt.config.quoting import format_path_list, quote_arguments
 from rag_opt.config.schema import compose_command_line
 from rag_opt.config.settings import parse_settings
@@ -92,6 +91,8 @@ def _take_proposal(line: list[str]) -> bool:
 
 def _propose_space(words: list[str]) -> str:
     """The space that is proposed for something of one's own; that of the configuration where it has one."""
+    from rag_opt.config.own_space import propose_space
+
     config = compose_config(words)
     if get_stages(config) == STAGES:
         return OmegaConf.to_yaml(config.search_space)

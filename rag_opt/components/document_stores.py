@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -92,7 +93,9 @@ OPEN = 12
 def open_store(node: Mapping[str, Any]) -> Any:
     """The one document store of this definition that this process has; raises ComponentError where it can't be made."""
     # By process and not by study: what Haystack keeps in memory is the whole process' as well.
-    key = json.dumps(node, sort_keys=True, default=str)
+    # And by what the variables hold that it names: another address is another store.
+    held = [os.environ.get(str(name)) for _, each in iterate_objects(node) for name in each.get("env_vars") or ()]
+    key = compute_key(node, held)
     with _guard:
         if key not in _open:
             _open[key] = build_store(node)

@@ -61,8 +61,17 @@ def collect_parameters(
         if kind is not None and kind != values[TYPE]:
             found[name] = {TYPE: kind, **_get_class_defaults(f"{side}.{name}", str(kind), trusted)}
         else:
-            found[name] = {**_get_class_defaults(f"{side}.{name}", values[TYPE], trusted), **values}
+            found[name] = _complete(f"{side}.{name}", values, trusted)
     return found
+
+
+def _complete(where: str, values: Any, trusted: Sequence[str]) -> Any:
+    """What stands in a file, and beside it the defaults of its class; of the objects that it is made of alike."""
+    if not isinstance(values, Mapping):
+        return values
+    inner = {key: _complete(f"{where}.{key}", value, trusted) for key, value in values.items()}
+    kind = str(values.get(TYPE, ""))
+    return {**_get_class_defaults(where, kind, trusted), **inner} if kind.count(".") > 1 else inner
 
 
 def _get_class_defaults(where: str, kind: str, trusted: Sequence[str]) -> dict[str, Any]:

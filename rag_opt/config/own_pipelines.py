@@ -38,7 +38,7 @@ Definition = Mapping[str, Any]
 """A pipeline as Pipeline.to_dict() gives it: components, connections, metadata, max_runs_per_component."""
 
 
-class Loader(yaml.CSafeLoader):
+class TupleSafeLoader(yaml.CSafeLoader):
     """Plain values, and the tuples that Haystack writes; any other tag is refused, as of what a pickle would hold.
 
     So is a key that stands twice: of two components of one name YAML would silently drop the first.
@@ -54,11 +54,11 @@ class Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _construct_tuple(loader: Loader, node: Any) -> list[Any]:
+def _construct_tuple(loader: TupleSafeLoader, node: Any) -> list[Any]:
     return loader.construct_sequence(node)
 
 
-Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
+TupleSafeLoader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 
 
 def is_free(key: str) -> bool:
@@ -120,7 +120,7 @@ def _read_file(key: str, path: Path, changed: int) -> str:
     del changed
     try:
         check_yaml(path)
-        found = yaml.load(path.read_text("utf-8"), Loader)  # noqa: S506 (a CSafeLoader that knows tuples)
+        found = yaml.load(path.read_text("utf-8"), TupleSafeLoader)  # noqa: S506 (a CSafeLoader that knows tuples)
         return json.dumps(check_definition(f"{key}={path}", found))
     except (yaml.YAMLError, UnicodeError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{key}={path}: can't be read as a pipeline: {' '.join(str(error).split())[:300]}") from error

@@ -33,7 +33,7 @@ EVIL = '<script>alert("canary")</script><img src=x onerror=alert(1)>"\'</title>'
 
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
-SAFE_LOADERS = {"SafeLoader", "CSafeLoader"}
+SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "TupleSafeLoader"}
 SHELLS = {("os", "system"), ("os", "popen"), ("torch", "load"), ("pd", "read_pickle"), ("pandas", "read_pickle")}
 MUST_BE = {"shell": False, "trust_remote_code": False, "weights_only": True, "allow_pickle": False}
 """Arguments of any call that may have one constant value only."""

@@ -255,7 +255,7 @@ BY_WORD: dict[str, Words] = {
 
 
 REASONS = re.compile(
-    r"is not below a trusted module|is none of what a study is made of|is no class of|is a function|^trusted_modules="
+    r"is not below a trusted module|is none of what a study is made of|is no class of|is a function|it lets templates run code|^trusted_modules="
     r"|add trusted_modules|could not determine a constructor|^hydra\.(searchpath|job_logging|hydra_logging):"
     r"|^storage\.url=.*text is expected|Unsupported interpolation type eval|^In 'query/mine': ConfigKeyError"
     r"|CMA-ES keeps its state in the study's database as a pickle"

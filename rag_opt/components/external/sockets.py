@@ -50,13 +50,17 @@ def read_declared(definition: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     inputs = declared if isinstance(declared, Mapping) else {}
     asked = next((name for name in QUESTIONS if name in inputs), next(iter(inputs), None)) if inputs else None
     fed = inputs.get(asked) if asked is not None else None
+    # A component that a trial leaves out stands there all the same.
+    known = definition["components"]
     places = [str(each) for each in (fed if isinstance(fed, list) else [fed] if fed else [])]
+    places = [place for place in places if place.partition(".")[0] in known]
     declared = definition.get("outputs")
     outputs = declared if isinstance(declared, Mapping) else {}
     found: dict[str, Any] = {}
     for given in outputs.values():
         place = str(given[0] if isinstance(given, list) and given else given)
-        found.setdefault("documents" if place.endswith(".documents") else "answer", place)
+        if place.partition(".")[0] in known:
+            found.setdefault("documents" if place.endswith(".documents") else "answer", place)
     return dict.fromkeys(places, QUESTION), found
 
 
