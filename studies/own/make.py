@@ -12,6 +12,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,12 @@ def local_model() -> list[str]:
     return [f"{side}.embedder.model={place}" for side in ("indexing", "querying")]
 
 
-def compare_stock(data: Path, store: Store) -> list[str]:
+def compare_stock(data: Path, store: Store, collections: Sequence[str]) -> list[str]:
     """A table: nDCG@10 by collection, ours, stock, their difference; then the trial that changes only top_k."""
     heads = ("collection", "ours, dense", "stock, dense", "difference", "ours, default", "stock, hybrid")
     lines = [f"| {' | '.join((*heads, 'cold', 'top_k changed', 'ratio'))} |"]
     lines.append(f"| --- |{' ---: |' * 8}")
-    for name in COLLECTIONS:
+    for name in collections:
         questions, model = load_questions(name, data), local_model()
         ours, _ = measure(DENSE, questions, store)
         stock, cold = measure([*STOCK, *model], questions, store)
@@ -111,14 +112,18 @@ def describe_processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    data = parser.parse_args().data
+    parser.add_argument("--collections", nargs="+", default=COLLECTIONS, help="of the first table")
+    parser.add_argument("--no-indexes", action="store_true", help="leave out the second table")
+    given = parser.parse_args()
+    data = given.data
     np.seterr(all="raise", under="ignore")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        tables: list[Any] = [compare_stock(data, store), compare_indexes(data, store)]
+        tables: list[Any] = [compare_stock(data, store, given.collections)]
+        tables += [] if given.no_indexes else [compare_indexes(data, store)]
     notes = (HERE / "notes.md").read_text("utf-8")
     heads = ("## Stock components beside ours", "## Indexes in document stores")
-    parts = [f"{head}\n\n{chr(10).join(table)}" for head, table in zip(heads, tables, strict=True)]
+    parts = [f"{head}\n\n{chr(10).join(table)}" for head, table in zip(heads, tables, strict=False)]
     text = "\n\n".join([notes.rstrip(), *parts, f"Measured on {describe_processor()}."])
     (HERE / "README.md").write_text(f"{text}\n", "utf-8")
 
