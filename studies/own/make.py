@@ -73,10 +73,11 @@ def compare_stock(data: Path, store: Store, collections: Sequence[str]) -> list[
     for name in collections:
         questions, model = load_questions(name, data), local_model()
         ours, _ = measure(DENSE, questions, store)
-        stock, cold = measure([*STOCK, *model], questions, store)
+        # As deep as ours is measured: ten chunks may be of three documents.
+        stock, cold = measure([*STOCK, *model, "querying.retriever.top_k=100"], questions, store)
         _, warm = measure([*STOCK, *model, "querying.retriever.top_k=7"], questions, store)
         default, _ = measure(["generator=none"], questions, store)
-        hybrid, _ = measure([*HYBRID, *model], questions, store)
+        hybrid, _ = measure([*HYBRID, *model, "querying.joiner.top_k=100"], questions, store)
         scores = [each.means["nDCG@10"] for each in (ours, stock, default, hybrid)]
         lines.append(
             f"| {name} | {scores[0]:.4f} | {scores[1]:.4f} | {scores[1] - scores[0]:+.4f} | {scores[2]:.4f} "
