@@ -117,7 +117,7 @@ def test_kills_while_indexing_leave_nothing_half_written(connection: str, tmp_pa
         process = subprocess.Popen(
             [sys.executable, "-c", WRITING, str(tmp_path / "store"), *words], env=environment, start_new_session=True
         )
-        _wait_for_rows(connection, turn)
+        _wait_for_rows(connection, turn, process)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
     assert killed
@@ -125,18 +125,25 @@ def test_kills_while_indexing_leave_nothing_half_written(connection: str, tmp_pa
     assert found.means["nDCG@10"] == pytest.approx(wanted.means["nDCG@10"], abs=0.005)
 
 
-def _wait_for_rows(connection: str, turn: int) -> None:
-    """Until a table has rows that are not all of them, or some seconds have passed."""
+def _wait_for_rows(connection: str, turn: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the index has other rows than before, and a moment that differs from turn to turn."""
+    before, end = _count_rows(connection), time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None and _count_rows(connection) in (before, 0):
+        time.sleep(0.01)
+    time.sleep(0.05 * (turn % 4))
+
+
+def _count_rows(connection: str) -> int:
     import psycopg
 
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        with psycopg.connect(connection) as base:
-            rows = base.execute("select tablename from pg_tables where tablename like 'rag_opt_%'").fetchall()
-        if rows:
-            time.sleep(0.05 * (turn % 4))
-            return
-        time.sleep(0.05)
+    with psycopg.connect(connection, autocommit=True) as base:
+        rows = base.execute("select tablename from pg_tables where tablename like 'rag_opt_%'").fetchall()
+        # What its writer holds for itself is looked at in the next moment.
+        base.execute("set lock_timeout = '200ms'")
+        try:
+            return int(base.execute(f'select count(*) from "{rows[0][0]}"').fetchone()[0]) if rows else 0
+        except psycopg.errors.LockNotAvailable:
+            return 0
 
 
 # ---- OpenSearch and Elasticsearch, whose servers no package here brings: what their clients say is answered as they do
