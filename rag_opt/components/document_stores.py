@@ -43,6 +43,16 @@ def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:
     return list({json.dumps(node, sort_keys=True, default=str): node for node in found}.values())
 
 
+def check_one_store(named: str, definition: Definition) -> None:
+    """Raise ComponentError where a pipeline has several document stores: one index is named and looked after."""
+    if len(found := find_stores(definition)) > 1:
+        names = ", ".join(f"{str(each[TYPE]).rpartition('.')[2]} {find_name(each)}" for each in found)
+        raise ComponentError(
+            f"{named}: it has {len(found)} document stores ({names}, or with other parameters), and an index is made in "
+            "one; use one, or fill them yourself and leave pipeline.indexing out"
+        )
+
+
 def find_name(node: Mapping[str, Any]) -> str | None:
     """The parameter by which a store names what it keeps documents in; None where it has none."""
     given = node.get(INIT) or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rag_opt.config.own_pipelines import SIDES, is_store, strip_name
+from rag_opt.config.own_pipelines import SIDES, TYPE, strip_name
 from rag_opt.config.trust import TRUSTED, import_target
 from rag_opt.records.keys import drop_added, get_algorithm
 
@@ -47,7 +47,8 @@ def _get_algorithm(target: Any, trusted: Collection[str]) -> Any:
 
 def _drop_irrelevant(node: Any) -> Any:
     if isinstance(node, Mapping):
-        given = strip_name(node) if is_store(node) else node
+        # In memory the name is drawn at random; anywhere else it says which documents are meant.
+        given = strip_name(node) if str(node.get(TYPE, "")).endswith("InMemoryDocumentStore") else node
         # A pipeline's content stands beside its file's place.
         told = {
             key: _drop_irrelevant(value)

@@ -20,7 +20,7 @@ from rag_opt.config.own_pipelines import (
     flatten_components,
     read_definition,
 )
-from rag_opt.config.own_trust import check_type
+from rag_opt.config.own_trust import check_type, is_class
 from rag_opt.config.trust import import_target
 from rag_opt.errors import ConfigError
 
@@ -71,7 +71,7 @@ def _complete(where: str, values: Any, trusted: Sequence[str]) -> Any:
         return values
     inner = {key: _complete(f"{where}.{key}", value, trusted) for key, value in values.items()}
     kind = str(values.get(TYPE, ""))
-    return {**_get_class_defaults(where, kind, trusted), **inner} if kind.count(".") > 1 else inner
+    return {**_get_class_defaults(where, kind, trusted), **inner} if is_class(kind) else inner
 
 
 def _get_class_defaults(where: str, kind: str, trusted: Sequence[str]) -> dict[str, Any]:

@@ -65,6 +65,11 @@ def _names_class(kind: str) -> bool:
     return "." in kind and kind.replace(".", "").replace("_", "").isalnum()
 
 
+def is_class(kind: str) -> bool:
+    """Whether a `type` within a component names a class of its own, not a secret's form, a schema's type or a word."""
+    return kind not in SHAPES and _names_class(kind) and not _is_below(kind, PLAIN)
+
+
 def check_type(where: str, kind: str, trusted: Sequence[str], *, called: bool = False) -> None:
     """Raise ConfigError for a class, or a function that would be called, of a module that is not trusted."""
     if _is_below(kind, trusted):

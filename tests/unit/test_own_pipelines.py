@@ -352,6 +352,77 @@ def test_where_a_document_stands(found: FoundDocument, where: tuple[str, int, in
     assert (chunks.document_ids[0], int(chunks.starts[0]), int(chunks.ends[0])) == where
 
 
+def test_a_number_that_is_an_id_by_chance_is_none() -> None:
+    """LangChain's pages, Haystack's split numbers."""
+    corpus = Documents(tuple(OurDocument(str(i), f"Text of {i}. And more.") for i in range(5)), "k")
+    for meta in ({"page": 2}, {"page": "2"}, {"split_id": 0, "page_number": 1}):
+        assert Corpus(corpus).find_row(FoundDocument(None, "Text of 4.", meta=meta)) == 4
+    assert Corpus(corpus, gold="page").find_row(FoundDocument(None, "Text of 4.", meta={"page": 2})) == 2
+
+
+def test_what_failed_once_and_came_later_has_another_key(store, dataset) -> None:
+    from rag_opt.components.external.asking import answer_queries
+    from rag_opt.datasets.checks import get_corpus
+    from rag_opt.records.documents import Queries
+
+    documents, queries, broken = get_corpus(dataset), Queries.from_items(dataset.queries[:3]), [True]
+
+    def ask(question: str) -> Any:
+        if question == queries.texts[0] and broken:
+            raise RuntimeError
+        return Found((FoundDocument(documents.items[queries.texts.index(question)].id),)), 0.0, (0, 0)
+
+    first, _ = answer_queries(Resources.from_store(store), "f", "k", queries, documents, ask)
+    broken.clear()
+    second, _ = answer_queries(Resources.from_store(store), "f", "k", queries, documents, ask)
+    assert first.failed is not None
+    assert second.failed is None
+    assert first.key != second.key
+
+
+def test_a_forgotten_connection_is_said_and_not_fed_with_the_question(dataset, store, tmp_path) -> None:
+    words = shape("classic", tmp_path)
+    (path,) = [Path(word.partition("=")[2]) for word in words if word.startswith("pipeline.querying")]
+    definition = yaml.safe_load(path.read_text())
+    definition["connections"] = [each for each in definition["connections"] if each["receiver"] != "prompt.documents"]
+    path.write_text(yaml.safe_dump(definition))
+    with pytest.raises(ComponentError, match=r"nothing feeds prompt\.documents"):
+        measure(words, dataset, store)
+
+
+def test_two_stores_in_one_pipeline_are_refused(dataset, store, tmp_path) -> None:
+    words = shape("hybrid", tmp_path)
+    (path,) = [Path(word.partition("=")[2]) for word in words if word.startswith("pipeline.querying")]
+    definition = yaml.safe_load(path.read_text())
+    definition["components"]["bm25"]["init_parameters"]["document_store"]["init_parameters"]["index"] = "another"
+    path.write_text(yaml.safe_dump(definition))
+    with pytest.raises(ComponentError, match="it has 2 document stores"):
+        measure(words, dataset, store)
+
+
+def test_a_filled_collection_is_known_by_its_name() -> None:
+    from rag_opt.config.fingerprints import normalize_for_key
+
+    def key(kind: str, name: str) -> Any:
+        return normalize_for_key({"type": kind, "init_parameters": {"index": name}})
+
+    elsewhere = "haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore"
+    assert key(elsewhere, "docs_a") != key(elsewhere, "docs_b")
+    memory = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
+    assert key(memory, "one-uuid") == key(memory, "another")
+
+
+def test_an_agents_state_is_no_class_to_be_trusted(tmp_path) -> None:
+    words = shape("agent", tmp_path)
+    (path,) = [Path(word.partition("=")[2]) for word in words if word.startswith("pipeline.querying")]
+    definition = yaml.safe_load(path.read_text())
+    agent = definition["components"]["agent"]["init_parameters"]
+    agent["state_schema"] = {"documents": {"type": "list[haystack.dataclasses.document.Document]", "handler": None}}
+    path.write_text(yaml.safe_dump(definition))
+    given_ = [*words, "pipeline.outputs.documents=retriever.documents"]
+    build_pipeline(compose_trial(given_), Resources.from_store(Store()))
+
+
 def test_a_rewritten_text_is_its_documents_and_no_evidence() -> None:
     found = FoundDocument("x", "dogs BARK", meta={"document_id": "a"})
     chunks = build_rankings([Found((found,))], Corpus(CORPUS), "k").chunks

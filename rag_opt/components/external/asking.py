@@ -75,7 +75,9 @@ def answer_queries(
     check_gold(found, corpus, [each.id for each in documents.items], named)
     if all(each is None or each.documents is None for each in found):
         resources.notices.report_once(f"{named} gives no documents: what measures a ranking is 0 for each question")
-    made = compute_key("external", key, queries.key, documents.key)
+    # By what came, too: a question that failed is asked again, and what draws at random gives something else.
+    came = [None if each is None else dump_found(each) for each in found]
+    made = compute_key("external", key, queries.key, documents.key, came)
     costs, usage = {made: _compute_median(asked)}, _sum_usage(made, found)
     rankings = replace(build_rankings(found, corpus, made), costs=costs, usage=usage)
     # Where nothing ever answers there is nothing to measure; where something does, silence is an answer.
@@ -90,7 +92,8 @@ def _drop_own(found: Found | None, corpus: Corpus, own: str) -> Found | None:
     """The result less the document that the query is itself, which is no hit."""
     if found is None or not own or not found.documents:
         return found
-    row = corpus.rows.get(own)
+    if (row := corpus.rows.get(own)) is None:
+        return found
     return replace(found, documents=tuple(each for each in found.documents if corpus.find_row(each) != row))
 
 

@@ -94,7 +94,9 @@ class Calls:
         if kind in PREFIXED:
             return self._make_deep_run(name, node)
         worker = partial(self._get_worker, key, name, node)
-        per_document = ".embedders." in kind and "documents" in instance.__haystack_input__._sockets_dict
+        # A sparse vector stands in another field, which is kept with the whole call.
+        dense = ".embedders." in kind and "sparse" not in kind.lower()
+        per_document = dense and "documents" in instance.__haystack_input__._sockets_dict
         return partial(self._embed if per_document else self._call, key, worker)
 
     def _make_deep_run(self, name: str, node: Mapping[str, Any]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ DOCUMENT_ID = "document_id"
 """The field of a document's meta under which the corpus' id is written into pipelines."""
 
 FIELDS = (DOCUMENT_ID, "id", "source_id", "doc_id", "parent_id")
-"""Where an id is looked for first; any other field of the meta comes after them."""
+"""Where an id is looked for first; any other field of the meta comes after them, where the text fits, too."""
 
 START = "split_idx_start"
 SHOWN = 3
@@ -89,7 +89,10 @@ class Corpus:
         for name in dict.fromkeys([*(each for each in FIELDS if each in known), *sorted(known)]):
             value = known[name]
             if isinstance(value, str | int) and not isinstance(value, bool):
-                yield str(value)
+                row = self.rows.get(str(value))
+                # A page's number may be a document's id by chance: what is called otherwise needs the text as well.
+                if name in FIELDS or (row is not None and (found.text or "") in self.documents.items[row].text):
+                    yield str(value)
 
     def _find_within(self, text: str) -> int | None:
         """The only document that a text is a part of."""

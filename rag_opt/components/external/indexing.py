@@ -8,6 +8,7 @@ from typing import Any
 
 from rag_opt.components.document_stores import (
     MEMORY,
+    check_one_store,
     complete_index,
     compute_index_name,
     count_documents,
@@ -108,6 +109,7 @@ class OwnIndexing(Stage):
             self._stores = find_stores(self._changed)
             if not self._stores:
                 raise ComponentError(f"{NAMED}: no component has a document store; one that writes into it is expected")
+            check_one_store(NAMED, self._changed)
             # Built to be looked at: what is wrong is said before trial 0.
             built = build("indexing", name_stores(self._changed, LOOKED_AT), self.trusted)
             self._place, self._files = find_documents_input(NAMED, built)

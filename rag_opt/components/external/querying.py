@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rag_opt.components.document_stores import count_documents, find_name, find_stores, name_stores, open_store
+from rag_opt.components.document_stores import (
+    check_one_store,
+    count_documents,
+    find_name,
+    find_stores,
+    name_stores,
+    open_store,
+)
 from rag_opt.components.external.asking import answer_queries, run_within
 from rag_opt.components.external.calls import Calls, get_codes, is_uncached
 from rag_opt.components.external.definition import build
@@ -154,6 +161,8 @@ class OwnPipeline(Stage):
 
     def _describe_content(self, definition: Definition, index: OwnIndex) -> str:
         """What stands for the content of document stores; raises ComponentError where one is empty or incomplete."""
+        if index.name:
+            check_one_store(NAMED, self._changed)
         stores = [(node, open_store(node)) for node in find_stores(definition)]
         counts = [count_documents(store) for _, store in stores]
         for (node, _), count in zip(stores, counts, strict=True):
@@ -168,7 +177,8 @@ class OwnPipeline(Stage):
                     f"{NAMED}: its {kind} is empty ({_describe_name(node)}); fill it, or name the pipeline that does: "
                     "pipeline.indexing=index.yaml"
                 )
-        return "" if index.name else compute_key(counts, self.version)
+        # Of a store that is filled already the name says which one it is.
+        return "" if index.name else compute_key(definition, counts, self.version)
 
     def _build(self, definition: Definition, content: str) -> Pipeline:
         pipeline = build("querying", definition, self.trusted)

@@ -120,10 +120,13 @@ def _flatten(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def takes_question(name: str, socket: Any) -> bool:
     """Whether an input is fed with the question: one that has to be given a text, or is called so."""
+    if socket.type is Any:
+        # A template's variable may be anything: one that is not called so is a connection that was forgotten.
+        return not socket.senders and name in FREE_NAMES
     textual = make_input(socket.type, "") is not None
     if socket.is_mandatory and not socket.senders:
         return textual
-    return not socket.senders and ((textual and name in QUESTIONS[:3]) or (socket.type is Any and name in FREE_NAMES))
+    return not socket.senders and textual and name in FREE_NAMES
 
 
 def make_input(kind: Any, text: str) -> Any:

@@ -219,11 +219,14 @@ class StockStage(Stage):
             answers = tuple(
                 None if isinstance(out, str) else read_answer(_read(out, self._answer)) or "" for out in outs
             )
+            key = compute_key(key, answers)
             known = {**causes[0].usage, **usage}
             return {"answers": Answers(answers, sum_tokens(known, len(outs)), key, {**causes[0].costs, **costs}, known)}
         own = [query.own for query in queries.items]
         pairs = [_drop_own(_read_hits(out, self._documents), chunks, mine) for out, mine in zip(outs, own, strict=True)]
         columns = stack_rankings(pairs, max([1, *(len(rows) for rows, _ in pairs)]))
+        # By what came, too: a question that failed is asked again.
+        key = compute_key(key, columns["rows"].tolist(), failed.tolist())
         found = Rankings(
             chunks, columns["rows"], columns["scores"], key, costs, usage, failed=failed if failed.any() else None
         )
