@@ -48,8 +48,8 @@ def check_one_store(named: str, definition: Definition) -> None:
     if len(found := find_stores(definition)) > 1:
         names = ", ".join(f"{str(each[TYPE]).rpartition('.')[2]} {find_name(each)}" for each in found)
         raise ComponentError(
-            f"{named}: it has {len(found)} document stores ({names}, or with other parameters), and an index is made in "
-            "one; use one, or fill them yourself and leave pipeline.indexing out"
+            f"{named}: it has {len(found)} document stores ({names}, or with other parameters), and an index is made "
+            "in one; use one, or fill them yourself and leave pipeline.indexing out"
         )
 
 
@@ -95,6 +95,9 @@ def compute_index_name(definition: Definition, documents_key: str, code: str) ->
 
 
 _open: OrderedDict[str, Any] = OrderedDict()
+_whole: dict[str, tuple[int, float]] = {}
+"""Indexes that this process knows to be whole: their documents, and the seconds that making them took."""
+
 _guard = threading.Lock()
 OPEN = 12
 """Document stores that a process keeps open, or in memory."""
@@ -152,6 +155,9 @@ def complete_index(
     def keep() -> dict[str, Any]:
         return {"count": np.array([make()], np.int64), "store": [json.dumps(node, sort_keys=True, default=str)]}
 
+    if name in _whole and count_documents(store) == _whole[name][0]:
+        # Also where another store of artifacts is at work, as while a pipeline is timed with nothing kept.
+        return _whole[name]
     kept = cache.get_table(IN_STORES, name, keep)
     count = int(kept.columns["count"][0])
     if count_documents(store) != count:
@@ -163,6 +169,7 @@ def complete_index(
                     f"{name}: {found} documents were written where there were {count} before: what writes them draws "
                     "at random; give it a seed"
                 )
+    _whole[name] = count, kept.seconds
     return count, kept.seconds
 
 

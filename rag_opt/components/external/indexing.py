@@ -153,7 +153,9 @@ class OwnIndexing(Stage):
                 "no pipeline.indexing is named: the documents are written whole into the InMemoryDocumentStore of "
                 "pipeline.querying"
             )
-        name = compute_index_name(self._changed, documents.key, get_codes(self._changed) + self.version)
+        # Whoever keeps artifacts elsewhere makes an index of their own: neither knows which of the other's are whole.
+        mine = [get_codes(self._changed), self.version, self.llm.replies.identity]
+        name = compute_index_name(self._changed, documents.key, compute_key(mine))
         definition = name_stores(self._changed, name)
         node = find_stores(definition)[0]
         store = open_store(node)

@@ -70,7 +70,9 @@ class StoreIndexer(Stage):
             given[self.dimension] = int(vectors.values.shape[1])
         written = {key: value for key, value in given.items() if key not in self.searching}
         plain = {**_to_haystack(self.definition), INIT: written}
-        name = PREFIX + compute_key(self.algorithm, name_stores(plain, None), vectors.key, chunks.key)[:20]
+        # Whoever keeps artifacts elsewhere makes an index of their own: neither knows which of the other's are whole.
+        made = [name_stores(plain, None), vectors.key, chunks.key, self.llm.replies.identity]
+        name = PREFIX + compute_key(self.algorithm, made)[:20]
         node = name_stores({**plain, INIT: given}, name)
         store = open_store(node)
         _, seconds = complete_index(self.store, name, node, store, lambda: _write(store, chunks, vectors.values))
