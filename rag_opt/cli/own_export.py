@@ -46,14 +46,19 @@ def read(found, place):
 
 
 def say(answer):
-    answer = answer[-1] if isinstance(answer, list) and answer else answer
+    if isinstance(answer, list) and answer:
+        answer = answer[-1] if isinstance(answer[-1], ChatMessage) else answer[0]
     return getattr(answer, "text", None) or getattr(answer, "data", None) or answer
 
 
 if INDEXING:
     owner, _, socket = INDEXING.partition(".")
     rows = [json.loads(line) for line in (HERE / "documents.jsonl").read_text("utf-8").split("\\n") if line]
-    load("indexing").run({owner: {socket: [make(row) for row in rows]}})
+    indexing = load("indexing")
+    stores = [each.document_store for _, each in indexing.graph.nodes(data="instance") if hasattr(each, "document_store")]
+    # A store that holds documents already is asked as it is.
+    if not any(store.count_documents() for store in stores):
+        indexing.run({owner: {socket: [make(row) for row in rows]}})
 querying, given = load("querying"), {}
 for place, text in INPUTS.items():
     owner, _, socket = place.partition(".")

@@ -6,6 +6,7 @@ show, and what fetches addresses or calls tools without being asked for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,10 @@ UNSHOWN = {
 CALLED = ("function", "async_function", "handler")
 """Parameters that name functions, which are called."""
 
+USER_INFO = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+CREDENTIALS = ("http_auth", "basic_auth")
+"""Parameters of clients that take a user and a password."""
+
 PLAIN = ("builtins", "typing", "collections")
 """Where types live that a schema names; Haystack takes no function from there."""
 
@@ -55,9 +60,21 @@ def check_allowed(named: str, definition: Definition, trusted: Sequence[str]) ->
             raise ConfigError(
                 f"{named}.{where}={str(value)[:60]}: {UNSHOWN[key]} that the file does not show; leave it out"
             )
+        if _holds_password(key, value):
+            raise ConfigError(
+                f"{named}.{where} holds a password, and a configuration is written to files and databases: name the "
+                "environment variable that holds it: {type: env_var, env_vars: [NAME]}"
+            )
         if key in CALLED and isinstance(value, str):
             check_type(f"{named}.{where}", value, trusted, called=True)
     check_secrets(definition["components"], named)
+
+
+def _holds_password(key: str, value: Any) -> bool:
+    """Whether a value is an address with a password in it, or a user and a password as plain text."""
+    if isinstance(value, str):
+        return bool(USER_INFO.search(value)) or (key in CREDENTIALS and ":" in value)
+    return key in CREDENTIALS and isinstance(value, list) and any(isinstance(each, str) for each in value)
 
 
 def _names_class(kind: str) -> bool:

@@ -155,6 +155,10 @@ HOSTILE: dict[str, Any] = {
         r=retriever(),
     ),
 }
+HOSTILE |= {
+    "a password in an address": pipeline(r=chroma(host="http://admin:hunter2secret@localhost")),
+    "a password beside a user": pipeline(r=chroma(http_auth=["admin", "hunter2secret"])),
+}
 FACTORIES = {
     "a factory of nobody": "pipeline.factory=os.system",
     "a factory that a trusted module imports": "pipeline.factory=tests.services.brought.time.sleep",
@@ -206,6 +210,7 @@ def test_a_hostile_file_is_refused_without_a_side_effect(name: str, animals, sto
     said = refuse(write(tmp_path, fill(HOSTILE[name], canary)), animals, store)
     assert not canary.exists()
     assert "sk-abc" not in said
+    assert "hunter2" not in said
     assert said.count("\n") <= 4
     assert len(said) < 1200
 

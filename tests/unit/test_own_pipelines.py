@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_opt.cache.store import Store
+from rag_opt.components.document_stores import find_stores
 from rag_opt.components.external.found import Found, FoundDocument
 from rag_opt.components.external.gold import Corpus, build_rankings, check_gold
 from rag_opt.components.external.values import decode, encode
@@ -174,6 +175,10 @@ def test_a_factory_is_asked_with_its_keywords(dataset, store) -> None:
     assert compose_trial(words).parameters["pipeline"]["factory"] == "tests.services.brought.factory"
     found = measure([*words, "parameters.top_k=2"], dataset, store)
     assert {len(each) for each in found.retrieved} <= {1, 2}
+    parts = {p.name: p.component for p in build_pipeline(compose_trial(words), Resources.from_store(store)).parts}
+    stores = [find_stores(parts[name].plain) for name in ("own_index", "own_pipeline")]
+    # What an export writes is one store, not two of two names.
+    assert stores[0] == stores[1]
 
 
 def test_the_file_is_what_counts_and_not_where_it_lies(dataset, store, tmp_path) -> None:
@@ -278,6 +283,20 @@ def test_only_new_tokens_are_paid(dataset, store, tmp_path) -> None:
     assert first > 0
     # What is written is said again as it was; only the answers' form is new.
     assert spend("querying.answers.last_message_only=true") == first
+
+
+def test_tokens_of_a_question_that_ends_early_are_paid(dataset, store, tmp_path) -> None:
+    from dataclasses import replace
+
+    from rag_opt.llm.budget import Budget
+
+    resources = Resources.from_store(store)
+    budget = Budget.from_limits("study", resources.llm.replies, None, None)
+    resources = replace(resources, llm=replace(resources.llm, budget=budget))
+    pipeline = build_pipeline(compose_trial([*shape("classic", tmp_path), "pipeline.max_tokens=1"]), resources)
+    with pytest.raises(ComponentError, match=r"more than pipeline\.max_tokens=1"):
+        evaluate_pipeline(pipeline, Questions.from_dataset(dataset, 2, 0), [get_metric("tokens")])
+    assert resources.llm.replies.get_spent("study").tokens > 0
 
 
 def test_one_named_as_uncached_runs_in_each_trial(dataset, store, tmp_path) -> None:

@@ -31,7 +31,7 @@ LONGEST = 300
 """Characters of a reason."""
 
 Ask = Callable[[str], tuple[Found, float, tuple[int, int]]]
-"""What a question gave, the seconds that it took, and the tokens that were paid now; it raises whatever went wrong."""
+"""What a question gave, the seconds that it took, and the tokens to enter as paid; it raises whatever went wrong."""
 
 
 @dataclass(frozen=True)

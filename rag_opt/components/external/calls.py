@@ -66,7 +66,9 @@ class Calls:
             instance = pipeline.get_component(name)
             inner = (node.get(INIT) or {}).get("pipeline")
             if isinstance(inner, Mapping) and "components" in inner and hasattr(instance, "pipeline"):
-                self.attach(instance.pipeline, inner)
+                # Named as one that is run each time: so is all that it is made of.
+                all_of = frozenset(inner["components"]) if name in self.uncached or is_uncached(node) else self.uncached
+                replace(self, uncached=all_of).attach(instance.pipeline, inner)
                 continue
             share_stores(instance, self._open_stores(definition))
             instance.run = self._make_run(name, node, instance)
@@ -85,6 +87,8 @@ class Calls:
         kept = not (name in self.uncached or is_uncached(node) or kind.startswith(CHEAP))
         kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
         if not kept:
+            if kind == AGENT:
+                instance.max_agent_steps = node[INIT].get("max_agent_steps", instance.max_agent_steps)
             guard(instance, 0)
             unbound = type(instance).run if hasattr(type(instance), "run") else None
             return partial(run_watched, partial(_run_instance, instance, unbound))

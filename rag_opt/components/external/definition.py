@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from rag_opt.config.own_pipelines import (
@@ -144,6 +146,13 @@ def _unwrap(built: Any) -> Any:
 
 def make_definitions(factory: Any, key: str, parameters: Mapping[str, Any]) -> tuple[Definition | None, Definition]:
     """(indexing, querying) of what a factory builds; raises ComponentError where that is no pipeline."""
+    return _make_once(factory, key, json.dumps(parameters, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=64)
+def _make_once(factory: Any, key: str, given: str) -> tuple[Definition | None, Definition]:
+    # Once for both sides: a store in memory is named at random each time that one is made.
+    parameters = json.loads(given)
     try:
         built = factory(**parameters)
     except Exception as error:

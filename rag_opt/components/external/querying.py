@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from rag_opt.components.document_stores import (
     name_stores,
     open_store,
 )
-from rag_opt.components.external.asking import answer_queries, run_within
+from rag_opt.components.external.asking import STAGE, answer_queries, run_within
 from rag_opt.components.external.calls import Calls, get_codes, is_uncached
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import Found, FoundDocument, QuestionError
@@ -25,8 +26,10 @@ from rag_opt.components.external.sockets import MARK, find_inputs, find_outputs,
 from rag_opt.components.external.watch import Watch, watching
 from rag_opt.components.stage import Stage, require_whole
 from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.own_trust import is_class
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.llm.replies import Reply
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings
@@ -156,7 +159,7 @@ class OwnPipeline(Stage):
     @property
     def _draws(self) -> bool:
         """Whether a component is to run each time, so that no question's result may be kept."""
-        nodes = self._changed["components"].values()
+        nodes = [node for _, node in iterate_objects(self._changed["components"]) if is_class(str(node[TYPE]))]
         return bool(self.uncached) or any(is_uncached(node) for node in nodes)
 
     def _describe_content(self, definition: Definition, index: OwnIndex) -> str:
@@ -207,11 +210,15 @@ class OwnPipeline(Stage):
             if isinstance(error.__cause__, QuestionError | BudgetSpentError | RagOptError):
                 raise error.__cause__ from error
             raise QuestionError(format_pipeline_error(error)) from error
+        finally:
+            # Also of a question that ends early: what it has asked is paid.
+            if any(watch.paid):
+                self.llm.record_payment(STAGE, Reply(None, *watch.paid, watch.seconds), math.nan, 0)
         found = out.get(self._documents.component, {}).get(self._documents.name) if self._documents else None
         answer = out.get(self._answer.component, {}).get(self._answer.name) if self._answer else None
         documents = None if self._documents is None else tuple(_read_document(each) for each in found or ())
         said = (read_answer(answer) or "") if self._answer else None
-        return Found(documents, said, watch.tokens_in, watch.tokens_out), watch.seconds, watch.paid
+        return Found(documents, said, watch.tokens_in, watch.tokens_out), watch.seconds, (0, 0)
 
 
 def _describe_name(node: Mapping[str, Any]) -> str:

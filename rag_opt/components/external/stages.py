@@ -132,9 +132,6 @@ class StockStage(Stage):
             watch = Watch(time.monotonic() + TIMEOUT, TIMEOUT, float("inf"))
             watches.append(watch)
             outs.append(self._ask(get_pipeline, watch, text, documents, None if vectors is None else vectors[row]))
-        for watch in watches:
-            if any(watch.paid):
-                self.llm.record_payment(self.stage, Reply(None, *watch.paid, watch.seconds), math.nan, 0)
         failed = np.array([isinstance(out, str) for out in outs], np.bool_)
         self._report_failed([out for out in outs if isinstance(out, str)], len(outs))
         keys = [each.key for each in given.values() if hasattr(each, "key")]
@@ -188,6 +185,10 @@ class StockStage(Stage):
                 raise error.__cause__ from error
             # A component, its model or its service may fail in any way.
             return format_pipeline_error(error) or format_reason(error)
+        finally:
+            # Also of a question that ends early: what it has asked is paid.
+            if any(watch.paid):
+                self.llm.record_payment(self.stage, Reply(None, *watch.paid, watch.seconds), math.nan, 0)
 
     def _report_failed(self, reasons: Sequence[str], count: int) -> None:
         if reasons and len(reasons) == count:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from rag_opt.cache.artifact_files import Columns, Table
 from rag_opt.components.embedders.encoder import normalize_vectors
-from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.calls import Calls, get_codes, is_uncached
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import FoundDocument
 from rag_opt.components.external.gold import Corpus, Place, build_chunks
@@ -50,6 +51,13 @@ class _One(Stage):
         Calls(self.resources, self.trusted).attach(built, self.definition)
         return built.get_component(self.name)
 
+    def _keep(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, str]:
+        """What `make` gives, and its key: kept, or made each time and known by what it is, where it is to be so."""
+        if not is_uncached(self.definition["components"][self.name]):
+            return self.store.get_table(stage, key, make), key
+        made = make()
+        return Table(made, 0.0), compute_key(key, {name: np.asarray(each).tolist() for name, each in made.items()})
+
     def _run(self, **inputs: Any) -> Any:
         try:
             with mute_screen():
@@ -83,7 +91,7 @@ class StockSplitter(_One):
         source = given.get("documents") or given["chunks"]
         documents = source if isinstance(source, Documents) else source.documents
         key = compute_key(self.fingerprint, source.key)
-        kept = self.store.get_table("chunks", key, lambda: self._split(source, documents))
+        kept, key = self._keep("chunks", key, lambda: self._split(source, documents))
         columns = kept.columns
         places = [
             Place(int(row), int(start), int(end), text)
@@ -128,7 +136,7 @@ class StockChunkEmbedder(_One):
             found = self._run(documents=given)["documents"]
             return {"values": np.array([each.embedding for each in found], np.float32)}
 
-        kept = self.store.get_table("stock vectors", key, embed)
+        kept, key = self._keep("stock vectors", key, embed)
         return {"vectors": Vectors(normalize_vectors(kept.columns["values"]), key, kept.seconds)}
 
 
@@ -150,5 +158,5 @@ class StockQueryEmbedder(_One):
         def embed() -> dict[str, Any]:
             return {"values": np.array([self._run(text=text)["embedding"] for text in texts], np.float32)}
 
-        kept = self.store.get_table("stock query vectors", key, embed)
+        kept, key = self._keep("stock query vectors", key, embed)
         return Vectors(normalize_vectors(kept.columns["values"]), key, kept.seconds / max(1, len(texts)))
