@@ -55,7 +55,8 @@ if INDEXING:
     owner, _, socket = INDEXING.partition(".")
     rows = [json.loads(line) for line in (HERE / "documents.jsonl").read_text("utf-8").split("\\n") if line]
     indexing = load("indexing")
-    stores = [each.document_store for _, each in indexing.graph.nodes(data="instance") if hasattr(each, "document_store")]
+    parts = [part for _, part in indexing.graph.nodes(data="instance")]
+    stores = [part.document_store for part in parts if hasattr(part, "document_store")]
     # A store that holds documents already is asked as it is.
     if not any(store.count_documents() for store in stores):
         indexing.run({owner: {socket: [make(row) for row in rows]}})

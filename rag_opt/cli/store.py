@@ -89,6 +89,7 @@ def _prune_store(place: Path, limit_gb: float | None, unused_days: float | None)
             try:
                 index.drop()
             except RagOptError as error:
+                index.keep(artifact.path)
                 left.append(f"\n{index.kind} {index.name} stays: {error}")
     told = f"removed: {format_artifacts(removed)}; what a running study uses stays"
     return "".join([told, *left])

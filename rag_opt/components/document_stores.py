@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.cache.artifact_files import DamagedError, read_table
+from rag_opt.cache.artifact_files import DamagedError, read_table, write_table
 from rag_opt.cache.eviction import IN_STORES, list_artifacts
 from rag_opt.cache.leases import lock_artifact
 from rag_opt.config.own_pipelines import INIT, STORE_NAMES, TYPE, Definition, is_store, iterate_objects
@@ -29,6 +29,9 @@ from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store
+
+PLACES = ("index", "_index", "collection_name", "_collection_name")
+"""Attributes of stores that name what they keep documents in."""
 
 BESIDE = ("hnsw_index_name", "keyword_index_name")
 """Parameters that name what belongs to the documents' place."""
@@ -201,10 +204,14 @@ def drop_index(store: Any) -> None:
             drop()
             return
     client = getattr(store, "client", None) or getattr(store, "_client", None)
-    if callable(drop := getattr(client, "delete_collection", None)):
-        with suppress(AttributeError):
-            drop(store.index)
-            return
+    named = next((getattr(store, name) for name in PLACES if isinstance(getattr(store, name, None), str)), None)
+    indices = getattr(client, "indices", None)
+    if named is not None and indices is not None and callable(getattr(indices, "delete", None)):
+        indices.delete(index=named)
+        return
+    if named is not None and callable(drop := getattr(client, "delete_collection", None)):
+        drop(named)
+        return
     empty_store(store)
 
 
@@ -245,6 +252,10 @@ class KeptIndex:
     def kind(self) -> str:
         """The store's class."""
         return str(self.node[TYPE]).rpartition(".")[2]
+
+    def keep(self, path: Path) -> None:
+        """Write down again that it is there."""
+        write_table(path, {"count": np.array([self.count], np.int64), "store": [json.dumps(self.node)]}, 0.0)
 
     @property
     def lasts(self) -> bool:

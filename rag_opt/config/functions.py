@@ -28,8 +28,6 @@ def import_trusted(key: str, name: Any, trusted: Sequence[str]) -> Callable[...,
         raise ConfigError(f"{key}={name} is private to its module; name a public function")
     try:
         found = import_target(name)
-    except AttributeError as error:
-        raise ConfigError(f"{key}={name}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{key}={name}: {str(error).removeprefix('_target_: ')}") from error
     except Exception as error:

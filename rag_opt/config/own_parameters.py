@@ -59,7 +59,9 @@ def collect_parameters(
     for name, values in found.items():
         kind = types.get(name)
         if kind is not None and kind != values[TYPE]:
-            found[name] = {TYPE: kind, **_get_class_defaults(f"{side}.{name}", str(kind), trusted)}
+            known = _get_class_defaults(f"{side}.{name}", str(kind), trusted)
+            kept = {key: value for key, value in values.items() if key in _list_parameters(str(kind))}
+            found[name] = {**known, **kept, TYPE: kind}
         else:
             found[name] = _complete(f"{side}.{name}", values, trusted)
     return found
@@ -83,10 +85,19 @@ def _get_class_defaults(where: str, kind: str, trusted: Sequence[str]) -> dict[s
 
 
 @lru_cache(maxsize=256)
+def _list_parameters(kind: str) -> frozenset[str]:
+    """What a class's constructor takes by name; of another class what it shares with this one stays."""
+    try:
+        return frozenset(inspect.signature(import_target(kind).__init__).parameters) - {"self"}
+    except (ConfigError, ImportError, TypeError, ValueError):
+        return frozenset()
+
+
+@lru_cache(maxsize=256)
 def _load_defaults(kind: str) -> tuple[tuple[str, Any], ...]:
     try:
         parameters = inspect.signature(import_target(kind).__init__).parameters.values()
-    except (ConfigError, AttributeError, ImportError, TypeError, ValueError):
+    except (ConfigError, ImportError, TypeError, ValueError):
         return ()
     return tuple(
         (each.name, each.default) for each in parameters if isinstance(each.default, PLAIN) and each.name != TYPE

@@ -109,6 +109,13 @@ def _is_below(kind: str, modules: Sequence[str]) -> bool:
     return any(kind == each or kind.startswith(f"{each}.") for each in modules)
 
 
+def iterate_functions(components: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted names of the functions that a definition has called."""
+    for _, key, value in _iterate_values(components, ""):
+        if key in CALLED and isinstance(value, str):
+            yield value
+
+
 def _iterate_values(node: Any, where: str) -> Iterator[tuple[str, str, Any]]:
     """(place, key, value) of everything that a definition sets."""
     if isinstance(node, Mapping):

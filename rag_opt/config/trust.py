@@ -268,8 +268,22 @@ def _check_allowed(target: str, home: str, name: str, roots: tuple[str, ...]) ->
 
 def import_target(target: str) -> Any:
     """The class or function of this dotted name."""
-    _, found, names = _import_module(target)
-    return reduce(getattr, names, found)
+    module, found, names = _import_module(target)
+    try:
+        return reduce(getattr, names, found)
+    except AttributeError as error:
+        # Haystack's integrations share one namespace: it is there when any of them is.
+        missing = f"_target_: {target} does not exist: {module} has no '{'.'.join(names)}'"
+        raise ConfigError(_name_integration(target) or missing) from error
+
+
+def _name_integration(target: str) -> str | None:
+    """What to say of a class of an integration that is not installed; None where it is of none."""
+    parts = target.split(".")
+    at = 3 if parts[1:2] == ["components"] else 2
+    if parts[0] != "haystack_integrations" or len(parts) <= at:
+        return None
+    return f"_target_: {target} is not installed; its package is probably {parts[at].replace('_', '-')}-haystack"
 
 
 def _import_module(target: str) -> tuple[str, Any, list[str]]:
@@ -283,4 +297,4 @@ def _import_module(target: str) -> tuple[str, Any, list[str]]:
                 raise ConfigError(
                     f"_target_: {target} needs the package '{error.name}', which is not installed"
                 ) from error
-    raise ConfigError(f"_target_: {target}: there is no module '{parts[0]}'")
+    raise ConfigError(_name_integration(target) or f"_target_: {target}: there is no module '{parts[0]}'")

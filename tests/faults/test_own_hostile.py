@@ -39,10 +39,12 @@ def retriever(**parameters: Any) -> dict[str, Any]:
     return part(BM25, document_store=STORE, **parameters)
 
 
-def chroma(**parameters: Any) -> dict[str, Any]:
-    store = part("haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore", **parameters)
-    kind = "haystack_integrations.components.retrievers.chroma.retriever.ChromaQueryTextRetriever"
-    return part(kind, document_store=store)
+def qdrant(**parameters: Any) -> dict[str, Any]:
+    store = part("haystack_integrations.document_stores.qdrant.document_store.QdrantDocumentStore", **parameters)
+    kind = "haystack_integrations.components.retrievers.qdrant.retriever.QdrantEmbeddingRetriever"
+    embedder = part("haystack.components.embedders.mock_text_embedder.MockTextEmbedder", dimension=8)
+    asked = part(kind, document_store={**store, "init_parameters": {**parameters, "embedding_dim": 8}})
+    return pipeline(("e.embedding", "r.query_embedding"), e=embedder, r=asked)
 
 
 def pipeline(*connections: tuple[str, str], **components: Any) -> dict[str, Any]:
@@ -156,8 +158,8 @@ HOSTILE: dict[str, Any] = {
     ),
 }
 HOSTILE |= {
-    "a password in an address": pipeline(r=chroma(host="http://admin:hunter2secret@localhost")),
-    "a password beside a user": pipeline(r=chroma(http_auth=["admin", "hunter2secret"])),
+    "a password in an address": qdrant(url="http://admin:hunter2secret@localhost"),
+    "a password beside a user": qdrant(client_kwargs={"http_auth": ["admin", "hunter2secret"]}),
 }
 FACTORIES = {
     "a factory of nobody": "pipeline.factory=os.system",
@@ -279,9 +281,21 @@ BROKEN: dict[str, tuple[Any, Any, list[str], str]] = {
     ),
     "nothing that writes": (pipeline(r=retriever()), pipeline(k=part(RANKER)), [], "no component has a document store"),
     "nothing that takes documents": (pipeline(r=retriever()), pipeline(r=retriever()), [], "nothing takes documents"),
-    "no store that is filled": (pipeline(r=chroma()), None, [], "is empty"),
+    "no store that is filled": (qdrant(location=":memory:"), None, [], "is empty"),
+    "an integration that is not installed": (
+        pipeline(r=part("haystack_integrations.components.retrievers.weaviate.bm25_retriever.WeaviateBM25Retriever")),
+        INDEXING,
+        [],
+        "its package is probably weaviate-haystack",
+    ),
+    "a store that is not installed": (
+        pipeline(r=part(BM25, document_store=part("haystack_integrations.document_stores.no_such.store.NoSuchStore"))),
+        None,
+        [],
+        "its package is probably no-such-haystack",
+    ),
     "a store that can't be reached": (
-        pipeline(r=chroma(host="127.0.0.1", port=9)),
+        qdrant(host="127.0.0.1", port=9),
         None,
         [],
         "can't be reached",
@@ -342,7 +356,7 @@ def test_a_component_of_the_same_name_twice_is_said(animals, store, tmp_path) ->
 def test_a_study_says_it_in_one_message_and_leaves_nothing(animals, tmp_path, said: Callable[[], list[str]]) -> None:
     from rag_opt.cli.study import run_study
 
-    words = write(tmp_path, pipeline(r=chroma()), None)
+    words = write(tmp_path, qdrant(location=":memory:"), None)
     kept = [word for word in animals if not word.startswith(("splitter", "embedder", "retriever", "search_space"))]
     folders = [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "tracking=none"]
     space = own_space(tmp_path, {"querying.r.top_k": "range(1, 6)"})

@@ -277,6 +277,11 @@ def test_what_is_in_stores_is_listed_and_removed(connection: str, tmp_path: Path
         ).stdout
 
     assert "PgvectorDocumentStore" in run("show")
+    # A server that is down keeps what it has, and it stays known.
+    environment["PG_CONN_STR"] = "postgresql://127.0.0.1:9/none"
+    assert "stays" in run("prune", "--limit-gb", "0")
+    environment["PG_CONN_STR"] = connection
+    assert "PgvectorDocumentStore" in run("show")
     run("prune", "--limit-gb", "0")
     with psycopg.connect(connection) as base:
         assert base.execute("select tablename from pg_tables where tablename like 'rag_opt_%'").fetchall() == []

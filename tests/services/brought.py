@@ -81,6 +81,17 @@ class WordRanker:
 
 
 @component
+class KeyedRanker:
+    """Its inputs have the names that a program's own parameters tend to have."""
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, documents: list[Document], key: str = "", worker: str = "", run: str = "", most: int = 9
+    ) -> dict[str, Any]:
+        return {"documents": documents[:most]}
+
+
+@component
 class Shuffler:
     """The documents in another order each time: it says so."""
 

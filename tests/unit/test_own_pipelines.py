@@ -160,6 +160,27 @@ def test_a_component_is_left_out_where_what_came_in_can_go_on(dataset, store, tm
     assert [set(each) for each in ranked] == [set(each) for each in plain]
 
 
+def test_a_component_that_takes_from_several_is_not_left_out(dataset, store, tmp_path) -> None:
+    with pytest.raises(ComponentError, match=r"querying\.joiner\.type=none: it takes from several components"):
+        measure([*shape("hybrid", tmp_path), "querying.joiner.type=none"], dataset, store)
+
+
+def test_the_output_of_one_that_is_left_out_is_found_anew(dataset, store, tmp_path) -> None:
+    words = [*shape("super", tmp_path), "pipeline.outputs.documents=ranker.documents", "querying.search.top_k=3"]
+    ranked = measure(words, dataset, store).retrieved
+    plain = measure([*words, "querying.ranker.type=none"], dataset, store).retrieved
+    assert [set(each) for each in ranked] == [set(each) for each in plain]
+
+
+def test_another_class_keeps_what_it_takes_too(tmp_path) -> None:
+    """A retriever of another kind needs the store of the one that the file names."""
+    kind = "haystack.components.retrievers.filter_retriever.FilterRetriever"
+    trial = compose_trial([*shape("classic", tmp_path), f"querying.retriever.type={kind}"])
+    values = trial.components["own_pipeline"]["values"]["retriever"]
+    assert "document_store" in values
+    assert "top_k" not in values
+
+
 def test_a_component_of_another_type_has_its_own_parameters(dataset, store, tmp_path) -> None:
     words = shape("super", tmp_path)
     other = "querying.ranker.type=tests.services.brought.WordRanker"
@@ -304,6 +325,40 @@ def test_one_named_as_uncached_runs_in_each_trial(dataset, store, tmp_path) -> N
     measure(words, dataset, store)
     measure(words, dataset, store)
     assert {"text embedder": len(dataset.queries), "ranker": 2 * len(dataset.queries)} == CALLS
+
+
+@pytest.mark.parametrize("edited", ["stemming", "tooling"])
+def test_code_within_a_component_is_in_its_key(edited: str, tmp_path, monkeypatch) -> None:
+    """A class that a parameter is of, or a function that a tool calls."""
+    from rag_opt.components.external import calls, code
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"{edited}_first.py").write_text("class Stemmer: ...\ndef look(text): return text\n")
+    (tmp_path / f"{edited}_other.py").write_text("class Stemmer: ...\ndef look(text): return text\n")
+    node = {"type": "haystack.components.rankers.lost_in_the_middle.LostInTheMiddleRanker"}
+    within = {
+        "stemming": {"stemmer": {"type": f"{edited}_first.Stemmer", "init_parameters": {}}},
+        "tooling": {"tools": [{"type": "haystack.tools.tool.Tool", "data": {"function": f"{edited}_first.look"}}]},
+    }
+    definition = {"components": {"c": {**node, "init_parameters": within[edited]}}}
+
+    def digest() -> str:
+        code.digest_code.cache_clear()
+        calls.get_code.cache_clear()
+        return calls.get_codes(definition)
+
+    before = digest()
+    (tmp_path / f"{edited}_other.py").write_text("class Stemmer: ...\n")
+    assert digest() == before
+    (tmp_path / f"{edited}_first.py").write_text("class Stemmer: ...\ndef look(text): return text[::-1]\n")
+    assert digest() != before
+
+
+def test_an_input_may_have_any_name(dataset, store, tmp_path) -> None:
+    """Also one of a parameter of ours."""
+    words = shape("super", tmp_path)
+    found = measure([*words, "querying.ranker.type=tests.services.brought.KeyedRanker"], dataset, store)
+    assert found.coverage["nDCG@10"] == 1.0
 
 
 def test_kept_work_does_not_look_fast(dataset, store, tmp_path) -> None:

@@ -7,19 +7,24 @@ on for later trials, so that a model is loaded once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from rag_opt.components.document_stores import find_stores, get_identity, open_store, share_stores
+from rag_opt.components.external.code import digest_code
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.values import DICT, UnkeptError, decode, decode_embedding, encode, encode_embedding
 from rag_opt.components.external.watch import count_usage, get_watch
 from rag_opt.components.resources import Resources
 from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.own_trust import is_class, iterate_functions
 from rag_opt.config.trust import import_target
 from rag_opt.llm.replies import Reply
 from rag_opt.records.keys import compute_key
@@ -83,7 +88,7 @@ class Calls:
         kind = str(node[TYPE])
         if self.agent_steps is not None and kind == AGENT:
             node = self._bound_agent(name, node)
-        key = compute_key("component", kind, get_code(kind), node, self.content)
+        key = compute_key("component", kind, get_codes({"components": {name: node}}), node, self.content)
         kept = not (name in self.uncached or is_uncached(node) or kind.startswith(CHEAP))
         kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
         if not kept:
@@ -115,8 +120,8 @@ class Calls:
                 depth *= 4
             deep = {**node, INIT: {**(node.get(INIT) or {}), "top_k": depth}}
             kind = str(node[TYPE])
-            key = compute_key("component", kind, get_code(kind), deep, self.content)
-            found = self._call(key, partial(self._get_worker, key, name, deep), most=wanted, **inputs)
+            key = compute_key("component", kind, get_codes({"components": {name: deep}}), deep, self.content)
+            found = self._call(key, partial(self._get_worker, key, name, deep), wanted, **inputs)
             return {**found, "documents": found["documents"][:wanted]}
 
         return run
@@ -144,7 +149,9 @@ class Calls:
 
         return self.resources.store.get_object("components", key, make, keep=WORKING)
 
-    def _call(self, key: str, worker: Callable[[], Any], most: int | None = None, **inputs: Any) -> Mapping[str, Any]:
+    def _call(
+        self, key: str, worker: Callable[[], Any], most: int | None = None, /, **inputs: Any
+    ) -> Mapping[str, Any]:
         """What a component gives for these inputs, kept or made; of kept documents the first `most` (None: all)."""
         watch, replies = get_watch(), self.resources.llm.replies
         if watch is not None:
@@ -197,7 +204,7 @@ class Calls:
             raise KeyError(key)
         return kept.text
 
-    def _embed(self, key: str, worker: Callable[[], Any], documents: Any, **inputs: Any) -> Mapping[str, Any]:
+    def _embed(self, key: str, worker: Callable[[], Any], /, documents: Any, **inputs: Any) -> Mapping[str, Any]:
         """What an embedder of documents gives, each document's embedding kept by itself: whatever is beside it."""
         replies = self.resources.llm.replies
         keys = [compute_key("embedding", key, each.content, each.meta, inputs) for each in documents]
@@ -225,11 +232,11 @@ def _do_nothing() -> None:
     """In place of a warm-up."""
 
 
-def _run_worker(worker: Callable[[], Any], **inputs: Any) -> Any:
+def _run_worker(worker: Callable[[], Any], /, **inputs: Any) -> Any:
     return _run_instance(worker(), None, **inputs)
 
 
-def _run_instance(instance: Any, unbound: Callable[..., Any] | None, **inputs: Any) -> Any:
+def _run_instance(instance: Any, unbound: Callable[..., Any] | None, /, **inputs: Any) -> Any:
     """What a component gives; one that is only asynchronous is waited for."""
     if unbound is not None:
         return unbound(instance, **inputs)
@@ -238,7 +245,7 @@ def _run_instance(instance: Any, unbound: Callable[..., Any] | None, **inputs: A
     return asyncio.run(instance.run_async(**inputs))
 
 
-def run_watched(run: Callable[..., Any], **inputs: Any) -> Any:
+def run_watched(run: Callable[..., Any], /, **inputs: Any) -> Any:
     """What a component gives, its seconds and tokens counted."""
     watch = get_watch()
     if watch is None:
@@ -262,7 +269,7 @@ def guard(component: Any, depth: int) -> None:
             value.run = partial(_run_guarded, value.run)
 
 
-def _run_guarded(run: Callable[..., Any], **inputs: Any) -> Any:
+def _run_guarded(run: Callable[..., Any], /, **inputs: Any) -> Any:
     watch = get_watch()
     if watch is None:
         return run(**inputs)
@@ -275,23 +282,26 @@ def _run_guarded(run: Callable[..., Any], **inputs: Any) -> Any:
 
 
 def get_codes(definition: Definition) -> str:
-    """What stands for the code of everything in a definition."""
-    kinds = {str(node[TYPE]) for _, node in iterate_objects(definition["components"]) if "." in str(node[TYPE])}
+    """What stands for the code of everything in a definition: its classes, and the functions that it names."""
+    objects = [str(node[TYPE]) for _, node in iterate_objects(definition["components"])]
+    named = [kind for kind in objects if is_class(kind) and "." in kind]
+    kinds = {*named, *iterate_functions(definition["components"])}
     return compute_key(sorted((kind, get_code(kind)) for kind in kinds))
 
 
 @cache
 def get_code(kind: str) -> str:
-    """What stands for a class's code: its package's version, or the content of its file."""
+    """What stands for the code of a class or function, as it was when this process first used it.
+
+    Of Haystack its version, of an integration the content of its file, of anything else that of its package.
+    """
     if kind.startswith("haystack."):
         return haystack_version
-    import hashlib
-    import inspect
-    from pathlib import Path
-
     try:
-        place = inspect.getsourcefile(import_target(kind))
+        found = import_target(kind)
+        if not kind.startswith("haystack_integrations."):
+            return digest_code(found)
+        return hashlib.sha256(Path(str(inspect.getsourcefile(found))).read_bytes()).hexdigest()
     except Exception:
         # What is no class here, or has no file, is known by its name alone.
-        place = None
-    return hashlib.sha256(Path(place).read_bytes()).hexdigest() if place else kind
+        return kind

@@ -60,6 +60,12 @@ def drop_component(named: str, definition: Definition, name: str) -> Definition:
     """
     connections = definition.get("connections") or []
     before = {_socket(each["receiver"]): each["sender"] for each in connections if _owner(each["receiver"]) == name}
+    taken = [_socket(each["receiver"]) for each in connections if _owner(each["receiver"]) == name]
+    if len(set(taken)) < len(taken):
+        raise ComponentError(
+            f"{named}.{name}.type={NONE}: it takes from several components, and what is behind it would have one of "
+            "them alone; leave it in"
+        )
     kept = [each for each in connections if name not in (_owner(each["receiver"]), _owner(each["sender"]))]
     for each in connections:
         if _owner(each["sender"]) == name:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rag_opt.components.external.asking import answer_queries, run_within
+from rag_opt.components.external.code import digest_code
 from rag_opt.components.external.found import Found, parse_found
 from rag_opt.components.external.settings import check_asking
 from rag_opt.components.stage import Stage
 from rag_opt.config.functions import QUESTION, check_arguments, import_trusted
-from rag_opt.errors import ConfigError
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings
@@ -81,18 +78,3 @@ def call(function: Callable[..., Any], question: str, parameters: Mapping[str, A
         return await value
 
     return asyncio.run(wait())
-
-
-def digest_code(function: Callable[..., Any]) -> str:
-    """The hash of the Python files of the package that a function lives in, or of its module's one file."""
-    place = inspect.getsourcefile(inspect.unwrap(function))
-    if place is None:
-        raise ConfigError(
-            f"{function.__module__}.{function.__qualname__} has no file that its code is known by; set pipeline.version"
-        )
-    path = Path(place)
-    top = Path(getattr(sys.modules.get(function.__module__.partition(".")[0]), "__file__", None) or place)
-    files = sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [path]
-    # By what is in them and not when they were written: a fresh checkout is the same code.
-    digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
-    return compute_key([each.name for each in files], digests)

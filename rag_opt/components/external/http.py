@@ -22,9 +22,6 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings
 from rag_opt.system.haystack import component
 
-UNAVAILABLE = (502, 503, 504)
-"""Statuses of a server that is not there: as if it could not be reached."""
-
 
 @component
 class Service(Stage):

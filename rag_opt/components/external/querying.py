@@ -25,7 +25,7 @@ from rag_opt.components.external.settings import check_asking
 from rag_opt.components.external.sockets import MARK, find_inputs, find_outputs, make_input, read_answer, read_declared
 from rag_opt.components.external.watch import Watch, watching
 from rag_opt.components.stage import Stage, require_whole
-from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
+from rag_opt.config.own_pipelines import INIT, NONE, TYPE, Definition, iterate_objects
 from rag_opt.config.own_trust import is_class
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.llm.budget import BudgetSpentError
@@ -96,7 +96,10 @@ class OwnPipeline(Stage):
         built = build("querying", name_stores(changed, LOOKED_AT), self.trusted)
         inputs, outputs = read_declared(changed)
         self._inputs = find_inputs(NAMED, built, {**inputs, **self.inputs})
-        self._documents, self._answer = find_outputs(NAMED, built, {**outputs, **self.outputs})
+        # What a trial has left out gives nothing; what is there is found again.
+        left = {key: place for key, place in self.outputs.items() if str(place).partition(".")[0] in self._dropped}
+        given = {key: place for key, place in self.outputs.items() if key not in left}
+        self._documents, self._answer = find_outputs(NAMED, built, {**outputs, **given})
         component.set_output_types(self, ranking=Rankings, **({"answers": Answers} if self._answer else {}))
         self._types = {
             place: built.graph.nodes[place.component]["input_sockets"][place.name].type for place in self._inputs
@@ -155,6 +158,13 @@ class OwnPipeline(Stage):
             keep=not self._draws,
         )
         return {"ranking": ranking, "answers": answers} if self._answer else {"ranking": ranking}
+
+    @property
+    def _dropped(self) -> set[str]:
+        """The components that a trial has left out."""
+        return {
+            name for name, values in self.values.items() if isinstance(values, Mapping) and values.get(TYPE) == NONE
+        }
 
     @property
     def _draws(self) -> bool:

@@ -194,7 +194,8 @@ class StockStage(Stage):
         if reasons and len(reasons) == count:
             raise ComponentError(f"{self.stage}: every question failed ({count}): {reasons[0]}")
         if reasons:
-            told = f"{self.stage}: {len(reasons)} of {count} questions failed and are missing: {reasons[0]}"
+            then = "are searched as they were asked" if self.stage == "query" else "are missing"
+            told = f"{self.stage}: {len(reasons)} of {count} questions failed and {then}: {reasons[0]}"
             self.notices.report_once(told)
 
     def _collect(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.cache.artifact_files import get_size
+from rag_opt.components.own_documents import exclude_own
 from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.stage import Stage, require_whole
@@ -157,7 +158,12 @@ class DenseRetriever(Stage):
 
         def compare() -> Columns:
             near = min(NEIGHBOURS, found.rows.shape[1])
-            exact = _search_exact(index, queries.take_rows(vectors.values), near)
+            whole = queries.whole
+            search = exclude_own(
+                lambda rows, depth: _search_exact(index, vectors.values[rows], depth), whole, index.chunks
+            )
+            mine = np.arange(len(whole.items), dtype=np.int32) if queries.whole_set is None else queries.rows
+            exact = search(mine, near)
             shares = [
                 len(np.intersect1d(true, row[row >= 0][:near])) / max(1, len(true))
                 for (true, _), row in zip(exact, found.rows, strict=True)

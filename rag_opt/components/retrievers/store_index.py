@@ -97,7 +97,7 @@ def _to_haystack(definition: Mapping[str, Any]) -> dict[str, Any]:
 def _check_installed(kind: str, package: str) -> None:
     try:
         import_target(kind)
-    except (ConfigError, ImportError, AttributeError) as error:
+    except (ConfigError, ImportError) as error:
         raise ComponentError(
             f"{kind.rpartition('.')[2]} needs the package '{package}': pip install {package}"
         ) from error

@@ -1,0 +1,35 @@
+"""What stands for the code of a class or a function: the content of the package that it lives in."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rag_opt.errors import ConfigError
+from rag_opt.records.keys import compute_key
+
+
+@cache
+def digest_code(function: Callable[..., Any]) -> str:
+    """The hash of the Python files of the package that it lives in, or of its module's one file; once a process.
+
+    What was imported stays what it was, whatever is written into its files meanwhile.
+    """
+    # An object that can be called is known by its class.
+    known = function if hasattr(function, "__qualname__") else type(function)
+    place = inspect.getsourcefile(inspect.unwrap(known))
+    if place is None:
+        raise ConfigError(
+            f"{known.__module__}.{known.__qualname__} has no file that its code is known by; set pipeline.version"
+        )
+    path = Path(place)
+    top = Path(getattr(sys.modules.get(known.__module__.partition(".")[0]), "__file__", None) or place)
+    files = sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [path]
+    # By what is in them and not when they were written: a fresh checkout is the same code.
+    digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
+    return compute_key([each.name for each in files], digests)
