@@ -101,18 +101,26 @@ def read_definition(key: str, given: Any, trusted: Sequence[str] = ()) -> Defini
 
 @lru_cache(maxsize=32)
 def dump_pipeline(named: str, make: Callable[[], Any]) -> Definition:
-    """The pipeline that a function gives, or a class that makes it in `setup` (Hayhooks'), as it would be written."""
+    """What a function gives, or a class that makes it in `setup` (Hayhooks'), as it would be written."""
     try:
-        made = make()
-        if callable(getattr(made, "setup", None)):
-            made.setup()
-        return check_definition(named, getattr(made, "pipeline", made).to_dict())
+        return check_definition(named, write_down(make()))
     except ConfigError:
         raise
     except Exception as error:
         # It is the user's, and may fail in any way.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"{named}: it gives no Haystack pipeline that can be written down: {reason}") from error
+
+
+def write_down(made: Any) -> Any:
+    """What a pipeline's file would hold: of one, of what a Hayhooks wrapper makes, of a component (an agent) alone."""
+    if callable(getattr(made, "setup", None)):
+        made.setup()
+        made = next((getattr(made, name) for name in ("pipeline", "agent") if hasattr(made, name)), made)
+    written = made.to_dict()
+    if not hasattr(made, "__haystack_input__"):
+        return written
+    return {"components": {type(made).__name__.lower(): written}, "connections": []}
 
 
 @lru_cache(maxsize=32)

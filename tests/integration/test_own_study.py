@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,22 +84,60 @@ def test_a_space_is_proposed_on_the_command_line(tmp_path) -> None:
     assert "indexing.splitter.split_length" in rows
 
 
-def test_a_poisoned_index_is_seen_by_nobody_else(base, tmp_path, request) -> None:
+def in_memory(folder: Path) -> list[str]:
+    from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    store = InMemoryDocumentStore()
+    querying = brought.build_dense(InMemoryEmbeddingRetriever(store))
+    return brought.write(folder, querying, brought.build_embedding_indexing(store))
+
+
+def in_qdrant(folder: Path) -> list[str]:
+    from haystack_integrations.components.retrievers.qdrant import QdrantEmbeddingRetriever
+    from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
+
+    store = QdrantDocumentStore(location=":memory:", embedding_dim=brought.SIZE)
+    querying = brought.build_dense(QdrantEmbeddingRetriever(store))
+    return brought.write(folder, querying, brought.build_embedding_indexing(store))
+
+
+def in_pgvector(folder: Path) -> list[str]:
+    from haystack_integrations.components.retrievers.pgvector import PgvectorEmbeddingRetriever
+    from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
+
+    store = PgvectorDocumentStore(embedding_dimension=brought.SIZE)
+    querying = brought.build_dense(PgvectorEmbeddingRetriever(document_store=store))
+    return brought.write(folder, querying, brought.build_embedding_indexing(store))
+
+
+@pytest.mark.parametrize(
+    ("bring", "storage"),
+    [
+        (in_pgvector, "pgvector"),
+        pytest.param(in_pgvector, "sqlite", marks=pytest.mark.long),
+        pytest.param(in_memory, "pgvector", marks=pytest.mark.long),
+        pytest.param(in_memory, "sqlite", marks=pytest.mark.long),
+        pytest.param(in_qdrant, "pgvector", marks=pytest.mark.long),
+        pytest.param(in_qdrant, "sqlite", marks=pytest.mark.long),
+    ],
+)
+def test_a_poisoned_index_is_seen_by_nobody_else(bring, storage, base, tmp_path, pgvector, monkeypatch) -> None:
     """Eight workers, two configurations of one pipeline, a document in one that all questions would find."""
-    server = request.getfixturevalue("postgres")
+    monkeypatch.setenv("PG_CONN_STR", pgvector.database(f"stored_{os.getpid()}_{time.monotonic_ns()}"))
     space = own_space(
         tmp_path,
-        {"indexing.poisoner.poison": "choice(false, true)", "querying.retriever.top_k": "range(3, 7)"},
+        # All there is, so that a document too many shows.
+        {"indexing.poisoner.poison": "choice(false, true)", "querying.retriever.top_k": "range(40, 44)"},
     )
-    url = server.database(f"brought_{os.getpid()}")
-    common = [*base, *classic(tmp_path), *space, "n_trials=16", "sampler=random", "pruner=none", "n_workers=8"]
-    done = run("rag_opt.study", *common, f"storage.url={url}")
+    common = [*base, *bring(tmp_path), *space, "n_trials=16", "sampler=random", "pruner=none", "n_workers=8"]
+    url = pgvector.database(f"brought_{os.getpid()}_{time.monotonic_ns()}")
+    done = run("rag_opt.study", *common, *([f"storage.url={url}"] if storage == "pgvector" else []))
     assert done.returncode == 0, done.stderr[-2000:]
     rankings = _read_rankings(tmp_path / "studies/brought")
     assert {poisoned for poisoned, _ in rankings} == {False, True}
     for poisoned, documents in rankings:
-        assert poisoned or not any("poison" in each for each in documents)
-    assert any("poison" in each for poisoned, documents in rankings if poisoned for each in documents)
+        assert poisoned == any("poison" in each for each in documents)
 
 
 def _read_rankings(folder: Path) -> list[tuple[bool, list[str]]]:

@@ -211,6 +211,37 @@ def build_classic(store: Any, top_k: int = 5) -> Pipeline:
     return pipeline
 
 
+@component
+class WordDocumentEmbedder:
+    """Each document's vector, as WordTextEmbedder's of a text."""
+
+    @component.output_types(documents=list[Document])
+    def run(self, documents: list[Document]) -> dict[str, Any]:
+        return {"documents": [replace(each, embedding=embed(each.content or "")) for each in documents]}
+
+
+def build_embedding_indexing(store: Any, split_length: int = 12) -> Pipeline:
+    """As build_indexing, embedded before it is written."""
+    pipeline = Pipeline()
+    pipeline.add_component("poisoner", Poisoner())
+    pipeline.add_component("splitter", DocumentSplitter(split_by="word", split_length=split_length, split_overlap=0))
+    pipeline.add_component("embedder", WordDocumentEmbedder())
+    pipeline.add_component("writer", DocumentWriter(store, policy=DuplicatePolicy.OVERWRITE))
+    pipeline.connect("poisoner", "splitter")
+    pipeline.connect("splitter", "embedder")
+    pipeline.connect("embedder", "writer")
+    return pipeline
+
+
+def build_dense(retriever: Any) -> Pipeline:
+    """A question's vector, and the documents of any store that are near it."""
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", WordTextEmbedder())
+    pipeline.add_component("retriever", retriever)
+    pipeline.connect("embedder.embedding", "retriever.query_embedding")
+    return pipeline
+
+
 def build_hybrid(store: Any, top_k: int = 4, seconds: float = 0.0) -> Pipeline:
     """BM25 and vectors, joined, ranked."""
     pipeline = Pipeline()
@@ -285,6 +316,13 @@ class Wrapper:
 
     def setup(self) -> None:
         self.pipeline = build_classic(InMemoryDocumentStore())
+
+
+class AgentWrapper:
+    """As Hayhooks' examples of agents are."""
+
+    def setup(self) -> None:
+        self.agent = Agent(chat_generator=MockChatGenerator(), system_prompt="Answer in one word.")
 
 
 def write(folder: Path, querying: Pipeline, indexing: Pipeline | None = None) -> list[str]:

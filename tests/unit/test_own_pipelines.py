@@ -128,6 +128,14 @@ def test_a_class_that_makes_its_pipeline_in_setup_is_taken_as_it_lies(dataset, s
         compose_trial(["pipeline=own", "trusted_modules=[tests]", "pipeline.querying=tests.services.brought.answer"])
 
 
+def test_an_agent_that_is_made_in_setup_is_a_pipeline_of_one(dataset, store) -> None:
+    words = ["pipeline=own", "trusted_modules=[tests]", "pipeline.querying=tests.services.brought.AgentWrapper"]
+    words = [*words, "querying.agent.system_prompt=Say it."]
+    found = measure(words, dataset, store, "F1")
+    asked = {query.id: query.text for query in dataset.queries}
+    assert dict(zip(found.query_ids, found.answers, strict=True)) == asked
+
+
 def test_a_store_within_a_component_can_be_another(dataset, store, tmp_path) -> None:
     """What the file sets for the one class is no parameter of the other."""
     elsewhere = "haystack_integrations.document_stores.chroma.document_store.ChromaDocumentStore"

@@ -16,6 +16,7 @@ from rag_opt.config.own_pipelines import (
     Definition,
     change_component,
     check_definition,
+    write_down,
 )
 from rag_opt.config.trust import import_target
 from rag_opt.errors import ComponentError, ConfigError, RagOptError, format_hint
@@ -142,14 +143,6 @@ def _check_parameters(named: str, node: Mapping[str, Any]) -> None:
             )
 
 
-def _unwrap(built: Any) -> Any:
-    """The pipeline of a Hayhooks wrapper, which makes it in `setup`; anything else as it is."""
-    if callable(getattr(built, "setup", None)) and not isinstance(built, Pipeline):
-        built.setup()
-        return getattr(built, "pipeline", built)
-    return built
-
-
 def make_definitions(factory: Any, key: str, parameters: Mapping[str, Any]) -> tuple[Definition | None, Definition]:
     """(indexing, querying) of what a factory builds; raises ComponentError where that is no pipeline."""
     return _make_once(factory, key, json.dumps(parameters, sort_keys=True, default=str))
@@ -167,13 +160,12 @@ def _make_once(factory: Any, key: str, given: str) -> tuple[Definition | None, D
             f"{key}: it failed with {dict(parameters)}: {type(error).__name__}: {error}"[:400]
         ) from error
     pair = built if isinstance(built, tuple) else (None, built)
-    pair = tuple(_unwrap(each) for each in pair)
-    if len(pair) != 2 or not isinstance(pair[1], Pipeline) or not isinstance(pair[0], Pipeline | None):
+    if len(pair) != 2 or not (hasattr(pair[1], "to_dict") or hasattr(pair[1], "setup")):
         raise ComponentError(
             f"{key}: it gave {type(built).__name__}; a haystack.Pipeline is expected, or an indexing and a querying one"
         )
     try:
-        dumped = [None if each is None else each.to_dict() for each in pair]
+        dumped = [None if each is None else write_down(each) for each in pair]
     except Exception as error:
         raise ComponentError(
             f"{key}: what it builds can't be written down: {error}; give it a to_dict"[:400]
