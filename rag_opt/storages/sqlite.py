@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,11 +56,20 @@ def check_sqlite(path: Path) -> None:
 
 
 def _create_database(path: Path) -> None:
-    """A database where there was none, under the study's lock; a kill at any moment leaves no empty file there."""
+    """A study's database where there was none, under the study's lock: whole, whenever this process may be killed.
+
+    Its tables and their indexes are made one by one. A kill between a table and its index left a file that took a
+    second study of the same name, and could then not be opened any more.
+    """
     new = path.with_name(f"{path.name}.new")
+    # What a kill has left.
+    for ending in ("", "-wal", "-shm", "-journal"):
+        new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)
     make_file(new)
+    url = sqlalchemy.URL.create("sqlite", database=str(new)).render_as_string()
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=get_engine_options(is_sqlite=True))
+    storage.engine.dispose()
     with closing(sqlite3.connect(new, timeout=STEP)) as connection:
-        # This writes the header: when the file gets its name it is no longer empty, which check_sqlite would refuse.
         connection.execute("PRAGMA journal_mode=WAL")
     new.replace(path)
 

