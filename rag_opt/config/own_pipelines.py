@@ -116,7 +116,8 @@ def write_down(made: Any) -> Any:
     """What a pipeline's file would hold: of one, of what a Hayhooks wrapper makes, of a component (an agent) alone."""
     if callable(getattr(made, "setup", None)):
         made.setup()
-        made = next((getattr(made, name) for name in ("pipeline", "agent") if hasattr(made, name)), made)
+        # Hayhooks' base class has the first of them as None.
+        made = next((found for name in ("pipeline", "agent") if (found := getattr(made, name, None))), made)
     written = made.to_dict()
     if not hasattr(made, "__haystack_input__"):
         return written

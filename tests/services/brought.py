@@ -321,6 +321,8 @@ class Wrapper:
 class AgentWrapper:
     """As Hayhooks' examples of agents are."""
 
+    pipeline = None
+
     def setup(self) -> None:
         self.agent = Agent(chat_generator=MockChatGenerator(), system_prompt="Answer in one word.")
 

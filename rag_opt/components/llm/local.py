@@ -86,7 +86,15 @@ class LocalChat(Chat):
     def can_vary(self, request: Request) -> bool:
         return request.sampling.temperature > 0
 
+    def load(self, model: str) -> None:
+        """Load a model before it is asked; raises ComponentError where that can't be done."""
+        self._get_model(model)
+
     def call_model(self, request: Request) -> Reply:
+        return self.stream_reply(request, None)
+
+    def stream_reply(self, request: Request, show: Callable[[str], None] | None) -> Reply:
+        """As `call_model`; `show` is given the text piece by piece."""
         loaded = self._get_model(request.model)
         # Loading the model is no part of what a reply takes.
         start = time.perf_counter()
@@ -94,7 +102,7 @@ class LocalChat(Chat):
         length = int(read["input_ids"].shape[1])
         self._check_fits(length + request.sampling.max_tokens + self.thinking, loaded.model)
         signals.check_ending()
-        choose = Choice(request, loaded, self.thinking)
+        choose = Choice(request, loaded, self.thinking, show)
         if loaded.decoder is None:
             written = _generate(loaded, read, choose)
             seconds = time.perf_counter() - start
@@ -175,10 +183,12 @@ def prepare_model(tokenizer: Any, model: Any) -> Loaded:
 class Choice:
     """Which token comes next: the likeliest, or one drawn by the request's temperature, top_p and seed.
 
-    None at the end. Where the request has a schema, only what keeps to it.
+    None at the end. Where the request has a schema, only what keeps to it. `show` is given the text as it comes.
     """
 
-    def __init__(self, request: Request, loaded: Loaded, thinking: int) -> None:
+    def __init__(
+        self, request: Request, loaded: Loaded, thinking: int, show: Callable[[str], None] | None = None
+    ) -> None:
         import torch
 
         self.sampling = request.sampling
@@ -189,6 +199,7 @@ class Choice:
         wanted = request.schema if not thinking else None
         self.constraint = None if wanted is None else Constraint(loaded.read_grammar(), wanted, self.room)
         self.whole = False
+        self.show = None if show is None else _show_tokens(loaded.tokenizer, show)
 
     def __call__(self, logits: Any) -> int | None:
         if self.whole:
@@ -200,6 +211,8 @@ class Choice:
             return None
         if self.constraint is not None:
             self.whole = not self.constraint.accept(token)
+        if self.show is not None:
+            self.show(token)
         return token
 
     def _draw(self, logits: Any) -> int:
@@ -210,6 +223,19 @@ class Choice:
         # The first one that reaches it is in.
         chances[chances.cumsum(0) - chances >= self.sampling.top_p] = 0
         return int(tokens[torch.multinomial(chances, 1, generator=self.dice)])
+
+
+def _show_tokens(tokenizer: Any, show: Callable[[str], None]) -> Callable[[int], None]:
+    """What shows tokens as text: a letter may be made of several."""
+    from tokenizers.decoders import DecodeStream
+
+    stream = DecodeStream(skip_special_tokens=True)
+
+    def take(token: int) -> None:
+        if piece := stream.step(tokenizer.backend_tokenizer, token):
+            show(piece)
+
+    return take
 
 
 def _generate(loaded: Loaded, read: Any, choose: Choice) -> list[int]:
