@@ -13,6 +13,7 @@ from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rag_opt.config.own_pipelines import Definition
     from rag_opt.evaluation.pipelines import RagPipeline
 
 PROGRAM = Template('''\
@@ -69,7 +70,10 @@ for place, text in INPUTS.items():
 found = querying.run(given, include_outputs_from={place.partition(".")[0] for place in (DOCUMENTS, ANSWER) if place})
 if ANSWER:
     print(say(read(found, ANSWER)))
-for document in (read(found, DOCUMENTS) or [])[:5] if DOCUMENTS else []:
+ranking = read(found, DOCUMENTS) or [] if DOCUMENTS else []
+if DOCUMENTS and not ranking:
+    print("  no document was found")
+for document in ranking[:5]:
     score = f"{document.score:.3f}" if document.score is not None else "-"
     text = " ".join((document.content or "").split())[:90]
     print(f"  {document.meta.get('document_id', document.id)} ({score}): {text}")
@@ -100,8 +104,25 @@ def write_texts(pipeline: RagPipeline, trusted: list[str]) -> dict[str, str]:
         documents=repr(documents),
         answer=repr(answer),
     )
-    texts = {"querying.yaml": _dump(querying.plain), "ask.py": program}
+    plain = _share_memory(indexing.plain, querying.plain) if indexing else querying.plain
+    texts = {"querying.yaml": _dump(plain), "ask.py": program}
     return {**({"indexing.yaml": _dump(indexing.plain)} if indexing else {}), **texts}
+
+
+def _share_memory(indexing: Mapping[str, Any] | None, querying: Definition) -> Definition:
+    """The querying pipeline, its store in memory called as the indexing one's.
+
+    A store that is given no name has a new one in each file, and then the one asked is not the one that was filled.
+    """
+    from rag_opt.components.document_stores import MEMORY, find_stores, name_stores
+    from rag_opt.config.own_pipelines import INIT, TYPE
+
+    stores = [*find_stores(indexing), *find_stores(querying)]
+    names = [(node.get(INIT) or {}).get("index") for node in stores]
+    if not stores or names[0] is None or any(node[TYPE] != MEMORY for node in stores):
+        return querying
+    shared: Definition = name_stores(querying, names[0])
+    return shared
 
 
 def _dump(definition: Mapping[str, Any] | None) -> str:

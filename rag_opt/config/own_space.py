@@ -24,8 +24,12 @@ UNSEARCHED = (
         "tool_concurrency_limit",
         "sort_by_score",
     ),
+    *("keep_id", "use_split_rules", "extend_abbreviations"),
 )
-"""Parameters that change how something runs, not what it gives."""
+"""Parameters that change how something runs, not what it gives, or only with values of others."""
+
+DOWNLOADS = {"respect_sentence_boundary": "true downloads NLTK's punkt_tab"}
+"""Parameters that fetch something where they are set, and why they are offered in comments alone."""
 
 SHARES = ("weight", "threshold", "top_p", "alpha", "ratio", "percentile", "temperature", "lambda", "diversity")
 """Parts of the names of numbers from 0 to 1."""
@@ -83,7 +87,9 @@ def _format_line(key: str, value: Any, annotation: Any) -> str | None:
         mark = "" if value in choices and len(choices) <= MOST else "# "
         return f"{mark}{key}: choice({', '.join(format_hydra_value(each) for each in choices)})    # {value}"
     if isinstance(value, bool):
-        return f"{key}: choice(true, false)    # {format_hydra_value(value)}"
+        why = DOWNLOADS.get(key.rpartition(".")[2])
+        mark, about = ("# ", f"; {why}") if why else ("", "")
+        return f"{mark}{key}: choice(true, false)    # {format_hydra_value(value)}{about}"
     if isinstance(value, int):
         return _format_range(key, value)
     if isinstance(value, float):

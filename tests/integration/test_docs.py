@@ -14,6 +14,7 @@ import pytest
 from rag_opt.config.compose import compose_config
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
+from rag_opt.study.plan import build_plan
 from tests.conftest import ROOT, animals_study
 from tests.integration.test_readme import PAGES, README, shell
 
@@ -100,6 +101,14 @@ def test_the_pipeline_you_have_starts_with_what_works(tmp_path: Path) -> None:
         "documents.jsonl",
         "ask.py",
     }
+    assert "# indexing.splitter.respect_sentence_boundary" in space, "it would fetch a file"
+    # The space that the page shows is one of this pipeline's.
+    (page, *_) = read_blocks("own-pipeline", "yaml")
+    (tmp_path / "my_conf/search_space/shown.yaml").write_text(page, "utf-8")
+    files = [f"pipeline.{side}={tmp_path}/{name}.yaml" for side, name in (("indexing", "index"), ("querying", "query"))]
+    place = f"hydra.searchpath=[file://{tmp_path}/my_conf]"
+    plan = build_plan([place, "pipeline=own", *files, "search_space=shown", f"studies_dir={tmp_path}/other"])
+    assert len(plan.space.parameters) == 4
 
 
 @pytest.mark.parametrize(("library", "place"), [("langchain_core", 0), ("llama_index.core", 1)])

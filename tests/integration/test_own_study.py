@@ -48,7 +48,13 @@ SPACE = {"indexing.splitter.split_length": "range(6, 19, 6)", "querying.retrieve
 
 
 def test_a_study_of_ones_own_pipeline_is_reported_asked_exported_and_goes_on(base, tmp_path) -> None:
-    words = [*base, *classic(tmp_path), *own_space(tmp_path, SPACE), "n_trials=4"]
+    files = classic(tmp_path)
+    (path,) = [Path(word.partition("=")[2]) for word in files if word.startswith("pipeline.querying")]
+    definition = yaml.safe_load(path.read_text())
+    # As where each file is dumped by a process of its own: Haystack names a store in memory anew each time.
+    definition["components"]["retriever"]["init_parameters"]["document_store"]["init_parameters"]["index"] = "another"
+    path.write_text(yaml.safe_dump(definition))
+    words = [*base, *files, *own_space(tmp_path, SPACE), "n_trials=4"]
     done = run("rag_opt.study", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "4 trials" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,9 @@ from rag_opt.system import signals
 STAGE = "pipeline"
 LONGEST = 300
 """Characters of a reason."""
+
+FRAME = re.compile(r"([*=#_~-])\1{3,}")
+"""A line of stars and its like."""
 
 Ask = Callable[[str], tuple[Found, float, tuple[int, int]]]
 """What a question gave, the seconds that it took, and the tokens to enter as paid; it raises whatever went wrong."""
@@ -123,7 +127,8 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
 
 def format_reason(error: BaseException) -> str:
     """A failure in one line, with its type where it says nothing itself."""
-    text = " ".join(str(error).split())[:LONGEST]
+    # Some libraries frame their messages.
+    text = " ".join(FRAME.sub(" ", str(error)).split())[:LONGEST]
     return text if isinstance(error, QuestionError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

@@ -23,10 +23,10 @@ from rag_opt.system import signals
 WIDTH = 8
 """Rows of a step."""
 
-BLOCK = 64
+BLOCK = 128
 """Tokens of a prompt that are read at once."""
 
-KEPT_BLOCKS = 64
+KEPT_BLOCKS = 32
 """Blocks whose keys and values are kept; of SmolLM2-135M they take 190 MB in float32."""
 
 ATTENTION = "rag_opt_rows"
