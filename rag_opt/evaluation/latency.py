@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from rag_opt.evaluation.pipelines import Products, RagPipeline
 
 MOST = 50
-FIRST, MORE = 20, 10
-"""Questions that are timed before it is looked whether they are enough, and between such looks."""
+FIRST, MORE, FEW = 20, 10, 5
+"""Questions that are timed before it is looked whether they are enough, and between such looks.
+
+The last where one question takes so long that the first ones would take more than LONG by far: a language model's.
+"""
 
 NARROW = 0.1
 """The reach of the median's interval, as a share of it, at which no more questions are timed for a report."""
@@ -35,8 +38,8 @@ LONG = 5.0
 def time_pipeline(pipeline: RagPipeline, questions: Questions, narrow: float = 0.0) -> Latency:
     """The latency over the first questions, at most 50; the pipeline is of no other use afterwards.
 
-    Where `narrow` is given fewer will do, from 20 on: once the median's 95 % interval reaches no further than `narrow`
-    times the median, or 5 seconds have passed.
+    Where `narrow` is given fewer will do, from 20 on, or from 5 on where one takes a second: once the median's 95 %
+    interval reaches no further than `narrow` times the median, or 5 seconds have passed.
 
     Indexes come from the pipeline's store, as they would be there when it is served; everything that depends on a
     question is computed anew.
@@ -61,13 +64,20 @@ def _time_queries(
     pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products, narrow: float
 ) -> list[float]:
     """The seconds of each query, asked by itself, once it and those beside it were asked."""
+    def warm_up(query: Query) -> float:
+        # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text, so
+        # that nothing is known of the question when it is timed.
+        start = time.perf_counter()
+        pipeline.ask(Queries.from_items((replace(query, text=f"{query.text} "),)), documents, index)
+        return time.perf_counter() - start
+
     seconds: list[float] = []
     while len(seconds) < len(asked) and not _is_enough(seconds, narrow):
         block = asked[len(seconds) :][: MORE if seconds else FIRST]
+        if narrow and not seconds and min(map(warm_up, block[:2])) * FEW >= LONG:
+            block = block[:FEW]
         for query in block:
-            # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text,
-            # so that nothing is known of the question when it is timed.
-            pipeline.ask(Queries.from_items((replace(query, text=f"{query.text} "),)), documents, index)
+            warm_up(query)
         seconds += [_time_query(pipeline, documents, query, index) for query in block]
     return seconds
 

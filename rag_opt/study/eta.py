@@ -30,8 +30,11 @@ def estimate_seconds(plan: Plan, now: StudySnapshot) -> float:
     spent = get_attributes(best[0]).seconds
     dev, test = plan.dev.questions.count, plan.test.questions.count
     question = float(spent.get("query", 0.0))
-    finalists = 2 + plan.settings.ties
-    confirming = finalists * test * (question + float(spent.get("evaluation", 0.0)) / max(1, dev))
+    # By the longest, which had least of it from the store; of a model that answers several at once it is less than
+    # what each answer takes.
+    asking = max(float(get_attributes(trial).seconds.get("evaluation", 0.0)) for trial in history.get_measured(now, TrialState.COMPLETE))
+    # A crossfit's questions have been asked already.
+    confirming = 0.0 if plan.settings.crossfits else (2 + plan.settings.ties) * test * asking / max(1, dev)
     # The recommended, the best and the baseline are asked twice each: once to warm up.
     timing = 3 * 2 * min(MOST, test) * (ALONE * question + 0.01)
     return confirming + timing + REPORT

@@ -96,7 +96,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.long), 8])
+@pytest.mark.parametrize("count", [*(pytest.param(few, marks=pytest.mark.long) for few in (1, 3)), 8])
 def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Figure) -> None:
     kills = 2 * count if long else min(count, 3)
     ledger, words = tmp_path / "ledger", [*stored, f"n_trials={8 * count + 4}"]

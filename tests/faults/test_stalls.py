@@ -115,7 +115,7 @@ def slow(session: Session) -> None:
     session.measuring.check_batch = at_batch
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGINT twice"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.long), "SIGINT twice"])
 def test_a_signal_gives_the_trial_back(stored, tmp_path, name: str) -> None:
     words, ledger = [*stored, "n_trials=3"], tmp_path / "ledger"
     worker = stopped(words, ledger, getattr(signal, name.split(maxsplit=1)[0]), slow)

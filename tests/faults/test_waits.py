@@ -76,8 +76,15 @@ def told_once_said(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
             signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("lock", ["the database", "the turn"])
+@pytest.mark.parametrize(
+    ("lock", "number"),
+    [
+        ("the database", signal.SIGINT),
+        ("the turn", signal.SIGTERM),
+        pytest.param("the database", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("the turn", signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_a_wait_for_a_stopped_process_is_said_and_ends_at_once(
     words, monkeypatch, number, lock: str, figure: Figure
 ) -> None:

@@ -95,7 +95,7 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_that_asks_a_model_works_with_it(stage: str, animals, resources, tmp_path: Path) -> None:
-    few = write_jsonl(tmp_path / "few.jsonl", list(QUESTIONS[:3]))
+    few = write_jsonl(tmp_path / "few.jsonl", list(QUESTIONS[:2]))
     kept = [word for word in animals if not word.startswith("dataset.questions")]
     words = [*kept, f"dataset.questions={few}", "llm=smollm2", *STAGES[stage]]
     words += ["generator.max_tokens=16"] if "generator=llm" in words else []
@@ -121,7 +121,7 @@ def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Pat
 
 def test_the_same_is_said_again_to_the_bit(chat, resources) -> None:
     """By a second process's model, whatever else is asked at the same time."""
-    questions = [f"{'Bees make honey. ' * each}Who makes honey?" for each in (1, 9, 2, 30, 4)]
+    questions = [f"{'Bees make honey. ' * each}Who makes honey?" for each in (1, 9, 40)]
     alone = [ask(chat, question, tokens=12) for question in questions]
     other = SmolLM2Chat()
     other.use(Resources.from_store(Store(resources.store.root)))

@@ -78,6 +78,7 @@ class Chat(Part):
     prices: Mapping[str, Mapping[str, float]]
     window: int | None = None
     thinking: int = 0
+    reads_whole = False
     _failed = 0
     _unread = 0
     _given_up = ""
@@ -177,7 +178,9 @@ class Chat(Part):
         reads: ReadTokens = self.store.get_object(
             "tokens read", compute_key(self.fingerprint, request.model), ReadTokens
         )
-        if is_cut_short(request, reply.tokens_in) or reads.is_stuck(request, reply.tokens_in):
+        # What runs here reads all that it is given, or refuses it.
+        whole = self.reads_whole
+        if not whole and (is_cut_short(request, reply.tokens_in) or reads.is_stuck(request, reply.tokens_in)):
             line = f"{stage}: {format_cut_short(request, reply.tokens_in)}"
             self.notices.report_once(line, about=f"cut short: {stage}")
         return reply if reply.text is None else replace(reply, text=to_encodable(reply.text))

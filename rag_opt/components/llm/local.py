@@ -63,6 +63,7 @@ class LocalChat(Chat):
 
     algorithm = "rag_opt.components.local.LocalChat"
     at_once = SIDE_BY_SIDE
+    reads_whole = True
 
     def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
