@@ -64,6 +64,7 @@ def _time_queries(
     pipeline: RagPipeline, documents: Documents, asked: Sequence[Query], index: Products, narrow: float
 ) -> list[float]:
     """The seconds of each query, asked by itself, once it and those beside it were asked."""
+
     def warm_up(query: Query) -> float:
         # The first ones load models and touch indexes, and each length compiles kernels of its own. Another text, so
         # that nothing is known of the question when it is timed.

@@ -32,7 +32,8 @@ def estimate_seconds(plan: Plan, now: StudySnapshot) -> float:
     question = float(spent.get("query", 0.0))
     # By the longest, which had least of it from the store; of a model that answers several at once it is less than
     # what each answer takes.
-    asking = max(float(get_attributes(trial).seconds.get("evaluation", 0.0)) for trial in history.get_measured(now, TrialState.COMPLETE))
+    complete = history.get_measured(now, TrialState.COMPLETE)
+    asking = max(float(get_attributes(trial).seconds.get("evaluation", 0.0)) for trial in complete)
     # A crossfit's questions have been asked already.
     confirming = 0.0 if plan.settings.crossfits else (2 + plan.settings.ties) * test * asking / max(1, dev)
     # The recommended, the best and the baseline are asked twice each: once to warm up.
