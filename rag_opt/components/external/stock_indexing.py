@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -131,8 +132,9 @@ class StockChunkEmbedder(_One):
 
         def embed() -> dict[str, Any]:
             given = [make_hit(chunks, row) for row in range(len(chunks))]
-            for document, content in zip(given, chunks.contents, strict=True):
-                document.content = content
+            given = [
+                replace(document, content=content) for document, content in zip(given, chunks.contents, strict=True)
+            ]
             found = self._run(documents=given)["documents"]
             return {"values": np.array([each.embedding for each in found], np.float32)}
 

@@ -170,9 +170,10 @@ class Decoder:
                         signals.check_ending()
                         self._step()
                 except BaseException:
-                    # Nobody waits for it any more.
-                    self._active = [each for each in self._active if each is not job]
-                    self._waiting = [each for each in self._waiting if each is not job]
+                    # Nobody waits for it any more. In place, since others may be asking meanwhile.
+                    for jobs in (self._active, self._waiting):
+                        if job in jobs:
+                            jobs.remove(job)
                     raise
         if job.error is not None:
             raise job.error
