@@ -67,8 +67,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     recommended, selected = _choose_trials(confirmation, front)
     given = format_overrides(plan.baseline) if recommended is None else get_trial_overrides(now, recommended)
     config = plan.dev.compose_overrides(given)
-    baseline = history.find_baseline(now)
-    pair = [n for n in (selected, baseline.number if baseline else None) if n is not None and n in evaluations]
+    pair = _find_pair(now, selected, evaluations)
     compared = [judged[number] for number in pair]
     # Before the ablations, whose stages are no finalists'; these before what was paid and stored is told.
     notes = _collect_notes(plan, study, now)
@@ -105,6 +104,12 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         means={str(number): _select_finite(each.means) for number, each in judged.items()},
         ablations=ablations,
     )
+
+
+def _find_pair(now: StudySnapshot, selected: int | None, evaluations: Mapping[int, Evaluation]) -> list[int]:
+    """The trials that are compared on the unseen questions: the selected one and the baseline, if they were asked."""
+    baseline = history.find_baseline(now)
+    return [n for n in (selected, baseline.number if baseline else None) if n is not None and n in evaluations]
 
 
 def _write_rankings(plan: Plan, now: Trials, evaluations: Mapping[int, Evaluation]) -> None:

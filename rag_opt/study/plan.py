@@ -108,10 +108,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     """The plan of a study; raises a RagOptError for the first thing that is wrong."""
     config = compose_config(overrides)
     check_shape(config)
-    check_secrets({str(key): to_plain(value) for key, value in config.items() if key not in ("dataset", "price")})
-    # As early as this: any refusal below may quote an address with a password in it.
-    for url in (config.storage.url, config.tracking.get("uri", "")):
-        register_password(str(to_plain(url)))
+    _check_secrets(config)
     settings = parse_settings(config, variant)
     use_threads(settings.threads)
     objective = build_objective(config)
@@ -155,6 +152,14 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
         | {"choices": _hash_choices(space, overrides)},
         _build_parts(settings, objective, dataset),
     )
+
+
+def _check_secrets(config: DictConfig) -> None:
+    """Raise ConfigError where a configuration holds a key; passwords in addresses are hidden from now on."""
+    check_secrets({str(key): to_plain(value) for key, value in config.items() if key not in ("dataset", "price")})
+    # As early as this: any refusal below may quote such an address.
+    for url in (config.storage.url, config.tracking.get("uri", "")):
+        register_password(str(to_plain(url)))
 
 
 def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> Mapping[str, Mapping[str, str]]:

@@ -338,7 +338,7 @@ def test_one_named_as_uncached_runs_in_each_trial(dataset, store, tmp_path) -> N
 @pytest.mark.parametrize("edited", ["stemming", "tooling"])
 def test_code_within_a_component_is_in_its_key(edited: str, tmp_path, monkeypatch) -> None:
     """A class that a parameter is of, or a function that a tool calls."""
-    from rag_opt.components.external import calls, code
+    from rag_opt.components.external import code
 
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / f"{edited}_first.py").write_text("class Stemmer: ...\ndef look(text): return text\n")
@@ -352,8 +352,8 @@ def test_code_within_a_component_is_in_its_key(edited: str, tmp_path, monkeypatc
 
     def digest() -> str:
         code.digest_code.cache_clear()
-        calls.get_code.cache_clear()
-        return calls.get_codes(definition)
+        code.get_code.cache_clear()
+        return code.get_codes(definition)
 
     before = digest()
     (tmp_path / f"{edited}_other.py").write_text("class Stemmer: ...\n")

@@ -7,28 +7,23 @@ on for later trials, so that a model is loaded once.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from rag_opt.components.document_stores import find_stores, get_identity, open_store, share_stores
-from rag_opt.components.external.code import digest_code
+from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.values import DICT, UnkeptError, decode, decode_embedding, encode, encode_embedding
 from rag_opt.components.external.watch import count_usage, get_watch
 from rag_opt.components.resources import Resources
-from rag_opt.config.own_pipelines import INIT, TYPE, Definition, iterate_objects
-from rag_opt.config.own_trust import is_class, iterate_functions
+from rag_opt.config.own_pipelines import INIT, TYPE, Definition
 from rag_opt.config.trust import import_target
 from rag_opt.llm.replies import Reply
 from rag_opt.records.keys import compute_key
-from rag_opt.system.haystack import __version__ as haystack_version
 
 CHEAP = ("haystack.components.builders.", "haystack.components.joiners.", "haystack.components.routers.")
 """Components that take less time than looking up what they gave."""
@@ -279,29 +274,3 @@ def _run_guarded(run: Callable[..., Any], /, **inputs: Any) -> Any:
     if isinstance(outputs, Mapping) and watch.tokens_in + watch.tokens_out == before:
         watch.add_tokens(*count_usage(outputs))
     return outputs
-
-
-def get_codes(definition: Definition) -> str:
-    """What stands for the code of everything in a definition: its classes, and the functions that it names."""
-    objects = [str(node[TYPE]) for _, node in iterate_objects(definition["components"])]
-    named = [kind for kind in objects if is_class(kind) and "." in kind]
-    kinds = {*named, *iterate_functions(definition["components"])}
-    return compute_key(sorted((kind, get_code(kind)) for kind in kinds))
-
-
-@cache
-def get_code(kind: str) -> str:
-    """What stands for the code of a class or function, as it was when this process first used it.
-
-    Of Haystack its version, of an integration the content of its file, of anything else that of its package.
-    """
-    if kind.startswith("haystack."):
-        return haystack_version
-    try:
-        found = import_target(kind)
-        if not kind.startswith("haystack_integrations."):
-            return digest_code(found)
-        return hashlib.sha256(Path(str(inspect.getsourcefile(found))).read_bytes()).hexdigest()
-    except Exception:
-        # What is no class here, or has no file, is known by its name alone.
-        return kind

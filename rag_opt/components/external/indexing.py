@@ -16,7 +16,8 @@ from rag_opt.components.document_stores import (
     name_stores,
     open_store,
 )
-from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.calls import Calls
+from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build, change_definition, make_definitions
 from rag_opt.components.external.gold import DOCUMENT_ID
 from rag_opt.components.external.sockets import find_documents_input

@@ -17,7 +17,8 @@ from rag_opt.components.document_stores import (
     open_store,
 )
 from rag_opt.components.external.asking import STAGE, answer_queries, run_within
-from rag_opt.components.external.calls import Calls, get_codes, is_uncached
+from rag_opt.components.external.calls import Calls, is_uncached
+from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import Found, FoundDocument, QuestionError
 from rag_opt.components.external.indexing import LOOKED_AT, OwnIndex, format_pipeline_error, resolve_definitions
@@ -94,12 +95,9 @@ class OwnPipeline(Stage):
             )
         self._changed = changed
         built = build("querying", name_stores(changed, LOOKED_AT), self.trusted)
-        inputs, outputs = read_declared(changed)
-        self._inputs = find_inputs(NAMED, built, {**inputs, **self.inputs})
-        # What a trial has left out gives nothing; what is there is found again.
-        left = {key: place for key, place in self.outputs.items() if str(place).partition(".")[0] in self._dropped}
-        given = {key: place for key, place in self.outputs.items() if key not in left}
-        self._documents, self._answer = find_outputs(NAMED, built, {**outputs, **given})
+        declared, outputs = read_declared(changed)
+        self._inputs = find_inputs(NAMED, built, {**declared, **self.inputs})
+        self._documents, self._answer = find_outputs(NAMED, built, {**outputs, **self._find_outputs_left()})
         component.set_output_types(self, ranking=Rankings, **({"answers": Answers} if self._answer else {}))
         self._types = {
             place: built.graph.nodes[place.component]["input_sockets"][place.name].type for place in self._inputs
@@ -159,12 +157,12 @@ class OwnPipeline(Stage):
         )
         return {"ranking": ranking, "answers": answers} if self._answer else {"ranking": ranking}
 
-    @property
-    def _dropped(self) -> set[str]:
-        """The components that a trial has left out."""
-        return {
+    def _find_outputs_left(self) -> dict[str, Any]:
+        """The outputs that are named, less those of components that a trial has left out: these are found anew."""
+        dropped = {
             name for name, values in self.values.items() if isinstance(values, Mapping) and values.get(TYPE) == NONE
         }
+        return {key: place for key, place in self.outputs.items() if str(place).partition(".")[0] not in dropped}
 
     @property
     def _draws(self) -> bool:

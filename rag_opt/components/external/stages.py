@@ -15,7 +15,8 @@ import numpy as np
 
 from rag_opt.components.document_stores import complete_index, compute_index_name, find_stores, name_stores, open_store
 from rag_opt.components.external.asking import format_reason
-from rag_opt.components.external.calls import Calls, get_codes
+from rag_opt.components.external.calls import Calls
+from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.connections import READ, VECTOR, connect_in_order, find_feeds, find_results
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.indexing import LOOKED_AT, format_pipeline_error

@@ -11,7 +11,8 @@ import numpy as np
 
 from rag_opt.cache.artifact_files import Columns, Table
 from rag_opt.components.embedders.encoder import normalize_vectors
-from rag_opt.components.external.calls import Calls, get_codes, is_uncached
+from rag_opt.components.external.calls import Calls, is_uncached
+from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import FoundDocument
 from rag_opt.components.external.gold import Corpus, Place, build_chunks
