@@ -38,9 +38,8 @@ def main(
     free = listening.getsockname()[1]
     url = f"http://{HOST}:{free}/v1"
     print(sanitize_line(f"serving {model}: {url}   (Ctrl-C ends it)"), flush=True)
-    print(
-        f"study:  python -m rag_opt.study llm.base_url={url} llm.key=null llm.model={model} generator=llm", flush=True
-    )
+    told = f"llm.base_url={url} llm.key=null llm.model={model} generator=llm"
+    print(sanitize_line(f"study:  python -m rag_opt.study {told}"), flush=True)
     settings = uvicorn.Config(build_app(chat, model, free), log_level="warning", access_log=False)
     uvicorn.Server(settings).run(sockets=[listening])
 
