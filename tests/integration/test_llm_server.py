@@ -130,6 +130,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "an image": {"json": {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}},
     "no tokens": {"json": {"model": "m", "messages": ASKED, "max_tokens": 0}},
     "too hot": {"json": {"model": "m", "messages": ASKED, "temperature": 9}},
+    "a seed that is none": {"json": {"model": "m", "messages": ASKED, "seed": 2**70}},
     "two answers": {"json": {"model": "m", "messages": ASKED, "n": 2}},
     "more than it reads": {"json": {"model": "m", "messages": [{"role": "user", "content": "cat " * 9000}]}},
     "more than it writes": {"json": {"model": "m", "messages": ASKED, "max_tokens": 10**6}},

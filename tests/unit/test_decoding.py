@@ -13,19 +13,8 @@ from hypothesis import strategies as st
 
 from rag_opt.components.llm.decoding import BLOCK, WIDTH, Decoder, Job, fits
 from rag_opt.components.llm.grammar import Constraint, bound_schema, read_tokens
-
-VERDICT = {
-    "type": "object",
-    "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "minimum": 1, "maximum": 5}},
-    "required": ["reason", "score"],
-    "additionalProperties": False,
-}
-ORDER = {
-    "type": "object",
-    "properties": {"ranking": {"type": "array", "items": {"type": "integer"}}},
-    "required": ["ranking"],
-    "additionalProperties": False,
-}
+from rag_opt.components.rerankers.llm import ORDER
+from rag_opt.metrics.judges import SCHEMA as VERDICT
 
 
 @pytest.fixture(scope="module")

@@ -541,6 +541,19 @@ def test_a_stop_that_was_asked_for_is_raised_in_every_thread() -> None:
     signals.check_ending()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_only_transformers_can_run_says_the_same(tiny_models, monkeypatch, temperature: float) -> None:
+    """One call after the other, in place of side by side."""
+    found = []
+    for side_by_side in (True, False):
+        monkeypatch.setattr("rag_opt.components.llm.decoding.fits", lambda _, answer=side_by_side: answer)
+        made = LocalChat(None, "float32")
+        made.use(Resources.from_store(Store()))
+        found.append(replace(ask(made, tiny_models["tiny_llm"], temperature=temperature, seed=5), seconds=0.0))
+        assert (made._get_model(tiny_models["tiny_llm"]).decoder is not None) == side_by_side
+    assert found[0] == found[1]
+
+
 def test_the_seed_decides_what_is_sampled(local: LocalChat, tiny_models: dict[str, str]) -> None:
     said = [ask(local, tiny_models["tiny_llm"], temperature=1.0, seed=seed).text for seed in (1, 2, 3, 1, 2, 3)]
     assert said[:3] == said[3:]

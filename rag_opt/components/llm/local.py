@@ -78,6 +78,11 @@ class LocalChat(Chat):
     def fingerprint(self) -> str:
         return compute_key(FORM, "local chat, 2", self.revision, self.dtype, self.thinking)
 
+    @property
+    def precision(self) -> str:
+        """What it computes in: part of what it says, and known before it is loaded."""
+        return self.dtype
+
     def identify_model(self, model: str) -> Any:
         return hash_weights(model) or model
 
@@ -117,7 +122,7 @@ class LocalChat(Chat):
         return Reply(text, length, len(written), seconds)
 
     def _get_model(self, name: str) -> Loaded:
-        key = compute_key(self.identify_model(name), self.revision, self.dtype)
+        key = compute_key(self.identify_model(name), self.revision, self.precision)
         with LOADING:
             found: Loaded = self.store.get_object("language model", key, lambda: self._load_model(name), keep=1)
         return found
@@ -147,11 +152,11 @@ class LocalChat(Chat):
 
             quiet_transformers()
         if Path(name).is_dir():
-            check_memory("llm", Path(name), 4 if self.dtype == "float32" else 2)
+            check_memory("llm", Path(name), 4 if self.precision == "float32" else 2)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **where)
             model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=getattr(torch, self.dtype), trust_remote_code=False, **where
+                name, dtype=getattr(torch, self.precision), trust_remote_code=False, **where
             )
         except Exception as error:
             # Damaged weights and tokenizers raise errors of their libraries' own.

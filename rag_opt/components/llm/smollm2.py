@@ -52,7 +52,6 @@ class SmolLM2Chat(LocalChat):
 
     @property
     def precision(self) -> str:
-        """What it computes in: part of what it says."""
         return get_fast_precision(self.store) if self.chosen == "auto" else self.chosen
 
     def identify_model(self, model: str) -> Any:
@@ -61,7 +60,6 @@ class SmolLM2Chat(LocalChat):
 
     def _load_model(self, name: str) -> Loaded:
         del name
-        self.dtype = self.precision
         folder = self.store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
         return super()._load_model(str(folder))
 
