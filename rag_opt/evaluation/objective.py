@@ -173,9 +173,8 @@ def _build_own_metrics(config: DictConfig) -> dict[str, Metric]:
     given = to_plain(config.objective.get("own")) or {}
     if not isinstance(given, dict):
         raise ConfigError(f"objective.own={given}: metrics by their names are expected")
-    return {
-        str(name): build_own_metric(str(name), node, to_plain(config.trusted_modules)) for name, node in given.items()
-    }
+    trusted, prices = to_plain(config.trusted_modules), to_plain(config.price)
+    return {str(name): build_own_metric(str(name), node, trusted, prices) for name, node in given.items()}
 
 
 def _build_judge_metrics(config: DictConfig, names: Iterable[str]) -> dict[str, Metric]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_opt.console.progress import report_line
+from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.metrics.metering import Meter, meter_generator, read_feedback
+from rag_opt.metrics.own import apply_function
 
 if TYPE_CHECKING:
     from rag_opt.metrics.own import Case
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
 
 WORDS = {"yes": 1.0, "true": 1.0, "pass": 1.0, "no": 0.0, "false": 0.0, "fail": 0.0}
 """What judges say in place of numbers."""
+
+GENERATOR = "_chat_generator"
+"""Where Haystack's evaluators have what they ask a model with."""
 
 INPUTS: dict[str, Callable[[Case], Any]] = {
     "questions": lambda case: case.question,
@@ -26,11 +34,22 @@ INPUTS: dict[str, Callable[[Case], Any]] = {
 """What an evaluator of Haystack is given, by the name of its socket."""
 
 
-def score_with_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Scores:
+def get_model(made: Any) -> str | None:
+    """The name of the model that an evaluator or a scorer asks; "" where it tells none, None where it asks none."""
+    generator = getattr(made, GENERATOR, None)
+    if generator is None and not hasattr(made, "model"):
+        return None
+    # MLflow names the provider before it: openai:/gpt-4o-mini.
+    return str(getattr(generator, "model", getattr(made, "model", None)) or "").rpartition(":/")[2]
+
+
+def score_with_evaluator(evaluator: Any, cases: Sequence[Case], meter: Meter) -> Scores:
     """The `individual_scores` of a Haystack evaluator, float64; nan where there is no answer, or it fails as a whole.
 
-    Of several reference answers it is given the first. Raises ValueError at a socket that has no counterpart here.
+    Of several reference answers it is given the first. What it asks a chat generator for is paid. Raises ValueError at
+    a socket that has no counterpart here, BudgetSpentError where nothing more may be paid for.
     """
+    name = meter.name
     sockets = evaluator.__haystack_input__._sockets_dict
     wanted = [socket for socket in sockets if socket in INPUTS]
     lacking = [socket for socket, about in sockets.items() if about.is_mandatory and socket not in INPUTS]
@@ -43,36 +62,61 @@ def score_with_evaluator(name: str, evaluator: Any, cases: Sequence[Case]) -> Sc
     known = [row for row, case in enumerate(cases) if case.answer is not None or not needs]
     if not known:
         return values
+    about, generator = [cases[row] for row in known], getattr(evaluator, GENERATOR, None)
+    if meter.llm.rehearsal is not None:
+        if generator is not None:
+            meter.rehearse(about)
+        return values
+    metered = nullcontext() if generator is None else meter_generator(generator, meter, about)
     try:
-        found = evaluator.run(**{socket: [INPUTS[socket](cases[row]) for row in known] for socket in wanted})
+        with metered:
+            found = evaluator.run(**{socket: [INPUTS[socket](case) for case in about] for socket in wanted})
         scores = [parse_verdict(each) for each in found["individual_scores"]]
         # NumPy would spread a single score over all questions.
         if len(scores) != len(known):
             raise ValueError(f"{len(scores)} scores for {len(known)} questions")  # noqa: TRY301 (as any other failure)
         values[known] = scores
+    except BudgetSpentError:
+        raise
     except Exception as error:
         # Whatever an evaluator or its model raises or leaves out: these questions are unmeasured.
         report_line(f"{name}: {len(known)} questions unmeasured: {type(error).__name__}: {error}"[:300])
     return values
 
 
-def wrap_scorer(scorer: Any) -> Callable[[Case], float | None]:
-    """An MLflow scorer as a function of a case: `inputs` hold the question, `expectations` the reference answers."""
+def score_with_scorer(scorer: Any, cases: Sequence[Case], meter: Meter) -> Scores:
+    """What an MLflow scorer gives for each case, float64; nan where there is no answer, or it fails.
+
+    `inputs` hold the question, `expectations` the first of the reference answers. What it asks its model for is paid.
+    Raises BudgetSpentError where nothing more may be paid for.
+    """
+    asks = get_model(scorer) is not None
+    if meter.llm.rehearsal is not None:
+        if asks:
+            meter.rehearse([case for case in cases if case.answer is not None])
+        return np.full(len(cases), np.nan)
 
     def value(case: Case) -> float | None:
         if case.answer is None:
             return None
+        if asks:
+            meter.llm.check_budget()
+        start = time.perf_counter()
         found = scorer.run(
             inputs={"question": case.question, "context": "\n\n".join(case.contexts)},
             outputs=case.answer,
             expectations={"expected_response": case.references[0] if case.references else ""},
             trace=None,
         )
+        told = read_feedback(found)
+        if asks or told is not None:
+            tokens, usd = told or ((0, 0), None)
+            meter.pay(case, tokens, time.perf_counter() - start, usd)
         # A scorer gives MLflow's Feedback or the bare value, as it likes.
         found = getattr(found, "value", found)
         return None if found is None else parse_verdict(found)
 
-    return value
+    return apply_function(meter.name, value, cases)
 
 
 def parse_verdict(value: Any) -> float:

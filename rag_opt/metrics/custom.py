@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.config.fingerprints import replace_targets
 from rag_opt.config.trust import build
 from rag_opt.metrics import own
-from rag_opt.metrics.adapters import score_with_evaluator, wrap_scorer
+from rag_opt.metrics.adapters import get_model, score_with_evaluator, score_with_scorer
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, BatchResult, Metric
 from rag_opt.metrics.judges import FIELDS, Judges, Shown
+from rag_opt.metrics.metering import Meter, Price
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
 
 
-def build_own_metric(name: str, node: Any, trusted: Sequence[str]) -> Metric:
-    """The metric that an objective's file describes under `own`; raises MetricError or ConfigError."""
+def build_own_metric(name: str, node: Any, trusted: Sequence[str], prices: Mapping[str, Price]) -> Metric:
+    """The metric that an objective's file describes under `own`; raises MetricError or ConfigError.
+
+    `prices` are dollars a million tokens by model, which what it asks models for is paid with.
+    """
     kind, direction, needs = own.parse_own_metric(name, node)
-    if kind == "evaluator":
-        evaluator = build(node[kind], trusted)
+    if kind != "function":
+        made = build(node[kind], trusted)
         # By what it computes, not where its class lives: a study goes on after that has moved.
         version = compute_key(replace_targets(node[kind], trusted))
-        return Metric(
-            name,
-            direction,
-            needs,
-            lambda seen: score_with_evaluator(name, evaluator, build_cases(seen)),
-            version,
-            # What it asks a model for can't be known, so questions come in batches, and pruning spares some.
-            pays=True,
-        )
-    if kind == "scorer":
-        scored = wrap_scorer(build(node[kind], trusted))
-        version = compute_key(replace_targets(node[kind], trusted))
-        return Metric(
-            name, direction, needs, lambda seen: own.apply_function(name, scored, build_cases(seen)), version, pays=True
-        )
+        score = score_with_evaluator if kind == "evaluator" else score_with_scorer
+        price = prices.get(get_model(made) or "")
+
+        def values(seen: BatchResult) -> Scores:
+            return score(made, build_cases(seen), Meter(name, seen.resources.llm, price))
+
+        # Whether it asks a model can't be known of each, so questions come in batches, and pruning spares some.
+        return Metric(name, direction, needs, values, version, pays=True)
     # As a partial: its name is checked and nothing is called, and `func` is what has the source for the version.
     function = own.get_given(name, node[kind]) or build({"_target_": node[kind], "_partial_": True}, trusted).func
     return Metric(

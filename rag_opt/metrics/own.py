@@ -15,6 +15,7 @@ import numpy as np
 
 from rag_opt.console.progress import report_line
 from rag_opt.errors import MetricError
+from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def apply_function(name: str, function: Function, cases: Sequence[Case]) -> Scor
     for row, case in enumerate(cases):
         try:
             found[row] = _to_number(function(case))
+        except BudgetSpentError:
+            raise
         except Exception as error:
             # Whatever a user's function raises: this question is unmeasured, and that is counted.
             failed.append(f"{type(error).__name__}: {error}")

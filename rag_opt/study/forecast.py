@@ -28,7 +28,7 @@ from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Expenses
-from rag_opt.metrics.catalogue import JUDGE, Metric
+from rag_opt.metrics.catalogue import Metric
 from rag_opt.records.documents import Queries
 from rag_opt.storages.snapshot import FINISHED, count_finished
 from rag_opt.study.sampling import build_sampler
@@ -150,7 +150,7 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     done = count_finished(study) if study is not None else 0
     seen = history.compute_paid_share(study) if study is not None else {}
     left = max(0, plan.settings.n_trials - done)
-    if not _select_judges(plan.dev) and not plan.asks_models:
+    if not _select_paying(plan.dev) and not plan.asks_models:
         return Forecast(left, 0, {})
     configurations = list(_sample_configurations(plan, study, done, min(left, CONFIGURATIONS)))
     searched = _rehearse(plan, plan.dev, configurations)
@@ -187,9 +187,9 @@ def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, co
         yield format_overrides(plan.space.suggest(copy.ask()))
 
 
-def _select_judges(evaluator: Evaluator) -> tuple[Metric, ...]:
-    """The metrics whose calls can be rehearsed: judges. Those of other libraries call models as they please."""
-    return tuple(metric for metric in evaluator.metrics if metric.name.startswith(JUDGE))
+def _select_paying(evaluator: Evaluator) -> tuple[Metric, ...]:
+    """The metrics that may call models: judges, and those of other libraries, which count in place of calling."""
+    return tuple(metric for metric in evaluator.metrics if metric.pays)
 
 
 def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
@@ -197,7 +197,7 @@ def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequenc
     llm, questions = evaluator.resources.llm, _sample_questions(evaluator.questions, plan.settings.seed)
     rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
     resources = replace(evaluator.resources, llm=replace(llm, rehearsal=rehearsal))
-    few = replace(evaluator, questions=questions, metrics=_select_judges(evaluator), resources=resources, times=False)
+    few = replace(evaluator, questions=questions, metrics=_select_paying(evaluator), resources=resources, times=False)
     start = time.monotonic()
     snapshots: list[Rehearsal] = []
     with track("forecast: configurations rehearsed", len(configurations)) as advance:

@@ -87,12 +87,14 @@ def test_an_evaluator_that_moves_measures_the_same(monkeypatch: pytest.MonkeyPat
     module_with(monkeypatch, "second", Counting=kinds[1])
     trusted = ["first", "second"]
     versions = [
-        build_own_metric("length", {"evaluator": {"_target_": f"{module}.Counting"}}, trusted).version
+        build_own_metric("length", {"evaluator": {"_target_": f"{module}.Counting"}}, trusted, {}).version
         for module in trusted
     ]
     assert versions[0] == versions[1]
     del kinds[1].algorithm
-    assert build_own_metric("length", {"evaluator": {"_target_": "second.Counting"}}, trusted).version != versions[0]
+    assert (
+        build_own_metric("length", {"evaluator": {"_target_": "second.Counting"}}, trusted, {}).version != versions[0]
+    )
 
 
 def test_what_has_no_source_has_the_same_version_in_every_process() -> None:

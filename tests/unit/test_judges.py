@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from rag_opt.components.llm.request import Request
 from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
-from rag_opt.metrics import own
-from rag_opt.metrics.adapters import parse_verdict, score_with_evaluator, wrap_scorer
+from rag_opt.metrics.adapters import parse_verdict, score_with_evaluator, score_with_scorer
 from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, parse_judge_grade
+from rag_opt.metrics.metering import Meter
 from rag_opt.metrics.own import Case
 from tests.unit.hostile import HOSTILE
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
@@ -332,6 +333,19 @@ def test_no_text_changes_what_the_judge_said(aspect: str, number: int, store: St
 # ---- other libraries' metrics
 
 
+def meter(name: str = "mine", **values: object) -> Meter:
+    """What counts the calls of a metric; nobody keeps account."""
+    return Meter(name, replace(Resources.from_store(Store()).llm, **values), None)
+
+
+def evaluated(evaluator: object, cases: Sequence[Case]) -> np.ndarray:
+    return score_with_evaluator(evaluator, cases, meter())
+
+
+def scored_by(scorer: object) -> Callable[[Case], float]:
+    return lambda one: float(score_with_scorer(scorer, [one], meter())[0])
+
+
 def case(answer: str | None = "Ada", references: tuple[str, ...] = ("Ada",), **values: object) -> Case:
     return Case(
         **{
@@ -348,13 +362,13 @@ def case(answer: str | None = "Ada", references: tuple[str, ...] = ("Ada",), **v
 
 def test_haystacks_exact_match() -> None:
     cases = [case(), case("Bob"), case("Bob", ("Ada", "Bob")), case("ada")]
-    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), cases), [1, 0, 0, 0])
-    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), []), [])
+    assert same(evaluated(AnswerExactMatchEvaluator(), cases), [1, 0, 0, 0])
+    assert same(evaluated(AnswerExactMatchEvaluator(), []), [])
 
 
 def test_an_answer_that_failed_is_unmeasured_by_an_evaluator_of_answers() -> None:
     cases = [case(None), case(), case(None, ())]
-    assert same(score_with_evaluator("exact", AnswerExactMatchEvaluator(), cases), [math.nan, 1, math.nan])
+    assert same(evaluated(AnswerExactMatchEvaluator(), cases), [math.nan, 1, math.nan])
 
 
 @component
@@ -376,7 +390,7 @@ def test_an_evaluator_is_given_questions_and_contexts() -> None:
         seen.append(given)
         return {"individual_scores": ["yes", None], "score": 1.0}
 
-    found = score_with_evaluator("mine", Scripts(give), [case(), case(question="Where?", contexts=())])
+    found = evaluated(Scripts(give), [case(), case(question="Where?", contexts=())])
     assert same(found, [1, math.nan])
     assert seen == [(["Who?", "Where?"], [["One.", "Two."], []])]
 
@@ -386,19 +400,17 @@ def failing(*_: object) -> dict:
 
 
 def test_an_evaluator_that_fails_leaves_all_unmeasured_and_that_is_said(said) -> None:
-    assert same(score_with_evaluator("mine", Scripts(failing), [case(), case()]), [math.nan, math.nan])
+    assert same(evaluated(Scripts(failing), [case(), case()]), [math.nan, math.nan])
     assert said() == ["mine: 2 questions unmeasured: RuntimeError: no quota left"]
 
 
 def test_an_evaluator_without_individual_scores_leaves_all_unmeasured() -> None:
-    assert same(
-        score_with_evaluator("mine", Scripts(lambda *_: {"score": 1.0}), [case(), case()]), [math.nan, math.nan]
-    )
+    assert same(evaluated(Scripts(lambda *_: {"score": 1.0}), [case(), case()]), [math.nan, math.nan])
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_evaluator_with_another_number_of_scores_measures_nothing(count: int) -> None:
-    found = score_with_evaluator("mine", Scripts(lambda *_: {"individual_scores": [1.0] * count}), [case(), case()])
+    found = evaluated(Scripts(lambda *_: {"individual_scores": [1.0] * count}), [case(), case()])
     assert same(found, [math.nan, math.nan]) if len(found) == 2 else pytest.fail(f"{len(found)} values")
 
 
@@ -411,7 +423,7 @@ class Wants:
 
 def test_an_evaluator_that_wants_what_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="mine: Wants wants ground_truth_documents; known are"):
-        score_with_evaluator("mine", Wants(), [case()])
+        evaluated(Wants(), [case()])
 
 
 def test_a_scorer_of_mlflow_is_given_the_case() -> None:
@@ -422,7 +434,7 @@ def test_a_scorer_of_mlflow_is_given_the_case() -> None:
         assert inputs == {"question": "Who?", "context": "One.\n\nTwo."}
         return float(outputs == expectations["expected_response"])
 
-    value = wrap_scorer(told)
+    value = scored_by(told)
     assert [value(case()), value(case("Bob")), value(case("Bob", ("Ada", "Bob")))] == [1.0, 0.0, 0.0]
 
 
@@ -442,16 +454,16 @@ def test_what_a_scorer_of_mlflow_may_give_back() -> None:
             "other": "well",
         }[outputs]
 
-    value = wrap_scorer(told)
+    value = scored_by(told)
     assert [value(case(said)) for said in ("feedback", "rating", "true", "word")] == [0.25, 0.0, 1.0, 1.0]
-    assert value(case("nothing")) is None
+    assert math.isnan(value(case("nothing")))
     assert math.isnan(value(case("other")))
 
 
 def test_mlflows_response_length() -> None:
     from mlflow.genai.scorers import ResponseLength
 
-    value = wrap_scorer(ResponseLength(min_length=2, max_length=3, unit="words"))
+    value = scored_by(ResponseLength(min_length=2, max_length=3, unit="words"))
     assert [value(case(text)) for text in ("one", "one two", "one two three", "one two three four")] == [0, 1, 1, 0]
 
 
@@ -464,7 +476,7 @@ def test_a_scorer_that_fails_leaves_its_questions_unmeasured(said) -> None:
             raise RuntimeError("no Bob")
         return 0.5
 
-    found = own.apply_function("moody", wrap_scorer(moody), [case(), case("Bob"), case()])
+    found = score_with_scorer(moody, [case(), case("Bob"), case()], meter("moody"))
     assert same(found, [0.5, math.nan, 0.5])
     assert said() == ["moody: 1 of 3 questions unmeasured; the first: RuntimeError: no Bob"]
 

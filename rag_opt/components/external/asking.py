@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from rag_opt.llm.replies import Reply
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings, Usage, Usages, sum_tokens
-from rag_opt.system import signals
+from rag_opt.system import deadlines, signals
 
 STAGE = "pipeline"
 LONGEST = 300
@@ -167,21 +165,9 @@ def _sum_usage(key: str, found: Sequence[Found | None]) -> Usages:
 
 def run_within(work: Callable[[], Any], seconds: float) -> tuple[Any, float]:
     """What `work()` gives, and how long it took; raises QuestionError where that is longer than `seconds`."""
-    # A thread can't be ended: one that is given up goes on by itself, and holds up neither the study nor its end.
-    results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            results.put((work(), None))
-        except BaseException as error:
-            results.put((None, error))
-
     start = time.perf_counter()
-    threading.Thread(target=run, daemon=True, name="rag_opt question").start()
     try:
-        value, error = results.get(timeout=seconds)
-    except Empty:
+        value = deadlines.run_within(seconds, work)
+    except deadlines.OverdueError:
         raise QuestionError(f"it took longer than pipeline.timeout={seconds:g} seconds") from None
-    if error is not None:
-        raise error
     return value, time.perf_counter() - start

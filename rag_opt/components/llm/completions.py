@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from rag_opt.system.deadlines import check_waited_for
 
 MANY = 1e9
 """Tokens beyond which a server's count is nonsense."""
@@ -75,6 +77,32 @@ class StreamedCompletion:
         if self._finish is None and not any(self._usage):
             raise NoCompletionError("the answer was cut off")
         return Completion("".join(self._pieces) or None, *self._usage, self._finish)
+
+
+class Continued:
+    """Shows a text as it comes; a stream that is begun anew goes on where the one that broke ended.
+
+    What it repeats is not shown again; where it says something else, that stands in a line of its own. `text` is what
+    has been shown last.
+    """
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.text = ""
+        self._show = show
+        self._come = ""
+
+    def restart(self) -> None:
+        """What comes now is another stream's."""
+        self._come = ""
+
+    def __call__(self, piece: str) -> None:
+        check_waited_for()
+        self._come += piece
+        if self.text.startswith(self._come):
+            return
+        same = self._come.startswith(self.text)
+        self._show(self._come[len(self.text) :] if same else f"\n{self._come}")
+        self.text = self._come
 
 
 def _parse_choice(body: Any) -> Mapping[str, Any] | None:

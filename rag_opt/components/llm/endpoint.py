@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from rag_opt.components.hosts import get_proxy, is_loopback
 from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
 from rag_opt.components.llm.completions import (
     Completion,
+    Continued,
     NoCompletionError,
     StreamedCompletion,
     format_error,
@@ -24,6 +26,7 @@ from rag_opt.config.trust import is_variable_name
 from rag_opt.console.secrets import hide_secrets, register_variable
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import compute_key
+from rag_opt.system.deadlines import OverdueError, check_waited_for, run_within
 from rag_opt.text.tokenization import count_tokens
 
 ADVICE = "a key belongs into the environment variable that {} names"
@@ -48,7 +51,8 @@ class MalformedError(CallError):
 class OpenAIChat(Chat):
     """Chat completions at `base_url`. `key` names the environment variable that holds the key (None: none is needed).
 
-    `timeout` is in seconds; a call is tried up to `tries` times, with jittered waits, as long as Retry-After says.
+    A call is tried up to `tries` times, with jittered waits, as long as Retry-After says; an attempt ends when the
+    endpoint says nothing for `timeout` seconds, a whole call after `timeout` for each try and once more.
     `parameters` says under which names temperature, top_p, seed, max_tokens and response_format are sent, None for not
     at all; what the endpoint refuses by name is renamed or left out all the same. That is no part of a reply's key:
     whoever writes down what the endpoint refuses finds the same replies. `thinking` tokens are added to max_tokens.
@@ -106,32 +110,39 @@ class OpenAIChat(Chat):
 
     def _fetch_reply(self, request: Request, show: Callable[[str], None] | None) -> Reply:
         self._get_client()  # importing and connecting it is no part of what a call takes
-        start, shown = time.perf_counter(), False
+        # Beside all tries, as long again for the waits between them.
+        start, limit = time.perf_counter(), self.timeout * (self.tries + 1)
+        shown = None if show is None else Continued(show)
+        try:
+            found = run_within(limit, partial(self._repeat_malformed, request, shown))
+        except OverdueError as error:
+            raise CallError(
+                f"no whole answer came within {limit:g} s (llm.timeout for each of llm.tries, and once more)"
+            ) from error
+        # A server that says nothing of tokens must not make a budget endless.
+        read = found.read or estimate_tokens(request)
+        wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
+        # A reply is kept, so a key that a server puts into one must go.
+        text = self._remove_key(found.text) if found.text and found.text.strip() else None
+        reason = "" if text else THOUGHT if found.finish == "length" else f"no text (finish reason {found.finish})"
+        return Reply(text, read, wrote, time.perf_counter() - start, reason)
 
-        def showing(piece: str) -> None:
-            nonlocal shown
-            shown = shown or bool(piece)
-            assert show is not None
-            show(piece)
-
+    def _repeat_malformed(self, request: Request, shown: Continued | None) -> Completion:
+        """The completion, asked for again where the answer was none, or broke off."""
         for left in reversed(range(MALFORMED)):
             # Some servers know no streams: what never was one is asked for whole in the end.
-            whole = show is None or (not left and not shown)
+            whole = shown is None or (not left and not shown.text)
             try:
-                found = self._request_completion(request, None if whole else showing)
+                found = self._request_completion(request, None if whole else shown)
             except MalformedError:
                 if not left:
                     raise
+                if shown is not None:
+                    shown.restart()
                 continue
-            if show is not None and not shown:
-                show(found.text or "")
-            # A server that says nothing of tokens must not make a budget endless.
-            read = found.read or estimate_tokens(request)
-            wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
-            # A reply is kept, so a key that a server puts into one must go.
-            text = self._remove_key(found.text) if found.text and found.text.strip() else None
-            reason = "" if text else THOUGHT if found.finish == "length" else f"no text (finish reason {found.finish})"
-            return Reply(text, read, wrote, time.perf_counter() - start, reason)
+            if shown is not None and not shown.text:
+                shown(found.text or "")
+            return found
         raise AssertionError  # the last round returns or raises
 
     def _request_completion(self, request: Request, show: Callable[[str], None] | None) -> Completion:
@@ -182,10 +193,7 @@ class OpenAIChat(Chat):
             completions = self._get_client().chat.completions
             if show is None:
                 return parse_completion(completions.with_raw_response.create(**asked).http_response.json())
-            gathered = StreamedCompletion()
-            for chunk in completions.create(**asked, stream=True):
-                show(gathered.add(chunk.to_dict(warnings=False)))
-            return gathered.whole
+            return _gather_stream(completions.create(**asked, stream=True), show)
         except APIStatusError:
             # The caller learns from it what the endpoint refuses; it is an OpenAIError as well.
             raise
@@ -214,7 +222,7 @@ class OpenAIChat(Chat):
             direct = {f"{scheme}://": None for scheme in ("all", "http", "https")}
             options = {"mounts": direct} if parts.scheme == "https" else {"trust_env": False}
         try:
-            http = DefaultHttpxClient(**options)
+            http = DefaultHttpxClient(event_hooks={"request": [lambda _: check_waited_for()]}, **options)
         except (ImportError, ValueError) as error:
             raise CallError(self._clean(f"{error}{self._format_proxy()}"), fatal=True) from error
         return OpenAI(
@@ -239,6 +247,23 @@ class OpenAIChat(Chat):
     def _remove_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
         return text.replace(secret, "•••") if secret else text
+
+
+def _gather_stream(chunks: Any, show: Callable[[str], None]) -> Completion:
+    """The completion that comes in these chunks, shown as it comes; raises NoCompletionError where it breaks off."""
+    from openai import OpenAIError
+
+    gathered = StreamedCompletion()
+    rows = iter(chunks)
+    while True:
+        try:
+            chunk = next(rows, None)
+        except OpenAIError as error:
+            # The client asks again for what fails before it begins; what fails later is its caller's to ask for.
+            raise NoCompletionError(f"the stream broke off ({type(error).__name__}: {error})") from error
+        if chunk is None:
+            return gathered.whole
+        show(gathered.add(chunk.to_dict(warnings=False)))
 
 
 def _read_body(error: Any) -> Any:
