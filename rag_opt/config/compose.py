@@ -57,6 +57,12 @@ def compose_config(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
+    return _compose_config(tuple(overrides))
+
+
+# A study asks for the same few dozen again and again: for its plan, its checks and its report.
+@lru_cache(maxsize=1024)
+def _compose_config(overrides: tuple[str, ...]) -> DictConfig:
     # Before composing, which would repeat a key in its messages, and import a module that is a search path.
     check_overrides(overrides)
     check_search_path([word for word in overrides if word.startswith("hydra.searchpath")])
@@ -128,9 +134,10 @@ def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, s
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
-def forget_files() -> None:
-    """Have files of a configuration read anew: in a notebook one may have changed since the last study."""
+def forget_configs() -> None:
+    """Have configurations composed anew."""
     _compose_groups.cache_clear()
+    _compose_config.cache_clear()
 
 
 def remove_hydra(config: DictConfig) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import WHOLE, Words, compose_config, get_choices, get_stages
+from rag_opt.config.compose import WHOLE, Words, compose_config, forget_configs, get_choices, get_stages
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
 from rag_opt.config.trust import to_plain
 
@@ -65,7 +66,18 @@ class TrialConfig:
 
 def compose_trial(words: Words) -> TrialConfig:
     """The configuration of the pipeline that these overrides describe; raises ConfigError in one line."""
+    return _compose_trial(tuple(words))
+
+
+@lru_cache(maxsize=1024)
+def _compose_trial(words: tuple[str, ...]) -> TrialConfig:
     return build_trial_config(compose_config(words), words)
+
+
+def forget_files() -> None:
+    """Have files of a configuration read anew: in a notebook one may have changed since the last study."""
+    forget_configs()
+    _compose_trial.cache_clear()
 
 
 def _read_stage(config: DictConfig, stage: str) -> dict[str, Any]:

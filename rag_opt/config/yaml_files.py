@@ -7,6 +7,7 @@ shares them, whoever copies or prints them does not end.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,17 +89,24 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
 
 
 def patch_hydra() -> None:
-    """Have Hydra read the files of folders with `check_yaml` before it."""
+    """Have Hydra read the files of folders with `check_yaml` before it, each once."""
     # The registry is filled where the plug-ins are looked for.
     Plugins.instance()
     source = SourcesRegistry.instance().types["file"]
     load = source.load_config
+    known: dict[tuple[str, str, bytes], ConfigResult] = {}
 
     def checked(self: ConfigSource, config_path: str) -> ConfigResult:
         path = Path(self.path) / self._normalize_file_name(config_path)
-        if path.is_file():
+        if not path.is_file():
+            return load(self, config_path)
+        # Hydra reads some twenty files for each configuration, twice, and parses them in Python. By content, since a
+        # file may be changed between two studies; as a copy, since Hydra changes what it has loaded.
+        key = self.path, config_path, path.read_bytes()
+        if key not in known:
             check_yaml(path)
-        return load(self, config_path)
+            known[key] = load(self, config_path)
+        return deepcopy(known[key])
 
     source.load_config = checked  # type: ignore[method-assign]
 
