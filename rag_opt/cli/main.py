@@ -20,6 +20,7 @@ COMMANDS = {
     "replay": "samplers compared on what studies have measured",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",
+    "judge": "how far a judge can be trusted",
     "llm": "a language model of this machine as an OpenAI-compatible endpoint",
     "store": "what is kept for later studies",
     "completion": "what makes bash, zsh or fish complete all this",

@@ -70,8 +70,7 @@ def _print_forecast(plan: Plan, screen: Screen) -> None:
 
     told = compute_forecast(plan)
     screen.stop_live()
-    output = build_console()
-    output.print(told.build_table())
+    (output := build_console()).print(told.build_table())
     lines = told.format_lines(plan.settings.budget_tokens, plan.settings.budget_usd)[1:]
     for line in [*lines, f"run it: python -m rag_opt.study {quote_overrides(format_own_overrides(plan, 'forecast'))}"]:
         output.print(sanitize_line(line), markup=False)
@@ -88,8 +87,9 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     from rag_opt.workers import pool
 
     shared = pool.needs_workers(plan)
-    # Modules live as long as the process: no collection needs to look at them again.
-    gc.freeze()
+    # Modules live as long as the process, so no collection need look at them; what an earlier study has left does not.
+    if not gc.get_freeze_count():
+        gc.freeze()
     with _translate_os_errors(plan), Stopping(screen.report_line) as stopping, join_study(plan) as (study, gate):
         _report_resumed(plan, study, gate, screen, shared=shared)
         recover_scores(plan, study)
@@ -160,8 +160,8 @@ def _prepare_trials(plan: Plan, study: optuna.Study, screen: Screen, *, shared: 
     told = compute_forecast(plan, study)
     for line in told.format_lines(settings.budget_tokens, settings.budget_usd):
         screen.report_line(line)
-    if settings.preflight and told.asks:
-        preflight.check_components(plan, resources, services=True)
+    if settings.preflight:
+        preflight.check_services(plan, resources, asks=told.asks)
 
 
 def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:

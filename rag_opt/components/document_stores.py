@@ -38,6 +38,8 @@ BESIDE = ("hnsw_index_name", "keyword_index_name")
 
 PREFIX = "rag_opt_"
 MEMORY = "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore"
+LOOKED_AT = "rag_opt_unused"
+"""What the stores of a pipeline are named by that is built to be looked at."""
 
 
 def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:

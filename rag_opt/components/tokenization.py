@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import Stemmer
 
-from rag_opt.components.stage import require
+from rag_opt.components.checks import require
 from rag_opt.text.tokenization import AUTO, DOTLESS, fold_text, get_script_pattern, split_words
 
 

@@ -61,7 +61,7 @@ def compose_config(overrides: Words) -> DictConfig:
 
 
 # A study asks for the same few dozen again and again: for its plan, its checks and its report.
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _compose_config(overrides: tuple[str, ...]) -> DictConfig:
     # Before composing, which would repeat a key in its messages, and import a module that is a search path.
     check_overrides(overrides)

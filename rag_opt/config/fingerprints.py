@@ -9,7 +9,7 @@ from rag_opt.config.own_pipelines import SIDES, TYPE, strip_name
 from rag_opt.config.trust import TRUSTED, import_target
 from rag_opt.records.keys import drop_added, get_algorithm
 
-PATIENCE = ("prices", "timeout", "tries", "at_once")
+PATIENCE = ("prices", "timeout", "tries", "at_once", "deadline")
 """Keys that change neither what a model is asked nor what it says."""
 
 MANNER = ("parameters", "window")

@@ -69,7 +69,7 @@ def compose_trial(words: Words) -> TrialConfig:
     return _compose_trial(tuple(words))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _compose_trial(words: tuple[str, ...]) -> TrialConfig:
     return build_trial_config(compose_config(words), words)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import load_prompt
-from rag_opt.config.trust import build, to_plain
+from rag_opt.config.trust import to_plain
 from rag_opt.errors import ConfigError, MetricError
 from rag_opt.evaluation.evaluate import UncoveredError
+from rag_opt.evaluation.judging import build_judges, parse_judge_settings
+from rag_opt.metrics.aspects import FIELDS
 from rag_opt.metrics.catalogue import (
     HANDED,
     JUDGE,
@@ -26,7 +27,6 @@ from rag_opt.metrics.catalogue import (
     get_metric,
 )
 from rag_opt.metrics.custom import build_judge_metric, build_own_metric
-from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
@@ -184,17 +184,8 @@ def _build_judge_metrics(config: DictConfig, names: Iterable[str]) -> dict[str, 
     known = [aspect for aspect in aspects if aspect in FIELDS]
     if not known:
         return {}
-    node = to_plain(config.judge)
-    repeats = node["repeats"]
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ConfigError(f"judge.repeats={repeats}: a whole number of at least 1 is expected")
-    chat = build(node["chat"], to_plain(config.trusted_modules))
-    try:
-        judges = Judges(
-            chat, node["model"], {aspect: load_prompt(node["prompts"][aspect]) for aspect in known}, repeats
-        )
-    except ValueError as error:
-        raise ConfigError(f"judge: {error}") from error
+    repeats = parse_judge_settings(config).repeats
+    judges = build_judges(config, known, repeats)
     found = [build_judge_metric(aspect, judges) for aspect in known]
     found += [build_judge_metric(aspect, judges, spread=True) for aspect in known if repeats > 1]
     return {each.name: each for each in found}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rag_opt.errors import MetricError, format_hint
 from rag_opt.metrics import answer, context, evidence, retrieval
-from rag_opt.metrics.judges import FIELDS, Verdicts
+from rag_opt.metrics.aspects import FIELDS
+from rag_opt.metrics.judges import Verdicts
 
 if TYPE_CHECKING:
     from rag_opt.components.resources import Resources

@@ -9,8 +9,9 @@ from rag_opt.config.fingerprints import replace_targets
 from rag_opt.config.trust import build
 from rag_opt.metrics import own
 from rag_opt.metrics.adapters import get_model, score_with_evaluator, score_with_scorer
+from rag_opt.metrics.aspects import FIELDS, Shown
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, BatchResult, Metric
-from rag_opt.metrics.judges import FIELDS, Judges, Shown
+from rag_opt.metrics.judges import Judges
 from rag_opt.metrics.metering import Meter, Price
 from rag_opt.records.keys import compute_key
 

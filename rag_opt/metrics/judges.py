@@ -17,6 +17,7 @@ import numpy as np
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.reply_text import parse_integer
 from rag_opt.components.llm.request import Request, Sampling, check_model
+from rag_opt.metrics.aspects import BEST, FIELDS, WORST, Shown
 from rag_opt.records.keys import compute_key
 
 if TYPE_CHECKING:
@@ -26,31 +27,12 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Scores
     from rag_opt.records.products import Usage
 
-WORST, BEST = 1, 5
-FIELDS = {
-    "correctness": ("question", "reference", "answer"),
-    "faithfulness": ("documents", "question", "answer"),
-    "context_relevance": ("documents", "question"),
-    "answer_relevance": ("question", "answer"),
-}
-"""What each judge is shown. Correctness is graded as in mlflow's answer_correctness: against a reference."""
-
 SCHEMA = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "minimum": WORST, "maximum": BEST}},
     "required": ["reason", "score"],
     "additionalProperties": False,
 }
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is known of a question when its answer is judged; `answer` None where there is none."""
-
-    question: str
-    references: tuple[str, ...]
-    answer: str | None
-    documents: Sequence[str]
 
 
 SAME = 10
@@ -102,6 +84,10 @@ class Judges:
         means = [np.mean(found) if found else np.nan for found in talks.results]
         spread = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in talks.results]
         return Verdicts(np.array(means, np.float64), np.array(spread, np.float64), talks.usage)
+
+    def grade_each(self, aspect: str, shown: Sequence[Shown], stage: str) -> list[list[int]]:
+        """Every repeat's grade of each, [] where not all could be had, paid under this stage."""
+        return self.chat.map_items(stage, lambda talk, one: self._grade_repeats(talk, aspect, one), shown).results
 
     def mask_constant(self, aspect: str, found: Verdicts, earlier: list[float]) -> Verdicts:
         """The verdicts, unmeasured where the judge has given nothing but one grade and would give it to anything.

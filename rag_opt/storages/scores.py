@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
@@ -106,17 +107,23 @@ def read_scores(study: optuna.Study, folder: Path, trial: FrozenTrial, targets: 
 
 def load_book(study: optuna.Study, number: int) -> Book | None:
     """The book of a trial in the database; None without one that can be read."""
-    try:
-        # The cache keeps no exceptions, so a book that is not there yet is looked for again.
-        return _load_book(study, number)
-    except UNREADABLE:
-        return None
-
-
-@lru_cache(256)
-def _load_book(study: optuna.Study, number: int) -> Book:
     # May be cached: a trial's rows stay once it is told; import_scores, which replaces them, clears the cache.
-    return _parse_book(archive.load_files(study, [number])[number][FILE])
+    known = _books.setdefault(study, {})
+    if number not in known:
+        try:
+            known[number] = _parse_book(archive.load_files(study, [number])[number][FILE])
+        except UNREADABLE:
+            # One that is not there yet is looked for again.
+            return None
+        if len(known) > MOST_BOOKS:
+            del known[next(iter(known))]
+    return known[number]
+
+
+_books: WeakKeyDictionary[optuna.Study, dict[int, Book]] = WeakKeyDictionary()
+"""The last books that each study has given; a study that has ended is not kept for them, with its connections."""
+
+MOST_BOOKS = 256
 
 
 def read_book_file(folder: Path, number: int) -> Book | None:
@@ -154,7 +161,7 @@ def import_scores(study: optuna.Study, folder: Path, number: int) -> None:
     columns = dict(zip(table["columns"], zip(*table["data"], strict=True), strict=True))
     kept = {name: values for name, values in columns.items() if name not in ("query_id", RETRIEVED)}
     archive.store_files(study, number, {**files, FILE: _serialize_table(columns["query_id"], kept)})
-    _load_book.cache_clear()
+    _books.clear()
 
 
 def _is_same(one: Book, other: Book) -> bool:

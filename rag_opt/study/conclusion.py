@@ -28,6 +28,7 @@ from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
 from rag_opt.study.ablation import measure_ablations
 from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
+from rag_opt.study.judges import describe_judges, offer_grading
 from rag_opt.study.power import format_sharper_metric
 from rag_opt.study.spending import propose_budget
 
@@ -54,7 +55,7 @@ SHOWN = 5
 
 def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
-    # The report repeats what bears on the finalists' scores, not what the search has met on its way.
+    # The report repeats what bears on the finalists' scores, not what the search met on its way.
     plan.resources.notices.kept.clear()
     # One moment for everything below: what other processes tell meanwhile would make the report contradict itself.
     now = StudySnapshot(study)
@@ -70,7 +71,8 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     pair = _find_pair(now, selected, evaluations)
     compared = [judged[number] for number in pair]
     # Before the ablations, whose stages are no finalists'; these before what was paid and stored is told.
-    notes = _collect_notes(plan, study, now)
+    judging = [*describe_judges(plan, evaluations), *offer_grading(plan, compared)]
+    notes = (*_collect_notes(plan, study, now), *judging)
     ablations = measure_ablations(plan, now, selected, evaluations)
     return Findings(
         name=plan.settings.name,

@@ -31,6 +31,7 @@ from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
 from rag_opt.storages.attributes import get_attributes
 from rag_opt.study import failures
+from rag_opt.study.judges import allow_for_judge, correct_by_people
 from rag_opt.study.looks import note_look
 from rag_opt.study.score_recovery import format_lost_scores
 
@@ -98,6 +99,8 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     )
     found = found if fitted is None else tuple(replace_interval(each, fitted) for each in found)
     found = tuple(map(spend_error, found))
+    # After the error rate is spent: how wide an interval is without the judge's errors depends on it.
+    found = tuple(allow_for_judge(plan, each) for each in found)
     kept = baseline is None or history.is_feasible(baseline)
     found = tuple(replace(each, baseline_kept=kept, grouped=plan.test.questions.grouped) for each in found)
     advised = decide(found)
@@ -199,7 +202,7 @@ def _build_confirmation(
             tuple(get_trial_overrides(now, number)),
             trials[number].values[place],
             _get_cost(plan, trials[number]),
-            evaluations[number].per_query[target],
+            correct_by_people(plan, target, evaluations[number]),
             # Work that a stage left undone makes a score as incomplete as questions that have none.
             min([evaluations[number].coverage[target], *evaluations[number].served.values()]),
             tuple(each for each in role if each not in (BEST, TIED, BASELINE)),

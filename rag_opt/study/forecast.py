@@ -26,15 +26,18 @@ from rag_opt.config.trust import to_plain
 from rag_opt.console.progress import format_duration, report_line, track
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions
+from rag_opt.evaluation.judging import find_aspects, measure_judge, parse_judge_settings
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Expenses
 from rag_opt.metrics.catalogue import Metric
+from rag_opt.metrics.judge_check import STAGE
 from rag_opt.records.documents import Queries
 from rag_opt.storages.snapshot import FINISHED, count_finished
 from rag_opt.study.sampling import build_sampler
 from rag_opt.system import environment
 
 if TYPE_CHECKING:
+    from rag_opt.components.resources import Resources
     from rag_opt.evaluation.evaluator import Evaluator
     from rag_opt.study.plan import Plan
 
@@ -163,6 +166,7 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
         for name in found[-1].calls if found else ():
             more = _extrapolate_stage(plan, name, found, trials, evaluator.questions.count)
             stages[name] = _add_stages(stages.get(name), _cap_paid_share(more, seen.get(name, 1.0)))
+    stages |= _forecast_checks(plan)
     kept = any(found[-1].kept for found in (searched, confirming) if found)
     whole = Forecast(left, len(configurations), stages, kept)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
@@ -194,9 +198,7 @@ def _select_paying(evaluator: Evaluator) -> tuple[Metric, ...]:
 
 def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
     """What has been asked for after each configuration, all before it included, on a few questions."""
-    llm, questions = evaluator.resources.llm, _sample_questions(evaluator.questions, plan.settings.seed)
-    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
-    resources = replace(evaluator.resources, llm=replace(llm, rehearsal=rehearsal))
+    questions, (rehearsal, resources) = _sample_questions(evaluator.questions, plan.settings.seed), _start(evaluator)
     few = replace(evaluator, questions=questions, metrics=_select_paying(evaluator), resources=resources, times=False)
     start = time.monotonic()
     snapshots: list[Rehearsal] = []
@@ -213,6 +215,28 @@ def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequenc
                 continue
             snapshots.append(rehearsal.copy())
     return snapshots
+
+
+def _start(evaluator: Evaluator) -> tuple[Rehearsal, Resources]:
+    """A rehearsal that has counted nothing yet, and the resources to rehearse with."""
+    llm = evaluator.resources.llm
+    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
+    return rehearsal, replace(evaluator.resources, llm=replace(llm, rehearsal=rehearsal))
+
+
+def _forecast_checks(plan: Plan) -> dict[str, Stage]:
+    """What measuring the judges on labelled answers before trial 0 asks for."""
+    count = parse_judge_settings(plan.config).check if plan.settings.preflight else 0
+    rehearsal, resources = _start(plan.dev)
+    for aspect in find_aspects(metric.name for metric in plan.dev.metrics) if count else ():
+        measure_judge(plan.config, aspect, resources, count)
+    rows = list(rehearsal.new[STAGE].values())
+    if not rehearsal.calls[STAGE]:
+        return {}
+    took = plan.resources.llm.replies.get_means().get(STAGE, (0.0, 0.0, math.nan))[2]
+    seconds = len(rows) * took / _get_concurrency(plan) if rows else 0.0
+    paid = Expenses(len(rows), sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows), seconds)
+    return {STAGE: Stage(rehearsal.calls[STAGE], paid)}
 
 
 def _sample_questions(questions: Questions, seed: int) -> Questions:

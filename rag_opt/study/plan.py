@@ -23,6 +23,7 @@ from rag_opt.datasets.splits import compute_split_key
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.evaluator import Evaluator, build_resources, choose_method, divide_dataset, load_dataset
+from rag_opt.evaluation.judging import read_peoples_grades
 from rag_opt.evaluation.objective import Objective, build_objective, select_measurable
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.unused import find_unused
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rag_opt.components.resources import Resources
     from rag_opt.config.search_space import SearchSpace
     from rag_opt.llm.client import LLMClient
+    from rag_opt.metrics.grades import Grades
     from rag_opt.records.documents import Dataset
 
 TIMED_APART = "one question at a time, apart from the search"
@@ -54,7 +56,8 @@ RANKED = "whatever is handed on"
 class Plan:
     """A study that can run: nothing in it depends on whether it ran before.
 
-    `shown` are the configuration that the command line describes and others that together show every choice.
+    `shown` are the configuration that the command line describes and others that together show every choice, `grades`
+    what people gave answers that a judge has graded.
     """
 
     config: DictConfig
@@ -68,6 +71,7 @@ class Plan:
     test: Evaluator
     fingerprints: Mapping[str, str]
     parts: Parts
+    grades: Grades
 
     @property
     def asks_models(self) -> bool:
@@ -151,6 +155,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
         | ({"measuring of latency": TIMED_APART} if times else {})
         | {"choices": _hash_choices(space, overrides)},
         _build_parts(settings, objective, dataset),
+        read_peoples_grades(config, settings),
     )
 
 

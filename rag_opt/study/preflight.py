@@ -16,17 +16,18 @@ from rag_opt.components.llm.chat import Chat
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import WHOLE, load_prompt
-from rag_opt.config.trust import build, to_plain
+from rag_opt.config.compose import WHOLE
+from rag_opt.config.trust import build
 from rag_opt.console.progress import track
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ComponentError
+from rag_opt.evaluation.judging import build_judges, find_aspects
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.evaluation.stock import is_stock
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.metrics.catalogue import JUDGE, RANKS
-from rag_opt.metrics.judges import FIELDS, Judges
 from rag_opt.records.keys import compute_key
+from rag_opt.study.judges import check_judges
 
 if TYPE_CHECKING:
     from rag_opt.components.resources import Resources
@@ -56,7 +57,7 @@ def check_components(plan: Plan, resources: Resources, *, services: bool) -> Non
     """Use each model, or each service, that the configuration or its space names once; raises ComponentError.
 
     What has been loaded stays in the store's memory. A service is asked the least there is, which is paid for; a budget
-    that is spent spares it. A judge that decides is shown a right and a wrong answer.
+    that is spent spares it.
     """
     # By key: a model that several stages share is loaded once, and a service is paid once.
     uses = {use.key: use for use in _find_uses(plan, resources) if use.service == services}
@@ -77,6 +78,13 @@ def check_components(plan: Plan, resources: Resources, *, services: bool) -> Non
     if wrong:
         lines = [f"  {named}: {_format_error(error)}" for named, error in wrong]
         raise ComponentError("\n".join(["before trial 0 this can't be used:", *lines, f"  {ADVICE}"])) from wrong[0][1]
+
+
+def check_services(plan: Plan, resources: Resources, *, asks: bool) -> None:
+    """`check_components` for services where any will be asked; then what judges are worth, by kept verdicts, too."""
+    if asks:
+        check_components(plan, resources, services=True)
+    check_judges(plan, resources)
 
 
 def _format_error(error: Exception) -> str:
@@ -184,23 +192,8 @@ def _needs_encoder(component: Any, encoder: Encoder, resources: Resources) -> bo
 def _find_judge_uses(plan: Plan, resources: Resources) -> Iterator[Use]:
     """The judge, where an objective or a report wants one."""
     if any(metric.name.startswith(JUDGE) for metric in plan.dev.metrics):
-        node = to_plain(plan.config.judge)
-        chat, model = build(node["chat"], to_plain(plan.config.trusted_modules)), str(node["model"])
-        chat.use(resources)
-        named = f"judge.model={model}"
-        yield Use(compute_key(chat.fingerprint, model), named, partial(chat.probe_model, model), service=True)
-        for aspect in FIELDS:
-            if any(metric.name == f"{JUDGE}{aspect}" for metric in plan.objective.deciding):
-                judges = Judges(chat, model, {aspect: load_prompt(node["prompts"][aspect])}, repeats=1)
-                yield Use(compute_key("judge", aspect), named, partial(_check_judge, judges, aspect), service=True)
-
-
-def _check_judge(judges: Judges, aspect: str) -> None:
-    """Raise ComponentError where a judge that decides can't tell a right answer from a wrong one."""
-    try:
-        why = judges.explain_blind(aspect)
-    except ComponentError:
-        # That it can't be asked is said already.
-        return
-    if why:
-        raise ComponentError(why)
+        aspects = find_aspects(metric.name for metric in plan.dev.metrics)
+        judges = build_judges(plan.config, aspects, repeats=1).use_resources(resources)
+        named = f"judge.model={judges.model}"
+        probe = partial(judges.chat.probe_model, judges.model)
+        yield Use(compute_key(judges.chat.fingerprint, judges.model), named, probe, service=True)

@@ -48,7 +48,7 @@ HARM: dict[str, Callable[[Path], object]] = {
 def drop(study) -> None:
     """As a study was before its database kept scores."""
     archive.FILES.drop(get_engine(study))
-    scores._load_book.cache_clear()
+    scores._books.clear()
 
 
 def harms(long: bool) -> dict[str, Callable[[Path], object]]:

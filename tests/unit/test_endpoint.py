@@ -21,8 +21,8 @@ import pytest
 
 from rag_opt.cache.store import Store
 from rag_opt.components.hosts import get_proxy, is_loopback
-from rag_opt.components.llm.chat import CallError
-from rag_opt.components.llm.endpoint import OpenAIChat, check_key, check_prices
+from rag_opt.components.llm.chat import CallError, check_prices
+from rag_opt.components.llm.endpoint import OpenAIChat, check_key
 from rag_opt.components.llm.local import LocalChat
 from rag_opt.components.llm.request import Request, Sampling
 from rag_opt.components.resources import Resources
@@ -324,11 +324,11 @@ class Trickle:
 @pytest.mark.parametrize(("kind", "stream"), [("head", False), ("body", False), ("comments", True)])
 def test_a_call_that_trickles_for_ever_is_given_up(kind: str, stream: bool) -> None:
     server, pieces = Trickle(kind), list[str]()
-    made = chat(server.url, timeout=0.3, tries=2)
+    made = chat(server.url, timeout=0.3, tries=2, deadline=0.9)
     start = time.monotonic()
     try:
         ask = partial(made.stream_reply, show=pieces.append) if stream else made.call_model
-        with pytest.raises(CallError, match=r"no whole answer came within 0.9 s"):
+        with pytest.raises(CallError, match=r"no whole answer came within llm.deadline=0.9 s"):
             ask(request("hello"))
         assert time.monotonic() - start < 3
     finally:

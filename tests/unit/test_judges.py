@@ -20,7 +20,8 @@ from rag_opt.components.llm.talks import ATTEMPTS
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.metrics.adapters import parse_verdict, score_with_evaluator, score_with_scorer
-from rag_opt.metrics.judges import FIELDS, SAME, Judges, Shown, parse_judge_grade
+from rag_opt.metrics.aspects import FIELDS, Shown
+from rag_opt.metrics.judges import SAME, Judges, parse_judge_grade
 from rag_opt.metrics.metering import Meter
 from rag_opt.metrics.own import Case
 from tests.unit.hostile import HOSTILE

@@ -26,6 +26,13 @@ def words(animals: list[str], folder: Path, *more: str) -> list[str]:
     return [*animals, f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", *more]
 
 
+def poor(plan: Any) -> str:
+    """Why its judge is refused."""
+    with pytest.raises(ComponentError) as error:
+        preflight.check_services(plan, plan.resources, asks=False)
+    return str(error.value)
+
+
 def refused(plan: Any, *, services: bool = False) -> str:
     with pytest.raises(ComponentError) as caught:
         preflight.check_components(plan, plan.resources, services=services)
@@ -94,23 +101,25 @@ def test_a_model_that_was_loaded_stays_loaded(animals, tmp_path: Path, tiny_mode
 
 
 def test_an_endpoint_is_asked_once_and_that_is_paid(animals, services, endpoint, tmp_path: Path) -> None:
-    """The generator, the query and the judge share a model: one call, and two that show whether the judge can judge."""
+    """The generator, the query and the judge share a model: one call; 52 more show whether the judge can judge."""
     reset(endpoint)
     more = ["generator=openai", "query=rewrite", "objective.metrics=[judge.correctness]", "objective.report=[]"]
     plan = build_plan(words(animals, tmp_path, *services, *more))
     preflight.check_components(plan, plan.resources, services=True)
-    assert counts(endpoint)["chat"] == 3
+    assert counts(endpoint)["chat"] == 1
+    preflight.check_services(plan, plan.resources, asks=False)
+    assert counts(endpoint)["chat"] == 53
     paid = plan.resources.llm.spent
-    assert (paid.calls, paid.tokens > 0) == (3, True)
+    assert (paid.calls, paid.tokens > 0) == (53, True)
     plan.resources.llm.budget.tokens = 1
-    preflight.check_components(plan, plan.resources, services=True)
-    assert counts(endpoint)["chat"] == 3, "a budget that is spent spares it"
+    preflight.check_services(plan, plan.resources, asks=True)
+    assert counts(endpoint)["chat"] == 53, "a budget that is spent spares it"
 
 
 def test_a_judge_that_gives_everything_the_same_is_no_objective(animals, services, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(OpenAIChat, "call_model", lambda *_: Reply('{"reason": "so", "score": 1}', 9, 9))
     given = words(animals, tmp_path, *services, "generator=openai", "query=rewrite")
-    told = refused(build_plan([*given, "objective=judged"]), services=True)
+    told = poor(build_plan([*given, "objective=judged"]))
     assert "judge.model=gpt-4o-mini: as a judge of correctness it gives 1 to a right answer and 1 to a wrong" in told
     # Where it is only reported, the study says so and goes on.
     plan = build_plan([*given, "objective.metrics=[F1]", "objective.report=[judge.correctness]"])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.splitters.sentences import get_sentences
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings

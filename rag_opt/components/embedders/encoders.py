@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
 from rag_opt.components.embedders.minilm import HUB_ID, find_minilm
 from rag_opt.components.models.hub import is_local_only
@@ -23,7 +24,6 @@ from rag_opt.components.models.speed import (
     get_fast_precision,
 )
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
-from rag_opt.components.stage import require, require_whole
 from rag_opt.console.progress import track
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats

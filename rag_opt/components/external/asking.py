@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.external.found import Found, QuestionError, dump_found, load_found
+from rag_opt.components.external.found import Found, QuestionError, dump_found, format_reason, load_found
 from rag_opt.components.external.gold import Corpus, build_rankings, check_gold
 from rag_opt.components.generators.extractive import count_context_tokens
 from rag_opt.components.resources import Resources
@@ -26,12 +25,6 @@ from rag_opt.records.products import Answers, Rankings, Usage, Usages, sum_token
 from rag_opt.system import deadlines, signals
 
 STAGE = "pipeline"
-LONGEST = 300
-"""Characters of a reason."""
-
-FRAME = re.compile(r"([*=#_~-])\1{3,}")
-"""A line of stars and its like."""
-
 Ask = Callable[[str], tuple[Found, float, tuple[int, int]]]
 """What a question gave, the seconds that it took, and the tokens to enter as paid; it raises whatever went wrong."""
 
@@ -121,13 +114,6 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
         # Less than it counts, where calls of its components were kept.
         resources.llm.record_payment(STAGE, Reply(None, *paid, seconds), math.nan, 0)
     return Asked(found, seconds)
-
-
-def format_reason(error: BaseException) -> str:
-    """A failure in one line, with its type where it says nothing itself."""
-    # Some libraries frame their messages.
-    text = " ".join(FRAME.sub(" ", str(error)).split())[:LONGEST]
-    return text if isinstance(error, QuestionError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _report_failed(resources: Resources, named: str, asked: Sequence[Asked]) -> None:

@@ -9,9 +9,8 @@ from typing import Any, Union, get_args, get_origin
 
 import networkx as nx
 
-from rag_opt.components.document_stores import name_stores
+from rag_opt.components.document_stores import LOOKED_AT, name_stores
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.indexing import LOOKED_AT
 from rag_opt.components.external.sockets import MARK, Socket, find_outputs, holds_documents, takes_question
 from rag_opt.components.socket_types import format_type
 from rag_opt.config.own_pipelines import Definition

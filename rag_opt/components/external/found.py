@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,13 @@ KEYS = ("documents", "answer", "tokens_in", "tokens_out")
 TEXTS = ("text", "content", "page_content")
 METAS = ("meta", "metadata")
 """How Haystack, LangChain and LlamaIndex call a document's text, and what is known of it."""
+
+
+LONGEST = 300
+"""Characters of a reason."""
+
+FRAME = re.compile(r"([*=#_~-])\1{3,}")
+"""A line of stars and its like."""
 
 
 class QuestionError(Exception):
@@ -105,3 +113,18 @@ def _parse_tokens(key: str, given: Any) -> int:
 def _describe(given: Any) -> str:
     text = " ".join(repr(given).split())
     return f"{text[:80]}… ({type(given).__name__})" if len(text) > 80 else f"{text} ({type(given).__name__})"
+
+
+def format_reason(error: BaseException) -> str:
+    """A failure in one line, with its type where it says nothing itself."""
+    # Some libraries frame their messages.
+    text = " ".join(FRAME.sub(" ", str(error)).split())[:LONGEST]
+    return text if isinstance(error, QuestionError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def format_pipeline_error(error: BaseException) -> str:
+    """What went wrong in a pipeline, in one line: which component, and what it says."""
+    cause = error.__cause__ or error
+    owner = getattr(error, "component_name", None)
+    told = " ".join(str(cause).split())[:300]
+    return f"{owner}: {type(cause).__name__}: {told}" if owner else f"{type(cause).__name__}: {told}"

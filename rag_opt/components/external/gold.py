@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
+from rag_opt.system.haystack import Document as HaystackDocument
 
 DOCUMENT_ID = "document_id"
 """The field of a document's meta under which the corpus' id is written into pipelines."""
@@ -160,3 +162,12 @@ def _format_document(found: FoundDocument) -> str:
     meta = [(key, str(value)[:SHORT]) for key, value in found.meta.items() if isinstance(value, str | int)]
     told = "".join(f", meta.{key} {value!r}" for key, value in meta[:SHOWN])
     return f"id {str(found.id)[:SHORT]!r}{told}"
+
+
+def make_hit(chunks: Chunks, row: int, score: float | None = None, values: Any = None) -> HaystackDocument:
+    """A chunk as Haystack's document: by its number, with its document's id and title."""
+    title = chunks.documents.items[chunks.document_rows[row]].title
+    meta = {"document_id": chunks.document_ids[row], **({"title": title} if title else {})}
+    embedding = None if values is None else values[row].tolist()
+    content = chunks.texts[row] if values is None else chunks.contents[row]
+    return HaystackDocument(id=str(row), content=content, meta=meta, score=score, embedding=embedding)

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from rag_opt.components.checks import require
 from rag_opt.components.external.asking import answer_queries
 from rag_opt.components.external.found import Found, QuestionError, parse_found
 from rag_opt.components.external.settings import check_asking
 from rag_opt.components.hosts import is_loopback
 from rag_opt.components.retrievers.fetching import FetchError, fetch_url
-from rag_opt.components.stage import Stage, require
+from rag_opt.components.stage import Stage
 from rag_opt.config.trust import is_variable_name
 from rag_opt.console.secrets import register_variable
 from rag_opt.records.documents import Documents, Queries

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rag_opt.components.document_stores import (
+    LOOKED_AT,
     MEMORY,
     check_one_store,
     complete_index,
@@ -19,6 +20,7 @@ from rag_opt.components.document_stores import (
 from rag_opt.components.external.calls import Calls
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build, change_definition, make_definitions
+from rag_opt.components.external.found import format_pipeline_error
 from rag_opt.components.external.gold import DOCUMENT_ID
 from rag_opt.components.external.sockets import find_documents_input
 from rag_opt.components.stage import Stage
@@ -34,8 +36,6 @@ from rag_opt.system.haystack import Document as HaystackDocument
 
 NAMED = "pipeline.indexing"
 WRITER = "haystack.components.writers.document_writer.DocumentWriter"
-LOOKED_AT = "rag_opt_unused"
-"""What the stores of a pipeline are named by that is built to be looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,11 +197,3 @@ def make_source(document: Document) -> ByteStream:
         ByteStream.from_string(document.text, mime_type="text/plain"),
         meta={**made.meta, "file_path": f"{document.id}.txt"},
     )
-
-
-def format_pipeline_error(error: BaseException) -> str:
-    """What went wrong in a pipeline, in one line: which component, and what it says."""
-    cause = error.__cause__ or error
-    owner = getattr(error, "component_name", None)
-    told = " ".join(str(cause).split())[:300]
-    return f"{owner}: {type(cause).__name__}: {told}" if owner else f"{type(cause).__name__}: {told}"

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from rag_opt.components.checks import require_whole
 from rag_opt.components.document_stores import (
+    LOOKED_AT,
     check_one_store,
     count_documents,
     find_name,
@@ -20,12 +22,12 @@ from rag_opt.components.external.asking import STAGE, answer_queries, run_within
 from rag_opt.components.external.calls import Calls, is_uncached
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.found import Found, FoundDocument, QuestionError
-from rag_opt.components.external.indexing import LOOKED_AT, OwnIndex, format_pipeline_error, resolve_definitions
+from rag_opt.components.external.found import Found, FoundDocument, QuestionError, format_pipeline_error
+from rag_opt.components.external.indexing import OwnIndex, resolve_definitions
 from rag_opt.components.external.settings import check_asking
 from rag_opt.components.external.sockets import MARK, find_inputs, find_outputs, make_input, read_answer, read_declared
 from rag_opt.components.external.watch import Watch, watching
-from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.config.own_pipelines import INIT, NONE, TYPE, Definition, iterate_objects
 from rag_opt.config.own_trust import is_class
 from rag_opt.errors import ComponentError, RagOptError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rag_opt.components.stage import require, require_whole
+from rag_opt.components.checks import require, require_whole
 
 
 def check_asking(at_once: Any, timeout: Any) -> None:

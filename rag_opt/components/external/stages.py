@@ -13,13 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from rag_opt.components.document_stores import complete_index, compute_index_name, find_stores, name_stores, open_store
-from rag_opt.components.external.asking import format_reason
+from rag_opt.components.document_stores import (
+    LOOKED_AT,
+    complete_index,
+    compute_index_name,
+    find_stores,
+    name_stores,
+    open_store,
+)
 from rag_opt.components.external.calls import Calls
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.connections import READ, VECTOR, connect_in_order, find_feeds, find_results
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.indexing import LOOKED_AT, format_pipeline_error
+from rag_opt.components.external.found import format_pipeline_error, format_reason
+from rag_opt.components.external.gold import make_hit
 from rag_opt.components.external.sockets import (
     MARK,
     Socket,
@@ -41,7 +48,6 @@ from rag_opt.records.documents import Queries, Query
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Chunks, QueryVectors, Rankings, Searches, Usage, Vectors, sum_tokens
 from rag_opt.system import signals
-from rag_opt.system.haystack import Document as HaystackDocument
 from rag_opt.system.haystack import Pipeline, component
 
 TIMEOUT = 600.0
@@ -234,15 +240,6 @@ class StockStage(Stage):
             chunks, columns["rows"], columns["scores"], key, costs, usage, failed=failed if failed.any() else None
         )
         return {READ.get(self.stage, "ranking"): found.add_costs(*causes)}
-
-
-def make_hit(chunks: Chunks, row: int, score: float | None = None, values: Any = None) -> HaystackDocument:
-    """A chunk as Haystack's document: by its number, with its document's id and title."""
-    title = chunks.documents.items[chunks.document_rows[row]].title
-    meta = {"document_id": chunks.document_ids[row], **({"title": title} if title else {})}
-    embedding = None if values is None else values[row].tolist()
-    content = chunks.texts[row] if values is None else chunks.contents[row]
-    return HaystackDocument(id=str(row), content=content, meta=meta, score=score, embedding=embedding)
 
 
 def _read(out: Mapping[str, Any], place: Socket | None) -> Any:

@@ -14,11 +14,10 @@ from rag_opt.components.embedders.encoder import normalize_vectors
 from rag_opt.components.external.calls import Calls, is_uncached
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
-from rag_opt.components.external.found import FoundDocument
-from rag_opt.components.external.gold import Corpus, Place, build_chunks
-from rag_opt.components.external.indexing import format_pipeline_error, make_document, make_source
+from rag_opt.components.external.found import FoundDocument, format_pipeline_error
+from rag_opt.components.external.gold import Corpus, Place, build_chunks, make_hit
+from rag_opt.components.external.indexing import make_document, make_source
 from rag_opt.components.external.sockets import find_documents_input, find_outputs
-from rag_opt.components.external.stages import make_hit
 from rag_opt.components.stage import Stage
 from rag_opt.config.own_pipelines import Definition
 from rag_opt.config.own_trust import check_allowed

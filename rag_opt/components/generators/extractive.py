@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.checks import require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Chunks, Rankings, sum_tokens

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.request import Request, Sampling, check_model
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings, sum_tokens

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.llm.reply_text import Shown, remove_thinking
 from rag_opt.components.llm.request import (
     TOKENS_A_WORD,
@@ -23,7 +24,7 @@ from rag_opt.components.llm.request import (
     is_cut_short,
 )
 from rag_opt.components.llm.talks import Talk, Talks
-from rag_opt.components.stage import Part, require_whole
+from rag_opt.components.stage import Part
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import compute_key
@@ -270,3 +271,11 @@ def check_token_limits(thinking: Any, window: Any) -> None:
     require_whole("llm.thinking", thinking, 0)
     if window is not None:
         require_whole("llm.window", window)
+
+
+def check_prices(prices: Any) -> None:
+    """Raise ValueError unless prices are {model: {in, out}}, numbers of at least 0."""
+    for model, price in prices.items():
+        fine = isinstance(price, Mapping) and {*price} == {"in", "out"}
+        fine = fine and all(isinstance(each, int | float) and each >= 0 for each in price.values())
+        require(fine, f"price.{model}={price}: dollars a million tokens are expected: {{in: 0.2, out: 0.6}}")

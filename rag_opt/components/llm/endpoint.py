@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.hosts import get_proxy, is_loopback
-from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
+from rag_opt.components.llm.chat import CallError, Chat, check_prices, check_token_limits
 from rag_opt.components.llm.completions import (
     Completion,
     Continued,
@@ -21,7 +22,6 @@ from rag_opt.components.llm.completions import (
 )
 from rag_opt.components.llm.parameters import Accepted, build_parameters, check_parameters
 from rag_opt.components.llm.request import TOKENS_A_WORD, Request, estimate_tokens, merge_system
-from rag_opt.components.stage import require, require_whole
 from rag_opt.config.trust import is_variable_name
 from rag_opt.console.secrets import hide_secrets, register_variable
 from rag_opt.llm.replies import THOUGHT, Reply
@@ -40,6 +40,9 @@ UNTOLD = (401, 403, 408, 409, 429)
 MALFORMED = 3
 """How often a call is made whose answer is no completion: the client itself retries statuses and broken connections."""
 
+PAUSE = 60.0
+"""Seconds that the client waits at most before it tries again."""
+
 LONGEST = 400
 """Characters of a failed call's reason."""
 
@@ -51,8 +54,8 @@ class MalformedError(CallError):
 class OpenAIChat(Chat):
     """Chat completions at `base_url`. `key` names the environment variable that holds the key (None: none is needed).
 
-    A call is tried up to `tries` times, with jittered waits, as long as Retry-After says; an attempt ends when the
-    endpoint says nothing for `timeout` seconds, a whole call after `timeout` for each try and once more.
+    A call is tried up to `tries` times, with jittered waits, as long as Retry-After says. A try ends when the endpoint
+    says nothing for `timeout` seconds, the call after `deadline` seconds (None: when all tries have had their time).
     `parameters` says under which names temperature, top_p, seed, max_tokens and response_format are sent, None for not
     at all; what the endpoint refuses by name is renamed or left out all the same. That is no part of a reply's key:
     whoever writes down what the endpoint refuses finds the same replies. `thinking` tokens are added to max_tokens.
@@ -71,6 +74,7 @@ class OpenAIChat(Chat):
         parameters: Mapping[str, str | None] | None = None,
         thinking: int = 0,
         window: int | None = None,
+        deadline: float | None = None,
     ) -> None:
         require(urlsplit(base_url).scheme in ("http", "https"), f"llm.base_url must be an http(s) URL, not {base_url}")
         require(
@@ -78,8 +82,10 @@ class OpenAIChat(Chat):
         )
         require(not urlsplit(base_url).query, f"llm.base_url has a query; {ADVICE.format('llm.key')}")
         check_key("llm.key", key)
-        require(timeout > 0, f"llm.timeout must be above 0 seconds, not {timeout}")
         require_whole("llm.tries", tries)
+        require(timeout > 0, f"llm.timeout must be above 0 seconds, not {timeout}")
+        limit = tries * (timeout + PAUSE) if deadline is None else deadline
+        require(limit >= timeout, f"llm.deadline must be at least llm.timeout={timeout} seconds, not {deadline}")
         require_whole("llm.at_once", at_once)
         check_prices(prices)
         check_parameters(parameters or {})
@@ -87,6 +93,7 @@ class OpenAIChat(Chat):
         self.base_url = base_url
         self.key = key
         self.timeout = timeout
+        self.deadline = limit
         self.tries = tries
         self.at_once = at_once
         self.prices = prices
@@ -110,15 +117,11 @@ class OpenAIChat(Chat):
 
     def _fetch_reply(self, request: Request, show: Callable[[str], None] | None) -> Reply:
         self._get_client()  # importing and connecting it is no part of what a call takes
-        # Beside all tries, as long again for the waits between them.
-        start, limit = time.perf_counter(), self.timeout * (self.tries + 1)
-        shown = None if show is None else Continued(show)
+        start, shown = time.perf_counter(), None if show is None else Continued(show)
         try:
-            found = run_within(limit, partial(self._repeat_malformed, request, shown))
+            found = run_within(self.deadline, partial(self._repeat_malformed, request, shown))
         except OverdueError as error:
-            raise CallError(
-                f"no whole answer came within {limit:g} s (llm.timeout for each of llm.tries, and once more)"
-            ) from error
+            raise CallError(f"no whole answer came within llm.deadline={self.deadline:g} s") from error
         # A server that says nothing of tokens must not make a budget endless.
         read = found.read or estimate_tokens(request)
         wrote = found.wrote or int(TOKENS_A_WORD * count_tokens(found.text or ""))
@@ -288,11 +291,3 @@ def check_key(where: str, key: str | None) -> None:
         f"{where}={key}: this environment variable is not set; export it, or set {where}=null where no key is needed",
     )
     register_variable(key)
-
-
-def check_prices(prices: Any) -> None:
-    """Raise ValueError unless prices are {model: {in, out}}, numbers of at least 0."""
-    for model, price in prices.items():
-        fine = isinstance(price, Mapping) and {*price} == {"in", "out"}
-        fine = fine and all(isinstance(each, int | float) and each >= 0 for each in price.values())
-        require(fine, f"price.{model}={price}: dollars a million tokens are expected: {{in: 0.2, out: 0.6}}")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_opt.components.checks import require
 from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
 from rag_opt.components.llm.grammar import Constraint
 from rag_opt.components.llm.request import Messages, Request, merge_system
@@ -17,7 +18,6 @@ from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.memory import check_memory
 from rag_opt.components.models.speed import get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
-from rag_opt.components.stage import require
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
 from rag_opt.records.keys import FORM, compute_key

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rag_opt.components.checks import require
 from rag_opt.components.llm.completions import format_error, get_error_param
-from rag_opt.components.stage import require
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.request import Request

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from rag_opt.components.stage import require
+from rag_opt.components.checks import require
 
 if TYPE_CHECKING:
     from rag_opt.components.llm.request import Messages

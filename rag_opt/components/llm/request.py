@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rag_opt.components.stage import require
+from rag_opt.components.checks import require
 from rag_opt.text.tokenization import count_tokens
 
 TOKENS_A_WORD = 1.3

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rag_opt.components.checks import require
 from rag_opt.components.llm.local import Loaded, LocalChat
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.components.models.weights import quiet_transformers
-from rag_opt.components.stage import require
 from rag_opt.console.progress import track
 from rag_opt.errors import ComponentError
 from rag_opt.records.keys import FORM, compute_key

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_array, csr_array
 
-from rag_opt.components.stage import Stage, require_number, require_whole
+from rag_opt.components.checks import require_number, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Floats, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.system.haystack import component

@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rag_opt.components.checks import require_whole
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt
 from rag_opt.components.llm.request import Messages, Request, Sampling, check_model
-from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Searches

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.reply_text import parse_integer
 from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.components.ranking import score_by_rank, split_ranking, stack_rankings
-from rag_opt.components.stage import Stage, require, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Ints, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Rankings

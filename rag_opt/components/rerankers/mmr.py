@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_opt.components.checks import require_number, require_whole
 from rag_opt.components.embedders.embedding_cache import get_embeddings
 from rag_opt.components.ranking import split_ranking, stack_rankings
-from rag_opt.components.stage import Stage, require_number, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import QueryVectors, Rankings, Vectors

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.embedders.embedding_cache import score_pairs
 from rag_opt.components.embedders.encoders import READY, SentenceTransformerEncoder
 from rag_opt.components.embedders.truncation import report_unembedded, report_unread
@@ -15,7 +16,7 @@ from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.speed import ENDLESS, get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.ranking import split_ranking, stack_rankings
-from rag_opt.components.stage import Part, Stage, require, require_whole
+from rag_opt.components.stage import Part, Stage
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats, Queries
 from rag_opt.records.keys import compute_key

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rag_opt.components.checks import require, require_number, require_whole
 from rag_opt.components.own_documents import Pair, Search, exclude_own
 from rag_opt.components.query.feedback import Feedback, transpose_counts
 from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
 from rag_opt.components.retrievers.term_counts import ARRAYS, Counts, get_counts, make_counts_key
-from rag_opt.components.stage import Stage, require, require_number, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.components.tokenization import Reading, check_reading, tokenize_texts
 from rag_opt.records.documents import Ints, Queries, Record
 from rag_opt.records.keys import compute_key

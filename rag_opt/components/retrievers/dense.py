@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.cache.artifact_files import get_size
+from rag_opt.components.checks import require_whole
 from rag_opt.components.own_documents import exclude_own
 from rag_opt.components.ranking import compute_rankings, select_top
 from rag_opt.components.retrievers.fusion import fuse_variants
-from rag_opt.components.stage import Stage, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Floats, Queries, Record
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, QueryVectors, Rankings, Vectors

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.components.stage import Stage, require, require_number, require_whole
+from rag_opt.components.checks import require, require_number, require_whole
+from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Floats, Ints, Queries, Scores
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Costs, Rankings

@@ -14,10 +14,11 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_whole
 from rag_opt.components.llm.endpoint import ADVICE, check_key
 from rag_opt.components.ranking import score_by_rank, stack_rankings
 from rag_opt.components.retrievers.fetching import FetchError, HttpResponse, fetch_url
-from rag_opt.components.stage import Part, Stage, require, require_whole
+from rag_opt.components.stage import Part, Stage
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Queries
 from rag_opt.records.keys import compute_key

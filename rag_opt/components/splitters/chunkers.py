@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_opt.components.checks import require, require_number, require_whole
 from rag_opt.components.embedders.embedding_cache import embed_texts
 from rag_opt.components.splitters.sentences import get_sentences
 from rag_opt.components.splitters.spans import (
@@ -17,7 +18,7 @@ from rag_opt.components.splitters.spans import (
     split_recursively,
     trim_span,
 )
-from rag_opt.components.stage import Stage, get_identity, get_parameter_names, require, require_number, require_whole
+from rag_opt.components.stage import Stage, get_identity, get_parameter_names
 from rag_opt.records.documents import Documents
 from rag_opt.records.keys import compute_key, get_algorithm
 from rag_opt.records.products import Chunks

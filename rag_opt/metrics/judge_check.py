@@ -1,0 +1,122 @@
+"""What a judge's grades are worth: its agreement with known grades, its leanings, and whether it repeats itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_opt.metrics.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.metrics.aspects import BEST, WORST
+from rag_opt.metrics.labelled import FIRST, LAST, LONG, Labelled
+
+if TYPE_CHECKING:
+    from rag_opt.metrics.judges import Judges
+
+STAGE = "judge check"
+"""What its calls are paid under."""
+
+
+@dataclass(frozen=True)
+class JudgeCheck:
+    """A judge measured on `asked` labelled cases, `graded` of which it gave a readable grade.
+
+    `kappa`: weighted, with its 95 % interval. `right` and `wrong`: its mean grades of what should have 5 and 1, `error`
+    the standard error of their difference. `repeatability`: the share of cases graded alike each time. `length_bias`:
+    how much better it grades the same at length; `position_bias`: how much better where the right document is read
+    first. nan: not measured.
+    """
+
+    aspect: str
+    model: str
+    asked: int
+    graded: int
+    kappa: float
+    low: float
+    high: float
+    right: float
+    wrong: float
+    error: float
+    repeatability: float
+    length_bias: float
+    position_bias: float
+
+    @property
+    def unreadable(self) -> float:
+        """The share of cases that brought no grade."""
+        return 1 - self.graded / self.asked if self.asked else math.nan
+
+    def format_line(self) -> str:
+        """The judge in one line."""
+        interval = "" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
+        kappa = "unknown" if math.isnan(self.kappa) else f"{self.kappa:.2f}{interval}"
+        lost = f", {self.unreadable:.0%} unreadable" if self.graded < self.asked else ""
+        return f"judge.{self.aspect} by {self.model}: weighted kappa {kappa} on {self.asked} labelled cases{lost}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON."""
+        return asdict(self)
+
+
+def explain_refusal(found: JudgeCheck, floor: float) -> str:
+    """Why a judge of this kappa decides nothing, and what to do."""
+    return (
+        f"{found.format_line()}, below judge.floor={floor:g}: it gives {found.right:.1f} to right answers and "
+        f"{found.wrong:.1f} to wrong ones, so its grades can't decide; choose another judge.model, or judge.trust=true "
+        "to have it decide all the same"
+    )
+
+
+def check_judge(judges: Judges, aspect: str, cases: Sequence[Labelled]) -> JudgeCheck:
+    """The judge measured on these cases, by as many verdicts each as it has repeats; kept verdicts cost nothing.
+
+    Raises ComponentError where it can't be asked, BudgetSpentError where nothing more may be paid for.
+    """
+    every = judges.grade_each(aspect, [case.shown for case in cases], STAGE)
+    return measure_agreement(aspect, judges.model, cases, every)
+
+
+def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every: Sequence[Sequence[int]]) -> JudgeCheck:
+    """`check_judge` for grades that have been given; an empty row where a case brought none."""
+    first = [grades[0] if grades else None for grades in every]
+    known = [(case, grade) for case, grade in zip(cases, first, strict=True) if grade is not None]
+    labelled = [(case.truth, grade, case.question) for case, grade in known if case.truth is not None]
+    truths, grades, questions = zip(*labelled, strict=True) if labelled else ((), (), ())
+    right, wrong = ([g for t, g, _ in labelled if t == truth] for truth in (BEST, WORST))
+    several = [len({*row}) == 1 for row in every if len(row) > 1]
+    return JudgeCheck(
+        aspect,
+        model,
+        len(cases),
+        len(known),
+        compute_kappa(truths, grades, BEST),
+        *compute_kappa_interval(truths, grades, questions, BEST),
+        _mean(right),
+        _mean(wrong),
+        math.hypot(_standard_error(right), _standard_error(wrong)),
+        _mean(several),
+        _compare(known, LONG, ""),
+        _compare(known, FIRST, LAST),
+    )
+
+
+def _compare(known: Sequence[tuple[Labelled, int]], one: str, other: str) -> float:
+    """How much better the kinds that end in `one` are graded than the same cases that end in `other`; nan without."""
+    grades = {(case.question, case.kind): grade for case, grade in known}
+    apart = [
+        grade - grades[question, kind.removesuffix(one) + other]
+        for (question, kind), grade in grades.items()
+        if kind.endswith(one) and (question, kind.removesuffix(one) + other) in grades
+    ]
+    return _mean(apart)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
