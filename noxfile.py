@@ -33,7 +33,8 @@ def tests(session: nox.Session) -> None:
     """Types, then every test: unit, contract, integration (real studies, real data where RAG_OPT_DATA points)."""
     install(session)
     session.run("mypy")
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "--durations", "10", *session.posargs)
+    options = ["-n", "2", "--dist", "worksteal", "--durations", "10"]
+    session.run("pytest", *options, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session

@@ -178,6 +178,14 @@ def said() -> Iterator[Callable[[], list[str]]]:
 
 
 @pytest.fixture(scope="session")
+def packaged_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that all tests share which read the packaged documents: these are encoded once."""
+    place = tmp_path_factory.getbasetemp()
+    # Of pytest-xdist's processes each has a folder of its own in one of all.
+    return (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "packaged_store"
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder with real collections; tests that need it skip, saying so, where it is missing."""
     if not DATA.is_dir():

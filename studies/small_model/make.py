@@ -1,8 +1,9 @@
 """What a model of 135 million parameters is good for, into studies/small_model: `make.py --data FOLDER [--parts …]`.
 
 FOLDER has msmarco_qa, squad_articles and mlflow_docs. Three parts, each with its table, all by SmolLM2 on this machine:
-`answers` (prompts and syntheses, on questions that the documents answer and on others), `stages` (what else asks a model:
-rerankers, rewritten queries), `sources` (30 long questions: no retrieval, vectors, with BM25, with a web served here).
+`answers` (prompts and syntheses, on questions that the documents answer and on others), `stages` (what else asks a
+model: rerankers, rewritten queries), `sources` (30 long questions: no retrieval, vectors, with BM25, with a web that is
+served here).
 Differences are paired, question by question, with 95 % bootstrap intervals. `--questions` of each collection are asked.
 """
 
@@ -125,8 +126,14 @@ def compare_answers(data: Path, count: int, resources: Resources) -> list[str]:
         for prompt in PROMPTS:
             for synthesis in SYNTHESES:
                 words = ["generator=llm", f"generator.prompt={prompt}", f"generator.synthesis={synthesis}"]
-                words += ["generator.max_tokens=32", *split(name), *([] if synthesis == "stuff" else ["generator.pack_tokens=150"])]
-                asked.append(Asked(f"{prompt}, {synthesis}", measure(words, dataset, ["F1", "tokens", "calls"], resources)))
+                words += [
+                    "generator.max_tokens=32",
+                    *split(name),
+                    *([] if synthesis == "stuff" else ["generator.pack_tokens=150"]),
+                ]
+                asked.append(
+                    Asked(f"{prompt}, {synthesis}", measure(words, dataset, ["F1", "tokens", "calls"], resources))
+                )
                 wrong = measure(words, others, ["tokens"], resources)
                 one = asked[-1]
                 rows.append(
@@ -156,8 +163,8 @@ def split(name: str) -> list[str]:
 def compare_stages(data: Path, count: int, resources: Resources) -> list[str]:
     """A table: each stage that asks a model beside none, on msmarco_qa, ten passages ranked anew."""
     dataset, asked, rows = load_few(data, "msmarco_qa", count), [], []
-    for name, words in STAGES.items():
-        words = [*words, "generator=none", "splitter=none", "retriever.top_k=10"]
+    for name, stage in STAGES.items():
+        words = [*stage, "generator=none", "splitter=none", "retriever.top_k=10"]
         asked.append(Asked(name, measure(words, dataset, ["nDCG@10", "tokens", "calls"], resources)))
         one = asked[-1]
         rows.append(
@@ -212,7 +219,10 @@ def serve_sources(data: Path, resources: Resources, folder: Path) -> list[str]:
     from tests.services import served
 
     dataset, pages = load_few(data, "mlflow_docs", 30), folder / "pages.jsonl"
-    rows = [{"url": f"https://example.org/{each.id}", "title": each.title, "content": each.text} for each in dataset.documents]
+    rows = [
+        {"url": f"https://example.org/{each.id}", "title": each.title, "content": each.text}
+        for each in dataset.documents
+    ]
     pages.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
     with served("search_server.py", "--pages", str(pages)) as web:
         return compare_sources(f"{web}/searxng/search", dataset, resources)
@@ -228,7 +238,9 @@ def describe_processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", choices=("answers", "stages", "sources"), default=("answers", "stages", "sources"))
+    parser.add_argument(
+        "--parts", nargs="+", choices=("answers", "stages", "sources"), default=("answers", "stages", "sources")
+    )
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--store", type=Path, help="where what is computed is kept; without it nothing is")
     given = parser.parse_args()

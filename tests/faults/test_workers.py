@@ -121,14 +121,14 @@ def test_workers_that_only_die_end_the_study_with_a_reason(words, tmp_path) -> N
 
 def test_eight_commands_at_once_on_nothing(words, tmp_path, long: bool, figure: Figure) -> None:
     """Each makes the folder, both databases and the study, or finds them just made; together they run it once."""
-    count, repeats = (8, 10) if long else (4, 1)
+    count, repeats, total = (8, 10, 24) if long else (4, 1, 12)
     for repeat in range(repeats):
         name, place = f"first{repeat}", tmp_path / str(repeat)
         place.mkdir()
         mine = [word for word in words if not word.startswith(("studies_dir", "tracking"))]
         processes = [
             subprocess.Popen(
-                command(*mine, f"name={name}", "n_trials=24"),
+                command(*mine, f"name={name}", f"n_trials={total}"),
                 cwd=place,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -139,12 +139,13 @@ def test_eight_commands_at_once_on_nothing(words, tmp_path, long: bool, figure: 
         told = [process.communicate(timeout=600) for process in processes]
         assert [process.returncode for process in processes] == [0] * count, told
         trials = trials_of(place, name)
-        assert counted(trials) == 24
+        assert counted(trials) == total
         assert all("Recommended:" in result for result, _ in told)
         mirrored(place, name, trials)
         shutil.rmtree(place)
     figure(
-        "first start", f"{count} commands at once on nothing, {repeats} repeats: {count * repeats} alive, 24 of 24 each"
+        "first start",
+        f"{count} commands at once on nothing, {repeats} repeats: {count * repeats} alive, {total} of {total} each",
     )
 
 
@@ -264,11 +265,12 @@ def reachable(port: int, seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_path, figure: Figure) -> None:
+def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_path, long: bool, figure) -> None:
     """The same command in two places that share nothing but PostgreSQL: both end with the same findings."""
     url = postgres.database("machines")
     mine = [word for word in words if not word.startswith(("studies_dir", "store.path", "tracking"))]
-    mine += [f"storage.url='{url}'", "n_trials=40"]
+    total = 40 if long else 20
+    mine += [f"storage.url='{url}'", f"n_trials={total}"]
     places = [tmp_path / "one", tmp_path / "two"]
     for place in places:
         place.mkdir()
@@ -285,14 +287,14 @@ def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_
     told = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     trials = optuna.load_study(study_name="animals", storage=get_engine_url(url)).trials
-    assert counted(trials) == 40
+    assert counted(trials) == total
     shares = Counter(get_worker(trial) for trial in trials)
     assert len(shares) == 2
-    assert min(shares.values()) >= 3
+    assert min(shares.values()) >= 2
     best = [(place / "studies/animals/best.yaml").read_text() for place in places]
     assert best[0] == best[1]
     for place in places:
-        assert len(list(place.glob("studies/animals/trials/*/per_query.json"))) >= 40
+        assert len(list(place.glob("studies/animals/trials/*/per_query.json"))) >= total
         client = MlflowClient(f"sqlite:///{place}/studies/mlflow.db")
         experiment = client.get_experiment_by_name("rag_opt").experiment_id
         runs = client.search_runs([experiment], "tags.`rag_opt.trial` != ''", max_results=500)

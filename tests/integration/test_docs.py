@@ -111,7 +111,9 @@ def test_the_pipeline_you_have_starts_with_what_works(tmp_path: Path) -> None:
     assert len(plan.space.parameters) == 4
 
 
-@pytest.mark.parametrize(("library", "place"), [("langchain_core", 0), ("llama_index.core", 1)])
+@pytest.mark.parametrize(
+    ("library", "place"), [("langchain_core", 0), pytest.param("llama_index.core", 1, marks=pytest.mark.long)]
+)
 def test_chains_of_other_libraries_are_tuned_as_they_stand(library: str, place: int, tmp_path: Path) -> None:
     pytest.importorskip(library)
     name = f"chain_of_{library.removesuffix('_core').removesuffix('.core').replace('.', '_')}"

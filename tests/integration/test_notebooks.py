@@ -16,7 +16,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path) -> None:
+def test_a_notebook_runs(path: Path, tmp_path, monkeypatch, packaged_store: Path) -> None:
+    monkeypatch.setenv("RAG_OPT_STORE", str(packaged_store))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "studies").is_dir()

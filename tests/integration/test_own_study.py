@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, own_space
+from tests.conftest import LONG, ROOT, own_space
 from tests.services import brought
 
 pytestmark = pytest.mark.integration
@@ -129,14 +129,16 @@ def in_pgvector(folder: Path) -> list[str]:
     ],
 )
 def test_a_poisoned_index_is_seen_by_nobody_else(bring, storage, base, tmp_path, pgvector, monkeypatch) -> None:
-    """Eight workers, two configurations of one pipeline, a document in one that all questions would find."""
+    """Workers, eight or four, two configurations of one pipeline, a document in one that all questions would find."""
+    count = 8 if LONG else 4
     monkeypatch.setenv("PG_CONN_STR", pgvector.database(f"stored_{os.getpid()}_{time.monotonic_ns()}"))
     space = own_space(
         tmp_path,
         # All there is, so that a document too many shows.
         {"indexing.poisoner.poison": "choice(false, true)", "querying.retriever.top_k": "range(40, 44)"},
     )
-    common = [*base, *bring(tmp_path), *space, "n_trials=16", "sampler=random", "pruner=none", "n_workers=8"]
+    common = [*base, *bring(tmp_path), *space, f"n_trials={2 * count}", "sampler=random"]
+    common += ["pruner=none", f"n_workers={count}"]
     url = pgvector.database(f"brought_{os.getpid()}_{time.monotonic_ns()}")
     done = run("rag_opt.study", *common, *([f"storage.url={url}"] if storage == "pgvector" else []))
     assert done.returncode == 0, done.stderr[-2000:]
