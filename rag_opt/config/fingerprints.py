@@ -9,11 +9,11 @@ from rag_opt.config.own_pipelines import SIDES, TYPE, strip_name
 from rag_opt.config.trust import TRUSTED, import_target
 from rag_opt.records.keys import drop_added, get_algorithm
 
-PATIENCE = ("prices", "timeout", "tries", "at_once", "deadline")
+PATIENCE = ("prices", "timeout", "tries", "at_once")
 """Keys that change neither what a model is asked nor what it says."""
 
-MANNER = ("parameters", "window")
-"""The same of a chat: how much it reads, and the names of what is sent."""
+MANNER = ("parameters", "window", "deadline", "device")
+"""The same of a chat: how much it reads, the names of what is sent, how long a call may take, and where it runs."""
 
 
 def normalize_for_key(node: Any, trusted: Collection[str] = ()) -> Any:

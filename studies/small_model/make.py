@@ -1,9 +1,9 @@
 """What a model of 135 million parameters is good for, into studies/small_model: `make.py --data FOLDER [--parts …]`.
 
-FOLDER has msmarco_qa, squad_articles and mlflow_docs. Three parts, each with its table, all by SmolLM2 on this machine:
+FOLDER has msmarco_qa, squad_articles and mlflow_docs. Four parts, each with its table, all by SmolLM2 on this machine:
 `answers` (prompts and syntheses, on questions that the documents answer and on others), `stages` (what else asks a
 model: rerankers, rewritten queries), `sources` (30 long questions: no retrieval, vectors, with BM25, with a web that is
-served here).
+served here), `forecast` (five small studies: calls and tokens before, and paid after).
 Differences are paired, question by question, with 95 % bootstrap intervals. `--questions` of each collection are asked.
 """
 
@@ -16,6 +16,7 @@ import platform
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_opt.analysis.paired import bootstrap_interval
+from rag_opt.cli.study import run_study
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.config.trial import compose_trial
@@ -32,6 +34,8 @@ from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import get_metric
 from rag_opt.records.documents import Dataset, Query
 from rag_opt.records.scores import Evaluation
+from rag_opt.study.forecast import compute_forecast
+from rag_opt.study.plan import build_plan
 
 HERE = Path(__file__).resolve().parent
 MODEL = ["llm=smollm2", "retriever.top_k=3"]
@@ -52,6 +56,7 @@ STAGES = {
     "query=multi_query": ["query=multi_query"],
     "query=rewrite": ["query=rewrite"],
 }
+PARTS = ("answers", "stages", "sources", "forecast")
 SOURCES = ("none", "dense", "hybrid", "hybrid_web")
 
 
@@ -228,6 +233,45 @@ def serve_sources(data: Path, resources: Resources, folder: Path) -> list[str]:
         return compare_sources(f"{web}/searxng/search", dataset, resources)
 
 
+FORECAST = {
+    "answers, prompts and retrieval": ["generator=llm", "objective=answer", "search_space=small_model"],
+    "reranker=llm_listwise": ["reranker=llm_listwise", "reranker.window=10", "reranker.step=5"],
+    "query=multi_query": ["query=multi_query"],
+    "query=hyde": ["query=hyde", "query.max_tokens=48"],
+    "judged answers": ["generator=llm", "objective=judged", "judge.trust=true", "judge.check=4"],
+}
+"""Five studies: what each chooses beside the packaged questions and a space of retrieval."""
+
+
+def compare_forecasts(folder: Path) -> list[str]:
+    """A table: calls and tokens that were forecast before the first call, and those that were paid."""
+    rows = []
+    for name, words in FORECAST.items():
+        place = folder / name.replace(" ", "_")
+        base = ["llm=smollm2", "search_space=retrieval", "dataset.num_queries=20", "retriever.top_k=3", "n_trials=4"]
+        base += ["sampler=random", "pruner=none", "tracking=none", "confirmation.method=split", "name=forecast"]
+        base += (
+            ["generator=none", "generator.max_tokens=24"]
+            if "generator=llm" not in words
+            else ["generator.max_tokens=24"]
+        )
+        given = [*base, *words, f"studies_dir={place}", f"store.path={folder}/store_{len(rows)}"]
+        given = [word for word in given if not (word.startswith("generator.max") and "generator=llm" not in words)]
+        told = compute_forecast(build_plan(given)).paid
+        start = time.monotonic()
+        run_study(given, quiet=True)
+        minutes = (time.monotonic() - start) / 60
+        paid = json.loads((place / "forecast" / "findings.json").read_text("utf-8"))["paid"]
+        rows.append([name])
+        for key in ("calls", "tokens"):
+            expected, found = getattr(told, key), paid[key]
+            rows[-1] += [f"{expected:,.0f}", f"{found:,.0f}", f"{expected / found - 1:+.0%}" if found else ""]
+        rows[-1].append(f"{minutes:.1f}")
+        print(rows[-1], flush=True)
+    heads = ("study of 4 trials, 20 questions", "calls forecast", "paid", "off by", "tokens forecast", "paid", "off by")
+    return [tabulate((*heads, "minutes, not forecast"), rows)]
+
+
 def describe_processor() -> str:
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
@@ -238,9 +282,7 @@ def describe_processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--parts", nargs="+", choices=("answers", "stages", "sources"), default=("answers", "stages", "sources")
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--store", type=Path, help="where what is computed is kept; without it nothing is")
     given = parser.parse_args()
@@ -251,6 +293,7 @@ def main() -> None:
             "answers": lambda: compare_answers(given.data, given.questions, resources),
             "stages": lambda: compare_stages(given.data, given.questions, resources),
             "sources": lambda: serve_sources(given.data, resources, Path(folder)),
+            "forecast": lambda: compare_forecasts(Path(folder)),
         }
         for part in given.parts:
             text = "\n\n".join([*parts[part](), f"Measured on {describe_processor()}."])

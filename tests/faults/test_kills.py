@@ -117,8 +117,7 @@ def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Fi
     [
         ("sqlite", "rag"),
         ("postgresql", "tpe"),
-        ("sqlite", "gp"),
-        *(pytest.param("sqlite", each, marks=pytest.mark.long) for each in ("tpe", "qmc", "random")),
+        *(pytest.param("sqlite", each, marks=pytest.mark.long) for each in ("gp", "tpe", "qmc", "random")),
         *(pytest.param("postgresql", each, marks=pytest.mark.long) for each in ("rag", "gp", "qmc", "random")),
     ],
     indirect=["stored"],

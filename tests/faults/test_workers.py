@@ -322,6 +322,7 @@ def test_no_scheduler_is_said(words, postgres) -> None:
         run_study([*words, f"storage.url='{postgres.database('nobody')}'", "launcher=dask", address, "n_trials=2"])
 
 
+@pytest.mark.long
 def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> None:
     done = finished(tmp_path, *words, "launcher=dask", "n_workers=2", "n_trials=8")
     assert done.returncode == 0, done.stderr[-3000:]

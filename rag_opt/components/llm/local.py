@@ -14,9 +14,9 @@ from rag_opt.components.checks import require
 from rag_opt.components.llm.chat import CallError, Chat, check_token_limits
 from rag_opt.components.llm.grammar import Constraint
 from rag_opt.components.llm.request import Messages, Request, merge_system
+from rag_opt.components.models.devices import AUTO, DEVICE, find_device
 from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.memory import check_memory
-from rag_opt.components.models.speed import get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.errors import ComponentError
 from rag_opt.llm.replies import Reply
@@ -56,7 +56,7 @@ class Loaded:
 
 
 class LocalChat(Chat):
-    """A causal language model with a chat template, from a folder or the hub; on the GPU where there is one.
+    """A causal language model with a chat template, from a folder or the hub, on `device` (auto: a GPU, if any).
 
     One whose template lets it choose (Qwen3) thinks only where it is given `thinking` tokens for that.
     """
@@ -65,13 +65,17 @@ class LocalChat(Chat):
     at_once = SIDE_BY_SIDE
     reads_whole = True
 
-    def __init__(self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None) -> None:
+    def __init__(
+        self, revision: str | None, dtype: str, thinking: int = 0, window: int | None = None, device: str = AUTO
+    ) -> None:
+        require(bool(DEVICE.fullmatch(str(device))), f"llm.device must be auto, cpu, cuda, cuda:1 or mps, not {device}")
         require(dtype in DTYPES, f"llm.dtype must be one of {', '.join(DTYPES)}, not {dtype}")
         check_token_limits(thinking, window)
         self.revision = revision
         self.dtype = dtype
         self.thinking = thinking
         self.window = window
+        self.device = device
         self.prices = {}
 
     @property
@@ -122,7 +126,7 @@ class LocalChat(Chat):
         return Reply(text, length, len(written), seconds)
 
     def _get_model(self, name: str) -> Loaded:
-        key = compute_key(self.identify_model(name), self.revision, self.precision)
+        key = compute_key(self.identify_model(name), self.revision, self.precision, self.device)
         with LOADING:
             found: Loaded = self.store.get_object("language model", key, lambda: self._load_model(name), keep=1)
         return found
@@ -145,6 +149,7 @@ class LocalChat(Chat):
             )
 
     def _load_model(self, name: str) -> Loaded:
+        device = find_device("llm", self.device)
         where: Any = {"revision": self.revision, "local_files_only": is_local_only("llm", name, self.revision)}
         with disable_gc():
             import torch
@@ -170,7 +175,7 @@ class LocalChat(Chat):
             # generate() wants one, which many causal models lack; a single prompt has no padding.
             tokenizer.pad_token = tokenizer.eos_token
         placed: Any = model
-        return prepare_model(tokenizer, placed.to(get_device()).eval())
+        return prepare_model(tokenizer, placed.to(device).eval())
 
 
 def prepare_model(tokenizer: Any, model: Any) -> Loaded:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rag_opt.components.checks import require
 from rag_opt.components.llm.local import Loaded, LocalChat
+from rag_opt.components.models.devices import AUTO
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.components.models.weights import quiet_transformers
 from rag_opt.console.progress import track
@@ -42,8 +43,8 @@ class SmolLM2Chat(LocalChat):
 
     algorithm = "rag_opt.components.llm.SmolLM2Chat"
 
-    def __init__(self, dtype: str = "auto", window: int | None = None) -> None:
-        super().__init__(None, "float32" if dtype == "auto" else dtype, 0, window)
+    def __init__(self, dtype: str = "auto", window: int | None = None, device: str = AUTO) -> None:
+        super().__init__(None, "float32" if dtype == "auto" else dtype, 0, window, device)
         self.chosen = dtype
 
     @property
