@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.api.inputs import Rows, convert_dataset, convert_metric, convert_space, get_metric_name
-from rag_opt.config.compose import compose_config
+from rag_opt.config.compose import compose_config, forget_files
 from rag_opt.config.experiments import expand_best
 from rag_opt.config.quoting import quote_arguments
 from rag_opt.config.settings import parse_settings
-from rag_opt.config.trial import forget_files
 from rag_opt.errors import ConfigError, StudyError
 from rag_opt.system import environment
 

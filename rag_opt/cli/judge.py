@@ -37,7 +37,7 @@ def main(
     aspect: Annotated[
         list[str] | None, Option(help="correctness (the default), faithfulness, context_relevance, answer_relevance")
     ] = None,
-    questions: Annotated[int, Option(min=1, help="packaged questions, five answers each")] = 20,
+    questions: Annotated[int, Option(min=1, help="packaged questions, four to seven labelled cases each")] = 20,
     repeats: Annotated[int, Option(min=1, help="verdicts a case: 2 or more show whether it repeats itself")] = 2,
 ) -> None:
     """The command line."""
@@ -76,6 +76,7 @@ def check_judges(
             raise ConfigError(f"--aspect {aspect}: there is no such judge; {format_hint(aspect, FIELDS)}")
     config = compose_config(words)
     settings, resources = parse_judge_settings(config), build_resources(config)
+    _check_price(config)
     replies = resources.llm.replies
     before = replies.get_spent(ACCOUNT)
     resources = replace(resources, llm=replace(resources.llm, budget=_build_budget(config, replies, before)))
@@ -87,6 +88,17 @@ def check_judges(
     after = replies.get_spent(ACCOUNT)
     paid = replace(after, **{name: getattr(after, name) - getattr(before, name) for name in vars(after)})
     return found, settings.floor, paid
+
+
+def _check_price(config: DictConfig) -> None:
+    """Raise ConfigError where a budget in dollars is set and the judge's model has no price."""
+    from rag_opt.evaluation.judging import build_judges
+
+    judges = build_judges(config, [], repeats=1)
+    if config.budget.usd is not None and math.isnan(judges.chat.compute_usd(judges.model, 1, 1)):
+        raise ConfigError(
+            f"budget.usd is set, but {judges.model} has no price: add it to a file in conf/price, or set budget.tokens"
+        )
 
 
 def _build_budget(config: DictConfig, replies: Replies, before: Expenses) -> Budget:
@@ -135,7 +147,9 @@ def _format_signed(value: float) -> str:
 def _format_paid(paid: Expenses) -> str:
     if not paid.calls:
         return "every verdict was kept: nothing was paid"
-    return f"paid: {paid.calls:,.0f} calls, {paid.tokens:,.0f} tokens, ${paid.usd:,.4g}; the same again costs nothing"
+    # A ledger has 0 for what has no price.
+    usd = f", ${paid.usd:,.4g}" if paid.usd else ""
+    return f"paid: {paid.calls:,.0f} calls, {paid.tokens:,.0f} tokens{usd}; the same again costs nothing"
 
 
 def _format_verdict(found: JudgeCheck, floor: float) -> str:

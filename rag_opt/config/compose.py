@@ -19,14 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_opt.config import yaml_files
-from rag_opt.config.fingerprints import normalize_for_key
 from rag_opt.config.own_parameters import fill_parameters
 from rag_opt.config.own_pipelines import is_free, mark_free
 from rag_opt.config.quoting import unquote_argument
 from rag_opt.config.refusals import explain_missing, explain_unreadable
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
 from rag_opt.errors import ConfigError, format_hint
-from rag_opt.records.keys import compute_key
 
 HERE = Path(__file__).resolve().parent.parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -57,11 +55,24 @@ def compose_config(overrides: Words) -> DictConfig:
 
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
-    return _compose_config(tuple(overrides))
+    key = tuple(overrides)
+    found = _composed.pop(key, None)
+    if found is None:
+        found = _compose_config(key)
+    # What one brings lies in files of one's own, in any folder, and may be changed at any time.
+    if not found[WHOLE].get("components"):
+        _composed[key] = found
+        if len(_composed) > MOST_COMPOSED:
+            del _composed[next(iter(_composed))]
+    return found
 
 
-# A study asks for the same few dozen again and again: for its plan, its checks and its report.
-@lru_cache(maxsize=128)
+_composed: dict[tuple[str, ...], DictConfig] = {}
+"""What was asked for last: a study asks for the same few dozen again and again."""
+
+MOST_COMPOSED = 128
+
+
 def _compose_config(overrides: tuple[str, ...]) -> DictConfig:
     # Before composing, which would repeat a key in its messages, and import a module that is a search path.
     check_overrides(overrides)
@@ -134,10 +145,10 @@ def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, s
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
-def forget_configs() -> None:
-    """Have configurations composed anew."""
+def forget_files() -> None:
+    """Have files of a configuration read anew: in a notebook one may have changed since the last study."""
     _compose_groups.cache_clear()
-    _compose_config.cache_clear()
+    _composed.clear()
 
 
 def remove_hydra(config: DictConfig) -> None:
@@ -252,12 +263,6 @@ def check_search_path(words: Words) -> None:
 def get_stages(config: DictConfig) -> tuple[str, ...]:
     """The groups that this configuration's pipeline is made of."""
     return (WHOLE,) if config[WHOLE].get("components") else STAGES
-
-
-def compute_fingerprint(config: DictConfig, groups: Iterable[str] = ()) -> str:
-    """The content key of these groups (none: the pipeline's), less how patiently a model is asked and at what price."""
-    trusted, wanted = to_plain(config.trusted_modules), tuple(groups) or get_stages(config)
-    return compute_key({group: normalize_for_key(to_plain(config[group]), trusted) for group in wanted})
 
 
 def load_prompt(name: str) -> dict[str, str]:

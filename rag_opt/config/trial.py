@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import WHOLE, Words, compose_config, forget_configs, get_choices, get_stages
+from rag_opt.config.compose import MOST_COMPOSED, WHOLE, Words, compose_config, get_choices, get_stages
+from rag_opt.config.fingerprints import normalize_for_key
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
 from rag_opt.config.trust import to_plain
+from rag_opt.records.keys import compute_key
 
 WIRING = ("components", "chat", "scorer")
 """What a stage's file is made of beside its parameters."""
@@ -66,18 +67,18 @@ class TrialConfig:
 
 def compose_trial(words: Words) -> TrialConfig:
     """The configuration of the pipeline that these overrides describe; raises ConfigError in one line."""
-    return _compose_trial(tuple(words))
+    config = compose_config(words)
+    # As long as that is kept: one that was composed anew may be of other files.
+    known = _trials.get(tuple(words))
+    if known is None or known[0] is not config:
+        known = _trials[tuple(words)] = config, build_trial_config(config, words)
+        if len(_trials) > MOST_COMPOSED:
+            del _trials[next(iter(_trials))]
+    return known[1]
 
 
-@lru_cache(maxsize=128)
-def _compose_trial(words: tuple[str, ...]) -> TrialConfig:
-    return build_trial_config(compose_config(words), words)
-
-
-def forget_files() -> None:
-    """Have files of a configuration read anew: in a notebook one may have changed since the last study."""
-    forget_configs()
-    _compose_trial.cache_clear()
+_trials: dict[tuple[str, ...], tuple[DictConfig, TrialConfig]] = {}
+"""What was built of the configurations that were composed last."""
 
 
 def _read_stage(config: DictConfig, stage: str) -> dict[str, Any]:
@@ -93,3 +94,9 @@ def build_trial_config(config: DictConfig, words: Words) -> TrialConfig:
     chosen = get_choices(words)
     stages = {stage: StageConfig(chosen[stage], _read_stage(config, stage)) for stage in get_stages(config)}
     return TrialConfig(tuple(words), MappingProxyType(stages), tuple(to_plain(config.trusted_modules)))
+
+
+def compute_fingerprint(config: DictConfig, groups: Iterable[str] = ()) -> str:
+    """The content key of these groups (none: the pipeline's), less how patiently a model is asked and at what price."""
+    trusted, wanted = to_plain(config.trusted_modules), tuple(groups) or get_stages(config)
+    return compute_key({group: normalize_for_key(to_plain(config[group]), trusted) for group in wanted})

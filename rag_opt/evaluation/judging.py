@@ -78,6 +78,12 @@ def find_aspects(names: Iterable[str]) -> list[str]:
     return [aspect for aspect in dict.fromkeys(told) if aspect in FIELDS]
 
 
+def get_aspect(metric: str) -> str | None:
+    """The aspect that a metric is a judge's grade of; None for any other metric, the judge's own noise too."""
+    aspect = metric.removeprefix(JUDGE)
+    return aspect if metric.startswith(JUDGE) and aspect in FIELDS else None
+
+
 def read_peoples_grades(config: DictConfig, settings: Settings) -> Grades:
     """What `judge.labels` holds, {} where none are named; raises ConfigError or DatasetError."""
     path = to_plain(config.judge.labels)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from rag_opt.components.hosts import is_loopback
 from rag_opt.console.progress import report_line
 from rag_opt.llm.budget import BudgetSpentError
-from rag_opt.metrics.metering import Meter, meter_generator, read_feedback
+from rag_opt.metrics.metering import Meter, Price, meter_generator, read_feedback
 from rag_opt.metrics.own import apply_function
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ def get_model(made: Any) -> str | None:
         return None
     # MLflow names the provider before it: openai:/gpt-4o-mini.
     return str(getattr(generator, "model", getattr(made, "model", None)) or "").rpartition(":/")[2]
+
+
+def get_price(made: Any, prices: Mapping[str, Price]) -> Price:
+    """What its calls cost: nothing by an endpoint on this machine; None where no price is known."""
+    address = getattr(getattr(made, GENERATOR, None), "api_base_url", None)
+    if isinstance(address, str) and is_loopback(urlsplit(address).hostname or ""):
+        return {"in": 0.0, "out": 0.0}
+    return prices.get(get_model(made) or "")
 
 
 def score_with_evaluator(evaluator: Any, cases: Sequence[Case], meter: Meter) -> Scores:

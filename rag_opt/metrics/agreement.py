@@ -30,7 +30,7 @@ def compute_kappa_interval(
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval of `compute_kappa`, groups (such as one question's answers) drawn whole.
 
-    (nan, nan) below two groups.
+    (nan, nan) below two groups, and where no resample has a kappa.
     """
     tables = _count_pairs(truths, grades, groups, best)
     count = len(tables)
@@ -38,6 +38,8 @@ def compute_kappa_interval(
         return math.nan, math.nan
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     kappas = _compute_kappas(np.tensordot(drawn, tables, axes=1))
+    if np.isnan(kappas).all():
+        return math.nan, math.nan
     low, high = np.nanquantile(kappas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 

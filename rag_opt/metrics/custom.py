@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rag_opt.config.fingerprints import replace_targets
 from rag_opt.config.trust import build
 from rag_opt.metrics import own
-from rag_opt.metrics.adapters import get_model, score_with_evaluator, score_with_scorer
+from rag_opt.metrics.adapters import get_price, score_with_evaluator, score_with_scorer
 from rag_opt.metrics.aspects import FIELDS, Shown
 from rag_opt.metrics.catalogue import JUDGE, MAXIMIZE, MINIMIZE, SPREAD, BatchResult, Metric
 from rag_opt.metrics.judges import Judges
@@ -30,7 +30,7 @@ def build_own_metric(name: str, node: Any, trusted: Sequence[str], prices: Mappi
         # By what it computes, not where its class lives: a study goes on after that has moved.
         version = compute_key(replace_targets(node[kind], trusted))
         score = score_with_evaluator if kind == "evaluator" else score_with_scorer
-        price = prices.get(get_model(made) or "")
+        price = get_price(made, prices)
 
         def values(seen: BatchResult) -> Scores:
             return score(made, build_cases(seen), Meter(name, seen.resources.llm, price))

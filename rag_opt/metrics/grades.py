@@ -54,28 +54,28 @@ def find_truths(grades: Grades, aspect: str, ids: Sequence[str], answers: Sequen
 def write_to_grade(
     path: Path, aspect: str, queries: Sequence[Query], answers: Sequence[Sequence[str | None]], seed: int
 ) -> int:
-    """Write what people may grade: the answers of each configuration to questions drawn at random; returns how many.
+    """Write what people may grade: the answers of each configuration to questions drawn at random.
 
-    Equal answers to a question are one row. A file that has grades in it is left as it is: 0.
+    Equal answers to a question are one row. Rows that the file has already, graded or not, stay as they are, and what
+    is new comes after them. Returns how many are not graded yet; a file that can't be read is left alone: 0.
     """
-    if path.exists() and _has_grades(path):
+    try:
+        rows = [row for _, row in read_json_lines(path)] if path.exists() else []
+    except DatasetError:
+        # Somebody is at work on it.
         return 0
+    known = {(str(row.get("id")), row.get("answer")) for row in rows}
     drawn = sorted(random.Random(seed).sample(range(len(queries)), min(COUNT, len(queries))))
-    rows: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     for place in drawn:
         query = queries[place]
         for said in dict.fromkeys(each[place] for each in answers if each[place] is not None):
-            told = {"question": query.text, "reference": list(query.answers), "answer": said}
-            rows.append({"id": query.id, "aspect": aspect, **told, "grade": None})
+            if (query.id, said) not in known:
+                told = {"question": query.text, "reference": list(query.answers), "answer": said}
+                new.append({"id": query.id, "aspect": aspect, **told, "grade": None})
     # In no order of configurations, so that whoever grades does not see which answer is whose.
-    random.Random(seed).shuffle(rows)
-    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), "utf-8")
-    return len(rows)
-
-
-def _has_grades(path: Path) -> bool:
-    try:
-        return any(row.get("grade") is not None for _, row in read_json_lines(path))
-    except DatasetError:
-        # Somebody is at work on it.
-        return True
+    random.Random(seed).shuffle(new)
+    if new:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in new)
+    return sum(row.get("grade") is None for row in [*rows, *new])

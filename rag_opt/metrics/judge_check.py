@@ -24,10 +24,10 @@ STAGE = "judge check"
 class JudgeCheck:
     """A judge measured on `asked` labelled cases, `graded` of which it gave a readable grade.
 
-    `kappa`: weighted, with its 95 % interval. `right` and `wrong`: its mean grades of what should have 5 and 1, `error`
-    the standard error of their difference. `repeatability`: the share of cases graded alike each time. `length_bias`:
-    how much better it grades the same at length; `position_bias`: how much better where the right document is read
-    first. nan: not measured.
+    `kappa`: weighted, with its 95 % interval. `right` and `wrong`: its mean grades of what should have 5 and 1, `reach`
+    how far they are apart, with the standard `error` of that, question by question. `repeatability`: the share of cases
+    graded alike each time. `length_bias`: how much better it grades the same at length; `position_bias`: how much
+    better where the right document is read first. nan: not measured.
     """
 
     aspect: str
@@ -39,6 +39,7 @@ class JudgeCheck:
     high: float
     right: float
     wrong: float
+    reach: float
     error: float
     repeatability: float
     length_bias: float
@@ -51,14 +52,20 @@ class JudgeCheck:
 
     def format_line(self) -> str:
         """The judge in one line."""
-        interval = "" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
-        kappa = "unknown" if math.isnan(self.kappa) else f"{self.kappa:.2f}{interval}"
+        kappa = format_kappa(self.kappa, self.low, self.high)
         lost = f", {self.unreadable:.0%} unreadable" if self.graded < self.asked else ""
         return f"judge.{self.aspect} by {self.model}: weighted kappa {kappa} on {self.asked} labelled cases{lost}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
         return asdict(self)
+
+
+def format_kappa(kappa: float, low: float, high: float) -> str:
+    """A kappa with its interval, as far as they are known."""
+    if math.isnan(kappa):
+        return "unknown"
+    return f"{kappa:.2f}" if math.isnan(low) else f"{kappa:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def explain_refusal(found: JudgeCheck, floor: float) -> str:
@@ -85,7 +92,8 @@ def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every:
     known = [(case, grade) for case, grade in zip(cases, first, strict=True) if grade is not None]
     labelled = [(case.truth, grade, case.question) for case, grade in known if case.truth is not None]
     truths, grades, questions = zip(*labelled, strict=True) if labelled else ((), (), ())
-    right, wrong = ([g for t, g, _ in labelled if t == truth] for truth in (BEST, WORST))
+    right, wrong = ([(q, g) for t, g, q in labelled if t == truth] for truth in (BEST, WORST))
+    apart = _compute_reaches(right, wrong)
     several = [len({*row}) == 1 for row in every if len(row) > 1]
     return JudgeCheck(
         aspect,
@@ -94,13 +102,21 @@ def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every:
         len(known),
         compute_kappa(truths, grades, BEST),
         *compute_kappa_interval(truths, grades, questions, BEST),
-        _mean(right),
-        _mean(wrong),
-        math.hypot(_standard_error(right), _standard_error(wrong)),
+        _mean([grade for _, grade in right]),
+        _mean([grade for _, grade in wrong]),
+        _mean(apart),
+        float(np.std(apart, ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan,
         _mean(several),
         _compare(known, LONG, ""),
         _compare(known, FIRST, LAST),
     )
+
+
+def _compute_reaches(right: Sequence[tuple[int, int]], wrong: Sequence[tuple[int, int]]) -> list[float]:
+    """By question, where it has both, the mean grade of its right answers less that of its wrong ones."""
+    both = {question for question, _ in right} & {question for question, _ in wrong}
+    means = [{each: _mean([g for q, g in rows if q == each]) for each in sorted(both)} for rows in (right, wrong)]
+    return [means[0][question] - means[1][question] for question in sorted(both)]
 
 
 def _compare(known: Sequence[tuple[Labelled, int]], one: str, other: str) -> float:
@@ -116,7 +132,3 @@ def _compare(known: Sequence[tuple[Labelled, int]], one: str, other: str) -> flo
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -24,9 +24,10 @@ DISTRACTORS = 3
 """Documents of other questions beside the right one."""
 
 FILLER = (
-    "{answer} This is described in the documentation, where the following can be read: “{quote}” It is worth bearing "
-    "in mind that details may depend on the context of the question, and that there is more to read about it."
+    "{answer} The documentation puts it like this: “{quote}” So that is the answer to what was asked, given here at "
+    "some length, together with the passage that it rests on, for whoever would rather read it there."
 )
+"""What makes an answer long: it claims nothing beside the answer and the quotation."""
 
 
 @dataclass(frozen=True)

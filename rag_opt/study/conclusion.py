@@ -28,7 +28,7 @@ from rag_opt.storages.snapshot import StudySnapshot, Trials
 from rag_opt.study import terminator
 from rag_opt.study.ablation import measure_ablations
 from rag_opt.study.finalists import confirm_finalists, format_configurations, get_trial_name, get_trial_overrides
-from rag_opt.study.judges import describe_judges, offer_grading
+from rag_opt.study.judges import tell_judges
 from rag_opt.study.power import format_sharper_metric
 from rag_opt.study.spending import propose_budget
 
@@ -40,11 +40,8 @@ if TYPE_CHECKING:
     from rag_opt.records.scores import Evaluation, Latency
     from rag_opt.study.plan import Plan
 
-TIMED = 3
-"""Of a Pareto front so many are timed."""
-
-WORST = 10
-"""Questions that got worse are shown, so many."""
+TIMED, WORST = 3, 10
+"""Of a Pareto front so many are timed; of questions that got worse so many are shown."""
 
 NEEDED, PLACES = ("hydra.searchpath", "trusted_modules"), ("studies_dir", "store.path")
 """What is no part of a configuration and needed to build it: where its files lie and whom they may name; its store."""
@@ -71,8 +68,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     pair = _find_pair(now, selected, evaluations)
     compared = [judged[number] for number in pair]
     # Before the ablations, whose stages are no finalists'; these before what was paid and stored is told.
-    judging = [*describe_judges(plan, evaluations), *offer_grading(plan, compared)]
-    notes = (*_collect_notes(plan, study, now), *judging)
+    notes = (*_collect_notes(plan, study, now), *tell_judges(plan, found, judged))
     ablations = measure_ablations(plan, now, selected, evaluations)
     return Findings(
         name=plan.settings.name,

@@ -91,16 +91,13 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
     if fitted is not None and not stays:
         compared = {**evaluations, selection.recommended: merge_evaluations(evaluations, fitted.trials.tolist())}
     # All objectives at once: the p values are corrected over all comparisons of the study (Holm).
-    found = adjust_confirmations(
-        [
-            _build_confirmation(plan, now, place, selection, roles, compared, look)
-            for place in range(len(now.directions))
-        ]
-    )
+    places = range(len(now.directions))
+    measured = [_build_confirmation(plan, now, place, selection, roles, compared, look) for place in places]
+    found = adjust_confirmations([correct_by_people(plan, each, compared) for each in measured])
     found = found if fitted is None else tuple(replace_interval(each, fitted) for each in found)
     found = tuple(map(spend_error, found))
     # After the error rate is spent: how wide an interval is without the judge's errors depends on it.
-    found = tuple(allow_for_judge(plan, each) for each in found)
+    found = tuple(allow_for_judge(plan, each, compared) for each in found)
     kept = baseline is None or history.is_feasible(baseline)
     found = tuple(replace(each, baseline_kept=kept, grouped=plan.test.questions.grouped) for each in found)
     advised = decide(found)
@@ -202,7 +199,7 @@ def _build_confirmation(
             tuple(get_trial_overrides(now, number)),
             trials[number].values[place],
             _get_cost(plan, trials[number]),
-            correct_by_people(plan, target, evaluations[number]),
+            evaluations[number].per_query[target],
             # Work that a stage left undone makes a score as incomplete as questions that have none.
             min([evaluations[number].coverage[target], *evaluations[number].served.values()]),
             tuple(each for each in role if each not in (BEST, TIED, BASELINE)),

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.analysis.judging import correct_scores, widen_intervals
+from rag_opt.analysis import paired
+from rag_opt.analysis.judging import FEWEST_GRADED, correct_difference, widen_intervals
+from rag_opt.components.llm.chat import UnreadableError
+from rag_opt.config.compose import quote_overrides
 from rag_opt.console.progress import report_line, track
 from rag_opt.errors import ComponentError
-from rag_opt.evaluation.judging import build_judges, find_aspects, parse_judge_settings
+from rag_opt.evaluation.judging import build_judges, find_aspects, get_aspect, parse_judge_settings
 from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.llm.client import Rehearsal
 from rag_opt.metrics.agreement import compute_kappa, compute_kappa_interval
 from rag_opt.metrics.aspects import BEST, FIELDS
 from rag_opt.metrics.catalogue import JUDGE
 from rag_opt.metrics.grades import TO_GRADE, find_truths, write_to_grade
-from rag_opt.metrics.judge_check import JudgeCheck, check_judge, explain_refusal
+from rag_opt.metrics.judge_check import JudgeCheck, check_judge, explain_refusal, format_kappa
 from rag_opt.metrics.labelled import build_labelled
 
 if TYPE_CHECKING:
-    from rag_opt.analysis.confirmation import Confirmation
+    from rag_opt.analysis.confirmation import Arm, Confirmation
+    from rag_opt.analysis.judging import CorrectedDifference
     from rag_opt.components.resources import Resources
     from rag_opt.metrics.judges import Judges
     from rag_opt.records.documents import Scores
@@ -38,13 +44,16 @@ def check_judges(plan: Plan, resources: Resources) -> None:
     if not aspects:
         return
     judges = build_judges(plan.config, aspects, repeats=1).use_resources(resources)
-    wrong = []
+    wrong, trusted = [], parse_judge_settings(plan.config).trust
     with track("preflight: judges measured on labelled answers", len(aspects)) as advance:
         for aspect in aspects:
+            decides = aspect in deciding
             try:
-                wrong.append(_measure_judge(plan, judges, aspect, decides=aspect in deciding))
+                wrong.append(_measure_judge(plan, judges, aspect, decides=decides))
             except BudgetSpentError:
-                return
+                break
+            except UnreadableError as error:
+                wrong.append(str(error) if decides and not trusted else "")
             except ComponentError:
                 # That it can't be asked is said where services are asked; kept answers need no judge.
                 continue
@@ -71,57 +80,91 @@ def _measure_judge(plan: Plan, judges: Judges, aspect: str, *, decides: bool) ->
     return explain_refusal(found, settings.floor) if refuses and not found.kappa >= settings.floor else ""
 
 
-def measure_kept_judge(plan: Plan, aspect: str) -> JudgeCheck | None:
-    """What is known of the judge of an aspect, by verdicts that are kept; None where it was never measured."""
-    count = parse_judge_settings(plan.config).check if plan.settings.preflight else 0
+def find_kept_check(plan: Plan, aspect: str) -> JudgeCheck | None:
+    """What is known of the judge of an aspect by verdicts that are kept; None where any is not. Nobody is asked."""
+    count = parse_judge_settings(plan.config).check
     if not count:
         return None
-    judges = build_judges(plan.config, [aspect], repeats=1).use_resources(plan.resources)
+    rehearsal = Rehearsal()
+    resources = replace(plan.resources, llm=replace(plan.resources.llm, rehearsal=rehearsal))
+    judges = build_judges(plan.config, [aspect], repeats=1).use_resources(resources)
     try:
-        return check_judge(judges, aspect, build_labelled(aspect, count))
-    except (ComponentError, BudgetSpentError):
-        # Its verdicts were not kept, and it can't be asked any more.
+        found = check_judge(judges, aspect, build_labelled(aspect, count))
+    except ComponentError:
         return None
+    return None if any(rehearsal.new.values()) else found
 
 
-def allow_for_judge(plan: Plan, found: Confirmation) -> Confirmation:
+def correct_by_people(plan: Plan, found: Confirmation, evaluations: Mapping[int, Evaluation]) -> Confirmation:
+    """The confirmation with differences in what people would have given, where they graded enough of them."""
+    corrected = _correct_differences(plan, found, evaluations)
+    return replace(found, arms=tuple(_replace_difference(arm, corrected.get(arm.trial)) for arm in found.arms))
+
+
+def _replace_difference(arm: Arm, found: CorrectedDifference | None) -> Arm:
+    if found is None:
+        return arm
+    return replace(arm, difference=found.difference, difference_low=found.low, difference_high=found.high, p=found.p)
+
+
+def _correct_differences(
+    plan: Plan, found: Confirmation, evaluations: Mapping[int, Evaluation]
+) -> dict[int, CorrectedDifference]:
+    """By trial the difference from the baseline that people's grades correct, of those that they have graded enough."""
+    aspect, baseline = get_aspect(found.metric), found.baseline
+    if not plan.grades or aspect is None or baseline is None or plan.settings.crossfits:
+        return {}
+    theirs, level = evaluations.get(baseline.trial), paired.compute_level(found.look)
+    pairs = {arm.trial: evaluations.get(arm.trial) for arm in found.arms if arm is not baseline}
+    corrected = {
+        trial: correct_difference(
+            ours.per_query[found.metric] - theirs.per_query[found.metric],
+            _find_truths(plan, aspect, ours) - _find_truths(plan, aspect, theirs),
+            level,
+        )
+        for trial, ours in pairs.items()
+        if ours is not None and theirs is not None and ours.answers and theirs.answers
+    }
+    return {trial: each for trial, each in corrected.items() if each is not None}
+
+
+def _find_truths(plan: Plan, aspect: str, evaluation: Evaluation) -> Scores:
+    return find_truths(plan.grades, aspect, evaluation.query_ids, evaluation.answers)
+
+
+def allow_for_judge(plan: Plan, found: Confirmation, evaluations: Mapping[int, Evaluation]) -> Confirmation:
     """The confirmation with intervals that allow for the judge's own uncertainty, where a judge graded its metric.
 
-    Where people have graded enough, theirs correct the judge's instead, and the intervals are as they should be.
+    Those that people's grades have corrected are as they should be.
     """
-    aspects = find_aspects([found.metric])
-    if not aspects or found.metric != f"{JUDGE}{aspects[0]}" or plan.grades:
+    aspect = get_aspect(found.metric)
+    check = None if aspect is None else find_kept_check(plan, aspect)
+    if check is None:
         return found
-    check = measure_kept_judge(plan, aspects[0])
-    return found if check is None else widen_intervals(found, check.right - check.wrong, check.error)
+    return widen_intervals(found, check.reach, check.error, _correct_differences(plan, found, evaluations))
 
 
-def correct_by_people(plan: Plan, metric: str, evaluation: Evaluation) -> Scores:
-    """The scores of a metric, those of a judge corrected by what people gave some of the answers."""
-    scores, aspects = evaluation.per_query[metric], find_aspects([metric])
-    if not plan.grades or not aspects or not evaluation.answers or metric != f"{JUDGE}{aspects[0]}":
-        return scores
-    return correct_scores(scores, find_truths(plan.grades, aspects[0], evaluation.query_ids, evaluation.answers))
-
-
-def describe_judges(plan: Plan, evaluations: Mapping[int, Evaluation]) -> list[str]:
-    """A line for each judge: how well it agrees with labelled answers, or with people."""
+def tell_judges(plan: Plan, confirmations: Sequence[Confirmation], evaluations: Mapping[int, Evaluation]) -> list[str]:
+    """A line for each judge, how well it agrees with labelled answers or with people, and what people may grade."""
     lines = []
     for aspect in find_aspects(metric.name for metric in plan.dev.metrics):
-        told = _describe_grades(plan, aspect, evaluations)
-        check = None if told else measure_kept_judge(plan, aspect)
+        mine = [each for each in confirmations if get_aspect(each.metric) == aspect]
+        told = _describe_grades(plan, aspect, mine, evaluations)
+        check = None if told else find_kept_check(plan, aspect)
         lines += [told] if told else [check.format_line()] if check is not None else []
-    return lines
+    return [*lines, *_offer_grading(plan, list(evaluations.values()))]
 
 
-def _describe_grades(plan: Plan, aspect: str, evaluations: Mapping[int, Evaluation]) -> str:
-    """How well the judge agrees with what people gave the same answers; "" where nobody has graded any."""
+def _describe_grades(
+    plan: Plan, aspect: str, confirmations: Sequence[Confirmation], evaluations: Mapping[int, Evaluation]
+) -> str:
+    """How well the judge agrees with people on the same answers, and what that corrects; "" without their grades."""
     pairs: dict[tuple[str, str], tuple[int, int]] = {}
     for each in evaluations.values():
         scores = each.per_query.get(f"{JUDGE}{aspect}")
         if not each.answers or scores is None:
             continue
-        truths = find_truths(plan.grades, aspect, each.query_ids, each.answers)
+        truths = _find_truths(plan, aspect, each)
         for row in np.flatnonzero(~np.isnan(truths) & ~np.isnan(scores)):
             pairs[each.query_ids[row], each.answers[row] or ""] = int(truths[row]), round(float(scores[row]))
     if not pairs:
@@ -129,26 +172,30 @@ def _describe_grades(plan: Plan, aspect: str, evaluations: Mapping[int, Evaluati
     truths_of, grades_of = zip(*pairs.values(), strict=True)
     groups = np.unique([name for name, _ in pairs], return_inverse=True)[1].tolist()
     kappa = compute_kappa(truths_of, grades_of, BEST)
-    low, high = compute_kappa_interval(truths_of, grades_of, groups, BEST)
-    return (
-        f"judge.{aspect} by {plan.config.judge.model}: weighted kappa {kappa:.2f} [{low:.2f}, {high:.2f}] with what "
-        f"people gave {len(pairs)} answers, by which its own grades are corrected"
+    told = format_kappa(kappa, *compute_kappa_interval(truths_of, grades_of, groups, BEST))
+    corrected = [trial for each in confirmations for trial in _correct_differences(plan, each, evaluations)]
+    does = (
+        f"they correct the difference of {', '.join(f'trial {trial}' for trial in dict.fromkeys(corrected))}"
+        if corrected
+        else f"nothing is corrected by them: that takes {FEWEST_GRADED} questions with both answers graded"
     )
+    agrees = f"weighted kappa {told} with what people gave {len(pairs)} answers"
+    return f"judge.{aspect} by {plan.config.judge.model}: {agrees}; {does}"
 
 
-def offer_grading(plan: Plan, compared: Sequence[Evaluation]) -> list[str]:
+def _offer_grading(plan: Plan, compared: Sequence[Evaluation]) -> list[str]:
     """Write what people may grade where a judge decides; a line of what to do with it, or none."""
-    target = plan.objective.names[0]
-    aspects = find_aspects([target])
+    aspect = get_aspect(plan.objective.names[0])
     # What documents bear out nobody can grade by the answer alone; of a crossfit there is no sample to correct.
-    asked = [aspect for aspect in aspects if "answer" in FIELDS[aspect] and "documents" not in FIELDS[aspect]]
-    if not asked or plan.grades or plan.settings.crossfits or not compared or not all(e.answers for e in compared):
+    if aspect is None or "answer" not in FIELDS[aspect] or "documents" in FIELDS[aspect] or plan.settings.crossfits:
+        return []
+    if len(compared) < 2 or not all(each.answers for each in compared):
         return []
     path = plan.settings.folder / TO_GRADE
     known = {query.id: query for query in plan.test.questions.queries.items}
     queries = [known[name] for name in compared[0].query_ids]
-    count = write_to_grade(path, asked[0], queries, [each.answers for each in compared], plan.settings.seed)
-    if not count:
+    left = write_to_grade(path, aspect, queries, [each.answers for each in compared], plan.settings.seed)
+    if not left:
         return []
-    told = f"people's grades correct the judge's: put 1 to 5 for null in the {count} rows of {path}"
-    return [f"{told}, and run this again with judge.labels={path}"]
+    again = quote_overrides([f"judge.labels={path}"])
+    return [f"people's grades correct the judge's: put 1 to 5 for null in {left} rows of {path}; run this with {again}"]

@@ -250,13 +250,8 @@ def compare_forecasts(folder: Path) -> list[str]:
         place = folder / name.replace(" ", "_")
         base = ["llm=smollm2", "search_space=retrieval", "dataset.num_queries=20", "retriever.top_k=3", "n_trials=4"]
         base += ["sampler=random", "pruner=none", "tracking=none", "confirmation.method=split", "name=forecast"]
-        base += (
-            ["generator=none", "generator.max_tokens=24"]
-            if "generator=llm" not in words
-            else ["generator.max_tokens=24"]
-        )
+        base += ["generator.max_tokens=24"] if "generator=llm" in words else ["generator=none"]
         given = [*base, *words, f"studies_dir={place}", f"store.path={folder}/store_{len(rows)}"]
-        given = [word for word in given if not (word.startswith("generator.max") and "generator=llm" not in words)]
         told = compute_forecast(build_plan(given)).paid
         start = time.monotonic()
         run_study(given, quiet=True)

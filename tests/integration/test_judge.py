@@ -13,6 +13,7 @@ from rag_opt.cli.study import run_study
 from rag_opt.errors import RagOptError
 from rag_opt.study.forecast import compute_forecast
 from rag_opt.study.plan import build_plan
+from tests.conftest import QUESTIONS, write_jsonl
 from tests.services import counts, fault, reset
 from tests.unit.hostile import HOSTILE
 
@@ -115,33 +116,76 @@ def test_a_judge_below_the_floor_decides_only_where_it_is_told_to(judged: list[s
     assert not run_study([*strict, "judge.trust=true"]).error
 
 
-def test_peoples_grades_correct_the_judge(judged: list[str]) -> None:
-    folder = Path(next(word for word in judged if word.startswith("studies_dir=")).partition("=")[2]) / "animals"
-    path = folder / "to_grade.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+def grade(rows: list[dict], path: Path, grades: dict[str, int]) -> None:
+    """Fill in what people give: a grade by the answer."""
+    path.write_text("".join(json.dumps({**row, "grade": grades.get(row["answer"], 2)}) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def many(judged, tmp_path_factory) -> list[str]:
+    """The same over 60 questions, of which 42 confirm: enough for people to correct by."""
+    folder = tmp_path_factory.mktemp("many")
+    rows = [
+        {**row, "id": f"{row['id']}-{place}", "question": f"{row['question']} ({place})"}
+        for place in range(6)
+        for row in QUESTIONS
+    ]
+    path = write_jsonl(folder / "questions.jsonl", rows)
+    words = [*judged, f"dataset.questions={path}", f"studies_dir={folder}", "dataset.test_share=0.7", "judge.check=4"]
+    run_study(words)
+    return words
+
+
+def test_peoples_grades_correct_the_judge(many: list[str]) -> None:
+    folder = Path(many[-3].partition("=")[2]) / "animals"
+    rows = [json.loads(line) for line in (folder / "to_grade.jsonl").read_text().splitlines()]
     assert {*rows[0]} == {"id", "aspect", "question", "reference", "answer", "grade"}
     assert all(row["grade"] is None for row in rows)
+    raw = Findings.read(folder)
+    assert raw.confirmation is not None
     graded = folder.parent / "graded.jsonl"
-    graded.write_text("".join(json.dumps({**row, "grade": 2}) + "\n" for row in rows))
-    run_study([*judged, f"judge.labels={graded}"])
-    found = read(judged)
-    run_study(judged)
+    grade(rows, graded, {})
+    run_study([*many, f"judge.labels={graded}"])
+    found = Findings.read(folder)
     assert found.confirmation is not None
-    # All that were graded got a 2, so that is the mean of each configuration, whatever the judge said.
-    assert [arm.test for arm in found.confirmation.arms] == [pytest.approx(2.0)] * len(found.confirmation.arms)
-    assert any("with what people gave" in note for note in found.notes)
-    assert not any("put 1 to 5 for null" in note for note in found.notes)
+    others = [arm for arm in found.confirmation.arms if arm.role != "baseline"]
+    # All that they graded got a 2: no configuration is better, whatever the judge said; its own means stay as they are.
+    assert [(arm.difference, arm.p) for arm in others] == [(0.0, 1.0)] * len(others)
+    assert [arm.test for arm in found.confirmation.arms] == [arm.test for arm in raw.confirmation.arms]
+    assert any(
+        "with what people gave" in note and "they correct the difference of trial" in note for note in found.notes
+    )
+    # With a few grades nothing is corrected, and the interval is as wide as without them.
+    grade(rows[:9], graded, {})
+    run_study([*many, f"judge.labels={graded}"])
+    few = Findings.read(folder)
+    assert any("that takes 30 questions" in note for note in few.notes)
+    assert few.confirmation.arms == raw.confirmation.arms
 
 
-def test_grades_that_someone_has_begun_are_left_alone(judged: list[str]) -> None:
-    folder = Path(next(word for word in judged if word.startswith("studies_dir=")).partition("=")[2]) / "animals"
+def test_grades_that_someone_has_begun_are_kept(many: list[str]) -> None:
+    folder = Path(many[-3].partition("=")[2]) / "animals"
     path = folder / "to_grade.jsonl"
     before = path.read_text()
     begun = before.replace('"grade": null', '"grade": 4', 1)
-    path.write_text(begun)
-    run_study(judged)
-    assert path.read_text() == begun
+    path.write_text("".join(begun.splitlines(keepends=True)[:-1]))
+    run_study(many)
+    # What was missing comes after it, what was graded stays.
+    assert sorted(path.read_text().splitlines()) == sorted(begun.splitlines())
+    path.write_text("half a line {")
+    run_study(many)
+    assert path.read_text() == "half a line {"
     path.write_text(before)
+
+
+def test_a_judge_that_can_not_be_read_does_not_decide(judged, endpoint: str) -> None:
+    fault(endpoint, "garbage_json_content")
+    words = [*judged, "judge.model=babbler", "name=babble", "generator=none", "objective.report=[]", "n_trials=2"]
+    try:
+        with pytest.raises(RagOptError, match=r"nothing that babbler says can be read"):
+            run_study([*words, "objective.metrics=[judge.context_relevance]"])
+    finally:
+        fault(endpoint, "none")
 
 
 @pytest.mark.parametrize(
@@ -184,3 +228,11 @@ def test_a_file_to_grade_holds_whatever_was_said(text: str, tmp_path: Path) -> N
     rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
     path.write_text("".join(json.dumps({**row, "grade": 5}) + "\n" for row in rows))
     assert find_truths(read_grades(path), "correctness", ["q"], [text]).tolist() == [5.0]
+
+
+def test_a_check_that_has_no_price_is_no_budget_in_dollars(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("A_KEY", "x")
+    far = ["llm.base_url=https://llm.invalid/v1", "llm.key=A_KEY", "judge.model=unpriced", f"store.path={tmp_path}"]
+    with pytest.raises(SystemExit):
+        main(["check", *far, "budget.usd=1"])
+    assert "budget.usd is set, but unpriced has no price" in capsys.readouterr().err

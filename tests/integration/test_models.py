@@ -266,7 +266,7 @@ def test_the_web_is_one_source_among_others(tmp_path: Path, services: list[str],
 
 
 def test_prices_are_no_part_of_what_a_study_is() -> None:
-    from rag_opt.config.compose import compute_fingerprint
+    from rag_opt.config.trial import compute_fingerprint
 
     one = compose_config(["generator=openai"])
     other = compose_config(["generator=openai", "llm.timeout=5", "llm.at_once=2"])

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from rag_opt.config import compose as config
 from rag_opt.config import schema, trust
 from rag_opt.config.settings import parse_settings
+from rag_opt.config.trial import compute_fingerprint
 from rag_opt.errors import ConfigError
 
 
@@ -242,6 +243,6 @@ def test_the_variant_of_a_multirun_is_a_folder_below(tmp_path: Path) -> None:
 def test_how_a_model_is_asked_is_part_of_a_pipeline_only_where_it_changes_what_is_said() -> None:
     asked = ["generator=openai", "llm.key=null"]
     same = ["llm.window=8000", "llm.parameters.seed=null", "llm.thinking=0", "llm.tries=2", "llm.timeout=5"]
-    of = lambda *words: config.compute_fingerprint(config.compose_config([*asked, *words]))  # noqa: E731
+    of = lambda *words: compute_fingerprint(config.compose_config([*asked, *words]))  # noqa: E731
     assert {of(word) for word in same} == {of()}
     assert len({of(), of("llm.thinking=100"), of("llm.base_url=http://localhost/v1"), of("llm.model=m")}) == 4

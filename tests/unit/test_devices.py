@@ -9,7 +9,8 @@ from rag_opt.cache.store import Store
 from rag_opt.components.llm.local import LocalChat
 from rag_opt.components.models.devices import find_device
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import compose_config, compute_fingerprint
+from rag_opt.config.compose import compose_config
+from rag_opt.config.trial import compute_fingerprint
 from rag_opt.errors import ComponentError
 
 
@@ -25,7 +26,7 @@ def test_a_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device("llm", "auto") == "cuda"
     assert find_device("llm", "cuda:1") == "cuda:1"
     with pytest.raises(
-        ComponentError, match=r"llm.device=cuda:2: this PyTorch finds 2 GPUs here; choose llm.device=auto"
+        ComponentError, match=r"llm.device=cuda:2: GPUs that this PyTorch finds here: 2; choose llm.device=auto"
     ):
         find_device("llm", "cuda:2")
 

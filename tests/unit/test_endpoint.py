@@ -354,6 +354,25 @@ def test_a_stream_that_is_begun_anew_goes_on_where_it_broke() -> None:
         shown(piece)
     assert pieces[4:] == ["\nIt is blue"]
     assert shown.text == "It is blue"
+    # A shorter one in the end is what stands there.
+    shown.restart()
+    shown("It is")
+    shown.finish()
+    assert pieces[5:] == ["\nIt is"]
+
+
+def test_what_a_broken_stream_thought_is_not_shown() -> None:
+    from rag_opt.components.llm.completions import Continued
+
+    pieces: list[str] = []
+    shown = Continued(pieces.append)
+    for piece in ("<think>one</think>", "The answer is"):
+        shown(piece)
+    shown.restart()
+    for piece in ("<think>", "another</think>", "The answer is 42"):
+        shown(piece)
+    shown.finish()
+    assert "".join(pieces) == "The answer is 42"
 
 
 @pytest.mark.parametrize("at_once", [1, 4])

@@ -13,7 +13,7 @@ from haystack import component
 
 from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.splitters.chunkers import SentenceSplitter as Sentences
-from rag_opt.config import compose
+from rag_opt.config import compose, trial
 from rag_opt.config.fingerprints import replace_targets
 from rag_opt.metrics.custom import build_own_metric
 from rag_opt.metrics.own import hash_function
@@ -75,7 +75,7 @@ def test_what_is_not_trusted_is_not_imported_for_a_key(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     for target in ("untold.Mine", "rag_opt.nowhere.Nothing", "haystack.nowhere", 7):
         assert replace_targets({"_target_": target}) == {"_target_": target}
-    compose.compute_fingerprint(compose.compose_config(["+splitter.unused={_target_: untold.Mine}"]))
+    trial.compute_fingerprint(compose.compose_config(["+splitter.unused={_target_: untold.Mine}"]))
     assert "untold" not in sys.modules
 
 

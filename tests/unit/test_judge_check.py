@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from rag_opt.analysis.confirmation import Arm, Confirmation
-from rag_opt.analysis.judging import correct_scores, widen_intervals
+from rag_opt.analysis.judging import correct_difference, widen_intervals
 from rag_opt.cache.store import Store
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
@@ -108,7 +108,7 @@ def test_a_judge_that_knows_agrees_entirely() -> None:
         build_labelled("correctness", 8),
     )
     assert (found.asked, found.graded, found.kappa, found.low, found.high) == (40, 40, 1.0, 1.0, 1.0)
-    assert (found.right, found.wrong, found.error, found.length_bias) == (5.0, 1.0, 0.0, 0.0)
+    assert (found.right, found.wrong, found.reach, found.error, found.length_bias) == (5.0, 1.0, 4.0, 0.0, 0.0)
     assert math.isnan(found.repeatability)
     assert found.format_line() == "judge.correctness by model: weighted kappa 1.00 [1.00, 1.00] on 40 labelled cases"
 
@@ -188,53 +188,60 @@ def test_an_interval_grows_with_what_is_unknown_of_the_judge() -> None:
     assert wider.difference_high > wide.difference_high > 0.9
     assert wide.difference == 0.5
     assert wide.p == 0.01
+    assert widen_intervals(found, 2.0, 0.4, spared=[1]).arms == found.arms
 
 
-@pytest.mark.parametrize("known", [(math.nan, 0.1), (2.0, math.nan), (0.0, 0.1), (-1.0, 0.1)])
-def test_of_a_judge_that_nothing_is_known_of_no_interval_changes(known: tuple[float, float]) -> None:
+@pytest.mark.parametrize("reach", [0.01, 0.0, -1.0])
+def test_of_a_judge_that_grades_wrong_as_right_any_difference_may_be_true(reach: float) -> None:
+    arm = widen_intervals(confirmed(0.5, 0.2, 0.9), reach, 0.2).arms[0]
+    assert (arm.difference_low, arm.difference_high) == (-4.0, 4.0)
+
+
+@pytest.mark.parametrize("known", [(math.nan, 0.1), (2.0, math.nan)])
+def test_of_a_judge_that_nothing_was_measured_of_no_interval_changes(known: tuple[float, float]) -> None:
     found = confirmed(0.5, 0.2, 0.9)
     assert widen_intervals(found, *known) is found
 
 
-def test_peoples_grades_take_a_judges_bias_away() -> None:
-    """400 samples of 150 answers, of which people graded 40: the mean is theirs, and its interval holds."""
-    generator = np.random.default_rng(0)
-    held, means, widths, alone = 0, [], [], []
-    for _ in range(400):
-        truths = generator.integers(1, 6, 150).astype(float)
-        # Too kind by one grade to poor answers, and noisy.
-        scores = np.clip(truths + (truths < 3) + generator.normal(0, 0.7, 150), 1, 5)
-        given = np.full(150, np.nan)
-        chosen = generator.choice(150, 40, replace=False)
-        given[chosen] = truths[chosen]
-        found = correct_scores(scores, given)
-        error = found.std(ddof=1) / math.sqrt(len(found))
-        held += abs(found.mean() - 3.0) <= 1.96 * error
-        means.append(found.mean())
-        widths.append(error)
-        alone.append(truths[chosen].std(ddof=1) / math.sqrt(40))
-    assert np.mean(means) == pytest.approx(3.0, abs=0.02)
-    assert 0.92 <= held / 400 <= 0.98
+def draw_differences(generator: np.random.Generator, count: int, graded: int) -> tuple[np.ndarray, np.ndarray]:
+    """Judged differences and people's of some, true mean 0: the judge is too kind to the first, and noisy."""
+    ours, theirs = generator.integers(1, 6, (2, count)).astype(float)
+    scores = np.clip(ours + (ours < 3) + generator.normal(0, 0.7, count), 1, 5) - theirs
+    truths = np.full(count, np.nan)
+    chosen = generator.choice(count, graded, replace=False)
+    truths[chosen] = (ours - theirs)[chosen]
+    return scores, truths
+
+
+@pytest.mark.parametrize("graded", [30, 60])
+def test_peoples_grades_take_a_judges_bias_away(graded: int) -> None:
+    """600 studies of 150 answers, in which no configuration is better: the interval holds 0, p is as rarely below 5 %."""
+    generator = np.random.default_rng(graded)
+    drawn = [draw_differences(generator, 150, graded) for _ in range(600)]
+    found = [correct_difference(scores, truths, 0.95) for scores, truths in drawn]
+    assert np.mean([scores.mean() for scores, _ in drawn]) > 0.3
+    assert np.mean([each.difference for each in found]) == pytest.approx(0.0, abs=0.03)
+    assert 0.93 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.975
+    assert 0.025 <= np.mean([each.p < 0.05 for each in found]) <= 0.07
     # Worth more than the people's grades alone.
-    assert np.mean(widths) < 0.8 * np.mean(alone)
+    alone = np.mean([np.nanstd(truths, ddof=1) / math.sqrt(graded) for _, truths in drawn])
+    assert np.mean([(each.high - each.low) / 4 for each in found]) < 0.8 * alone
 
 
 def test_a_judge_that_grades_at_random_counts_for_nothing() -> None:
     generator = np.random.default_rng(3)
-    truths = generator.integers(1, 6, 2000).astype(float)
-    given = np.where(np.arange(2000) < 1000, truths, np.nan)
-    found = correct_scores(generator.integers(1, 6, 2000).astype(float), given)
-    assert found.mean() == pytest.approx(truths[:1000].mean(), abs=0.02)
+    truths = np.full(2000, np.nan)
+    truths[:1000] = generator.integers(1, 6, 1000)
+    found = correct_difference(generator.integers(1, 6, 2000).astype(float), truths, 0.95)
+    assert found.difference == pytest.approx(np.nanmean(truths), abs=0.02)
 
 
 def test_with_few_grades_of_people_nothing_is_corrected() -> None:
-    scores = np.array([1.0, 2.0, np.nan, 4.0])
-    assert correct_scores(scores, np.array([5.0, 5.0, 5.0, np.nan])) is scores
-    assert correct_scores(scores, np.full(4, np.nan)) is scores
+    generator = np.random.default_rng(3)
+    assert correct_difference(*draw_differences(generator, 100, 29), 0.95) is None
+    assert correct_difference(*draw_differences(generator, 100, 30), 0.95).graded == 30
 
 
-def test_what_was_not_measured_stays_so() -> None:
-    scores = np.array([1.0, 2.0, np.nan, 4.0, 3.0])
-    found = correct_scores(scores, np.array([2.0, 3.0, 4.0, 5.0, np.nan]))
-    assert np.isnan(found).tolist() == [False, False, True, False, False]
-    assert found[~np.isnan(found)].mean() == pytest.approx(3.5)
+def test_where_people_see_no_difference_there_is_none() -> None:
+    found = correct_difference(np.zeros(40), np.zeros(40), 0.95)
+    assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)

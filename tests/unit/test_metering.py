@@ -14,7 +14,7 @@ from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.llm.budget import Budget, BudgetSpentError
 from rag_opt.llm.client import Rehearsal
-from rag_opt.metrics.adapters import get_model, score_with_evaluator, score_with_scorer
+from rag_opt.metrics.adapters import get_model, get_price, score_with_evaluator, score_with_scorer
 from rag_opt.metrics.metering import WROTE, Meter, estimate_case
 from rag_opt.metrics.own import Case
 from tests.services import counts, fault, reset
@@ -106,6 +106,20 @@ def test_what_asks_no_model_costs_nothing(tmp_path) -> None:
         assert not np.isnan(score(made, CASES, meter)).any()
         assert np.isnan(score(made, CASES, rehearsed)).all()
     assert (meter.llm.spent.calls, rehearsal.calls) == (0, {})
+
+
+def test_what_a_server_of_this_machine_says_is_free() -> None:
+    from haystack.components.evaluators import FaithfulnessEvaluator
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack.utils import Secret
+
+    def asking(url: str) -> FaithfulnessEvaluator:
+        generator = OpenAIChatGenerator(model="tiny", api_base_url=url, api_key=Secret.from_token("none"))
+        return FaithfulnessEvaluator(chat_generator=generator)
+
+    assert get_price(asking("http://127.0.0.1:8080/v1"), {}) == {"in": 0.0, "out": 0.0}
+    assert get_price(asking("https://llm.invalid/v1"), {}) is None
+    assert get_price(asking("https://llm.invalid/v1"), {"tiny": PRICE}) == PRICE
 
 
 def test_the_model_that_they_ask_is_known_by_its_name() -> None:

@@ -211,7 +211,8 @@ def test_a_factory_is_asked_with_its_keywords(dataset, store) -> None:
 
 
 def test_the_file_is_what_counts_and_not_where_it_lies(dataset, store, tmp_path) -> None:
-    from rag_opt.config.compose import compose_config, compute_fingerprint
+    from rag_opt.config.compose import compose_config
+    from rag_opt.config.trial import compute_fingerprint
 
     words = shape("classic", tmp_path)
     place = tmp_path / "elsewhere"

@@ -67,6 +67,10 @@ class CallError(Exception):
         self.status = status
 
 
+class UnreadableError(ComponentError):
+    """A model that answers, and nothing that it says can be read."""
+
+
 class Chat(Part):
     """Something that answers messages: `at_once` calls under way at a time, `prices` {model: {in, out}}.
 
@@ -214,7 +218,7 @@ class Chat(Part):
                 f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}; once that "
                 "is mended, have it asked again: python -m rag_opt.store forget"
             )
-            raise ComponentError(self._given_up)
+            raise UnreadableError(self._given_up)
 
     def record_readable(self) -> None:
         """Take note that a reply could be read."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rag_opt.components.llm.reply_text import Shown
 from rag_opt.system.deadlines import check_waited_for
 
 MANY = 1e9
@@ -80,7 +81,7 @@ class StreamedCompletion:
 
 
 class Continued:
-    """Shows a text as it comes; a stream that is begun anew goes on where the one that broke ended.
+    """Shows a text as it comes, without what was thought; a stream that is begun anew goes on where the last one broke.
 
     What it repeats is not shown again; where it says something else, that stands in a line of its own. `text` is what
     has been shown last.
@@ -89,14 +90,25 @@ class Continued:
     def __init__(self, show: Callable[[str], None]) -> None:
         self.text = ""
         self._show = show
-        self._come = ""
+        self.restart()
 
     def restart(self) -> None:
         """What comes now is another stream's."""
         self._come = ""
+        self._visible = Shown(self._take)
 
     def __call__(self, piece: str) -> None:
         check_waited_for()
+        self._visible(piece)
+
+    def finish(self) -> None:
+        """This stream has come to its end: what it has said in all is what stands there in the end."""
+        self._visible.flush()
+        if self._come != self.text:
+            self._show(f"\n{self._come}")
+            self.text = self._come
+
+    def _take(self, piece: str) -> None:
         self._come += piece
         if self.text.startswith(self._come):
             return

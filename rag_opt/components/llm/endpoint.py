@@ -143,8 +143,10 @@ class OpenAIChat(Chat):
                 if shown is not None:
                     shown.restart()
                 continue
-            if shown is not None and not shown.text:
+            if shown is not None and whole:
                 shown(found.text or "")
+            if shown is not None:
+                shown.finish()
             return found
         raise AssertionError  # the last round returns or raises
 

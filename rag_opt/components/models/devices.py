@@ -37,5 +37,5 @@ def _explain_absent(wanted: str) -> str:
         return "this PyTorch was built without GPUs; install the build for yours (pytorch.org tells which)"
     count = torch.cuda.device_count()
     if count <= int(number or 0):
-        return f"this PyTorch finds {count} GPUs here"
+        return f"GPUs that this PyTorch finds here: {count}"
     return ""
