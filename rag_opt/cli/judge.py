@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
 
+    from rag_opt.judge.check import JudgeCheck
     from rag_opt.llm.budget import Budget
     from rag_opt.llm.replies import Expenses, Replies
-    from rag_opt.metrics.judge_check import JudgeCheck
 
 ACTION = "check"
 ACCOUNT = "judge check"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rag_opt.config.compose import load_prompt
 from rag_opt.config.trust import build, to_plain
 from rag_opt.errors import ConfigError
+from rag_opt.judge.check import JudgeCheck, check_judge
+from rag_opt.judge.grades import Grades, read_grades
+from rag_opt.judge.labelled import build_labelled
 from rag_opt.metrics.aspects import FIELDS
 from rag_opt.metrics.catalogue import JUDGE, SPREAD
-from rag_opt.metrics.grades import Grades, read_grades
-from rag_opt.metrics.judge_check import JudgeCheck, check_judge
 from rag_opt.metrics.judges import Judges
-from rag_opt.metrics.labelled import build_labelled
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -27,10 +27,10 @@ from rag_opt.console.progress import format_duration, report_line, track
 from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.judging import find_aspects, measure_judge, parse_judge_settings
+from rag_opt.judge.check import STAGE
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Expenses
 from rag_opt.metrics.catalogue import Metric
-from rag_opt.metrics.judge_check import STAGE
 from rag_opt.records.documents import Queries
 from rag_opt.storages.snapshot import FINISHED, count_finished
 from rag_opt.study.sampling import build_sampler

@@ -15,14 +15,14 @@ from rag_opt.config.compose import quote_overrides
 from rag_opt.console.progress import report_line, track
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.judging import build_judges, find_aspects, get_aspect, parse_judge_settings
+from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.judge.check import JudgeCheck, check_judge, explain_refusal, format_kappa
+from rag_opt.judge.grades import TO_GRADE, find_truths, write_to_grade
+from rag_opt.judge.labelled import build_labelled
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.llm.client import Rehearsal
-from rag_opt.metrics.agreement import compute_kappa, compute_kappa_interval
 from rag_opt.metrics.aspects import BEST, FIELDS
 from rag_opt.metrics.catalogue import JUDGE
-from rag_opt.metrics.grades import TO_GRADE, find_truths, write_to_grade
-from rag_opt.metrics.judge_check import JudgeCheck, check_judge, explain_refusal, format_kappa
-from rag_opt.metrics.labelled import build_labelled
 
 if TYPE_CHECKING:
     from rag_opt.analysis.confirmation import Arm, Confirmation

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from rag_opt.cache.store import Store
     from rag_opt.components.resources import Resources
     from rag_opt.config.search_space import SearchSpace
+    from rag_opt.judge.grades import Grades
     from rag_opt.llm.client import LLMClient
-    from rag_opt.metrics.grades import Grades
     from rag_opt.records.documents import Dataset
 
 TIMED_APART = "one question at a time, apart from the search"

@@ -220,7 +220,7 @@ def test_a_file_of_grades_that_is_not_there_is_named(judged: list[str]) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE[:5])
 def test_a_file_to_grade_holds_whatever_was_said(text: str, tmp_path: Path) -> None:
-    from rag_opt.metrics.grades import find_truths, read_grades, write_to_grade
+    from rag_opt.judge.grades import find_truths, read_grades, write_to_grade
     from rag_opt.records.documents import Query
 
     path = tmp_path / "to_grade.jsonl"

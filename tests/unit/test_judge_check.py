@@ -18,11 +18,11 @@ from rag_opt.analysis.judging import correct_difference, widen_intervals
 from rag_opt.cache.store import Store
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
-from rag_opt.metrics.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.judge.check import JudgeCheck, check_judge, explain_refusal, measure_agreement
+from rag_opt.judge.labelled import EMPTY, LAST, LONG, RIGHT, WRONG, build_labelled
 from rag_opt.metrics.aspects import BEST, FIELDS, WORST
-from rag_opt.metrics.judge_check import JudgeCheck, check_judge, explain_refusal, measure_agreement
 from rag_opt.metrics.judges import Judges
-from rag_opt.metrics.labelled import EMPTY, LAST, LONG, RIGHT, WRONG, build_labelled
 from tests.unit.scripted import Scripted, in_json, prompt, text_of
 
 GRADES = st.integers(1, 5)

@@ -88,11 +88,13 @@ class Chat(Part):
     _unread = 0
     _given_up = ""
     _why: CallError | None = None
+    _kind: type[ComponentError] = ComponentError
 
     def clone(self) -> Self:
         """The same, with no memory of calls that failed."""
         found = copy(self)
         found._failed, found._unread, found._given_up, found._why = 0, 0, "", None
+        found._kind = ComponentError
         return found
 
     def call_model(self, request: Request) -> Reply:
@@ -160,7 +162,7 @@ class Chat(Part):
 
     def _request_reply(self, request: Request, stage: str, show: Callable[[str], None] | None) -> Reply:
         if self._given_up:
-            raise ComponentError(self._given_up) from self._why
+            raise self._kind(self._given_up) from self._why
         self.llm.check_budget()
         signals.check_ending()
         try:
@@ -214,6 +216,8 @@ class Chat(Part):
         self._unread += 1
         self.notices.report_once(f"{stage}: {model}: {why}; it goes on without", about=f"unreadable {stage}")
         if self._unread >= UNREADABLE:
+            # Of the calls under way another may be refused first.
+            self._kind = UnreadableError
             self._given_up = (
                 f"{stage}: nothing that {model} says can be read, {self._unread} times in a row: {why}; once that "
                 "is mended, have it asked again: python -m rag_opt.store forget"

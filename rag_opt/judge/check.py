@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.metrics.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
+from rag_opt.judge.labelled import FIRST, LAST, LONG, Labelled
 from rag_opt.metrics.aspects import BEST, WORST
-from rag_opt.metrics.labelled import FIRST, LAST, LONG, Labelled
 
 if TYPE_CHECKING:
     from rag_opt.metrics.judges import Judges
