@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_opt.console.progress import track
 from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
 from rag_opt.judge.labelled import FIRST, LAST, LONG, Labelled
 from rag_opt.metrics.aspects import BEST, WORST
 
 if TYPE_CHECKING:
     from rag_opt.metrics.judges import Judges
+
+AT_ONCE = 16
+"""Cases after which progress is shown."""
 
 STAGE = "judge check"
 """What its calls are paid under."""
@@ -82,7 +86,12 @@ def check_judge(judges: Judges, aspect: str, cases: Sequence[Labelled]) -> Judge
 
     Raises ComponentError where it can't be asked, BudgetSpentError where nothing more may be paid for.
     """
-    every = judges.grade_each(aspect, [case.shown for case in cases], STAGE)
+    every: list[list[int]] = []
+    with track(f"judge.{aspect}: labelled cases", len(cases)) as advance:
+        for start in range(0, len(cases), AT_ONCE):
+            shown = [case.shown for case in cases[start : start + AT_ONCE]]
+            every += judges.grade_each(aspect, shown, STAGE)
+            advance(len(shown))
     return measure_agreement(aspect, judges.model, cases, every)
 
 
