@@ -247,7 +247,7 @@ def compare_forecasts(folder: Path) -> list[str]:
     """A table: calls and tokens that were forecast before the first call, and those that were paid."""
     rows = []
     for name, words in FORECAST.items():
-        place = folder / name.replace(" ", "_")
+        place = folder / f"study_{len(rows)}"
         base = ["llm=smollm2", "search_space=retrieval", "dataset.num_queries=20", "retriever.top_k=3", "n_trials=4"]
         base += ["sampler=random", "pruner=none", "tracking=none", "confirmation.method=split", "name=forecast"]
         base += ["generator.max_tokens=24"] if "generator=llm" in words else ["generator=none"]

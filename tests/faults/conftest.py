@@ -54,10 +54,9 @@ def figure() -> Figure:
 
 @pytest.fixture
 def words(animals: list[str], tmp_path: Path) -> list[str]:
-    """A study whose trials take milliseconds, without answers: some hundred processes need not load what scores these."""
+    """A study whose trials take milliseconds."""
     return [
         *animals,
-        "generator=none",
         f"studies_dir={tmp_path}/studies",
         f"store.path={tmp_path}/store",
         "tracking=none",
