@@ -248,9 +248,9 @@ def compare_forecasts(folder: Path) -> list[str]:
     rows = []
     for name, words in FORECAST.items():
         place = folder / f"study_{len(rows)}"
-        base = ["llm=smollm2", "search_space=retrieval", "dataset.num_queries=20", "retriever.top_k=3", "n_trials=4"]
+        base = ["llm=smollm2", "search_space=retrieval", "dataset.num_queries=12", "retriever.top_k=3", "n_trials=3"]
         base += ["sampler=random", "pruner=none", "tracking=none", "confirmation.method=split", "name=forecast"]
-        base += ["generator.max_tokens=24"] if "generator=llm" in words else ["generator=none"]
+        base += ["generator.max_tokens=16"] if "generator=llm" in words else ["generator=none"]
         given = [*base, *words, f"studies_dir={place}", f"store.path={folder}/store_{len(rows)}"]
         told = compute_forecast(build_plan(given)).paid
         start = time.monotonic()
@@ -263,7 +263,7 @@ def compare_forecasts(folder: Path) -> list[str]:
             rows[-1] += [f"{expected:,.0f}", f"{found:,.0f}", f"{expected / found - 1:+.0%}" if found else ""]
         rows[-1].append(f"{minutes:.1f}")
         print(rows[-1], flush=True)
-    heads = ("study of 4 trials, 20 questions", "calls forecast", "paid", "off by", "tokens forecast", "paid", "off by")
+    heads = ("study of 3 trials, 12 questions", "calls forecast", "paid", "off by", "tokens forecast", "paid", "off by")
     return [tabulate((*heads, "minutes, not forecast"), rows)]
 
 
