@@ -237,7 +237,7 @@ FORECAST = {
     "answers, prompts and retrieval": ["generator=llm", "objective=answer", "search_space=small_model"],
     "reranker=llm_listwise": ["reranker=llm_listwise", "reranker.window=10", "reranker.step=5"],
     "query=multi_query": ["query=multi_query"],
-    "query=hyde": ["query=hyde", "query.max_tokens=48"],
+    "query=rewrite": ["query=rewrite"],
     "judged answers": ["generator=llm", "objective=judged", "judge.trust=true", "judge.check=4"],
 }
 """Five studies: what each chooses beside the packaged questions and a space of retrieval."""
