@@ -34,6 +34,7 @@ def tests(session: nox.Session) -> None:
     install(session)
     session.run("mypy")
     options = ["-n", "2", "--dist", "worksteal", "--durations", "10"]
+    # Some hundred processes are started: where an image forbids to keep compiled modules, each compiles all of ours.
     session.run("pytest", *options, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from rag_opt.analysis import paired
+from rag_opt.metrics.aspects import BEST, WORST
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FEWEST_GRADED = 30
 """Questions that people must have graded: with fewer the slope that is fitted to them makes the interval too narrow."""
 
-SCALE = 4.0
+SCALE = float(BEST - WORST)
 """How far apart two grades can be."""
 
 

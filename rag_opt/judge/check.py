@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,10 +59,6 @@ class JudgeCheck:
         kappa = format_kappa(self.kappa, self.low, self.high)
         lost = f", {self.unreadable:.0%} unreadable" if self.graded < self.asked else ""
         return f"judge.{self.aspect} by {self.model}: weighted kappa {kappa} on {self.asked} labelled cases{lost}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for JSON."""
-        return asdict(self)
 
 
 def format_kappa(kappa: float, low: float, high: float) -> str:

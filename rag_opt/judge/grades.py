@@ -53,29 +53,32 @@ def find_truths(grades: Grades, aspect: str, ids: Sequence[str], answers: Sequen
 
 def write_to_grade(
     path: Path, aspect: str, queries: Sequence[Query], answers: Sequence[Sequence[str | None]], seed: int
-) -> int:
+) -> int | None:
     """Write what people may grade: the answers of each configuration to questions drawn at random.
 
     Equal answers to a question are one row. Rows that the file has already, graded or not, stay as they are, and what
-    is new comes after them. Returns how many are not graded yet; a file that can't be read is left alone: 0.
+    is new comes after them. Returns how many are not graded yet; a file that can't be read is left alone: None.
     """
     try:
         rows = [row for _, row in read_json_lines(path)] if path.exists() else []
     except DatasetError:
         # Somebody is at work on it.
-        return 0
-    known = {(str(row.get("id")), row.get("answer")) for row in rows}
+        return None
+    known = {(row.get("aspect", "correctness"), str(row.get("id")), row.get("answer")) for row in rows}
     drawn = sorted(random.Random(seed).sample(range(len(queries)), min(COUNT, len(queries))))
     new: list[dict[str, Any]] = []
     for place in drawn:
         query = queries[place]
         for said in dict.fromkeys(each[place] for each in answers if each[place] is not None):
-            if (query.id, said) not in known:
+            if (aspect, query.id, said) not in known:
                 told = {"question": query.text, "reference": list(query.answers), "answer": said}
                 new.append({"id": query.id, "aspect": aspect, **told, "grade": None})
     # In no order of configurations, so that whoever grades does not see which answer is whose.
     random.Random(seed).shuffle(new)
     if new:
+        # An editor may have left the last line without its end.
+        before = path.read_text("utf-8") if rows else ""
         with path.open("a", encoding="utf-8") as file:
+            file.write("" if before.endswith("\n") or not before else "\n")
             file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in new)
     return sum(row.get("grade") is None for row in [*rows, *new])

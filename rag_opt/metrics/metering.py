@@ -101,7 +101,7 @@ def meter_generator(generator: Any, meter: Meter, cases: Sequence[Case]) -> Iter
             raise
         start = time.perf_counter()
         found = run(*args, **inputs)
-        # One that asks more than once about a case is paid for as long as cases last, then by what it tells.
+        # One that asks more often than there are cases is taken to ask about the last.
         meter.pay(next(waiting, cases[-1]), count_usage(found), time.perf_counter() - start)
         return found
 

@@ -195,7 +195,7 @@ def _offer_grading(plan: Plan, compared: Sequence[Evaluation]) -> list[str]:
     known = {query.id: query for query in plan.test.questions.queries.items}
     queries = [known[name] for name in compared[0].query_ids]
     left = write_to_grade(path, aspect, queries, [each.answers for each in compared], plan.settings.seed)
-    if not left:
+    if left is None or (not left and plan.grades):
         return []
-    again = quote_overrides([f"judge.labels={path}"])
-    return [f"people's grades correct the judge's: put 1 to 5 for null in {left} rows of {path}; run this with {again}"]
+    todo = f"put 1 to 5 for null in {left} rows of {path}" if left else f"{path} is graded"
+    return [f"people's grades correct the judge's: {todo}; run this with {quote_overrides([f'judge.labels={path}'])}"]

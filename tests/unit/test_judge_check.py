@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import replace
@@ -19,7 +18,7 @@ from rag_opt.cache.store import Store
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
-from rag_opt.judge.check import JudgeCheck, check_judge, explain_refusal, measure_agreement
+from rag_opt.judge.check import check_judge, explain_refusal, measure_agreement
 from rag_opt.judge.labelled import EMPTY, LAST, LONG, RIGHT, WRONG, build_labelled
 from rag_opt.metrics.aspects import BEST, FIELDS, WORST
 from rag_opt.metrics.judges import Judges
@@ -163,11 +162,6 @@ def test_a_refusal_says_what_to_do() -> None:
         "gives 3.0 to right answers and 2.8 to wrong ones, so its grades can't decide; choose another judge.model, or "
         "judge.trust=true to have it decide all the same"
     )
-
-
-def test_a_check_is_kept_as_json() -> None:
-    found = measure_agreement("correctness", "model", build_labelled("correctness", 1), [[5], [1], [5], [1], [1]])
-    assert JudgeCheck(**json.loads(json.dumps(found.to_dict()))).kappa == found.kappa == 1.0
 
 
 # ---- what its errors do to a difference
