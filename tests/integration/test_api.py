@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import yaml
 import rag_opt
 from rag_opt.api.inputs import convert_metric, convert_space
 from rag_opt.errors import ConfigError, DriftError, MetricError, StudyError
+from tests.conftest import animals_study
 from tests.integration.commands import finished
 
 DOCUMENTS = [
@@ -110,6 +112,19 @@ def test_a_function_and_a_sampler_may_be_python_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_a_study_that_has_ended_is_not_kept_in_memory(animals: list[str], tmp_path: Path) -> None:
+    def count_open() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "PatientStorage" for each in gc.get_objects())
+
+    animals_study(animals, tmp_path, "name=first", "n_trials=2")
+    before, frozen = count_open(), gc.get_freeze_count()
+    for name in ("second", "third"):
+        animals_study(animals, tmp_path, f"name={name}", "n_trials=2")
+    assert count_open() <= before
+    assert gc.get_freeze_count() <= frozen
+
+
 def test_it_works_in_a_thread_and_twice_in_one_process(tmp_path: Path) -> None:
     found: list[rag_opt.Study] = []
     for number in range(2):

@@ -13,7 +13,7 @@ from rag_opt.cli.study import run_study
 from rag_opt.errors import RagOptError
 from rag_opt.study.forecast import compute_forecast
 from rag_opt.study.plan import build_plan
-from tests.conftest import QUESTIONS, write_jsonl
+from tests.conftest import QUESTIONS, own_space, write_jsonl
 from tests.services import counts, fault, reset
 from tests.unit.hostile import HOSTILE
 
@@ -91,22 +91,6 @@ def test_a_report_tells_what_its_judge_is_worth(judged: list[str], endpoint: str
     assert counts(endpoint)["chat"] == 0
 
 
-def test_an_interval_allows_for_the_judge(judged: list[str]) -> None:
-    """The same trials and verdicts, of a judge that nothing is known of."""
-    with_check = read(judged).confirmation
-    run_study([*judged, "judge.check=0"])
-    without = read(judged).confirmation
-    run_study(judged)
-    assert with_check is not None
-    assert without is not None
-    for ours, theirs in zip(with_check.arms, without.arms, strict=True):
-        assert ours.difference == theirs.difference or ours.difference != ours.difference
-        # Not the baseline's own, which is compared with nothing.
-        if ours.role != "baseline":
-            assert ours.difference_low <= theirs.difference_low
-            assert ours.difference_high >= theirs.difference_high
-
-
 def test_a_judge_below_the_floor_decides_only_where_it_is_told_to(judged: list[str]) -> None:
     strict = [*judged, "judge.floor=0.95", "name=strict", "n_trials=2"]
     with pytest.raises(
@@ -134,6 +118,25 @@ def many(judged, tmp_path_factory) -> list[str]:
     words = [*judged, f"dataset.questions={path}", f"studies_dir={folder}", "dataset.test_share=0.7", "judge.check=4"]
     run_study(words)
     return words
+
+
+def test_an_interval_allows_for_the_judge(many: list[str], tmp_path: Path) -> None:
+    """A baseline that reads nothing: the same trials and verdicts, once of a judge that nothing is known of."""
+    space = own_space(tmp_path, {"retriever": "choice(none, bm25)"})
+    poor = tmp_path / "conf/experiment/poor.yaml"
+    poor.parent.mkdir()
+    poor.write_text("# @package _global_\ndefaults:\n  - override /retriever: none\n")
+    words = [*many, *space, "+experiment=poor", "sampler=brute_force", "n_trials=2", f"studies_dir={tmp_path}"]
+    words = [word for word in words if not word.startswith("retriever.depth")]
+    run_study(words)
+    known = Findings.read(tmp_path / "animals").confirmation
+    run_study([*words, "judge.check=0"])
+    unknown = Findings.read(tmp_path / "animals").confirmation
+    ours, theirs = (next(arm for arm in each.arms if arm.role != "baseline") for each in (known, unknown))
+    assert ours.difference == theirs.difference != 0
+    assert ours.p == theirs.p
+    assert ours.difference_low < theirs.difference_low
+    assert ours.difference_high > theirs.difference_high
 
 
 def test_peoples_grades_correct_the_judge(many: list[str]) -> None:
