@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -103,14 +103,11 @@ def compare_indexes(data: Path, store: Store) -> list[str]:
     return lines
 
 
-def describe_processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
+    # What programs of studies share lies beside their folders.
+    sys.path.insert(0, str(HERE.parent))
+    from machine import describe_processor
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--collections", nargs="+", default=COLLECTIONS, help="of the first table")

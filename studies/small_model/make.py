@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import sys
 import tempfile
@@ -116,7 +114,7 @@ def make_unanswerable(dataset: Dataset, data: Path, name: str) -> Dataset:
     if path.is_file():
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()][: len(dataset.queries)]
         return replace(dataset, queries=tuple(Query(row["_id"], row["text"]) for row in rows), qrels={})
-    gold = {name for each in dataset.qrels.values() for name in each}
+    gold = {document for each in dataset.qrels.values() for document in each}
     return replace(dataset, documents=tuple(each for each in dataset.documents if each.id not in gold))
 
 
@@ -267,14 +265,11 @@ def compare_forecasts(folder: Path) -> list[str]:
     return [tabulate((*heads, "minutes, not forecast"), rows)]
 
 
-def describe_processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
+    # What programs of studies share lies beside their folders.
+    sys.path.insert(0, str(HERE.parent))
+    from machine import describe_processor
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
