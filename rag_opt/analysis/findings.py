@@ -51,12 +51,12 @@ class Findings:
 
     `url` is the storage's, its password hidden; `trials`, `documents`, `dev`, `test` are counts; `best` is the best dev
     score of the first target, None without one; `looks` how often the unseen questions were looked at; `paid` the
-    calls, tokens and dollars that this study was charged for; `noise` the judge's own: the "spread" of repeated grades,
-    and its "share" of the variance of the selected one's difference ({} where it was not measured); `unfinished` are
-    the trials that other processes were at; `others` the confirmations of the objectives after the first; `experiment`
-    is the recommended configuration as an experiment file; `notes` what the finalists' stages said that bears on their
-    scores; `means` the finalists' metrics on the unseen questions, by trial and name; `ablations` what each setting of
-    the selected one brings.
+    calls, tokens and dollars that this study was charged for, `forecast` what was expected before its first trial;
+    `noise` the judge's own: the "spread" of repeated grades, and its "share" of the variance of the selected one's
+    difference ({} where it was not measured); `unfinished` are the trials that other processes were at; `others` the
+    confirmations of the objectives after the first; `experiment` is the recommended configuration as an experiment
+    file; `notes` what the finalists' stages said that bears on their scores; `means` the finalists' metrics on the
+    unseen questions, by trial and name; `ablations` what each setting of the selected one brings.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Findings:
     looks: int = 1
     unfinished: tuple[int, ...] = ()
     paid: Mapping[str, float] = field(default_factory=dict)
+    forecast: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
     means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

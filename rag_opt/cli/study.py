@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,7 @@ def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen,
     from rag_opt.storages.processes import get_worker
     from rag_opt.storages.snapshot import StudySnapshot, count_finished
     from rag_opt.study import failures
+    from rag_opt.study.preparation import prepare_trials
     from rag_opt.study.scheduler import get_running
 
     settings, now = plan.settings, StudySnapshot(study)
@@ -143,25 +144,7 @@ def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen,
             f"resumed: {count_finished(now)} of {settings.n_trials} trials are done{repeated}{again}{others}"
         )
     if count_finished(now) < settings.n_trials:
-        _prepare_trials(plan, study, screen, shared=shared)
-
-
-def _prepare_trials(plan: Plan, study: optuna.Study, screen: Screen, *, shared: bool) -> None:
-    """Say what the rest will cost; raises ComponentError for what is named and can't be used."""
-    from rag_opt.cache.store import Store
-    from rag_opt.study import preflight
-    from rag_opt.study.forecast import compute_forecast
-
-    settings = plan.settings
-    # Who only has workers measure needs no model in memory.
-    resources = replace(plan.resources, store=Store(plan.resources.store.root)) if shared else plan.resources
-    if settings.preflight:
-        preflight.check_components(plan, resources, services=False)
-    told = compute_forecast(plan, study)
-    for line in told.format_lines(settings.budget_tokens, settings.budget_usd):
-        screen.report_line(line)
-    if settings.preflight:
-        preflight.check_services(plan, resources, asks=told.asks)
+        prepare_trials(plan, study, screen, shared=shared)
 
 
 def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,25 @@ Heard = tuple[str, Any, Reply]
 """A stage, its request (components/llm/request.py), and the reply."""
 
 
-@dataclass
-class Rehearsal:
-    """Counts calls in place of making them: by stage the requests that would be paid for, with their tokens.
+@dataclass(frozen=True)
+class Unpaid:
+    """A call that would have to be paid for: the tokens that it is guessed to read and to write, `most` at most.
 
-    `expected`: by stage the tokens that calls have read so far for one guessed, and written on average.
+    `price` gives the dollars for tokens read and written; nan where not known.
     """
 
-    expected: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    reads: float
+    writes: float
+    most: float
+    price: Callable[[float, float], float]
+
+
+@dataclass
+class Rehearsal:
+    """Counts calls in place of making them: by stage the requests that would be paid for, by their keys."""
+
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    new: dict[str, dict[str, tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(dict))
+    new: dict[str, dict[str, Unpaid]] = field(default_factory=lambda: defaultdict(dict))
     kept: int = 0
 
     def count_call(self, stage: str, *, kept: bool) -> None:
@@ -34,14 +43,14 @@ class Rehearsal:
         self.calls[stage] += 1
         self.kept += kept
 
-    def count_request(self, stage: str, key: str, tokens_in: int, tokens_out: int, usd: float) -> None:
+    def count_request(self, stage: str, key: str, request: Unpaid) -> None:
         """Count a request that no reply is kept for."""
-        self.new[stage][key] = tokens_in, tokens_out, usd
+        self.new[stage][key] = request
 
     def copy(self) -> Rehearsal:
         """What has been counted so far."""
         new = {stage: dict(rows) for stage, rows in self.new.items()}
-        return Rehearsal(self.expected, dict(self.calls), new, self.kept)
+        return Rehearsal(dict(self.calls), new, self.kept)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +113,17 @@ class Replies:
         self._execute("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def get_means(self) -> dict[str, tuple[float, float, float]]:
-        """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call."""
-        wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out), avg(seconds)
+        """By stage of paid calls, whatever their study: tokens read for one guessed, tokens written, seconds a call.
+
+        Of calls that were under way at the same time each takes its share: seconds in which there was any, by calls.
+        """
+        wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out)
         from payments group by stage"""
-        return {stage: (read, written, took) for stage, read, written, took in self._execute(wanted)}
+        calls: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for stage, seconds, end in self._execute("select stage, seconds, at from payments"):
+            calls[stage].append((end - seconds, end))
+        busy = {stage: _measure_union(spans) / len(spans) for stage, spans in calls.items()}
+        return {stage: (read, written, busy[stage]) for stage, read, written in self._execute(wanted)}
 
     def get_spent(self, study: str) -> Expenses:
         """What a study has paid for so far."""
@@ -200,6 +207,15 @@ class Replies:
         report_line(
             f"store: {self._path} is damaged; it was put aside as {aside.name}, and replies are asked for again"
         )
+
+
+def _measure_union(spans: Iterable[tuple[float, float]]) -> float:
+    """How long any of these spans lasted."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def _create_tables(base: sqlite3.Connection) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ import numpy as np
 from rag_opt.components.external.watch import count_usage
 from rag_opt.components.llm.request import TOKENS_A_WORD
 from rag_opt.llm.budget import BudgetSpentError
+from rag_opt.llm.client import Unpaid
 from rag_opt.llm.replies import Reply
 from rag_opt.records.keys import compute_key
 from rag_opt.text.tokenization import count_tokens
@@ -58,13 +59,11 @@ class Meter:
         """Count one call a case in place of making it: nan for each."""
         rehearsal = self.llm.rehearsal
         assert rehearsal is not None
-        ratio, written = rehearsal.expected.get(self.stage, (1.0, WROTE))
         for case in cases:
             rehearsal.count_call(self.stage, kept=False)
             # Two configurations that answer alike are both asked about: nothing is kept of these calls.
             key = compute_key(self.stage, rehearsal.calls[self.stage])
-            tokens = round(ratio * estimate_case(case)), round(written)
-            rehearsal.count_request(self.stage, key, *tokens, self.compute_usd(*tokens))
+            rehearsal.count_request(self.stage, key, Unpaid(estimate_case(case), WROTE, math.inf, self.compute_usd))
         return np.full(len(cases), np.nan)
 
     def pay(self, case: Case, tokens: tuple[int, int], seconds: float, usd: float | None = None) -> None:
@@ -74,7 +73,7 @@ class Meter:
         paid = self.compute_usd(read, wrote) if usd is None else usd
         self.llm.record_payment(self.stage, Reply(None, read, wrote, seconds), paid, guessed)
 
-    def compute_usd(self, tokens_in: int, tokens_out: int) -> float:
+    def compute_usd(self, tokens_in: float, tokens_out: float) -> float:
         """Dollars for so many tokens; nan without a price."""
         return math.nan if self.price is None else (tokens_in * self.price["in"] + tokens_out * self.price["out"]) / 1e6
 

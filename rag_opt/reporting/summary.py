@@ -104,10 +104,11 @@ def format_paid(findings: Findings) -> str:
     """What this study was charged for; "" where no model was asked."""
     if not findings.paid:
         return ""
-    paid = findings.paid
+    paid, told = findings.paid, findings.forecast
+    expected = f" (forecast: {told['calls']:,.0f} calls, {told['tokens']:,.0f} tokens)" if told else ""
     return (
-        f"paid for: {paid['calls']:,.0f} calls to models, {paid['tokens']:,.0f} tokens, ${paid['usd']:,.4g}; whatever "
-        "had been asked before came from the store"
+        f"paid for: {paid['calls']:,.0f} calls to models, {paid['tokens']:,.0f} tokens, ${paid['usd']:,.4g}{expected}; "
+        "whatever had been asked before came from the store"
     )
 
 

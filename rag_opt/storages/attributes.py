@@ -214,6 +214,9 @@ class StudyAttributes(Attributes):
     tests = Attribute[list[str] | None]("rag_opt:tests", _is_text_list, None)
     """What was tested on them: a key for each different choice, in order; None where an older version has looked."""
 
+    forecast = Attribute[Mapping[str, float]]("rag_opt:forecast", _is_mapping, {})
+    """What so many `trials` were expected to cost in all, told `at` a time: calls, tokens, and seconds from then on."""
+
     ledger = Attribute("rag_opt:ledger", _is_text, "")
     """The name under which the study's payments are entered."""
 

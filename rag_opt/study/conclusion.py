@@ -97,6 +97,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         space=OmegaConf.to_yaml(plan.config.search_space),
         differences=_compute_differences(plan, compared),
         paid=_get_spending(plan),
+        forecast=get_study_attributes(study).forecast,
         noise=_compute_noise(plan, compared),
         notes=notes,
         means={str(number): _select_finite(each.means) for number, each in judged.items()},

@@ -1,55 +1,41 @@
-"""What a study will cost, before it does: configurations of its space rehearsed on a few questions, no model called.
+"""What a study will cost, before it does: its rehearsal carried on to all of its trials and questions.
 
-Everything but the calls to models really happens, so their number and what they are told are known; a request that the
-store has a reply for, or that an earlier configuration has made, is not paid again. What a model reads and writes is
-estimated by words, until the first paid calls of a stage say more.
+A request that the store has a reply for, or that an earlier configuration has made, is not paid again. What a model
+reads and writes is guessed by words until calls of its stage were paid, then it is what these read and wrote.
 """
 
 from __future__ import annotations
 
 import math
-import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import optuna
-from optuna.study import StudyDirection
 from rich.table import Table
 from rich.text import Text
 
 from rag_opt.analysis import history
-from rag_opt.config.overrides import format_overrides
-from rag_opt.config.trust import to_plain
-from rag_opt.console.progress import format_duration, report_line, track
+from rag_opt.console.progress import format_duration
 from rag_opt.errors import ConfigError
-from rag_opt.evaluation.evaluate import Questions
-from rag_opt.evaluation.judging import find_aspects, measure_judge, parse_judge_settings
 from rag_opt.judge.check import STAGE
-from rag_opt.llm.client import Rehearsal
+from rag_opt.llm.client import Unpaid
 from rag_opt.llm.replies import Expenses
-from rag_opt.metrics.catalogue import Metric
-from rag_opt.records.documents import Queries
-from rag_opt.storages.snapshot import FINISHED, count_finished
-from rag_opt.study.sampling import build_sampler
-from rag_opt.system import environment
+from rag_opt.study.eta import REPORT
+from rag_opt.study.rehearsal import QUESTIONS, Rehearsed, Snapshot, rehearse_study
 
 if TYPE_CHECKING:
-    from rag_opt.components.resources import Resources
-    from rag_opt.evaluation.evaluator import Evaluator
+    from rag_opt.study.pilot import Pilot
     from rag_opt.study.plan import Plan
-
-CONFIGURATIONS = 40
-QUESTIONS = 5
-"""How many of each are rehearsed at most."""
 
 FEW = 0.1
 """The share of a study's calls that a forecast may expect to be paid though the store has all of them."""
 
-PATIENCE = 60.0
-"""Seconds after which no other configuration is rehearsed."""
+TRIAL = 0.5
+"""Seconds of a trial that are no question's: its configuration composed, its scores written and mirrored."""
+
+Means = Mapping[str, tuple[float, float, float]]
+"""By stage what calls have read for one token guessed, what they wrote, and their seconds."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +44,10 @@ class Stage:
 
     calls: float
     paid: Expenses
+
+    def scale(self, by: float) -> Stage:
+        """So many times as much."""
+        return Stage(by * self.calls, Expenses(*(by * value for value in vars(self.paid).values())))
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,8 @@ class Forecast:
     stages: Mapping[str, Stage]
     kept: bool = False
     """Whether the store has any of the replies."""
+    work: float = math.nan
+    """The seconds that are no call's."""
 
     @property
     def asks(self) -> bool:
@@ -86,6 +78,11 @@ class Forecast:
         columns = [vars(stage.paid) for stage in self.stages.values()]
         return Expenses(**{name: sum(column[name] for column in columns) for name in vars(Expenses())})
 
+    @property
+    def seconds(self) -> float:
+        """How long all of it takes; nan where it is not known of a stage."""
+        return self.work + self.paid.seconds
+
     def format_line(self) -> str:
         """The forecast in one line."""
         if not self.stages:
@@ -94,9 +91,13 @@ class Forecast:
         return (
             f"forecast: {self.trials} trials and their confirmation: {format_count(self.calls)} calls to models, "
             f"{format_count(paid.calls)} of them paid: {format_count(paid.tokens)} tokens, {format_usd(paid.usd)}, "
-            f"time of calls {format_call_time(paid.seconds)} (nothing pruned); the whole time is told after the "
-            "baseline"
+            f"{self._format_time()}; nothing pruned"
         )
+
+    def _format_time(self) -> str:
+        if math.isnan(self.seconds):
+            return "their time unknown and texts counted at their longest until the first are paid"
+        return f"calls take about {format_duration(self.paid.seconds)}, all of it about {format_duration(self.seconds)}"
 
     def format_lines(self, tokens: float | None, usd: float | None) -> list[str]:
         """The forecast, and how far a budget reaches where it does not cover it."""
@@ -144,31 +145,36 @@ def format_call_time(seconds: float) -> str:
 
 
 def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
-    """What the study will cost, or what is left of it.
+    """What the study will cost, or what is left of it; raises ConfigError as `extrapolate_study`."""
+    return extrapolate_study(plan, rehearse_study(plan, study), study)
+
+
+def extrapolate_study(
+    plan: Plan, rehearsed: Rehearsed, study: optuna.Study | None = None, pilot: Pilot | None = None
+) -> Forecast:
+    """What all trials and the confirmation will cost, by what was rehearsed and by calls that were paid.
 
     Of its trials so far counts which share of their calls had to be paid for: a stage that is asked about what others
     have said can repeat itself more than a rehearsal shows. Raises ConfigError where a budget in dollars is set and a
     model has no price.
     """
-    done = count_finished(study) if study is not None else 0
+    if rehearsed.checks is None:
+        return Forecast(rehearsed.trials, 0, {})
     seen = history.compute_paid_share(study) if study is not None else {}
-    left = max(0, plan.settings.n_trials - done)
-    if not _select_paying(plan.dev) and not plan.asks_models:
-        return Forecast(left, 0, {})
-    configurations = list(_sample_configurations(plan, study, done, min(left, CONFIGURATIONS)))
-    searched = _rehearse(plan, plan.dev, configurations)
-    # The best, the baseline, and of the tied ones about half are as many as there may be. Where all questions are
-    # searched, their replies are those of the search.
-    finalists = [] if plan.settings.crossfits else configurations[: 2 + plan.settings.ties // 2]
-    confirming = _rehearse(plan, plan.test, finalists) if finalists else []
+    means = plan.resources.llm.replies.get_means()
     stages: dict[str, Stage] = {}
-    for found, trials, evaluator in ((searched, left, plan.dev), (confirming, len(finalists), plan.test)):
-        for name in found[-1].calls if found else ():
-            more = _extrapolate_stage(plan, name, found, trials, evaluator.questions.count)
-            stages[name] = _add_stages(stages.get(name), _cap_paid_share(more, seen.get(name, 1.0)))
-    stages |= _forecast_checks(plan)
-    kept = any(found[-1].kept for found in (searched, confirming) if found)
-    whole = Forecast(left, len(configurations), stages, kept)
+    parts = ((rehearsed.searched, rehearsed.trials, plan.dev), (rehearsed.confirming, rehearsed.finalists, plan.test))
+    work = REPORT
+    for found, trials, evaluator in parts:
+        for name in found[-1].counted.calls if found else ():
+            more = _extrapolate_stage(name, found, trials, evaluator.questions.count, means)
+            more = _cap_paid_share(more, seen.get(name, 1.0)).scale(pilot.get_repeats(name) if pilot else 1.0)
+            stages[name] = _add_stages(stages.get(name), more)
+        work += _extrapolate_work(found, trials, evaluator.questions.count)
+    if checked := rehearsed.checks.calls.get(STAGE):
+        rows = list(rehearsed.checks.new[STAGE].values())
+        stages[STAGE] = Stage(checked, price_calls(STAGE, rows, 1.0, means))
+    whole = Forecast(rehearsed.trials, len(rehearsed.searched), stages, rehearsed.kept, work)
     if math.isnan(whole.paid.usd) and plan.settings.budget_usd is not None:
         raise ConfigError(
             "budget.usd is set, but a model that would be asked has no price: add it to a file in conf/price, or set "
@@ -177,81 +183,7 @@ def compute_forecast(plan: Plan, study: optuna.Study | None = None) -> Forecast:
     return whole
 
 
-def _sample_configurations(plan: Plan, study: optuna.Study | None, done: int, count: int) -> Iterator[Sequence[str]]:
-    """The words of the next configurations, as the sampler draws them knowing the trials so far and no new result."""
-    environment.silence_optuna()
-    # On a copy: in the study itself each draw would leave a trial that is RUNNING and is never measured.
-    copy = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
-    copy.add_trials(history.get_measured(study, *FINISHED) if study is not None else [])
-    for place in range(done, done + count):
-        copy.sampler = build_sampler(plan.config, place)
-        # The seeds come first in the study as well, so their calls have to be in the forecast.
-        if place < len(plan.seeds):
-            copy.enqueue_trial(plan.space.to_trial_params(plan.seeds[place]))
-        yield format_overrides(plan.space.suggest(copy.ask()))
-
-
-def _select_paying(evaluator: Evaluator) -> tuple[Metric, ...]:
-    """The metrics that may call models: judges, and those of other libraries, which count in place of calling."""
-    return tuple(metric for metric in evaluator.metrics if metric.pays)
-
-
-def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequence[str]]) -> list[Rehearsal]:
-    """What has been asked for after each configuration, all before it included, on a few questions."""
-    questions, (rehearsal, resources) = _sample_questions(evaluator.questions, plan.settings.seed), _start(evaluator)
-    few = replace(evaluator, questions=questions, metrics=_select_paying(evaluator), resources=resources, times=False)
-    start = time.monotonic()
-    snapshots: list[Rehearsal] = []
-    with track("forecast: configurations rehearsed", len(configurations)) as advance:
-        for given in configurations:
-            if snapshots and time.monotonic() - start > PATIENCE:
-                break
-            advance(1)
-            try:
-                few.measure_config(few.compose_overrides(given))
-            except Exception as error:
-                # Whatever a component may raise: its trial will fail, and the study goes on.
-                report_line(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
-                continue
-            snapshots.append(rehearsal.copy())
-    return snapshots
-
-
-def _start(evaluator: Evaluator) -> tuple[Rehearsal, Resources]:
-    """A rehearsal that has counted nothing yet, and the resources to rehearse with."""
-    llm = evaluator.resources.llm
-    rehearsal = Rehearsal({stage: (ratio, written) for stage, (ratio, written, _) in llm.replies.get_means().items()})
-    return rehearsal, replace(evaluator.resources, llm=replace(llm, rehearsal=rehearsal))
-
-
-def _forecast_checks(plan: Plan) -> dict[str, Stage]:
-    """What measuring the judges on labelled answers before trial 0 asks for."""
-    count = parse_judge_settings(plan.config).check if plan.settings.preflight else 0
-    rehearsal, resources = _start(plan.dev)
-    for aspect in find_aspects(metric.name for metric in plan.dev.metrics) if count else ():
-        measure_judge(plan.config, aspect, resources, count)
-    rows = list(rehearsal.new[STAGE].values())
-    if not rehearsal.calls[STAGE]:
-        return {}
-    took = plan.resources.llm.replies.get_means().get(STAGE, (0.0, 0.0, math.nan))[2]
-    seconds = len(rows) * took / _get_concurrency(plan) if rows else 0.0
-    paid = Expenses(len(rows), sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows), seconds)
-    return {STAGE: Stage(rehearsal.calls[STAGE], paid)}
-
-
-def _sample_questions(questions: Questions, seed: int) -> Questions:
-    """A few of the questions, drawn at random, in one batch."""
-    items = list(questions.queries.items)
-    chosen = random.Random(seed).sample(items, min(QUESTIONS, len(items)))
-    return Questions(
-        questions.dataset,
-        questions.documents,
-        Queries.from_items(tuple(chosen)),
-        (np.arange(len(chosen), dtype=np.int32),),
-    )
-
-
-def _extrapolate_stage(plan: Plan, stage: str, found: Sequence[Rehearsal], trials: int, questions: int) -> Stage:
+def _extrapolate_stage(stage: str, found: Sequence[Snapshot], trials: int, questions: int, means: Means) -> Stage:
     """What a stage asks for in so many trials with so many questions.
 
     Later configurations repeat more and more requests of earlier ones; how new ones become rarer is read off the
@@ -259,30 +191,37 @@ def _extrapolate_stage(plan: Plan, stage: str, found: Sequence[Rehearsal], trial
     """
     count, asked = len(found), min(QUESTIONS, questions)
     half = max(1, count // 2)
-    last = found[-1].new.get(stage, {})
-    new, before = len(last), len(found[half - 1].new.get(stage, {}))
+    last = found[-1].counted.new.get(stage, {})
+    new, before = len(last), len(found[half - 1].counted.new.get(stage, {}))
     # With one configuration, or nothing new in the first half, no exponent is known: growth counts as linear.
     power = math.log(new / before) / math.log(count / half) if before and count > half else 1.0
     growth = (trials / count) ** min(1.0, max(0.0, power)) if trials > count else trials / count
-    scale = growth * questions / asked
-    rows = list(last.values())
-    tokens, usd = sum(row[0] + row[1] for row in rows), sum(row[2] for row in rows)
-    took = plan.resources.llm.replies.get_means().get(stage, (0.0, 0.0, math.nan))[2]
-    paid = Expenses(
-        scale * new, scale * tokens, scale * usd, scale * new * took / _get_concurrency(plan) if new else 0.0
-    )
-    return Stage(found[-1].calls[stage] * trials / count * questions / asked, paid)
+    paid = price_calls(stage, list(last.values()), growth * questions / asked, means)
+    return Stage(found[-1].counted.calls[stage] * trials / count * questions / asked, paid)
+
+
+def price_calls(stage: str, rows: Sequence[Unpaid], scale: float, means: Means) -> Expenses:
+    """What so many times these calls cost; seconds nan where no call of the stage was paid yet."""
+    ratio, written, took = means.get(stage, (1.0, math.nan, math.nan))
+    tokens = [(ratio * row.reads, row.writes if math.isnan(written) else min(written, row.most)) for row in rows]
+    usd = sum(row.price(*each) for row, each in zip(rows, tokens, strict=True))
+    seconds = scale * len(rows) * took if rows else 0.0
+    return Expenses(scale * len(rows), scale * sum(map(sum, tokens)), scale * usd, seconds)
+
+
+def _extrapolate_work(found: Sequence[Snapshot], trials: int, questions: int) -> float:
+    """The seconds of so many trials that are no call's; those rehearsed have left their indexes in the store."""
+    if not found:
+        return 0.0
+    asking = sum(each.asking for each in found) / len(found) * questions / min(QUESTIONS, questions)
+    indexing = sum(each.indexing for each in found) / len(found)
+    return trials * (TRIAL + asking) + max(0, trials - len(found)) * indexing
 
 
 def _cap_paid_share(stage: Stage, share: float) -> Stage:
     """The stage with no greater share of its calls paid for."""
     ratio = min(1.0, share * stage.calls / stage.paid.calls) if stage.paid.calls else 1.0
-    return Stage(stage.calls, Expenses(*(ratio * value for value in vars(stage.paid).values())))
-
-
-def _get_concurrency(plan: Plan) -> int:
-    """How many calls are under way at the same time."""
-    return int(to_plain(plan.config.llm).get("at_once", 1))
+    return replace(stage, paid=stage.scale(ratio).paid)
 
 
 def _add_stages(one: Stage | None, other: Stage) -> Stage:

@@ -49,6 +49,7 @@ OF_STUDIES = {
     "rag_opt:looks": ([4, 8], ["4"]),
     "rag_opt:tests": (["a"], ["a", 1]),
     "rag_opt:ledger": ("0a", 10),
+    "rag_opt:forecast": ({"trials": 3, "calls": 40.0}, [3]),
     "rag_opt:report_artifact": ("0a", 10),
 }
 """By its name in the database, which stays for the studies that are there, what is written and what is not."""

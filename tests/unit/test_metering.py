@@ -77,11 +77,8 @@ def test_a_rehearsal_counts_their_calls_and_makes_none(asked, tmp_path, make: Ca
     assert rehearsal.calls == {"metric mine": 2}
     guessed = sum(map(estimate_case, CASES))
     rows = [*rehearsal.new["metric mine"].values()]
-    assert [sum(column) for column in zip(*rows, strict=True)] == [
-        guessed,
-        2 * WROTE,
-        pytest.approx((guessed + 4 * WROTE) / 1e6),
-    ]
+    assert (sum(row.reads for row in rows), sum(row.writes for row in rows)) == (guessed, 2 * WROTE)
+    assert sum(row.price(row.reads, row.writes) for row in rows) == pytest.approx((guessed + 4 * WROTE) / 1e6)
 
 
 @pytest.mark.parametrize(("make", "score"), ASKING)

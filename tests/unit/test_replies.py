@@ -17,7 +17,7 @@ import pytest
 from rag_opt.cache.store import Store
 from rag_opt.cli.store import main
 from rag_opt.components.llm.chat import GIVE_UP_AFTER, UNREADABLE, CallError
-from rag_opt.components.llm.request import Request, Sampling, estimate_tokens
+from rag_opt.components.llm.request import TOKENS_A_WORD, Request, Sampling, estimate_tokens
 from rag_opt.components.resources import Resources
 from rag_opt.errors import ComponentError
 from rag_opt.llm.budget import Budget, BudgetSpentError
@@ -329,11 +329,14 @@ def test_dollars_that_are_not_known_count_as_none(place: Resources) -> None:
 
 
 def test_what_a_stage_reads_and_writes_on_average(place: Resources) -> None:
-    """Guessed 10 + 30, read 20 + 40, written 1 + 5, 1 + 2 seconds."""
+    """Guessed 10 + 30, read 20 + 40, written 1 + 5; 2 seconds in which any call was under way."""
     place.llm.replies.record_payment("one", "query", Reply("x", 20, 1, 1.0), 0, 10)
     place.llm.replies.record_payment("two", "query", Reply("x", 40, 5, 2.0), 0, 30)
     place.llm.replies.record_payment("two", "judge", Reply("x", 7, 7, 7.0), 0, 0)
-    assert place.llm.replies.get_means() == {"query": (1.5, 3.0, 1.5), "judge": (7.0, 7.0, 7.0)}
+    assert place.llm.replies.get_means() == {
+        "query": (1.5, 3.0, pytest.approx(1.0, abs=0.05)),
+        "judge": (7.0, 7.0, 7.0),
+    }
 
 
 def test_without_a_budget_nothing_is_entered(place: Resources) -> None:
@@ -466,15 +469,16 @@ def test_a_fatal_failure_is_the_last_call(place: Resources) -> None:
 def test_a_rehearsal_counts_calls_and_makes_none(place: Resources) -> None:
     chat = on(place, saying("kept", prices=PRICES))
     chat.get_reply(request("kept"), "query")
-    rehearsal = Rehearsal({"query": (2.0, 7.0)})
+    rehearsal = Rehearsal()
     chat.use(replace(place, llm=replace(place.llm, rehearsal=rehearsal)))
     assert chat.get_reply(request("kept"), "query").text == "kept"
     assert chat.get_reply(request("new", example="e"), "query").text == "e"
     assert chat.get_reply(request("new", example="e"), "query").text == "e"
     assert rehearsal.calls == {"query": 3}
     (new,) = rehearsal.new["query"].values()
-    read = 2 * estimate_tokens(request("new"))
-    assert new == (read, 7, pytest.approx(read * 0.1 + 7 * 0.2))
+    assert (new.reads, new.writes) == (estimate_tokens(request("new")), TOKENS_A_WORD)
+    assert new.most == request("new").sampling.max_tokens
+    assert new.price(30, 7) == pytest.approx(30 * 0.1 + 7 * 0.2)
     assert len(chat.requests) == 1
 
 

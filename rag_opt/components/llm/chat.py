@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rag_opt.components.checks import require, require_whole
@@ -26,6 +27,7 @@ from rag_opt.components.llm.request import (
 from rag_opt.components.llm.talks import Talk, Talks
 from rag_opt.components.stage import Part
 from rag_opt.errors import ComponentError
+from rag_opt.llm.client import Unpaid
 from rag_opt.llm.replies import THOUGHT, Reply
 from rag_opt.records.keys import compute_key
 from rag_opt.system import signals
@@ -114,7 +116,7 @@ class Chat(Part):
         """Whether calls cost no money."""
         return False
 
-    def compute_usd(self, model: str, tokens_in: int, tokens_out: int) -> float:
+    def compute_usd(self, model: str, tokens_in: float, tokens_out: float) -> float:
         """Dollars for so many tokens; nan where the model has no price."""
         if self.is_free():
             return 0.0
@@ -246,12 +248,10 @@ class Chat(Part):
     def _forecast_reply(self, rehearsal: Rehearsal, request: Request, stage: str, key: str) -> Reply:
         # Like a real answer it differs from what is said to another request, so what is asked about it differs, too.
         text = request.example or " ".join([key, *["word"] * max(1, request.sampling.max_tokens // 4)])
-        ratio, written = rehearsal.expected.get(stage, (1.0, TOKENS_A_WORD * count_tokens(text)))
-        tokens_in, tokens_out = round(ratio * estimate_tokens(request)), round(written)
-        rehearsal.count_request(
-            stage, key, tokens_in, tokens_out, self.compute_usd(request.model, tokens_in, tokens_out)
-        )
-        return Reply(text, tokens_in, tokens_out)
+        reads, writes = estimate_tokens(request), TOKENS_A_WORD * count_tokens(text)
+        most = request.sampling.max_tokens + self.thinking
+        rehearsal.count_request(stage, key, Unpaid(reads, writes, most, partial(self.compute_usd, request.model)))
+        return Reply(text, reads, round(writes))
 
     def map_items(self, stage: str, work: Callable[[Talk, T], R], items: Sequence[T]) -> Talks[R]:
         """What `work(talk, item)` gives for each item, `at_once` at a time; raises what the first one raises."""
