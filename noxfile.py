@@ -33,7 +33,8 @@ def tests(session: nox.Session) -> None:
     """Types, then every test: unit, contract, integration (real studies, real data where RAG_OPT_DATA points)."""
     install(session)
     session.run("mypy")
-    options = ["-n", "2", "--dist", "worksteal", "--durations", "10"]
+    # One process more than two cores: many tests wait for what they have started.
+    options = ["-n", "3", "--dist", "worksteal", "--durations", "10"]
     # Some hundred processes are started: where an image forbids to keep compiled modules, each compiles all of ours.
     session.run("pytest", *options, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
 
@@ -64,7 +65,7 @@ def faults(session: nox.Session) -> None:
     figures.unlink(missing_ok=True)
     wanted = {"RAG_OPT_LONG": "1", "RAG_OPT_FIGURES": str(figures)}
     session.run("pytest", "tests/faults", *session.posargs, env=wanted)
-    session.run("pytest", "-m", "long", "tests/integration", env={"RAG_OPT_LONG": "1"})
+    session.run("pytest", "-m", "long", "tests/integration", "tests/unit", "tests/contract", env={"RAG_OPT_LONG": "1"})
     session.run("python", "studies/faults/table.py", str(figures))
 
 

@@ -31,6 +31,7 @@ def words(words: list[str]) -> list[str]:
     return [*words, "generator=none"]
 
 
+@pytest.mark.parametrize("stored", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=["stored"])
 def test_nothing_that_was_told_is_lost_or_changed(stored, tmp_path, long: bool, figure: Figure) -> None:
     kills, ledger = (220 if long else 10), tmp_path / "ledger"
     words = [*stored, f"n_trials={4 * kills}"]
@@ -102,7 +103,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
 
 
-@pytest.mark.parametrize("count", [4, *(pytest.param(other, marks=pytest.mark.long) for other in (1, 3, 8))])
+@pytest.mark.parametrize("count", [3, *(pytest.param(other, marks=pytest.mark.long) for other in (1, 4, 8))])
 def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Figure) -> None:
     kills = 2 * count if long else min(count, 3)
     ledger, words = tmp_path / "ledger", [*stored, f"n_trials={8 * count + 4}"]
@@ -122,7 +123,7 @@ def test_the_total_is_exact(stored, tmp_path, count: int, long: bool, figure: Fi
     ("stored", "sampler"),
     [
         ("sqlite", "rag"),
-        ("postgresql", "tpe"),
+        pytest.param("postgresql", "tpe", marks=pytest.mark.long),
         *(pytest.param("sqlite", each, marks=pytest.mark.long) for each in ("gp", "tpe", "qmc", "random")),
         *(pytest.param("postgresql", each, marks=pytest.mark.long) for each in ("rag", "gp", "qmc", "random")),
     ],

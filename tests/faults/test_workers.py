@@ -45,6 +45,7 @@ def counted(trials: list[optuna.trial.FrozenTrial]) -> int:
     return sum(trial.state in states and "repeats" not in trial.user_attrs for trial in trials)
 
 
+@pytest.mark.long
 def test_whatever_a_trial_returns_or_raises_the_study_goes_on(words, tmp_path, monkeypatch, figure: Figure) -> None:
     """Values that are none, exceptions of every kind, and four ends of a whole process, in two workers."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -271,6 +272,7 @@ def reachable(port: int, seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_path, long: bool, figure) -> None:
     """The same command in two places that share nothing but PostgreSQL: both end with the same findings."""
     url = postgres.database("machines")
@@ -322,6 +324,7 @@ def test_sqlite_is_refused_for_workers_of_other_machines(words) -> None:
     assert "storage.url=" in str(caught.value)
 
 
+@pytest.mark.long
 def test_no_scheduler_is_said(words, postgres) -> None:
     address = f"launcher.address=tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ConfigError, match="no Dask scheduler answers"):

@@ -93,6 +93,7 @@ def test_a_study_killed_at_three_points_equals_an_uninterrupted_one(tmp_path, ms
     assert len(trials(tmp_path, "whole")) == 14
 
 
+@pytest.mark.long
 def test_mlflow_is_whole_after_a_kill(tmp_path, animals, shared_store) -> None:
     words = [*animals, "sampler=random", "n_trials=14"]
     killed(tmp_path, *words, after=3, store=shared_store)

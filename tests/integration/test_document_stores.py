@@ -108,6 +108,7 @@ measure(sys.argv[2:], Store(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.long
 def test_kills_while_indexing_leave_nothing_half_written(connection: str, tmp_path: Path, long: bool) -> None:
     words = [*DENSE, "index=pgvector"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PG_CONN_STR": connection}

@@ -108,6 +108,7 @@ def test_a_line_of_a_database_that_someone_else_wrote_is_no_error() -> None:
     assert format_stop_reason(study) == ""
 
 
+@pytest.mark.long
 def test_workers_stop_together(animals, tmp_path) -> None:
     words = ["n_trials=60", "n_workers=2", "stopping=regret", "stopping.after=8", "stopping.share=1"]
     folder = animals_study(animals, tmp_path, *words)

@@ -137,6 +137,7 @@ def test_a_budget_is_kept_within_a_batch_and_the_study_goes_on(
     assert sum(not get_attributes(trial).interrupted for trial in trials_of(tmp_path)) == len(measured) + 1
 
 
+@pytest.mark.long
 def test_what_the_store_has_costs_nothing_and_ends_no_study(
     tmp_path: Path, services: list[str], endpoint: str, monkeypatch
 ) -> None:
@@ -191,6 +192,7 @@ def test_the_judges_noise_is_told(tmp_path: Path, services: list[str]) -> None:
     assert 0 <= noise["share"] <= 1
 
 
+@pytest.mark.long
 def test_finalists_can_be_followed_question_by_question(tmp_path: Path, services: list[str]) -> None:
     base = f"sqlite:///{tmp_path}/mlflow.db"
     given = [word for word in words(tmp_path, services, *SPACES["retrieval"], "n_trials=3") if word != "tracking=none"]
@@ -301,6 +303,7 @@ def test_the_tutorials_comparison_on_its_own_questions(tmp_path: Path, services:
 
 
 @pytest.mark.skipif(not (DATA / "msmarco_qa").is_dir(), reason="needs RAG_OPT_DATA with msmarco_qa")
+@pytest.mark.long
 def test_retrieval_and_generation_are_searched_together(tmp_path: Path, services: list[str]) -> None:
     file = DATA / "msmarco_qa" / "ms_marco_v2.1.jsonl"
     few = ["dataset.num_documents=120", "dataset.num_queries=30", "n_trials=6", "tracking=none", "sampler=random"]

@@ -456,6 +456,7 @@ def test_a_study_of_another_program_is_refused(animals, tmp_path) -> None:
         start(animals, tmp_path)
 
 
+@pytest.mark.long
 def test_qmc_draws_what_trial_0_lacks_anew_for_every_trial(animals, tmp_path) -> None:
     start(animals, tmp_path, "sampler=qmc", "n_trials=30", "retriever=hybrid", "retriever.fusion=rrf", "reranker=none")
     start(
