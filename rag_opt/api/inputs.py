@@ -50,19 +50,22 @@ def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> PythonInp
     """A user's documents and questions; files of rows lie below the study's folder.
 
     Under the hash of what they are, so that other rows change no file that the study has. None for both: the default
-    dataset. A folder as `documents` alone: a BEIR collection. Raises ConfigError.
+    dataset. A folder as `documents` alone is a BEIR collection, with questions one of files of any format. Raises
+    ConfigError.
     """
     if documents is None and questions is None:
         return PythonInputs()
+    is_folder = isinstance(documents, str | Path) and Path(documents).is_dir()
     if questions is None:
-        if not isinstance(documents, str | Path) or not Path(documents).is_dir():
+        if not is_folder:
             raise ConfigError("questions: none were given; a folder in BEIR's layout as documents has its own")
         return PythonInputs(("dataset=beir", f"dataset.path={documents}"))
     given = {"documents": documents, "questions": questions}
     texts = {key: _format_rows(key, rows) for key, rows in given.items() if not isinstance(rows, str | Path)}
     place = folder / "data" / _hash_content(texts)
     places = {key: place / f"{key}.jsonl" if key in texts else rows for key, rows in given.items()}
-    words = ["dataset=jsonl", *(f"dataset.{key}={path}" for key, path in places.items())]
+    named = {"path": documents, "questions": places["questions"]} if is_folder else places
+    words = [f"dataset={'folder' if is_folder else 'jsonl'}", *(f"dataset.{key}={path}" for key, path in named.items())]
     return PythonInputs(tuple(words), {place / f"{key}.jsonl": text for key, text in texts.items()})
 
 

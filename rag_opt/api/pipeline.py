@@ -30,9 +30,7 @@ class Asked:
         found = self.pipeline.ask(asked, self.documents, self.index)
         chunks, answers = found["context"].chunks, found.get("answers")
         read = [
-            HaystackDocument(
-                content=chunks.texts[row], score=float(score), meta={"document_id": chunks.document_ids[row]}
-            )
+            HaystackDocument(content=chunks.texts[row], score=float(score), meta=chunks.get_metadata(row))
             for row, score in found["context"].get_hits(0)
         ]
         return {"documents": read, "answer": answers.texts[0] if answers is not None else None}

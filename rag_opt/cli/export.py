@@ -68,20 +68,22 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     from rag_opt.cache.store import Store
     from rag_opt.cli.own_export import write_texts
     from rag_opt.components.resources import Resources
-    from rag_opt.config.compose import STAGES, compose_config, get_stages
+    from rag_opt.config.compose import compose_config, is_whole
     from rag_opt.config.experiments import expand_best
     from rag_opt.config.quoting import quote_arguments
     from rag_opt.config.trial import build_trial_config
     from rag_opt.config.trust import to_plain
+    from rag_opt.datasets.checks import get_corpus
     from rag_opt.evaluation.evaluator import load_dataset
     from rag_opt.evaluation.pipelines import build_pipeline
 
     words = expand_best(quote_arguments([f"best={folder.as_posix()}", *overrides]))
     config, place = compose_config(words), target or folder / "export"
     pipeline = build_pipeline(build_trial_config(config, words), Resources.from_store(Store()))
-    own = get_stages(config) != STAGES
+    own = is_whole(config)
     made = write_texts(pipeline, to_plain(config.trusted_modules)) if own else _write_stages(pipeline, config)
-    rows = (json.dumps(vars(document), ensure_ascii=False) for document in load_dataset(config).documents)
+    documents = pipeline.parse_documents(get_corpus(load_dataset(config))).items
+    rows = (json.dumps(vars(document), ensure_ascii=False) for document in documents)
     texts = {**made, "documents.jsonl": "".join(f"{row}\n" for row in rows)}
     place.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

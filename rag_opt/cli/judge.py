@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -19,12 +18,10 @@ from rag_opt.console.terminal import build_console, sanitize_line
 from rag_opt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.table import Table
 
     from rag_opt.judge.check import JudgeCheck
-    from rag_opt.llm.budget import Budget
-    from rag_opt.llm.replies import Expenses, Replies
+    from rag_opt.llm.replies import Expenses
 
 ACTION = "check"
 ACCOUNT = "judge check"
@@ -66,8 +63,9 @@ def check_judges(
     from rag_opt.config.compose import compose_config
     from rag_opt.console.progress import Screen
     from rag_opt.errors import ComponentError, format_hint
+    from rag_opt.evaluation.accounts import open_account
     from rag_opt.evaluation.evaluator import build_resources
-    from rag_opt.evaluation.judging import measure_judge, parse_judge_settings
+    from rag_opt.evaluation.judging import build_judges, measure_judge, parse_judge_settings
     from rag_opt.llm.budget import BudgetSpentError
     from rag_opt.metrics.aspects import FIELDS
 
@@ -75,41 +73,16 @@ def check_judges(
         if aspect not in FIELDS:
             raise ConfigError(f"--aspect {aspect}: there is no such judge; {format_hint(aspect, FIELDS)}")
     config = compose_config(words)
-    settings, resources = parse_judge_settings(config), build_resources(config)
-    _check_price(config)
-    replies = resources.llm.replies
-    before = replies.get_spent(ACCOUNT)
-    resources = replace(resources, llm=replace(resources.llm, budget=_build_budget(config, replies, before)))
+    settings, judges = parse_judge_settings(config), build_judges(config, [], repeats=1)
+    price = judges.chat.compute_usd(judges.model, 1, 1)
+    account = open_account(config, build_resources(config), ACCOUNT, judges.model, price)
+    asked = dict.fromkeys(aspects)
     with Screen():
         try:
-            found = [measure_judge(config, aspect, resources, questions, repeats) for aspect in dict.fromkeys(aspects)]
+            found = [measure_judge(config, aspect, account.resources, questions, repeats) for aspect in asked]
         except BudgetSpentError as error:
             raise ComponentError(f"{error}; what was said is kept: a larger budget goes on from there") from error
-    after = replies.get_spent(ACCOUNT)
-    paid = replace(after, **{name: getattr(after, name) - getattr(before, name) for name in vars(after)})
-    return found, settings.floor, paid
-
-
-def _check_price(config: DictConfig) -> None:
-    """Raise ConfigError where a budget in dollars is set and the judge's model has no price."""
-    from rag_opt.evaluation.judging import build_judges
-
-    judges = build_judges(config, [], repeats=1)
-    if config.budget.usd is not None and math.isnan(judges.chat.compute_usd(judges.model, 1, 1)):
-        raise ConfigError(
-            f"budget.usd is set, but {judges.model} has no price: add it to a file in conf/price, or set budget.tokens"
-        )
-
-
-def _build_budget(config: DictConfig, replies: Replies, before: Expenses) -> Budget:
-    """What this check may spend beside what earlier ones have."""
-    from rag_opt.config.settings import parse_settings
-    from rag_opt.llm.budget import Budget
-
-    limits = parse_settings(config)
-    tokens = None if limits.budget_tokens is None else limits.budget_tokens + before.tokens
-    usd = None if limits.budget_usd is None else limits.budget_usd + before.usd
-    return Budget.from_limits(ACCOUNT, replies, tokens, usd)
+    return found, settings.floor, account.paid
 
 
 def _build_table(found: Sequence[JudgeCheck], floor: float) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
-from rag_opt.config.compose import STAGES, compose_config, get_stages, parse_overrides
+from rag_opt.config.compose import compose_config, is_whole, parse_overrides
 from rag_opt.config.experiments import GIVEN, expand_best
 from rag_opt.config.own_pipelines import mark_free, unmark_free
 from rag_opt.config.quoting import format_path_list, quote_arguments
@@ -94,7 +94,7 @@ def _propose_space(words: list[str]) -> str:
     from rag_opt.config.own_space import propose_space
 
     config = compose_config(words)
-    if get_stages(config) == STAGES:
+    if not is_whole(config):
         return OmegaConf.to_yaml(config.search_space)
     return propose_space(config)
 

@@ -31,7 +31,10 @@ FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 """conf/ lies in the package once installed, beside it in a checkout."""
 
 NAME = "config"
-STAGES = ("splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
+PARSER, FILES = "parser", "files"
+"""The group that reads files, and the key of a dataset whose documents are such."""
+
+STAGES = (PARSER, "splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
 """The groups that a pipeline is made of, in the order of the data flow."""
 
 WHOLE = "pipeline"
@@ -261,8 +264,14 @@ def check_search_path(words: Words) -> None:
 
 
 def get_stages(config: DictConfig) -> tuple[str, ...]:
-    """The groups that this configuration's pipeline is made of."""
-    return (WHOLE,) if config[WHOLE].get("components") else STAGES
+    """The groups that this configuration's pipeline is made of: a parser is needed where documents are files."""
+    stages = (PARSER, WHOLE) if config[WHOLE].get("components") else STAGES
+    return stages if config.dataset.get(FILES) else stages[1:]
+
+
+def is_whole(config: DictConfig) -> bool:
+    """Whether its pipeline is brought whole, in place of stages."""
+    return WHOLE in get_stages(config)
 
 
 def load_prompt(name: str) -> dict[str, str]:

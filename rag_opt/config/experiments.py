@@ -46,7 +46,7 @@ SEARCH_ONLY = (
 def build_experiment(overrides: Words) -> dict[str, Any]:
     """The content of the experiment file that composes to the configuration of these overrides."""
     # Of a pipeline that is brought whole the stages are no part.
-    idle = set(STAGES) - set(get_stages(compose_config(overrides))) or {WHOLE}
+    idle = {*STAGES, WHOLE} - set(get_stages(compose_config(overrides)))
     chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT and group not in idle}
     # Choices of one's own are found through it alone, and the bare configuration has to find them, too.
     path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]

@@ -18,6 +18,7 @@ from rag_opt.datasets.checks import (
     check_flag,
     check_seed,
     exclude_identical,
+    replace_surrogates,
     sample_ids,
 )
 from rag_opt.datasets.files import (
@@ -34,7 +35,7 @@ from rag_opt.datasets.files import (
 )
 from rag_opt.datasets.splits import CONFIRMING
 from rag_opt.errors import DatasetError
-from rag_opt.records.documents import Dataset, Document, Evidence, Query
+from rag_opt.records.documents import Dataset, Document, Evidence, Query, Quote
 
 GRADE = re.compile(r"([+-]?\d{1,9})(\.0*)?")
 """A grade in a file, 1.0 being 1: what the measures count with has 32 bits."""
@@ -134,21 +135,38 @@ def read_queries(path: Path, keys: Counter[str]) -> Iterator[Query]:
     """The queries of a queries.jsonl, with answers and evidence where they are given; `keys` counts what rows hold."""
     for where, row in read_json_lines(path):
         keys.update(row.keys())
-        evidence = tuple(parse_evidence(row, where))
+        evidence, quotes = parse_evidence(row, where)
         query_id = parse_id(row, where, "_id", "id")
-        yield Query(query_id, parse_text(row, where, "text"), parse_texts(row, where, "answers"), evidence)
+        answers = parse_texts(row, where, "answers")
+        yield Query(query_id, parse_text(row, where, "text"), answers, evidence, quotes=quotes)
 
 
-def parse_evidence(row: Row, where: str) -> Iterator[Evidence]:
-    """The evidence spans of a row: [{doc_id, start, end}], characters from 0; none where it is missing or null.
+def parse_evidence(row: Row, where: str) -> tuple[tuple[Evidence, ...], tuple[Quote, ...]]:
+    """The evidence of a row, none where it is missing or null: spans, and quotes.
 
-    Raises DatasetError for another form; whether a span lies in its document is checked with the whole dataset.
+    A span is {doc_id, start, end}, characters from 0, a quote {doc_id, quote, page?}. Raises DatasetError for another
+    form; whether it lies in its document is checked with the whole dataset.
     """
+    found = list(_iterate_evidence(row, where))
+    return (
+        tuple(each for each in found if isinstance(each, Evidence)),
+        tuple(each for each in found if isinstance(each, Quote)),
+    )
+
+
+def _iterate_evidence(row: Row, where: str) -> Iterator[Evidence | Quote]:
     given = row.get("evidence")
     spans = [] if given is None else given
     for span in spans if isinstance(spans, list) else [spans]:
+        if isinstance(span, dict) and isinstance(span.get("quote"), str) and span["quote"].strip():
+            page = span.get("page")
+            document_id = parse_id(span, where, "doc_id")
+            yield Quote(document_id, replace_surrogates(span["quote"]), "" if page is None else str(page))
+            continue
         if not isinstance(span, dict) or not all(type(span.get(end)) is int for end in ("start", "end")):
-            raise DatasetError(f"{where}: evidence must be a list of {{doc_id, start, end}}, not {span!r}"[:300])
+            raise DatasetError(
+                f"{where}: evidence must be a list of {{doc_id, start, end}} or {{doc_id, quote}}, not {span!r}"[:300]
+            )
         yield Evidence(parse_id(span, where, "doc_id"), span["start"], span["end"])
 
 

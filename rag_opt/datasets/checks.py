@@ -11,8 +11,9 @@ from typing import Any
 
 from rag_opt.console.terminal import format_names, sanitize_line
 from rag_opt.datasets.files import NAMED
+from rag_opt.documents.quotes import find_evidence
 from rag_opt.errors import DatasetError
-from rag_opt.records.documents import Dataset, Document, Documents, Query
+from rag_opt.records.documents import Dataset, Document, Documents, Query, SourceFile
 from rag_opt.records.keys import compute_key
 
 EMPTY_LIMIT = 0.10
@@ -62,6 +63,7 @@ def build_dataset(
     if not kept:
         raise DatasetError(f"{name}: no query has a relevant document or a reference answer; check the qrels")
     _check_evidence(name, kept, kept_documents)
+    kept = _find_quotes(name, kept, kept_documents, found, strict=strict)
     return Dataset(name, tuple(kept_documents), tuple(kept), {q.id: grades.get(q.id, {}) for q in kept}, tuple(found))
 
 
@@ -94,7 +96,11 @@ def _drop_unknown(
         named = format_names(sorted(unknown))
         notes.append(f"judgements of {len(unknown)} unknown queries left out (strict=false): {named}")
     return kept, [
-        replace(query, evidence=tuple(span for span in query.evidence if span.document_id in documents))
+        replace(
+            query,
+            evidence=tuple(span for span in query.evidence if span.document_id in documents),
+            quotes=tuple(quote for quote in query.quotes if quote.document_id in documents),
+        )
         for query in queries
     ]
 
@@ -113,7 +119,8 @@ def _format_missing(judgements: Iterable[Judgement], documents: set[str]) -> str
 
 
 def _drop_empty(name: str, documents: list[Document], notes: list[str]) -> list[Document]:
-    kept = [d for d in documents if d.text.strip()]
+    # Of a file nobody knows before it is read.
+    kept = [d for d in documents if d.text.strip() or isinstance(d, SourceFile)]
     empty = len(documents) - len(kept)
     if empty > EMPTY_LIMIT * len(documents):
         raise DatasetError(
@@ -188,15 +195,27 @@ def _check_ids(name: str, kind: str, ids: list[str]) -> None:
         )
 
 
+def _find_quotes(
+    name: str, queries: list[Query], documents: list[Document], notes: list[str], *, strict: bool
+) -> list[Query]:
+    """The queries with their quotes as evidence; those of files wait for a parser."""
+    if not any(query.quotes for query in queries) or any(isinstance(each, SourceFile) for each in documents):
+        return queries
+    found = find_evidence(queries, documents)
+    if found.missing and strict:
+        raise DatasetError(f"{name}: {found.format_missing()}; dataset.strict=false counts them as never retrieved")
+    notes += [found.format_missing()] if found.missing else []
+    return list(found.queries)
+
+
 def _check_evidence(name: str, queries: list[Query], documents: list[Document]) -> None:
     lengths = {d.id: len(d.text) for d in documents}
     for query in queries:
+        for document_id in query.evidence_documents:
+            if document_id not in lengths:
+                raise DatasetError(f"{name}: evidence of query '{query.id}' is in unknown document '{document_id}'")
         for span in query.evidence:
-            length = lengths.get(span.document_id)
-            if length is None:
-                raise DatasetError(
-                    f"{name}: evidence of query '{query.id}' is in unknown document '{span.document_id}'"
-                )
+            length = lengths[span.document_id]
             if not 0 <= span.start < span.end <= length:
                 raise DatasetError(
                     f"{name}: evidence of query '{query.id}' is characters [{span.start}, {span.end}) of document "
@@ -234,8 +253,8 @@ def exclude_identical(dataset: Dataset) -> Dataset:
 
 
 def get_corpus(dataset: Dataset) -> Documents:
-    """The corpus for the pipelines, keyed by ids, titles and texts."""
-    return Documents(dataset.documents, compute_key("documents", [(d.id, d.title, d.text) for d in dataset.documents]))
+    """The corpus for the pipelines, keyed by ids, titles and texts, or files' bytes."""
+    return Documents(dataset.documents, compute_key("documents", [d.content for d in dataset.documents]))
 
 
 def check_count(key: str, count: int | None) -> None:

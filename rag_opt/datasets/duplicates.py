@@ -168,9 +168,10 @@ def _format_questions(dataset: Dataset) -> Iterator[str]:
 
 
 def _format_documents(dataset: Dataset) -> Iterator[str]:
-    copies: dict[tuple[str, str], list[str]] = defaultdict(list)
+    copies: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for document in dataset.documents:
-        copies[" ".join(document.title.split()), " ".join(document.text.split())].append(document.id)
+        # Without the id; of a file its bytes.
+        copies[tuple(" ".join(each.split()) for each in document.content[1:])].append(document.id)
     groups = [ids for ids in copies.values() if len(ids) > 1]
     if not groups:
         return

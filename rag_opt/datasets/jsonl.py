@@ -28,6 +28,8 @@ LARGEST_GRADE = 10**9
 
 OF_DOCUMENTS = ("id", "_id", "text", "title")
 OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers", "evidence", "split", "group")
+OF_CHECKS = ("accept", "flags", "kind", "difficulty")
+"""What making and checking questions adds (rag_opt/questions)."""
 
 
 def load(
@@ -36,15 +38,17 @@ def load(
     """The dataset of two files; a name in .gz is unzipped.
 
     documents: {"text", "id"? (default: line number from 1), "title"?}
-    questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "evidence"?, "id"?,
-    "split"? such as dev or test, "group"? of questions that are one observation}
+    questions: {"question", "relevant"? [document id, …] or {id: grade}, "answer"? or "answers"?, "id"?,
+    "evidence"? [{"doc_id", "start", "end"} or {"doc_id", "quote", "page"?}, …],
+    "split"? such as dev or test, "group"? of questions that are one observation,
+    "accept"? false leaves the question out}
     Keys that are not among these are named. Without `strict` gold that is in no document is left out and counted.
     With `ignore_identical_ids` a document of a question's own id is no hit of it, unless it is relevant.
     """
     check_flag("strict", strict)
     check_flag("ignore_identical_ids", ignore_identical_ids)
     corpus, asked = resolve_path(documents, "dataset.documents"), resolve_path(questions, "dataset.questions")
-    queries, judgements, unread = _read_questions(asked)
+    queries, judgements, unread = read_questions(asked)
     keys: Counter[str] = Counter()
     found = list(_read_documents(corpus, keys))
     notes = [*format_unread_keys(corpus, keys, OF_DOCUMENTS), *unread]
@@ -57,17 +61,21 @@ def load_questions(path: Path, documents: Sequence[Document]) -> Dataset:
 
     Questions without an id get the file's name and their line, which no other file's have.
     """
-    return build_dataset(get_stem(path), documents, *_read_questions(path, f"{get_stem(path)}:"))
+    return build_dataset(get_stem(path), documents, *read_questions(path, f"{get_stem(path)}:"))
 
 
-def _read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judgement], list[str]]:
-    """Queries, judgements, and a note on keys that are not read."""
-    found = list(read_json_lines(path))
+def read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judgement], list[str]]:
+    """The queries of a file, their judgements, and a note on keys that are not read."""
+    given = list(read_json_lines(path))
+    found = [(where, row) for where, row in given if row.get("accept") is not False]
     # `found` stays as it was given: an id that is added here is no key of the file's.
     rows = [(where, _add_id(row, where, prefix)) for where, row in found]
     queries = [_parse_query(row, where) for where, row in rows]
     judgements = [judgement for where, row in rows for judgement in _parse_judgements(row, where)]
-    return queries, judgements, format_unread_keys(path, Counter(key for _, row in found for key in row), OF_QUESTIONS)
+    notes = format_unread_keys(path, Counter(key for _, row in found for key in row), (*OF_QUESTIONS, *OF_CHECKS))
+    if left := len(given) - len(found):
+        notes = [f"{left:,} of {len(given):,} questions left out, which {path.name} rejects (accept: false)", *notes]
+    return queries, judgements, notes
 
 
 def _read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
@@ -86,8 +94,8 @@ def _parse_query(row: Row, where: str) -> Query:
     # A null `answers` leaves the `answer`.
     answers = parse_texts(row, where, "answers" if row.get("answers") is not None else "answer")
     split, group = (parse_text(row, where, key, "") for key in ("split", "group"))
-    evidence = tuple(parse_evidence(row, where))
-    return Query(parse_id(row, where, "id", "_id"), question, answers, evidence, split=split, group=group)
+    evidence, quotes = parse_evidence(row, where)
+    return Query(parse_id(row, where, "id", "_id"), question, answers, evidence, "", split, group, quotes)
 
 
 def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:
@@ -95,7 +103,9 @@ def _parse_judgements(row: Row, where: str) -> Iterator[Judgement]:
     relevant = row.get("relevant")
     if relevant is None:
         # Evidence lies in what is relevant, so where nothing else is named its documents are the gold.
-        named: dict[str, Any] = dict.fromkeys((span.document_id for span in parse_evidence(row, where)), 1)
+        spans, quotes = parse_evidence(row, where)
+        ids = [*(span.document_id for span in spans), *(quote.document_id for quote in quotes)]
+        named: dict[str, Any] = dict.fromkeys(ids, 1)
     elif isinstance(relevant, dict):
         named = dict(relevant)
     else:

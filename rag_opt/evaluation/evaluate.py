@@ -18,9 +18,11 @@ from rag_opt.components.generators.extractive import count_context_tokens
 from rag_opt.components.splitters.sentences import segment_texts
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.datasets.duplicates import group_repeats
+from rag_opt.documents.quotes import find_evidence
 from rag_opt.evaluation.depth import rank_documents
 from rag_opt.metrics.catalogue import BatchResult, Metric
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
+from rag_opt.records.keys import compute_key
 from rag_opt.records.products import SPENT, Rankings, sum_by_stage, sum_tokens
 from rag_opt.records.scores import Evaluation
 
@@ -69,6 +71,16 @@ class Questions:
         """Whether some of them were told to belong together."""
         return any(query.group for query in self.queries.items)
 
+    def read_as(self, documents: Documents, resources: Resources) -> Questions:
+        """The same about these texts of the documents: quotes are the characters where they stand in them."""
+        if documents is self.documents:
+            return self
+        key = compute_key(documents.key, self.dataset.fingerprint, [query.id for query in self.queries.items])
+        found = resources.store.get_object("quotes", key, lambda: find_evidence(self.queries.items, documents.items))
+        if found.missing:
+            resources.notices.report_once(found.format_missing(), about=f"quotes {documents.key}")
+        return replace(self, documents=documents, queries=replace(self.queries, items=found.queries))
+
     @classmethod
     def from_dataset(cls, dataset: Dataset, batches: int, seed: int) -> Questions:
         """The queries are cut into `batches` batches of nearly equal size (fewer when there are fewer queries)."""
@@ -94,7 +106,9 @@ def evaluate_pipeline(
     # However much is handed on: a ranking that ended with top_k would score by top_k.
     reach = max((metric.reach for metric in metrics), default=0)
     pipeline = pipeline.use_resources(replace(pipeline.resources, reach=reach))
-    measuring = Measuring(pipeline, questions, tuple(metrics), pipeline.index_documents(questions.documents), latency)
+    index = pipeline.index_documents(questions.documents)
+    questions = questions.read_as(pipeline.find_documents(questions.documents, index), pipeline.resources)
+    measuring = Measuring(pipeline, questions, tuple(metrics), index, latency)
     start = time.perf_counter()
     parts: list[BatchResult] = []
     scores: dict[str, Scores] = {}

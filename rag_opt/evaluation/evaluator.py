@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
+from rag_opt.config.compose import FILES
 from rag_opt.config.settings import (
     AUTO,
     CROSSFIT,
@@ -45,7 +46,7 @@ With 180 of them a crossfit shows as much as a split with 288 (studies/confirmat
 all of them in every trial weighs more, and that the search has learnt from each.
 """
 
-OF_SPLIT = ("test_share", "split_seed", "search", "confirm", "test", "groups")
+OF_SPLIT = ("test_share", "split_seed", "search", "confirm", "test", "groups", FILES)
 """What a dataset's configuration says of dividing its questions, which no loader is given."""
 
 

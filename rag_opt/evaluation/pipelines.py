@@ -1,7 +1,7 @@
 """A configuration → two Haystack pipelines: indexing (what needs no question) and querying.
 
-Each stage's file under conf/ lists its components; the stages follow each other as the data flows: splitter, query,
-embedder, index, retriever, reranker, context, generator. How they are connected says wiring.py.
+Each stage's file under conf/ lists its components; the stages follow each other as the data flows: parser, splitter,
+query, embedder, index, retriever, reranker, context, generator. How they are connected says wiring.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.stage import Stage, is_optional
+from rag_opt.config.compose import PARSER
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.evaluation.stock import adapt_stage, is_stock, knows_records
@@ -88,6 +89,21 @@ class RagPipeline:
         names = set(self.indexing.graph.nodes)
         out = _run_pipeline(self.indexing, self._build_inputs(names, {(None, "documents"): documents}), names)
         return {(name, socket): value for name, values in out.items() for socket, value in values.items()}
+
+    def find_documents(self, documents: Documents, index: Products) -> Documents:
+        """The texts that are indexed: the documents themselves, or what a parser made of them."""
+        found: Documents = next((index[part.name, "documents"] for part in self._parsers), documents)
+        return found
+
+    def parse_documents(self, documents: Documents) -> Documents:
+        """The texts that would be indexed; nothing else is done."""
+        for part in self._parsers:
+            documents = part.component.run(documents=documents)["documents"]
+        return documents
+
+    @property
+    def _parsers(self) -> list[Part]:
+        return [part for part in self.parts if part.stage == PARSER]
 
     def ask(self, queries: Queries, documents: Documents, index: Products) -> dict[str, Any]:
         """Of a batch of queries the final "ranking", the "context" that is read, and "answers" from a generator.

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import STAGES, WHOLE, compose_config, get_choices, get_stages, parse_overrides
+from rag_opt.config.compose import STAGES, WHOLE, compose_config, get_choices, get_stages, is_whole, parse_overrides
 from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.wiring import MAY_REST, Part
@@ -54,7 +54,7 @@ def find_unused(
     """
     asked = _find_read_sections(overrides, objective, searched)
     serving = {stage for pipeline in pipelines for stage in _find_serving(pipeline.parts)}
-    whole = get_choices(overrides)[WHOLE] if get_stages(compose_config(overrides)) != STAGES else ""
+    whole = get_choices(overrides)[WHOLE] if is_whole(compose_config(overrides)) else ""
     # What is brought may ask whom it likes, and says what that cost.
     asked |= {"llm"} if whole else set()
     lines = []

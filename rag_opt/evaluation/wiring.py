@@ -32,6 +32,7 @@ STANDARD = ("chunks", "vectors", "query_vectors", "vector_index", "bm25_index")
 """What those stages give, whether or not a retriever takes it."""
 
 WANTED: Mapping[str, tuple[str, ...]] = {
+    "parser": ("documents",),
     **dict.fromkeys(MAY_REST, STANDARD),
     "query": SEARCHES,
     "retriever": ("ranking",),
@@ -182,7 +183,7 @@ def _check_types(part: Part, parts: Sequence[Part]) -> None:
         takes = part.component.__haystack_input__._sockets_dict[socket].type
         gives = GIVEN[output] if sender is None else _get_output_type(sender, output, parts)
         # Haystack's own components call what was retrieved `documents`; here that name is the whole corpus.
-        corpus = sender is None and socket == "documents" and part.stage in ("reranker", "context", "generator")
+        corpus = output == socket == "documents" and part.stage in ("reranker", "context", "generator")
         if not is_compatible(takes, gives) or (corpus and takes is not Documents):
             about = f"{sender} gives it as {format_type(gives)}" if sender else f"it is given as {format_type(gives)}"
             about = "that is the whole corpus; what was retrieved is ranking or context" if corpus else about

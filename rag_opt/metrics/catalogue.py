@@ -143,7 +143,7 @@ class Metric:
 def _has_gold(needs: str, query: Query, qrels: Qrels) -> bool:
     if needs == "qrels":
         return any(grade > 0 for grade in qrels.get(query.id, {}).values())
-    return bool({"answers": query.answers, "evidence": query.evidence}.get(needs, True))
+    return bool({"answers": query.answers, "evidence": query.evidence or query.quotes}.get(needs, True))
 
 
 def _get_references(observed: BatchResult) -> list[tuple[str, ...]]:

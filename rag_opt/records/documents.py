@@ -37,13 +37,72 @@ class Record:
                 value.flags.writeable = False
 
 
+HEADING, PAGE, TABLE = "heading", "page", "table"
+"""What a part of a text may be."""
+
+
+@dataclass(frozen=True)
+class Mark(Record):
+    """The characters [start, end) of a text that are a part of this kind.
+
+    `name` is a heading's words, a page's number as it is printed, a table's name; `level` a heading's, 1 the highest.
+    """
+
+    kind: str
+    start: int
+    end: int
+    name: str = ""
+    level: int = 0
+
+
 @dataclass(frozen=True)
 class Document(Record):
-    """One text of the corpus; character spans refer to `text`, never to the title."""
+    """One text of the corpus; character spans refer to `text`, never to the title.
+
+    `marks` are the headings, pages and tables that are known of it, by their beginnings.
+    """
 
     id: str
     text: str
     title: str = ""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What stands for the document in keys."""
+        return self.id, self.title, self.text
+
+
+def find_page(document: Document, place: int) -> str:
+    """The name of the page on which a character stands; "" where no pages are known."""
+    pages = (mark.name for mark in document.marks if mark.kind == PAGE and mark.start <= place < mark.end)
+    return next(pages, "")
+
+
+def find_headings(document: Document, place: int) -> tuple[str, ...]:
+    """The headings above a character, the highest first; () where there is none.
+
+    A heading is above what follows it up to the next one of its level or a higher one.
+    """
+    path: list[Mark] = []
+    for mark in document.marks:
+        if mark.start > place:
+            break
+        if mark.kind == HEADING:
+            path = [*(above for above in path if above.level < mark.level), mark]
+    return tuple(mark.name for mark in path)
+
+
+@dataclass(frozen=True)
+class SourceFile(Document):
+    """A document that no parser has read yet: where its bytes lie, and their SHA-256; its text is empty."""
+
+    path: str = ""
+    digest: str = ""
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        return self.id, self.digest
 
 
 @dataclass(frozen=True)
@@ -54,13 +113,33 @@ class Evidence(Record):
     start: int
     end: int
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What stands for it in keys."""
+        return self.document_id, self.start, self.end
+
+
+@dataclass(frozen=True)
+class Quote(Record):
+    """Words of a document that answer a query, wherever they stand in its text; on this `page`, where one is named."""
+
+    document_id: str
+    text: str
+    page: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What stands for it in keys."""
+        return self.document_id, self.text, self.page
+
 
 @dataclass(frozen=True)
 class Query(Record):
     """One question, with what is known of its answer.
 
-    `own` is the document that it is itself, `split` the one of the data set's own that it is of, `group` what it has in
-    common with others, so that they are one observation; "" for none.
+    `quotes` are evidence that is not found yet: which characters they are depends on how a file is read. `own` is the
+    document that it is itself, `split` the one of the data set's own that it is of, `group` what it has in common with
+    others, so that they are one observation; "" for none.
     """
 
     id: str
@@ -70,6 +149,13 @@ class Query(Record):
     own: str = ""
     split: str = ""
     group: str = ""
+    quotes: tuple[Quote, ...] = ()
+
+    @property
+    def evidence_documents(self) -> list[str]:
+        """The documents of its evidence, found or not yet."""
+        spans, quotes = (each.document_id for each in self.evidence), (each.document_id for each in self.quotes)
+        return list(dict.fromkeys((*spans, *quotes)))
 
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -77,10 +163,11 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, eq=False)
 class Documents(Record):
-    """The corpus as pipelines see it."""
+    """The corpus as pipelines see it; `seconds` are those that reading its files took."""
 
     items: tuple[Document, ...]
     key: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +224,8 @@ class Dataset(Record):
     @cached_property
     def fingerprint(self) -> str:
         """The content key: equal exactly when documents, queries, answers, evidence and qrels are."""
-        documents = [(d.id, d.title, d.text) for d in self.documents]
-        evidence = [[(e.document_id, e.start, e.end) for e in q.evidence] for q in self.queries]
+        documents = [d.content for d in self.documents]
+        evidence = [[*(e.place for e in q.evidence), *(e.place for e in q.quotes)] for q in self.queries]
         queries = [(q.id, q.text, q.answers, *([q.own] if q.own else [])) for q in self.queries]
         qrels = {query: dict(grades) for query, grades in self.qrels.items()}
         return compute_key("dataset", documents, queries, evidence, qrels)

@@ -10,7 +10,7 @@ from typing import Any
 FORM = "0.1.0"
 """The form of components' keys, no version of this package: another one would make everything anew."""
 
-AS_BEFORE: Mapping[str, Any] = {"title_weight": 1.0}
+AS_BEFORE: Mapping[str, Any] = {"title_weight": 1.0, "headings": False, "accents": True}
 """Settings that were added since, with the value by which all is as it was: left out of keys.
 
 Without it an addition would make every store begin anew, and refuse to resume every study.

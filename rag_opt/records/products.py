@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_opt.records.documents import Document, Documents, Floats, Ints, Queries, Record, Scores
+from rag_opt.records.documents import (
+    Document,
+    Documents,
+    Floats,
+    Ints,
+    Queries,
+    Record,
+    Scores,
+    find_headings,
+    find_page,
+)
 from rag_opt.records.keys import compute_key
 
 Costs = Mapping[str, float]
@@ -81,7 +92,8 @@ class Searches(Record):
 class Chunks(Record):
     """Spans of documents: chunk i is characters [starts[i], ends[i]) of document number document_rows[i].
 
-    `base` are the chunks that these begin with, where more were added for a question.
+    `base` are the chunks that these begin with, where more were added for a question. With `headed` the headings above
+    a chunk are read in front of it.
     """
 
     documents: Documents
@@ -91,6 +103,7 @@ class Chunks(Record):
     key: str
     seconds: float = 0.0
     base: Chunks | None = None
+    headed: bool = False
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -110,6 +123,30 @@ class Chunks(Record):
         texts = zip(self._get_titles(self.document_rows[new]), self.texts[new], strict=True)
         return known + [f"{title}\n{text}" if title else text for title, text in texts]
 
+    @cached_property
+    def readings(self) -> list[str]:
+        """What is read of each chunk."""
+        if not self.headed:
+            return self.texts
+        return [self._put_headings(row, text) for row, text in enumerate(self.texts)]
+
+    def _put_headings(self, row: int, text: str) -> str:
+        headings = self.get_metadata(row).get("headings", ())
+        # A chunk that begins with the last of them says that itself.
+        above = headings[:-1] if headings and text.startswith(headings[-1]) else headings
+        return f"{' > '.join(above)}\n{text}" if above else text
+
+    def get_metadata(self, row: int) -> dict[str, Any]:
+        """What is known of a chunk beside its text: its `document_id`, and `title`, `page`, `headings` if any."""
+        document = self.documents.items[self.document_rows[row]]
+        start = int(self.starts[row])
+        known = {
+            "title": document.title,
+            "page": find_page(document, start),
+            "headings": list(find_headings(document, start)),
+        }
+        return {"document_id": document.id, **{key: value for key, value in known.items() if value}}
+
     @property
     def titles(self) -> list[str]:
         """Each chunk's document's title, "" where it has none."""
@@ -126,7 +163,7 @@ class Chunks(Record):
     def append_documents(self, documents: tuple[Document, ...]) -> Chunks:
         """These chunks, then each of more documents as one chunk."""
         whole = Documents(
-            (*self.documents.items, *documents), compute_key(self.documents.key, [vars(each) for each in documents])
+            (*self.documents.items, *documents), compute_key(self.documents.key, [each.content for each in documents])
         )
         first, count = len(self.documents.items), len(documents)
         rows = np.concatenate([self.document_rows, np.arange(first, first + count, dtype=np.int32)])
@@ -197,7 +234,7 @@ class Rankings(Record):
 
     def get_texts(self, query: int) -> list[str]:
         """The texts of the chunks found for one query, best first."""
-        texts = self.chunks.texts
+        texts = self.chunks.readings
         return [texts[row] for row in self.rows[query].tolist() if row >= 0]
 
     def get_hits(self, query: int) -> list[tuple[int, float]]:

@@ -46,13 +46,15 @@ NEEDED = {
     "answering": ["generator=openai"],
     "small_model": ["generator=llm", "generator.max_tokens=32"],
     "whole": ["generator=openai", WEB],
+    "parsing": ["dataset=folder"],
     "sources": ["generator=openai", WEB],
 }
 """What a search space is made for."""
 
 
 ELSEWHERE = [("embedder", "hub"), *(("index", store) for store in ("pgvector", "opensearch", "elasticsearch"))]
-"""What needs a hub or a server: the document stores have tests of their own (tests/integration/test_document_stores.py)."""
+ELSEWHERE += [("parser", each) for each in ("plain", "pdfminer", "markitdown", "docling")]
+"""What needs a hub, a server or files: see tests/integration/test_document_stores.py and test_documents.py."""
 
 
 def of(group: str) -> list[str]:
@@ -91,6 +93,7 @@ def test_a_stage_builds_into_a_pipeline_that_haystack_can_save_and_load(
 ) -> None:
     more = [WEB] if choice.endswith("web") and stage == "retriever" else []
     more += ["retriever=hybrid_web", WEB] if choice == "rewrite_web" else []
+    more += ["dataset=folder"] if stage == "parser" else []
     pipeline = build_pipeline(compose_trial([*services, f"{stage}={choice}", *more]), Resources.from_store(store))
     for part in (pipeline.indexing, pipeline.querying):
         again = Pipeline.loads(part.dumps(), allowed_modules=["rag_opt.*"])

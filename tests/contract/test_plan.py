@@ -281,7 +281,7 @@ BAD = {
         "vector_indexer: nothing before it gives 'vectors'",
     ),
     "a fractional top_k": (["retriever.top_k=2.5"], ConfigError, "top_k must be a whole number"),
-    "an unknown stemmer": (["retriever.stemmer=klingon"], ConfigError, "stemmer must be null or one of"),
+    "an unknown stemmer": (["retriever.stemmer=klingon"], ConfigError, "stemmer must be null, auto or one of"),
     "a measure that needs another program": (["objective.metrics=[ERR@20]"], MetricError, "'ERR@20' is no metric"),
     "a store that can not be written": (
         ["store.path=/proc/nope"],

@@ -65,6 +65,22 @@ def test_pages_about_a_finished_study_start_with_what_works(tmp_path: Path, anim
     assert "rankings" in done.stdout
 
 
+def test_the_page_about_documents_starts_with_what_works(tmp_path: Path) -> None:
+    script = read_blocks("documents")[0].replace("n_trials=4", "n_trials=4 tracking=none")
+    done = shell(script, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 of 2 files read" in done.stdout
+    assert "rooms.csv" in done.stdout.splitlines()[-1]
+    assert (tmp_path / "studies/handbook/report.html").is_file()
+
+
+def test_the_page_about_questions_starts_with_what_works(tmp_path: Path) -> None:
+    done = shell(read_blocks("questions")[1], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "406 questions about 79 documents" in done.stdout
+    assert (tmp_path / "checked/questions.html").is_file()
+
+
 def test_the_page_about_python_starts_with_what_works(tmp_path: Path, animals: list[str]) -> None:
     for name, given in (("documents", "dataset.documents="), ("questions", "dataset.questions=")):
         (path,) = (word.removeprefix(given) for word in animals if word.startswith(given))
@@ -111,9 +127,8 @@ def test_the_pipeline_you_have_starts_with_what_works(tmp_path: Path) -> None:
     assert len(plan.space.parameters) == 4
 
 
-@pytest.mark.parametrize(
-    ("library", "place"), [("langchain_core", 0), pytest.param("llama_index.core", 1, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("library", "place"), [("langchain_core", 0), ("llama_index.core", 1)])
 def test_chains_of_other_libraries_are_tuned_as_they_stand(library: str, place: int, tmp_path: Path) -> None:
     pytest.importorskip(library)
     name = f"chain_of_{library.removesuffix('_core').removesuffix('.core').replace('.', '_')}"

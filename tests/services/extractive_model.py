@@ -11,7 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 
 # In the order in which a schema that has several of them is read.
-TASKS = ("score", "ranking", "queries", "relevance")
+TASKS = ("score", "ranking", "queries", "relevance", "question")
 STOP_WORDS = frozenset(
     "a an and are as at be been but by can did do does for from had has have he her his how i if in into is it its "
     "me my of on or our she so that the their them then there these they this to was we were what when where which "
@@ -46,7 +46,20 @@ def task_values(task: str, prompt: str, fields: Json, out_of_range: bool) -> Jso
             return {"queries": [] if out_of_range else paraphrases(question_of(prompt), asked_count(fields["queries"]))}
         case "relevance":
             return {"relevance": 99 if out_of_range else relevance(prompt)}
+        case "question":
+            return written(prompt)
     return {}
+
+
+def written(prompt: str) -> Json:
+    """A question about a sentence of the first document, the longest of its first ones: its words but the last three."""
+    found = re.findall(r"<document>(.*?)</document>", prompt, re.DOTALL)
+    quotes = [max(sentences(text)[:3], key=len, default="nothing") for text in found] or ["nothing"]
+    words = quotes[0].split()
+    asked = [word.strip(string.punctuation) for word in words[:-3]]
+    # In another order, so that it is no copy.
+    question = f"What about {' '.join(sorted(asked, key=lambda word: (-len(word), word))[:6])}?"
+    return {"question": question, "answer": " ".join(words[-3:]).rstrip("."), "quote": quotes[0], "other": quotes[-1]}
 
 
 def placeholder(form: Json, prompt: str) -> Any:

@@ -31,7 +31,7 @@ from tests.unit.test_components import asked, chunked, ranking
 # ---- prompts
 
 BARE = {"user": "D {documents} Q {question} J {{x}}"}
-FILLED_IN = ("documents", "document", "question", "answer", "reference", "existing", "count")
+FILLED_IN = ("documents", "document", "question", "answer", "reference", "existing", "count", "passage", "other")
 PARTS = [
     (path.stem, part)
     for path in sorted(PROMPTS.glob("*.yaml"))

@@ -36,22 +36,25 @@ class Assembler(Stage):
     - `window`: each chunk grows by so many sentences of its document on both sides;
     - `merge`: chunks of a document that overlap or touch become one, at the place of the better;
     - `max_tokens`: of these the best are kept while they fit (None: all); the best one is always kept;
+    - `headings`: what stands above a chunk is read in front of it, as "Manual > Setup" (of files);
     - `order`: by score, by document (as they stand there, documents by their best chunk), or ends: the best first, the
       second last, and so on towards the middle, which long contexts hide (Liu et al. 2023, arXiv 2307.03172).
     """
 
     algorithm = "rag_opt.components.context.Assembler"
 
-    def __init__(self, window: int, merge: bool, order: str, max_tokens: int | None) -> None:
+    def __init__(self, window: int, merge: bool, order: str, max_tokens: int | None, headings: bool = False) -> None:
         require_whole("window", window, 0)
         require(isinstance(merge, bool), f"merge must be true or false, not {merge}")
         require(order in ORDERS, f"order must be one of {', '.join(ORDERS)}, not {order}")
+        require(isinstance(headings, bool), f"headings must be true or false, not {headings}")
         if max_tokens is not None:
             require_whole("max_tokens", max_tokens)
         self.window = window
         self.merge = merge
         self.order = order
         self.max_tokens = max_tokens
+        self.headings = headings
 
     @component.output_types(context=Rankings)
     def run(self, ranking: Rankings, documents: Documents) -> dict[str, Rankings]:
@@ -61,7 +64,7 @@ class Assembler(Stage):
         made = [self._assemble(row, ranking, spans) for row in range(len(ranking.rows))]
         key = compute_key(self.fingerprint, ranking.key)
         cost = {key: (time.perf_counter() - start) / max(1, len(made))}
-        return {"context": _build_rankings(ranking, made, key, cost).add_costs(ranking)}
+        return {"context": _build_rankings(ranking, made, key, cost, headed=self.headings).add_costs(ranking)}
 
     def _assemble(self, query: int, ranking: Rankings, sentences: list[list[Span]]) -> list[Piece]:
         chunks = ranking.chunks
@@ -124,12 +127,15 @@ def order_pieces(pieces: list[Piece], order: str) -> list[Piece]:
     return [*pieces[::2], *pieces[1::2][::-1]] if order == "ends" else pieces
 
 
-def _build_rankings(ranking: Rankings, made: list[list[Piece]], key: str, cost: dict[str, float]) -> Rankings:
+def _build_rankings(
+    ranking: Rankings, made: list[list[Piece]], key: str, cost: dict[str, float], *, headed: bool
+) -> Rankings:
     distinct = {(p.document, p.start, p.end): None for pieces in made for p in pieces}
     rows = {span: row for row, span in enumerate(distinct)}
     # Of no pieces at all NumPy would make an array without the three columns.
     columns = np.array(list(distinct), np.int32).reshape(-1, 3)
-    chunks = Chunks(ranking.chunks.documents, columns[:, 0].copy(), columns[:, 1].copy(), columns[:, 2].copy(), key)
+    spans = (columns[:, 0].copy(), columns[:, 1].copy(), columns[:, 2].copy())
+    chunks = Chunks(ranking.chunks.documents, *spans, key, headed=headed)
     width = max(map(len, made), default=0)
     found = np.full((len(made), width), -1, np.int32)
     scores = np.full((len(made), width), -np.inf, np.float32)

@@ -165,9 +165,8 @@ def _format_document(found: FoundDocument) -> str:
 
 
 def make_hit(chunks: Chunks, row: int, score: float | None = None, values: Any = None) -> HaystackDocument:
-    """A chunk as Haystack's document: by its number, with its document's id and title."""
-    title = chunks.documents.items[chunks.document_rows[row]].title
-    meta = {"document_id": chunks.document_ids[row], **({"title": title} if title else {})}
+    """A chunk as Haystack's document: by its number, with its document's id and title, its page and headings."""
+    meta = chunks.get_metadata(row)
     embedding = None if values is None else values[row].tolist()
     content = chunks.texts[row] if values is None else chunks.contents[row]
     return HaystackDocument(id=str(row), content=content, meta=meta, score=score, embedding=embedding)

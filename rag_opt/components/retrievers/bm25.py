@@ -68,8 +68,9 @@ class BM25Indexer(Stage):
     """Chunks → BM25 index.
 
     k1 saturates term frequency, b normalises length. Stop words and stemmer name a language; `language` is that of the
-    texts where its capitals are its own (AUTO: the stemmer's). A title's words count `title_weight` times in each chunk
-    of its document.
+    texts where its capitals are its own (AUTO: the stemmer's). Stop words and stemmer may be AUTO, too: those of the
+    language that most documents are in. Without `accents` é is e. A title's words count `title_weight` times in each
+    chunk of its document.
     """
 
     algorithm = "rag_opt.components.bm25.BM25Indexer"
@@ -83,12 +84,14 @@ class BM25Indexer(Stage):
         stopwords: str | None,
         language: str = AUTO,
         title_weight: float = 1.0,
+        accents: bool = True,
     ) -> None:
         require_number("k1", k1, 0)
         require_number("b", b, 0, 1)
         require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, not {variant}")
         check_reading(stemmer, stopwords, language)
         require_number("title_weight", title_weight, 0, MOST_WEIGHT)
+        require(isinstance(accents, bool), f"accents must be true or false, not {accents}")
         self.k1 = k1
         self.b = b
         self.variant = variant
@@ -96,11 +99,12 @@ class BM25Indexer(Stage):
         self.stopwords = stopwords
         self.language = language
         self.title_weight = title_weight
+        self.accents = accents
 
     @component.output_types(bm25_index=BM25Index)
     def run(self, chunks: Chunks) -> dict[str, BM25Index]:
         key = compute_key(self.fingerprint, chunks.key)
-        reading = Reading(self.stopwords, self.stemmer, self.language)
+        reading = self._resolve_reading(chunks)
 
         def model() -> Any:
             return self.store.get_object("bm25 indexes", key, lambda: self._build_index(chunks, reading), KEPT)
@@ -118,6 +122,17 @@ class BM25Indexer(Stage):
             return sum(getattr(counts(), name).nbytes for name in ARRAYS)
 
         return {"bm25_index": BM25Index(chunks, reading, model, counts, size, took, key)}
+
+    def _resolve_reading(self, chunks: Chunks) -> Reading:
+        reading = Reading(self.stopwords, self.stemmer, self.language, self.accents)
+        if AUTO not in (self.stopwords, self.stemmer):
+            return reading
+        documents = chunks.documents
+        key = compute_key(documents.key, vars(reading))
+        found = self.store.get_object("language", key, lambda: reading.resolve([d.text for d in documents.items]))
+        spoken = found.stemmer or found.stopwords or "no language that has stop words and a stemmer"
+        self.notices.report_once(f"BM25: the documents are read as {spoken}", about=f"language {spoken}")
+        return found
 
     def _build_index(self, chunks: Chunks, reading: Reading) -> Any:
         counts = get_counts(chunks, reading, self.store, self.title_weight)

@@ -58,7 +58,7 @@ def make_counts_key(chunks: Chunks, reading: Reading, title_weight: float) -> st
     """The key under which these counts are kept."""
     # A weight of 1 is none: what was counted before there were weights stays.
     weighed = () if title_weight == 1 else (title_weight,)
-    return compute_key("bm25 counts", READING, chunks.key, vars(reading), *weighed)
+    return compute_key("bm25 counts", READING, chunks.key, reading.key, *weighed)
 
 
 def count_chunks(chunks: Chunks, reading: Reading, title_weight: float) -> Counts:

@@ -146,8 +146,13 @@ def pack_sentences(ruler: Ruler, sentences: Iterable[Span], size: int, overlap: 
     return pack_spans(pieces, ruler, size, overlap)
 
 
-def split_recursively(ruler: Ruler, sentences: Sequence[Span], size: int, overlap: int) -> list[Span]:
-    """Paragraphs where they fit in `size`, else lines, else sentences, else words; neighbours packed."""
+def split_recursively(
+    ruler: Ruler, sentences: Sequence[Span], size: int, overlap: int, within: Span | None = None
+) -> list[Span]:
+    """Paragraphs where they fit in `size`, else lines, else sentences, else words; neighbours packed.
+
+    Of the whole text, or of the characters `within`.
+    """
 
     def in_sentences(span: Span) -> list[Span]:
         # They are those of the whole document: a line may hold a part of one.
@@ -161,7 +166,7 @@ def split_recursively(ruler: Ruler, sentences: Sequence[Span], size: int, overla
         in_sentences,
         lambda span: pack_windows(ruler, span, size),
     ]
-    return _divide_span(ruler, ruler.whole, levels, size, overlap)
+    return _divide_span(ruler, trim_span(ruler.text, within or (0, len(ruler.text))), levels, size, overlap)
 
 
 def _divide_span(

@@ -1,0 +1,134 @@
+"""Parsers: files → documents. What a parser makes of a file is kept under its bytes, the parser and its version."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_opt.components.checks import require, require_number
+from rag_opt.components.stage import Stage
+from rag_opt.console.progress import track
+from rag_opt.documents.formats import ENGINES, identify_converter
+from rag_opt.documents.parsed import Parsed, UnreadableFileError
+from rag_opt.documents.pool import Pool
+from rag_opt.records.documents import Document, Documents, SourceFile
+from rag_opt.records.keys import compute_key
+from rag_opt.system.haystack import component
+
+if TYPE_CHECKING:
+    from rag_opt.cache.artifact_files import Columns
+
+NAMED = 3
+"""Of files that give no text so many are named in a line; `python -m rag_opt.documents` shows all."""
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """What was made of a file, why nothing was ("" where something was), and the seconds that it took."""
+
+    name: str
+    parsed: Parsed
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReadFiles:
+    """All files of a corpus as they were read; `key` says how."""
+
+    files: tuple[ReadFile, ...]
+    key: str
+
+
+@component
+class Parser(Stage):
+    """Files → their texts, by an `engine`; documents that are texts already stay as they are.
+
+    - `plain`: a library for each format (pypdf, trafilatura, python-docx …);
+    - `pdfminer`: the same, PDF by its layout;
+    - `markitdown`, `docling`: what these read, the rest as by `plain`.
+
+    A file that takes more than `seconds` or `memory_gb` gives no text, nor does one that can't be read: it stays a
+    document, in which nothing is found, and is named.
+    """
+
+    algorithm = "rag_opt.components.parsers.Parser"
+
+    def __init__(self, engine: str, seconds: float, memory_gb: float) -> None:
+        require(engine in ENGINES, f"engine must be one of {', '.join(ENGINES)}, not {engine}")
+        require_number("seconds", seconds, 0.1, 3_600)
+        require_number("memory_gb", memory_gb, 0.25, 1_024)
+        self.engine = engine
+        self.seconds = seconds
+        self.memory_gb = memory_gb
+
+    @component.output_types(documents=Documents)
+    def run(self, documents: Documents) -> dict[str, Documents]:
+        if not any(isinstance(each, SourceFile) for each in documents.items):
+            return {"documents": documents}
+        read = self.read_files(documents)
+        if failed := [each for each in read.files if each.error]:
+            told = "; ".join(f"{each.name}: {each.error}" for each in failed[:NAMED])
+            more = f"; … {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+            self.notices.report_once(
+                f"parser={self.engine}: {len(failed)} of {len(read.files)} files gave no text: {told}{more}",
+                about=f"parser {self.engine}",
+            )
+        made = {each.name: build_document(each.name, each.parsed) for each in read.files}
+        items = tuple(made.get(each.id, each) for each in documents.items)
+        return {"documents": Documents(items, read.key, sum(each.seconds for each in read.files))}
+
+    def read_files(self, documents: Documents) -> ReadFiles:
+        """What is made of those documents that are files, by their order."""
+        files = [each for each in documents.items if isinstance(each, SourceFile)]
+        key = compute_key("parsed", sorted({self._identify(each) for each in files}), documents.key)
+        columns = self.store.get_table("corpus", key, partial(self._parse_all, files)).columns
+        parsed = (Parsed.from_json(json.loads(text)) for text in columns["parsed"])
+        rows = zip(files, parsed, columns["errors"], columns["seconds"], strict=True)
+        return ReadFiles(tuple(ReadFile(file.id, text, error, float(took)) for file, text, error, took in rows), key)
+
+    def _identify(self, file: SourceFile) -> str:
+        """What the text of a file depends on beside its bytes."""
+        ending = PurePosixPath(file.id).suffix.lower()
+        return compute_key(ending, identify_converter(ending, self.engine), self.seconds, self.memory_gb)
+
+    def _parse_all(self, files: Sequence[SourceFile]) -> Columns:
+        """A row a file: what was made of it as JSON, why nothing was, and the seconds that it took."""
+        count = max(1, min(len(files), os.cpu_count() or 1))
+        rows = []
+        with (
+            track(f"parser={self.engine}: files read", len(files)) as advance,
+            ThreadPoolExecutor(count) as threads,
+            Pool(count, self.seconds, int(self.memory_gb * 1024)) as pool,
+        ):
+            for columns, seconds in threads.map(partial(self._parse, pool), files):
+                rows.append((columns["parsed"][0], columns["errors"][0], seconds))
+                advance(1)
+        parsed, errors, seconds_of = zip(*rows, strict=True)
+        return {"parsed": list(parsed), "errors": list(errors), "seconds": np.array(seconds_of)}
+
+    def _parse(self, pool: Pool, file: SourceFile) -> tuple[Columns, float]:
+        def columns() -> Columns:
+            try:
+                return {"parsed": [json.dumps(pool.parse(file.path, self.engine).to_json())], "errors": [""]}
+            except UnreadableFileError as error:
+                return {"parsed": [json.dumps(Parsed("").to_json())], "errors": [str(error)]}
+
+        # By the content: the same bytes under another name are read once.
+        table = self.store.get_table("parsed", compute_key(file.digest, self._identify(file)), columns)
+        return table.columns, table.seconds
+
+
+def build_document(name: str, parsed: Parsed) -> Document:
+    """The document that a file gives."""
+    # A title that only repeats the beginning adds nothing to find it by.
+    title = "" if parsed.text.startswith(parsed.title) else parsed.title
+    return Document(name, parsed.text, title, parsed.marks)

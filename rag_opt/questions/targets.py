@@ -1,0 +1,83 @@
+"""Which passages questions are made of: documents in turn, in each its sections in turn, at random within these."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from rag_opt.questions.kinds import COMPARISON, SHARES, Passage, Target
+from rag_opt.records.documents import Documents, find_headings
+from rag_opt.records.products import Chunks
+from rag_opt.text.tokenization import split_words
+
+SHORTEST = 80
+"""Characters below which a passage says too little."""
+
+LOOK = 50
+"""Passages among which the one to compare with is looked for."""
+
+
+def draw_targets(chunks: Chunks, count: int, seed: int) -> list[Target]:
+    """So many targets, fewer where the passages are used up; the kinds by their shares, mixed.
+
+    Long documents are asked about as often as short ones until those have no passage left.
+    """
+    passages = list(_iterate_passages(chunks, seed))
+    targets = list[Target]()
+    for kind in _mix_kinds(count, seed):
+        if len(passages) < (2 if kind == COMPARISON else 1):
+            continue
+        first = passages.pop(0)
+        chosen = (first, _take_nearest(passages, first)) if kind == COMPARISON else (first,)
+        targets.append(Target(kind, chosen))
+    return targets
+
+
+def _take_nearest(passages: list[Passage], first: Passage) -> Passage:
+    """Of the next passages of other documents the one with most words in common, which is removed."""
+    words = frozenset(split_words(first.text, least=4))
+    near = [place for place, each in enumerate(passages[:LOOK]) if each.document_id != first.document_id] or [0]
+    best = max(near, key=lambda place: len(words & frozenset(split_words(passages[place].text, least=4))))
+    return passages.pop(best)
+
+
+def _mix_kinds(count: int, seed: int) -> list[str]:
+    """So many kinds, as near to their shares as whole numbers come, in a random order."""
+    wanted = {kind: share * count for kind, share in SHARES.items()}
+    kinds = [kind for kind, number in wanted.items() for _ in range(int(number))]
+    # Largest remainders first (Hamilton's method).
+    rest = sorted(wanted, key=lambda kind: int(wanted[kind]) - wanted[kind])
+    kinds += rest[: count - len(kinds)]
+    random.Random(seed).shuffle(kinds)
+    return kinds
+
+
+def _iterate_passages(chunks: Chunks, seed: int) -> Iterator[Passage]:
+    """All passages: one of each document in turn, those of a document by its sections in turn."""
+    draw, documents = random.Random(seed), chunks.documents
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, document in enumerate(chunks.document_rows.tolist()):
+        if len(chunks.texts[row].strip()) >= SHORTEST:
+            rows_of[document].append(row)
+    queues = [list(_order_rows(chunks, documents, rows, draw)) for rows in rows_of.values()]
+    draw.shuffle(queues)
+    while queues:
+        for queue in queues:
+            row = queue.pop()
+            document = documents.items[chunks.document_rows[row]]
+            yield Passage(document.id, int(chunks.starts[row]), int(chunks.ends[row]), chunks.texts[row])
+        queues = [queue for queue in queues if queue]
+
+
+def _order_rows(chunks: Chunks, documents: Documents, rows: Sequence[int], draw: random.Random) -> Iterator[int]:
+    """The chunks of a document, one of each section in turn, last ones first."""
+    sections: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row in rows:
+        sections[find_headings(documents.items[chunks.document_rows[row]], int(chunks.starts[row]))].append(row)
+    queues = list(sections.values())
+    for queue in queues:
+        draw.shuffle(queue)
+    draw.shuffle(queues)
+    turns = [row for turn in range(max(map(len, queues))) for queue in queues for row in queue[turn : turn + 1]]
+    yield from reversed(turns)
