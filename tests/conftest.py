@@ -122,10 +122,14 @@ def pgvector() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of models with random weights: what loads and runs them is real."""
-    from tests.services.tiny_models import cross_encoder, language_model
+    from tests.services.tiny_models import cross_encoder, language_model, sentence_encoder
 
     folder = tmp_path_factory.mktemp("models")
-    return {"tiny_llm": language_model(folder / "llm"), "tiny_cross_encoder": cross_encoder(folder / "cross")}
+    return {
+        "tiny_llm": language_model(folder / "llm"),
+        "tiny_cross_encoder": cross_encoder(folder / "cross"),
+        "tiny_encoder": sentence_encoder(folder / "encoder", {}),
+    }
 
 
 @pytest.fixture

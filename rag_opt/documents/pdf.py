@@ -18,6 +18,7 @@ NEEDS_OCR = "its pages are pictures: it needs OCR (ocrmypdf makes a copy with te
 
 def parse_by_pypdf(data: bytes) -> Parsed:
     """The pages' texts as they were drawn, headings from the outline."""
+    _check_beginning(data)
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
@@ -40,6 +41,7 @@ def parse_by_pypdf(data: bytes) -> Parsed:
 
 def parse_by_pdfminer(data: bytes) -> Parsed:
     """The pages' texts by their layout: columns one after the other, lines joined to paragraphs."""
+    _check_beginning(data)
     from pdfminer.high_level import extract_pages
     from pdfminer.layout import LTTextContainer
     from pdfminer.pdfdocument import PDFPasswordIncorrect
@@ -57,6 +59,12 @@ def parse_by_pdfminer(data: bytes) -> Parsed:
         raise UnreadableFileError("it is encrypted, and needs a password") from error
     except (PDFException, PSException, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UnreadableFileError(f"it is damaged: {type(error).__name__}: {error}") from error
+
+
+def _check_beginning(data: bytes) -> None:
+    # Readers look for it so far, since mail programs have put lines in front.
+    if b"%PDF-" not in data[:1024]:
+        raise UnreadableFileError("it is no PDF, whatever its ending says")
 
 
 Headings = list[tuple[str, int]]

@@ -251,10 +251,11 @@ def _build_loss(plan: Plan, row: int, pair: Sequence[Evaluation], ours: float, t
 
 
 def _format_documents(dataset: Dataset, ids: Sequence[str], relevant: Sequence[str]) -> tuple[str, ...]:
-    """Documents by id and their beginning, the relevant ones marked."""
+    """Documents by id and their beginning, files by their names alone, the relevant ones marked."""
     wanted = set(ids)
-    texts = {d.id: d.title or d.text for d in dataset.documents if d.id in wanted}
-    return tuple(f"{'✓ ' if key in relevant else ''}{key}: {' '.join(texts.get(key, '').split())[:90]}" for key in ids)
+    texts = {d.id: " ".join((d.title or d.text).split())[:90] for d in dataset.documents if d.id in wanted}
+    told = {key: f"{key}: {texts[key]}" if texts.get(key) else key for key in ids}
+    return tuple(f"{'✓ ' if key in relevant else ''}{told[key]}" for key in ids)
 
 
 def format_own_overrides(plan: Plan, *without: str) -> list[str]:

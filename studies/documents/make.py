@@ -1,4 +1,4 @@
-"""200 files of many formats, made here and found in installed packages, read by each parser: `documents.md`.
+"""200 files of many formats, made here and found in installed packages, read by each parser: `README.md`.
 
 python studies/documents/make.py [--parsers plain pdfminer]
 
@@ -192,7 +192,7 @@ def main() -> None:
     for row in errors:
         print(f"| {' | '.join(each.replace('|', '/') for each in row)} |", file=out)
     print(f"\nMeasured on {describe_processor()}.", file=out)
-    (HERE / "documents.md").write_text(out.getvalue(), "utf-8")
+    (HERE / "README.md").write_text(out.getvalue(), "utf-8")
 
 
 if __name__ == "__main__":

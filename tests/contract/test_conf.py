@@ -36,6 +36,7 @@ CHOICES = sorted(
 )
 SERVED = {
     ("generator", "hf_local"): "generator.model={tiny_llm}",
+    ("embedder", "multilingual"): "embedder.encoder.model={tiny_encoder}",
     ("reranker", "cross_encoder"): "reranker.model={tiny_cross_encoder}",
 }
 """What a choice needs to work without a network."""

@@ -16,6 +16,7 @@ from rag_opt.cli.trial import measure_configuration
 from rag_opt.documents.parsed import UnreadableFileError
 from rag_opt.documents.pool import Pool
 from rag_opt.errors import DatasetError
+from tests.services import brought
 from tests.services.files import make_bomb, make_pdf, write_office
 
 
@@ -176,3 +177,20 @@ def test_what_is_read_is_the_same_in_the_library_and_in_the_process(tmp_path: Pa
     for each in readings[0].files:
         path = tmp_path / "docs" / each.name
         assert each.parsed == parse_file(path.read_bytes(), path.suffix, "plain")
+
+
+def test_a_pipeline_of_ones_own_reads_a_folder_by_a_parser(office: list[str], tmp_path: Path) -> None:
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    store = InMemoryDocumentStore()
+    files = brought.write(tmp_path, brought.build_classic(store), brought.build_indexing(store))
+    stages = ("retriever", "generator", "objective")
+    words = [word for word in office if not word.startswith(stages)]
+    (tmp_path / "conf" / "search_space").mkdir(parents=True)
+    space = "parser: choice(plain, pdfminer)\nquerying.retriever.top_k: choice(3, 5)\n"
+    (tmp_path / "conf" / "search_space" / "read.yaml").write_text(space)
+    words += [*files, "trusted_modules=[tests]", f"hydra.searchpath=[file://{tmp_path}/conf]", "search_space=read"]
+    outcome = run_study([*words, "objective=recall", "n_trials=4", "sampler=brute_force", "name=own"])
+    assert not outcome.error
+    assert outcome.findings.trials == 4
+    assert outcome.findings.best > 0.5

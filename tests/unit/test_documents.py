@@ -121,6 +121,7 @@ def test_any_encoding_is_read(data: bytes, text: str) -> None:
         (b"", ".txt", "empty"),
         (bytes(range(256)) * 20, ".txt", "no text"),
         (b"%PDF-1.4 nonsense", ".pdf", "damaged"),
+        (b"<html>Not found</html>", ".pdf", "no PDF, whatever its ending says"),
         (b"PK\x03\x04 nonsense", ".docx", "damaged"),
         (b"\xd0\xcf\x11\xe0" + bytes(600), ".docx", "encrypted"),
         (b"{'a': 1}", ".json", "no JSON"),
@@ -133,7 +134,7 @@ def test_any_encoding_is_read(data: bytes, text: str) -> None:
         (b"x", ".xyz", "there are converters for"),
     ],
     ids=(
-        "empty binary pdf_cut docx_cut ole json_bad jsonl_cut json_deep pdf_encrypted pdf_scanned bomb doc_old unknown"
+        "empty binary pdf_cut pdf_html docx_cut ole json_bad jsonl_cut json_deep pdf_encrypted pdf_scanned bomb doc_old unknown"
     ).split(),
 )
 def test_a_file_without_a_text_is_named_with_the_reason(data: bytes, ending: str, why: str) -> None:
