@@ -1,10 +1,11 @@
-"""`python -m rag_opt.questions make | check [key=value ...]`: questions made from documents, and what a set is worth.
+"""`python -m rag_opt.questions make | check | import FILE [key=value ...]`: questions about documents.
 
-`make` has the model that `llm` names write `--count` questions about the documents, sifts them and checks what is left;
-`check` takes any data set. Both name it as a study does: `dataset=folder dataset.path=docs`. They leave in `--out` a
-page to read the questions, to accept and to reject each, and the same as JSON Lines, which studies take as
-`dataset.questions`; rows with "accept": false are left out there. Replies are kept: after an interruption the same
-command goes on.
+`make` has the model that `llm` names write `--count` questions about the documents, sifts them and checks what is
+left; `check` says what those of a data set are worth; `import` takes those of CSV, ragas, Haystack, LlamaIndex, BEIR
+or MLflow (traces:sqlite:///mlflow.db#experiment). Documents are named as for a study: `dataset=folder
+dataset.path=docs`. What is left in `--out` is a page to read the questions in, to accept and to reject each, and the
+same as JSON Lines, which studies take as `dataset.questions`; rows with "accept": false are left out there. Replies
+are kept: after an interruption the same command goes on.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from rag_opt.llm.replies import Expenses
     from rag_opt.questions.check import QuestionCheck
     from rag_opt.questions.making import MadeSet
+    from rag_opt.records.documents import Document
 
-ACTIONS = ("make", "check")
+ACTIONS = ("make", "check", "import")
 PAGE, ROWS, MADE, UNANSWERED = "questions.html", "questions.checked.jsonl", "questions.jsonl", "unanswerable.jsonl"
 ACCOUNT = "questions made"
 """The study that calls are paid by."""
@@ -42,20 +44,22 @@ RANKING_ONLY = (
 
 @command_line("questions", __doc__, [*ACTIONS, "dataset=", "dataset.path=", "llm=", "budget.tokens="], studies=False)
 def main(
-    words: Annotated[list[str], Argument(metavar="action", help="make or check, then key=value of the configuration")],
+    words: Annotated[list[str], Argument(metavar="action", help="make, check or import FILE, then key=value")],
     count: Annotated[int, Option(min=1, help="make: how many questions are wanted")] = 100,
     out: Annotated[Path, Option(help="the folder for the page and the questions")] = Path(),
 ) -> None:
     """The command line."""
     action, *given = words
     if action not in ACTIONS:
-        raise ConfigError(f"rag_opt.questions {action}: {' or '.join(ACTIONS)} is expected, then key=value")
+        raise ConfigError(f"rag_opt.questions {action}: one of {', '.join(ACTIONS)} is expected, then key=value")
     print(sanitize_line("rag_opt.questions: reading the documents, which takes some seconds"), flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    if action == ACTIONS[0]:
+    if action == "make":
         _print_made(given, count, out)
-    else:
+    elif action == "check":
         _print_check(given, out)
+    else:
+        _print_imported(given, out)
 
 
 def _print_check(given: Sequence[str], out: Path) -> None:
@@ -92,6 +96,39 @@ def _print_made(given: Sequence[str], count: int, out: Path) -> None:
     print(sanitize_line(RANKING_ONLY))
     print(sanitize_line(f"read, accept, reject: {out / PAGE} (or change accept in {out / MADE})"))
     _print_study(given, out / MADE)
+
+
+def _print_imported(given: Sequence[str], out: Path) -> None:
+    from rag_opt.questions.foreign import import_questions
+
+    source, words = (given[0], given[1:]) if given and ("=" not in given[0] or Path(given[0]).exists()) else ("", given)
+    if not source:
+        raise ConfigError("rag_opt.questions import: a file, a folder or traces:URL#experiment is expected")
+    named = any(word.startswith("dataset") for word in words)
+    found = import_questions(source, _read_documents(words) if named else ())
+    _write_rows(out / MADE, found.rows)
+    skipped = f", {found.skipped:,} rows without a question left out" if found.skipped else ""
+    print(sanitize_line(f"{source}: {len(found.rows):,} question{'s' * (len(found.rows) > 1)}{skipped}: {out / MADE}"))
+    if found.contexts:
+        place = f"{found.contexts - found.lost:,} of {found.contexts:,} contexts found in the documents"
+        print(
+            sanitize_line(
+                place if named else f"{place}: name these (dataset=folder dataset.path=…), and they are quotes"
+            )
+        )
+    again = shlex.join([*words, f"dataset.questions={out / MADE}"])
+    print(sanitize_line(f"check them:  python -m rag_opt.questions check {again}"))
+
+
+def _read_documents(words: Sequence[str]) -> tuple[Document, ...]:
+    from rag_opt.config.compose import compose_config
+    from rag_opt.console.progress import Screen
+    from rag_opt.evaluation.evaluator import build_resources
+    from rag_opt.questions.making import read_documents
+
+    with Screen():
+        config = compose_config(words)
+        return read_documents(config, build_resources(config), words).items
 
 
 def _print_study(words: Sequence[str], questions: Path) -> None:

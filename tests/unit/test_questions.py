@@ -120,4 +120,4 @@ def test_a_row_is_left_out_only_where_it_is_rejected(tmp_path: Path) -> None:
 def test_another_action_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["mend", "docs"])
-    assert "make or check is expected" in capsys.readouterr().err
+    assert "one of make, check, import is expected" in capsys.readouterr().err
