@@ -151,6 +151,7 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
     from rag_opt.evaluation.accounts import open_account
     from rag_opt.evaluation.evaluator import build_resources
     from rag_opt.llm.budget import BudgetSpentError
+    from rag_opt.questions.kinds import UNANSWERABLE
     from rag_opt.questions.making import check_made, cut_passages, forecast_making, make_questions, read_documents
     from rag_opt.questions.page import get_gold_text, render_page
     from rag_opt.questions.writing import build_author
@@ -167,6 +168,10 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
             sifted, written = make_questions(author.use_resources(account.resources), chunks, count, seed)
         except BudgetSpentError as error:
             raise ComponentError(f"{error}; what was said is kept: a larger budget goes on from there") from error
+        if all(made.target.kind == UNANSWERABLE for made in sifted.kept):
+            why = "; ".join(f"{number} since {reason}" for reason, number in sifted.dropped.items())
+            told = f"of {written} questions that {author.model} wrote none with an answer is left"
+            raise ComponentError(f"{told} ({why}); choose another llm.model")
         made = check_made(sifted, written, documents, words, resources)
     texts = {each.id: each.text for each in documents.items}
     gold = {each.query.id: get_gold_text(each, texts) for each in made.check.questions}

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rag_opt.components.llm.prompts import number_texts
+from rag_opt.components.llm.reply_text import parse_integer
+from rag_opt.text.tokenization import split_sentences
+
 FACT, REASON, KEYWORDS, CONVERSATION = "fact", "reason", "keywords", "conversation"
 COMPARISON, UNANSWERABLE = "comparison", "unanswerable"
 
@@ -20,14 +24,16 @@ SHARES: Mapping[str, float] = {
 """Of all questions so many are of a kind."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys((FACT, REASON, KEYWORDS, CONVERSATION), ("question", "answer", "quote")),
-    COMPARISON: ("question", "answer", "quote", "other"),
+    **dict.fromkeys((FACT, REASON, KEYWORDS, CONVERSATION), ("question", "answer", "sentence")),
+    COMPARISON: ("question", "answer", "sentence", "other"),
     UNANSWERABLE: ("question",),
 }
-"""What a reply holds."""
+"""What a reply holds; a sentence is said by its number, so that a model can't misquote."""
+
+NUMBERS = ("sentence", "other")
 
 LONGEST = 1_000
-"""Characters of a field above which it is no question, answer or quote."""
+"""Characters of a field above which it is no question or answer."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,11 @@ class Passage:
     start: int
     end: int
     text: str
+
+    @property
+    def sentences(self) -> list[str]:
+        """Its sentences as they stand in it."""
+        return split_sentences(self.text)
 
 
 @dataclass(frozen=True)
@@ -54,13 +65,13 @@ class Target:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What is filled into its prompt."""
-        return dict(zip(("passage", "other"), (passage.text for passage in self.passages), strict=False))
+        """What is filled into its prompt: the passages, their sentences numbered."""
+        return dict(zip(("passage", "other"), (number_texts(p.sentences) for p in self.passages), strict=False))
 
 
 @dataclass(frozen=True)
 class MadeQuestion:
-    """A question as a model wrote it; `quotes` are of the target's passages, in their order."""
+    """A question as a model wrote it; `quotes` are sentences of the target's passages, in their order."""
 
     target: Target
     question: str
@@ -68,12 +79,16 @@ class MadeQuestion:
     quotes: tuple[str, ...] = ()
 
 
-def build_schema(kind: str) -> dict[str, Any]:
+def build_schema(target: Target) -> dict[str, Any]:
     """The JSON schema of a reply."""
-    fields = FIELDS[kind]
+    fields = FIELDS[target.kind]
+    counts = dict(zip(NUMBERS, (len(passage.sentences) for passage in target.passages), strict=False))
     return {
         "type": "object",
-        "properties": {name: {"type": "string"} for name in fields},
+        "properties": {
+            name: {"type": "integer", "minimum": 1, "maximum": counts[name]} if name in counts else {"type": "string"}
+            for name in fields
+        },
         "required": list(fields),
         "additionalProperties": False,
     }
@@ -84,9 +99,13 @@ def parse_reply(target: Target, given: Any) -> MadeQuestion | None:
     fields = FIELDS[target.kind]
     if not isinstance(given, Mapping):
         return None
-    texts = {name: given.get(name) for name in fields}
+    texts = {name: given.get(name) for name in fields if name not in NUMBERS}
     if not all(isinstance(text, str) and 0 < len(text.strip()) <= LONGEST for text in texts.values()):
         return None
-    told = {name: " ".join(str(text).split()) for name, text in texts.items()}
-    quotes = tuple(told[name] for name in ("quote", "other") if name in told)
-    return MadeQuestion(target, told["question"], told.get("answer", ""), quotes)
+    told, quotes = {name: " ".join(str(text).split()) for name, text in texts.items()}, list[str]()
+    for name, passage in zip([each for each in fields if each in NUMBERS], target.passages, strict=False):
+        number = parse_integer(given.get(name))
+        if number is None or not 1 <= number <= len(passage.sentences):
+            return None
+        quotes.append(passage.sentences[number - 1])
+    return MadeQuestion(target, told["question"], told.get("answer", ""), tuple(quotes))

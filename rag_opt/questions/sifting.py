@@ -8,25 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_opt.datasets.duplicates import group_repeats
-from rag_opt.documents.quotes import find_quote
 from rag_opt.metrics.answer import token_f1
 from rag_opt.questions.flags import POINTS, find_copy, holds
 from rag_opt.questions.kinds import COMPARISON, REASON, UNANSWERABLE, MadeQuestion, Target
-from rag_opt.records.documents import Document, Query, Quote
+from rag_opt.records.documents import Query
 from rag_opt.text.tokenization import split_words
 
 if TYPE_CHECKING:
     from rag_opt.questions.writing import Author
 
 UNREAD = "nothing readable was written"
-UNQUOTED = "its quote is not in the text"
-UNFOUNDED = "its answer is not in its quote"
+UNFOUNDED = "its answer is not in the sentence that it names"
 DANGLING = "points at what who asks can't see"
 COPIED = "most of it is copied from the text"
 REPEATED = "asks what another one asks"
 CLOSED = "the model answers it without the text"
-LOST = "the model can't answer it from its quote"
-REASONS = (UNREAD, UNQUOTED, UNFOUNDED, DANGLING, COPIED, REPEATED, CLOSED, LOST)
+LOST = "the model can't answer it from that sentence"
+REASONS = (UNREAD, UNFOUNDED, DANGLING, COPIED, REPEATED, CLOSED, LOST)
 """Why a question is left out, in the order in which that is looked at."""
 
 IN_QUOTE = 0.5
@@ -87,12 +85,8 @@ def _split(
 def find_reason(made: MadeQuestion) -> str:
     """Why a question is left out by its words alone; "" where nothing speaks against it."""
     passages = made.target.passages
-    if made.target.kind != UNANSWERABLE:
-        pairs = zip(made.quotes, passages, strict=True)
-        if any(find_quote(Document("", passage.text), Quote("", quote)) is None for quote, passage in pairs):
-            return UNQUOTED
-        if made.target.kind not in (REASON, COMPARISON) and not _is_in(made.answer, made.quotes[0]):
-            return UNFOUNDED
+    if made.target.kind not in (REASON, COMPARISON, UNANSWERABLE) and not _is_in(made.answer, made.quotes[0]):
+        return UNFOUNDED
     if POINTS.search(made.question):
         return DANGLING
     return COPIED if find_copy(made.question, [passage.text for passage in passages]) else ""

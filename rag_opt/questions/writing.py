@@ -73,7 +73,7 @@ class Author:
 
     def _write_one(self, talk: Talk, target: Target) -> MadeQuestion | None:
         messages = build_messages(self.prompts[target.kind], "user", **target.inputs)
-        sampling, schema = Sampling(max_tokens=TOKENS), build_schema(target.kind)
+        sampling, schema = Sampling(max_tokens=TOKENS), build_schema(target)
         request = Request(self.model, messages, sampling, schema, example=_build_example(target))
         return talk.ask_json(request, lambda given: parse_reply(target, given))
 
@@ -84,14 +84,9 @@ class Author:
 
 def _build_example(target: Target) -> str:
     """A reply such as may come, for a forecast: it passes what sifts the real ones."""
-    quotes = [" ".join(passage.text.split()[:20]) for passage in target.passages]
-    words = quotes[0].split()
-    told = {
-        "question": f"What is known about {' '.join(words[3:8])}?",
-        "answer": " ".join(words[:3]),
-        "quote": quotes[0],
-    }
-    told["other"] = quotes[-1]
+    words = (target.passages[0].sentences or [""])[0].split()
+    asked, answer = f"What is known about {' '.join(words[3:8])}?", " ".join(words[:3]) or "nothing"
+    told = {"question": asked, "answer": answer, "sentence": 1, "other": 1}
     return json.dumps({name: told[name] for name in FIELDS[target.kind]})
 
 

@@ -52,14 +52,16 @@ def task_values(task: str, prompt: str, fields: Json, out_of_range: bool) -> Jso
 
 
 def written(prompt: str) -> Json:
-    """A question about a sentence of the first document, the longest of its first ones: its words but the last three."""
+    """A question about the longest of the first sentences of the first document: its words but the last three."""
     found = re.findall(r"<document>(.*?)</document>", prompt, re.DOTALL)
-    quotes = [max(sentences(text)[:3], key=len, default="nothing") for text in found] or ["nothing"]
-    words = quotes[0].split()
+    numbered = [re.findall(r"^\s*\[(\d+)\] (.+)$", text, re.MULTILINE) or [("1", "nothing")] for text in found]
+    chosen = [max(each[:3], key=lambda pair: len(pair[1])) for each in numbered] or [("1", "nothing")]
+    words = chosen[0][1].split()
     asked = [word.strip(string.punctuation) for word in words[:-3]]
     # In another order, so that it is no copy.
     question = f"What about {' '.join(sorted(asked, key=lambda word: (-len(word), word))[:6])}?"
-    return {"question": question, "answer": " ".join(words[-3:]).rstrip("."), "quote": quotes[0], "other": quotes[-1]}
+    answer = " ".join(words[-3:]).rstrip(".")
+    return {"question": question, "answer": answer, "sentence": int(chosen[0][0]), "other": int(chosen[-1][0])}
 
 
 def placeholder(form: Json, prompt: str) -> Any:

@@ -23,7 +23,6 @@ from rag_opt.questions.sifting import (
     LOST,
     REPEATED,
     UNFOUNDED,
-    UNQUOTED,
     UNREAD,
     sift_questions,
 )
@@ -33,11 +32,8 @@ from rag_opt.records.documents import HEADING, Document, Documents, Mark
 from tests.unit.scripted import Said, Scripted
 
 TEXT = "The pump of the north lift must be bled every six weeks, and before the winter. It holds nine litres of oil."
-GOOD = {
-    "question": "How often is the lift's pump bled?",
-    "answer": "every six weeks",
-    "quote": TEXT.split(". ", maxsplit=1)[0] + ".",
-}
+GOOD = {"question": "How often is the lift's pump bled?", "answer": "every six weeks", "sentence": 1}
+SENTENCE = "The pump of the north lift must be bled every six weeks, and before the winter."
 
 
 def passage(name: str = "d", text: str = TEXT) -> Passage:
@@ -64,8 +60,11 @@ def writes(row: dict[str, Any] | str, alone: str = "no idea", read: str = "It is
     ("row", "more", "reason"),
     [
         ({}, {}, ""),
-        ({"quote": "the pump of the NORTH lift must be  bled"}, {}, UNFOUNDED),
-        ({"quote": "It is bled twice a year."}, {}, UNQUOTED),
+        ({"sentence": 2}, {}, UNFOUNDED),
+        ({"sentence": "1"}, {}, ""),
+        ({"sentence": 3}, {}, UNREAD),
+        ({"sentence": 0}, {}, UNREAD),
+        ({"sentence": True}, {}, UNREAD),
         ({"answer": "in the cellar"}, {}, UNFOUNDED),
         ({"question": "What does the text above say of the pump?"}, {}, DANGLING),
         ({"question": "Which pump of the north lift must be bled every six weeks?"}, {}, COPIED),
@@ -94,19 +93,19 @@ def test_one_that_repeats_another_is_left_out() -> None:
 
 
 def test_a_comparison_needs_a_quote_of_each_text() -> None:
-    other = "The pump of the south lift is bled once a year."
+    other = "The south lift is new. Its pump is bled once a year."
     target = Target(COMPARISON, (passage(), passage("e", other)))
     row = {
         **GOOD,
         "question": "Which of the lifts' pumps is bled more often?",
         "answer": "the north lift's",
-        "other": other,
+        "other": 2,
     }
     told = {"read": "the north lift's pump"}
-    assert len(sift_questions(writes(row, **told), [target]).kept) == 1
-    assert sift_questions(writes({**row, "other": TEXT[:40]}, **told), [target]).dropped == {UNQUOTED: 1}
-    # Neither text may stand in for the other's quote.
-    assert sift_questions(writes({**row, "quote": other}, **told), [target]).dropped == {UNQUOTED: 1}
+    (made,) = sift_questions(writes(row, **told), [target]).kept
+    assert made.quotes == (SENTENCE, "Its pump is bled once a year.")
+    assert sift_questions(writes({**row, "other": 3}, **told), [target]).dropped == {UNREAD: 1}
+    assert sift_questions(writes({**GOOD, "question": row["question"]}, **told), [target]).dropped == {UNREAD: 1}
 
 
 def test_one_that_is_to_have_no_answer_is_not_answered() -> None:
@@ -184,15 +183,15 @@ def test_rounds_go_on_until_there_are_enough() -> None:
         if request.schema is None:
             return "no idea" if "<documents>" not in asked else asked
         written += 1
-        words = asked.split("<document>")[1].split()[2:14]
-        row = {"question": f"Where is {words[3]}?", "answer": words[4], "quote": " ".join(words), "other": "?"}
+        words = asked.split("<document>")[1].split()[3:14]
         # Of two one is no use.
-        row["quote"] = row["quote"] if written % 2 else "not there"
+        answer = words[4] if written % 2 else "elsewhere"
+        row = {"question": f"Where is {words[3]}?", "answer": answer, "sentence": 1, "other": 1}
         return json.dumps({name: row[name] for name in request.schema["required"]})
 
     made, asked = make_questions(author(say), chunks, 20, 0)
     assert len(made.kept) == 20
-    assert made.dropped[UNQUOTED] >= 8
+    assert made.dropped[UNFOUNDED] >= 4
     assert asked <= 80
 
 
@@ -203,7 +202,7 @@ def test_another_document_that_answers_becomes_relevant() -> None:
     made = check_made(sifted, 1, documents, [], Resources.from_store(Store()))
     (row,) = made.build_rows()
     assert row["relevant"] == {"d": 1, "other": 1}
-    assert row["evidence"] == [{"doc_id": "d", "quote": GOOD["quote"]}]
+    assert row["evidence"] == [{"doc_id": "d", "quote": SENTENCE}]
     assert row["kind"] == FACT
     assert row["difficulty"] == "easy"
 
