@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from rag_opt.config.compose import FOLDER, STAGES, Words, get_choices
+from rag_opt.config.compose import FOLDER, Words, get_choices
 from rag_opt.config.experiments import parse_search_path
 from rag_opt.config.overrides import format_hydra_value
 from rag_opt.config.quoting import SEARCH_PATH, format_path_list
+from rag_opt.config.stages import STAGES
 from rag_opt.errors import ConfigError
 from rag_opt.metrics import own
 from rag_opt.records.keys import compute_key

@@ -68,9 +68,10 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     from rag_opt.cache.store import Store
     from rag_opt.cli.own_export import write_texts
     from rag_opt.components.resources import Resources
-    from rag_opt.config.compose import compose_config, is_whole
+    from rag_opt.config.compose import compose_config
     from rag_opt.config.experiments import expand_best
     from rag_opt.config.quoting import quote_arguments
+    from rag_opt.config.stages import is_whole
     from rag_opt.config.trial import build_trial_config
     from rag_opt.config.trust import to_plain
     from rag_opt.datasets.checks import get_corpus

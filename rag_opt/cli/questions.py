@@ -170,8 +170,8 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
             raise ComponentError(f"{error}; what was said is kept: a larger budget goes on from there") from error
         if all(made.target.kind == UNANSWERABLE for made in sifted.kept):
             why = "; ".join(f"{number} since {reason}" for reason, number in sifted.dropped.items())
-            told = f"of {written} questions that {author.model} wrote none with an answer is left"
-            raise ComponentError(f"{told} ({why}); choose another llm.model")
+            none = f"of {written} questions that {author.model} wrote none with an answer is left"
+            raise ComponentError(f"{none} ({why}); choose another llm.model")
         made = check_made(sifted, written, documents, words, resources)
     texts = {each.id: each.text for each in documents.items}
     gold = {each.query.id: get_gold_text(each, texts) for each in made.check.questions}

@@ -14,12 +14,13 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
-from rag_opt.config.compose import compose_config, is_whole, parse_overrides
+from rag_opt.config.compose import compose_config, parse_overrides
 from rag_opt.config.experiments import GIVEN, expand_best
 from rag_opt.config.own_pipelines import mark_free, unmark_free
 from rag_opt.config.quoting import format_path_list, quote_arguments
 from rag_opt.config.schema import compose_command_line
 from rag_opt.config.settings import parse_settings
+from rag_opt.config.stages import is_whole
 from rag_opt.console.exit_status import ReaderGone, get_exit_status, handle_broken_pipe
 from rag_opt.console.terminal import REFUSED, print_error, sanitize_text
 from rag_opt.errors import ConfigError, RagOptError

@@ -153,7 +153,8 @@ def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
     node = to_plain(plan.config.tracking)
     if not node["enabled"]:
         return None
-    from rag_opt.config.compose import get_choices, get_stages
+    from rag_opt.config.compose import get_choices
+    from rag_opt.config.stages import get_stages
     from rag_opt.tracking.connection import connect_mlflow
 
     targets = tuple(target.name for target in plan.objective.targets)

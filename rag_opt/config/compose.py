@@ -23,6 +23,7 @@ from rag_opt.config.own_parameters import fill_parameters
 from rag_opt.config.own_pipelines import is_free, mark_free
 from rag_opt.config.quoting import unquote_argument
 from rag_opt.config.refusals import explain_missing, explain_unreadable
+from rag_opt.config.stages import WHOLE
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
 from rag_opt.errors import ConfigError, format_hint
 
@@ -31,16 +32,6 @@ FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 """conf/ lies in the package once installed, beside it in a checkout."""
 
 NAME = "config"
-PARSER, FILES = "parser", "files"
-"""The group that reads files, and the key of a dataset whose documents are such."""
-
-STAGES = (PARSER, "splitter", "query", "embedder", "index", "retriever", "reranker", "context", "generator")
-"""The groups that a pipeline is made of, in the order of the data flow."""
-
-WHOLE = "pipeline"
-"""The group that stands in place of all of these where its choice has components of its own."""
-
-
 FOUND = ("file://", "pkg://hydra", "structured://")
 """Where configuration files may lie: any other search path would import a module."""
 
@@ -261,17 +252,6 @@ def check_search_path(words: Words) -> None:
                 raise ConfigError(
                     f"hydra.searchpath: {path}: a folder is expected, as file://path, or --config-dir path"
                 )
-
-
-def get_stages(config: DictConfig) -> tuple[str, ...]:
-    """The groups that this configuration's pipeline is made of: a parser is needed where documents are files."""
-    stages = (PARSER, WHOLE) if config[WHOLE].get("components") else STAGES
-    return stages if config.dataset.get(FILES) else stages[1:]
-
-
-def is_whole(config: DictConfig) -> bool:
-    """Whether its pipeline is brought whole, in place of stages."""
-    return WHOLE in get_stages(config)
 
 
 def load_prompt(name: str) -> dict[str, str]:

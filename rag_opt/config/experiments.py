@@ -12,18 +12,10 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from rag_opt.config.compose import (
-    STAGES,
-    WHOLE,
-    Words,
-    compose_config,
-    get_choices,
-    get_stages,
-    parse_overrides,
-    quote_overrides,
-)
+from rag_opt.config.compose import Words, compose_config, get_choices, parse_overrides, quote_overrides
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
 from rag_opt.config.quoting import SEARCH_PATH, format_path_list
+from rag_opt.config.stages import STAGES, WHOLE, get_stages
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
 

@@ -13,19 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 from rag_opt.config.compose import (
     FOLDER,
     NAME,
-    STAGES,
-    WHOLE,
     Words,
     check_overrides,
     check_search_path,
     check_trust_source,
     compose_hydra,
     get_groups,
-    get_stages,
     initialize_hydra,
     parse_overrides,
     remove_hydra,
 )
+from rag_opt.config.stages import STAGES, WHOLE, get_stages
 from rag_opt.config.trust import TRUSTED, check_hydra_targets, explain_unresolved, to_plain
 from rag_opt.errors import ConfigError, format_hint
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_opt.config.compose import MOST_COMPOSED, WHOLE, Words, compose_config, get_choices, get_stages
+from rag_opt.config.compose import MOST_COMPOSED, Words, compose_config, get_choices
 from rag_opt.config.fingerprints import normalize_for_key
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
+from rag_opt.config.stages import WHOLE, get_stages
 from rag_opt.config.trust import to_plain
 from rag_opt.records.keys import compute_key
 

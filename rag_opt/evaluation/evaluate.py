@@ -19,6 +19,7 @@ from rag_opt.components.splitters.sentences import segment_texts
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.datasets.duplicates import group_repeats
 from rag_opt.documents.quotes import find_evidence
+from rag_opt.evaluation.coverage import compute_coverage, compute_served
 from rag_opt.evaluation.depth import rank_documents
 from rag_opt.metrics.catalogue import BatchResult, Metric
 from rag_opt.records.documents import Dataset, Documents, Ints, Queries, Scores
@@ -134,7 +135,7 @@ def evaluate_pipeline(
         usage=_sum_usage(parts),
         retrieved=_collect_retrieved(parts),
         coverage={m.name: compute_coverage(scores[m.name], applicable[m.needs]) for m in metrics},
-        served=_compute_served(parts),
+        served=compute_served(parts),
     )
 
 
@@ -242,11 +243,6 @@ def _measure(metrics: Sequence[Metric], observed: BatchResult) -> dict[str, Scor
     return values if failed is None else {name: np.where(failed, np.nan, each) for name, each in values.items()}
 
 
-def compute_coverage(values: Scores, applies: NDArray[np.bool_]) -> float:
-    """The share that was measured of the queries that could be; 1 where none could."""
-    return float((~np.isnan(values[applies])).mean()) if applies.any() else 1.0
-
-
 def _compute_seconds(parts: Sequence[BatchResult], index: Products) -> dict[str, float]:
     """Seconds that indexing took when it was done, and that a query takes, by the median, whatever came from the store.
 
@@ -270,30 +266,6 @@ def _sum_usage(parts: Sequence[BatchResult]) -> dict[str, dict[str, float]]:
             for column in SPENT:
                 total[column] += float(getattr(spent, column).sum())
     return found
-
-
-def _compute_served(parts: Sequence[BatchResult]) -> dict[str, float]:
-    """By stage of the pipeline the share of what it asked a model for that came; 1 where it asked for nothing."""
-    found: dict[str, tuple[int, int]] = {}
-    for part in parts:
-        for stage, spent in part.usage.items():
-            asked, lost = found.get(stage, (0, 0))
-            found[stage] = asked + int(np.sum(spent.asked)), lost + int(np.sum(spent.lost))
-    return {stage: 1.0 - lost / max(1, asked) for stage, (asked, lost) in found.items()}
-
-
-class UncoveredError(ValueError):
-    """Too few questions were measured, or served by a stage: calls to a model may have failed for the others."""
-
-
-def check_served(evaluation: Evaluation, least: float) -> None:
-    """Raise UncoveredError where a stage did less than this share of its work: its configuration was not measured."""
-    for stage, share in evaluation.served.items():
-        if share < least:
-            raise UncoveredError(
-                f"{stage} got {share:.0%} of what it asked its model for and went on without the rest, "
-                f"evaluation.coverage asks for {least:.0%}"
-            )
 
 
 def compute_mean(values: Scores) -> float:

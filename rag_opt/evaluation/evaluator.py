@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 
 from rag_opt.cache.store import GIGABYTE, Store
 from rag_opt.components.resources import Resources
-from rag_opt.config.compose import FILES
 from rag_opt.config.settings import (
     AUTO,
     CROSSFIT,
@@ -22,6 +21,7 @@ from rag_opt.config.settings import (
     parse_groups,
     parse_own_splits,
 )
+from rag_opt.config.stages import FILES
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
 from rag_opt.console.progress import report_lines

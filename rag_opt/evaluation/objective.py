@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from rag_opt.config.trust import to_plain
 from rag_opt.errors import ConfigError, MetricError
-from rag_opt.evaluation.evaluate import UncoveredError
+from rag_opt.evaluation.coverage import UncoveredError
 from rag_opt.evaluation.judging import build_judges, parse_judge_settings
 from rag_opt.metrics.aspects import FIELDS
 from rag_opt.metrics.catalogue import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.stage import Stage, is_optional
-from rag_opt.config.compose import PARSER
+from rag_opt.config.stages import PARSER
 from rag_opt.config.trust import build
 from rag_opt.errors import ComponentError, RagOptError
 from rag_opt.evaluation.stock import adapt_stage, is_stock, knows_records

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import STAGES, WHOLE, compose_config, get_choices, get_stages, is_whole, parse_overrides
+from rag_opt.config.compose import compose_config, get_choices, parse_overrides
+from rag_opt.config.stages import STAGES, WHOLE, get_stages, is_whole
 from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.wiring import MAY_REST, Part

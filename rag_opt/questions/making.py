@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.config.compose import FILES
+from rag_opt.config.stages import FILES
 from rag_opt.config.trial import compose_trial
 from rag_opt.config.trust import to_plain
 from rag_opt.console.progress import track

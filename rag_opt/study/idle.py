@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 
-from rag_opt.config.compose import STAGES
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Value
+from rag_opt.config.stages import STAGES
 from rag_opt.config.sweep_grammar import order_parameters
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.console.progress import report_line

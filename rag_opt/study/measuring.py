@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, Trial
 
 from rag_opt.analysis import history
-from rag_opt.evaluation.evaluate import Progress, check_served
+from rag_opt.evaluation.coverage import check_served
+from rag_opt.evaluation.evaluate import Progress
 from rag_opt.study.sampling import build_pruner
 
 if TYPE_CHECKING:

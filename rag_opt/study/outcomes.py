@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rag_opt.evaluation.evaluate import UncoveredError
+from rag_opt.evaluation.coverage import UncoveredError
 from rag_opt.samplers.internals import allow_stop, is_stopped
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes
 from rag_opt.storages.interruptions import interrupt_trial

@@ -10,11 +10,12 @@ import optuna
 from omegaconf import DictConfig
 
 from rag_opt.components.models.speed import get_fast_precision
-from rag_opt.config.compose import STAGES, compose_config, get_stages, load_prompt
+from rag_opt.config.compose import compose_config, load_prompt
 from rag_opt.config.enumeration import get_max_depth
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import Settings, parse_settings
+from rag_opt.config.stages import STAGES, get_stages
 from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial, compute_fingerprint
 from rag_opt.config.trust import check_secrets, to_plain
 from rag_opt.console.progress import report_lines

@@ -16,7 +16,7 @@ from rag_opt.components.llm.chat import Chat
 from rag_opt.components.rerankers.pairs import BETWEEN, MaxSim, PairScorer
 from rag_opt.components.splitters.chunkers import SemanticSplitter, SizedSplitter
 from rag_opt.components.stage import Stage, get_parameter_names
-from rag_opt.config.compose import WHOLE
+from rag_opt.config.stages import WHOLE
 from rag_opt.config.trust import build
 from rag_opt.console.progress import track
 from rag_opt.console.secrets import hide_secrets

@@ -14,9 +14,10 @@ from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
 from rag_opt.config import compose, experiments, schema
-from rag_opt.config.compose import FOLDER, STAGES, compose_config
+from rag_opt.config.compose import FOLDER, compose_config
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.settings import parse_settings
+from rag_opt.config.stages import STAGES
 from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trial import compose_trial
 from rag_opt.config.trust import build, to_plain

@@ -524,7 +524,7 @@ def test_there_are_enough_of_both(figure: Figure) -> None:
 
 def sections() -> list[str]:
     """The keys of conf/config.yaml that hold keys, and the groups."""
-    from rag_opt.config.compose import STAGES
+    from rag_opt.config.stages import STAGES
 
     return ["store", "evaluation", "web", "judge", "budget", "confirmation", *STAGES, "sampler", "pruner", "tracking"]
 

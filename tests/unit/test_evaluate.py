@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_opt.evaluation.evaluate import _compute_served, check_served
+from rag_opt.evaluation.coverage import check_served, compute_served
 from rag_opt.metrics.catalogue import BatchResult
 from rag_opt.records.products import Usage
 from rag_opt.records.scores import Evaluation
@@ -28,7 +28,7 @@ def test_the_share_of_its_work_that_a_stage_got_done_is_over_all_batches() -> No
         observed(reranker=([1, 3], [1, 2]), query=([1, 1], [0, 0])),
         observed(reranker=([2, 4], [0, 2]), generator=([0, 0], [0, 0])),
     ]
-    assert _compute_served(batches) == {"reranker": pytest.approx(0.5), "query": 1.0, "generator": 1.0}
+    assert compute_served(batches) == {"reranker": pytest.approx(0.5), "query": 1.0, "generator": 1.0}
 
 
 @pytest.mark.parametrize(("share", "fails"), [(0.0, True), (0.949, True), (0.95, False), (1.0, False)])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_opt.errors import MetricError
-from rag_opt.evaluation.evaluate import compute_coverage
+from rag_opt.evaluation.coverage import compute_coverage
 from rag_opt.metrics import answer, catalogue, context, own, retrieval
 
 ids = st.sampled_from([f"d{i}" for i in range(8)])
