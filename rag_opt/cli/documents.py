@@ -106,7 +106,7 @@ def _read(listing: Listing, parser: str, words: Sequence[str], resources: Resour
         raise ConfigError(f"parser={parser}: {type(component).__name__} is no rag_opt.components.parsers.Parser")
     component.use(resources)
     documents = Documents(listing.files, compute_key("documents", [each.content for each in listing.files]))
-    return Reading(parser, component.read_files(documents).files)
+    return Reading(parser, component.read_files(documents))
 
 
 def _build_files_table(reading: Reading) -> Table:

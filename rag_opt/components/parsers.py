@@ -40,12 +40,8 @@ class ReadFile:
     seconds: float
 
 
-@dataclass(frozen=True)
-class ReadFiles:
-    """All files of a corpus as they were read; `key` says how."""
-
-    files: tuple[ReadFile, ...]
-    key: str
+KEPT = 2
+"""Corpora as they were read that stay in memory: each parser makes its own."""
 
 
 @component
@@ -74,26 +70,37 @@ class Parser(Stage):
     def run(self, documents: Documents) -> dict[str, Documents]:
         if not any(isinstance(each, SourceFile) for each in documents.items):
             return {"documents": documents}
-        read = self.read_files(documents)
-        if failed := [each for each in read.files if each.error]:
+        # Each trial takes them: they are put together once a process, not read from the store again.
+        key = self._make_key(documents)
+        made, failed = self.store.get_object("documents read", key, lambda: self._build_documents(documents), KEPT)
+        if failed:
             told = "; ".join(f"{each.name}: {each.error}" for each in failed[:NAMED])
             more = f"; … {len(failed) - NAMED} more" if len(failed) > NAMED else ""
             self.notices.report_once(
-                f"parser={self.engine}: {len(failed)} of {len(read.files)} files gave no text: {told}{more}",
+                f"parser={self.engine}: {len(failed)} of {len(documents.items)} files gave no text: {told}{more}",
                 about=f"parser {self.engine}",
             )
-        made = {each.name: build_document(each.name, each.parsed) for each in read.files}
-        items = tuple(made.get(each.id, each) for each in documents.items)
-        return {"documents": Documents(items, read.key, sum(each.seconds for each in read.files))}
+        return {"documents": made}
 
-    def read_files(self, documents: Documents) -> ReadFiles:
-        """What is made of those documents that are files, by their order."""
+    def _build_documents(self, documents: Documents) -> tuple[Documents, list[ReadFile]]:
+        """The documents as they were read, and the files that gave no text."""
+        files = self.read_files(documents)
+        made = {each.name: build_document(each.name, each.parsed) for each in files}
+        items = tuple(made.get(each.id, each) for each in documents.items)
+        read = Documents(items, self._make_key(documents), sum(each.seconds for each in files))
+        return read, [each for each in files if each.error]
+
+    def _make_key(self, documents: Documents) -> str:
+        files = (each for each in documents.items if isinstance(each, SourceFile))
+        return compute_key("parsed", sorted({self._identify(each) for each in files}), documents.key)
+
+    def read_files(self, documents: Documents) -> tuple[ReadFile, ...]:
+        """What is made of those documents that are files, in their order."""
         files = [each for each in documents.items if isinstance(each, SourceFile)]
-        key = compute_key("parsed", sorted({self._identify(each) for each in files}), documents.key)
-        columns = self.store.get_table("corpus", key, partial(self._parse_all, files)).columns
+        columns = self.store.get_table("corpus", self._make_key(documents), partial(self._parse_all, files)).columns
         parsed = (Parsed.from_json(json.loads(text)) for text in columns["parsed"])
         rows = zip(files, parsed, columns["errors"], columns["seconds"], strict=True)
-        return ReadFiles(tuple(ReadFile(file.id, text, error, float(took)) for file, text, error, took in rows), key)
+        return tuple(ReadFile(file.id, text, error, float(took)) for file, text, error, took in rows)
 
     def _identify(self, file: SourceFile) -> str:
         """What the text of a file depends on beside its bytes."""
