@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import zipfile
+from zipfile import BadZipFile, ZipFile
 
 from rag_opt.documents.parsed import UnreadableFileError
 
@@ -15,13 +15,18 @@ RATIO = 200
 
 SMALL = 20_000_000
 
+MEMBERS = 20_000
+"""Files that it may hold."""
 
-def open_archive(data: bytes) -> zipfile.ZipFile:
+
+def open_archive(data: bytes) -> ZipFile:
     """The archive; raises UnreadableFileError where it is none, is encrypted, or unpacks to too much."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError) as error:
+        archive = ZipFile(io.BytesIO(data))
+    except (BadZipFile, ValueError) as error:
         raise UnreadableFileError(f"it is damaged, or no file of its ending: {error}") from error
+    if len(archive.infolist()) > MEMBERS:
+        raise UnreadableFileError(f"it holds {len(archive.infolist()):,} files")
     size = sum(info.file_size for info in archive.infolist())
     if size > UNPACKED or (size > SMALL and size > RATIO * len(data)):
         raise UnreadableFileError(f"it unpacks to {size / 1e6:,.0f} MB, {size // max(1, len(data)):,} times its size")

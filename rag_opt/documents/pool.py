@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
@@ -64,8 +65,10 @@ class Worker:
             self._process.kill()
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    stream.close()
+                # What was not written yet can't be, and goes with the process.
+                with suppress(BrokenPipeError):
+                    if stream is not None:
+                        stream.close()
             self._process = None
 
     def _start(self) -> subprocess.Popen[str]:

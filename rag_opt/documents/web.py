@@ -6,8 +6,8 @@ import io
 import logging
 import posixpath
 import xml.etree.ElementTree as ET
-import zipfile
 from functools import partial
+from typing import Any
 from urllib.parse import unquote
 
 from rag_opt.documents.archives import open_archive
@@ -60,7 +60,7 @@ def parse_epub(data: bytes) -> Parsed:
     return writer.finish()
 
 
-def _read_package(archive: zipfile.ZipFile) -> tuple[str, list[str], str]:
+def _read_package(archive: Any) -> tuple[str, list[str], str]:
     """The folder that names are relative to, the files in their order, and the title; as OCF and OPF 3.3 say."""
     try:
         container = ET.parse(io.BytesIO(archive.read("META-INF/container.xml")))  # noqa: S314 (in a process of its own)
