@@ -175,7 +175,7 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
         made = check_made(sifted, written, documents, words, resources)
     texts = {each.id: each.text for each in documents.items}
     gold = {each.query.id: get_gold_text(each, texts) for each in made.check.questions}
-    return made, render_page(made.check, list(format_summary(made.check)), gold), account.paid
+    return made, render_page(made.check, made.build_rows(), list(format_summary(made.check)), gold), account.paid
 
 
 def _format_expenses(told: Expenses) -> str:
@@ -201,7 +201,8 @@ def check_dataset(words: Sequence[str]) -> tuple[QuestionCheck, str]:
         read = build_pipeline(compose_trial([*words, *SEARCH]), resources).parse_documents(get_corpus(dataset))
     texts = {each.id: each.text for each in read.items}
     gold = {each.query.id: get_gold_text(each, texts) for each in check.questions}
-    return check, render_page(check, list(format_summary(check)), gold)
+    rows = [each.to_row() for each in check.questions]
+    return check, render_page(check, rows, list(format_summary(check)), gold)
 
 
 def format_summary(check: QuestionCheck) -> Iterator[str]:

@@ -17,7 +17,7 @@ from rag_opt.components.checks import require, require_number
 from rag_opt.components.stage import Stage
 from rag_opt.console.progress import track
 from rag_opt.documents.formats import ENGINES, identify_converter
-from rag_opt.documents.parsed import Parsed, UnreadableFileError
+from rag_opt.documents.parsed import MomentaryError, Parsed, UnreadableFileError
 from rag_opt.documents.pool import Pool
 from rag_opt.records.documents import Document, Documents, SourceFile
 from rag_opt.records.keys import compute_key
@@ -97,7 +97,12 @@ class Parser(Stage):
     def read_files(self, documents: Documents) -> tuple[ReadFile, ...]:
         """What is made of those documents that are files, in their order."""
         files = [each for each in documents.items if isinstance(each, SourceFile)]
-        columns = self.store.get_table("corpus", self._make_key(documents), partial(self._parse_all, files)).columns
+        try:
+            key = self._make_key(documents)
+            columns = self.store.get_table("corpus", key, partial(self._parse_all, files)).columns
+        except _Unfinished as found:
+            # Not kept as a whole; what was read of it is.
+            columns = found.columns
         parsed = (Parsed.from_json(json.loads(text)) for text in columns["parsed"])
         rows = zip(files, parsed, columns["errors"], columns["seconds"], strict=True)
         return tuple(ReadFile(file.id, text, error, float(took)) for file, text, error, took in rows)
@@ -108,7 +113,10 @@ class Parser(Stage):
         return compute_key(ending, identify_converter(ending, self.engine), self.seconds, self.memory_gb)
 
     def _parse_all(self, files: Sequence[SourceFile]) -> Columns:
-        """A row a file: what was made of it as JSON, why nothing was, and the seconds that it took."""
+        """A row a file: what was made of it as JSON, why nothing was, and the seconds that it took.
+
+        Raises _Unfinished with them where a file may give a text the next time.
+        """
         count = max(1, min(len(files), os.cpu_count() or 1))
         rows = []
         with (
@@ -116,22 +124,44 @@ class Parser(Stage):
             ThreadPoolExecutor(count) as threads,
             Pool(count, self.seconds, int(self.memory_gb * 1024)) as pool,
         ):
-            for columns, seconds in threads.map(partial(self._parse, pool), files):
-                rows.append((columns["parsed"][0], columns["errors"][0], seconds))
+            for row in threads.map(partial(self._parse, pool), files):
+                rows.append(row)
                 advance(1)
-        parsed, errors, seconds_of = zip(*rows, strict=True)
-        return {"parsed": list(parsed), "errors": list(errors), "seconds": np.array(seconds_of)}
+        parsed, errors, seconds, momentary = zip(*rows, strict=True)
+        columns: Columns = {"parsed": list(parsed), "errors": list(errors), "seconds": np.array(seconds)}
+        if any(momentary):
+            raise _Unfinished(columns)
+        return columns
 
-    def _parse(self, pool: Pool, file: SourceFile) -> tuple[Columns, float]:
+    def _parse(self, pool: Pool, file: SourceFile) -> tuple[str, str, float, bool]:
+        """What was made of a file as JSON, why nothing was, its seconds, and whether the next time may be different."""
+
         def columns() -> Columns:
             try:
-                return {"parsed": [json.dumps(pool.parse(file.path, self.engine).to_json())], "errors": [""]}
+                return {"parsed": [_format(pool.parse(file.path, file.digest, self.engine))], "errors": [""]}
+            except MomentaryError:
+                raise
             except UnreadableFileError as error:
-                return {"parsed": [json.dumps(Parsed("").to_json())], "errors": [str(error)]}
+                return {"parsed": [_format(Parsed(""))], "errors": [str(error)]}
 
         # By the content: the same bytes under another name are read once.
-        table = self.store.get_table("parsed", compute_key(file.digest, self._identify(file)), columns)
-        return table.columns, table.seconds
+        try:
+            table = self.store.get_table("parsed", compute_key(file.digest, self._identify(file)), columns)
+        except MomentaryError as error:
+            return _format(Parsed("")), str(error), 0.0, True
+        return table.columns["parsed"][0], table.columns["errors"][0], table.seconds, False
+
+
+class _Unfinished(Exception):  # noqa: N818 (no error: it only takes what is not kept past the store)
+    """Columns that the store is not to keep."""
+
+    def __init__(self, columns: Columns) -> None:
+        super().__init__("some files were not read this time")
+        self.columns = columns
+
+
+def _format(parsed: Parsed) -> str:
+    return json.dumps(parsed.to_json())
 
 
 def build_document(name: str, parsed: Parsed) -> Document:

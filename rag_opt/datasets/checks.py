@@ -210,12 +210,18 @@ def _find_quotes(
 
 def _check_evidence(name: str, queries: list[Query], documents: list[Document]) -> None:
     lengths = {d.id: len(d.text) for d in documents}
+    files = {d.id for d in documents if isinstance(d, SourceFile)}
     for query in queries:
         for document_id in query.evidence_documents:
             if document_id not in lengths:
                 raise DatasetError(f"{name}: evidence of query '{query.id}' is in unknown document '{document_id}'")
         for span in query.evidence:
             length = lengths[span.document_id]
+            if span.document_id in files:
+                raise DatasetError(
+                    f"{name}: evidence of query '{query.id}' is characters of the file '{span.document_id}', which "
+                    "parsers read differently: give a quote, {doc_id, quote}"
+                )
             if not 0 <= span.start < span.end <= length:
                 raise DatasetError(
                     f"{name}: evidence of query '{query.id}' is characters [{span.start}, {span.end}) of document "

@@ -90,7 +90,8 @@ def list_files(
     if not folder.is_dir():
         raise DatasetError(f"dataset.path={folder}: a folder of documents is expected")
     wanted = _compile("include", include) if include else None
-    unwanted = _compile("ignore", [*IGNORED, *ignore])
+    # Its own patterns first: a later ! takes one back.
+    unwanted = _compile("ignore", ignore, IGNORED)
     files, skipped = list[SourceFile](), list[Skipped]()
     root = folder.resolve()
     for name, place in _walk(folder, root, unwanted, skipped):
@@ -113,9 +114,11 @@ def list_files(
     return Listing(tuple(files), tuple(skipped))
 
 
-def _compile(key: str, patterns: Sequence[str]) -> pathspec.GitIgnoreSpec:
+def _compile(key: str, patterns: Sequence[str], before: Sequence[str] = ()) -> pathspec.GitIgnoreSpec:
+    if isinstance(patterns, str):
+        raise DatasetError(f"dataset.{key}={patterns}: a list of patterns is expected: dataset.{key}=[{patterns}]")
     try:
-        return pathspec.GitIgnoreSpec.from_lines(patterns)
+        return pathspec.GitIgnoreSpec.from_lines([*before, *patterns])
     except (ValueError, TypeError) as error:
         raise DatasetError(f"dataset.{key}={patterns}: patterns as in .gitignore are expected: {error}") from error
 
@@ -124,15 +127,16 @@ def _walk(
     folder: Path, root: Path, unwanted: pathspec.GitIgnoreSpec, skipped: list[Skipped]
 ) -> Iterator[tuple[str, Path]]:
     """(name, path) of each file, in order; what an ignored folder holds is not looked at."""
-    for place, folders, names in os.walk(folder):
+
+    def note_error(error: OSError) -> None:
+        name = Path(error.filename).relative_to(folder).as_posix()
+        skipped.append(Skipped(name, f"it can't be read: {error.strerror}"))
+
+    for place, folders, names in os.walk(folder, onerror=note_error):
         below = Path(place).relative_to(folder).as_posix()
         start = "" if below == "." else f"{below}/"
         links = [name for name in sorted(folders) if (Path(place) / name).is_symlink()]
-        skipped += [
-            Skipped(f"{start}{name}", OUTSIDE)
-            for name in links
-            if not (Path(place) / name).resolve().is_relative_to(root)
-        ]
+        skipped += [Skipped(f"{start}{name}", OUTSIDE) for name in links if not _lies_in(Path(place) / name, root)]
         # In place: os.walk goes on with what is left.
         folders[:] = sorted(name for name in folders if not unwanted.match_file(f"{start}{name}/"))
         yield from (
@@ -142,6 +146,13 @@ def _walk(
         )
 
 
+def _lies_in(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return False
+
+
 OUTSIDE = "a link out of the folder"
 
 
@@ -149,14 +160,15 @@ def _find_reason(path: Path, root: Path, most_mb: float) -> str:
     """Why a file is no document; "" where it may be one."""
     if path.suffix.lower() not in PLAIN:
         return f"nothing here reads {path.suffix.lower() or 'files without an ending'}"
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return OUTSIDE
     try:
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            return OUTSIDE
         if not path.is_file():
             return "no file"
         size = path.stat().st_size
-    except OSError as error:
-        return f"it can't be read: {error.strerror}"
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: a link that leads to itself.
+        return f"it can't be read: {getattr(error, 'strerror', None) or error}"
     if size > most_mb * 1e6:
         return f"above dataset.most_mb={most_mb:g}"
     return "" if size else "empty"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rag_opt.documents.parsed import Parsed, UnreadableFileError
+from rag_opt.documents.parsed import MomentaryError, Parsed
 from rag_opt.documents.texts import mark_headings
 
 MODELS = "DOCLING_ARTIFACTS_PATH"
@@ -19,14 +19,14 @@ def parse_by_markitdown(data: bytes, ending: str) -> Parsed:
     try:
         from markitdown import MarkItDown, StreamInfo
     except ImportError as error:
-        raise UnreadableFileError("parser=markitdown needs pip install 'markitdown[all]'") from error
+        raise MomentaryError("parser=markitdown needs pip install 'markitdown[all]'") from error
     try:
         found: Any = MarkItDown(enable_plugins=False).convert_stream(
             io.BytesIO(data), stream_info=StreamInfo(extension=ending)
         )
     except Exception as error:
-        # What any of its converters may raise.
-        raise UnreadableFileError(f"markitdown can't read it: {' '.join(str(error).split())[:300]}") from error
+        # What any of its converters may raise, also where a part of it is not installed.
+        raise MomentaryError(f"markitdown can't read it: {' '.join(str(error).split())[:300]}") from error
     parsed = mark_headings(found.markdown)
     return Parsed(parsed.text, parsed.marks, found.title or parsed.title)
 
@@ -37,15 +37,13 @@ def parse_by_docling(data: bytes, ending: str) -> Parsed:
         from docling.datamodel.base_models import DocumentStream
         from docling.document_converter import DocumentConverter
     except ImportError as error:
-        raise UnreadableFileError("parser=docling needs pip install docling") from error
+        raise MomentaryError("parser=docling needs pip install docling") from error
     folder = os.environ.get(MODELS)
     if ending == ".pdf" and not (folder and Path(folder).is_dir()):
-        raise UnreadableFileError(
-            f"docling reads PDF with models: name their folder in {MODELS} (docling-tools models)"
-        )
+        raise MomentaryError(f"docling reads PDF with models: name their folder in {MODELS} (docling-tools models)")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         found = DocumentConverter().convert(DocumentStream(name=f"file{ending}", stream=io.BytesIO(data)))
     except Exception as error:
-        raise UnreadableFileError(f"docling can't read it: {' '.join(str(error).split())[:300]}") from error
+        raise MomentaryError(f"docling can't read it: {' '.join(str(error).split())[:300]}") from error
     return mark_headings(found.document.export_to_markdown())

@@ -14,6 +14,10 @@ class UnreadableFileError(Exception):
     """A file that gives no text, with the reason in the user's words."""
 
 
+class MomentaryError(UnreadableFileError):
+    """A file that gave no text this time: what is behind it may be mended, so it is not kept of the file's content."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """A file's text and its parts, in the order of their beginnings; `notes` say what was left out."""

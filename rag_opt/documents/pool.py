@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
-from rag_opt.documents.parsed import Parsed, UnreadableFileError
+from rag_opt.documents.parsed import MomentaryError, Parsed, UnreadableFileError
 
 STARTS = 30.0
 """Seconds that a process may need to start, beside the file's own."""
@@ -25,8 +25,14 @@ class Worker:
         self.seconds, self.megabytes = seconds, megabytes
         self._process: subprocess.Popen[str] | None = None
 
-    def parse(self, path: str, engine: str) -> Parsed:
-        """The text of a file; raises UnreadableFileError where it has none or takes too much."""
+    def parse(self, path: str, digest: str, engine: str) -> Parsed:
+        """The text of a file with this SHA-256; raises UnreadableFileError where it has none or takes too much.
+
+        MomentaryError where that may be different the next time.
+        """
+        # One that has died between two files says nothing of the next.
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         fresh = self._process is None
         process = self._process = self._process or self._start()
         assert process.stdin is not None
@@ -40,23 +46,25 @@ class Worker:
         timer = threading.Timer(self.seconds + (STARTS if fresh else 0.0), give_up)
         timer.start()
         try:
-            process.stdin.write(f"{json.dumps([path, engine])}\n")
+            process.stdin.write(f"{json.dumps([path, digest, engine])}\n")
             process.stdin.flush()
             line = process.stdout.readline()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):
+            # ValueError: it was closed by who ended the pool.
             line = ""
         finally:
             timer.cancel()
-        if not line.endswith("\n"):
+        if late.is_set() or not line.endswith("\n"):
             self.close()
-            raise UnreadableFileError(
+        if not line.endswith("\n"):
+            raise MomentaryError(
                 f"it takes longer than parser.seconds={self.seconds:g}"
                 if late.is_set()
                 else "reading it ended the process that did (its memory is bounded by parser.memory_gb)"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise UnreadableFileError(answer["error"])
+            raise (MomentaryError if answer.get("momentary") else UnreadableFileError)(answer["error"])
         return Parsed.from_json(answer)
 
     def close(self) -> None:
@@ -97,14 +105,17 @@ class Pool:
     def __init__(self, count: int, seconds: float, megabytes: int) -> None:
         self._all = [Worker(seconds, megabytes) for _ in range(count)]
         self._free: SimpleQueue[Worker] = SimpleQueue()
+        self._closed = threading.Event()
         for worker in self._all:
             self._free.put(worker)
 
-    def parse(self, path: str, engine: str) -> Parsed:
+    def parse(self, path: str, digest: str, engine: str) -> Parsed:
         """As a worker's, by one that is free; of more threads than workers some wait."""
         worker = self._free.get()
         try:
-            return worker.parse(path, engine)
+            if self._closed.is_set():
+                raise MomentaryError("it was not read: the reading was interrupted")
+            return worker.parse(path, digest, engine)
         finally:
             self._free.put(worker)
 
@@ -112,5 +123,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Before they are ended: who waits for one of them must not take that for the file's fault, nor start another.
+        self._closed.set()
         for worker in self._all:
             worker.close()

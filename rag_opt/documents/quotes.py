@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -42,25 +43,28 @@ def find_evidence(queries: Sequence[Query], documents: Iterable[Document]) -> Fo
     missing: list[Quote] = []
     made = []
     for query in queries:
-        places = tuple(_place(quote, by_id, missing) for quote in query.quotes)
+        before = len(missing)
+        places = tuple(_place(quote, by_id, missing, before) for quote in query.quotes)
         made.append(replace(query, evidence=(*query.evidence, *places), quotes=()) if places else query)
     return FoundEvidence(tuple(made), tuple(missing), sum(len(query.quotes) for query in queries))
 
 
-def _place(quote: Quote, documents: dict[str, Document], missing: list[Quote]) -> Evidence:
+def _place(quote: Quote, documents: dict[str, Document], missing: list[Quote], before: int) -> Evidence:
+    """Where a quote stands; of missing ones those behind `before` are the same query's."""
     document = documents.get(quote.document_id)
     span = None if document is None else find_quote(document, quote)
     if span is None:
+        # Characters in front of the text, as many as the quote has: in no chunk, and in no other missing quote's.
+        end = -sum(len(each.text) + 1 for each in missing[before:])
         missing.append(quote)
-        # Characters in front of the text: as long as the quote, and in no chunk.
-        span = -len(quote.text), 0
+        span = end - len(quote.text), end
     return Evidence(quote.document_id, *span)
 
 
 def find_quote(document: Document, quote: Quote) -> tuple[int, int] | None:
     """The characters of a document that are the quote; None where it stands nowhere in it.
 
-    Exactly, else without regard to case, spaces, hyphens, ligatures and marks of Markdown; on its page first.
+    Exactly, else without regard to case, accents, spaces, hyphens, ligatures and marks of Markdown; on its page first.
     """
     pages = [mark for mark in document.marks if mark.kind == PAGE and mark.name == quote.page] if quote.page else []
     ranges = [*((page.start, page.end) for page in pages), (0, len(document.text))]
@@ -77,16 +81,18 @@ def _find_in_range(text: str, quote: str, start: int, end: int) -> tuple[int, in
     return None if hit < 0 else (places[hit], places[hit + len(wanted) - 1] + 1)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4_096)
 def _fold(text: str) -> tuple[str, Sequence[int]]:
     """The letters of a text as they are compared, and from which of its characters each comes."""
     letters: list[str] = []
-    places: list[int] = []
+    # Four bytes a letter: whole corpora stay in memory while quotes are looked for.
+    places = array("I")
     for place, letter in enumerate(text):
         if letter.isspace() or letter in LIGHT:
             continue
-        for plain in unicodedata.normalize("NFKC", letter).casefold():
-            if not plain.isspace():
+        for plain in unicodedata.normalize("NFKD", letter.casefold()):
+            # Accents may be letters of their own in one text and not in the other.
+            if not plain.isspace() and not unicodedata.combining(plain):
                 letters.append(plain)
                 places.append(place)
     return "".join(letters), places

@@ -13,7 +13,9 @@ from rag_opt.documents.parsed import Parsed, UnreadableFileError, Writer
 from rag_opt.records.documents import HEADING, Mark
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*$")
+ATX = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)")
+NOT_TITLE = re.compile(r"\s*([-*+>|]|\d+[.)])")
+"""How a line begins that no underline makes a heading of: an item, a quote, a row."""
 UNDERLINE = re.compile(r"([=\-~^\"'`#*+:.<>_])\1{2,}[ \t]*$")
 MARKDOWN_LEVELS = {"=": 1, "-": 2}
 
@@ -85,12 +87,22 @@ def _find_markdown_headings(text: str, start: int) -> Iterator[Mark]:
             fence = ""
         elif not fence:
             found, under = ATX.match(line), UNDERLINE.match(line)
-            if found:
-                yield Mark(HEADING, place, place + len(line), found[2], len(found[1]))
-            elif under and under[1] in MARKDOWN_LEVELS and previous[1].strip() and not ATX.match(previous[1]):
+            name = found[2].rstrip().rstrip("#").rstrip() if found else ""
+            if found and name:
+                yield Mark(HEADING, place, place + len(line), name, len(found[1]))
+            elif (
+                under
+                and under[1] in MARKDOWN_LEVELS
+                and previous[1].strip()
+                and not (ATX.match(previous[1]) or NOT_TITLE.match(previous[1]))
+            ):
                 yield Mark(HEADING, previous[0], place + len(line), previous[1].strip(), MARKDOWN_LEVELS[under[1]])
         previous = place, line if not opened else ""
         place += len(line) + 1
+
+
+def _can_be_title(line: str) -> bool:
+    return bool(line.strip()) and not (ATX.match(line) or NOT_TITLE.match(line))
 
 
 def parse_rst(data: bytes) -> Parsed:

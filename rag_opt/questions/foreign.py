@@ -38,6 +38,9 @@ RELEVANT = (
 )
 """The names under which others keep question, answer, evidence and relevant documents; the first one there counts."""
 
+LARGEST = 10_000_000
+"""Characters of a cell."""
+
 CONTENT = ("content", "page_content", "text")
 
 TRACES, MOST = "traces:", 10_000
@@ -92,8 +95,12 @@ def _read_source(source: str) -> Iterator[Row]:
     if path.is_dir():
         yield from _read_beir(path)
     elif path.suffix.lower() in (".csv", ".tsv"):
-        text = read_text_file(path)
-        yield from csv.DictReader(io.StringIO(text), dialect="excel-tab" if path.suffix.lower() == ".tsv" else "excel")
+        csv.field_size_limit(LARGEST)
+        dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
+        try:
+            yield from csv.DictReader(io.StringIO(read_text_file(path)), dialect=dialect)
+        except csv.Error as error:
+            raise DatasetError(f"{path}: its rows can't be told apart: {error}") from error
     elif path.suffix.lower() == ".json":
         yield from _read_json(path)
     else:

@@ -78,8 +78,11 @@ def read_documents(config: DictConfig, resources: Resources, words: Sequence[str
         items: tuple[Document, ...] = list_files(folder, node["include"], node["ignore"], node["most_mb"]).files
     else:
         items = load_dataset(config).documents
-    documents = Documents(items, compute_key("documents", [each.content for each in items]))
-    return build_pipeline(compose_trial([*words, *SEARCH]), resources).parse_documents(documents)
+    given = Documents(items, compute_key("documents", [each.content for each in items]))
+    documents = build_pipeline(compose_trial([*words, *SEARCH]), resources).parse_documents(given)
+    # What gave no text was said by the parser; nothing can be asked about it.
+    read = tuple(each for each in documents.items if each.text.strip())
+    return replace(documents, items=read, key=compute_key("read", documents.key))
 
 
 def cut_passages(documents: Documents, resources: Resources, words: Sequence[str]) -> Chunks:
@@ -112,7 +115,7 @@ def make_questions(author: Author, chunks: Chunks, count: int, seed: int) -> tup
         while place < len(targets) and len(kept) < count:
             share = max(0.1, len(kept) / place) if place else 1.0
             size = min(ROUND, max(5, math.ceil((count - len(kept)) / share)))
-            found = sift_questions(author, targets[place : place + size])
+            found = sift_questions(author, targets[place : place + size], kept)
             place += len(targets[place : place + size])
             new = found.kept[: count - len(kept)]
             kept += new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -22,12 +22,13 @@ SHOWN = 600
 """Characters of a document that are shown where no part of it is named as evidence."""
 
 
-def render_page(check: QuestionCheck, summary: Sequence[str], texts: Mapping[str, str]) -> str:
-    """The page of a check; `texts` are what the questions' evidence reads, by question."""
+def render_page(
+    check: QuestionCheck, rows: Sequence[Mapping[str, Any]], summary: Sequence[str], texts: Mapping[str, str]
+) -> str:
+    """The page of a check; `rows` are what it saves, `texts` what the questions' evidence reads, by question."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    rows = [each.to_row() for each in check.questions]
     # Within a script element only this would end it, or begin a comment.
-    data = json.dumps(rows, ensure_ascii=False).replace("<", "\\u003c")
+    data = json.dumps(list(rows), ensure_ascii=False).replace("<", "\\u003c")
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         title=f"{check.name}: questions",
         summary=summary,

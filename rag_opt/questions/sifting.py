@@ -43,8 +43,8 @@ class Sifted:
     examples: Mapping[str, str]
 
 
-def sift_questions(author: Author, targets: Sequence[Target]) -> Sifted:
-    """Have a question written for each target, and leave out what is none to trust.
+def sift_questions(author: Author, targets: Sequence[Target], earlier: Sequence[MadeQuestion] = ()) -> Sifted:
+    """Have a question written for each target, and leave out what is none to trust, or repeats an earlier one.
 
     Those that are meant to have no answer are neither quoted nor answered, so they are sifted by their words alone.
     """
@@ -62,7 +62,7 @@ def sift_questions(author: Author, targets: Sequence[Target]) -> Sifted:
             drop(reason, made)
         else:
             left.append(made)
-    left = _split(left, _find_repeats(left), REPEATED, drop)
+    left = _split(left, _find_repeats([*earlier, *left])[len(earlier) :], REPEATED, drop)
     asked = [made for made in left if made.target.kind != UNANSWERABLE]
     known = dict(zip(map(id, asked), author.answer_alone(asked), strict=True))
     left = _split(left, [_says_same(made, known.get(id(made))) for made in left], CLOSED, drop)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag_opt.records.documents import (
+    HEADING,
     Document,
     Documents,
     Floats,
@@ -131,9 +132,11 @@ class Chunks(Record):
         return [self._put_headings(row, text) for row, text in enumerate(self.texts)]
 
     def _put_headings(self, row: int, text: str) -> str:
-        headings = self.get_metadata(row).get("headings", ())
+        document, start = self.documents.items[self.document_rows[row]], int(self.starts[row])
+        headings = find_headings(document, start)
         # A chunk that begins with the last of them says that itself.
-        above = headings[:-1] if headings and text.startswith(headings[-1]) else headings
+        begins = any(mark.kind == HEADING and mark.start == start for mark in document.marks)
+        above = headings[:-1] if begins else headings
         return f"{' > '.join(above)}\n{text}" if above else text
 
     def get_metadata(self, row: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -10,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from rag_opt.cache.store import Store
 from rag_opt.cli.documents import main, read_folder
 from rag_opt.cli.study import run_study
 from rag_opt.cli.trial import measure_configuration
+from rag_opt.components.parsers import Parser
+from rag_opt.components.resources import Resources
+from rag_opt.datasets.folder import list_files
 from rag_opt.documents.parsed import UnreadableFileError
 from rag_opt.documents.pool import Pool
 from rag_opt.errors import DatasetError
+from rag_opt.records.documents import Documents
 from tests.services import brought
 from tests.services.files import make_bomb, make_pdf, write_office
 
@@ -124,11 +130,15 @@ def test_a_question_about_a_file_that_is_not_there_is_refused(office: list[str],
         run_study(office)
 
 
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def parse_once(data: bytes, ending: str, tmp_path: Path, seconds: float = 20, megabytes: int = 1_024) -> str:
     path = tmp_path / f"file{ending}"
     path.write_bytes(data)
     with Pool(1, seconds, megabytes) as pool:
-        return pool.parse(str(path), "plain").text
+        return pool.parse(str(path), digest_of(path), "plain").text
 
 
 def test_a_file_that_takes_too_long_costs_only_its_process(tmp_path: Path, monkeypatch) -> None:
@@ -140,10 +150,10 @@ def test_a_file_that_takes_too_long_costs_only_its_process(tmp_path: Path, monke
     with Pool(1, 0.2, 1_024) as pool:
         start = time.monotonic()
         with pytest.raises(UnreadableFileError, match=r"longer than parser.seconds=0.2"):
-            pool.parse(str(tmp_path / "slow.pdf"), "plain")
+            pool.parse(str(tmp_path / "slow.pdf"), digest_of(tmp_path / "slow.pdf"), "plain")
         assert time.monotonic() - start < 10
         monkeypatch.setattr("rag_opt.documents.pool.STARTS", 30.0)
-        assert pool.parse(str(tmp_path / "fast.txt"), "plain").text == "quick"
+        assert pool.parse(str(tmp_path / "fast.txt"), digest_of(tmp_path / "fast.txt"), "plain").text == "quick"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is bounded by the system")
@@ -161,13 +171,13 @@ def test_a_bomb_is_named_before_it_is_opened(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_replaced(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.txt").write_text("a text")
     with Pool(1, 20, 1_024) as pool:
-        assert pool.parse(str(tmp_path / "a.txt"), "plain").text == "a text"
+        assert pool.parse(str(tmp_path / "a.txt"), digest_of(tmp_path / "a.txt"), "plain").text == "a text"
         process = pool._all[0]._process
         assert process is not None
         os.kill(process.pid, 9)
-        with pytest.raises(UnreadableFileError, match="ended the process"):
-            pool.parse(str(tmp_path / "a.txt"), "plain")
-        assert pool.parse(str(tmp_path / "a.txt"), "plain").text == "a text"
+        process.wait()
+        # The next file is read by another one, and not blamed.
+        assert pool.parse(str(tmp_path / "a.txt"), digest_of(tmp_path / "a.txt"), "plain").text == "a text"
 
 
 def test_what_is_read_is_the_same_in_the_library_and_in_the_process(tmp_path: Path, office: list[str]) -> None:
@@ -194,3 +204,39 @@ def test_a_pipeline_of_ones_own_reads_a_folder_by_a_parser(office: list[str], tm
     assert not outcome.error
     assert outcome.findings.trials == 4
     assert outcome.findings.best > 0.5
+
+
+def test_what_a_moment_has_cost_is_read_the_next_time(tmp_path: Path, office: list[str], capsys) -> None:
+    handbook = tmp_path / "docs" / "handbook.md"
+    listed = list_files(tmp_path / "docs")
+    old = handbook.read_bytes()
+    handbook.write_bytes(b"# Another\n")
+    parser, store = Parser("plain", 60, 2), Store(tmp_path / "store")
+    parser.use(Resources.from_store(store))
+    documents = Documents(listed.files, "listed")
+    first = {each.name: each for each in parser.read_files(documents)}
+    assert "changed since the folder was listed" in first["handbook.md"].error
+    assert not any(each.error for name, each in first.items() if name != "handbook.md")
+    handbook.write_bytes(old)
+    parser.use(Resources.from_store(Store(tmp_path / "store")))
+    assert not any(each.error for each in parser.read_files(documents))
+
+
+def test_a_text_that_takes_too_long_is_tried_again(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/slow.pdf").write_bytes(make_pdf([["word"] * 40] * 3_000))
+    documents = Documents(list_files(tmp_path / "docs").files, "listed")
+    monkeypatch.setattr("rag_opt.documents.pool.STARTS", 0.5)
+    hasty = Parser("plain", 0.1, 2)
+    hasty.use(Resources.from_store(Store(tmp_path / "store")))
+    assert "longer than parser.seconds" in hasty.read_files(documents)[0].error
+    monkeypatch.setattr("rag_opt.documents.pool.STARTS", 60.0)
+    hasty.use(Resources.from_store(Store(tmp_path / "store")))
+    assert not hasty.read_files(documents)[0].error
+
+
+def test_characters_of_a_file_are_no_gold(office: list[str], tmp_path: Path) -> None:
+    with (tmp_path / "questions.jsonl").open("a") as file:
+        file.write('{"question": "What?", "evidence": [{"doc_id": "handbook.md", "start": 0, "end": 5}]}\n')
+    with pytest.raises(DatasetError, match="parsers read differently: give a quote"):
+        run_study(office)

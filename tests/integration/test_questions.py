@@ -84,6 +84,8 @@ def test_questions_are_made_from_a_folder_paid_once_and_studied(
     endpoint: str, services: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_office(tmp_path / "docs")
+    for name in ("broken1.pdf", "broken2.pdf", "broken3.pdf"):
+        (tmp_path / "docs" / name).write_bytes(b"%PDF-1.4 nonsense")
     for number in range(6):
         text = " ".join(
             f"Part {number}{letter} of the machine is oiled in month {letter}{number}." for letter in "abcdef"
@@ -99,6 +101,10 @@ def test_questions_are_made_from_a_folder_paid_once_and_studied(
     rows = [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text().splitlines()]
     assert len(rows) >= 4
     assert all({"question", "answers", "relevant", "evidence", "kind", "difficulty"} <= set(row) for row in rows)
+    assert all(set(span) == {"doc_id", "quote"} for row in rows for span in row["evidence"])
+    page = (tmp_path / "out/questions.html").read_text()
+    saved = json.loads(page.partition('id="rows">')[2].partition("</script>")[0])
+    assert saved == rows, "what the page saves is what was written"
     paid = counts(endpoint)["chat"]
     assert f"paid for: {paid} calls" in said.out
     main(["make", *words, "--count", "12", "--out", str(tmp_path / "again")])

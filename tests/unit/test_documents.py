@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +19,13 @@ from rag_opt.documents.parsed import Parsed, UnreadableFileError, Writer
 from rag_opt.documents.quotes import find_evidence, find_quote
 from rag_opt.documents.texts import decode_text, mark_headings
 from rag_opt.errors import DatasetError
+from rag_opt.metrics.evidence import Span, score_evidence
 from rag_opt.records.documents import (
     HEADING,
     PAGE,
     TABLE,
     Document,
+    Documents,
     Evidence,
     Mark,
     Query,
@@ -27,6 +33,7 @@ from rag_opt.records.documents import (
     find_headings,
     find_page,
 )
+from rag_opt.records.products import Chunks
 from tests.services import files
 
 
@@ -274,3 +281,69 @@ def test_a_folder_is_listed_with_what_is_left_out(tmp_path: Path) -> None:
         list_files(docs, include=["*.png"])
     with pytest.raises(DatasetError, match="a folder of documents is expected"):
         list_files(docs / "b.md")
+
+
+def test_quotes_that_are_lost_count_each_by_itself() -> None:
+    query = Query("1", "a?", quotes=(Quote("d", "present"), Quote("d", "absent"), Quote("d", "missing")))
+    (found,) = find_evidence((query,), [Document("d", "it is present")]).queries
+    chunk = Span("d", 0, 13)
+    recall = score_evidence("evidence_recall", 1, [[chunk]], [found.evidence])
+    assert recall == pytest.approx([7 / (7 + 6 + 7)])
+
+
+@pytest.mark.parametrize(
+    "text", ["Das schöne Café", unicodedata.normalize("NFD", "Das schöne Café"), "DAS SCHONE CAFE"]
+)
+def test_a_quote_is_found_however_its_accents_are_written(text: str) -> None:
+    for quote in ("schöne Café", unicodedata.normalize("NFD", "schöne Café")):
+        span = find_quote(Document("d", text), Quote("d", quote))
+        assert span is not None
+        assert span[0] == 4
+        assert span[1] >= len(text) - 1
+
+
+def test_a_link_to_itself_and_a_closed_folder_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("text")
+    (tmp_path / "loop.md").symlink_to(tmp_path / "loop.md")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    listing = list_files(tmp_path)
+    assert [file.id for file in listing.files] == ["a.md"]
+    assert {each.name for each in listing.skipped} >= {"loop.md"}
+
+
+@pytest.mark.parametrize("key", ["ignore", "include"])
+def test_patterns_are_a_list(key: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("text")
+    with pytest.raises(DatasetError, match=rf"dataset.{key}=drafts/: a list of patterns is expected"):
+        list_files(tmp_path, **{key: "drafts/"})
+
+
+def test_what_is_ignored_may_be_taken_back(tmp_path: Path) -> None:
+    for name in (".kept.md", ".other.md", "a.md"):
+        (tmp_path / name).write_text(name)
+    assert [each.id for each in list_files(tmp_path, ignore=["!.kept.md"]).files] == [".kept.md", "a.md"]
+
+
+def test_a_heading_is_read_once_in_front_of_its_own_section() -> None:
+    text = "# Guide\n\n## Setup\n\nUnpack it. Then plug it in.\n"
+    document = Document("d", text, "", mark_headings(text).marks)
+    starts = [text.index("## Setup"), text.index("Then")]
+    chunks = Chunks(
+        Documents((document,), "k"),
+        np.zeros(2, np.int32),
+        np.array(starts, np.int32),
+        np.array([text.index(" Then"), len(text) - 1], np.int32),
+        "k",
+        headed=True,
+    )
+    assert chunks.readings == ["Guide\n## Setup\n\nUnpack it.", "Guide > Setup\nThen plug it in."]
+    assert replace(chunks, headed=False).readings == chunks.texts
+
+
+def test_items_and_rows_are_no_headings_and_many_spaces_no_trouble() -> None:
+    assert mark_headings("- item\n---\n\n| a | b |\n---\n\n> quote\n---\n\n1. one\n---\n").marks == ()
+    start = time.monotonic()
+    (mark,) = mark_headings(f"# a{' ' * 200_000}b\n").marks
+    assert mark.name.startswith("a")
+    assert time.monotonic() - start < 2
+    assert [m.name for m in mark_headings("# One ##\n\n#\n\n## #\n").marks] == ["One"]

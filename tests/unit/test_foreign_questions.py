@@ -144,3 +144,8 @@ def test_the_command_finds_contexts_in_documents_and_leaves_what_a_study_reads(
     with pytest.raises(SystemExit):
         main(["import", "dataset=folder"])
     assert "a file, a folder or traces:" in capsys.readouterr().err
+
+
+def test_a_long_context_is_read(tmp_path: Path) -> None:
+    rows = f'question,answer,contexts\nWhich animal purrs?,Cats,"{"x" * 200_000}"\n'
+    assert imported(tmp_path / "long.csv", rows).lost == 1

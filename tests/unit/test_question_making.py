@@ -215,3 +215,9 @@ def test_a_forecast_asks_nobody_and_counts_what_would_be_asked() -> None:
     # Each is written, and those with an answer are answered twice.
     assert told.calls == 20 + 2 * 18
     assert told.tokens > 20 * 100
+
+
+def test_what_an_earlier_round_has_asked_is_not_asked_again() -> None:
+    target = Target(FACT, (passage(),))
+    (first,) = sift_questions(writes(GOOD), [target]).kept
+    assert sift_questions(writes(GOOD), [target], [first]).dropped == {REPEATED: 1}
