@@ -36,11 +36,6 @@ PAGE, ROWS, MADE, UNANSWERED = "questions.html", "questions.checked.jsonl", "que
 ACCOUNT = "questions made"
 """The study that calls are paid by."""
 
-RANKING_ONLY = (
-    "questions that a model wrote rank retrieval settings well, generators less so (arXiv 2508.11758): compare "
-    "generators on questions of people"
-)
-
 
 @command_line("questions", __doc__, [*ACTIONS, "dataset=", "dataset.path=", "llm=", "budget.tokens="], studies=False)
 def main(
@@ -79,6 +74,8 @@ def _print_check(given: Sequence[str], out: Path) -> None:
 
 
 def _print_made(given: Sequence[str], count: int, out: Path) -> None:
+    from rag_opt.datasets import jsonl
+
     made, page, paid = make_dataset(given, count)
     rows = made.build_rows()
     (out / PAGE).write_text(page, "utf-8")
@@ -93,7 +90,7 @@ def _print_made(given: Sequence[str], count: int, out: Path) -> None:
         print(
             sanitize_line(f"{len(made.sifted.kept)} of {count} questions: there are no further passages to ask about")
         )
-    print(sanitize_line(RANKING_ONLY))
+    print(sanitize_line(f"made by a model: {jsonl.MADE}"))
     print(sanitize_line(f"read, accept, reject: {out / PAGE} (or change accept in {out / MADE})"))
     _print_study(given, out / MADE)
 

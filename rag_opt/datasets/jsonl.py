@@ -31,6 +31,9 @@ OF_QUESTIONS = ("id", "_id", "question", "text", "relevant", "answer", "answers"
 OF_CHECKS = ("accept", "flags", "kind", "difficulty")
 """What making and checking questions adds (rag_opt/questions)."""
 
+MADE = "they rank retrieval settings well, generators less so (arXiv 2508.11758)"
+"""What is said of questions that a model has made."""
+
 
 def load(
     documents: str | None, questions: str | None, *, strict: bool = True, ignore_identical_ids: bool = False
@@ -75,6 +78,8 @@ def read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judg
     notes = format_unread_keys(path, Counter(key for _, row in found for key in row), (*OF_QUESTIONS, *OF_CHECKS))
     if left := len(given) - len(found):
         notes = [f"{left:,} of {len(given):,} questions left out, which {path.name} rejects (accept: false)", *notes]
+    if made := sum(bool(row.get("kind")) for _, row in found):
+        notes = [*notes, f"{made:,} questions were made by a model: {MADE}"]
     return queries, judgements, notes
 
 

@@ -81,6 +81,7 @@ def test_the_page_about_questions_starts_with_what_works(tmp_path: Path) -> None
     assert (tmp_path / "checked/questions.html").is_file()
 
 
+@pytest.mark.long
 def test_the_page_about_python_starts_with_what_works(tmp_path: Path, animals: list[str]) -> None:
     for name, given in (("documents", "dataset.documents="), ("questions", "dataset.questions=")):
         (path,) = (word.removeprefix(given) for word in animals if word.startswith(given))

@@ -112,9 +112,11 @@ def test_questions_are_made_from_a_folder_paid_once_and_studied(
     assert (tmp_path / "again/questions.jsonl").read_bytes() == (tmp_path / "out/questions.jsonl").read_bytes()
     assert "paid for: 0 calls" in capsys.readouterr().out
     given = [*words, f"dataset.questions={tmp_path}/out/questions.jsonl", f"studies_dir={tmp_path}/studies"]
+    capsys.readouterr()
     outcome = run_study(
         [*given, "generator=none", "objective=evidence", "tracking=none", "n_trials=2", "retriever=bm25"]
     )
+    assert "questions were made by a model" in capsys.readouterr().err
     assert outcome.findings.documents == len(list((tmp_path / "docs").rglob("*.*")))
 
 

@@ -248,7 +248,7 @@ def test_a_trial_that_changes_one_stage_runs_no_other_again(dataset, store, tmp_
     assert not CALLS
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     st.lists(
         st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from(["concatenate", "reciprocal_rank_fusion"])),
