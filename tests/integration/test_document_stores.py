@@ -260,6 +260,7 @@ def long() -> bool:
     return LONG
 
 
+@pytest.mark.long
 def test_what_is_in_stores_is_listed_and_removed(connection: str, tmp_path: Path) -> None:
     import psycopg
 

@@ -35,6 +35,7 @@ def test_bm25_on_nfcorpus_is_the_published_figure(data: Path, store: Store) -> N
     assert scores["nDCG@10"] == pytest.approx(0.32, abs=0.01)
 
 
+@pytest.mark.long
 def test_dense_exact_equals_chroma_up_to_its_recall_on_real_text(data: Path, store: Store) -> None:
     dataset = msmarco.load(str(data / "msmarco_qa"), num_documents=400, num_queries=80)
     documents, queries = get_corpus(dataset), Queries.from_items(dataset.queries)

@@ -279,6 +279,7 @@ def test_prices_are_no_part_of_what_a_study_is() -> None:
 
 
 @pytest.mark.skipif(not (DATA / "mlflow_docs").is_dir(), reason="needs RAG_OPT_DATA with mlflow_docs")
+@pytest.mark.long
 def test_the_tutorials_comparison_on_its_own_questions(tmp_path: Path, services: list[str]) -> None:
     """None, vectors, with BM25, with the web: each measured once, judged, its finalists left as traces."""
     corpus = (json.loads(line) for line in (DATA / "mlflow_docs" / "corpus.jsonl").read_text().splitlines())

@@ -120,12 +120,13 @@ def in_pgvector(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("bring", "storage"),
     [
-        (in_pgvector, "pgvector"),
-        pytest.param(in_pgvector, "sqlite", marks=pytest.mark.long),
+        (in_memory, "sqlite"),
         pytest.param(in_memory, "pgvector", marks=pytest.mark.long),
-        pytest.param(in_memory, "sqlite", marks=pytest.mark.long),
-        pytest.param(in_qdrant, "pgvector", marks=pytest.mark.long),
-        pytest.param(in_qdrant, "sqlite", marks=pytest.mark.long),
+        *(
+            pytest.param(bring, storage, marks=pytest.mark.long)
+            for bring in (in_pgvector, in_qdrant)
+            for storage in ("pgvector", "sqlite")
+        ),
     ],
 )
 def test_a_poisoned_index_is_seen_by_nobody_else(bring, storage, base, tmp_path, pgvector, monkeypatch) -> None:
