@@ -338,7 +338,8 @@ def test_a_dask_cluster_of_this_machine_needs_no_address(words, tmp_path) -> Non
     assert counted(trials_of(tmp_path)) == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_command_stops_workers_of_dask(words, tmp_path, number: int) -> None:
     """As a terminal sends Ctrl-C: to all processes of the command's group."""
     process = subprocess.Popen(
