@@ -38,6 +38,8 @@ class ReadFile:
     parsed: Parsed
     error: str
     seconds: float
+    momentary: bool = False
+    """Whether it may give a text the next time."""
 
 
 KEPT = 2
@@ -87,7 +89,10 @@ class Parser(Stage):
         files = self.read_files(documents)
         made = {each.name: build_document(each.name, each.parsed) for each in files}
         items = tuple(made.get(each.id, each) for each in documents.items)
-        read = Documents(items, self._make_key(documents), sum(each.seconds for each in files))
+        # What is made of these must not pass for what is made of all of them the next time.
+        lost = [each.name for each in files if each.momentary]
+        key = compute_key(self._make_key(documents), lost) if lost else self._make_key(documents)
+        read = Documents(items, key, sum(each.seconds for each in files))
         return read, [each for each in files if each.error]
 
     def _make_key(self, documents: Documents) -> str:
@@ -97,15 +102,16 @@ class Parser(Stage):
     def read_files(self, documents: Documents) -> tuple[ReadFile, ...]:
         """What is made of those documents that are files, in their order."""
         files = [each for each in documents.items if isinstance(each, SourceFile)]
+        momentary: Sequence[bool] = [False] * len(files)
         try:
             key = self._make_key(documents)
             columns = self.store.get_table("corpus", key, partial(self._parse_all, files)).columns
         except _Unfinished as found:
             # Not kept as a whole; what was read of it is.
-            columns = found.columns
+            columns, momentary = found.columns, found.momentary
         parsed = (Parsed.from_json(json.loads(text)) for text in columns["parsed"])
-        rows = zip(files, parsed, columns["errors"], columns["seconds"], strict=True)
-        return tuple(ReadFile(file.id, text, error, float(took)) for file, text, error, took in rows)
+        rows = zip(files, parsed, columns["errors"], columns["seconds"], momentary, strict=True)
+        return tuple(ReadFile(file.id, text, error, float(took), again) for file, text, error, took, again in rows)
 
     def _identify(self, file: SourceFile) -> str:
         """What the text of a file depends on beside its bytes."""
@@ -130,7 +136,7 @@ class Parser(Stage):
         parsed, errors, seconds, momentary = zip(*rows, strict=True)
         columns: Columns = {"parsed": list(parsed), "errors": list(errors), "seconds": np.array(seconds)}
         if any(momentary):
-            raise _Unfinished(columns)
+            raise _Unfinished(columns, momentary)
         return columns
 
     def _parse(self, pool: Pool, file: SourceFile) -> tuple[str, str, float, bool]:
@@ -153,11 +159,11 @@ class Parser(Stage):
 
 
 class _Unfinished(Exception):  # noqa: N818 (no error: it only takes what is not kept past the store)
-    """Columns that the store is not to keep."""
+    """Columns that the store is not to keep, and which of their rows may be different the next time."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, momentary: Sequence[bool]) -> None:
         super().__init__("some files were not read this time")
-        self.columns = columns
+        self.columns, self.momentary = columns, momentary
 
 
 def _format(parsed: Parsed) -> str:

@@ -82,7 +82,9 @@ def read_documents(config: DictConfig, resources: Resources, words: Sequence[str
     documents = build_pipeline(compose_trial([*words, *SEARCH]), resources).parse_documents(given)
     # What gave no text was said by the parser; nothing can be asked about it.
     read = tuple(each for each in documents.items if each.text.strip())
-    return replace(documents, items=read, key=compute_key("read", documents.key))
+    if len(read) == len(documents.items):
+        return documents
+    return replace(documents, items=read, key=compute_key("read", documents.key, [each.id for each in read]))
 
 
 def cut_passages(documents: Documents, resources: Resources, words: Sequence[str]) -> Chunks:

@@ -217,9 +217,12 @@ def test_what_a_moment_has_cost_is_read_the_next_time(tmp_path: Path, office: li
     first = {each.name: each for each in parser.read_files(documents)}
     assert "changed since the folder was listed" in first["handbook.md"].error
     assert not any(each.error for name, each in first.items() if name != "handbook.md")
+    without = parser.run(documents=documents)["documents"]
     handbook.write_bytes(old)
     parser.use(Resources.from_store(Store(tmp_path / "store")))
     assert not any(each.error for each in parser.read_files(documents))
+    # What was made of the texts without it is kept under another key.
+    assert parser.run(documents=documents)["documents"].key != without.key
 
 
 def test_a_text_that_takes_too_long_is_tried_again(tmp_path: Path, monkeypatch) -> None:
