@@ -59,11 +59,6 @@ class Target:
     passages: tuple[Passage, ...]
 
     @property
-    def prompt(self) -> str:
-        """The name of its file in conf/prompt."""
-        return f"question_{self.kind}"
-
-    @property
     def inputs(self) -> dict[str, str]:
         """What is filled into its prompt: the passages, their sentences numbered."""
         return dict(zip(("passage", "other"), (number_texts(p.sentences) for p in self.passages), strict=False))
