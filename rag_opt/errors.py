@@ -7,6 +7,7 @@ RagOptError
 ├── ComponentError      a component, model or index that can't be built or run
 ├── MetricError         an unknown metric, or one that this dataset can't feed
 ├── StoreError          a folder or artifact that can't be read or written
+├── ModelError          a bundle, registered model or alias that can't be used
 └── StudyError          a study that can't be opened
     ├── StorageError        its file or database
     │   └── LostError           its file was removed, moved or replaced while it was in use
@@ -48,6 +49,10 @@ class MetricError(RagOptError):
 
 class StoreError(RagOptError):
     """An artifact folder that can't be used."""
+
+
+class ModelError(RagOptError):
+    """A bundle, registered model or alias that can't be used."""
 
 
 class StudyError(RagOptError):

@@ -113,6 +113,18 @@ class Study:
         more = [word for word in kept if not word.startswith(("best=", "question="))]
         return build_query_pipeline(expand_best(quote_arguments([f"best={self.folder.as_posix()}", *more])))
 
+    def promote(
+        self, name: str | None = None, alias: str | None = None, because: str = "", tracking: str | None = None
+    ) -> str:
+        """The recommended configuration as a version of a registered MLflow model; gives its `models:/name@alias`.
+
+        `name` is the study's where none is given; see `python -m rag_opt.promote` for `alias`, `because` and
+        `tracking`. Raises a RagOptError, and registers nothing, where it can't be promoted.
+        """
+        from rag_opt.production.promotion import promote_study
+
+        return promote_study(self.folder, name, alias, because, tracking=tracking).address
+
     def __repr__(self) -> str:
         return f"<rag_opt.Study '{self.name}' in {self.folder}: {self.findings.trials} trials>"
 

@@ -41,6 +41,7 @@ from rag_opt.cache.artifact_files import (
 from rag_opt.cache.eviction import add_usage, evict_artifacts, format_artifacts
 from rag_opt.cache.leases import Lease, lock_artifact
 from rag_opt.console.progress import report_line
+from rag_opt.errors import StoreError
 from rag_opt.system.permissions import catch_disk_errors
 
 T = TypeVar("T")
@@ -54,11 +55,16 @@ class Store:
 
     `hits` and `misses` count look-ups of tables and folders per stage since the last `save_usage`. Objects that are
     cheap to make from artifacts (a BM25 index, a loaded model) are kept in memory only, the `live_limit`
-    most recently used. `limit` is in bytes (None: none).
+    most recently used. `limit` is in bytes (None: none). `sealed` is a folder of artifacts that is only read, for a
+    store without a folder of its own. `used` are the files and folders of artifacts that were found or made on disk.
     """
 
-    def __init__(self, root: Path | None = None, limit: int | None = None, live_limit: int = 64) -> None:
+    def __init__(
+        self, root: Path | None = None, limit: int | None = None, live_limit: int = 64, sealed: Path | None = None
+    ) -> None:
         self.root = root
+        self.sealed = sealed
+        self.used: set[Path] = set()
         self.limit = limit
         self.hits: Counter[str] = Counter()
         self.misses: Counter[str] = Counter()
@@ -84,13 +90,14 @@ class Store:
 
     def _load_table(self, stage: str, key: str, make: Callable[[], Columns]) -> tuple[Table, bool]:
         if self.root is None:
-            return self._make_table(make), True
+            sealed = self.read_sealed(stage, key)
+            return (self._make_table(make), True) if sealed is None else (sealed, False)
         path = self.root / stage / f"{key}{SUFFIX}"
         return self._read_or_make(stage, key, path, lambda: read_table(path), lambda: self._save_table(path, make))
 
     def get_folder(self, stage: str, key: str, make: Callable[[Path], None]) -> Path:
         """The folder under this key; `make` fills an empty one when it is not there. What is in it must not change."""
-        path = self._get_root() / stage / key
+        path = self._get_place(stage, key)
         made = False
         # What is remembered is that its files were checked, which reads them all: once a process is enough.
         if self._recall(stage, key) is None:
@@ -101,14 +108,28 @@ class Store:
         self.count_lookup(stage, hit=not made)
         return path
 
+    def read_sealed(self, stage: str, key: str) -> Table | None:
+        """The table of a folder that is only read; None where there is none. Raises StoreError for a damaged one."""
+        if self.sealed is None:
+            return None
+        path = self.sealed / stage / f"{key}{SUFFIX}"
+        try:
+            with catch_disk_errors(path):
+                return read_table(path)
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            raise StoreError(f"{path}: it is not what was written; fetch the model anew") from error
+
     def has_folder(self, stage: str, key: str) -> bool:
         """Whether a folder is on disk under this key."""
-        return self.root is not None and (self.root / stage / key).is_dir()
+        places = (place for place in (self.root, self.sealed) if place is not None)
+        return any((place / stage / key).is_dir() for place in places)
 
     def get_seconds(self, stage: str, key: str) -> float:
         """How long the making of a folder of this process took, whenever that was."""
         found = self._recall(stage, key)
-        return float(read_folder(self._get_root() / stage / key) if found is None else found)
+        return float(read_folder(self._get_place(stage, key)) if found is None else found)
 
     def get_object(self, stage: str, key: str, make: Callable[[], T], keep: int = 0) -> T:
         """The object under this key, made when it is not in memory.
@@ -188,8 +209,11 @@ class Store:
     def _try_read(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
         # A touch is what keeps it from being evicted, so it comes first.
         try:
-            touch(path / MANIFEST if path.is_dir() else path)
-            return read()
+            if self.sealed not in path.parents:
+                touch(path / MANIFEST if path.is_dir() else path)
+            found = read()
+            self.used.add(path)
+            return found
         except FileNotFoundError:
             damaged = path.is_dir()
         except DamagedError:
@@ -203,6 +227,7 @@ class Store:
         with catch_disk_errors(path):
             write_table(path, made.columns, made.seconds)
         self.count_written(path.stat().st_size)
+        self.used.add(path)
         return made
 
     def _save_folder(self, path: Path, make: Callable[[Path], None]) -> float:
@@ -210,6 +235,7 @@ class Store:
             write_folder(path, make)
             seconds = read_folder(path)
         self.count_written(get_size(path))
+        self.used.add(path)
         return seconds
 
     def _make_table(self, make: Callable[[], Columns]) -> Table:
@@ -239,6 +265,12 @@ class Store:
     def _take_lease(self, root: Path) -> None:
         if self._lease is None:
             self._lease = Lease(root)
+
+    def _get_place(self, stage: str, key: str) -> Path:
+        """Where a folder lies, or is to lie."""
+        if self.sealed is not None and (self.sealed / stage / key / MANIFEST).is_file():
+            return self.sealed / stage / key
+        return self._get_root() / stage / key
 
     def _get_root(self) -> Path:
         if self.root is not None:

@@ -32,7 +32,7 @@ def answer_question(overrides: Sequence[str]) -> str:
 
     "" where the configuration has no generator. Raises a RagOptError.
     """
-    from rag_opt.components.generators.synthesis import Synthesis
+    from rag_opt.components.generators.synthesis import Synthesis, show_pieces
     from rag_opt.config.trial import build_trial_config
     from rag_opt.console.progress import Screen
     from rag_opt.datasets.checks import get_corpus
@@ -52,10 +52,7 @@ def answer_question(overrides: Sequence[str]) -> str:
             screen.report_line(line)
         documents = get_corpus(load_dataset(config))
         index = pipeline.index_documents(documents)
-    with Screen() as screen:
-        for part in pipeline.parts:
-            if isinstance(part.component, Synthesis):
-                part.component.show = partial(_print_piece, screen)
+    with Screen() as screen, show_pieces(partial(_print_piece, screen)):
         found = pipeline.ask(Queries.from_items((Query("question", question.strip()),)), documents, index)
     answer = _print_answer(
         found.get("answers"), streams=any(isinstance(part.component, Synthesis) for part in pipeline.parts)

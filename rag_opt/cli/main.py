@@ -18,6 +18,8 @@ COMMANDS = {
     "compare": "several studies compared",
     "dashboard": "a study, its report and MLflow in the browser",
     "replay": "samplers compared on what studies have measured",
+    "promote": "what a study recommends as a registered model",
+    "serve": "a registered model, or a study, as a service",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",
     "documents": "what a folder of documents gives",

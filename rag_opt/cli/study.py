@@ -59,6 +59,10 @@ def run_study(overrides: Sequence[str], variant: str = "", *, quiet: bool = Fals
             findings, error = _run_session(plan, screen, quiet=quiet)
         finally:
             plan.resources.store.save_usage()
+    if plan.settings.promote and "ask" in findings.commands:
+        from rag_opt.cli.promote import promote_finished
+
+        promote_finished(plan.settings.folder, plan.config.tracking, plan.storage_url)
     return Outcome(plan.settings.name, plan.settings.folder, findings, error, plan.storage_url)
 
 

@@ -29,7 +29,7 @@ PLACE = "conf/experiment/best.yaml"
 
 SEARCH_ONLY = (
     *("n_trials", "n_workers", "launcher", "retries", "timeout", "threads", "split", "seeds", "confirmation"),
-    *("budget", "forecast", "preflight", "question"),
+    *("budget", "forecast", "preflight", "promote", "question"),
     *("sampler", "pruner", "stopping", "storage", "tracking", "search_space"),
 )
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""

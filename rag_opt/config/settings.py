@@ -63,6 +63,7 @@ class Settings:
     budget_seconds: float | None
     forecast: bool
     preflight: bool
+    promote: bool
     traces: str
     stopping: Stop | None
 
@@ -77,7 +78,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
 
     Raises ConfigError naming the key, what was given and what is expected.
     """
-    for key in ("forecast", "preflight"):
+    for key in ("forecast", "preflight", "promote"):
         if not isinstance(to_plain(config[key]), bool):
             raise ConfigError(f"{key}={to_plain(config[key])}: true or false is expected")
     whole = _parse_text("name", to_plain(config.name))
@@ -112,6 +113,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         budget_seconds=_parse_limit("budget.minutes", config.budget.minutes, 60.0),
         forecast=bool(to_plain(config.forecast)),
         preflight=bool(to_plain(config.preflight)),
+        promote=bool(to_plain(config.promote)),
         traces=_parse_traces(config.tracking),
         stopping=_parse_stopping(config.stopping),
     )

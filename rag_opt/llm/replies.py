@@ -209,6 +209,27 @@ class Replies:
         )
 
 
+class NoReplies(Replies):
+    """Keeps nothing: for a server, which answers each question anew and leaves none of them anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def get(self, key: str) -> None:
+        """Nothing is kept."""
+        del key
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Nothing is kept."""
+        del key, reply
+
+    @contextmanager
+    def lock_request(self, key: str) -> Iterator[None]:
+        """Nobody waits: there would be nothing to find."""
+        del key
+        yield
+
+
 def _measure_union(spans: Iterable[tuple[float, float]]) -> float:
     """How long any of these spans lasted."""
     total, reached = 0.0, -math.inf

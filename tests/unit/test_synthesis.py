@@ -15,6 +15,7 @@ from rag_opt.components.generators.synthesis import (
     Synthesis,
     compact_and_refine,
     pack_texts,
+    show_pieces,
     stuff,
     tree_summarize,
 )
@@ -457,7 +458,7 @@ def test_what_cannot_work_is_refused(change: dict) -> None:
 def test_the_answer_that_is_given_is_the_one_that_is_shown(store: Store, mode: str, script: tuple, answer: str) -> None:
     shown: list[str] = []
     stage = synthesis(saying(*script), store, mode)
-    stage.show = shown.append
     given = ranking(chunked(*THREE), [(0, 3.0), (1, 2.0), (2, 1.0)])
-    assert stage.run(asked("why?"), given)["answers"].texts == (answer,)
+    with show_pieces(shown.append):
+        assert stage.run(asked("why?"), given)["answers"].texts == (answer,)
     assert "".join(shown) == answer

@@ -43,7 +43,11 @@ def embed_texts(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     give [0, 0].
     """
     names = [hash_text(text) for text in texts]
-    key, cache = compute_key(encoder.fingerprint, names), _get_cache(encoder, store)
+    key = compute_key(encoder.fingerprint, names)
+    sealed = store.read_sealed(f"vectors/{encoder.fingerprint}", key)
+    if sealed is not None:
+        return Vectors(sealed.columns["vector"], key, sealed.seconds * len(set(names)) / len(names))
+    cache = _get_cache(encoder, store)
     if store.root is None or not names:
         seconds = cache.add(names, texts)
         return Vectors(cache.get_vectors(names), key, seconds)
@@ -133,6 +137,7 @@ class EmbeddingCache:
         self.store.lease()
         found = self._read_block(path)
         self.store.count_lookup("vectors", hit=found is not None)
+        self.store.used.add(path)
         if found is None:
             # Before anything is locked, so that processes which want the same corpus divide it between them.
             seconds = self.add(names, texts)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_opt.components.checks import require, require_whole
@@ -18,6 +21,21 @@ from rag_opt.text.tokenization import count_tokens
 if TYPE_CHECKING:
     from rag_opt.components.llm.chat import Chat
     from rag_opt.components.llm.talks import Talk
+
+Show = Callable[[str], None]
+
+_show: ContextVar[Show | None] = ContextVar("show", default=None)
+
+
+@contextmanager
+def show_pieces(show: Show) -> Iterator[None]:
+    """Within it `show` is given the pieces of answers as they come: one request of a server has its own."""
+    token = _show.set(show)
+    try:
+        yield
+    finally:
+        _show.reset(token)
+
 
 FIELDS = {
     "user": ("question", "documents"),
@@ -35,8 +53,8 @@ class Synthesis(Stage):
     - compact_and_refine: packs of up to `pack_tokens`; the first gives an answer, each further one may improve it;
     - tree_summarize: each pack gives an answer, packs of answers give one again, until one is left.
 
-    `show`, where set, is given the pieces of the final answer as they come. Without any document the model answers from
-    what it knows. A call that fails leaves no answer: not measurable.
+    Within `show_pieces` the pieces of the final answer are shown as they come. Without any document the model answers
+    from what it knows. A call that fails leaves no answer: not measurable.
     """
 
     algorithm = "rag_opt.components.synthesis.Synthesis"
@@ -68,34 +86,34 @@ class Synthesis(Stage):
         self.max_tokens = max_tokens
         self.top_p = top_p
         self.seed = seed
-        self.show: Callable[[str], None] | None = None
         self._sampling = Sampling(temperature, max_tokens, top_p, seed)
 
     @component.output_types(answers=Answers)
     def run(self, queries: Queries, context: Rankings) -> dict[str, Answers]:
         given = [(text, context.get_texts(row)) for row, text in enumerate(queries.texts)]
-        talks = self.chat.map_items("generator", self._answer, given)
+        # Looked up here: the calls are made in threads of their own, which do not know it.
+        talks = self.chat.map_items("generator", partial(self._answer, _show.get()), given)
         key, usage = compute_key(self.fingerprint, queries.key, context.key), talks.usage
         tokens = sum_tokens({**context.usage, key: usage}, len(given))
         costs = {**context.costs, key: talks.seconds}
         return {"answers": Answers(tuple(talks.results), tokens, key, costs, {**context.usage, key: usage})}
 
-    def _answer(self, talk: Talk, given: tuple[str, list[str]]) -> str | None:
+    def _answer(self, shown: Show | None, talk: Talk, given: tuple[str, list[str]]) -> str | None:
         question, texts = given
 
         pieces: list[str] = []
 
         def show(piece: str) -> None:
-            assert self.show is not None
+            assert shown is not None
             pieces.append(piece)
-            self.show(piece)
+            shown(piece)
 
         def ask(part: str, *, last: bool, **values: str) -> str | None:
             said = build_messages(self.prompt, part, question=question, **values)
-            return talk.ask(Request(self.model, said, self._sampling), show if last and self.show else None)
+            return talk.ask(Request(self.model, said, self._sampling), show if last and shown else None)
 
         answer = MODES[self.synthesis](ask, texts, self.pack_tokens) if texts else ask("alone", last=True)
-        if self.show is not None and answer is not None and "".join(pieces) != answer:
+        if shown is not None and answer is not None and "".join(pieces) != answer:
             # The last call failed or came to nothing: the answer is an earlier one.
             show(f"\n{answer}" if pieces else answer)
         return answer

@@ -1,0 +1,82 @@
+"""Which models a service answers with: the one that was named, and perhaps a canary for some of those who ask."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_opt.errors import ModelError
+from rag_opt.production.answering import Answerer, open_bundle
+from rag_opt.production.bundle import Bundle, is_bundle
+from rag_opt.production.registry import Registry
+
+if TYPE_CHECKING:
+    from rag_opt.serving.settings import ServerSettings
+
+MODEL, CANARY = "model", "canary"
+ADDRESS = "models:/"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model at work: as it was named, which version that is ("" for a folder), and what answers."""
+
+    name: str
+    address: str
+    version: str
+    bundle: Bundle
+    answerer: Answerer
+
+    @property
+    def label(self) -> str:
+        """How answers name the model."""
+        return f"{self.address.partition('@')[0]}/{self.version}" if self.version else self.address
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The arms of a service; a request is answered by one from its beginning to its end."""
+
+    main: Arm
+    canary: Arm | None = None
+    share: float = 0.0
+
+    def choose(self, who: str) -> Arm:
+        """The arm of somebody: always the same one, the canary's share of all."""
+        if self.canary is None:
+            return self.main
+        digest = hashlib.sha256(f"{self.canary.label}:{who}".encode("utf-8", "surrogatepass")).digest()
+        return self.canary if int.from_bytes(digest[:8]) < self.share * 2**64 else self.main
+
+    def __iter__(self) -> Iterator[Arm]:
+        return (arm for arm in (self.main, self.canary) if arm is not None)
+
+
+def load_deployment(settings: ServerSettings) -> Deployment:
+    """The models that a service was told to answer with, ready; raises a RagOptError where one can't be."""
+    registry = Registry.connect(settings.tracking or None)
+    main = load_arm(MODEL, settings.model, registry)
+    canary = load_arm(CANARY, settings.canary, registry) if settings.canary else None
+    return Deployment(main, canary, settings.share)
+
+
+def load_arm(name: str, address: str, registry: Registry) -> Arm:
+    """A model at work; one question is asked of it, so that what the first one loads is loaded."""
+    folder, version = find_folder(address, registry)
+    bundle = Bundle.read(folder)
+    answerer = open_bundle(bundle)
+    answerer.search("ready")
+    return Arm(name, address, version, bundle, answerer)
+
+
+def find_folder(address: str, registry: Registry) -> tuple[Path, str]:
+    """The bundle's folder and version of models:/…, or of a folder that is a bundle."""
+    if address.startswith(ADDRESS):
+        found = registry.find(address)
+        return registry.fetch(found), str(found.version)
+    if not is_bundle(Path(address)):
+        raise ModelError(f"{address}: models:/<name>@<alias>, or a study's folder is expected")
+    return Path(address), ""

@@ -1,0 +1,156 @@
+"""What was asked and answered, on disk until MLflow has it: no request waits for that, and an outage loses none.
+
+One SQLite file for all processes of a service. Requests hand records to a thread that writes them in batches; of what
+MLflow has, only the name of its trace is kept, so that a thumb that comes later finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rag_opt.console.secrets import hide_secrets
+from rag_opt.errors import StoreError
+
+FILE = "journal.db"
+TABLES = """
+create table if not exists entries (id text primary key, at real, wanted integer, record text, trace text);
+create index if not exists unsent on entries (at) where wanted and trace is null;
+create table if not exists feedback (number integer primary key, id text, record text, sent integer default 0);
+create index if not exists unsent_feedback on feedback (number) where not sent;
+"""
+FIND = "select number, trace, feedback.record from feedback join entries using (id) where not sent and trace not null"
+ROOM = 10_000
+"""Records that may wait to be written; where the disk is slower than that, more are lost and counted."""
+
+RECENT = 100_000
+UNWANTED, SENT = 86_400.0, 30 * 86_400.0
+"""Seconds after which what nobody gave a thumb for is forgotten, and the names of traces that MLflow has."""
+
+BATCH = 200
+BUSY = 10.0
+"""Seconds that a writer waits for another process of the service."""
+
+
+class Entry(NamedTuple):
+    """A record of one request: `wanted` where it is to become a trace, not only if a thumb comes for it."""
+
+    id: str
+    at: float
+    wanted: bool
+    record: Mapping[str, Any]
+
+
+class Journal:
+    """The journal of a service in this folder; raises StoreError where it can't be opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lost = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with closing(self._connect()) as base:
+                base.executescript(TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"--state {folder}: no journal can be kept there: {error}") from error
+        self._queue: queue.Queue[Entry | None] = queue.Queue(ROOM)
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def keep(self, entry: Entry) -> None:
+        """Have a record written soon; never waits."""
+        self._recent[entry.id] = None
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self.lost += 1
+
+    def add_feedback(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Keep a thumb for a request, which becomes a trace if it was none; False where no request has this name."""
+        with closing(self._connect()) as base, base:
+            if name not in self._recent and not base.execute("select 1 from entries where id = ?", (name,)).fetchall():
+                return False
+            base.execute("insert into feedback (id, record) values (?, ?)", (name, _dump(record)))
+        return True
+
+    def find_unsent(self) -> list[tuple[str, dict[str, Any]]]:
+        """(id, record) of requests that are to become traces, the oldest first, at most BATCH."""
+        wanted = """select id, record from entries where trace is null
+            and (wanted or id in (select id from feedback where not sent)) order by at limit ?"""
+        with closing(self._connect()) as base:
+            return [(name, json.loads(record)) for name, record in base.execute(wanted, (BATCH,))]
+
+    def find_feedback(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """(number, trace, record) of thumbs whose request is a trace by now, and that MLflow does not have."""
+        with closing(self._connect()) as base:
+            rows = base.execute(f"{FIND} order by number limit ?", (BATCH,))
+            return [(number, trace, json.loads(record)) for number, trace, record in rows]
+
+    def mark_sent(self, name: str, trace: str) -> None:
+        """MLflow has a request as this trace: what was asked and answered is kept here no longer."""
+        with closing(self._connect()) as base, base:
+            base.execute("update entries set trace = ?, record = '' where id = ?", (trace, name))
+
+    def mark_feedback_sent(self, number: int) -> None:
+        """MLflow has a thumb."""
+        with closing(self._connect()) as base, base:
+            base.execute("update feedback set sent = 1, record = '' where number = ?", (number,))
+
+    def count_unsent(self) -> int:
+        """Requests that are to become traces."""
+        with closing(self._connect()) as base:
+            return int(base.execute("select count(*) from entries where wanted and trace is null").fetchone()[0])
+
+    def prune(self) -> None:
+        """Forget what nobody gave a thumb for, and what is old."""
+        now = time.time()
+        with closing(self._connect()) as base, base:
+            base.execute("delete from entries where not wanted and trace is null and at < ?", (now - UNWANTED,))
+            base.execute("delete from entries where trace not null and at < ?", (now - SENT,))
+            base.execute("delete from feedback where sent and id not in (select id from entries)")
+
+    def close(self) -> None:
+        """Write what was handed over."""
+        self._queue.put(None)
+        self._thread.join(BUSY)
+
+    def _connect(self) -> sqlite3.Connection:
+        base = sqlite3.connect(self.folder / FILE, timeout=BUSY)
+        base.execute("pragma journal_mode = wal")
+        base.execute("pragma synchronous = normal")
+        return base
+
+    def _write(self) -> None:
+        while (first := self._queue.get()) is not None:
+            entries, ended = [first], False
+            while not self._queue.empty() and len(entries) < BATCH and not ended:
+                found = self._queue.get()
+                ended = found is None
+                entries += [] if found is None else [found]
+            try:
+                self._insert(entries)
+            except sqlite3.Error:
+                # A full disk, or a lock held for long: the service goes on.
+                self.lost += len(entries)
+            if ended:
+                return
+
+    def _insert(self, entries: Iterable[Entry]) -> None:
+        rows = [(each.id, each.at, each.wanted, _dump(each.record)) for each in entries]
+        with closing(self._connect()) as base, base:
+            base.executemany("insert or ignore into entries (id, at, wanted, record) values (?, ?, ?, ?)", rows)
+
+
+def _dump(record: Mapping[str, Any]) -> str:
+    return hide_secrets(json.dumps(record))
