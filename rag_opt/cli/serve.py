@@ -103,13 +103,16 @@ def prepare_model(given: str) -> str:
 def _run(settings: ServerSettings, listening: socket.socket) -> None:
     import uvicorn
 
+    from rag_opt.serving.sender import sending
+
     if settings.workers == 1:
         from rag_opt.serving.deployment import load_deployment
         from rag_opt.serving.worker import build_service
 
         app = build_service(settings, load_deployment(settings))
-        _tell(settings)
-        uvicorn.Server(_configure(app, settings)).run(sockets=[listening])
+        with sending(settings):
+            _tell(settings)
+            uvicorn.Server(_configure(app, settings)).run(sockets=[listening])
         return
     from uvicorn.supervisors import Multiprocess
 
@@ -118,7 +121,8 @@ def _run(settings: ServerSettings, listening: socket.socket) -> None:
     with TemporaryDirectory(prefix="rag_opt-metrics-") as numbers:
         os.environ.update({**settings.to_environment(), FOLDER: numbers})
         _tell(settings)
-        Multiprocess(_configure(FACTORY, settings), [listening]).run()
+        with sending(settings):
+            Multiprocess(_configure(FACTORY, settings), [listening]).run()
 
 
 def _configure(app: Any, settings: ServerSettings) -> Any:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, Prompt
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 PACKAGE = Path(__file__).parents[1]
 EXAMPLE = {"input": [{"role": "user", "content": "What is this about?"}]}
 TAG = "rag_opt."
@@ -57,7 +58,7 @@ class Registry:
     def connect(cls, uri: str | None = None) -> Registry:
         """The registry at `uri`, else at MLFLOW_TRACKING_URI, else that of the studies here."""
         silence_mlflow()
-        place = uri or os.environ.get("MLFLOW_TRACKING_URI") or str(to_plain(compose_config([]).tracking)["uri"])
+        place = uri or os.environ.get(ADDRESSES[0]) or str(to_plain(compose_config([]).tracking)["uri"])
         with explain_failures(place):
             return cls(place, MlflowClient(place, registry_uri=place))
 
@@ -132,14 +133,17 @@ class Registry:
     @contextmanager
     def use(self) -> Iterator[None]:
         """MLflow's own functions write to this registry within it."""
-        known = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+        known = {name: os.environ.get(name) for name in ADDRESSES}
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(known[0])
-            mlflow.set_registry_uri(known[1])
+            # What MLflow was told it writes into the environment, where it would pass for the user's word.
+            mlflow.set_tracking_uri(known[ADDRESSES[0]])  # type: ignore[arg-type]  # None forgets it
+            mlflow.set_registry_uri(known[ADDRESSES[1]] or "")
+            for name in (name for name, value in known.items() if value is None):
+                os.environ.pop(name, None)
 
 
 def read_lineage(found: ModelVersion) -> Lineage | None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rag_opt.production.answering import Answer, Answerer
+from rag_opt.production.answering import Answer, Answerer
 
 
 def stream_answer(answerer: Answerer, question: str) -> Iterator[str | Answer]:
@@ -16,7 +14,8 @@ def stream_answer(answerer: Answerer, question: str) -> Iterator[str | Answer]:
 
     Where the reader goes away the model is told to stop with its next piece.
     """
-    pieces, gone = queue.Queue[str | Answer | Exception](), threading.Event()
+    pieces: queue.Queue[str | Answer | Exception] = queue.Queue()
+    gone = threading.Event()
 
     def show(piece: str) -> None:
         if gone.is_set():

@@ -119,6 +119,8 @@ def _add_state(app: FastAPI, service: Service, keys: Keys) -> None:
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
         service.metrics.waiting.set(service.admission.waiting)
+        if service.journal is not None:
+            service.metrics.unsent.set(await asyncio.to_thread(service.journal.count_unsent))
         return PlainTextResponse(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -31,6 +31,9 @@ PATHS = (*OPEN, "/metrics", "/search", "/feedback", "/v1/models", "/v1/chat/comp
 SLOWEST = 10.0
 """Seconds in which a request's body has to have come."""
 
+HEADS = 16_384
+"""Bytes of headers."""
+
 CALLER = re.compile(r"[\w.:-]{1,128}")
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -91,6 +94,8 @@ class Guard:
         await self.app(scope, replay, send)
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        if sum(len(key) + len(value) for key, value in scope["headers"]) > HEADS:
+            raise RefusedError(431, f"headers of at most {HEADS:,} bytes are expected")
         if self.settings.local and (why := explain_refusal(scope["method"], headers, self.settings.port)):
             raise RefusedError(403, why)
         caller = headers.get("x-request-id", "")

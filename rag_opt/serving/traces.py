@@ -1,4 +1,4 @@
-"""A journal's records → MLflow's traces and feedback, by a thread that nobody waits for and that outlives an outage."""
+"""A journal's records → MLflow's traces and feedback, whenever MLflow takes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource, AssessmentSourceType, SpanType
 from mlflow.entities import Document as Found
@@ -20,7 +19,6 @@ from rag_opt.tracking.traces import LONGEST, SHOWN
 if TYPE_CHECKING:
     from rag_opt.production.registry import Registry
     from rag_opt.serving.journal import Journal
-    from rag_opt.serving.metrics import ServiceMetrics
 
 REQUEST, ARM, VERSION, WHO = "rag_opt.request", "rag_opt.arm", "rag_opt.version", "rag_opt.who"
 """A trace's tags."""
@@ -35,71 +33,44 @@ ENVIRONMENT = {
 EVERY, LONGEST_WAIT = 1.0, 30.0
 """Seconds between two looks into the journal; after failures up to so many."""
 
-SENDER = "sender.lock"
-
 
 class TraceSender:
-    """Sends what a journal holds to the experiment of a model; of several processes that share it one does."""
+    """Sends what a journal holds to the experiment of a model."""
 
-    def __init__(self, journal: Journal, registry: Registry, experiment: str, metrics: ServiceMetrics) -> None:
-        self.journal, self.registry, self.experiment, self.metrics = journal, registry, experiment, metrics
-        self._ending = threading.Event()
-        self._wait = EVERY
+    def __init__(self, journal: Journal, registry: Registry, experiment: str) -> None:
+        self.journal, self.registry, self.experiment = journal, registry, experiment
         self._known_down = False
         self._checked = False
-        self._lock = FileLock(journal.folder / SENDER)
-        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
 
-    def start(self) -> None:
-        """Begin to send."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        self._thread.start()
+    def run(self, ending: threading.Event) -> None:
+        """Send until it is to end, then what is left if MLflow takes it; an outage makes looks rarer."""
+        wait = EVERY
+        while True:
+            ended = ending.is_set()
+            sent = self.try_send()
+            if ended and not sent:
+                return
+            wait = min(LONGEST_WAIT, 2 * wait) if sent is None else EVERY
+            if not sent:
+                ending.wait(wait)
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Send what can be sent within these seconds; the rest stays in the journal."""
-        self._ending.set()
-        self._thread.join(seconds)
-
-    def _run(self) -> None:
-        try:
-            while not self._ending.is_set() and not self._acquire():
-                self._ending.wait(LONGEST_WAIT)
-            while self._lock.is_locked:
-                ended = self._ending.is_set()
-                more = self._try_send()
-                if ended and not more:
-                    return
-                if not more:
-                    self._ending.wait(self._wait)
-        finally:
-            self._lock.release()
-
-    def _acquire(self) -> bool:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
-
-    def _try_send(self) -> bool:
-        """Send a batch; whether there is more, and MLflow takes it."""
+    def try_send(self) -> int | None:
+        """Send a batch, and give how much that was; None where MLflow does not take it, which is said once."""
         try:
             sent = self.send()
-            self._wait, self._known_down = EVERY, False
-            return sent > 0
         except Exception as error:
             # Whatever MLflow, its server or the network may raise.
-            self._wait = min(LONGEST_WAIT, 2 * self._wait)
             if not self._known_down:
                 report_line(f"MLflow takes no traces ({shorten_error(error)}); they are kept and sent later")
             self._known_down = True
-            return False
-        finally:
-            self.metrics.unsent.set(self.journal.count_unsent())
+            return None
+        self._known_down = False
+        return sent
 
     def send(self) -> int:
         """Send a batch of traces and of thumbs, and give how many there were; raises what MLflow raises."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         mlflow.set_tracking_uri(self.registry.uri)
         traces, thumbs = self.journal.find_unsent(), self.journal.find_feedback()
         if not traces and not thumbs:
@@ -125,6 +96,11 @@ class TraceSender:
             locations=[place], filter_string=wanted, max_results=1, include_spans=False
         )
         return str(found[0].info.trace_id) if found else None
+
+
+def get_experiment(model: str) -> str:
+    """The experiment that has the traces of a model: its own."""
+    return f"served {model.removeprefix('models:/').partition('@')[0].partition('/')[0]}"
 
 
 def write_trace(client: MlflowClient, experiment: str, name: str, record: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission
 from rag_opt.serving.app import build_app
 from rag_opt.serving.deployment import Deployment, load_deployment
@@ -15,7 +14,6 @@ from rag_opt.serving.keys import Keys
 from rag_opt.serving.metrics import ServiceMetrics
 from rag_opt.serving.service import Service
 from rag_opt.serving.settings import ServerSettings
-from rag_opt.serving.traces import TraceSender
 from rag_opt.system.environment import use_threads
 
 
@@ -32,19 +30,9 @@ def build_service(settings: ServerSettings, deployment: Deployment) -> Guard:
     metrics, admission = ServiceMetrics(), Admission(settings.at_once, settings.waiting, settings.limit)
     journal = Journal(Path(settings.state)) if settings.traces > 0 else None
     service = Service(deployment, admission, metrics, settings.timeout, journal, settings.traces)
-    sender = None
-    if journal is not None:
-        sender = TraceSender(journal, Registry.connect(settings.tracking), get_experiment(deployment), metrics)
-        sender.start()
 
     def close() -> None:
-        if journal is not None and sender is not None:
+        if journal is not None:
             journal.close()
-            sender.close()
 
     return build_app(service, settings, Keys.from_environment(), close)
-
-
-def get_experiment(deployment: Deployment) -> str:
-    """The experiment that has the traces of a model: its own."""
-    return f"served {deployment.main.address.removeprefix('models:/').partition('@')[0].partition('/')[0]}"

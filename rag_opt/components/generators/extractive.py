@@ -40,6 +40,9 @@ class Sentence:
 RANK_DISCOUNT = 0.1
 """How fast a sentence's worth falls with the rank r (from 0) of its chunk: 1 / (1 + 0.1 r)."""
 
+COUNTED = 16
+"""Sets of chunks whose tokens are remembered."""
+
 REMEMBERED = 200_000
 """Pairs of query and chunk whose sentences' worth a Reader remembers; some 300 bytes each."""
 
@@ -142,12 +145,15 @@ def count_context_tokens(ranking: Rankings, queries: Queries, store: Store) -> I
 
 def _count_chunk_tokens(chunks: Chunks, store: Store) -> Ints:
     """The tokens of each chunk, and one more place for row -1: no chunk, no tokens."""
-
-    def counted() -> Ints:
-        known = _count_chunk_tokens(chunks.base, store)[:-1] if chunks.base else np.zeros(0, np.int32)
-        return np.array([*known, *map(count_tokens, chunks.texts[len(known) :]), 0], np.int32)
-
-    return store.get_object("chunk tokens", chunks.key, counted)
+    if chunks.base is not None:
+        # What a question has added is kept by nobody: there would be such a list for each question.
+        known = _count_chunk_tokens(chunks.base, store)[:-1]
+        added = np.array([*map(count_tokens, chunks.texts[len(known) :]), 0], np.int32)
+        return np.concatenate([known, added])
+    # Passages put together for a question are chunks of their own, too.
+    return store.get_object(
+        "chunk tokens", chunks.key, lambda: np.array([*map(count_tokens, chunks.texts), 0], np.int32), keep=COUNTED
+    )
 
 
 def join_sentences(parts: Iterable[Sentence], max_tokens: int) -> str:

@@ -1,0 +1,216 @@
+"""What a study recommends as a bundle and as a registered model: it answers as the study does, wherever it lies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+
+import rag_opt
+from rag_opt.cli import promote
+from rag_opt.cli.study import run_study
+from rag_opt.config.compose import compose_config
+from rag_opt.config.experiments import expand_best
+from rag_opt.config.quoting import quote_arguments
+from rag_opt.config.trial import build_trial_config
+from rag_opt.datasets.checks import get_corpus
+from rag_opt.errors import ConfigError, ModelError, StudyError
+from rag_opt.evaluation.evaluator import build_resources, load_dataset
+from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.production.answering import open_folder
+from rag_opt.production.bundle import FILE, Bundle, Lineage
+from rag_opt.production.promotion import bundle_study, promote_study
+from rag_opt.production.registry import Registry, explain_refusal, read_lineage
+from rag_opt.records.documents import Queries, Query
+from tests.conftest import QUESTIONS
+
+pytestmark = pytest.mark.integration
+ASKED = [row["question"] for row in QUESTIONS]
+HYBRID = ["retriever=hybrid", "splitter=sentence", "context=assembled"]
+
+
+@pytest.fixture(scope="module")
+def study(animals, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("promoted")
+    words = [f"studies_dir={folder}", f"store.path={folder}/store", "tracking=none", "n_trials=3"]
+    run_study([*animals, *words])
+    return folder / "animals"
+
+
+@pytest.fixture
+def tracking(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def ask_study(study: Path, question: str, *more: str) -> tuple[str, list[tuple]]:
+    """What the study's own configuration gives, as rag_opt.ask builds it."""
+    words = expand_best(quote_arguments([f"best={study}", f"store.path={study.parent}/store", *more]))
+    config = compose_config(words)
+    pipeline = build_pipeline(build_trial_config(config, words), build_resources(config))
+    documents = get_corpus(load_dataset(config))
+    found = pipeline.ask(
+        Queries.from_items((Query("question", question),)), documents, pipeline.index_documents(documents)
+    )
+    chunks = found["context"].chunks
+    rows = [(chunks.document_ids[row], chunks.readings[row], score) for row, score in found["context"].get_hits(0)]
+    return found["answers"].texts[0], rows
+
+
+def read(answer) -> tuple[str, list[tuple]]:
+    return answer.text, [(source.document_id, source.text, source.score) for source in answer.sources]
+
+
+@pytest.mark.parametrize("more", [HYBRID, ["retriever=bm25"], ["retriever=dense", "index=chroma", "reranker=mmr"]])
+def test_a_bundle_answers_as_the_study_does_when_the_study_is_gone(study, tmp_path, more) -> None:
+    known = [ask_study(study, question, *more) for question in ASKED]
+    copy = tmp_path / "study"
+    shutil.copytree(study.parent, copy)
+    bundle_study(copy / "animals", tmp_path / "bundle", [*more, f"store.path={copy}/store"])
+    shutil.rmtree(copy)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
+    answerer = open_folder(tmp_path / "bundle")
+    assert [read(answerer.ask(question)) for question in ASKED] == known
+    assert [read(answerer.search(question))[1] for question in ASKED] == [rows for _, rows in known]
+    assert not answerer.base.store.misses
+    # Asked or not: it is only read.
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_what_is_remembered_does_not_grow_with_the_questions(study, tmp_path) -> None:
+    bundle_study(study, tmp_path / "bundle", HYBRID)
+    answerer = open_folder(tmp_path / "bundle")
+    answerer.ask("warm")
+    sizes = []
+    for n in range(300):
+        answerer.ask(f"question number {n}")
+        sizes.append(len(answerer._passing.store._live) + len(answerer.base.store._live))
+    assert sizes[50] == sizes[-1] < 40
+
+
+def test_a_bundle_says_what_is_to_be_expected_and_where_it_comes_from(study, tmp_path) -> None:
+    bundle = bundle_study(study, tmp_path / "bundle")
+    again = Bundle.read(tmp_path / "bundle")
+    # By their words: what is not known is nan, which equals nothing.
+    assert repr((again.lineage, again.reference, again.probes)) == repr(
+        (bundle.lineage, bundle.reference, bundle.probes)
+    )
+    assert len(again.reference.scores) == len(QUESTIONS) == len(again.probes)
+    assert again.lineage.study == "animals"
+    assert again.lineage.metric == "nDCG@10"
+    assert all(len(column) == len(QUESTIONS) for column in again.reference.seconds.values())
+    # What was changed after the study was confirmed by nobody.
+    assert not bundle_study(study, tmp_path / "other", ["retriever=bm25"]).lineage.metric
+
+
+def test_a_damaged_bundle_is_refused_in_a_line(study, tmp_path) -> None:
+    bundle_study(study, tmp_path / "bundle", HYBRID)
+    whole = (tmp_path / "bundle" / FILE).read_text()
+    for text in ("", "{", "[]", json.dumps({"form": 99}), whole.replace('"form": 1', '"form": "1"')):
+        (tmp_path / "bundle" / FILE).write_text(text)
+        with pytest.raises(ModelError, match="promote"):
+            open_folder(tmp_path / "bundle")
+    (tmp_path / "bundle" / FILE).write_text(whole)
+    vectors = next((tmp_path / "bundle" / "artifacts" / "vectors").rglob("*.arrow"))
+    vectors.write_bytes(vectors.read_bytes()[:-40])
+    with pytest.raises(rag_opt.RagOptError, match="not what was written"):
+        open_folder(tmp_path / "bundle")
+
+
+def test_the_first_is_the_champion_and_the_next_its_challenger(study, tracking, tmp_path, capsys) -> None:
+    promote.main([str(study), "--tracking", tracking])
+    assert "models:/animals@champion is version 1" in capsys.readouterr().out
+    promote.main([str(study), "retriever=bm25", "--tracking", tracking])
+    assert "models:/animals@challenger is version 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        promote.main([str(study), "retriever=dense", "--tracking", tracking, "--alias", "champion"])
+    assert "models:/animals@champion stays" in capsys.readouterr().err
+    registry = Registry.connect(tracking)
+    assert int(registry.find("models:/animals").version) == 1
+    with pytest.raises(ModelError, match="animals/3"):
+        registry.find("models:/animals/3")
+    promote.main([str(study), "retriever=dense", "--tracking", tracking, "--alias", "champion", "--because", "a test"])
+    found = registry.find("models:/animals@champion")
+    assert int(found.version) == 3
+    assert read_lineage(found).reason == "a test" == found.tags["rag_opt.reason"]
+    # Nothing is left beside the study.
+    assert not list(study.glob(".bundle-*"))
+
+
+def test_the_model_loads_and_streams_without_rag_opt_being_told(study, tracking, tmp_path, monkeypatch) -> None:
+    address = promote_study(study, "loaded", overrides=HYBRID, tracking=tracking).address
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+    registry = Registry.connect(tracking)
+    with registry.use():
+        model = mlflow.pyfunc.load_model(address)
+        for question in ASKED[:3]:
+            asked = {"input": [{"role": "system", "content": "no"}, {"role": "user", "content": question}]}
+            told, known = model.predict(asked), ask_study(study, question, *HYBRID)
+            assert told["output"][0]["content"][0]["text"] == known[0]
+            rows = told["custom_outputs"]["documents"]
+            assert [(row["id"], row["text"], row["score"]) for row in rows] == known[1]
+            events = list(model.predict_stream(asked))
+            assert "".join(event["delta"] for event in events if event["type"].endswith("delta")) == known[0]
+            assert events[-1]["item"]["content"][0]["annotations"][0]["file_id"] == rows[0]["id"]
+    files = [path for path in registry.fetch(registry.find(address)).parents[1].rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle") or path.read_bytes()[:2] == b"\x80\x04"]
+
+
+def test_prompts_are_linked_and_no_key_is_in_the_model(study, tracking, services, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ANIMALS_KEY", "sk-animals-0123456789abcdef")
+    words = [*services[:1], "llm.key=ANIMALS_KEY", "generator=llm", "llm.model=extractive-1"]
+    found = promote_study(study, "asking", overrides=words, tracking=tracking)
+    prompts = found.registry.client.search_prompts()
+    assert any("documents" in found.registry.client.get_prompt_version(each.name, 1).template for each in prompts)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"sk-animals-0123456789abcdef" in p.read_bytes()]
+    answer = open_folder(found.registry.fetch(found.model)).ask(ASKED[0])
+    assert answer.text
+    assert answer.spent.calls == 1
+    assert answer.spent.tokens_in > 0
+
+
+def test_what_can_not_be_promoted_is_said(study, tracking, tmp_path) -> None:
+    with pytest.raises(StudyError, match=r"there is no findings\.json"):
+        promote_study(tmp_path, tracking=tracking)
+    with pytest.raises(ModelError, match="champion or challenger"):
+        promote_study(study, alias="best", tracking=tracking)
+    with pytest.raises(ModelError, match="--name"):
+        promote_study(study, "a/b", tracking=tracking)
+    with pytest.raises(ConfigError, match="retriever"):
+        promote_study(study, overrides=["retriever=nothing"], tracking=tracking)
+
+
+def test_a_study_promotes_itself_where_it_is_told_to(animals, tmp_path, capsys) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    words = [f"studies_dir={tmp_path}", f"tracking.uri={uri}", f"tracking.artifacts={tmp_path}/files", "n_trials=2"]
+    run_study([*animals, *words, "promote=true", "name=self"])
+    assert "models:/self@champion is version 1" in capsys.readouterr().out
+    study = rag_opt.load_study(tmp_path / "self")
+    assert study.promote(tracking=uri) == "models:/self@challenger"
+
+
+KNOWN = Lineage("new", 3, "now", fingerprint="new", corpus="c", baseline="old", metric="m", case="better")
+CHAMPION = replace(KNOWN, study="old", fingerprint="old")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "why"),
+    [
+        (KNOWN, CHAMPION, ""),
+        (replace(KNOWN, case="cheaper"), CHAMPION, ""),
+        (replace(KNOWN, case="unproven"), CHAMPION, "did not show"),
+        (replace(KNOWN, case="alone"), CHAMPION, "did not show"),
+        (replace(KNOWN, baseline="another"), CHAMPION, "did not compare"),
+        (replace(KNOWN, baseline=""), CHAMPION, "did not compare"),
+        (replace(KNOWN, fingerprint="old", case="", baseline=""), CHAMPION, ""),
+        (KNOWN, None, "nothing is known"),
+    ],
+)
+def test_only_what_was_confirmed_against_the_champion_takes_its_place(candidate, champion, why) -> None:
+    found = explain_refusal(candidate, champion)
+    assert why in found
+    assert bool(found) == bool(why)
