@@ -60,10 +60,12 @@ def main() -> None:
     journal = Journal(Path(settings.state))
     sender = TraceSender(journal, Registry.connect(settings.tracking), get_experiment(settings.model))
     lock = FileLock(journal.folder / LOCK)
-    while not ending.is_set():
+    while True:
         # Another service may share the journal.
         with suppress(Timeout), lock.acquire(timeout=PATIENCE):
             sender.run(ending)
+        if ending.is_set():
+            return
 
 
 def _wait_for_end(ending: threading.Event) -> None:

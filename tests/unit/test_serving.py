@@ -1,0 +1,204 @@
+"""Parts of a service by themselves: keys, arms, turns, the journal, what clients send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_opt.errors import ConfigError, StoreError
+from rag_opt.production.answering import Answer, Source, Spent
+from rag_opt.serving.admission import Admission, RefusedError
+from rag_opt.serving.completions import build_annotations, format_completion, stream_completion
+from rag_opt.serving.deployment import Arm, Deployment
+from rag_opt.serving.journal import Entry, Journal
+from rag_opt.serving.keys import VARIABLE, Keys
+from rag_opt.serving.protocol import ChatCompletion, Response, parse_body
+from rag_opt.serving.responses import stream_response
+
+FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
+SOURCES = tuple(
+    Source(name, f"text of {name}", score, 0, 9, about)
+    for name, score, about in [("a", 0.9, {"title": "A", "page": "3"}), ("b", 0.8, {}), ("a", 0.7, {"title": "A"})]
+)
+ANSWER = Answer("an answer", SOURCES, {"retriever": 0.01}, 0.02, Spent(1, 30, 4, 0.001))
+
+
+@given(st.text(max_size=40))
+def test_only_a_known_key_has_a_name(text) -> None:
+    keys = Keys(f"one:{FIRST},two:{SECOND}")
+    assert keys.identify(text) is None
+    assert (keys.identify(FIRST), keys.identify(SECOND)) == ("one", "two")
+
+
+@pytest.mark.parametrize("given_", ["one", f":{FIRST}", "one:short", f"one:{FIRST},two", "@/nowhere/keys"])
+def test_keys_that_can_not_be_read_are_refused_and_not_repeated(given_) -> None:
+    with pytest.raises(ConfigError, match=VARIABLE) as refused:
+        Keys(given_)
+    assert FIRST not in str(refused.value)
+
+
+def test_no_key_at_all_lets_everybody_in_and_an_empty_file_nobody(tmp_path) -> None:
+    (tmp_path / "keys").write_text("")
+    assert not Keys("").needed
+    assert Keys(f"@{tmp_path}/keys").needed
+    assert Keys(f"@{tmp_path}/keys").identify("") is None
+
+
+def test_a_canary_gets_its_share_and_nobody_changes_arms() -> None:
+    arms = [Arm(name, f"models:/x@{name}", version, None, None) for name, version in (("model", "1"), ("canary", "2"))]
+    deployment = Deployment(arms[0], arms[1], 0.1)
+    chosen = [deployment.choose(f"user {n}").name for n in range(20_000)]
+    # Five standard deviations of 20,000 draws.
+    assert abs(chosen.count("canary") - 2_000) < 5 * (20_000 * 0.1 * 0.9) ** 0.5
+    assert chosen == [deployment.choose(f"user {n}").name for n in range(20_000)]
+    # Another canary is for other people.
+    other = Deployment(arms[0], Arm("canary", "models:/x@canary", "3", None, None), 0.1)
+    both = sum(other.choose(f"user {n}").name == each == "canary" for n, each in enumerate(chosen))
+    assert both < 400
+    assert {Deployment(arms[0]).choose(f"user {n}").name for n in range(100)} == {"model"}
+
+
+def test_work_that_nobody_waits_for_still_has_its_thread() -> None:
+    async def play() -> None:
+        admission, ending = Admission(1, 1, None), threading.Event()
+        with pytest.raises(RefusedError) as slow:
+            await admission.run(lambda: ending.wait(10), 0.05)
+        assert slow.value.status == 504
+        waiting = asyncio.create_task(admission.run(lambda: "done", 5))
+        await asyncio.sleep(0.05)
+        assert (admission.running, admission.waiting) == (1, 1)
+        with pytest.raises(RefusedError) as full:
+            await admission.run(lambda: "never", 5)
+        assert (full.value.status, full.value.after) == (503, 1)
+        ending.set()
+        assert await waiting == "done"
+        assert (admission.running, admission.waiting) == (0, 0)
+        with pytest.raises(ZeroDivisionError):
+            await admission.run(lambda: 1 // 0, 5)
+        assert admission.running == 0
+
+    asyncio.run(play())
+
+
+def test_one_whose_turn_does_not_come_is_told() -> None:
+    async def play() -> None:
+        admission, ending = Admission(1, 5, None), threading.Event()
+        first = await admission.start(lambda: ending.wait(10), 1)
+        with pytest.raises(RefusedError) as late:
+            await admission.start(lambda: None, 0.05)
+        assert late.value.status == 503
+        assert admission.waiting == 0
+        ending.set()
+        await first
+
+    asyncio.run(play())
+
+
+def test_annotations_name_each_document_once_the_best_first() -> None:
+    cited = [each["url_citation"] for each in build_annotations(ANSWER)]
+    assert [(each["url"], each["title"]) for each in cited] == [("a", "A, page 3"), ("b", "b")]
+    told = format_completion(ANSWER, "n", "m")
+    assert told["usage"] == {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
+    assert [each["score"] for each in told["documents"]] == [0.9, 0.8, 0.7]
+
+
+async def _pieces():
+    for piece in ("an ", "answer\n\n"):
+        yield piece
+    yield ANSWER
+
+
+def test_each_event_is_one_whole_even_where_the_text_has_blank_lines() -> None:
+    async def collect(events) -> list[str]:
+        return [event async for event in events]
+
+    for events in (stream_completion(_pieces(), "n", "m", usage=True), stream_response(_pieces(), "n", "m")):
+        for event in asyncio.run(collect(events)):
+            assert event.endswith("\n\n")
+            assert "\n\n" not in event[:-2]
+            data = event.rpartition("data: ")[2]
+            assert data.strip() == "[DONE]" or json.loads(data)
+
+
+def refuse(kind, body: bytes) -> RefusedError | None:
+    """Why a body is no request with a question; None where it is one."""
+    try:
+        assert parse_body(kind, body).question
+    except RefusedError as error:
+        return error
+    return None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_refused(body) -> None:
+    for kind in (ChatCompletion, Response):
+        why = refuse(kind, body)
+        assert why is None or (why.status == 400 and len(str(why)) < 300)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_any_json_is_a_request_or_refused(value) -> None:
+    for kind, field in ((ChatCompletion, "messages"), (Response, "input")):
+        why = refuse(kind, json.dumps({field: value}).encode())
+        assert why is None or why.status == 400
+
+
+def entry(name: str, *, wanted: bool = True, question: str = "why?") -> Entry:
+    return Entry(name, time.time(), wanted, {"question": question})
+
+
+def test_a_journal_keeps_what_was_handed_over_until_it_is_sent(tmp_path) -> None:
+    journal = Journal(tmp_path)
+    for n in range(500):
+        journal.keep(entry(str(n), wanted=n % 2 == 0))
+    assert journal.add_feedback("1", {"thumb": "up"})
+    assert not journal.add_feedback("never", {"thumb": "up"})
+    journal.close()
+    # As another process, or the next start, finds it.
+    again = Journal(tmp_path)
+    found = dict(again.find_unsent())
+    assert len(found) == 200
+    assert again.count_unsent() == 250
+    assert not again.find_feedback()
+    for name in [*found, *map(str, range(0, 500, 2)), "1"]:
+        again.mark_sent(name, f"tr-{name}")
+    assert again.count_unsent() == 0
+    ((number, trace, record),) = again.find_feedback()
+    assert (trace, record) == ("tr-1", {"thumb": "up"})
+    again.mark_feedback_sent(number)
+    assert not again.find_feedback()
+    again.close()
+
+
+def test_what_nobody_asks_for_is_forgotten_and_secrets_are_never_written(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "planted-0123456789")
+    journal = Journal(tmp_path)
+    journal.keep(Entry("old", time.time() - 100_000, False, {"question": "who?"}))
+    journal.keep(entry("new", wanted=False, question="is planted-0123456789 a key?"))
+    journal.close()
+    journal.prune()
+    with sqlite3.connect(tmp_path / "journal.db") as base:
+        rows = base.execute("select id, record from entries").fetchall()
+    assert [name for name, _ in rows] == ["new"]
+    assert "planted" not in rows[0][1]
+
+
+def test_a_journal_that_can_not_be_kept_is_said_before_the_service_starts(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--state"):
+        Journal(tmp_path / "file" / "state")
+    (tmp_path / "journal.db").write_text("no database" * 1000)
+    with pytest.raises(StoreError, match="--state"):
+        Journal(Path(tmp_path))
