@@ -114,15 +114,25 @@ def _run(settings: ServerSettings, listening: socket.socket) -> None:
             _tell(settings)
             uvicorn.Server(_configure(app, settings)).run(sockets=[listening])
         return
-    from uvicorn.supervisors import Multiprocess
-
     from rag_opt.serving.metrics import FOLDER
 
     with TemporaryDirectory(prefix="rag_opt-metrics-") as numbers:
         os.environ.update({**settings.to_environment(), FOLDER: numbers})
         _tell(settings)
         with sending(settings):
-            Multiprocess(_configure(FACTORY, settings), [listening]).run()
+            _build_supervisor(settings, listening).run()
+
+
+def _build_supervisor(settings: ServerSettings, listening: socket.socket) -> Any:
+    from uvicorn.supervisors import Multiprocess
+
+    class Supervisor(Multiprocess):
+        def terminate_all(self) -> None:
+            # While it is open here the system takes connections that nobody answers any more.
+            listening.close()
+            super().terminate_all()
+
+    return Supervisor(_configure(FACTORY, settings), [listening])
 
 
 def _configure(app: Any, settings: ServerSettings) -> Any:
