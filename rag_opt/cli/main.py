@@ -20,6 +20,7 @@ COMMANDS = {
     "replay": "samplers compared on what studies have measured",
     "promote": "what a study recommends as a registered model",
     "serve": "a registered model, or a study, as a service",
+    "update": "a registered model over changed documents",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",
     "documents": "what a folder of documents gives",

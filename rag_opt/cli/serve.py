@@ -44,6 +44,9 @@ def main(
     largest: Annotated[int, Option(min=1_000, help="bytes of a request")] = 1_000_000,
     traces: Annotated[float, Option(help="share of the questions that become MLflow traces; 0: nothing is kept")] = 1.0,
     state: Annotated[str, Option(help="folder for traces that MLflow has not taken yet")] = "",
+    refresh: Annotated[
+        float, Option(min=0.0, help="seconds between looks whether an alias means another version; 0: none")
+    ] = 1.0,
     tracking: Annotated[
         str, Option(help="MLflow's address; MLFLOW_TRACKING_URI or studies/mlflow.db where none is given")
     ] = "",
@@ -72,6 +75,7 @@ def main(
             largest=largest,
             traces=traces,
             state=state or f"studies/served/{UNUSUAL.sub('-', model).strip('-')}",
+            refresh=refresh,
             tracking=Registry.connect(tracking or None).uri,
         )
         settings.check()

@@ -67,6 +67,11 @@ def build_dataset(
     return Dataset(name, tuple(kept_documents), tuple(kept), {q.id: grades.get(q.id, {}) for q in kept}, tuple(found))
 
 
+def build_corpus(name: str, documents: Iterable[Document], notes: list[str]) -> list[Document]:
+    """The documents of these rows as a data set has them; what is dropped goes to the notes. Raises DatasetError."""
+    return _drop_empty(name, _fill_from_titles(_check_documents(name, documents), notes), notes)
+
+
 def _check_documents(name: str, rows: Iterable[Document]) -> list[Document]:
     documents = [_clean_document(row) for row in rows]
     if not documents:

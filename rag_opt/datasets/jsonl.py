@@ -53,7 +53,7 @@ def load(
     corpus, asked = resolve_path(documents, "dataset.documents"), resolve_path(questions, "dataset.questions")
     queries, judgements, unread = read_questions(asked)
     keys: Counter[str] = Counter()
-    found = list(_read_documents(corpus, keys))
+    found = list(read_documents(corpus, keys))
     notes = [*format_unread_keys(corpus, keys, OF_DOCUMENTS), *unread]
     dataset = build_dataset(get_stem(asked), found, queries, judgements, notes, strict=strict)
     return exclude_identical(dataset) if ignore_identical_ids else dataset
@@ -83,7 +83,7 @@ def read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judg
     return queries, judgements, notes
 
 
-def _read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
+def read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
     for where, given in read_json_lines(path):
         keys.update(given.keys())
         row = _add_id(given, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from rag_opt.text.tokenization import split_words
 if TYPE_CHECKING:
     from rag_opt.cache.store import Store
     from rag_opt.components.resources import Resources
-    from rag_opt.records.documents import Dataset, Documents, Query
+    from rag_opt.records.documents import Dataset, Documents
 
 ASKED, PAID = 100, 20
 """Questions that a bundle is asked to know what is to be expected of it; fewer where each has to be paid for."""
@@ -44,17 +44,17 @@ def write_bundle(
     documents: Documents,
     resources: Resources,
     lineage: Lineage,
-    dataset: Dataset | None = None,
+    questions: Sequence[str] = (),
     probes: Sequence[Probe] = (),
 ) -> Bundle:
     """The bundle of a configuration and its documents, written into a folder that is new or empty.
 
-    What is there in the resources' store is copied, the rest made. `dataset` has the questions that it is asked to know
+    What is there in the resources' store is copied, the rest made. It is asked the first of the `questions` to know
     what is to be expected of it. Raises ModelError where it does not answer as the configuration does.
     """
     pinned = pin_precision(config, resources.store)
     answerer = Answerer(pinned, documents, resources)
-    asked = list(dataset.queries[: PAID if answerer.pays_to_search else ASKED]) if dataset else []
+    asked = questions[: PAID if answerer.pays_to_search else ASKED]
     answers = _ask(answerer, asked)
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     _copy_artifacts(resources.store, folder / ARTIFACTS)
@@ -88,13 +88,13 @@ def build_probes(dataset: Dataset) -> tuple[Probe, ...]:
     return tuple(known[:PROBED])
 
 
-def build_reference(asked: Sequence[Query], answers: Sequence[Answer]) -> Reference:
+def build_reference(asked: Sequence[str], answers: Sequence[Answer]) -> Reference:
     """What these questions gave, question by question."""
     parts = dict.fromkeys(part for answer in answers for part in answer.seconds)
     return Reference(
         tuple(answer.sources[0].score if answer.sources else float("nan") for answer in answers),
         tuple(len(answer.sources) for answer in answers),
-        tuple(len(split_words(query.text)) for query in asked),
+        tuple(len(split_words(question)) for question in asked),
         {part: tuple(answer.seconds.get(part, float("nan")) for answer in answers) for part in parts},
     )
 
@@ -110,15 +110,13 @@ def get_moment() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _ask(answerer: Answerer, asked: Iterable[Query]) -> list[Answer]:
-    rows = list(asked)
+def _ask(answerer: Answerer, asked: Sequence[str]) -> list[Answer]:
     found = []
     # One that warms up comes first: what is made by the first question is no part of what a question takes.
-    for query in rows[:1]:
-        answerer.search(query.text)
-    with track("asking the model what is to be expected of it", len(rows)) as advance:
-        for query in rows:
-            found.append(answerer.search(query.text))
+    answerer.search(asked[0] if asked else "ready")
+    with track("asking the model what is to be expected of it", len(asked)) as advance:
+        for question in asked:
+            found.append(answerer.search(question))
             advance(1)
     return found
 
@@ -135,15 +133,14 @@ def _copy_artifacts(store: Store, target: Path) -> None:
             link_file(file, copy)
 
 
-def _compare(bundle: Bundle, asked: Sequence[Query], answers: Sequence[Answer]) -> None:
+def _compare(bundle: Bundle, asked: Sequence[str], answers: Sequence[Answer]) -> None:
     """Raise ModelError unless the bundle, read back, finds what it is made of and the same for the first questions."""
     answerer = open_bundle(Bundle.read(bundle.folder))
-    made = sorted({*answerer.base.store.misses} - {*OF_THE_MACHINE})
-    if made and asked:
+    if made := sorted({*answerer.base.store.misses} - {*OF_THE_MACHINE}):
         shutil.rmtree(bundle.folder, ignore_errors=True)
         raise ModelError(f"{bundle.folder}: the bundle lacks {', '.join(made)}: it would be made anew at each start")
-    for query, known in zip(asked[:COMPARED], answers, strict=False):
-        found = answerer.search(query.text)
+    for question, known in zip(asked[:COMPARED], answers, strict=False):
+        found = answerer.search(question)
         if [vars(source) for source in found.sources] != [vars(source) for source in known.sources]:
             shutil.rmtree(bundle.folder, ignore_errors=True)
-            raise ModelError(f"{bundle.folder}: the bundle finds something else than the study for: {query.text}"[:300])
+            raise ModelError(f"{bundle.folder}: the bundle finds something else than the study for: {question}"[:300])

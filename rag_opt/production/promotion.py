@@ -58,7 +58,8 @@ def bundle_study(
     lineage = _build_lineage(findings, study, compute_fingerprint(config), documents.key, changed=bool(overrides))
     hidden = build_trial_config(config, [hide_secrets(word) for word in words])
     lineage = replace(lineage, reason=reason, dataset=dataset.fingerprint)
-    return write_bundle(place, hidden, documents, build_resources(config), lineage, dataset, build_probes(dataset))
+    questions = [query.text for query in dataset.queries]
+    return write_bundle(place, hidden, documents, build_resources(config), lineage, questions, build_probes(dataset))
 
 
 def build_words(folder: Path, findings: Findings, overrides: Sequence[str] = ()) -> list[str]:

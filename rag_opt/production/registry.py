@@ -146,6 +146,14 @@ class Registry:
                 os.environ.pop(name, None)
 
 
+def check_name(address: str) -> str:
+    """The alias of models:/name@alias, "" of models:/name; raises ModelError for a version, which never changes."""
+    found = ADDRESS.fullmatch(address)
+    if found is None or found["version"]:
+        raise ModelError(f"{address}: models:/<name> or models:/<name>@<alias> is expected: a version never changes")
+    return found["alias"] or ""
+
+
 def read_lineage(found: ModelVersion) -> Lineage | None:
     """Where a registered version comes from; None for one that was not promoted by this package."""
     try:

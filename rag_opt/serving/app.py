@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,24 @@ if TYPE_CHECKING:
 STREAM = "text/event-stream"
 
 
-def build_app(service: Service, settings: ServerSettings, keys: Keys, close: Callable[[], None]) -> Guard:
-    """The application of a service that is ready; `close` is called at its end, once every request is answered."""
+def build_app(
+    service: Service,
+    settings: ServerSettings,
+    keys: Keys,
+    close: Callable[[], None],
+    refresh: Callable[[], Awaitable[None]],
+) -> Guard:
+    """The application of a service that is ready.
+
+    `refresh` is under way as long as it lives; `close` is called at its end, once every request is answered.
+    """
 
     @asynccontextmanager
     async def live(_: FastAPI) -> AsyncIterator[None]:
+        refreshing = asyncio.ensure_future(refresh())
         yield
         service.ready = False
+        refreshing.cancel()
         await asyncio.to_thread(close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=live)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,17 @@ def load_deployment(settings: ServerSettings) -> Deployment:
     main = load_arm(MODEL, settings.model, registry)
     canary = load_arm(CANARY, settings.canary, registry) if settings.canary else None
     return Deployment(main, canary, settings.share)
+
+
+def find_changed(deployment: Deployment, registry: Registry) -> list[Arm]:
+    """The arms whose address means another version by now; raises ModelError where the registry can't be asked."""
+    named = [arm for arm in deployment if arm.address.startswith(ADDRESS)]
+    return [arm for arm in named if str(registry.find(arm.address).version) != arm.version]
+
+
+def replace_arm(deployment: Deployment, arm: Arm) -> Deployment:
+    """The deployment with this arm in the place of the one of its name."""
+    return replace(deployment, main=arm) if arm.name == MODEL else replace(deployment, canary=arm)
 
 
 def load_arm(name: str, address: str, registry: Registry) -> Arm:

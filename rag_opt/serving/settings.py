@@ -21,6 +21,7 @@ class ServerSettings:
     """What `python -m rag_opt.serve` was told; seconds, bytes, shares of 1.
 
     `model` and `canary` name models, `share` is the canary's; `rate` limits each key, such as 60/minute ("": no limit).
+    Every `refresh` seconds it is looked whether an alias means another version (0: never).
     Beyond `at_once` questions under way and `waiting` behind them more are refused.
     """
 
@@ -38,6 +39,7 @@ class ServerSettings:
     traces: float = 1.0
     state: str = ""
     tracking: str = ""
+    refresh: float = 1.0
 
     @property
     def local(self) -> bool:

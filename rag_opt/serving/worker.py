@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
+from rag_opt.console.notices import Notices
+from rag_opt.console.progress import report_line
+from rag_opt.errors import RagOptError
+from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission
 from rag_opt.serving.app import build_app
-from rag_opt.serving.deployment import Deployment, load_deployment
+from rag_opt.serving.deployment import Deployment, find_changed, load_arm, load_deployment, replace_arm
 from rag_opt.serving.guard import Guard
 from rag_opt.serving.journal import Journal
 from rag_opt.serving.keys import Keys
@@ -35,4 +41,24 @@ def build_service(settings: ServerSettings, deployment: Deployment) -> Guard:
         if journal is not None:
             journal.close()
 
-    return build_app(service, settings, Keys.from_environment(), close)
+    refresh = partial(refresh_models, service, settings)
+    return build_app(service, settings, Keys.from_environment(), close, refresh)
+
+
+async def refresh_models(service: Service, settings: ServerSettings) -> None:
+    """Have a service answer with what its models' aliases mean, for as long as it lives.
+
+    A version is loaded beside the one that answers, and takes its place in one step: a request is answered by the one
+    that it began with.
+    """
+    registry, notices = Registry.connect(settings.tracking), Notices()
+    while settings.refresh:
+        await asyncio.sleep(settings.refresh)
+        try:
+            for arm in await asyncio.to_thread(find_changed, service.deployment, registry):
+                ready = await asyncio.to_thread(load_arm, arm.name, arm.address, registry)
+                service.deployment = replace_arm(service.deployment, ready)
+                report_line(f"{arm.address} is version {ready.version} now, in place of {arm.version}")
+        except RagOptError as error:
+            # The version that answers goes on.
+            notices.report_once(f"{settings.model} stays as it is: {error}")

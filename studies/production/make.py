@@ -510,7 +510,7 @@ def measure_outage() -> dict[str, object]:
             except httpx.TransportError:
                 time.sleep(0.2)
 
-    server = start()
+    server, since = start(), time.time()
     times: dict[str, list[float]] = {"before": [], "down": [], "after": []}
     with serve("--tracking", uri, "--state", str(state)) as (_, client):
         for when, rows in times.items():
@@ -522,10 +522,10 @@ def measure_outage() -> dict[str, object]:
             for question in load_questions():
                 rows.append(timed(expect_answer, client, question))
         until = time.monotonic() + 90
-        sent = count_traces(uri)
+        sent = count_traces(uri, since)
         while sent < 3 * QUESTIONS and time.monotonic() < until:
             time.sleep(1)
-            sent = count_traces(uri)
+            sent = count_traces(uri, since)
     os.killpg(server.pid, signal.SIGTERM)
     p50 = {when: round(1000 * statistics.median(rows), 1) for when, rows in times.items()}
     return {"asked": 3 * QUESTIONS, "failed": 0, "p50 ms": p50, "traces in the end": sent}
@@ -543,7 +543,7 @@ def copy_registry(backend: str) -> None:
         known.backup(base)
 
 
-def count_traces(uri: str) -> int:
+def count_traces(uri: str, since: float) -> int:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -551,7 +551,7 @@ def count_traces(uri: str) -> int:
     if found is None:
         return 0
     total, token = 0, None
-    wanted = f"tags.`rag_opt.version` != '' and timestamp_ms > {int(1000 * (time.time() - 600))}"
+    wanted = f"tags.`rag_opt.version` != '' and timestamp_ms > {int(1000 * since)}"
     while True:
         page = client.search_traces(
             locations=[found.experiment_id],
