@@ -16,6 +16,8 @@ OF_QUESTIONS = frozenset(("query vectors", "embedding cache"))
 class PassingStore(Store):
     """A store in memory whose tables, which are of questions all, are made each time they are asked for."""
 
+    passing = True
+
     def get_table(self, stage: str, key: str, make: Callable[[], Columns]) -> Table:
         """The table, made now."""
         del stage, key

@@ -59,6 +59,9 @@ class Store:
     store without a folder of its own. `used` are the files and folders of artifacts that were found or made on disk.
     """
 
+    passing = False
+    """Whether nothing of a question is to stay (see PassingStore)."""
+
     def __init__(
         self, root: Path | None = None, limit: int | None = None, live_limit: int = 64, sealed: Path | None = None
     ) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import AssessmentSource, AssessmentSourceType, SpanType
-from mlflow.entities import Document as Found
+from mlflow.entities import AssessmentSource, AssessmentSourceType, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.tracing.client import TracingClient
 
 from rag_opt.console.progress import report_line
 from rag_opt.tracking.failures import shorten_error
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from rag_opt.production.registry import Registry
     from rag_opt.serving.journal import Journal
 
-REQUEST, ARM, VERSION, WHO = "rag_opt.request", "rag_opt.arm", "rag_opt.version", "rag_opt.who"
+ARM, VERSION, WHO, ERROR = "rag_opt.arm", "rag_opt.version", "rag_opt.who", "rag_opt.error"
 """A trace's tags."""
 
+QUESTION = "question"
+
 ENVIRONMENT = {
-    # Failures are to be seen here, and soon: what could not be sent stays in the journal.
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
+    # Failures are to be seen soon: what could not be sent stays in the journal.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_TRACE_USE_ISOLATED_RANDOM_ID_GENERATOR": "true",
 }
 EVERY, LONGEST_WAIT = 1.0, 30.0
 """Seconds between two looks into the journal; after failures up to so many."""
@@ -40,7 +40,6 @@ class TraceSender:
     def __init__(self, journal: Journal, registry: Registry, experiment: str) -> None:
         self.journal, self.registry, self.experiment = journal, registry, experiment
         self._known_down = False
-        self._checked = False
 
     def run(self, ending: threading.Event) -> None:
         """Send until it is to end, then what is left if MLflow takes it; an outage makes looks rarer."""
@@ -72,30 +71,18 @@ class TraceSender:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow.set_tracking_uri(self.registry.uri)
-        traces, thumbs = self.journal.find_unsent(), self.journal.find_feedback()
-        if not traces and not thumbs:
-            return 0
-        place = self.registry.find_experiment(self.experiment)
-        for name, record in traces:
-            # A kill may have come between MLflow's having it and our noting that: looked up once after a start.
-            known = None if self._checked else self._find_trace(place, name)
-            trace = known or write_trace(self.registry.client, place, name, record)
-            # MLflow tells failures of writing to its log alone.
-            self.registry.client.get_trace(trace)
-            self.journal.mark_sent(name, trace)
-        self._checked = self._checked or bool(traces)
-        for number, trace, record in self.journal.find_feedback():
+        traces = self.journal.find_unsent()
+        if traces:
+            place, client = self.registry.find_experiment(self.experiment), TracingClient(self.registry.uri)
+            for name, record in traces:
+                self.journal.mark_sent(name, write_trace(client, place, name, record))
+        thumbs = self.journal.find_feedback()
+        for number, trace, record in thumbs:
             log_feedback(trace, record)
             self.journal.mark_feedback_sent(number)
-        self.journal.prune()
+        if traces or thumbs:
+            self.journal.prune()
         return len(traces) + len(thumbs)
-
-    def _find_trace(self, place: str, name: str) -> str | None:
-        wanted = f"tags.`{REQUEST}` = '{name}'"
-        found = self.registry.client.search_traces(
-            locations=[place], filter_string=wanted, max_results=1, include_spans=False
-        )
-        return str(found[0].info.trace_id) if found else None
 
 
 def get_experiment(model: str) -> str:
@@ -103,41 +90,78 @@ def get_experiment(model: str) -> str:
     return f"served {model.removeprefix('models:/').partition('@')[0].partition('/')[0]}"
 
 
-def write_trace(client: MlflowClient, experiment: str, name: str, record: Mapping[str, Any]) -> str:
-    """The id of a trace with what one request found and said, part by part, as MLflow's judges read it."""
-    start = int(record["at"] * 1e9)
-    root = client.start_trace(
-        name="question",
-        span_type=SpanType.CHAIN,
-        inputs={"question": record["question"]},
-        tags={REQUEST: name, ARM: record["arm"], VERSION: record["version"], WHO: record["who"]},
-        experiment_id=experiment,
-        start_time_ns=start,
+def write_trace(client: TracingClient, experiment: str, name: str, record: Mapping[str, Any]) -> str:
+    """The id of a trace with what one request found and said, part by part, as MLflow's judges read it.
+
+    It is made of the request's own, so that one which was half written before a kill is written over. By the client
+    that MLflow's exporter works with: two calls, and what fails is raised, where the exporter would log it.
+    """
+    trace = f"tr-{name}"
+    client.log_spans(experiment, [Span.from_dict(each) for each in build_spans(trace, record)])
+    usage = {"input_tokens": record["tokens_in"], "output_tokens": record["tokens_out"]}
+    client.start_trace(
+        TraceInfo(
+            trace_id=trace,
+            trace_location=TraceLocation.from_experiment_id(experiment),
+            request_time=int(record["at"] * 1e3),
+            state=TraceState.ERROR if record["error"] else TraceState.OK,
+            request_preview=record["question"][:LONGEST],
+            response_preview=(record["error"] or record["answer"])[:LONGEST],
+            client_request_id=name,
+            execution_duration=int(record["total"] * 1e3),
+            trace_metadata={
+                "mlflow.trace_schema.version": "3",
+                "mlflow.traceInputs": json.dumps({"question": record["question"]}),
+                "mlflow.traceOutputs": json.dumps({"answer": record["answer"]}),
+                "mlflow.trace.tokenUsage": json.dumps({**usage, "total_tokens": sum(usage.values())}),
+            },
+            tags={
+                ARM: record["arm"],
+                VERSION: record["version"],
+                WHO: record["who"],
+                "mlflow.traceName": QUESTION,
+                ERROR: record["error"],
+            },
+        )
     )
-    moment = start
-    for part, seconds in record["seconds"].items():
-        end = moment + max(1, int(seconds * 1e9))
-        _write_span(client, root, part, SpanType.TOOL, None, moment, end)
-        moment = end
+    return trace
+
+
+def build_spans(trace: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The spans of a record as MLflow reads them: the question, each part of the pipeline, the sources."""
+    start = int(record["at"] * 1e9)
     found = [
-        Found(page_content=each["text"][:LONGEST], metadata={"doc_uri": each["id"], "score": each["score"]})
+        {"page_content": each["text"][:LONGEST], "metadata": {"doc_uri": each["id"], "score": each["score"]}}
         for each in record["sources"][:SHOWN]
     ]
-    _write_span(client, root, "sources", SpanType.RETRIEVER, found, start, moment + 1)
-    usage = {"input_tokens": record["tokens_in"], "output_tokens": record["tokens_out"]}
-    client.end_trace(
-        root.trace_id,
-        outputs={"answer": record["answer"]},
-        attributes={
-            "mlflow.chat.tokenUsage": {**usage, "total_tokens": sum(usage.values())},
-            "rag_opt.usd": record["usd"],
-            "rag_opt.total": record["total"],
-            "rag_opt.seconds": record["seconds"],
-        },
-        status="ERROR" if record["error"] else "OK",
-        end_time_ns=start + max(1, int(record["total"] * 1e9)),
-    )
-    return str(root.trace_id)
+    told = {"usd": record["usd"], "total": record["total"], "seconds": record["seconds"]}
+    rows: list[tuple[Any, ...]] = [
+        (QUESTION, "CHAIN", {"question": record["question"]}, {"answer": record["answer"]}, record["total"], told),
+        ("sources", "RETRIEVER", {"question": record["question"]}, found, 0.0, {}),
+    ]
+    rows += [(part, "TOOL", None, None, seconds, {}) for part, seconds in record["seconds"].items()]
+    moment = start
+    for place, (name, kind, inputs, outputs, seconds, more) in enumerate(rows, 1):
+        begin = moment if kind == "TOOL" else start
+        end = begin + max(1, int(seconds * 1e9))
+        moment = end if kind == "TOOL" else moment
+        attributes = {
+            "mlflow.traceRequestId": trace,
+            "mlflow.spanType": kind,
+            "mlflow.spanInputs": inputs,
+            "mlflow.spanOutputs": outputs,
+            **{f"rag_opt.{key}": value for key, value in more.items()},
+        }
+        yield {
+            "trace_id": trace,
+            "span_id": f"{place:016x}",
+            "parent_span_id": None if place == 1 else f"{1:016x}",
+            "name": name,
+            "start_time_unix_nano": begin,
+            "end_time_unix_nano": end,
+            "status": {"code": "ERROR" if record["error"] and place == 1 else "OK", "message": ""},
+            "attributes": {key: json.dumps(value) for key, value in attributes.items() if value is not None},
+        }
 
 
 def log_feedback(trace: str, record: Mapping[str, Any]) -> None:
@@ -150,8 +174,3 @@ def log_feedback(trace: str, record: Mapping[str, Any]) -> None:
         rationale=record["comment"] or None,
         source=source,
     )
-
-
-def _write_span(client: MlflowClient, root: Any, name: str, kind: str, outputs: Any, start: int, end: int) -> None:
-    span = client.start_span(name, root.trace_id, root.span_id, span_type=kind, start_time_ns=start)
-    client.end_span(root.trace_id, span.span_id, outputs=outputs, end_time_ns=end)

@@ -305,7 +305,7 @@ def test_a_thumb_is_on_the_trace_of_its_answer(study, tmp_path) -> None:
     # Sampled or not: what has a thumb is a trace.
     assert len(found) == 12
     for trace in found:
-        asked = trace.data.spans[0].inputs["question"]
+        asked = next(span for span in trace.data.spans if span.parent_id is None).inputs["question"]
         (thumb,) = [each for each in trace.info.assessments if each.name == "thumbs"]
         assert (thumb.rationale, thumb.value) == (asked, int(asked.split()[1]) % 2 == 1)
         assert trace.info.tags["rag_opt.version"] == "models:/thumbed/1"

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.entities import Span, TraceState
+from mlflow.tracing.client import TracingClient
 
 from rag_opt.errors import ConfigError, StoreError
 from rag_opt.production.answering import Answer, Source, Spent
+from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission, RefusedError
 from rag_opt.serving.completions import build_annotations, format_completion, stream_completion
 from rag_opt.serving.deployment import Arm, Deployment
@@ -22,6 +26,7 @@ from rag_opt.serving.journal import Entry, Journal
 from rag_opt.serving.keys import VARIABLE, Keys
 from rag_opt.serving.protocol import ChatCompletion, Response, parse_body
 from rag_opt.serving.responses import stream_response
+from rag_opt.serving.traces import TraceSender, build_spans, write_trace
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
 SOURCES = tuple(
@@ -202,3 +207,50 @@ def test_a_journal_that_can_not_be_kept_is_said_before_the_service_starts(tmp_pa
     (tmp_path / "journal.db").write_text("no database" * 1000)
     with pytest.raises(StoreError, match="--state"):
         Journal(Path(tmp_path))
+
+
+RECORD = {
+    "question": "why?",
+    "answer": "so",
+    "seconds": {"retriever": 0.01},
+    "total": 0.02,
+    "at": 1_700_000_000.5,
+    "tokens_in": 3,
+    "tokens_out": 4,
+    "usd": None,
+    "arm": "model",
+    "version": "models:/x/1",
+    "who": "",
+    "error": "",
+    "sources": [{"id": "a", "text": "text", "score": 0.5}],
+}
+
+
+def test_a_trace_that_was_half_written_is_written_over(tmp_path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client, mlflow = TracingClient(uri), MlflowClient(uri)
+    place, name = mlflow.create_experiment("served"), "0123456789abcdef" * 2
+    first = next(build_spans(f"tr-{name}", RECORD))
+    client.log_spans(place, [Span.from_dict(first)])
+    for _ in range(2):
+        assert write_trace(client, place, name, RECORD) == f"tr-{name}"
+    (found,) = mlflow.search_traces(locations=[place])
+    assert (found.info.state, found.info.client_request_id) == (TraceState.OK, name)
+    assert found.info.token_usage == {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    assert [span.name for span in found.data.spans if span.parent_id is None] == ["question"]
+    assert sorted(span.name for span in found.data.spans) == ["question", "retriever", "sources"]
+    failed = {**RECORD, "error": "ComponentError: away", "sources": []}
+    write_trace(client, place, name[::-1], failed)
+    assert mlflow.get_trace(f"tr-{name[::-1]}").info.state == TraceState.ERROR
+
+
+def test_a_thumb_has_one_answer_and_an_outage_is_said_once(tmp_path, said) -> None:
+    journal = Journal(tmp_path)
+    journal.keep(Entry("0" * 32, time.time(), True, RECORD))
+    journal.close()
+    away = TraceSender(Journal(tmp_path), Registry("http://127.0.0.1:9", MlflowClient("http://127.0.0.1:9")), "served")
+    assert [away.try_send() for _ in range(3)] == [None] * 3
+    assert len([line for line in said() if "MLflow takes no traces" in line]) == 1
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    back = TraceSender(Journal(tmp_path), Registry(uri, MlflowClient(uri)), "served")
+    assert [back.try_send() for _ in range(2)] == [1, 0]

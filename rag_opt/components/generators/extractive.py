@@ -71,7 +71,8 @@ class Extractive(Stage):
         return {"answers": Answers(texts, tokens, key, costs, context.usage)}
 
     def _extract_answers(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:
-        reader = self.store.get_object("reader", chunks.key, lambda: Reader(chunks), keep=2)
+        remembered = 0 if self.store.passing else REMEMBERED
+        reader = self.store.get_object("reader", chunks.key, lambda: Reader(chunks, remembered), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
         for query, text in enumerate(queries.texts):
             read = context.get_texts(query)
@@ -88,7 +89,8 @@ class Extractive(Stage):
 class Reader:
     """Sentences of chunks by what they tell about a query; remembers what it has read, and the seconds `spared` so."""
 
-    def __init__(self, chunks: Chunks) -> None:
+    def __init__(self, chunks: Chunks, remembered: int = REMEMBERED) -> None:
+        self.remembered = remembered
         self.total = len(chunks)
         self.frequency = Counter(word for text in chunks.texts for word in set(split_words(text)))
         self._sentences: dict[str, list[Sentence]] = {}
@@ -130,7 +132,7 @@ class Reader:
         weights = {word: math.log(1 + self.total / (1 + self.frequency[word])) for word in split_words(query)}
         values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._split(text)]
         self._shared[query, text] = values, time.perf_counter() - start
-        if len(self._shared) > REMEMBERED:
+        if len(self._shared) > self.remembered:
             self._shared.popitem(last=False)
         return values
 
