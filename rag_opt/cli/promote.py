@@ -56,7 +56,7 @@ def main(
     with TemporaryDirectory(dir=study if study.is_dir() else None, prefix=".bundle-") as place:
         written = write_wrapper(bundle_study(study, Path(place) / "bundle", overrides or (), storage), hayhooks)
     print(sanitize_line(f"written: {written}"))
-    print(sanitize_line(f"serve:   hayhooks run --pipelines-dir {shlex.quote(str(hayhooks))}"))
+    print(sanitize_line(f"serve:   hayhooks run --pipelines-dir {shlex.quote(str(written))}"))
 
 
 def promote_finished(study: Path, tracking: DictConfig, storage: str) -> None:

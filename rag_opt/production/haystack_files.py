@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from rag_opt.evaluation.pipelines import RagPipeline
     from rag_opt.production.bundle import Bundle
 
-BUNDLE, WRAPPER = "bundle", "pipeline_wrapper.py"
+PIPELINES, BUNDLES, WRAPPER = "pipelines", "bundles", "pipeline_wrapper.py"
 PROGRAM = Template('''\
-"""$about Hayhooks serves it: hayhooks run --pipelines-dir $parent"""
+"""What the study $study recommends. Hayhooks serves it: hayhooks run --pipelines-dir $pipelines"""
 
+import os
 from pathlib import Path
 
 from hayhooks import BasePipelineWrapper, get_last_user_message
@@ -25,14 +26,17 @@ from hayhooks import BasePipelineWrapper, get_last_user_message
 from rag_opt.production.answering import open_folder
 from rag_opt.production.streaming import stream_answer
 
+# Hayhooks runs a copy of this file, made elsewhere.
+BUNDLE = Path(os.environ.get("RAG_OPT_BUNDLE", $bundle))
+
 
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self) -> None:
-        self.answerer = open_folder(Path(__file__).parent / "$bundle")
+        self.answerer = open_folder(BUNDLE)
         self.pipeline = None
 
     def run_api(self, question: str) -> dict:
-        """Answer a question from the documents of $study, and name the passages that were read."""
+        """Answer a question from the documents, and name the passages that were read."""
         answer = self.answerer.ask(question)
         return {"answer": answer.text, "documents": [source.to_dict() for source in answer.sources]}
 
@@ -53,12 +57,16 @@ def dump_pipelines(pipeline: RagPipeline) -> dict[str, str]:
 
 
 def write_wrapper(bundle: Bundle, folder: Path) -> Path:
-    """A folder below `folder` with a copy of the bundle and Hayhooks' wrapper; raises ModelError for one in use."""
-    place = folder / bundle.lineage.study.replace("/", "-")
-    if place.exists():
-        raise ModelError(f"--hayhooks {folder}: there is a {place} already; name another folder, or remove it")
-    shutil.copytree(bundle.folder, place / BUNDLE)
-    about = f"What the study {bundle.lineage.study} recommends."
-    text = PROGRAM.substitute(about=about, parent=folder.as_posix(), bundle=BUNDLE, study=bundle.lineage.study)
-    (place / WRAPPER).write_text(text, "utf-8")
-    return place
+    """The folder of pipelines for Hayhooks, below `folder`, with a wrapper of the bundle, of which a copy lies beside.
+
+    Raises ModelError where there is one of this name already.
+    """
+    name = bundle.lineage.study.replace("/", "-")
+    pipelines, kept = folder / PIPELINES, folder / BUNDLES / name
+    if (pipelines / name).exists() or kept.exists():
+        raise ModelError(f"--hayhooks {folder}: there is a {name} in it already; name another folder, or remove it")
+    shutil.copytree(bundle.folder, kept)
+    (pipelines / name).mkdir(parents=True)
+    told = {"study": name, "pipelines": pipelines.as_posix(), "bundle": repr(str(kept.resolve()))}
+    (pipelines / name / WRAPPER).write_text(PROGRAM.substitute(told), "utf-8")
+    return pipelines
