@@ -21,6 +21,7 @@ COMMANDS = {
     "promote": "what a study recommends as a registered model",
     "serve": "a registered model, or a study, as a service",
     "update": "a registered model over changed documents",
+    "watch": "what a served model did, and whether that has changed",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",
     "documents": "what a folder of documents gives",

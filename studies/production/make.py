@@ -13,6 +13,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -568,7 +569,7 @@ def measure_feedback() -> dict[str, object]:
     from mlflow import MlflowClient
 
     state = PLACE / f"feedback-{time.time_ns()}"
-    questions = load_questions()
+    questions, since = load_questions(), int(1000 * time.time())
     with serve("--state", str(state)) as (_, client):
 
         def work(number: int) -> tuple[str, str]:
@@ -590,9 +591,11 @@ def measure_feedback() -> dict[str, object]:
     place = base.get_experiment_by_name("served quick").experiment_id
     right, token = 0, None
     while True:
-        page = base.search_traces(locations=[place], max_results=500, page_token=token)
+        page = base.search_traces(
+            locations=[place], max_results=500, page_token=token, filter_string=f"timestamp_ms >= {since}"
+        )
         for trace in page:
-            asked = next(span for span in trace.data.spans if span.parent_id is None).inputs["question"]
+            asked = next((span.inputs["question"] for span in trace.data.spans if span.parent_id is None), "")
             thumbs = [each for each in trace.info.assessments if each.name == "thumbs"]
             right += (
                 asked in given
@@ -619,7 +622,8 @@ def measure_update() -> dict[str, object]:
     from rag_opt.production.updating import load_documents, update_model
 
     if not (PLACE / "studies/msmarco/findings.json").is_file():
-        run("rag_opt.study", "+experiment=msmarco", "name=msmarco", "n_trials=1", "objective=ndcg")
+        collection = f"dataset.path={os.environ['RAG_OPT_DATA']}/msmarco_qa"
+        run("rag_opt.study", "+experiment=msmarco", collection, "name=msmarco", "n_trials=1")
     run("rag_opt.promote", "studies/msmarco", "retriever=hybrid")
     registry, address = Registry.connect("sqlite:///studies/mlflow.db"), "models:/msmarco"
     old = Bundle.read(registry.fetch(registry.find(address)))
@@ -646,6 +650,43 @@ def measure_update() -> dict[str, object]:
         "texts encoded": f"{found.encoded} of {found.texts} ({found.encoded / found.texts:.2%})",
         "seconds, registering included": round(seconds, 1),
         "rankings, scores included, equal to a fresh build's": f"{same} of {len(questions)}",
+    }
+
+
+# ---- watching ----
+
+
+def measure_alarms() -> dict[str, object]:
+    """Simulated grades (a mean of four yes or no, questions of different difficulty): months without a change, and a
+    drop of 0.10 after some time."""
+    from rag_opt.production.drift import LOW, apply_usual_rule, bet
+
+    alpha, months = 0.05, 200
+
+    def draw(chance: random.Random, drop: float = 0.0) -> float:
+        hard = min(1.0, max(0.0, chance.betavariate(4, 1.5) - drop))
+        return sum(chance.random() < hard for _ in range(4)) / 4
+
+    quiet = []
+    for month in range(months):
+        chance = random.Random(month)
+        known, rows = [draw(chance) for _ in range(100)], [draw(chance) for _ in range(3_000)]
+        quiet.append((bet(known, rows, LOW, month).reached >= 1 / alpha, apply_usual_rule(rows) >= 0))
+    caught = {}
+    for before in (100, 300, 600):
+        found = []
+        for place in range(months):
+            chance = random.Random(place)
+            known = [draw(chance) for _ in range(100)]
+            rows = [*(draw(chance) for _ in range(before)), *(draw(chance, 0.10) for _ in range(300))]
+            path = bet(known, rows, LOW, place).path
+            found.append(max(path[:before]) < 1 / alpha <= max(path[before:]))
+        caught[f"after {before}"] = f"{sum(found) / months:.1%}"
+    return {
+        "months of 3,000 grades without a change": months,
+        "false alarms": f"{sum(ours for ours, _ in quiet) / months:.1%}",
+        "false alarms of the usual rule": f"{sum(usual for _, usual in quiet) / months:.1%}",
+        "a drop of 0.10 alarmed within 300 grades, by grades before it": caught,
     }
 
 
@@ -678,6 +719,7 @@ PARTS = {
     "outage": measure_outage,
     "feedback": measure_feedback,
     "update": measure_update,
+    "alarms": measure_alarms,
 }
 
 if __name__ == "__main__":
