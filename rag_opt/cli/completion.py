@@ -60,7 +60,7 @@ def _complete_command(name: str, words: Sequence[str], word: str) -> Iterable[st
     line: CommandLine = import_module(f"rag_opt.cli.{module}").main
     if word.startswith("-"):
         return ["--help", *(option for param in line.build_parser().params for option in param.opts)]
-    if name == "export" and words:
+    if name in ("export", "promote") and words:
         return complete_overrides([f"best={words[0]}"], word)
     return [*line.words, *(find_studies(word) if line.studies else [])]
 

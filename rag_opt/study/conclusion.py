@@ -284,6 +284,7 @@ def _build_commands(
         place = settings.folder.as_posix()
         asked = quote_overrides([f"best={place}", *_select_overrides(plan, *NEEDED, *PLACES)])
         commands["ask"] = f"python -m rag_opt.ask {asked} question='…'"
+        commands["promote"] = f"python -m rag_opt.promote {quote_overrides([place])}"
         commands["export"] = f"python -m rag_opt.export {quote_overrides([place, *_select_overrides(plan, *NEEDED)])}"
     if "/" in settings.name:
         # A study of a multirun goes on by itself under its whole name.
