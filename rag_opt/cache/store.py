@@ -116,13 +116,13 @@ class Store:
         if self.sealed is None:
             return None
         path = self.sealed / stage / f"{key}{SUFFIX}"
-        try:
-            with catch_disk_errors(path):
+        with catch_disk_errors(path):
+            try:
                 return read_table(path)
-        except FileNotFoundError:
-            return None
-        except DamagedError as error:
-            raise StoreError(f"{path}: it is not what was written; fetch the model anew") from error
+            except FileNotFoundError:
+                return None
+            except DamagedError as error:
+                raise _explain_sealed(path) from error
 
     def has_folder(self, stage: str, key: str) -> bool:
         """Whether a folder is on disk under this key."""
@@ -221,6 +221,8 @@ class Store:
             damaged = path.is_dir()
         except DamagedError:
             damaged = True
+        if damaged and self.sealed in path.parents:
+            raise _explain_sealed(path)
         if damaged and mend:
             self.remove_damaged(path)
         return None
@@ -280,3 +282,7 @@ class Store:
             return self.root
         self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="rag_opt-")
         return Path(self._temporary.name)
+
+
+def _explain_sealed(path: Path) -> StoreError:
+    return StoreError(f"{path}: it is not what was written; fetch or promote the model anew")

@@ -86,10 +86,10 @@ def main(
 def prepare_model(given: str) -> str:
     """The model as services find it: of a study's folder a bundle, made where there is none of its last findings."""
     from rag_opt.production.bundle import is_bundle
-    from rag_opt.serving.deployment import ADDRESS
+    from rag_opt.serving.deployment import PREFIX
 
     folder = Path(given)
-    if given.startswith(ADDRESS) or is_bundle(folder):
+    if given.startswith(PREFIX) or is_bundle(folder):
         return given
     place = folder / "bundle"
     known, findings = place / "bundle.json", folder / "findings.json"

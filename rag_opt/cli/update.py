@@ -63,12 +63,15 @@ def format_update(found: Update, address: str) -> Iterator[str]:
     check = found.check
     if check is not None and check.probes:
         before, after = (sum(values) / len(values) for values in (check.before, check.after))
-        gone = f"; {check.gone} others asked for documents that are gone" if check.gone else ""
-        yield f"  nDCG@10 of {len(check.probes)} probes: {before:.3f} before, {after:.3f} now (p = {check.p:.2f}){gone}"
+        yield f"  nDCG@10 of {len(check.probes)} probes: {before:.3f} before, {after:.3f} now (p = {check.p:.2f})"
+    if check is not None and check.gone:
+        yield f"  {check.gone} probes asked for documents that are gone, and were not counted"
     yield f"{address} is version {found.model.version} now"
 
 
 def _print_lost(check: ProbeCheck) -> None:
+    if not check.lost:
+        return
     from rich.table import Table
     from rich.text import Text
 

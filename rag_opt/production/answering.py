@@ -83,6 +83,9 @@ class Answer:
         return list(first.values())
 
 
+NOTHING = Answer("", (), {}, 0.0, Spent())
+
+
 class Answerer:
     """A configuration at work on its documents.
 

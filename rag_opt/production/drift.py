@@ -47,7 +47,8 @@ def bet(reference: Sequence[float], values: Sequence[float], bets: Sequence[floa
 
     Ties are broken at random, by `seed`, so that ranks are spread evenly also where there are few different values.
     """
-    chance = random.Random(seed)
+    # A name of its own: whoever has drawn the values with the same seed has drawn other numbers.
+    chance = random.Random(f"ties {seed}")
     known = sorted(value for value in reference if not math.isnan(value))
     accounts = [1 / len(bets)] * len(bets)
     path = []

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ModelError
 from rag_opt.production import model_code
-from rag_opt.production.agent import BUNDLE
+from rag_opt.production.agent import BUNDLE, stub_answers
 from rag_opt.production.bundle import Bundle, Lineage
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.mlflow_file import get_database_file, silence_mlflow
@@ -43,6 +43,9 @@ PACKAGE = Path(__file__).parents[1]
 EXAMPLE = {"input": [{"role": "user", "content": "What is this about?"}]}
 TAG = "rag_opt."
 LINEAGE = f"{TAG}lineage"
+NOBODY = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers where there is no such model, or no such alias of it."""
+
 NAME = re.compile(r"[^/:.%\"']{1,250}")
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))?")
 
@@ -53,6 +56,8 @@ class Registry:
 
     uri: str
     client: MlflowClient
+    fetched: dict[str, Path] = field(default_factory=dict)
+    """Versions' folders: a version never changes, and what lies elsewhere is copied once."""
 
     @classmethod
     def connect(cls, uri: str | None = None) -> Registry:
@@ -81,17 +86,19 @@ class Registry:
         """The version that an alias means; None where nothing has it."""
         try:
             return self.client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            return None
+        except MlflowException as error:
+            if error.error_code in NOBODY:
+                return None
+            # Whoever can't be asked may well have one.
+            raise ModelError(f"models:/{name}@{alias}: MLflow can't tell: {shorten_error(error)}") from error
 
     def fetch(self, found: ModelVersion) -> Path:
         """The folder with a version's bundle: where it lies, or a copy of what lies elsewhere."""
-        with explain_failures(self.uri, f"models:/{found.name}/{found.version}"), self.use():
-            return (
-                Path(mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}"))
-                / "artifacts"
-                / BUNDLE
-            )
+        address = f"models:/{found.name}/{found.version}"
+        if address not in self.fetched:
+            with explain_failures(self.uri, address), self.use():
+                self.fetched[address] = Path(mlflow.artifacts.download_artifacts(address)) / "artifacts" / BUNDLE
+        return self.fetched[address]
 
     def log(self, bundle: Bundle, name: str, prompts: Sequence[Prompt] = ()) -> ModelVersion:
         """The bundle as a new version of a registered model; its lineage stands in its tags."""
@@ -99,7 +106,8 @@ class Registry:
             raise ModelError(f"--name {name}: a name without / : . % and quotes is expected")
         with explain_failures(self.uri, name), self.use(), quiet_mlflow():
             place = self.find_experiment(str(to_plain(compose_config([]).tracking)["experiment"]))
-            with mlflow.start_run(experiment_id=place, run_name=f"promote {bundle.lineage.study}") as run:
+            title = f"promote {bundle.lineage.study}"
+            with stub_answers(), mlflow.start_run(experiment_id=place, run_name=title, nested=True) as run:
                 info = mlflow.pyfunc.log_model(
                     name=name,
                     python_model=str(Path(model_code.__file__)),
@@ -176,12 +184,18 @@ def explain_refusal(candidate: Lineage, champion: Lineage | None) -> str:
     """Why a model is not to take the champion's place; "" where it may.
 
     It may where its study compared it with the champion's own configuration, on the same documents, and found it better
-    beyond noise, or as good and cheaper, on questions that had no part in choosing it.
+    beyond noise, or as good and cheaper, on questions that had no part in choosing it. The same configuration over
+    other documents is an update's business, which asks both for the probes.
     """
     if champion is None:
         return "the present champion was not promoted by rag_opt, so nothing is known of what it computes"
+    if candidate.corpus != champion.corpus:
+        return (
+            f"its study '{candidate.study}' was about other documents than the champion's: bring the champion up to "
+            "date first (python -m rag_opt.update), and run the study on these"
+        )
     if candidate.fingerprint == champion.fingerprint:
-        # The same configuration: of other documents, or built again.
+        # Built again.
         return ""
     if candidate.baseline != champion.fingerprint:
         return (

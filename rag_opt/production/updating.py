@@ -28,8 +28,8 @@ from rag_opt.errors import ModelError
 from rag_opt.production.agent import BUNDLE
 from rag_opt.production.answering import Answerer, open_bundle
 from rag_opt.production.bundle import Bundle, Probe
-from rag_opt.production.bundling import describe_versions, get_moment, write_bundle
-from rag_opt.production.registry import CHAMPION, Registry, check_name
+from rag_opt.production.bundling import PAID, describe_versions, get_moment, write_bundle
+from rag_opt.production.registry import CHAMPION, Registry, check_name, register_prompts
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 DOUBT = 0.05
 """The p below which probes that are answered worse are no noise."""
+
+FEW, FALL = 6, 0.2
+"""Probes of fewer than so many show nothing by a test: then a mean that falls so far counts."""
 
 DEPTH = 10
 """How deep probes are measured: nDCG@10."""
@@ -71,8 +74,15 @@ class ProbeCheck:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the probes are answered worse than noise explains."""
-        return bool(self.probes) and sum(self.after) < sum(self.before) and self.p < DOUBT
+        """Whether the probes are answered worse than noise explains; few can't show that, so a great fall will do."""
+        count = len(self.probes)
+        fall = (sum(self.before) - sum(self.after)) / count if count else 0.0
+        return fall > 0 and (self.p < DOUBT or (count < FEW and fall >= FALL))
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether most probes ask for documents that are gone: these may well be other documents altogether."""
+        return self.gone > len(self.probes)
 
     @property
     def lost(self) -> list[tuple[str, float, float]]:
@@ -116,9 +126,16 @@ def update_model(registry: Registry, address: str, source: Path, because: str = 
     with TemporaryDirectory(prefix="rag_opt-update-") as place:
         made, encoded, texts = build_update(bundle, documents, Path(place), because)
         check = check_probes(bundle, made, documents)
-        if check.is_worse and not because:
+        if (check.is_worse or check.is_elsewhere) and not because:
             raise WorseError(_explain_worse(address, check), check)
-        model = registry.log(made, found.name)
+        model = registry.log(made, found.name, register_prompts(registry.client, made))
+    # Somebody may have promoted, updated or rolled back meanwhile.
+    now = registry.find(address)
+    if str(now.version) != str(found.version):
+        raise ModelError(
+            f"{address} means version {now.version} now, and version {model.version} was made of {found.version}: "
+            "the alias stays; run the same command again"
+        )
     registry.set_alias(model, alias or CHAMPION)
     return Update(difference, model, check, encoded, texts)
 
@@ -155,7 +172,11 @@ def build_update(bundle: Bundle, documents: Documents, place: Path, because: str
         link_file(path, copy)
     before = _count_vectors(place / "store")
     lineage = replace(
-        bundle.lineage, made=get_moment(), corpus=documents.key, reason=because, versions=describe_versions()
+        bundle.lineage,
+        made=get_moment(),
+        corpus=documents.key,
+        reason=because or bundle.lineage.reason,
+        versions=describe_versions(),
     )
     questions = [probe.question for probe in bundle.probes]
     made = write_bundle(
@@ -173,10 +194,12 @@ def check_probes(bundle: Bundle, made: Bundle, now: Documents) -> ProbeCheck:
         Probe(probe.question, {name: grade for name, grade in probe.relevant.items() if name in there})
         for probe in bundle.probes
     ]
-    kept = tuple(probe for probe in asked if any(grade > 0 for grade in probe.relevant.values()))
-    before, after = (measure_probes(open_bundle(each), kept) for each in (bundle, made))
+    there_still = [probe for probe in asked if any(grade > 0 for grade in probe.relevant.values())]
+    old, new = open_bundle(bundle), open_bundle(made)
+    kept = tuple(there_still[: PAID if old.pays_to_search else None])
+    before, after = measure_probes(old, kept), measure_probes(new, kept)
     p = compute_p_value(np.array(after) - np.array(before), seed=0) if kept else 1.0
-    return ProbeCheck(kept, before, after, p, len(asked) - len(kept))
+    return ProbeCheck(kept, before, after, p, len(asked) - len(there_still))
 
 
 def measure_probes(answerer: Answerer, probes: Sequence[Probe]) -> tuple[float, ...]:
@@ -207,6 +230,11 @@ def _count_vectors(folder: Path) -> set[str]:
 
 
 def _explain_worse(address: str, check: ProbeCheck) -> str:
+    if check.is_elsewhere:
+        return (
+            f"{address} stays: {check.gone} of its {check.gone + len(check.probes)} probes ask for documents that are "
+            "not among these: are they the right ones? --because '…' puts them up all the same"
+        )
     count, before, after = len(check.probes), np.mean(check.before), np.mean(check.after)
     worst = "; ".join(f"{question} ({was:.2f} → {now:.2f})" for question, was, now in check.lost[:3])
     return (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, TypeVar
 
 from limits.storage import MemoryStorage
@@ -47,32 +47,25 @@ class Admission:
         after = max(1, ceil(self._limiter.get_window_stats(self._limit, who).reset_time - time()))
         raise RefusedError(429, f"more than {self._limit} with this key; try again in {after} s", after)
 
-    async def start(self, work: Callable[[], T], seconds: float) -> asyncio.Future[T]:
+    async def start(self, work: Callable[[], T], until: float) -> asyncio.Future[T]:
         """Begin a piece of work, once there is a thread for it; raises RefusedError where too many wait already.
 
-        Its thread stays taken until the work ends, whether anybody waits for that or not.
+        `until` is a moment of the monotonic clock. The thread stays taken until the work ends, whether anybody waits
+        for that or not.
         """
         if self._free.locked() and self.waiting >= self._most:
             raise RefusedError(503, f"{self.waiting} questions wait already; try again in a second", 1)
         self.waiting += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), seconds)
+            await asyncio.wait_for(self._free.acquire(), until - monotonic())
         except TimeoutError as error:
-            raise RefusedError(503, f"its turn did not come within {seconds:.0f} s", 1) from error
+            raise RefusedError(503, "its turn did not come in time", 1) from error
         finally:
             self.waiting -= 1
         self.running += 1
         found = asyncio.get_running_loop().run_in_executor(self.threads, work)
         found.add_done_callback(self._finish)
         return found
-
-    async def run(self, work: Callable[[], T], seconds: float) -> T:
-        """What a piece of work gives; raises RefusedError where that takes longer, and what the work raises."""
-        task = await self.start(work, seconds)
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), seconds)
-        except TimeoutError as error:
-            raise RefusedError(504, f"no answer within {seconds:.0f} s") from error
 
     def _finish(self, task: asyncio.Future[T]) -> None:
         self.running -= 1

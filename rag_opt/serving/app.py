@@ -45,7 +45,6 @@ def build_app(
     async def live(_: FastAPI) -> AsyncIterator[None]:
         refreshing = asyncio.ensure_future(refresh())
         yield
-        service.ready = False
         refreshing.cancel()
         await asyncio.to_thread(close)
 
@@ -62,6 +61,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
+        service.admission.check_rate(request.state.key_name)
         asked = protocol.parse_body(protocol.ChatCompletion, request.state.body)
         arm, question, name = _begin(service, request, asked.who), asked.question, request.state.id
         if asked.stream:
@@ -72,6 +72,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/responses")
     async def respond(request: Request) -> Response:
+        service.admission.check_rate(request.state.key_name)
         asked = protocol.parse_body(protocol.Response, request.state.body)
         arm, question, name = _begin(service, request, asked.who), asked.question, request.state.id
         if asked.stream:
@@ -81,6 +82,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/search")
     async def search(request: Request) -> Response:
+        service.admission.check_rate(request.state.key_name)
         asked = protocol.parse_body(protocol.Search, request.state.body)
         arm, question = _begin(service, request, asked.user), protocol.check_question(asked.query)
         found = await _answer(service, request, question, arm, search=True)
@@ -89,13 +91,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/feedback")
     async def feedback(request: Request) -> Response:
-        told = protocol.parse_body(protocol.Feedback, request.state.body)
         service.admission.check_rate(request.state.key_name)
+        told = protocol.parse_body(protocol.Feedback, request.state.body)
         name = told.id.removeprefix(PREFIX).removeprefix(RESPONSE)
-        record = {"thumb": told.thumb, "comment": told.comment, "who": request.state.key_name}
         journal = service.journal
         if journal is None:
             raise RefusedError(404, "this service keeps no traces, and no feedback to them (--traces)")
+        record = {"thumb": told.thumb, "comment": told.comment, "who": journal.hash_user(request.state.key_name)}
         if not await asyncio.to_thread(journal.add_feedback, name, record):
             raise RefusedError(404, "no answer with this id is known here; the id of a response is expected")
         service.metrics.feedback.labels(told.thumb, "").inc()
@@ -123,21 +125,19 @@ def _add_state(app: FastAPI, service: Service, keys: Keys) -> None:
     @app.get("/ready")
     async def ready() -> JSONResponse:
         arms = {arm.name: arm.label for arm in service.deployment}
-        if not service.ready:
-            return JSONResponse({"status": "ending", "models": arms}, 503)
         return JSONResponse({"status": "ready", "models": arms})
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
         service.metrics.waiting.set(service.admission.waiting)
         if service.journal is not None:
+            service.metrics.lost.set(service.journal.lost)
             service.metrics.unsent.set(await asyncio.to_thread(service.journal.count_unsent))
         return PlainTextResponse(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _begin(service: Service, request: Request, who: str) -> Arm:
-    """The arm of whoever asks; raises RefusedError above their rate."""
-    service.admission.check_rate(request.state.key_name)
+    """The arm of whoever asks."""
     request.state.who = who or request.state.key_name
     arm = service.deployment.choose(request.state.who)
     request.state.arm = arm.name

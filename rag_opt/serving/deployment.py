@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from rag_opt.errors import ModelError
 from rag_opt.production.answering import Answerer, open_bundle
 from rag_opt.production.bundle import Bundle, is_bundle
-from rag_opt.production.registry import Registry
+from rag_opt.production.registry import ADDRESS, Registry
 
 if TYPE_CHECKING:
     from rag_opt.serving.settings import ServerSettings
 
 MODEL, CANARY = "model", "canary"
-ADDRESS = "models:/"
+PREFIX = "models:/"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Arm:
     @property
     def label(self) -> str:
         """How answers name the model."""
-        return f"{self.address.partition('@')[0]}/{self.version}" if self.version else self.address
+        found = ADDRESS.fullmatch(self.address)
+        return f"{PREFIX}{found['name']}/{self.version}" if found else self.address
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,9 @@ def load_deployment(settings: ServerSettings) -> Deployment:
     return Deployment(main, canary, settings.share)
 
 
-def find_changed(deployment: Deployment, registry: Registry) -> list[Arm]:
-    """The arms whose address means another version by now; raises ModelError where the registry can't be asked."""
-    named = [arm for arm in deployment if arm.address.startswith(ADDRESS)]
-    return [arm for arm in named if str(registry.find(arm.address).version) != arm.version]
+def find_version(arm: Arm, registry: Registry) -> str:
+    """The version that an arm's address means by now; raises ModelError where it means none."""
+    return str(registry.find(arm.address).version) if arm.address.startswith(PREFIX) else arm.version
 
 
 def replace_arm(deployment: Deployment, arm: Arm) -> Deployment:
@@ -75,17 +75,18 @@ def replace_arm(deployment: Deployment, arm: Arm) -> Deployment:
 
 
 def load_arm(name: str, address: str, registry: Registry) -> Arm:
-    """A model at work; one question is asked of it, so that what the first one loads is loaded."""
+    """A model at work; one question is asked of it, so that what the first one loads is loaded, where that is free."""
     folder, version = find_folder(address, registry)
     bundle = Bundle.read(folder)
     answerer = open_bundle(bundle)
-    answerer.search("ready")
+    if not answerer.pays_to_search:
+        answerer.search("ready")
     return Arm(name, address, version, bundle, answerer)
 
 
 def find_folder(address: str, registry: Registry) -> tuple[Path, str]:
     """The bundle's folder and version of models:/…, or of a folder that is a bundle."""
-    if address.startswith(ADDRESS):
+    if address.startswith(PREFIX):
         found = registry.find(address)
         return registry.fetch(found), str(found.version)
     if not is_bundle(Path(address)):

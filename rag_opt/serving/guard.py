@@ -96,7 +96,8 @@ class Guard:
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
         if sum(len(key) + len(value) for key, value in scope["headers"]) > HEADS:
             raise RefusedError(431, f"headers of at most {HEADS:,} bytes are expected")
-        if self.settings.local and (why := explain_refusal(scope["method"], headers, self.settings.port)):
+        # Where no key is asked for, a page of another site must not ask in its reader's name.
+        if not self.keys.needed and (why := explain_refusal(scope["method"], headers, self.settings.port)):
             raise RefusedError(403, why)
         caller = headers.get("x-request-id", "")
         scope["state"]["caller"] = caller if CALLER.fullmatch(caller) else ""

@@ -6,6 +6,8 @@ MLflow has, only the name of its trace is kept, so that a thumb that comes later
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import queue
 import sqlite3
@@ -23,6 +25,7 @@ from rag_opt.errors import StoreError
 FILE = "journal.db"
 TABLES = """
 create table if not exists entries (id text primary key, at real, wanted integer, record text, trace text);
+create table if not exists salt (only integer primary key check (only = 1), value blob);
 create index if not exists unsent on entries (at) where wanted and trace is null;
 create table if not exists feedback (number integer primary key, id text, record text, sent integer default 0);
 create index if not exists unsent_feedback on feedback (number) where not sent;
@@ -61,6 +64,8 @@ class Journal:
                 base.executescript(TABLES)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"--state {folder}: no journal can be kept there: {error}") from error
+        self.salt = self._read_salt()
+        self.prune()
         self._queue: queue.Queue[Entry | None] = queue.Queue(ROOM)
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -102,6 +107,11 @@ class Journal:
         with closing(self._connect()) as base, base:
             base.execute("update entries set trace = ?, record = '' where id = ?", (trace, name))
 
+    def drop(self, name: str) -> None:
+        """Forget a request that can become no trace."""
+        with closing(self._connect()) as base, base:
+            base.execute("delete from entries where id = ?", (name,))
+
     def mark_feedback_sent(self, number: int) -> None:
         """MLflow has a thumb."""
         with closing(self._connect()) as base, base:
@@ -124,6 +134,17 @@ class Journal:
         """Write what was handed over."""
         self._queue.put(None)
         self._thread.join(BUSY)
+
+    def _read_salt(self) -> bytes:
+        """What hashes of people are made with, so that nobody finds them by trying; the same in all processes."""
+        with closing(self._connect()) as base, base:
+            base.execute("insert or ignore into salt (only, value) values (1, randomblob(16))")
+            return bytes(base.execute("select value from salt").fetchone()[0])
+
+    def hash_user(self, who: str) -> str:
+        """What stands for somebody in traces: they are not to name people; "" for nobody."""
+        found = hmac.new(self.salt, who.encode("utf-8", "surrogatepass"), hashlib.sha256)
+        return found.hexdigest()[:16] if who else ""
 
     def _connect(self) -> sqlite3.Connection:
         base = sqlite3.connect(self.folder / FILE, timeout=BUSY)
@@ -153,4 +174,13 @@ class Journal:
 
 
 def _dump(record: Mapping[str, Any]) -> str:
-    return hide_secrets(json.dumps(record))
+    return json.dumps(_hide(record))
+
+
+def _hide(value: Any) -> Any:
+    """The same without secrets in its texts: text by text, since JSON has quotes and backslashes of its own."""
+    if isinstance(value, str):
+        return hide_secrets(value)
+    if isinstance(value, Mapping):
+        return {key: _hide(each) for key, each in value.items()}
+    return [_hide(each) for each in value] if isinstance(value, list | tuple) else value

@@ -7,6 +7,7 @@ import hmac
 import os
 from pathlib import Path
 
+from rag_opt.console.progress import report_line
 from rag_opt.errors import ConfigError
 
 VARIABLE = "RAG_OPT_KEYS"
@@ -52,13 +53,24 @@ class Keys:
             about = self._path.stat()
             if (about.st_mtime_ns, about.st_size) == self._read_at:
                 return
-            self._known = _parse(self._path.read_text("utf-8").splitlines(), str(self._path))
+            lines, first = self._path.read_text("utf-8").splitlines(), self._read_at is None
             self._read_at = about.st_mtime_ns, about.st_size
+            self._known = _parse(lines, str(self._path)) if first else self._parse_again(lines)
         except (OSError, ValueError) as error:
             if self._read_at is None:
                 raise ConfigError(f"{VARIABLE}: the file {self._path} can't be read") from error
             # It was there: whoever has taken it away has revoked all keys.
             self._known = {}
+
+    def _parse_again(self, lines: list[str]) -> dict[str, bytes]:
+        """The keys of a file that has changed: a line that can't be read is said, and lets nobody in."""
+        found: dict[str, bytes] = {}
+        for line in lines:
+            try:
+                found |= _parse([line], str(self._path))
+            except ConfigError as error:
+                report_line(str(error))
+        return found
 
 
 def _parse(lines: list[str], where: str) -> dict[str, bytes]:

@@ -48,6 +48,10 @@ class ServiceMetrics:
             "rag_opt_traces_unsent", "traces that MLflow has not taken yet", multiprocess_mode="max", registry=known
         )
 
+        self.lost = Gauge(
+            "rag_opt_traces_lost", "traces that the disk was too slow for", multiprocess_mode="livesum", registry=known
+        )
+
     def count_answer(self, answer: Answer, arm: str) -> None:
         """Count what an answer took and cost."""
         for stage, seconds in answer.seconds.items():

@@ -12,25 +12,28 @@ LONGEST = 20_000
 """Characters of a question: far more than an encoder reads."""
 
 
-class TextPart(BaseModel):
-    """A piece of a message; pictures and sounds are not read."""
+class Part(BaseModel):
+    """A piece of a message; of pictures and sounds nothing is read."""
 
-    type: Literal["text", "input_text", "output_text"]
-    text: str
+    text: str = ""
 
 
 class Message(BaseModel):
-    """What somebody says."""
+    """What somebody says, or another item of a conversation, of which nothing is read."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    role: str = ""
+    content: str | Annotated[list[Part], Field(max_length=1_000, fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
         """All that it says."""
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(part.text for part in self.content or ())
+        return "\n".join(part.text for part in self.content or () if part.text)
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=1_000, fail_fast=True)]
+"""The first mistake ends the reading: telling thousands would take seconds."""
 
 
 class Asking(BaseModel):
@@ -62,7 +65,7 @@ class Asking(BaseModel):
 class ChatCompletion(Asking):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1_000)]
+    messages: Messages
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream_options: dict[str, Any] | None = None
 
@@ -74,7 +77,7 @@ class ChatCompletion(Asking):
 class Response(Asking):
     """`POST /v1/responses`."""
 
-    input: str | Annotated[list[Message], Field(min_length=1, max_length=1_000)]
+    input: str | Messages
 
     @property
     def messages_(self) -> list[Message]:

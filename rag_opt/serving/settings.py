@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from limits import RateLimitItem, parse
 
 from rag_opt.errors import ConfigError
 from rag_opt.serving.keys import VARIABLE
+from rag_opt.system.same_origin import NAMES
 
 NAME = "RAG_OPT_SERVING"
 """The environment variable by which processes of one service are told its settings; no key is among them."""
@@ -43,11 +43,8 @@ class ServerSettings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        """Whether it goes by a name that only this machine has."""
+        return self.host in NAMES
 
     @property
     def limit(self) -> RateLimitItem | None:
@@ -64,7 +61,8 @@ class ServerSettings:
             raise ConfigError(f"--traces {self.traces}: a share of the questions is expected, from 0 to 1")
         if not self.local and not os.environ.get(VARIABLE):
             raise ConfigError(
-                f"--host {self.host}: other machines reach it, and it would answer anybody: set {VARIABLE}=name:key,…"
+                f"--host {self.host}: under another name than {' and '.join(NAMES)} it answers to keys alone: set "
+                f"{VARIABLE}=name:key,…"
             )
 
     def to_environment(self) -> dict[str, str]:

@@ -6,13 +6,17 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.entities import AssessmentSource, AssessmentSourceType, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
 from rag_opt.console.progress import report_line
+from rag_opt.production.agent import BUNDLE
+from rag_opt.production.registry import ADDRESS
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.traces import LONGEST, SHOWN
 
@@ -30,6 +34,9 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers where a trace is not there any more."""
+
 EVERY, LONGEST_WAIT = 1.0, 30.0
 """Seconds between two looks into the journal; after failures up to so many."""
 
@@ -56,6 +63,7 @@ class TraceSender:
     def try_send(self) -> int | None:
         """Send a batch, and give how much that was; None where MLflow does not take it, which is said once."""
         try:
+            self.journal.prune()
             sent = self.send()
         except Exception as error:
             # Whatever MLflow, its server or the network may raise.
@@ -75,19 +83,34 @@ class TraceSender:
         if traces:
             place, client = self.registry.find_experiment(self.experiment), TracingClient(self.registry.uri)
             for name, record in traces:
-                self.journal.mark_sent(name, write_trace(client, place, name, record))
+                self._send_trace(client, place, name, record)
         thumbs = self.journal.find_feedback()
         for number, trace, record in thumbs:
-            log_feedback(trace, record)
+            try:
+                log_feedback(trace, record)
+            except MlflowException as error:
+                # A trace that somebody has deleted holds up no other thumb.
+                if error.error_code not in GONE:
+                    raise
             self.journal.mark_feedback_sent(number)
-        if traces or thumbs:
-            self.journal.prune()
         return len(traces) + len(thumbs)
+
+    def _send_trace(self, client: TracingClient, place: str, name: str, record: Mapping[str, Any]) -> None:
+        try:
+            self.journal.mark_sent(name, write_trace(client, place, name, record))
+        except (KeyError, TypeError, ValueError) as error:
+            # What can't be read now never will be.
+            report_line(f"request {name} becomes no trace: {shorten_error(error)}")
+            self.journal.drop(name)
 
 
 def get_experiment(model: str) -> str:
-    """The experiment that has the traces of a model: its own."""
-    return f"served {model.removeprefix('models:/').partition('@')[0].partition('/')[0]}"
+    """The experiment that has the traces of a model: its own; of a study's folder that of its name."""
+    found = ADDRESS.fullmatch(model)
+    if found:
+        return f"served {found['name']}"
+    parts = [part for part in Path(model).resolve().parts if part != BUNDLE]
+    return f"served {parts[-1]}"
 
 
 def write_trace(client: TracingClient, experiment: str, name: str, record: Mapping[str, Any]) -> str:

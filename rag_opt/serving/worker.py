@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rag_opt.console.notices import Notices
 from rag_opt.console.progress import report_line
-from rag_opt.errors import RagOptError
 from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission
 from rag_opt.serving.app import build_app
-from rag_opt.serving.deployment import Deployment, find_changed, load_arm, load_deployment, replace_arm
+from rag_opt.serving.deployment import Deployment, find_version, load_arm, load_deployment, replace_arm
 from rag_opt.serving.guard import Guard
 from rag_opt.serving.journal import Journal
 from rag_opt.serving.keys import Keys
@@ -21,6 +20,7 @@ from rag_opt.serving.metrics import ServiceMetrics
 from rag_opt.serving.service import Service
 from rag_opt.serving.settings import ServerSettings
 from rag_opt.system.environment import use_threads
+from rag_opt.tracking.failures import shorten_error
 
 
 def create_app() -> Guard:
@@ -52,13 +52,21 @@ async def refresh_models(service: Service, settings: ServerSettings) -> None:
     that it began with.
     """
     registry, notices = Registry.connect(settings.tracking), Notices()
+    failed: dict[str, str] = {}
     while settings.refresh:
         await asyncio.sleep(settings.refresh)
-        try:
-            for arm in await asyncio.to_thread(find_changed, service.deployment, registry):
+        for arm in list(service.deployment):
+            try:
+                version = await asyncio.to_thread(find_version, arm, registry)
+                # One that could not be loaded is tried again once the alias has meant another.
+                if version in (arm.version, failed.get(arm.name)):
+                    continue
+                failed[arm.name] = version
                 ready = await asyncio.to_thread(load_arm, arm.name, arm.address, registry)
-                service.deployment = replace_arm(service.deployment, ready)
-                report_line(f"{arm.address} is version {ready.version} now, in place of {arm.version}")
-        except RagOptError as error:
-            # The version that answers goes on.
-            notices.report_once(f"{settings.model} stays as it is: {error}")
+            except Exception as error:
+                # Whatever a registry or a component raises: the version that answers goes on, and so does the look-out.
+                notices.report_once(f"{arm.address} stays version {arm.version}: {shorten_error(error)}")
+                continue
+            failed.pop(arm.name)
+            service.deployment = replace_arm(service.deployment, ready)
+            report_line(f"{arm.address} is version {ready.version} now, in place of {arm.version}")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 import rag_opt
 from rag_opt.cli import promote
@@ -27,6 +30,7 @@ from rag_opt.production.promotion import bundle_study, promote_study
 from rag_opt.production.registry import Registry, explain_refusal, read_lineage
 from rag_opt.records.documents import Queries, Query
 from tests.conftest import QUESTIONS
+from tests.services import counts, reset
 
 pytestmark = pytest.mark.integration
 ASKED = [row["question"] for row in QUESTIONS]
@@ -193,6 +197,26 @@ def test_a_study_promotes_itself_where_it_is_told_to(animals, tmp_path, capsys) 
     assert study.promote(tracking=uri) == "models:/self@challenger"
 
 
+def test_a_registry_that_can_not_be_asked_makes_nobody_a_champion(study, tmp_path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("Too many 503 error responses", error_code=TEMPORARILY_UNAVAILABLE)
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", fail)
+    with pytest.raises(ModelError, match="can't tell"):
+        promote_study(study, tracking=uri)
+    assert not MlflowClient(uri).search_registered_models()
+
+
+def test_promoting_asks_no_model_and_goes_on_within_a_run(study, tracking, endpoint, services) -> None:
+    words = [*services, "generator=llm", "llm.model=extractive-1", "retriever=bm25"]
+    reset(endpoint)
+    registry = Registry.connect(tracking)
+    with registry.use(), mlflow.start_run(experiment_id=registry.find_experiment("mine")):
+        promote_study(study, "unpaid", overrides=words, tracking=tracking)
+    assert not any(counts(endpoint).values())
+
+
 KNOWN = Lineage("new", 3, "now", fingerprint="new", corpus="c", baseline="old", metric="m", case="better")
 CHAMPION = replace(KNOWN, study="old", fingerprint="old")
 
@@ -207,6 +231,8 @@ CHAMPION = replace(KNOWN, study="old", fingerprint="old")
         (replace(KNOWN, baseline="another"), CHAMPION, "did not compare"),
         (replace(KNOWN, baseline=""), CHAMPION, "did not compare"),
         (replace(KNOWN, fingerprint="old", case="", baseline=""), CHAMPION, ""),
+        (replace(KNOWN, corpus="d"), CHAMPION, "other documents"),
+        (replace(KNOWN, corpus="d", fingerprint="old"), CHAMPION, "update"),
         (KNOWN, None, "nothing is known"),
     ],
 )

@@ -204,6 +204,8 @@ def test_more_than_may_wait_is_refused_and_what_takes_too_long_ends(study, track
         fault(endpoint, "none")
         assert told[504] >= 1
         assert told[503] >= 4
+        # Whoever was given up is told of all the same, once the model has ended.
+        _wait_for(tmp_path / "state", "select count(*) from entries", told[504])
         refused = [each.result() for each in asked if each.result().status_code == 503]
         assert all(each.headers["retry-after"] == "1" for each in refused)
         assert httpx.get(f"{url}/health").status_code == 200
@@ -222,6 +224,7 @@ BODIES = {
     "no messages": b"{}",
     "2,000 messages": json.dumps({"messages": ASKED["messages"] * 2_000}).encode(),
     "unknown role": b'{"messages":[{"role":"root","content":"hi"}]}',
+    "a number": b'{"messages":[{"role":"user","content":5}]}',
     "an image": b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]}',
     "nobody asks": b'{"messages":[{"role":"assistant","content":"hi"}]}',
     "spaces": b'{"messages":[{"role":"user","content":"  "}]}',
@@ -239,17 +242,25 @@ def test_a_hostile_body_is_refused_and_nothing_of_it_repeated(client, name) -> N
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"origin": "https://evil.example"}, 403),
-        ({"host": "evil.example"}, 403),
-        ({"sec-fetch-site": "cross-site"}, 403),
-        ({"content-encoding": "gzip"}, 415),
-        ({"x-long": "a" * 20_000}, 431),
-    ],
+    "headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}, {"sec-fetch-site": "cross-site"}]
 )
-def test_what_comes_from_elsewhere_is_refused(client, headers, status) -> None:
-    assert client.post("/search", json={"query": "owls"}, headers=headers).status_code == status
+def test_without_keys_only_this_machine_s_own_pages_are_answered(
+    bundle, tracking, tmp_path, monkeypatch, headers
+) -> None:
+    monkeypatch.delenv(VARIABLE)
+    with serving(bundle, tracking, tmp_path / "state", traces=0.0) as url:
+        assert httpx.post(f"{url}/search", json={"query": "owls"}).status_code == 200
+        assert httpx.post(f"{url}/search", json={"query": "owls"}, headers=headers).status_code == 403
+    # With a key a proxy may stand in front, under a name of its own.
+    monkeypatch.setenv(VARIABLE, f"alice:{KEY}")
+    with serving(bundle, tracking, tmp_path / "state", traces=0.0) as url:
+        assert httpx.post(f"{url}/search", json={"query": "owls"}, headers=headers).status_code == 401
+        assert httpx.post(f"{url}/search", json={"query": "owls"}, headers={**headers, **HEADERS}).status_code == 200
+
+
+def test_what_is_compressed_or_endless_is_refused(client) -> None:
+    for headers, status in (({"content-encoding": "gzip"}, 415), ({"x-long": "a" * 20_000}, 431)):
+        assert client.post("/search", json={"query": "owls"}, headers=headers).status_code == status
 
 
 def test_every_answer_says_how_it_is_to_be_read(client) -> None:
@@ -277,10 +288,8 @@ def test_a_canary_answers_its_share_and_each_person_by_one_arm(study, bundle, tr
         assert client.get("/ready").json()["models"] == {"model": bundle, "canary": str(tmp_path / "other")}
     assert all(len(each) == 1 for each in arms.values())
     assert 5 <= sum(each == {str(tmp_path / "other")} for each in arms.values()) <= 60
-    deadline, journal = time.monotonic() + 10, tmp_path / "state" / "journal.db"
-    with sqlite3.connect(journal) as base:
-        while base.execute("select count(*) from entries").fetchone()[0] < 200:
-            assert time.monotonic() < deadline
+    _wait_for(tmp_path / "state", "select count(*) from entries", 200)
+    with sqlite3.connect(tmp_path / "state" / "journal.db") as base:
         kept = Counter(json.loads(row)["arm"] for (row,) in base.execute("select record from entries"))
     assert kept["canary"] == 2 * sum(each == {str(tmp_path / "other")} for each in arms.values())
 
@@ -299,6 +308,7 @@ def test_a_thumb_is_on_the_trace_of_its_answer(study, tmp_path) -> None:
             thumb = {"id": told.json()["id"], "thumb": "up" if n % 2 else "down", "comment": f"owl {n}"}
             asking.post("/feedback", json=thumb).raise_for_status()
         assert asking.post("/feedback", json={"id": "chatcmpl-0", "thumb": "up"}).status_code == 404
+        _wait_for(tmp_path / "state", "select count(*) from feedback where sent", 12)
     mlflow = MlflowClient(tracking)
     place = mlflow.get_experiment_by_name(get_experiment(address)).experiment_id
     found = mlflow.search_traces(locations=[place], max_results=100)
@@ -330,11 +340,8 @@ def test_no_request_waits_for_mlflow_and_traces_are_sent_when_it_is_back(bundle,
         assert {client.post("/v1/chat/completions", json=ASKED).status_code for _ in range(5)} == {200}
         assert 'rag_opt_errors_total{arm="model"}' not in client.get("/metrics").text
     back = ServerSettings(bundle, tracking=f"sqlite:///{tmp_path}/mlflow.db", state=str(tmp_path / "state"))
-    with sending(back), sqlite3.connect(tmp_path / "state" / "journal.db") as base:
-        deadline = time.monotonic() + 60
-        while base.execute("select count(*) from entries where trace is not null").fetchone()[0] < 5:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with sending(back):
+        _wait_for(tmp_path / "state", "select count(*) from entries where trace is not null", 5)
     mlflow = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     place = mlflow.get_experiment_by_name(get_experiment(bundle)).experiment_id
     assert len(mlflow.search_traces(locations=[place])) == 5
@@ -383,14 +390,15 @@ def test_a_person_asks_in_the_page(url) -> None:
         browser.close()
 
 
-def test_who_was_let_in_is_answered_when_the_service_is_told_to_end(study, tmp_path) -> None:
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
+def test_who_was_let_in_is_answered_when_the_service_is_told_to_end(study, tmp_path, workers) -> None:
     place = prepare_model(str(study))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "rag_opt.serve", place, "--port", str(port), "--state", str(tmp_path / "state")]
     known = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    with subprocess.Popen([*command, "--workers", "2"], env=known, cwd=tmp_path, text=True) as process:
+    with subprocess.Popen([*command, "--workers", workers], env=known, cwd=tmp_path, text=True) as process:
         url, told = f"http://127.0.0.1:{port}", Counter[str]()
         deadline = time.monotonic() + 120
         while _get_status(f"{url}/ready") != 200:
@@ -417,6 +425,15 @@ def test_who_was_let_in_is_answered_when_the_service_is_told_to_end(study, tmp_p
     assert set(told) <= {"200", "ConnectError", "ReadError", "RemoteProtocolError"}
     # Each question that the service has answered has reached who asked it.
     assert answered == told["200"] > 0
+
+
+def _wait_for(state: Path, count: str, wanted: int) -> None:
+    """Until a service's journal has so many rows."""
+    deadline = time.monotonic() + 60
+    with sqlite3.connect(state / "journal.db") as base:
+        while base.execute(count).fetchone()[0] < wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def _get_status(url: str) -> int:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Span, TraceState
 from mlflow.tracing.client import TracingClient
+from pydantic import ValidationError
 
 from rag_opt.errors import ConfigError, StoreError
 from rag_opt.production.answering import Answer, Source, Spent
@@ -50,6 +51,17 @@ def test_keys_that_can_not_be_read_are_refused_and_not_repeated(given_) -> None:
     assert FIRST not in str(refused.value)
 
 
+def test_a_bad_line_of_a_changed_file_closes_nothing_but_itself(tmp_path, said) -> None:
+    place = tmp_path / "keys"
+    place.write_text(f"one:{FIRST}\ntwo:{SECOND}\n")
+    keys = Keys(f"@{place}")
+    place.write_text(f"one:{FIRST}\nbob:short\nno key\n")
+    assert (keys.identify(FIRST), keys.identify(SECOND), keys.identify("short")) == ("one", None, None)
+    assert len(said()) == 2
+    assert keys.identify(FIRST) == "one"
+    assert len(said()) == 2
+
+
 def test_no_key_at_all_lets_everybody_in_and_an_empty_file_nobody(tmp_path) -> None:
     (tmp_path / "keys").write_text("")
     assert not Keys("").needed
@@ -71,23 +83,33 @@ def test_a_canary_gets_its_share_and_nobody_changes_arms() -> None:
     assert {Deployment(arms[0]).choose(f"user {n}").name for n in range(100)} == {"model"}
 
 
+async def answer(admission: Admission, work, seconds: float):
+    """What a service makes of a piece of work."""
+    until = time.monotonic() + seconds
+    task = await admission.start(work, until)
+    try:
+        return await asyncio.wait_for(asyncio.shield(task), until - time.monotonic())
+    except TimeoutError as error:
+        raise RefusedError(504, "no answer") from error
+
+
 def test_work_that_nobody_waits_for_still_has_its_thread() -> None:
     async def play() -> None:
         admission, ending = Admission(1, 1, None), threading.Event()
         with pytest.raises(RefusedError) as slow:
-            await admission.run(lambda: ending.wait(10), 0.05)
+            await answer(admission, lambda: ending.wait(10), 0.05)
         assert slow.value.status == 504
-        waiting = asyncio.create_task(admission.run(lambda: "done", 5))
+        waiting = asyncio.create_task(answer(admission, lambda: "done", 5))
         await asyncio.sleep(0.05)
         assert (admission.running, admission.waiting) == (1, 1)
         with pytest.raises(RefusedError) as full:
-            await admission.run(lambda: "never", 5)
+            await answer(admission, lambda: "never", 5)
         assert (full.value.status, full.value.after) == (503, 1)
         ending.set()
         assert await waiting == "done"
         assert (admission.running, admission.waiting) == (0, 0)
         with pytest.raises(ZeroDivisionError):
-            await admission.run(lambda: 1 // 0, 5)
+            await answer(admission, lambda: 1 // 0, 5)
         assert admission.running == 0
 
     asyncio.run(play())
@@ -96,9 +118,9 @@ def test_work_that_nobody_waits_for_still_has_its_thread() -> None:
 def test_one_whose_turn_does_not_come_is_told() -> None:
     async def play() -> None:
         admission, ending = Admission(1, 5, None), threading.Event()
-        first = await admission.start(lambda: ending.wait(10), 1)
+        first = await admission.start(lambda: ending.wait(10), time.monotonic() + 1)
         with pytest.raises(RefusedError) as late:
-            await admission.start(lambda: None, 0.05)
+            await admission.start(lambda: None, time.monotonic() + 0.05)
         assert late.value.status == 503
         assert admission.waiting == 0
         ending.set()
@@ -200,6 +222,27 @@ def test_what_nobody_asks_for_is_forgotten_and_secrets_are_never_written(tmp_pat
     assert "planted" not in rows[0][1]
 
 
+@pytest.mark.parametrize(
+    "question", ['what is https://x/?token="abc" for', 'a\\"b', "\u2028 \ud7ff", "password=x&key='y'"]
+)
+def test_any_question_is_read_again_as_it_was_written(tmp_path, question) -> None:
+    journal = Journal(tmp_path)
+    journal.keep(entry("a" * 32, question=question))
+    journal.keep(entry("b" * 32))
+    journal.close()
+    found = dict(Journal(tmp_path).find_unsent())
+    assert found["b" * 32] == {"question": "why?"}
+    # A secret in it is hidden; the rest is what was asked.
+    assert found["a" * 32]["question"].startswith(question[:8])
+
+
+def test_people_are_hashed_with_what_only_the_service_knows(tmp_path) -> None:
+    first, again, other = Journal(tmp_path / "a"), Journal(tmp_path / "a"), Journal(tmp_path / "b")
+    assert first.hash_user("address 10.1.2.3") == again.hash_user("address 10.1.2.3")
+    assert first.hash_user("address 10.1.2.3") != other.hash_user("address 10.1.2.3")
+    assert first.hash_user("") == ""
+
+
 def test_a_journal_that_can_not_be_kept_is_said_before_the_service_starts(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="--state"):
@@ -242,6 +285,47 @@ def test_a_trace_that_was_half_written_is_written_over(tmp_path) -> None:
     failed = {**RECORD, "error": "ComponentError: away", "sources": []}
     write_trace(client, place, name[::-1], failed)
     assert mlflow.get_trace(f"tr-{name[::-1]}").info.state == TraceState.ERROR
+
+
+def test_what_can_not_be_sent_holds_up_nothing_else(tmp_path, said) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry, journal = Registry(uri, MlflowClient(uri)), Journal(tmp_path)
+    names = [f"{n:032x}" for n in range(3)]
+    journal.keep(Entry(names[0], time.time(), True, {"question": "no record"}))
+    for name in names[1:]:
+        journal.keep(Entry(name, time.time(), True, RECORD))
+    journal.close()
+    sender = TraceSender(Journal(tmp_path), registry, "served")
+    assert sender.try_send() == 3
+    assert "becomes no trace" in said()[0]
+    place = registry.client.get_experiment_by_name("served").experiment_id
+    registry.client.delete_traces(place, trace_ids=[f"tr-{names[1]}"])
+    for name in names[1:]:
+        assert sender.journal.add_feedback(name, {"thumb": "up", "comment": "", "who": "me"})
+    assert [sender.try_send(), sender.try_send()] == [2, 0]
+    (left,) = registry.client.search_traces(locations=[place])
+    assert [each.value for each in left.info.assessments] == [True]
+
+
+def test_a_picture_in_a_conversation_is_read_over(tmp_path) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    said = [
+        {"role": "user", "content": [picture, {"type": "text", "text": "what is that?"}]},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "user", "content": [{"type": "text", "text": "and this?"}, picture]},
+    ]
+    assert parse_body(ChatCompletion, json.dumps({"messages": said}).encode()).question == "and this?"
+    items = [{"role": "user", "content": "why?"}, {"type": "function_call", "name": "f", "arguments": "{}"}]
+    assert parse_body(Response, json.dumps({"input": items}).encode()).question == "why?"
+
+
+def test_of_many_mistakes_one_is_told() -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": [5] * 100_000}]}).encode()
+    with pytest.raises(RefusedError) as refused:
+        parse_body(ChatCompletion, body)
+    cause = refused.value.__cause__
+    assert isinstance(cause, ValidationError)
+    assert cause.error_count() < 10
 
 
 def test_a_thumb_has_one_answer_and_an_outage_is_said_once(tmp_path, said) -> None:

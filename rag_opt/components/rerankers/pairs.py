@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -139,24 +140,32 @@ class Tokens:
         self._make = make
         self._known: OrderedDict[str, Floats] = OrderedDict()
         self._bytes = 0
+        # Questions of a server are reranked by several threads.
+        self._guard = threading.Lock()
 
     def clear(self) -> None:
         """Keep none."""
-        self._known.clear()
-        self._bytes = 0
+        with self._guard:
+            self._known.clear()
+            self._bytes = 0
 
     def get_vectors(self, texts: list[str]) -> dict[str, Floats]:
         """[tokens, dimensions] of each text."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        made = dict(zip(missing, self._make(missing), strict=True)) if missing else {}
-        # Gathered before anything is dropped: one call may ask for more than is kept.
-        found = {text: made[text] if text in made else self._known[text] for text in dict.fromkeys(texts)}
-        self._known.update(made)
-        self._bytes += sum(vectors.nbytes for vectors in made.values())
-        for text in found:
-            self._known.move_to_end(text)
-        while self._bytes > TOKEN_VECTORS:
-            self._bytes -= self._known.popitem(last=False)[1].nbytes
+        wanted = list(dict.fromkeys(texts))
+        with self._guard:
+            # Gathered before anything is dropped: one call may ask for more than is kept.
+            found = {text: self._known[text] for text in wanted if text in self._known}
+        missing = [text for text in wanted if text not in found]
+        found |= dict(zip(missing, self._make(missing), strict=True)) if missing else {}
+        with self._guard:
+            for text in wanted:
+                # Another thread may have made it meanwhile: what is held is counted once.
+                if text not in self._known:
+                    self._known[text] = found[text]
+                    self._bytes += found[text].nbytes
+                self._known.move_to_end(text)
+            while self._bytes > TOKEN_VECTORS:
+                self._bytes -= self._known.popitem(last=False)[1].nbytes
         return found
 
 
