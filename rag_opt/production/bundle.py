@@ -69,10 +69,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question with the documents that are relevant to it, by grade: a version must not lose them."""
+    """A question with the documents that are relevant to it, by grade: a version must not lose them.
+
+    `found` are the documents that were read for it, the best first; None where it was not asked.
+    """
 
     question: str
     relevant: Mapping[str, int]
+    found: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +142,7 @@ class Bundle:
                 _build_config(node["configuration"]),
                 Lineage(**node["lineage"]),
                 Reference(**lists, seconds=seconds),
-                tuple(Probe(**each) for each in node["probes"]),
+                tuple(map(_build_probe, node["probes"])),
             )
         except FileNotFoundError as error:
             raise ModelError(
@@ -152,6 +156,10 @@ class Bundle:
 def is_bundle(folder: Path) -> bool:
     """Whether a folder holds a bundle."""
     return (folder / FILE).is_file()
+
+
+def _build_probe(node: Mapping[str, Any]) -> Probe:
+    return Probe(node["question"], node["relevant"], None if node.get("found") is None else tuple(node["found"]))
 
 
 def _build_config(node: Mapping[str, Any]) -> TrialConfig:

@@ -58,7 +58,12 @@ def write_bundle(
     answers = _ask(answerer, asked)
     (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     _copy_artifacts(resources.store, folder / ARTIFACTS)
-    bundle = Bundle(folder, pinned, lineage, build_reference(asked, answers), tuple(probes))
+    found = {
+        question: tuple(each.document_id for each in answer.cited)
+        for question, answer in zip(asked, answers, strict=True)
+    }
+    kept = tuple(replace(probe, found=found.get(probe.question)) for probe in probes)
+    bundle = Bundle(folder, pinned, lineage, build_reference(asked, answers), kept)
     bundle.write(documents)
     for name, text in dump_pipelines(answerer.pipeline).items():
         (folder / name).write_text(text, "utf-8")

@@ -1,7 +1,8 @@
 """A model over changed documents: a new version, made of what the old one has and of what is new in them.
 
-Everything in a bundle stands under the key of how it was made, so the new one is that of a fresh build, to the bit: of
-what did not change it finds the vectors, the rest is made anew.
+Everything in a bundle stands under the key of how it was made, so the new one is that of a fresh build: what did not
+change finds its vectors, the rest is made anew. Only a vector's last bits may differ, which depend on what a text is
+encoded with.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from rag_opt.datasets.folder import list_files
 from rag_opt.datasets.jsonl import read_documents
 from rag_opt.errors import ModelError
 from rag_opt.production.agent import BUNDLE
-from rag_opt.production.answering import Answerer, open_bundle
 from rag_opt.production.bundle import Bundle, Probe
-from rag_opt.production.bundling import PAID, describe_versions, get_moment, write_bundle
+from rag_opt.production.bundling import describe_versions, get_moment, write_bundle
 from rag_opt.production.registry import CHAMPION, Registry, check_name, register_prompts
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
@@ -187,28 +187,23 @@ def build_update(bundle: Bundle, documents: Documents, place: Path, because: str
 
 
 def check_probes(bundle: Bundle, made: Bundle, now: Documents) -> ProbeCheck:
-    """The model's probes, before and after."""
+    """The model's probes, by what was found for them when either bundle was made."""
     there = {each.id for each in now.items}
     # Documents that are gone are wanted by nobody: what is left of a probe is measured.
     asked = [
         Probe(probe.question, {name: grade for name, grade in probe.relevant.items() if name in there})
         for probe in bundle.probes
     ]
-    there_still = [probe for probe in asked if any(grade > 0 for grade in probe.relevant.values())]
-    old, new = open_bundle(bundle), open_bundle(made)
-    kept = tuple(there_still[: PAID if old.pays_to_search else None])
-    before, after = measure_probes(old, kept), measure_probes(new, kept)
-    p = compute_p_value(np.array(after) - np.array(before), seed=0) if kept else 1.0
-    return ProbeCheck(kept, before, after, p, len(asked) - len(there_still))
-
-
-def measure_probes(answerer: Answerer, probes: Sequence[Probe]) -> tuple[float, ...]:
-    """nDCG@10 of each probe over the documents that were read, each counted where it comes first."""
-    return tuple(_measure(probe.relevant, _rank(answerer, probe.question)) for probe in probes)
-
-
-def _rank(answerer: Answerer, question: str) -> list[str]:
-    return [source.document_id for source in answerer.search(question).cited]
+    wanted = [any(grade > 0 for grade in probe.relevant.values()) for probe in asked]
+    rows = [
+        (probe, old.found, new.found)
+        for probe, old, new, left in zip(asked, bundle.probes, made.probes, wanted, strict=True)
+        if left and old.found is not None and new.found is not None
+    ]
+    before = tuple(_measure(probe.relevant, found) for probe, found, _ in rows)
+    after = tuple(_measure(probe.relevant, found) for probe, _, found in rows)
+    p = compute_p_value(np.array(after) - np.array(before), seed=0) if rows else 1.0
+    return ProbeCheck(tuple(probe for probe, _, _ in rows), before, after, p, wanted.count(False))
 
 
 def _measure(relevant: Mapping[str, int], ranking: Sequence[str]) -> float:
