@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,10 +45,30 @@ def start(animals: list[str], folder: Path, *overrides: str) -> Outcome:
     return run_study([*base, *overrides])
 
 
-def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
-    outcome = start(animals, tmp_path)
-    folder = tmp_path / "studies" / "animals"
-    study = study_of(tmp_path)
+@pytest.fixture(scope="module")
+def eight(animals, tmp_path_factory) -> tuple[Path, Outcome]:
+    """Where a study of eight trials was run to its end, and what came of it; whoever changes it takes a copy."""
+    place = tmp_path_factory.mktemp("eight")
+    return place, start(animals, place)
+
+
+@pytest.fixture(scope="module")
+def two_trials(animals, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("two")
+    start(animals, place, "n_trials=2")
+    return place
+
+
+@pytest.fixture
+def two(two_trials: Path, tmp_path) -> Path:
+    """The test's folder with a study of two trials, a copy."""
+    return shutil.copytree(two_trials, tmp_path, dirs_exist_ok=True)
+
+
+def test_a_study_leaves_all_it_promises(eight) -> None:
+    place, outcome = eight
+    folder = place / "studies" / "animals"
+    study = study_of(place)
     assert [trial.state for trial in study.trials if trial.state == TrialState.RUNNING] == []
     assert len(study.trials) == 8
     assert [t.user_attrs["origin"] for t in study.trials] == [
@@ -62,7 +83,7 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     best = yaml.safe_load((folder / "best.yaml").read_text())
     again = expand_best([f"best={folder}"])
     assert compose_trial(again).parameters == outcome.findings.config
-    assert measure_configuration([*again, f"store.path={tmp_path}/store"]).means["nDCG@10"] == pytest.approx(
+    assert measure_configuration([*again, f"store.path={place}/store"]).means["nDCG@10"] == pytest.approx(
         outcome.findings.confirmation.selected_arm.dev, abs=1e-12
     )
     assert {"override /dataset": "jsonl"} in best["defaults"]
@@ -72,19 +93,21 @@ def test_a_study_leaves_all_it_promises(animals, tmp_path) -> None:
     assert "```mermaid" in report
 
 
-def test_per_query_scores_are_kept_for_every_trial_and_give_its_value(animals, tmp_path) -> None:
-    start(animals, tmp_path)
-    for trial in study_of(tmp_path).get_trials(states=(TrialState.COMPLETE,)):
-        table = json.loads((tmp_path / f"studies/animals/trials/{trial.number:04d}/per_query.json").read_text())
+def test_per_query_scores_are_kept_for_every_trial_and_give_its_value(eight) -> None:
+    place, _ = eight
+    complete = study_of(place).get_trials(states=(TrialState.COMPLETE,))
+    assert complete
+    for trial in complete:
+        table = json.loads((place / f"studies/animals/trials/{trial.number:04d}/per_query.json").read_text())
         column = table["columns"].index("nDCG@10")
         scores = [row[column] for row in table["data"]]
         assert len(scores) == 7
         assert sum(scores) / len(scores) == pytest.approx(trial.value, abs=1e-12)
 
 
-def test_the_best_trials_command_replays_to_the_same_score(animals, tmp_path) -> None:
-    start(animals, tmp_path)
-    study = study_of(tmp_path)
+def test_the_best_trials_command_replays_to_the_same_score(eight) -> None:
+    place, _ = eight
+    study = study_of(place)
     import shlex
 
     for trial in study.trials[:6]:
@@ -95,11 +118,10 @@ def test_the_best_trials_command_replays_to_the_same_score(animals, tmp_path) ->
         assert {o.key_or_group for o in parse_overrides(words)} >= set(trial.params)
 
 
-def test_optuna_dashboard_finds_the_command_in_the_note(animals, tmp_path) -> None:
+def test_optuna_dashboard_finds_the_command_in_the_note(two) -> None:
     from optuna_dashboard._note import get_note_from_system_attrs
 
-    start(animals, tmp_path, "n_trials=2")
-    study = study_of(tmp_path)
+    study = study_of(two)
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in study.trials:
         assert trial.user_attrs["command"] in get_note_from_system_attrs(attributes, trial._trial_id)["body"]
@@ -119,8 +141,9 @@ def test_a_study_in_parts_is_bit_equal_to_one_in_one_go(animals, tmp_path, sampl
     ]
 
 
-def test_a_finished_study_runs_nothing_more(animals, tmp_path) -> None:
-    start(animals, tmp_path)
+def test_a_finished_study_runs_nothing_more(eight, animals, tmp_path) -> None:
+    place, _ = eight
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     before = len(study_of(tmp_path).trials)
     start(animals, tmp_path)
     start(animals, tmp_path, "n_trials=5")
@@ -151,27 +174,24 @@ def test_zombies_are_closed_and_their_places_taken_again(animals, tmp_path) -> N
     ],
 )
 def test_a_changed_study_is_refused_with_both_fingerprints_and_two_ways_out(
-    animals, tmp_path, override: str, part: str
+    animals, two, override: str, part: str
 ) -> None:
-    start(animals, tmp_path, "n_trials=2")
-    before = study_of(tmp_path).trials
+    before = study_of(two).trials
     with pytest.raises(DriftError, match=f"another {part}") as caught:
-        start(animals, tmp_path, override)
+        start(animals, two, override)
     message = str(caught.value)
     assert "then" in message
     assert "now" in message
     assert "name=<new name>" in message
     assert "remove" in message
-    assert study_of(tmp_path).trials == before
+    assert study_of(two).trials == before
 
 
-def test_a_study_that_kept_no_parts_is_told_what_it_may_be(animals, tmp_path, monkeypatch) -> None:
-    start(animals, tmp_path, "n_trials=1")
-    study = study_of(tmp_path)
-    StudyAttributes.parts.save(study, {})
-    start(animals, tmp_path, "n_trials=2")
+def test_a_study_that_kept_no_parts_is_told_what_it_may_be(animals, two) -> None:
+    StudyAttributes.parts.save(study_of(two), {})
+    start(animals, two, "n_trials=3")
     with pytest.raises(DriftError, match="made with another objective, seed or evaluation.batches; "):
-        start(animals, tmp_path, "seed=1")
+        start(animals, two, "seed=1")
 
 
 def test_a_failing_trial_is_failed_with_its_reason_and_the_study_goes_on(animals, tmp_path, monkeypatch) -> None:
@@ -411,14 +431,13 @@ def test_a_study_file_that_is_none_is_refused_and_left_alone(animals, tmp_path, 
     assert path.read_bytes() == content
 
 
-def test_a_zeroed_page_is_noticed(animals, tmp_path) -> None:
-    start(animals, tmp_path, "n_trials=4")
-    path = tmp_path / "studies/animals/study.db"
+def test_a_zeroed_page_is_noticed(animals, two) -> None:
+    path = two / "studies/animals/study.db"
     content = bytearray(path.read_bytes())
     content[8192:12288] = bytes(4096)
     path.write_bytes(content)
     with pytest.raises(StorageError, match="damaged|can't be used"):
-        start(animals, tmp_path)
+        start(animals, two)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgresql://user:secret@127.0.0.1:1/none", "mystery://x/y"])
@@ -616,7 +635,7 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
     assert [counted[hash_text(text)] for text in questions] == [2] * 10
 
 
-def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> None:
+def test_finalists_are_timed_with_nothing_cached(eight, animals, tmp_path) -> None:
     from rag_opt.study.plan import build_plan
 
     plan = build_plan([*animals, f"studies_dir={tmp_path}", f"store.path={tmp_path}/store"])
@@ -634,9 +653,9 @@ def test_finalists_are_timed_with_nothing_cached(animals, tmp_path, store) -> No
     assert latency.questions == len(asked)
     assert seen[-len(asked) :] == asked
     assert 0 < latency.p50 <= latency.p95 < 1
-    report = start(animals, tmp_path / "study")
-    assert report.findings.best is not None
-    text = (tmp_path / "study" / "studies" / "animals" / "report.md").read_text()
+    place, outcome = eight
+    assert outcome.findings.best is not None
+    text = (place / "studies" / "animals" / "report.md").read_text()
     assert "nothing cached" in text
 
 
