@@ -20,6 +20,7 @@ from rag_opt.cli.study import run_study
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.storages.opening import close_study, open_study
 from rag_opt.storages.sqlite import check_sqlite
+from tests.conftest import animals_study
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK, study_of
 
@@ -38,9 +39,23 @@ def _overwrite(path: Path, place: int, content: bytes) -> None:
         file.write(content)
 
 
+@pytest.fixture(scope="module")
+def four_trials(animals, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("four")
+    animals_study(animals, place, "sampler=random", "n_trials=4")
+    return place
+
+
+@pytest.fixture
+def four(four_trials: Path, tmp_path: Path, words: list[str]) -> list[str]:
+    """The words of a study of four trials that is done, a copy."""
+    shutil.copytree(four_trials, tmp_path, dirs_exist_ok=True)
+    return [*words, "pruner=none"]
+
+
 @pytest.mark.parametrize("harm", HARM)
-def test_a_damaged_file_is_named_and_left_for_a_backup(words, tmp_path, harm: str, figure: Figure) -> None:
-    run_study([*words, "n_trials=4"])
+def test_a_damaged_file_is_named_and_left_for_a_backup(four, tmp_path, harm: str, figure: Figure) -> None:
+    words = four
     path = tmp_path / "studies/animals/study.db"
     backup = shutil.copy(path, tmp_path / "backup.db")
     HARM[harm](path)
@@ -138,9 +153,9 @@ def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
     figure("storage faults", "SQLite read-only: named")
 
 
-def test_a_full_disk_is_named_and_what_was_told_stays(words, tmp_path, monkeypatch, figure: Figure) -> None:
+def test_a_full_disk_is_named_and_what_was_told_stays(four, monkeypatch, figure: Figure) -> None:
     """SQLite meets its own limit of pages, which it reports as a full disk does."""
-    run_study([*words, "n_trials=4"])
+    words = four
     before = [(t.params, t.values) for t in study_of([*words, "n_trials=4"]).trials]
     real = optuna.storages.RDBStorage.__init__
 
@@ -165,8 +180,7 @@ def test_a_full_disk_is_named_and_what_was_told_stays(words, tmp_path, monkeypat
     figure("storage faults", "SQLite disk full: named; 0 lost, the same command goes on")
 
 
-def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, figure: Figure) -> None:
-    run_study([*words, "n_trials=2"])
+def test_a_database_that_is_locked_is_waited_for(four, tmp_path, long: bool, figure: Figure) -> None:
     path, seconds = tmp_path / "studies/animals/study.db", 65 if long else 4
     base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     base.execute("BEGIN IMMEDIATE")
@@ -179,10 +193,10 @@ def test_a_database_that_is_locked_is_waited_for(words, tmp_path, long: bool, fi
     thread = threading.Thread(target=unlock)
     thread.start()
     began = time.monotonic()
-    run_study([*words, "n_trials=4"])
+    run_study([*four, "n_trials=6"])
     thread.join()
     assert time.monotonic() - began >= seconds - 1
-    assert len(study_of([*words, "n_trials=4"]).trials) == 4
+    assert len(study_of([*four, "n_trials=6"]).trials) == 6
     figure("storage faults", f"SQLite locked for {seconds} s: waited for, nothing lost")
 
 
@@ -198,16 +212,15 @@ def test_another_kind_of_database_is_refused(words) -> None:
         run_study([*words, "storage.url='mysql://me@localhost/x'", "n_trials=2"])
 
 
-def test_tables_of_an_older_optuna_are_upgraded_a_copy_kept(words, tmp_path, said) -> None:
+def test_tables_of_an_older_optuna_are_upgraded_a_copy_kept(four, tmp_path, said) -> None:
     """As Optuna 3.1 left them: stamped with the version before the index that 3.2 added."""
-    run_study([*words, "n_trials=3"])
     path = tmp_path / "studies/animals/study.db"
     old = "v3.0.0.d"
     with closing(sqlite3.connect(path)) as base, base:
         base.execute("update alembic_version set version_num = ?", (old,))
-    run_study([*words, "n_trials=5"])
-    assert len(study_of([*words, "n_trials=5"]).trials) == 5
+    run_study([*four, "n_trials=5"])
+    assert len(study_of([*four, "n_trials=5"]).trials) == 5
     copy = path.with_name(f"study.db.backup-{old}")
     with closing(sqlite3.connect(copy)) as base:
-        assert base.execute("select count(*) from trials").fetchone()[0] == 3
+        assert base.execute("select count(*) from trials").fetchone()[0] == 4
         assert base.execute("select version_num from alembic_version").fetchone()[0] == old

@@ -84,7 +84,7 @@ def test_the_command_line_opens_it_and_the_other_way_round(animals: list[str], t
     done = finished(tmp_path, "studies/study", module="rag_opt.report")
     assert done.returncode == 0, done.stderr
     assert str(study.result).splitlines()[0] in done.stdout
-    assert finished(tmp_path, *animals, "n_trials=4", "tracking=none").returncode == 0
+    animals_study(animals, tmp_path, "n_trials=4")
     assert len(rag_opt.load_study(tmp_path / "studies/animals").trials_dataframe()) >= 4
 
 

@@ -26,6 +26,8 @@ from tests.services import counts, fault, reset, served
 
 pytestmark = pytest.mark.integration
 DOCS = ["embedder=hashing", "splitter.chunk_size=50", "dataset.num_queries=60", "tracking=none", "pruner=none"]
+FEW = "dataset.num_queries=20"
+"""Where it does not matter how many are asked: each costs a call a stage and trial."""
 
 
 def words(folder: Path, services: list[str], *more: str) -> list[str]:
@@ -83,7 +85,7 @@ def test_a_forecast_learns_how_often_a_judge_is_shown_the_same(tmp_path: Path, s
 
 
 def test_a_study_that_is_run_again_pays_nothing(tmp_path: Path, services: list[str], endpoint: str) -> None:
-    given = words(tmp_path, services, *SPACES["retrieval"], "n_trials=4")
+    given = words(tmp_path, services, *SPACES["retrieval"], FEW, "n_trials=4")
     run_study(given)
     reset(endpoint)
     again = [*given, "name=again", "seed=0"]
@@ -186,7 +188,7 @@ def test_what_a_question_costs_is_counted_stage_by_stage(tmp_path: Path, service
 
 
 def test_the_judges_noise_is_told(tmp_path: Path, services: list[str]) -> None:
-    run_study(words(tmp_path, services, *JUDGED, "n_trials=4"))
+    run_study(words(tmp_path, services, *JUDGED, FEW, "n_trials=4"))
     noise = said(tmp_path)["noise"]
     assert noise["spread"] == 0.0, "this judge always says the same"
     assert 0 <= noise["share"] <= 1
@@ -246,7 +248,7 @@ def test_one_question_is_answered_as_it_is_written(tmp_path: Path, services: lis
 
 
 def test_replies_are_kept_as_they_come(tmp_path: Path, services: list[str]) -> None:
-    run_study(words(tmp_path, services, *SPACES["retrieval"], "n_trials=2"))
+    run_study(words(tmp_path, services, *SPACES["retrieval"], FEW, "n_trials=2"))
     base = sqlite3.connect(tmp_path / "store" / "replies.db")
     kept, paid = (
         base.execute(f"select count(*) from {rows}").fetchone()[0]
@@ -324,7 +326,7 @@ def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
     broken = tmp_path / "broken"
     broken.mkdir()
     space = "+search_space.reranker='choice(none, broken)'"
-    given = [*words(tmp_path, services, *ANSWERING, "retriever=bm25", "n_trials=6"), space]
+    given = [*words(tmp_path, services, *ANSWERING, FEW, "retriever=bm25", "n_trials=6"), space]
     (tmp_path / "conf" / "reranker").mkdir(parents=True)
     file = (
         f"model: {broken}\nscorer: {{_target_: rag_opt.components.rerankers.pairs.CrossEncoder, model: '{broken}'}}\n"
@@ -344,7 +346,7 @@ def test_a_configuration_that_can_not_run_costs_its_trial_and_not_the_study(
 def test_another_model_behind_a_choice_is_another_study(tmp_path: Path, services: list[str]) -> None:
     """The baseline asks no model; what the space may choose does."""
     space = "+search_space.query='choice(none, rewrite)'"
-    given = words(tmp_path, services, "search_space=retrieval", "retriever=hybrid", "n_trials=1", space)
+    given = words(tmp_path, services, "search_space=retrieval", "retriever=hybrid", "n_trials=1", FEW, space)
     run_study(given)
     with pytest.raises(RagOptError, match="choices"):
         run_study([*given, "llm.model=another"])

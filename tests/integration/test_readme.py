@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.integration.commands import finished
+from tests.conftest import ROOT, animals_study
 
 pytestmark = pytest.mark.integration
 README = (ROOT / "README.md").read_text("utf-8")
@@ -31,14 +30,22 @@ def shell(script: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_smallest_example_of_ones_own_data_runs_as_written(tmp_path: Path) -> None:
+    """But for its number of trials, as the next one."""
     (script,) = [block for block in BLOCKS if "documents.jsonl" in block]
-    done = shell(script, tmp_path)
+    done = shell(f"{script.rstrip()} n_trials=5", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "studies/mine/report.md").is_file()
 
 
 def test_the_example_in_python_runs_as_written(tmp_path: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    script, fewer = re.subn(
+        r"^    documents, questions, space=",
+        r"    documents, questions, n_trials=5, space=",
+        script,
+        flags=re.MULTILINE,
+    )
+    assert fewer == 1
     done = shell(f"cat > example.py <<'EOF'\n{script}EOF\npython example.py", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nDCG@10" in done.stdout
@@ -50,8 +57,10 @@ def test_the_sampler_of_the_readme_needs_its_yaml_file_and_nothing_else(tmp_path
     place = tmp_path / "my_conf" / "sampler"
     place.mkdir(parents=True)
     (place / "halton.yaml").write_text(yaml_file)
-    done = finished(tmp_path, "--config-dir", "my_conf", *animals, "sampler=halton", "n_trials=5", "tracking=none")
-    assert done.returncode == 0, done.stderr
+    study = animals_study(
+        animals, tmp_path, f"hydra.searchpath=[file://{place.parent}]", "sampler=halton", "n_trials=5"
+    )
+    assert "sampler=halton" in (study / "report.md").read_text("utf-8")
 
 
 def test_the_readme_is_short_and_every_page_starts_with_what_works() -> None:
@@ -75,7 +84,7 @@ def test_every_package_is_in_the_architecture_and_every_one_named_exists() -> No
 
 
 def test_optuna_dashboard_serves_the_study_with_values_and_notes(tmp_path: Path, animals: list[str]) -> None:
-    assert finished(tmp_path, *animals, "n_trials=5", "tracking=none").returncode == 0
+    animals_study(animals, tmp_path, "n_trials=5")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

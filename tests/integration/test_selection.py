@@ -38,7 +38,9 @@ HANDED = "objective.metrics=[context.nDCG@10]"
 """What depends on how many chunks are handed on."""
 
 
-@pytest.mark.parametrize("sampler", ["rag", "tpe", "random", "gp"])
+@pytest.mark.parametrize(
+    "sampler", ["rag", "random", *(pytest.param(each, marks=pytest.mark.long) for each in ("tpe", "gp"))]
+)
 def test_what_was_measured_is_not_measured_again_and_a_small_space_ends(
     animals, tmp_path, sampler: str, capsys
 ) -> None:
@@ -152,7 +154,9 @@ def test_where_no_trial_keeps_the_constraints_that_is_the_result(animals, tmp_pa
     assert not (outcome.folder / "best.yaml").exists()
 
 
-@pytest.mark.parametrize("sampler", ["rag", "tpe", "gp", "nsga2"])
+@pytest.mark.parametrize(
+    "sampler", ["rag", "nsga2", *(pytest.param(each, marks=pytest.mark.long) for each in ("tpe", "gp"))]
+)
 def test_several_objectives_with_a_constraint_and_a_race(animals, tmp_path, sampler: str) -> None:
     words = ["objective=quality_cost", "objective.constraints=['latency <= 5 s']", "pruner=race", "pruner.least=3"]
     start(animals, tmp_path, *words, f"sampler={sampler}", "n_trials=14", "evaluation.batches=7")
