@@ -117,10 +117,13 @@ def test_every_stage_answers_questions(
     services: list[str],
     web: str,
     tiny_models: dict[str, str],
+    packaged_store: Path,
 ) -> None:
     """Every choice of every stage, measured end to end on the animals; only a hub model needs a network."""
     from rag_opt.study.plan import build_plan
 
+    # To distil a static model takes half a minute: one is made for all tests.
+    store = Store(packaged_store) if choice == "static" else store
     words = [*services, *animals]
     words += [SERVED[stage, choice].format(**tiny_models)] if (stage, choice) in SERVED else []
     words += ["retriever=hybrid"] if stage == "query" else []

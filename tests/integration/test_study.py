@@ -441,7 +441,10 @@ def test_a_zeroed_page_is_noticed(animals, two) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgresql://user:secret@127.0.0.1:1/none", "mystery://x/y"])
-def test_a_storage_that_can_not_be_opened_is_said_without_its_password(animals, tmp_path, url: str) -> None:
+def test_a_storage_that_can_not_be_opened_is_said_without_its_password(
+    animals, tmp_path, url: str, monkeypatch
+) -> None:
+    monkeypatch.setattr("rag_opt.storages.databases.FIRST_PATIENCE", 1.0)
     with pytest.raises(StorageError, match="storage.url") as caught:
         start(animals, tmp_path, f"storage.url='{url}'")
     assert "secret" not in str(caught.value)
@@ -509,11 +512,11 @@ def test_a_failure_outside_a_trial_closes_the_parent_run(animals, tmp_path, monk
 
     monkeypatch.setattr(scorebook, "write_scores", full)
     with pytest.raises(StudyError, match="No space left on device"):
-        start(animals, tmp_path, "tracking=mlflow")
+        start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
     monkeypatch.undo()
     (parent,), _ = runs_of(tmp_path)
     assert parent.info.status == "FAILED"
-    start(animals, tmp_path, "tracking=mlflow")
+    start(animals, tmp_path, "tracking=mlflow", "n_trials=3")
     (parent,), children = runs_of(tmp_path)
     assert {run_.info.status for run_ in [parent, *children]} == {"FINISHED", "FAILED"}
     assert parent.info.status == "FINISHED"
@@ -579,7 +582,7 @@ def measured_values(studies: Path) -> list[tuple]:
 
 def test_a_warm_store_gives_what_an_empty_one_gives_to_the_bit(animals, tmp_path) -> None:
     """With a model, and with a store that another chunking and another study have filled."""
-    words = ["embedder=minilm", "splitter=word", "splitter.chunk_size=9", "pruner=none", "reranker=mmr"]
+    words = ["embedder=minilm", "splitter=word", "splitter.chunk_size=9", "pruner=none", "reranker=mmr", "n_trials=5"]
     metrics = "objective.report=[RR@10,tokens,F1]"
     shared = f"store.path={tmp_path}/store"
     start(animals, tmp_path / "empty", *words, metrics)
@@ -615,7 +618,7 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
         return [name for path in paths for name in read_table(path).columns["name"]]
 
     shared = f"store.path={tmp_path}/store"
-    start(animals, tmp_path / "first", shared)
+    start(animals, tmp_path / "first", shared, "n_trials=4")
     assert len(kept) == len(set(kept)) == 6 + 10
     assert questions <= set(kept)
     assert sorted(rows()) == sorted(map(hash_text, kept))
@@ -623,8 +626,8 @@ def test_a_second_study_over_the_same_texts_embeds_nothing(animals, tmp_path, mo
     assert [encoded.count(text) for text in texts] == [1] * 6
     kept.clear()
     encoded.clear()
-    start(animals, tmp_path / "second", shared, "seed=3")
-    start(animals, tmp_path / "third", shared, "splitter=word", "splitter.chunk_size=500")
+    start(animals, tmp_path / "second", shared, "n_trials=4", "seed=3")
+    start(animals, tmp_path / "third", shared, "n_trials=4", "splitter=word", "splitter.chunk_size=500")
     assert kept == []
     # What is encoded to be timed, one question at a time with nothing cached, is not kept.
     assert {text.removesuffix(" ") for text in encoded} <= questions
