@@ -260,16 +260,12 @@ def _format_documents(dataset: Dataset, ids: Sequence[str], relevant: Sequence[s
 
 def format_own_overrides(plan: Plan, *without: str) -> list[str]:
     """The words of the study's own command line less these keys, for people: a password in them is hidden."""
-    return [_hide_password(word) for word in collapse_best(plan.dev.base) if word.partition("=")[0] not in without]
+    return [hide_secrets(word) for word in collapse_best(plan.dev.base) if word.partition("=")[0] not in without]
 
 
 def _select_overrides(plan: Plan, *keys: str) -> list[str]:
     """Of the study's own command line the words that set these keys."""
     return [word for word in format_own_overrides(plan) if word.partition("=")[0] in keys]
-
-
-def _hide_password(word: str) -> str:
-    return hide_secrets(word)
 
 
 def _build_commands(
