@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "a registered model, or a study, as a service",
     "update": "a registered model over changed documents",
     "watch": "what a served model did, and whether that has changed",
+    "gate": "for pull requests: whether a change makes answers worse",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",
     "documents": "what a folder of documents gives",

@@ -133,11 +133,11 @@ def test_a_report_outlives_its_database(finished: Path, tmp_path) -> None:
 
 
 def test_no_password_is_written(animals, tmp_path) -> None:
-    from rag_opt.study.conclusion import _hide_password
+    from rag_opt.console.secrets import hide_secrets
 
-    assert _hide_password("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
-    assert "geheim" not in _hide_password("storage.url='postgresql://me:geheim@host/db'")
-    assert _hide_password("n_trials=5") == "n_trials=5"
+    assert hide_secrets("storage.url=postgresql://me:geheim@host/db") == "storage.url=postgresql://me:***@host/db"
+    assert "geheim" not in hide_secrets("storage.url='postgresql://me:geheim@host/db'")
+    assert hide_secrets("n_trials=5") == "n_trials=5"
 
 
 def test_a_page_of_several_objectives_has_its_front(animals, tmp_path) -> None:
