@@ -646,7 +646,6 @@ def measure_update() -> dict[str, object]:
     same = sum([s.document_id for s in one.sources] == [s.document_id for s in other.sources] for one, other in rows)
     apart = [abs(a.score - b.score) for one, other in rows for a, b in zip(one.sources, other.sources, strict=True)]
     return {
-        "passages": len(rows),
         "changed": changed,
         "texts encoded": f"{found.encoded} of {found.texts} ({found.encoded / found.texts:.2%})",
         "seconds, registering included": round(seconds, 1),

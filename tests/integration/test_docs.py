@@ -108,6 +108,7 @@ def test_what_the_reference_names_exists() -> None:
 def test_the_pipeline_you_have_starts_with_what_works(tmp_path: Path) -> None:
     """From nothing to a result in five commands; fewer trials and questions here."""
     (block, *_) = read_blocks("own-pipeline")
+    assert "n_trials=12" in block
     done = shell(block.replace("n_trials=12", "n_trials=3 dataset.num_queries=60"), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     space = (tmp_path / "my_conf/search_space/mine.yaml").read_text("utf-8")

@@ -33,7 +33,7 @@ from rag_opt.serving.keys import VARIABLE
 from rag_opt.serving.sender import sending
 from rag_opt.serving.settings import ServerSettings, parse_canary
 from rag_opt.serving.traces import get_experiment
-from tests.services import counts, reset
+from tests.services import counts, fault, reset
 from tests.services.model_server import HEADERS, KEY, serving
 
 pytestmark = pytest.mark.integration
@@ -132,8 +132,6 @@ def test_pieces_come_before_the_answer_is_whole(study, tracking, endpoint, servi
 
 
 def test_a_model_that_is_away_is_an_error_and_asked_again_when_it_is_back(study, tracking, services, tmp_path) -> None:
-    from tests.services import fault
-
     words = [*services, "generator=llm", "llm.model=extractive-1", "llm.tries=1", "retriever=bm25"]
     bundle_study(study, tmp_path / "bundle", words)
     endpoint = services[0].partition("=")[2]
@@ -188,8 +186,6 @@ def test_each_key_has_its_rate(bundle, tracking, tmp_path) -> None:
 
 
 def test_more_than_may_wait_is_refused_and_what_takes_too_long_ends(study, tracking, services, tmp_path) -> None:
-    from tests.services import fault
-
     words = [*services, "generator=llm", "llm.model=extractive-1", "retriever=bm25", "llm.tries=1"]
     bundle_study(study, tmp_path / "bundle", words)
     endpoint = services[0].partition("=")[2]
@@ -425,6 +421,31 @@ def test_who_was_let_in_is_answered_when_the_service_is_told_to_end(study, tmp_p
     assert set(told) <= {"200", "ConnectError", "ReadError", "RemoteProtocolError"}
     # Each question that the service has answered has reached who asked it.
     assert answered == told["200"] > 0
+
+
+def test_answers_that_take_long_are_given_before_the_service_ends(study, tracking, services, tmp_path) -> None:
+    words = [*services, "generator=llm", "llm.model=extractive-1", "retriever=bm25"]
+    bundle_study(study, tmp_path / "bundle", words)
+    endpoint = services[0].partition("=")[2]
+    with ThreadPoolExecutor(2) as pool:
+        with serving(str(tmp_path / "bundle"), tracking, tmp_path / "state", at_once=1, timeout=9.0) as url:
+            fault(endpoint, "slow_first_token")
+            # One is under way, and one waits for its turn.
+            asked = [
+                pool.submit(httpx.post, f"{url}/v1/chat/completions", json=ASKED, headers=HEADERS, timeout=30)
+                for _ in range(2)
+            ]
+            _wait_for_running(url, 2)
+        fault(endpoint, "none")
+        assert [each.result().status_code for each in asked] == [200, 200]
+
+
+def _wait_for_running(url: str, wanted: int) -> None:
+    """Until so many questions are under way."""
+    deadline = time.monotonic() + 10
+    while f"rag_opt_running {wanted}.0" not in httpx.get(f"{url}/metrics", headers=HEADERS).text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _wait_for(state: Path, count: str, wanted: int) -> None:
