@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from rag_opt.serving.service import Service
 from rag_opt.serving.settings import ServerSettings
 from rag_opt.system.environment import use_threads
 from rag_opt.tracking.failures import shorten_error
+
+LATER = 30.0
+"""Seconds after which a version that could not be loaded is tried again."""
 
 
 def create_app() -> Guard:
@@ -52,21 +56,21 @@ async def refresh_models(service: Service, settings: ServerSettings) -> None:
     that it began with.
     """
     registry, notices = Registry.connect(settings.tracking), Notices()
-    failed: dict[str, str] = {}
+    failed: dict[tuple[str, str], float] = {}
     while settings.refresh:
         await asyncio.sleep(settings.refresh)
         for arm in list(service.deployment):
             try:
                 version = await asyncio.to_thread(find_version, arm, registry)
-                # One that could not be loaded is tried again once the alias has meant another.
-                if version in (arm.version, failed.get(arm.name)):
+                # One that could not be loaded is tried again after a while: each time it costs what loading costs.
+                if version == arm.version or time.monotonic() < failed.get((arm.name, version), 0.0):
                     continue
-                failed[arm.name] = version
+                failed[arm.name, version] = time.monotonic() + LATER
                 ready = await asyncio.to_thread(load_arm, arm.name, arm.address, registry)
             except Exception as error:
                 # Whatever a registry or a component raises: the version that answers goes on, and so does the look-out.
                 notices.report_once(f"{arm.address} stays version {arm.version}: {shorten_error(error)}")
                 continue
-            failed.pop(arm.name)
+            failed.pop((arm.name, version))
             service.deployment = replace_arm(service.deployment, ready)
             report_line(f"{arm.address} is version {ready.version} now, in place of {arm.version}")
