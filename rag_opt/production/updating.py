@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_opt.analysis.paired import compute_p_value
-from rag_opt.cache.artifact_files import link_file
+from rag_opt.cache.artifact_files import SUFFIX, link_file, read_table
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.config.stages import PARSER
@@ -216,8 +216,6 @@ def _measure(relevant: Mapping[str, int], ranking: Sequence[str]) -> float:
 
 def _count_vectors(folder: Path) -> set[str]:
     """The names of the texts that a store's vectors are of, each encoder by itself."""
-    from rag_opt.cache.artifact_files import SUFFIX, read_table
-
     found = set[str]()
     for path in (folder / "vectors").glob(f"*/*{SUFFIX}"):
         found |= {f"{path.parent.name}/{name}" for name in read_table(path).columns["name"]}

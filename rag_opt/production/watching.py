@@ -25,7 +25,7 @@ PAGE = 500
 ALPHA = 0.05
 """How probable a false alarm may be, over all looks and all streams together."""
 
-VERSION, THUMBS = "rag_opt.version", "thumbs"
+VERSION = "rag_opt.version"
 PERCENTILES = (50, 95, 99)
 
 

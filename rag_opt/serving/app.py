@@ -100,7 +100,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         record = {"thumb": told.thumb, "comment": told.comment, "who": journal.hash_user(request.state.key_name)}
         if not await asyncio.to_thread(journal.add_feedback, name, record):
             raise RefusedError(404, "no answer with this id is known here; the id of a response is expected")
-        service.metrics.feedback.labels(told.thumb, "").inc()
+        service.metrics.feedback.labels(told.thumb).inc()
         return JSONResponse({"id": told.id, "thumb": told.thumb})
 
     @app.get("/v1/models")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -34,7 +33,6 @@ SLOWEST = 10.0
 HEADS = 16_384
 """Bytes of headers."""
 
-CALLER = re.compile(r"[\w.:-]{1,128}")
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -57,11 +55,11 @@ class Guard:
             return
         start, name, told = time.perf_counter(), uuid.uuid4().hex, {"status": 499}
         state = scope.setdefault("state", {})
-        state.update(id=name, arm="", status=None)
+        state.update(id=name, arm="")
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                told["status"] = state["status"] = message["status"]
+                told["status"] = message["status"]
                 message["headers"] = [*message.get("headers", ()), *HEADERS, (b"x-request-id", name.encode())]
             await send(message)
 
@@ -99,8 +97,6 @@ class Guard:
         # Where no key is asked for, a page of another site must not ask in its reader's name.
         if not self.keys.needed and (why := explain_refusal(scope["method"], headers, self.settings.port)):
             raise RefusedError(403, why)
-        caller = headers.get("x-request-id", "")
-        scope["state"]["caller"] = caller if CALLER.fullmatch(caller) else ""
         client = scope.get("client") or ("", 0)
         scope["state"]["key_name"] = f"address {client[0]}"
         if not self.keys.needed or scope["path"] in OPEN:

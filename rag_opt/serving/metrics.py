@@ -39,7 +39,7 @@ class ServiceMetrics:
         )
         self.empty = Counter("rag_opt_empty_retrievals", "questions that found nothing", ("arm",), registry=known)
         self.errors = Counter("rag_opt_errors", "questions that failed", ("arm",), registry=known)
-        self.feedback = Counter("rag_opt_feedback", "thumbs", ("thumb", "arm"), registry=known)
+        self.feedback = Counter("rag_opt_feedback", "thumbs", ("thumb",), registry=known)
         self.running = Gauge("rag_opt_running", "questions under way", multiprocess_mode="livesum", registry=known)
         self.waiting = Gauge(
             "rag_opt_waiting", "questions that wait for their turn", multiprocess_mode="livesum", registry=known

@@ -19,6 +19,23 @@ from rag_opt.serving.worker import build_service
 KEY = "alice-key-0123456789"
 HEADERS = {"authorization": f"Bearer {KEY}"}
 
+RECORD: dict[str, Any] = {
+    "question": "why?",
+    "answer": "so",
+    "seconds": {"retriever": 0.01},
+    "total": 0.02,
+    "at": 1_700_000_000.5,
+    "tokens_in": 3,
+    "tokens_out": 4,
+    "usd": None,
+    "arm": "model",
+    "version": "models:/x/1",
+    "who": "",
+    "error": "",
+    "sources": [{"id": "a", "text": "text", "score": 0.5}],
+}
+"""What a service's journal has of a question."""
+
 
 @contextmanager
 def serving(model: str, tracking: str, state: Path, **settings: Any) -> Iterator[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -500,3 +502,25 @@ def test_a_cross_encoder_that_is_nowhere_is_a_component_error(tmp_path: Path, st
     empty.mkdir()
     with pytest.raises(ComponentError, match=re.escape(f"cross-encoder '{empty}' can't be loaded (") + ".*maxsim"):
         reranked(CrossEncoder(str(empty)), store, given, "q")
+
+
+def test_several_threads_share_token_vectors_and_what_is_held_is_what_is_counted(monkeypatch) -> None:
+    monkeypatch.setattr(pairs, "TOKEN_VECTORS", 4 * 4 * 10)
+    both = threading.Barrier(2)
+
+    def make(texts: list[str]) -> list[Floats]:
+        if texts == ["same"]:
+            # Both threads make it before either has put it in.
+            both.wait(10)
+        return [np.full((1, 4), len(text), np.float32) for text in texts]
+
+    tokens = Tokens(make)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(tokens.get_vectors, [["same"], ["same"]]))
+    assert [each["same"].tolist() for each in found] == [[[4.0] * 4]] * 2
+    assert tokens._bytes == 16
+    with ThreadPoolExecutor(4) as pool:
+        wanted = [[f"{n % 37:04}", f"{n % 11:03}"] for n in range(2_000)]
+        for texts, vectors in zip(wanted, pool.map(tokens.get_vectors, wanted), strict=True):
+            assert [*vectors] == texts
+    assert tokens._bytes == sum(each.nbytes for each in tokens._known.values()) <= 160

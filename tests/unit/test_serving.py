@@ -28,6 +28,7 @@ from rag_opt.serving.keys import VARIABLE, Keys
 from rag_opt.serving.protocol import ChatCompletion, Response, parse_body
 from rag_opt.serving.responses import stream_response
 from rag_opt.serving.traces import TraceSender, build_spans, write_trace
+from tests.services.model_server import RECORD
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
 SOURCES = tuple(
@@ -250,23 +251,6 @@ def test_a_journal_that_can_not_be_kept_is_said_before_the_service_starts(tmp_pa
     (tmp_path / "journal.db").write_text("no database" * 1000)
     with pytest.raises(StoreError, match="--state"):
         Journal(Path(tmp_path))
-
-
-RECORD = {
-    "question": "why?",
-    "answer": "so",
-    "seconds": {"retriever": 0.01},
-    "total": 0.02,
-    "at": 1_700_000_000.5,
-    "tokens_in": 3,
-    "tokens_out": 4,
-    "usd": None,
-    "arm": "model",
-    "version": "models:/x/1",
-    "who": "",
-    "error": "",
-    "sources": [{"id": "a", "text": "text", "score": 0.5}],
-}
 
 
 def test_a_trace_that_was_half_written_is_written_over(tmp_path) -> None:

@@ -22,6 +22,7 @@ from rag_opt.production.drift import EITHER, LOW, apply_usual_rule, bet
 from rag_opt.production.registry import Registry
 from rag_opt.production.watching import Observation, Watch, build_streams, read_observations
 from rag_opt.serving.traces import log_feedback, write_trace
+from tests.services import model_server
 
 
 @pytest.mark.parametrize("bets", [EITHER, LOW])
@@ -70,21 +71,7 @@ def test_the_usual_rule_fires_where_the_last_ten_fall() -> None:
     assert apply_usual_rule([1.0] * 40 + [0.8] * 10) == 50
 
 
-RECORD = {
-    "question": "why not?",
-    "answer": "so",
-    "seconds": {"retriever": 0.01},
-    "total": 0.02,
-    "at": 1_700_000_000.5,
-    "tokens_in": 3,
-    "tokens_out": 4,
-    "usd": 0.5,
-    "arm": "model",
-    "version": "models:/x/1",
-    "who": "",
-    "error": "",
-    "sources": [{"id": "a", "text": "text", "score": 0.5}],
-}
+RECORD = {**model_server.RECORD, "question": "why not?", "usd": 0.5}
 
 
 def test_what_a_trace_tells_is_read_again(tmp_path) -> None:
