@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "a registered model, or a study, as a service",
     "update": "a registered model over changed documents",
     "watch": "what a served model did, and whether that has changed",
+    "retune": "a served model tuned again on what people have asked since",
     "gate": "for pull requests: whether a change makes answers worse",
     "export": "what a study recommends as Haystack pipelines",
     "backup": "a copy of a study, also while it runs",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rag_opt.production.watching import Watch
 
 ALARM = 1
+STAYS = "nothing is rolled back: what has changed is what people ask, which no earlier version would mend"
 
 
 @command_line("watch", __doc__, studies=False)
@@ -36,6 +37,9 @@ def main(
     prometheus: Annotated[
         Path | None, Option(help="write the numbers there for node_exporter's textfile collector")
     ] = None,
+    rollback: Annotated[
+        bool, Option(help="on an alarm of its quality the alias goes back to the version before, a challenger's ends")
+    ] = False,
     webhook: Annotated[str, Option(help="on an alarm, POST it there as JSON; https, or http on this machine")] = "",
     tracking: Annotated[
         str | None, Option(help="MLflow's address; MLFLOW_TRACKING_URI or studies/mlflow.db where none is given")
@@ -46,10 +50,13 @@ def main(
     with environment.disable_gc():
         environment.silence_optuna()
         from rag_opt.production.alerts import check_webhook, post_alarm, write_prometheus
-        from rag_opt.production.registry import Registry
+        from rag_opt.production.canary import roll_back
+        from rag_opt.production.registry import CHAMPION, Registry, check_name
         from rag_opt.production.watching import watch_model
     check_webhook(webhook)
-    found = watch_model(Registry.connect(tracking), model, days, alpha)
+    registry = Registry.connect(tracking)
+    alias = (check_name(model) or CHAMPION) if rollback else ""
+    found = watch_model(registry, model, days, alpha)
     for line in format_numbers(found):
         print(sanitize_line(line))
     output = build_console()
@@ -63,6 +70,10 @@ def main(
     print(sanitize_line(f"ALARM: {', '.join(stream.name for stream in found.alarms)} changed (alpha {alpha:g})"))
     if webhook:
         post_alarm(found, webhook)
+    if rollback:
+        worse = ", ".join(stream.name for stream in found.alarms if stream.quality)
+        told = roll_back(registry, registry.find(model).name, alias, f"alarm: {worse}") if worse else STAYS
+        print(sanitize_line(told))
     sys.exit(ALARM)
 
 

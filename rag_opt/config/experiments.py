@@ -35,15 +35,15 @@ SEARCH_ONLY = (
 """Keys and groups that a single trial has no use for; a storage URL may hold a password."""
 
 
-def build_experiment(overrides: Words) -> dict[str, Any]:
-    """The content of the experiment file that composes to the configuration of these overrides."""
+def build_experiment(overrides: Words, kept: Sequence[str] = KEPT) -> dict[str, Any]:
+    """The content of the experiment file that composes to these keys and groups of what the overrides compose to."""
     # Of a pipeline that is brought whole the stages are no part.
     idle = {*STAGES, WHOLE} - set(get_stages(compose_config(overrides)))
-    chosen = {group: choice for group, choice in get_choices(overrides).items() if group in KEPT and group not in idle}
+    chosen = {group: choice for group, choice in get_choices(overrides).items() if group in kept and group not in idle}
     # Choices of one's own are found through it alone, and the bare configuration has to find them, too.
     path = [word for word in overrides if word.startswith(f"{SEARCH_PATH}=")]
-    bare = _compose_plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())])
-    values = diff_mappings(bare, _compose_plain(overrides))
+    bare = _compose_plain([*path, *(f"{group}={choice}" for group, choice in chosen.items())], kept)
+    values = diff_mappings(bare, _compose_plain(overrides, kept))
     return {"defaults": [{f"override /{group}": choice} for group, choice in chosen.items()], **values}
 
 
@@ -55,11 +55,14 @@ def format_experiment(experiment: Mapping[str, Any], comments: Sequence[str]) ->
     return "\n".join([*head, hide_secrets(body)])
 
 
-def _compose_plain(overrides: Words) -> dict[str, Any]:
-    """The kept part of a configuration, interpolations as they are written: what they stand for is for the reader."""
+def _compose_plain(overrides: Words, kept: Sequence[str]) -> dict[str, Any]:
+    """These parts of a configuration, interpolations as they are written: what they stand for is for the reader."""
     config = compose_config(overrides)
-    kept = {key: OmegaConf.to_container(config[key], resolve=False) for key in KEPT if key in config}
-    return {str(key): value for key, value in kept.items()}
+    found = {}
+    for key in (key for key in kept if key in config):
+        node = config[key]
+        found[key] = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    return found
 
 
 def diff_mappings(base: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, Any]:

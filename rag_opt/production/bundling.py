@@ -34,6 +34,9 @@ COMPARED = 5
 """Of these so many are asked again of the bundle as it is read back."""
 
 PROBED = 100
+TRACE = "tr-"
+"""How the ids of MLflow's traces begin, and so those of the questions that come from there."""
+
 OF_THE_MACHINE = ("paces",)
 """Artifacts that say what is fastest on this machine, which is pinned instead."""
 
@@ -87,8 +90,12 @@ def pin_precision(config: TrialConfig, store: Store) -> TrialConfig:
 
 
 def build_probes(dataset: Dataset) -> tuple[Probe, ...]:
-    """The first questions of a data set that name their relevant documents, at most PROBED."""
-    rows = ((query.text, dataset.qrels.get(query.id, {})) for query in dataset.queries)
+    """The first questions of a data set that name their relevant documents, at most PROBED.
+
+    None of those that people have asked: what they delete in MLflow must not live on in a model.
+    """
+    own = (query for query in dataset.queries if not query.id.startswith(TRACE))
+    rows = ((query.text, dataset.qrels.get(query.id, {})) for query in own)
     known = [Probe(text, dict(grades)) for text, grades in rows if any(grade > 0 for grade in grades.values())]
     return tuple(known[:PROBED])
 

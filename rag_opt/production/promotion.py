@@ -158,5 +158,8 @@ def promote_study(
         prompts = register_prompts(registry.client, bundle)
         model = registry.log(bundle, named, prompts)
     given = alias or (CHALLENGER if champion else CHAMPION)
-    registry.set_alias(model, given)
+    if given == CHAMPION:
+        registry.crown(model)
+    else:
+        registry.set_alias(model, given)
     return Promotion(registry, model, given, bundle.lineage)

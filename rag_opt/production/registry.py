@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion, Prompt
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: what answers, what is tried beside it, and what answered before."""
+
 ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 PACKAGE = Path(__file__).parents[1]
 EXAMPLE = {"input": [{"role": "user", "content": "What is this about?"}]}
@@ -137,6 +139,18 @@ class Registry:
         """Have an alias mean this version."""
         with explain_failures(self.uri, found.name):
             self.client.set_registered_model_alias(found.name, alias, str(found.version))
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Have an alias mean nothing."""
+        with explain_failures(self.uri, name):
+            self.client.delete_registered_model_alias(name, alias)
+
+    def crown(self, found: ModelVersion) -> None:
+        """Make a version the champion; what was that before is known as the previous one."""
+        before = self.find_alias(found.name, CHAMPION)
+        if before is not None and str(before.version) != str(found.version):
+            self.set_alias(before, PREVIOUS)
+        self.set_alias(found, CHAMPION)
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +14,19 @@ import numpy as np
 from rag_opt.errors import ModelError
 from rag_opt.production.bundle import Bundle, Reference
 from rag_opt.production.drift import EITHER, LOW, Drift, apply_usual_rule, bet
-from rag_opt.production.registry import Registry, explain_failures
+from rag_opt.production.registry import Registry
+from rag_opt.production.traces import VERSION, find_traces
 from rag_opt.text.tokenization import split_words
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
 
 DAY = 86_400.0
-PAGE = 500
 ALPHA = 0.05
 """How probable a false alarm may be, over all looks and all streams together."""
 
-VERSION = "rag_opt.version"
 PERCENTILES = (50, 95, 99)
+FOUND, ANSWERED = "found something", "answered"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Stream:
     """Values that are watched: how many, their mean and the reference's, and what betting on a change has won.
 
     `usual` is after how many values the usual rule (the last 10 below 0.9 of the 40 before) would have fired, -1 for
-    never.
+    never. `quality`: a fall is the model's doing, which an earlier version may mend; what people ask is not.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Stream:
     expected: float
     drift: Drift
     usual: int
+    quality: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class Watch:
     @property
     def alarms(self) -> list[Stream]:
         """The streams that have changed: each may spend its part of the error rate."""
-        limit = len(self.streams) / self.alpha
-        return [stream for stream in self.streams if stream.drift.reached >= limit]
+        return find_alarms(self.streams, self.alpha)
 
     def get_percentiles(self, part: str = "") -> tuple[float, ...]:
         """The 50th, 95th and 99th percentile of the seconds of a part ("": of the whole); nan without any."""
@@ -91,12 +91,17 @@ class Watch:
         return list(dict.fromkeys(part for each in self.observations for part in each.seconds))
 
 
+def find_alarms(streams: Sequence[Stream], alpha: float) -> list[Stream]:
+    """Those that have changed, by an error rate for all of them together."""
+    return [stream for stream in streams if stream.drift.reached >= len(streams) / alpha]
+
+
 def watch_model(registry: Registry, address: str, days: float, alpha: float = ALPHA) -> Watch:
     """What a registered version was asked in the last days; raises ModelError where nothing was."""
     found = registry.find(address)
     label = f"models:/{found.name}/{found.version}"
     reference = Bundle.read(registry.fetch(found)).reference
-    rows = read_observations(registry, f"served {found.name}", label, time.time() - days * DAY)
+    rows = read_observations(registry, found.name, label, time.time() - days * DAY)
     if not rows:
         raise ModelError(
             f"{address}: no trace of version {found.version} in the last {days:g} days; "
@@ -105,21 +110,10 @@ def watch_model(registry: Registry, address: str, days: float, alpha: float = AL
     return Watch(label, tuple(rows), tuple(build_streams(rows, reference)), alpha)
 
 
-def read_observations(registry: Registry, experiment: str, label: str, since: float) -> list[Observation]:
+def read_observations(registry: Registry, model: str, label: str, since: float) -> list[Observation]:
     """What the traces of a version tell that began since then, the oldest first; [] without any."""
-    with explain_failures(registry.uri, experiment):
-        place = registry.client.get_experiment_by_name(experiment)
-        wanted = f"tags.`{VERSION}` = '{label}' and timestamp_ms >= {int(since * 1000)}"
-        found, token = list["Trace"](), None
-        while place is not None:
-            page = registry.client.search_traces(
-                locations=[place.experiment_id], filter_string=wanted, max_results=PAGE, page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                break
-    rows = (read_observation(trace) for trace in found)
+    wanted = f"tags.`{VERSION}` = '{label}' and timestamp_ms >= {int(since * 1000)}"
+    rows = (read_observation(trace) for trace in find_traces(registry, model, wanted))
     return sorted((row for row in rows if row is not None), key=lambda row: row.at)
 
 
@@ -150,15 +144,33 @@ def build_streams(rows: Sequence[Observation], reference: Reference) -> list[Str
     answered = [row for row in rows if not row.failed]
     expected = [score for score in reference.scores if not math.isnan(score)]
     streams = [
-        _build_stream("first hit's score", expected, [row.score for row in answered], EITHER),
-        _build_stream("words of a question", reference.words, [float(row.words) for row in rows], EITHER),
-        _build_stream(
-            "found something", [float(n > 0) for n in reference.hits], [float(r.hits > 0) for r in answered], LOW
+        replace(_build_stream("first hit's score", expected, [row.score for row in answered], EITHER), quality=False),
+        replace(
+            _build_stream("words of a question", reference.words, [float(row.words) for row in rows], EITHER),
+            quality=False,
         ),
-        _build_stream("answered", [], [float(not row.failed) for row in rows], LOW),
     ]
-    names = dict.fromkeys(name for row in rows for name in row.grades)
-    return streams + [_build_stream(name, [], [row.grades.get(name, math.nan) for row in rows], LOW) for name in names]
+    found = [float(count > 0) for count in reference.hits]
+    return [*streams, *_build_quality(rows, lambda name: found if name == FOUND else [])]
+
+
+def compare_streams(rows: Sequence[Observation], others: Sequence[Observation]) -> list[Stream]:
+    """What is watched of a version beside another one at the same time: its quality, against that of the other."""
+    return _build_quality(rows, lambda name: _get_values(others, name))
+
+
+def _build_quality(rows: Sequence[Observation], get_reference: Callable[[str], Sequence[float]]) -> list[Stream]:
+    names = dict.fromkeys([FOUND, ANSWERED, *(name for row in rows for name in row.grades)])
+    return [_build_stream(name, get_reference(name), _get_values(rows, name), LOW) for name in names]
+
+
+def _get_values(rows: Sequence[Observation], name: str) -> list[float]:
+    """A value an observation; nan where it has none."""
+    if name == ANSWERED:
+        return [float(not row.failed) for row in rows]
+    if name == FOUND:
+        return [math.nan if row.failed else float(row.hits > 0) for row in rows]
+    return [row.grades.get(name, math.nan) for row in rows]
 
 
 def _build_stream(name: str, reference: Iterable[float], values: Sequence[float], bets: Sequence[float]) -> Stream:

@@ -48,23 +48,8 @@ class CheckedQuestion:
 
     def to_row(self) -> dict[str, Any]:
         """The question as rag_opt.datasets.jsonl reads it, with its flags, and whether it is accepted."""
-        query = self.query
-        evidence: list[dict[str, Any]] = [
-            {"doc_id": e.document_id, "start": e.start, "end": e.end} for e in query.evidence if e.start >= 0
-        ]
-        evidence += [
-            {"doc_id": q.document_id, "quote": q.text, **({"page": q.page} if q.page else {})} for q in query.quotes
-        ]
-        known = {
-            "relevant": dict(self.grades),
-            "answers": list(query.answers),
-            "evidence": evidence,
-            "split": query.split,
-            "group": query.group,
-        }
         flags = {flag.name: flag.detail for flag in self.flags}
-        row = {"id": query.id, "question": query.text, **{key: value for key, value in known.items() if value}}
-        return {**row, "flags": flags, "accept": self.accepted}
+        return {**build_row(self.query, self.grades), "flags": flags, "accept": self.accepted}
 
 
 @dataclass(frozen=True)
@@ -101,6 +86,24 @@ class QuestionCheck:
     def first(self) -> float:
         """The share of the questions whose relevant document a search by words ranks first."""
         return sum(each.rank == 1 for each in self.questions) / len(self.questions)
+
+
+def build_row(query: Query, grades: Mapping[str, int]) -> dict[str, Any]:
+    """A question as rag_opt.datasets.jsonl reads it: what it has of gold, answers, evidence, split and group."""
+    evidence: list[dict[str, Any]] = [
+        {"doc_id": e.document_id, "start": e.start, "end": e.end} for e in query.evidence if e.start >= 0
+    ]
+    evidence += [
+        {"doc_id": q.document_id, "quote": q.text, **({"page": q.page} if q.page else {})} for q in query.quotes
+    ]
+    known = {
+        "relevant": dict(grades),
+        "answers": list(query.answers),
+        "evidence": evidence,
+        "split": query.split,
+        "group": query.group,
+    }
+    return {"id": query.id, "question": query.text, **{key: value for key, value in known.items() if value}}
 
 
 def check_questions(dataset: Dataset, words: Sequence[str], resources: Resources) -> QuestionCheck:

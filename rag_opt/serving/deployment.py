@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag_opt.console.progress import report_line
 from rag_opt.errors import ModelError
 from rag_opt.production.answering import Answerer, open_bundle
 from rag_opt.production.bundle import Bundle, is_bundle
@@ -52,6 +53,10 @@ class Deployment:
         digest = hashlib.sha256(f"{self.canary.label}:{who}".encode("utf-8", "surrogatepass")).digest()
         return self.canary if int.from_bytes(digest[:8]) < self.share * 2**64 else self.main
 
+    def get_version(self, name: str) -> str:
+        """The version of an arm; "" without it."""
+        return next((arm.version for arm in self if arm.name == name), "")
+
     def __iter__(self) -> Iterator[Arm]:
         return (arm for arm in (self.main, self.canary) if arm is not None)
 
@@ -60,13 +65,28 @@ def load_deployment(settings: ServerSettings) -> Deployment:
     """The models that a service was told to answer with, ready; raises a RagOptError where one can't be."""
     registry = Registry.connect(settings.tracking or None)
     main = load_arm(MODEL, settings.model, registry)
+    if settings.canary and find_version(settings.canary, registry) is None:
+        report_line(f"{settings.canary} means no version yet: once it does, it answers its share")
+        return Deployment(main, None, settings.share)
     canary = load_arm(CANARY, settings.canary, registry) if settings.canary else None
     return Deployment(main, canary, settings.share)
 
 
-def find_version(arm: Arm, registry: Registry) -> str:
-    """The version that an arm's address means by now; raises ModelError where it means none."""
-    return str(registry.find(arm.address).version) if arm.address.startswith(PREFIX) else arm.version
+def find_version(address: str, registry: Registry) -> str | None:
+    """The version that an address means by now, "" of a folder; None where an alias means none."""
+    if not address.startswith(PREFIX):
+        return ""
+    named = ADDRESS.fullmatch(address)
+    if named is None or not named["alias"]:
+        return str(registry.find(address).version)
+    found = registry.find_alias(named["name"], named["alias"])
+    return None if found is None else str(found.version)
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Whether two addresses name the same registered model, under whichever aliases."""
+    named = ADDRESS.fullmatch(one), ADDRESS.fullmatch(other)
+    return all(named) and len({each["name"] for each in named if each}) == 1
 
 
 def replace_arm(deployment: Deployment, arm: Arm) -> Deployment:

@@ -17,6 +17,7 @@ from mlflow.tracing.client import TracingClient
 from rag_opt.console.progress import report_line
 from rag_opt.production.agent import BUNDLE
 from rag_opt.production.registry import ADDRESS
+from rag_opt.production.traces import VERSION, name_experiment
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.traces import LONGEST, SHOWN
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from rag_opt.production.registry import Registry
     from rag_opt.serving.journal import Journal
 
-ARM, VERSION, WHO, ERROR = "rag_opt.arm", "rag_opt.version", "rag_opt.who", "rag_opt.error"
-"""A trace's tags."""
+ARM, WHO, ERROR = "rag_opt.arm", "rag_opt.who", "rag_opt.error"
+"""A trace's tags, beside the version."""
 
 QUESTION = "question"
 
@@ -108,9 +109,9 @@ def get_experiment(model: str) -> str:
     """The experiment that has the traces of a model: its own; of a study's folder that of its name."""
     found = ADDRESS.fullmatch(model)
     if found:
-        return f"served {found['name']}"
+        return name_experiment(found["name"])
     parts = [part for part in Path(model).resolve().parts if part != BUNDLE]
-    return f"served {parts[-1]}"
+    return name_experiment(parts[-1])
 
 
 def write_trace(client: TracingClient, experiment: str, name: str, record: Mapping[str, Any]) -> str:

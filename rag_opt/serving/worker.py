@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,17 @@ from rag_opt.console.progress import report_line
 from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission
 from rag_opt.serving.app import build_app
-from rag_opt.serving.deployment import Deployment, find_version, load_arm, load_deployment, replace_arm
+from rag_opt.serving.deployment import (
+    CANARY,
+    MODEL,
+    Arm,
+    Deployment,
+    find_version,
+    is_same_model,
+    load_arm,
+    load_deployment,
+    replace_arm,
+)
 from rag_opt.serving.guard import Guard
 from rag_opt.serving.journal import Journal
 from rag_opt.serving.keys import Keys
@@ -53,24 +64,48 @@ async def refresh_models(service: Service, settings: ServerSettings) -> None:
     """Have a service answer with what its models' aliases mean, for as long as it lives.
 
     A version is loaded beside the one that answers, and takes its place in one step: a request is answered by the one
-    that it began with.
+    that it began with. A canary may come later, and go.
     """
     registry, notices = Registry.connect(settings.tracking), Notices()
     failed: dict[tuple[str, str], float] = {}
+    wanted = [(MODEL, settings.model), *([(CANARY, settings.canary)] if settings.canary else [])]
     while settings.refresh:
         await asyncio.sleep(settings.refresh)
-        for arm in list(service.deployment):
+        for name, address in wanted:
+            known = service.deployment.get_version(name)
             try:
-                version = await asyncio.to_thread(find_version, arm, registry)
-                # One that could not be loaded is tried again after a while: each time it costs what loading costs.
-                if version == arm.version or time.monotonic() < failed.get((arm.name, version), 0.0):
+                version = await asyncio.to_thread(find_version, address, registry)
+                if version is None:
+                    if name == CANARY:
+                        drop_canary(service)
+                    else:
+                        notices.report_once(f"{address} means no version any more: {known} goes on")
                     continue
-                failed[arm.name, version] = time.monotonic() + LATER
-                ready = await asyncio.to_thread(load_arm, arm.name, arm.address, registry)
+                # One that could not be loaded is tried again after a while: each time it costs what loading costs.
+                if version == known or time.monotonic() < failed.get((name, version), 0.0):
+                    continue
+                failed[name, version] = time.monotonic() + LATER
+                ready = await asyncio.to_thread(prepare_arm, service.deployment, name, address, version, registry)
             except Exception as error:
                 # Whatever a registry or a component raises: the version that answers goes on, and so does the look-out.
-                notices.report_once(f"{arm.address} stays version {arm.version}: {shorten_error(error)}")
+                notices.report_once(f"{address} stays version {known}: {shorten_error(error)}")
                 continue
-            failed.pop((arm.name, version))
+            failed.pop((name, version))
             service.deployment = replace_arm(service.deployment, ready)
-            report_line(f"{arm.address} is version {ready.version} now, in place of {arm.version}")
+            report_line(f"{address} is version {ready.version} now{f', in place of {known}' if known else ''}")
+
+
+def drop_canary(service: Service) -> None:
+    """Have all be answered by the model again, where there was a canary."""
+    canary = service.deployment.canary
+    if canary is not None:
+        service.deployment = replace(service.deployment, canary=None)
+        report_line(f"{canary.address} is no more: version {canary.version} answers nobody from now on")
+
+
+def prepare_arm(deployment: Deployment, name: str, address: str, version: str, registry: Registry) -> Arm:
+    """An arm that answers with a version: as the other one does where that has it, else loaded."""
+    for other in deployment:
+        if other.version == version and is_same_model(other.address, address):
+            return replace(other, name=name, address=address)
+    return load_arm(name, address, registry)

@@ -83,11 +83,11 @@ def test_what_a_trace_tells_is_read_again(tmp_path) -> None:
         write_trace(client, place, f"{number:032x}", {**RECORD, **change})
     with registry.use():
         log_feedback(f"tr-{0:032x}", {"thumb": "down", "comment": "", "who": "me"})
-    rows = read_observations(registry, "served x", "models:/x/1", 1_600_000_000)
+    rows = read_observations(registry, "x", "models:/x/1", 1_600_000_000)
     assert rows[0] == Observation(1_700_000_000.5, 2, 0.5, 1, {"retriever": 0.01}, 0.02, 7, 0.5, False, {"thumbs": 0.0})
     assert (rows[1].hits, math.isnan(rows[1].score), math.isnan(rows[1].usd)) == (0, True, True)
     assert [row.failed for row in rows] == [False, False, True]
-    assert len(read_observations(registry, "served x", "models:/x/1", 1_700_000_050)) == 1
+    assert len(read_observations(registry, "x", "models:/x/1", 1_700_000_050)) == 1
     assert read_observations(registry, "served nobody", "models:/x/1", 0) == []
 
 

@@ -1,0 +1,151 @@
+"""`python -m rag_opt.retune models:/<name> [key=value ...]`: a served model tuned again on what people asked since.
+
+For cron or CI; each call does what comes next. A challenger that answers as a canary is compared with the champion by
+their traces: worse, it is taken back; as good for --answers answers, it becomes the champion. Where there is none, the
+questions asked since the last time, of which people have said what is right, are checked; a study starts from the
+champion and its earlier trials, and those questions, which it has not searched, decide: a configuration becomes the
+challenger where the whole interval of its difference is above --min-gain, or where it is tied and cheaper.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from rag_opt.cli.arguments import Storage, command_line
+from rag_opt.console.terminal import sanitize_line
+from rag_opt.errors import ModelError
+from rag_opt.system import environment
+
+if TYPE_CHECKING:
+    from rag_opt.production.canary import Canary
+    from rag_opt.production.material import Champion, Material
+    from rag_opt.production.registry import Registry
+    from rag_opt.production.retuning import Prepared
+
+TAKEN_BACK = 1
+
+
+@command_line("retune", __doc__, studies=False)
+def main(
+    model: Annotated[str, Argument(help="models:/<name>")],
+    overrides: Annotated[
+        list[str] | None, Argument(help="key=value: of the study, such as n_trials=40 or budget.minutes=30")
+    ] = None,
+    min_gain: Annotated[
+        float, Option(min=0.0, help="how much better, by the whole interval, in the metric's own unit")
+    ] = 0.0,
+    fewest: Annotated[int, Option(min=2, help="so many fresh questions are needed, or nothing is run")] = 50,
+    answers: Annotated[
+        int, Option(min=0, help="so many answers of a canary come before it is the champion; 0: at once")
+    ] = 100,
+    alpha: Annotated[float, Option(min=0.0001, max=0.5, help="probability of taking a good canary back")] = 0.05,
+    questions: Annotated[Path | None, Option(help="a file of fresh questions beside, as dataset.questions")] = None,
+    study: Annotated[
+        Path | None, Option(help="the champion's study's folder; studies/<its name> where none is given")
+    ] = None,
+    tracking: Annotated[
+        str | None, Option(help="MLflow's address; MLFLOW_TRACKING_URI or studies/mlflow.db where none is given")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """The command line."""
+    print(sanitize_line("rag_opt.retune: reading the model and its traces, which takes some seconds"), flush=True)
+    with environment.disable_gc():
+        environment.silence_optuna()
+        from rag_opt.production.canary import find_canary
+        from rag_opt.production.material import collect_material, open_champion
+        from rag_opt.production.registry import Registry, check_name
+        from rag_opt.production.retuning import find_begun, name_study, prepare_study
+    if check_name(model):
+        raise ModelError(f"{model}: models:/<name> is expected: which version answers is what is decided")
+    name = model.removeprefix("models:/")
+    registry = Registry.connect(tracking)
+    if canary := find_canary(registry, name, alpha):
+        _settle(registry, name, canary, answers)
+        return
+    champion = open_champion(registry, name, study, storage)
+    begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
+    material = collect_material(champion, begun, until, questions)
+    _print_material(material)
+    if len(material.fresh) < fewest:
+        _say(f"{model} stays: {len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)")
+        return
+    prepared = prepare_study(champion, material, begun, overrides or ())
+    _print_prepared(prepared)
+    if prepared.confirming < fewest:
+        _say(f"{model} stays: {prepared.confirming} fresh questions passed the check, and {fewest} are needed")
+        return
+    _tune(champion, prepared, until, min_gain, answers)
+
+
+def _settle(registry: Registry, name: str, canary: Canary, needed: int) -> None:
+    """What becomes of a challenger by what it has answered so far."""
+    from rag_opt.production.canary import crown_challenger, roll_back
+    from rag_opt.production.registry import CHALLENGER, CHAMPION
+
+    version, other = canary.challenger.version, canary.champion.version
+    _say(f"canary: version {version} answered {canary.answers:,}, the champion {other} {canary.beside:,} beside it")
+    if canary.alarms:
+        worse = ", ".join(stream.name for stream in canary.alarms)
+        _say(roll_back(registry, name, CHALLENGER, f"as a canary it was worse: {worse}"))
+        _say(f"  worse than the champion: {worse}")
+        sys.exit(TAKEN_BACK)
+    if canary.answers < needed:
+        _say(f"models:/{name} stays: {needed - canary.answers:,} more answers are awaited (--answers {needed})")
+        _say(f"serve: python -m rag_opt.serve models:/{name}@{CHAMPION} --canary models:/{name}@{CHALLENGER}=0.1")
+        return
+    crown_challenger(registry, canary)
+    _say(f"models:/{name}@{CHAMPION} is version {version} now, in place of {other}")
+    _say(f"back: python -m rag_opt.watch models:/{name} --rollback takes it back where its quality falls")
+
+
+def _tune(champion: Champion, prepared: Prepared, until: int, min_gain: float, answers: int) -> None:
+    """Run the study, and have it decide."""
+    from rag_opt.cli.study import run_study
+    from rag_opt.production.material import mark_seen
+    from rag_opt.production.promotion import promote_study
+    from rag_opt.production.registry import CHALLENGER, CHAMPION
+    from rag_opt.production.retuning import explain_decision, mark_begun
+
+    name = champion.name
+    mark_begun(champion, prepared.folder, until)
+    outcome = run_study(prepared.words)
+    if outcome.findings is None or outcome.error:
+        raise ModelError(f"models:/{name} stays: {outcome.error or 'nothing was run'}")
+    moves, why = explain_decision(outcome.findings.confirmation, min_gain)
+    if not moves:
+        mark_seen(champion.registry, name, until)
+        _say(f"models:/{name} stays version {champion.model.version}: {why}")
+        return
+    alias = CHALLENGER if answers else CHAMPION
+    found = promote_study(outcome.folder, name, alias, tracking=champion.registry.uri, storage=outcome.url)
+    mark_seen(champion.registry, name, until)
+    _say(f"{found.address} is version {found.model.version} now: {why}")
+    if answers:
+        _say(f"canary: python -m rag_opt.serve models:/{name}@{CHAMPION} --canary {found.address}=0.1")
+        _say(
+            f"then:   {shlex.join(['python', '-m', 'rag_opt.retune', f'models:/{name}'])}, which makes it the champion"
+        )
+
+
+def _print_material(material: Material) -> None:
+    _say(f"{len(material.old):,} questions that the model was tuned with, {len(material.fresh):,} fresh ones")
+    for reason, count in material.left.items():
+        _say(f"  {count:,} left out, which {reason}")
+
+
+def _print_prepared(prepared: Prepared) -> None:
+    for flag, count in prepared.rejected.items():
+        _say(f"  {count:,} fresh ones left out as {flag}")
+    _say(f"{prepared.searched:,} questions are searched, {prepared.confirming:,} fresh ones confirm")
+    _say(f"  read them: {prepared.page}")
+
+
+def _say(line: str) -> None:
+    print(sanitize_line(line), flush=True)

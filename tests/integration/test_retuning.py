@@ -1,0 +1,286 @@
+"""A served model tuned again: from what people asked and said to a challenger, a canary, a champion, and back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pytest
+import yaml
+from mlflow.tracing.client import TracingClient
+
+from rag_opt.cli import retune, watch
+from rag_opt.cli import study as study_command
+from rag_opt.cli.study import run_study
+from rag_opt.errors import ModelError
+from rag_opt.production.asked import GONE, MASKED, UNTOLD, WRONG, read_asked
+from rag_opt.production.bundle import Bundle
+from rag_opt.production.canary import ROLLED_BACK, find_canary, roll_back
+from rag_opt.production.material import find_seen
+from rag_opt.production.promotion import promote_study
+from rag_opt.production.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, read_lineage
+from rag_opt.serving.traces import write_trace
+from tests.conftest import own_space, write_jsonl
+from tests.services.model_server import RECORD, serving
+
+pytestmark = pytest.mark.integration
+ANIMALS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in ("ra", "lomi")]
+DOCUMENTS = [
+    {"id": f"{name}-{part}", "text": f"The {name} {does} the {name[::-1]}."}
+    for name in ANIMALS
+    for part, does in (("food", "feeds on"), ("home", "lives near"))
+]
+HALF = len(ANIMALS) // 2
+FRESH = ANIMALS[HALF:]
+SPACE: dict[str, object] = {"retriever.top_k": "choice(1, 3)"}
+
+
+def build_question(animal: str, text: str = "What is known of the {}?") -> dict[str, Any]:
+    gold = [f"{animal}-food", f"{animal}-home"]
+    return {"id": f"q-{animal}", "question": text.format(animal), "relevant": gold}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A study whose only trial finds one document of two."""
+    folder = tmp_path_factory.mktemp("retuned")
+    words = own_space(folder, SPACE)
+    place = folder / "conf" / "experiment"
+    place.mkdir()
+    (place / "weak.yaml").write_text("# @package _global_\n" + yaml.safe_dump({"retriever": {"top_k": 1}}), "utf-8")
+    data = [
+        "dataset=jsonl",
+        f"dataset.documents={write_jsonl(folder / 'documents.jsonl', DOCUMENTS)}",
+        f"dataset.questions={write_jsonl(folder / 'questions.jsonl', map(build_question, ANIMALS[:HALF]))}",
+    ]
+    stages = ["embedder=hashing", "splitter=none", "retriever=bm25", "generator=none", "seeds=[]", "+experiment=weak"]
+    stages.append("objective.metrics=[context.R@10]")
+    known = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=1", "name=mine"]
+    return run_study([*data, *stages, *words, *known]).folder
+
+
+@pytest.fixture
+def registry(study, tmp_path) -> Iterator[Registry]:
+    """A registry with that study's model as its champion; studies that tune it are put away in the end."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    promote_study(study, "mine", tracking=uri)
+    found = Registry.connect(uri)
+    with found.use():
+        yield found
+    for folder in study.parent.glob("mine-retune-*"):
+        folder.rename(tmp_path / folder.name)
+
+
+class Traffic:
+    """People who ask, and say what is right."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.client = TracingClient(registry.uri)
+        self.place = registry.find_experiment("served mine")
+        self.count = 0
+
+    def ask(self, question: str, version: str = "1", **more: Any) -> str:
+        """The id of a trace of a question that found the food of an animal."""
+        self.count += 1
+        found = [{"id": f"{FRESH[0]}-food", "text": "The food.", "score": 1.0}]
+        known = {"question": question, "version": f"models:/mine/{version}", "at": time.time(), "sources": found}
+        return write_trace(self.client, self.place, f"{self.count:032x}", {**RECORD, **known, **more})
+
+    def tell(self, trace: str, documents: list[str]) -> None:
+        mlflow.log_expectation(
+            trace_id=trace, name="expected_retrieved_context", value=[{"doc_uri": name} for name in documents]
+        )
+
+    def thumb(self, trace: str, *, up: bool) -> None:
+        source = mlflow.entities.AssessmentSource(source_type="HUMAN", source_id="somebody")
+        mlflow.log_feedback(trace_id=trace, name="thumbs", value=up, source=source)
+
+    def ask_all(self) -> list[str]:
+        """A trace for each fresh animal, with what people expect."""
+        traces = []
+        for animal in FRESH:
+            traces.append(self.ask(f"Please tell me of the {animal}."))
+            self.tell(traces[-1], [f"{animal}-food", f"{animal}-home"])
+        return traces
+
+
+@pytest.fixture
+def traffic(registry) -> Traffic:
+    return Traffic(registry)
+
+
+def tune(registry: Registry, study: Path, *more: str) -> None:
+    retune.main(
+        ["models:/mine", "n_trials=3", "--fewest", "10", "--tracking", registry.uri, "--study", str(study), *more]
+    )
+
+
+def get_version(registry: Registry, alias: str) -> str | None:
+    found = registry.find_alias("mine", alias)
+    return None if found is None else str(found.version)
+
+
+def test_a_better_one_becomes_challenger_then_champion_and_goes_back_on_an_alarm(
+    registry, traffic, study, capsys
+) -> None:
+    traffic.ask_all()
+    tune(registry, study, "--answers", "40")
+    told = capsys.readouterr().out
+    assert f"{HALF} questions that the model was tuned with, {len(FRESH)} fresh ones" in told
+    assert "models:/mine@challenger is version 2 now" in told
+    assert "is better: context.R@10 +" in told
+    lineage = read_lineage(registry.find_alias("mine", CHALLENGER))
+    assert lineage.study == "mine-retune-1"
+    assert lineage.low > 0
+    rows = [json.loads(line) for line in (study.parent / "mine-retune-1/retune/questions.jsonl").open()]
+    # Fresh ones confirm, and what the model was tuned with is searched.
+    assert {row["split"] for row in rows if row["id"].startswith("tr-")} == {"test"}
+    assert {row["split"] for row in rows if not row["id"].startswith("tr-")} == {"dev"}
+    # What people have asked is in no bundle.
+    assert not [
+        probe
+        for probe in Bundle.read(registry.fetch(registry.find("models:/mine/2"))).probes
+        if "Please" in probe.question
+    ]
+
+    tune(registry, study, "--answers", "40")
+    assert "40 more answers are awaited" in capsys.readouterr().out
+    for _ in range(40):
+        traffic.ask("What is it?", "2")
+    tune(registry, study, "--answers", "40")
+    assert "models:/mine@champion is version 2 now, in place of 1" in capsys.readouterr().out
+    assert (get_version(registry, PREVIOUS), get_version(registry, CHALLENGER)) == ("1", None)
+
+    # Nothing has been said since.
+    tune(registry, study)
+    assert "models:/mine stays: 0 fresh questions" in capsys.readouterr().out
+
+    for up in [True] * 40 + [False] * 40:
+        traffic.thumb(traffic.ask("And now?", "2"), up=up)
+    with pytest.raises(SystemExit) as ended:
+        watch.main(["models:/mine", "--rollback", "--tracking", registry.uri])
+    assert ended.value.code == 1
+    assert "models:/mine@champion is version 1 again, in place of 2" in capsys.readouterr().out
+    assert get_version(registry, CHAMPION) == "1"
+    assert registry.client.get_model_version("mine", "2").tags[ROLLED_BACK] == "alarm: thumbs"
+
+
+def test_a_canary_that_is_worse_is_taken_back(registry, traffic, study, capsys) -> None:
+    promote_study(study, "mine", because="for the test", tracking=registry.uri)
+    for number in range(80):
+        traffic.thumb(traffic.ask("Well?"), up=True)
+        traffic.thumb(traffic.ask("Well?", "2"), up=number % 2 == 0)
+    with pytest.raises(SystemExit) as ended:
+        tune(registry, study)
+    assert ended.value.code == 1
+    told = capsys.readouterr().out
+    assert "models:/mine@challenger is no more: version 2 was taken back" in told
+    assert "worse than the champion: thumbs" in told
+    assert get_version(registry, CHALLENGER) is None
+    assert get_version(registry, CHAMPION) == "1"
+
+
+def test_what_was_deleted_or_masked_reaches_no_data_set(registry, traffic, study, capsys) -> None:
+    traces = traffic.ask_all()
+    masked = [traffic.ask(f"Tell <PERSON> of the {FRESH[0]}!"), traffic.ask(f"My key is ***, what of the {FRESH[1]}?")]
+    for trace in masked:
+        traffic.tell(trace, [f"{FRESH[0]}-food"])
+    registry.client.delete_traces(traffic.place, trace_ids=traces[:2])
+    # Not better by so much: it stays, and what decided is searched the next time.
+    tune(registry, study, "--min-gain", "0.9")
+    assert f"2 left out, which {MASKED}" in capsys.readouterr().out
+    first = (study.parent / "mine-retune-1/retune/questions.jsonl").read_text("utf-8")
+    assert FRESH[2] in first
+    for gone in (FRESH[0], FRESH[1], "PERSON", "***"):
+        assert gone not in first
+    registry.client.delete_traces(traffic.place, trace_ids=traces[2:3])
+    again = []
+    for animal in FRESH:
+        again.append(traffic.ask(f"Now what about a {animal} at home?"))
+        traffic.tell(again[-1], [f"{animal}-home", f"{animal}-food"])
+    tune(registry, study, "--min-gain", "0.9")
+    assert "1 left out, which were deleted or masked since they were asked" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (study.parent / "mine-retune-2/retune/questions.jsonl").open()]
+    ids = {row["id"]: row["split"] for row in rows}
+    assert traces[2] not in ids
+    assert ids[traces[3]] == "dev"
+    assert {ids[name] for name in again} == {"test"}
+
+
+def test_one_that_was_interrupted_goes_on_with_the_same_questions(
+    registry, traffic, study, capsys, monkeypatch
+) -> None:
+    traffic.ask_all()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_command, "run_study", interrupt)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            tune(registry, study)
+    assert find_seen(registry, "mine") == 0
+    late = traffic.ask(f"And the {FRESH[0]}, late?")
+    traffic.tell(late, [f"{FRESH[0]}-home"])
+    tune(registry, study)
+    assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
+    assert late not in (study.parent / "mine-retune-1/retune/questions.jsonl").read_text("utf-8")
+    assert not (study.parent / "mine-retune-2").exists()
+    assert find_seen(registry, "mine") > 0
+
+
+def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
+    right, wrong, both, gone, answered = (traffic.ask(f"Question {n}?") for n in range(5))
+    untold = traffic.ask("Nobody says anything?")
+    traffic.thumb(right, up=True)
+    traffic.thumb(wrong, up=False)
+    traffic.thumb(both, up=True)
+    # The same person's last word counts.
+    traffic.thumb(both, up=False)
+    traffic.tell(gone, ["no such document"])
+    mlflow.log_expectation(trace_id=answered, name="expected_response", value="the food")
+    found, left = read_asked(registry, "mine", 0, int(time.time() * 1000) + 1, [f"{FRESH[0]}-food"])
+    assert {query.id: names for query, names in found} == {
+        right: (f"{FRESH[0]}-food",),
+        answered: (f"{FRESH[0]}-food",),
+    }
+    assert left == {WRONG: 2, GONE: 1, UNTOLD: 1}
+    assert untold
+
+
+def test_there_is_no_way_back_to_other_documents_or_from_nothing(registry, study) -> None:
+    with pytest.raises(ModelError, match="no version before it is known"):
+        roll_back(registry, "mine", CHAMPION, "a test")
+    assert find_canary(registry, "mine") is None
+    second = promote_study(study, "mine", CHAMPION, "a test", tracking=registry.uri)
+    lineage = json.loads(registry.client.get_model_version("mine", "1").tags["rag_opt.lineage"])
+    registry.client.set_model_version_tag("mine", "1", "rag_opt.lineage", json.dumps({**lineage, "corpus": "other"}))
+    with pytest.raises(ModelError, match="knows other documents"):
+        roll_back(registry, "mine", CHAMPION, "a test")
+    assert get_version(registry, CHAMPION) == str(second.model.version)
+
+
+def test_a_service_takes_a_canary_up_when_it_comes_and_lets_it_go(registry, study, tmp_path) -> None:
+    canary = {"canary": "models:/mine@challenger", "share": 0.5, "refresh": 0.05}
+
+    def wait_for(url: str, wanted: dict[str, str]) -> float:
+        start = time.perf_counter()
+        while httpx.get(f"{url}/ready").json()["models"] != wanted:
+            assert time.perf_counter() - start < 20
+            time.sleep(0.02)
+        return time.perf_counter() - start
+
+    with serving("models:/mine@champion", registry.uri, tmp_path / "state", traces=0.0, **canary) as url:
+        wait_for(url, {"model": "models:/mine/1"})
+        promote_study(study, "mine", because="for the test", tracking=registry.uri)
+        wait_for(url, {"model": "models:/mine/1", "canary": "models:/mine/2"})
+        registry.crown(registry.find("models:/mine@challenger"))
+        registry.drop_alias("mine", CHALLENGER)
+        wait_for(url, {"model": "models:/mine/2"})
+        roll_back(registry, "mine", CHAMPION, "a test")
+        wait_for(url, {"model": "models:/mine/1"})
