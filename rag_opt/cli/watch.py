@@ -1,14 +1,16 @@
-"""`python -m rag_opt.watch models:/<name>`: what a served model was asked and did, and whether that has changed.
+"""`python -m rag_opt.watch models:/<name> [key=value ...]`: what a served model did, and whether that has changed.
 
 Its traces in MLflow are read. Scores and questions are compared with those of the study, errors, thumbs and judges'
 grades with what came before, by tests that may be looked at as often as one likes: over all looks a false alarm has a
-probability of --alpha. An alarm ends the command with status 1.
+probability of --alpha. An alarm ends the command with status 1. --judge has a language model grade a sample first,
+which llm=, judge.model= and budget.tokens= describe as for a study.
 """
 
 from __future__ import annotations
 
-import math
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,21 +21,28 @@ from rag_opt.console.terminal import build_console, sanitize_line
 from rag_opt.system import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.table import Table
 
-    from rag_opt.production.watching import Watch
+    from rag_opt.production.registry import Registry
 
 ALARM = 1
+ASPECTS = ("faithfulness", "context_relevance")
+"""What is graded where nothing else is said."""
+
 STAYS = "nothing is rolled back: what has changed is what people ask, which no earlier version would mend"
 
 
-@command_line("watch", __doc__, studies=False)
+@command_line("watch", __doc__, ["llm=", "judge.model=", "budget.tokens=", "budget.usd="], studies=False)
 def main(
     model: Annotated[str, Argument(help="models:/<name> or models:/<name>@<alias>; the first means the champion")],
+    overrides: Annotated[list[str] | None, Argument(help="key=value: of the judge, as for a study")] = None,
     days: Annotated[float, Option(min=0.01, help="how far back")] = 30.0,
     alpha: Annotated[float, Option(min=0.0001, max=0.5, help="probability of a false alarm, ever")] = 0.05,
+    judge: Annotated[int, Option(min=0, help="so many answers of each aspect are graded first, once each")] = 0,
+    aspect: Annotated[
+        list[str] | None, Option(help="what is graded: faithfulness, context_relevance, answer_relevance")
+    ] = None,
+    page: Annotated[Path | None, Option(help="an HTML file for tables and plots")] = None,
     prometheus: Annotated[
         Path | None, Option(help="write the numbers there for node_exporter's textfile collector")
     ] = None,
@@ -49,25 +58,30 @@ def main(
     print(sanitize_line("rag_opt.watch: reading traces, which takes some seconds"))
     with environment.disable_gc():
         environment.silence_optuna()
-        from rag_opt.production.alerts import check_webhook, post_alarm, write_prometheus
+        from rag_opt.production.alerts import check_webhook, post_alarm, write_page, write_prometheus
         from rag_opt.production.canary import roll_back
         from rag_opt.production.registry import CHAMPION, Registry, check_name
+        from rag_opt.production.watch_page import format_numbers, format_verdict, tabulate_seconds, tabulate_streams
         from rag_opt.production.watching import watch_model
     check_webhook(webhook)
     registry = Registry.connect(tracking)
     alias = (check_name(model) or CHAMPION) if rollback else ""
+    if judge:
+        print(sanitize_line(grade_sample(registry, model, overrides or (), aspect or ASPECTS, judge, days)))
     found = watch_model(registry, model, days, alpha)
     for line in format_numbers(found):
         print(sanitize_line(line))
     output = build_console()
-    output.print(build_seconds(found))
-    output.print(build_streams(found))
+    output.print(build_table(*tabulate_seconds(found)))
+    output.print(build_table(*tabulate_streams(found)))
     if prometheus is not None:
         write_prometheus(found, prometheus)
+    if page is not None:
+        write_page(found, page)
+        print(sanitize_line(f"open: {page}"))
+    print(sanitize_line(format_verdict(found)))
     if not found.alarms:
-        print(sanitize_line(f"no alarm: nothing has changed that chance would not explain (alpha {alpha:g})"))
         return
-    print(sanitize_line(f"ALARM: {', '.join(stream.name for stream in found.alarms)} changed (alpha {alpha:g})"))
     if webhook:
         post_alarm(found, webhook)
     if rollback:
@@ -77,37 +91,31 @@ def main(
     sys.exit(ALARM)
 
 
-def format_numbers(found: Watch) -> Iterator[str]:
-    """How much was asked and what it cost."""
-    rows = found.observations
-    failed, empty = sum(row.failed for row in rows), sum(not row.hits and not row.failed for row in rows)
-    yield f"{found.model}: {len(rows):,} questions, {failed:,} failed, {empty:,} found nothing"
-    usd = math.fsum(row.usd for row in rows if not math.isnan(row.usd))
-    yield f"  {sum(row.tokens for row in rows):,} tokens, ${usd:,.4f}"
+def grade_sample(
+    registry: Registry, model: str, words: Sequence[str], aspects: Sequence[str], count: int, days: float
+) -> str:
+    """What a judge graded, and what that cost."""
+    from rag_opt.config.compose import compose_config
+    from rag_opt.console.progress import Screen
+    from rag_opt.production.judged import judge_sample
+
+    with Screen():
+        since = time.time() - days * 86_400
+        found = judge_sample(registry, registry.find(model), compose_config(words), aspects, count, since)
+    graded = ", ".join(f"{number:,} for {aspect}" for aspect, number in found.counts.items())
+    usd = f", ${found.paid.usd:,.4g}" if found.paid.usd else ""
+    told = f"graded: {graded}; paid: {found.paid.calls:,.0f} calls, {found.paid.tokens:,.0f} tokens{usd}"
+    return f"{told}; {found.ended}" if found.ended else told
 
 
-def build_seconds(found: Watch) -> Table:
-    """A row for the whole and for each part: the percentiles of its milliseconds."""
+def build_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table for the terminal, numbers to the right."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
-    for name in ("milliseconds", "p50", "p95", "p99"):
-        table.add_column(name, justify="left" if name == "milliseconds" else "right", overflow="fold")
-    for part in ("", *found.parts):
-        table.add_row(sanitize_line(part or "whole"), *(f"{1000 * each:,.1f}" for each in found.get_percentiles(part)))
-    return table
-
-
-def build_streams(found: Watch) -> Table:
-    """A row a stream: what it means, what was expected, what betting on a change has won, what the usual rule says."""
-    from rich.table import Table
-
-    limit = len(found.streams) / found.alpha
-    table = Table()
-    for name in ("watched", "values", "mean", "expected", f"evidence, alarm at {limit:,.0f}", "usual rule"):
-        table.add_column(name, justify="left" if name == "watched" else "right", overflow="fold")
-    for stream in found.streams:
-        usual = "quiet" if stream.usual < 0 else f"fires after {stream.usual:,}"
-        numbers = ("" if math.isnan(each) else f"{each:.3f}" for each in (stream.mean, stream.expected))
-        table.add_row(sanitize_line(stream.name), f"{stream.count:,}", *numbers, f"{stream.drift.reached:,.1f}", usual)
+    for place, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(sanitize_line(cell)) for cell in row))
     return table

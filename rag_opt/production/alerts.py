@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from rag_opt.console.progress import report_line
 from rag_opt.errors import ConfigError, StoreError
+from rag_opt.production.watch_page import render_watch
 from rag_opt.system.same_origin import NAMES
 from rag_opt.tracking.failures import shorten_error
 
@@ -57,6 +58,14 @@ def post_alarm(found: Watch, url: str) -> None:
             report_line(f"--webhook: the alarm was answered with status {answer.status}")
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
         report_line(f"--webhook: the alarm could not be sent: {shorten_error(error)}")
+
+
+def write_page(found: Watch, path: Path) -> None:
+    """Leave a page with tables and plots; raises StoreError where that can't be."""
+    try:
+        path.write_text(render_watch(found), "utf-8")
+    except OSError as error:
+        raise StoreError(f"--page {path}: it can't be written: {error.strerror}") from error
 
 
 def write_prometheus(found: Watch, path: Path) -> None:

@@ -32,7 +32,8 @@ import httpx
 import psutil
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import tuning  # noqa: E402
 from machine import describe_processor  # noqa: E402
 
 PLACE = Path("/tmp/rag_opt-production")  # noqa: S108
@@ -84,12 +85,12 @@ def load_questions() -> list[str]:
 
 
 @contextmanager
-def serve(*words: str, keys: str = f"figures:{KEY}", **environment: str):  # noqa: ANN201
+def serve(*words: str, model: str = MODEL, keys: str = f"figures:{KEY}", **environment: str):  # noqa: ANN201
     """(process, client) of a server of its own that is ready."""
     port = find_port()
     log = (PLACE / "serve.log").open("ab")
     known = {**os.environ, "RAG_OPT_KEYS": keys, **environment}
-    command = [sys.executable, "-m", "rag_opt.serve", MODEL, "--port", str(port), *words]
+    command = [sys.executable, "-m", "rag_opt.serve", model, "--port", str(port), *words]
     process = subprocess.Popen(command, env=known, stdout=log, stderr=log)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {KEY}"}, timeout=120)
     try:
@@ -693,6 +694,14 @@ def measure_alarms() -> dict[str, object]:
     }
 
 
+# ---- tuned again ----
+
+
+def measure_rollbacks() -> dict[str, object]:
+    """Five rollbacks among 10 clients: seconds until the version before answers all, and requests that failed."""
+    return tuning.measure_rollbacks(serve, ask)
+
+
 def write_report() -> None:
     known = json.loads(FIGURES.read_text())
     lines = [(HERE / "head.md").read_text().strip(), ""]
@@ -723,6 +732,8 @@ PARTS = {
     "feedback": measure_feedback,
     "update": measure_update,
     "alarms": measure_alarms,
+    "retune": tuning.measure_false_promotions,
+    "rollback": measure_rollbacks,
 }
 
 if __name__ == "__main__":

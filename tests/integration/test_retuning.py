@@ -17,15 +17,18 @@ from mlflow.tracing.client import TracingClient
 from rag_opt.cli import retune, watch
 from rag_opt.cli import study as study_command
 from rag_opt.cli.study import run_study
-from rag_opt.errors import ModelError
+from rag_opt.config.compose import compose_config
+from rag_opt.errors import ConfigError, ModelError
 from rag_opt.production.asked import GONE, MASKED, UNTOLD, WRONG, read_asked
 from rag_opt.production.bundle import Bundle
 from rag_opt.production.canary import ROLLED_BACK, find_canary, roll_back
+from rag_opt.production.judged import judge_sample
 from rag_opt.production.material import find_seen
 from rag_opt.production.promotion import promote_study
 from rag_opt.production.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, read_lineage
 from rag_opt.serving.traces import write_trace
 from tests.conftest import own_space, write_jsonl
+from tests.services import fault
 from tests.services.model_server import RECORD, serving
 
 pytestmark = pytest.mark.integration
@@ -284,3 +287,53 @@ def test_a_service_takes_a_canary_up_when_it_comes_and_lets_it_go(registry, stud
         wait_for(url, {"model": "models:/mine/2"})
         roll_back(registry, "mine", CHAMPION, "a test")
         wait_for(url, {"model": "models:/mine/1"})
+
+
+def test_a_watch_has_a_sample_graded_once_and_leaves_a_page(
+    registry, traffic, endpoint, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    fault(endpoint, "none")
+    for number in range(6):
+        animal = FRESH[number]
+        source = {"id": f"{animal}-food", "text": f"The {animal} feeds on the grass.", "score": 1.0}
+        traffic.ask(f"What does the {animal} feed on?", answer=f"The {animal} feeds on the grass.", sources=[source])
+    traffic.ask("What failed?", error="away", sources=[])
+    judge = [f"llm.base_url={endpoint}", "llm.key=null", f"store.path={tmp_path}/store", "judge.check=0"]
+    page = tmp_path / "watch.html"
+    watch.main(["models:/mine", *judge, "--judge", "4", "--page", str(page)])
+    told = capsys.readouterr().out
+    assert "graded: 4 for faithfulness, 4 for context_relevance; paid: 8 calls" in told
+    assert "no alarm" in told
+    # Two are left, and nothing is paid twice.
+    watch.main(["models:/mine", *judge, "--judge", "4"])
+    assert "graded: 2 for faithfulness, 2 for context_relevance; paid: 4 calls" in capsys.readouterr().out
+    grades = [
+        (each.name, each.source.source_type, 1 <= each.feedback.value <= 5)
+        for trace in mlflow.search_traces(locations=[traffic.place], return_type="list")
+        for each in trace.info.assessments
+    ]
+    assert sorted(grades) == sorted(
+        [(f"judge.{aspect}", "LLM_JUDGE", True) for aspect in ("faithfulness", "context_relevance")] * 6
+    )
+    assert "judge.faithfulness" in page.read_text("utf-8")
+    with pytest.raises(ConfigError, match="--aspect correctness: there is no such judge"):
+        judge_sample(registry, registry.find("models:/mine"), compose_config(judge), ["correctness"], 1, 0)
+    strict = compose_config([*judge, "judge.check=6", "judge.floor=0.99"])
+    with pytest.raises(ConfigError, match="below judge.floor=0.99"):
+        judge_sample(registry, registry.find("models:/mine"), strict, ["faithfulness"], 1, 0)
+
+
+def test_a_judge_stops_at_its_budget_and_what_it_said_is_kept(registry, traffic, endpoint, tmp_path, capsys) -> None:
+    fault(endpoint, "none")
+    for number in range(30):
+        traffic.ask(f"What about {number}?", answer=f"It is {number}.")
+    judge = [f"llm.base_url={endpoint}", "llm.key=null", f"store.path={tmp_path}/store", "judge.check=0"]
+    words = [*judge, "budget.tokens=3000", "--judge", "30", "--aspect", "faithfulness", "--tracking", registry.uri]
+    # These questions are shorter than the study's, which is an alarm of its own.
+    with pytest.raises(SystemExit):
+        watch.main(["models:/mine", *words])
+    told = capsys.readouterr().out
+    assert "budget.tokens=3,000 is spent" in told
+    graded = int(told.partition("graded: ")[2].partition(" ")[0])
+    assert 0 < graded < 30
