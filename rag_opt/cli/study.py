@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rag_opt.analysis.findings import Findings
     from rag_opt.console.progress import Screen
-    from rag_opt.storages.locks import Gate
+    from rag_opt.storages.locks import Member
     from rag_opt.study.plan import Plan
 
 
@@ -94,23 +94,23 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     # Modules live as long as the process, so no collection need look at them; what an earlier study has left does not.
     if not gc.get_freeze_count():
         gc.freeze()
-    with _translate_os_errors(plan), Stopping(screen.report_line) as stopping, join_study(plan) as (study, gate):
-        _report_resumed(plan, study, gate, screen, shared=shared)
+    with _translate_os_errors(plan), Stopping(screen.report_line) as stopping, join_study(plan) as (study, member):
+        _report_resumed(plan, study, member, screen, shared=shared)
         recover_scores(plan, study)
-        with environment.disable_gc(), gate.take_turn(MIRROR):
-            tracker = _connect_tracker(plan, study, gate)
+        with environment.disable_gc(), member.take_turn(MIRROR):
+            tracker = _connect_tracker(plan, study, member)
         callbacks, origin = (
-            ([tracker], WorkerOrigin(gate.me, tracker.parent_id)) if tracker else ([], WorkerOrigin(gate.me))
+            ([tracker], WorkerOrigin(member.me, tracker.parent_id)) if tracker else ([], WorkerOrigin(member.me))
         )
         at_work = pool.Workers if shared else Session
         try:
-            at_work(plan, study, screen, gate, stopping, callbacks, origin).run()
-            return _finish_study(plan, study, gate, screen, tracker, quiet=quiet)
+            at_work(plan, study, screen, member, stopping, callbacks, origin).run()
+            return _finish_study(plan, study, member, screen, tracker, quiet=quiet)
         except BaseException as error:
             if tracker:
                 # A file that is lost can't be read, nor one that others keep from a process which is to end.
-                with suppress(StorageError, KeyboardInterrupt), gate.take_turn(MIRROR):
-                    tracker.reconcile(study, gate)
+                with suppress(StorageError, KeyboardInterrupt), member.take_turn(MIRROR):
+                    tracker.reconcile(study, member)
                 tracker.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", {}, {}, ())
             raise
 
@@ -127,7 +127,7 @@ def _translate_os_errors(plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, *, shared: bool) -> None:
+def _report_resumed(plan: Plan, study: optuna.Study, member: Member, screen: Screen, *, shared: bool) -> None:
     """Say what is there already and what the rest will cost; raises ComponentError for what it can't use."""
     from rag_opt.storages.locks import Life
     from rag_opt.storages.processes import get_worker
@@ -137,7 +137,7 @@ def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen,
     from rag_opt.study.scheduler import get_running
 
     settings, now = plan.settings, StudySnapshot(study)
-    alive = [trial for trial in get_running(now) if gate.get_life(get_worker(trial)) is Life.ALIVE]
+    alive = [trial for trial in get_running(now) if member.get_life(get_worker(trial)) is Life.ALIVE]
     lost = [trial for trial in failures.find_retriable(now) if failures.get_outage(trial) is not None]
     dead = len(get_running(now)) - len(alive)
     if get_running(now) or count_finished(now) or lost:
@@ -151,7 +151,7 @@ def _report_resumed(plan: Plan, study: optuna.Study, gate: Gate, screen: Screen,
         prepare_trials(plan, study, screen, shared=shared)
 
 
-def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
+def _connect_tracker(plan: Plan, study: optuna.Study, member: Member) -> Any:
     from rag_opt.config.trust import to_plain
 
     node = to_plain(plan.config.tracking)
@@ -171,27 +171,27 @@ def _connect_tracker(plan: Plan, study: optuna.Study, gate: Gate) -> Any:
         tracker.fetch = plan.get_files(study).fetch
         dev = {query.id: query.text for query in plan.dev.questions.queries.items}
         params = {**plan.fingerprints, "seed": str(plan.settings.seed)}
-        tracker.open(study, gate, params, plan.dataset, dev)
+        tracker.open(study, member, params, plan.dataset, dev)
         prompts = to_plain(plan.config.judge.prompts)
         judged = {metric.name.removeprefix("judge.") for metric in plan.objective.metrics}
         tracker.link_prompts({name for aspect, name in prompts.items() if aspect in judged})
     return tracker
 
 
-def _repair_tracker(plan: Plan, study: optuna.Study, gate: Gate, tracker: Any) -> Any:
+def _repair_tracker(plan: Plan, study: optuna.Study, member: Member, tracker: Any) -> Any:
     """The tracker, its runs those of the trials; another one where its database has vanished meanwhile."""
     from rag_opt.config.trust import to_plain
     from rag_opt.tracking.mlflow_file import reopen
 
     if tracker.database.gone:
         reopen(str(to_plain(plan.config.tracking)["uri"]))
-        return _connect_tracker(plan, study, gate) or tracker
-    tracker.reconcile(study, gate)
+        return _connect_tracker(plan, study, member) or tracker
+    tracker.reconcile(study, member)
     return tracker
 
 
 def _finish_study(
-    plan: Plan, study: optuna.Study, gate: Gate, screen: Screen, tracker: Any, *, quiet: bool
+    plan: Plan, study: optuna.Study, member: Member, screen: Screen, tracker: Any, *, quiet: bool
 ) -> tuple[Findings, str]:
     from rag_opt.analysis.finished import FILES, PAGE
     from rag_opt.reporting import report, summary
@@ -204,8 +204,8 @@ def _finish_study(
     with lock_folder(plan.settings.folder):
         plan.get_files(study).restore()
         if tracker:
-            with gate.take_turn(MIRROR):
-                tracker = _repair_tracker(plan, study, gate, tracker)
+            with member.take_turn(MIRROR):
+                tracker = _repair_tracker(plan, study, member, tracker)
         findings = build_findings(plan, study)
         if tracker:
             _write_traces(plan, study, tracker, findings)

@@ -55,7 +55,7 @@ def format_experiment(experiment: Mapping[str, Any], comments: Sequence[str]) ->
     return "\n".join([*head, hide_secrets(body)])
 
 
-def _compose_plain(overrides: Words, kept: Sequence[str]) -> dict[str, Any]:
+def _compose_plain(overrides: Words, kept: Sequence[str] = KEPT) -> dict[str, Any]:
     """These parts of a configuration, interpolations as they are written: what they stand for is for the reader."""
     config = compose_config(overrides)
     found = {}

@@ -133,7 +133,7 @@ class TrialAttributes(Attributes):
     """Which of the configurations to begin with it is."""
 
     process = Attribute[Mapping[str, str]]("process", _is_text_mapping, {})
-    """{"worker": its name at the gate, "crew": that of who started it, "mlflow": the crew's parent run}."""
+    """{"worker": its name among those at work, "crew": that of who started it, "mlflow": the crew's parent run}."""
 
     command = Attribute("command", _is_text, "")
     """What measures its configuration again."""

@@ -62,8 +62,8 @@ class Life(Enum):
     DEAD = "it has ended"
 
 
-class Gate:
-    """One process's place among those at work on a study; `me` is its name."""
+class Member:
+    """One process among those at work on a study; `me` is its name."""
 
     def __init__(self) -> None:
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40]
@@ -95,7 +95,7 @@ class Gate:
         raise NotImplementedError
 
 
-class FileGate(Gate):
+class FileMember(Member):
     """For processes of one machine: locks on files in a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +128,7 @@ class FileGate(Gate):
         return self._folder / f"{re.sub(r'[^A-Za-z0-9-]', '-', worker)[:120]}.worker"
 
 
-class PostgresGate(Gate):
+class PostgresMember(Member):
     """For processes anywhere: advisory locks, each of a session that PostgreSQL ends with its client."""
 
     def __init__(self, url: str, study_id: int) -> None:
@@ -200,10 +200,10 @@ class PostgresGate(Gate):
                         self._life = self._acquire_own_lock()
 
 
-def build_gate(url: str, study_id: int) -> Gate:
-    """The gate of a study in the database of this URL."""
+def build_member(url: str, study_id: int) -> Member:
+    """This process among those at work on a study in the database of this URL."""
     path = get_sqlite_path(url)
-    return PostgresGate(url, study_id) if path is None else FileGate(_get_folder(path) / str(study_id))
+    return PostgresMember(url, study_id) if path is None else FileMember(_get_folder(path) / str(study_id))
 
 
 @contextmanager

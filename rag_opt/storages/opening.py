@@ -33,7 +33,7 @@ from rag_opt.storages.databases import (
     retry_transient,
 )
 from rag_opt.storages.file_guard import FileGuard
-from rag_opt.storages.locks import Gate, build_gate, lock_creation
+from rag_opt.storages.locks import Member, build_member, lock_creation
 from rag_opt.storages.sqlite import begin_immediately, check_sqlite, checkpoint_wal, get_engine_options
 from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import acquire_lock
@@ -194,9 +194,9 @@ def get_engine(study: optuna.Study) -> sqlalchemy.Engine:
     return engine
 
 
-def open_gate(study: optuna.Study) -> Gate:
+def open_member(study: optuna.Study) -> Member:
     """This process's place among those at work on the study, until its `leave`."""
-    return build_gate(get_backend(study).url, get_study_id(study))
+    return build_member(get_backend(study).url, get_study_id(study))
 
 
 def get_ledger(study: optuna.Study) -> str:

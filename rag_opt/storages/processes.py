@@ -10,7 +10,7 @@ from rag_opt.storages.attributes import get_attributes
 
 
 class WorkerOrigin(NamedTuple):
-    """Who started a worker (its name at the gate), and the parent of the MLflow runs that it writes."""
+    """Who started a worker (its name among those at work), and the parent of the MLflow runs that it writes."""
 
     name: str = ""
     mlflow: str = ""
@@ -22,9 +22,9 @@ NOBODY = WorkerOrigin()
 def get_worker(trial: FrozenTrial) -> str:
     """The name of the process that runs the trial; one that nobody has where none has named the trial as its own.
 
-    That is done inside the gate, right after the trial was made.
+    That is done in its turn, right after the trial was made.
     """
-    # No gate knows such a worker, so the trial of a process that died before it was named counts as a dead one's.
+    # Nobody knows such a worker, so the trial of a process that died before it was named counts as a dead one's.
     return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 

@@ -13,9 +13,16 @@ from rag_opt.samplers import RagSampler
 from rag_opt.storages import archive
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes
 from rag_opt.storages.drift import check_fingerprints
-from rag_opt.storages.locks import Gate, lock_creation
+from rag_opt.storages.locks import Member, lock_creation
 from rag_opt.storages.notes import name_metrics
-from rag_opt.storages.opening import close_study, get_ledger, open_gate, open_study, rescue_lost_file, translate_errors
+from rag_opt.storages.opening import (
+    close_study,
+    get_ledger,
+    open_member,
+    open_study,
+    rescue_lost_file,
+    translate_errors,
+)
 from rag_opt.storages.schema_checks import check_study
 from rag_opt.study import timings
 from rag_opt.study.sampling import build_pruner, build_sampler
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study, Gate]]:
+def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Study, Member]]:
     """The plan's study, opened, and this process's place in it until the end; raises a StudyError.
 
     Where its file is lost meanwhile, who `rescues` writes what it held to a new one.
@@ -36,12 +43,12 @@ def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Stu
         # Commands and workers may start at once on an empty database, and some would fail to make the table.
         with lock_creation(plan.storage_url):
             archive.create_table(study)
-        gate = open_gate(study)
+        member = open_member(study)
         try:
             with rescue_lost_file(study) if rescues else nullcontext():
-                with gate.take_turn():
+                with member.take_turn():
                     check_study(study, plan.settings.folder)
-                    # In the gate, since who comes first writes the fingerprints that all others are compared with.
+                    # In its turn, since who comes first writes the fingerprints that all others are compared with.
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)
                     _record_stored(plan, study)
                     name_metrics(study, [*plan.objective.names])
@@ -49,9 +56,9 @@ def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Stu
                         # Until now the budget knew the folder only; under this name payments survive a move.
                         plan.resources.llm.budget.study = get_ledger(study)
                 study.pruner = build_pruner(plan.config)[0]
-                yield study, gate
+                yield study, member
         finally:
-            gate.leave()
+            member.leave()
             close_study(study)
 
 

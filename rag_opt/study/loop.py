@@ -65,7 +65,7 @@ class Session(Runtime):
     def __post_init__(self) -> None:
         plan, study, files = self.plan, self.study, self.plan.get_files(self.study)
         self.spending = Spending(plan, study)
-        self.scheduler = Scheduler(plan, study, self.gate, self.origin)
+        self.scheduler = Scheduler(plan, study, self.member, self.origin)
         self.limits = Limits(plan, study, self.scheduler, self.spending)
         self.measuring = Measuring(study, Recorder(plan, files), self.spending, self.stopping)
         self.outcomes = Outcomes(plan, study, files, self.scheduler.since)
@@ -88,7 +88,7 @@ class Session(Runtime):
                         time.sleep(POLL)
         except KeyboardInterrupt:
             # Given back by this process: ended as a dead one's, the trial would count as a death of its configuration.
-            with self.gate.take_turn():
+            with self.member.take_turn():
                 self.scheduler.interrupt_own_trial()
             raise
         finally:
@@ -99,7 +99,7 @@ class Session(Runtime):
     def _claim_trial(self, line: Line) -> Claim | Turn:
         """A trial that no other process has; alone in here among all processes."""
         self.stopping.check()
-        with self.gate.take_turn():
+        with self.member.take_turn():
             # First: a dead process's trial holds a place, and its configuration is what is to be asked for next.
             self._now = self.scheduler.interrupt_dead_trials()
             exhausted = self.limits.is_exhausted(self._now)
@@ -109,12 +109,12 @@ class Session(Runtime):
             if not self.scheduler.has_place(self._now) or (exhausted and not has_waiting(self._now)):
                 return Turn.WAIT
             trial = self.scheduler.ask_trial(self._now, last=exhausted)
-            if not self.gate.has_turn():
+            if not self.member.has_turn():
                 # The server was restarted meanwhile, so others may have taken the same place.
                 self.outcomes.requeue(trial)
                 return Turn.AGAIN
             try:
-                # Still in the gate: outside, two processes could draw the same configuration unseen by each other.
+                # Still in its turn: outside, two processes could draw the same configuration unseen by each other.
                 if (values := self._sample_values(trial)) is not None:
                     return Claim(trial, values)
             except (StorageError, *DATABASE_ERRORS):
@@ -124,7 +124,7 @@ class Session(Runtime):
             except Exception as error:
                 # A sampler may fail in any way; the study goes on.
                 self.outcomes.fail(trial, error)
-        # Outside the gate: a callback may wait for a tracking server, and no other process should wait with it.
+        # Outside its turn: a callback may wait for a tracking server, and no other process should wait with it.
         self._report_end(trial, line)
         return Turn.AGAIN
 

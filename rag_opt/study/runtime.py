@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from rag_opt.console.progress import Screen
-    from rag_opt.storages.locks import Gate
+    from rag_opt.storages.locks import Member
     from rag_opt.study.plan import Plan
     from rag_opt.system.signals import Stopping
 
@@ -27,7 +27,7 @@ class Runtime:
     plan: Plan
     study: optuna.Study
     screen: Screen
-    gate: Gate
+    member: Member
     stopping: Stopping
     callbacks: Sequence[Callback] = ()
     origin: WorkerOrigin = NOBODY

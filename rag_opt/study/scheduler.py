@@ -22,7 +22,7 @@ from rag_opt.config.enumeration import count_configurations, iterate_configurati
 from rag_opt.samplers.internals import get_enqueued_params
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
-from rag_opt.storages.locks import Gate, Life
+from rag_opt.storages.locks import Life, Member
 from rag_opt.storages.processes import WorkerOrigin, get_worker
 from rag_opt.storages.snapshot import StudySnapshot, count_finished, is_sampled
 from rag_opt.study import failures
@@ -42,11 +42,11 @@ WALKED = 5_000
 
 @dataclass
 class Scheduler:
-    """Hands out a study's trials to one process; its methods are called inside the gate."""
+    """Hands out a study's trials to one process; its methods are called in its turn."""
 
     plan: Plan
     study: optuna.Study
-    gate: Gate
+    member: Member
     origin: WorkerOrigin
     since: int = 0
     """The first number that a trial of this session may have."""
@@ -59,7 +59,7 @@ class Scheduler:
         """The trials as they are, those of dead processes ended."""
         now = StudySnapshot(self.study)
         # Asked once a turn: a lock may go between two looks, and the decisions of one turn must agree.
-        lives = {trial.number: self.gate.get_life(get_worker(trial)) for trial in get_running(now)}
+        lives = {trial.number: self.member.get_life(get_worker(trial)) for trial in get_running(now)}
         self._doubtful = {number for number, life in lives.items() if life is Life.DOUBTFUL}
         dead = [trial for trial in get_running(now) if lives[trial.number] is Life.DEAD]
         for trial in dead:
@@ -69,7 +69,7 @@ class Scheduler:
     def interrupt_own_trial(self) -> None:
         """This process's own trial ended, if it has one; its place is free."""
         for trial in get_running(StudySnapshot(self.study)):
-            if get_worker(trial) == self.gate.me:
+            if get_worker(trial) == self.member.me:
                 interrupt_trial(self.study, trial)
 
     @property
@@ -102,8 +102,8 @@ class Scheduler:
         if not _has_enqueued(now):
             self._enqueue(now, later, None if own else place)
         trial = self.study.ask()
-        # Before the gate opens: a trial without a name counts as a dead process's and is ended by the next one.
-        about = {"worker": self.gate.me, "crew": self.origin.name or self.gate.me, "mlflow": self.origin.mlflow}
+        # Before its turn ends: a trial without a name counts as a dead process's and is ended by the next one.
+        about = {"worker": self.member.me, "crew": self.origin.name or self.member.me, "mlflow": self.origin.mlflow}
         TrialAttributes.process.save(trial, about)
         return trial
 

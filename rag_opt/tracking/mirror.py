@@ -37,7 +37,7 @@ from rag_opt.tracking.params import find_prompts, format_metric_name, read_flat_
 
 if TYPE_CHECKING:
     from rag_opt.records.documents import Dataset
-    from rag_opt.storages.locks import Gate
+    from rag_opt.storages.locks import Member
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
@@ -117,7 +117,7 @@ class MLflowCallback(Mirror):
     def open(
         self,
         study: optuna.Study,
-        gate: Gate,
+        member: Member,
         params: Mapping[str, str],
         dataset: Dataset,
         questions: Mapping[str, str],
@@ -140,7 +140,7 @@ class MLflowCallback(Mirror):
         inputs = self.client.get_run(self.parent_id).inputs
         if inputs is None or not inputs.dataset_inputs:
             self._log_dataset(self.parent_id, dataset, questions)
-        self.reconcile(study, gate)
+        self.reconcile(study, member)
 
     @catch_failures
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:  # noqa: ARG002 (Optuna's)
@@ -157,7 +157,7 @@ class MLflowCallback(Mirror):
         self._log_trial(run.info, trial)
 
     @catch_failures
-    def reconcile(self, study: optuna.Study, gate: Gate) -> None:
+    def reconcile(self, study: optuna.Study, member: Member) -> None:
         """Make runs = finished trials: log those without a run, finish runs that a kill left open.
 
         Of trials that another living process logs to the same place it keeps its hands. To be called by one process at
@@ -170,7 +170,7 @@ class MLflowCallback(Mirror):
             runs = self._find_child_runs()
             for trial in study.get_trials(deepcopy=False, states=tuple(STATUSES)):
                 run = runs.get(trial.number)
-                if (run is None or run.info.status == "RUNNING") and self._is_ours(trial, gate):
+                if (run is None or run.info.status == "RUNNING") and self._is_ours(trial, member):
                     if run is None:
                         self(study, trial)
                     else:
@@ -181,9 +181,9 @@ class MLflowCallback(Mirror):
         """Log what a half-written run lacks; one that can't be finished keeps no other from it."""
         self._log_trial(run, trial)
 
-    def _is_ours(self, trial: FrozenTrial, gate: Gate) -> bool:
+    def _is_ours(self, trial: FrozenTrial, member: Member) -> bool:
         origin = get_worker_origin(trial)
-        return origin.name == gate.me or origin.mlflow != self.parent_id or gate.is_dead(origin.name)
+        return origin.name == member.me or origin.mlflow != self.parent_id or member.is_dead(origin.name)
 
     @catch_failures
     def link_prompts(self, names: set[str]) -> None:

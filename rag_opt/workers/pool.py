@@ -136,7 +136,7 @@ class Workers(Runtime):
         # Of machines elsewhere nothing is known here.
         if settings.threads is None and not self.launcher.spans_hosts:
             words.append(f"threads={max(1, count_cores() // settings.n_workers)}")
-        self.launcher.start_worker(worker, [self.gate.me, self.origin.mlflow, *words], self._get_log_path(worker))
+        self.launcher.start_worker(worker, [self.member.me, self.origin.mlflow, *words], self._get_log_path(worker))
         self._begun.add(worker)
 
     def _report_trials(self, line: Line) -> None:
@@ -160,7 +160,7 @@ class Workers(Runtime):
                 failed=failed,
             )
             # Trials of other commands are mirrored by those; here they would get a second run.
-            if get_worker_origin(trial).name == self.gate.me:
+            if get_worker_origin(trial).name == self.member.me:
                 for callback in self.callbacks:
                     callback(self.study, trial)
 

@@ -48,9 +48,9 @@ def run_worker(origin: tuple[str, str], overrides: Sequence[str]) -> None:
                 # SIGINT may be inherited as ignored from a shell's background, but it is the command that sends it.
                 Stopping(screen.report_line, always=True) as stopping,
                 # The command rescues a lost file; each worker would write one more.
-                join_study(plan, rescues=False) as (study, gate),
+                join_study(plan, rescues=False) as (study, member),
             ):
-                Session(plan, study, screen, gate, stopping, origin=WorkerOrigin(*origin)).run()
+                Session(plan, study, screen, member, stopping, origin=WorkerOrigin(*origin)).run()
         finally:
             plan.resources.store.save_usage()
 

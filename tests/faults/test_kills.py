@@ -100,7 +100,7 @@ def test_a_kill_within_the_gate_leaves_no_zombie_and_no_lock(stored, tmp_path, m
     assert [trial.number for trial in study.trials if trial.state == TrialState.RUNNING] == []
     assert get_attributes(study.trials[zombie[0].number]).interrupted
     assert counted(words) == 6
-    figure("no zombie", f"killed inside the gate, {moment}: 0 RUNNING after one resume")
+    figure("no zombie", f"killed in its turn, {moment}: 0 RUNNING after one resume")
 
 
 @pytest.mark.parametrize("count", [3, *(pytest.param(other, marks=pytest.mark.long) for other in (1, 4, 8))])
@@ -206,11 +206,11 @@ def test_each_slot_runs_once(stored, tmp_path, long: bool, figure: Figure) -> No
         words = [*stored, "n_trials=100" if long else "n_trials=30", f"name=slots{repeat}"]
         count = 100 if long else 30
         plan = plan_of(tuple(words))
-        with join_study(plan) as (study, gate):
+        with join_study(plan) as (study, member):
             for place in range(count):
                 values = {"retriever": "bm25", "retriever.k1": 0.5 + place / 100}
                 study.enqueue_trial(plan.space.to_trial_params({**values, "retriever.b": 0.5}))
-            gate.leave()
+            member.leave()
         workers = [start(words, ledger) for _ in range(8)]
         ended_well(workers, ledger)
         numbers = Counter(row["number"] for row in told(ledger))

@@ -18,7 +18,7 @@ from filelock import FileLock
 from rag_opt.cli.study import run_study
 from rag_opt.console.exit_status import Terminated
 from rag_opt.errors import StorageError
-from rag_opt.storages.locks import DOES, TRIALS, build_gate
+from rag_opt.storages.locks import DOES, TRIALS, build_member
 from rag_opt.system.signals import Stopping
 from rag_opt.system.waiting import acquire_lock, find_holder
 from tests.faults.conftest import Figure
@@ -29,7 +29,7 @@ HOLDS = {
     "file": "import filelock; lock = filelock.FileLock(path); lock.acquire()",
     "sqlite": "import sqlite3; b = sqlite3.connect(path, isolation_level=None); b.execute('BEGIN IMMEDIATE')",
     "postgresql": (
-        "from rag_opt.storages.locks import build_gate; gate = build_gate(path, 7); turn = gate.take_turn(); turn.__enter__()"
+        "from rag_opt.storages.locks import build_member; member = build_member(path, 7); turn = member.take_turn(); turn.__enter__()"
     ),
 }
 
@@ -136,16 +136,16 @@ def test_after_its_limit_a_wait_says_who_held_the_lock(words, monkeypatch) -> No
 
 def test_postgresql_tells_whose_session_holds_a_turn(postgres, monkeypatch) -> None:
     url = postgres.database("turns")
-    gate = build_gate(url, 7)
+    member = build_member(url, 7)
     with (
         stopped("postgresql", url) as holding,
         told_once_said(signal.SIGTERM, monkeypatch) as (lines, _),
         Stopping(),
         pytest.raises(Terminated),
-        gate.take_turn(),
+        member.take_turn(),
     ):
         raise AssertionError
-    gate.leave()
+    member.leave()
     assert f"waiting for process {holding} on" in lines[0]
 
 

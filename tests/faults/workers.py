@@ -1,6 +1,6 @@
 """Processes at work on one study, forked when all modules are loaded, so that a kill can come at any moment of a trial.
 
-Each child is a process of its own with its own connections and its own place at the gate; what it runs is the real
+Each child is a process of its own with its own connections and its own place among them; what it runs is the real
 session. After `tell` it appends what was told to a ledger and has that forced to the disk.
 """
 
@@ -60,8 +60,8 @@ def child(plan: Plan, ledger: Path, prepare: Prepare | None, ready: Any) -> None
     # What ends here on purpose needs no dump of all threads.
     faulthandler.disable()
     try:
-        with Screen(io.StringIO()) as screen, Stopping() as stopping, join_study(plan) as (study, gate):
-            session = Session(plan, study, screen, gate, stopping, [told])
+        with Screen(io.StringIO()) as screen, Stopping() as stopping, join_study(plan) as (study, member):
+            session = Session(plan, study, screen, member, stopping, [told])
             if prepare is not None:
                 prepare(session)
             ready.set()
