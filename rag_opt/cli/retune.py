@@ -58,30 +58,38 @@ def main(
     print(sanitize_line("rag_opt.retune: reading the model and its traces, which takes some seconds"), flush=True)
     with environment.disable_gc():
         environment.silence_optuna()
+        from filelock import FileLock
+
         from rag_opt.production.canary import find_canary
         from rag_opt.production.material import collect_material, open_champion
-        from rag_opt.production.registry import Registry, check_name
-        from rag_opt.production.retuning import find_begun, name_study, prepare_study
+        from rag_opt.production.registry import Registry, check_name, read_lineage
+        from rag_opt.production.retuning import find_begun, mark_decided, name_study, prepare_study
+        from rag_opt.system.waiting import hold_lock
     if check_name(model):
         raise ModelError(f"{model}: models:/<name> is expected: which version answers is what is decided")
     name = model.removeprefix("models:/")
     registry = Registry.connect(tracking)
-    if canary := find_canary(registry, name, alpha):
-        _settle(registry, name, canary, answers)
-        return
-    champion = open_champion(registry, name, study, storage)
-    begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
-    material = collect_material(champion, begun, until, questions)
-    _print_material(material)
-    if len(material.fresh) < fewest:
-        _say(f"{model} stays: {len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)")
-        return
-    prepared = prepare_study(champion, material, begun, overrides or ())
-    _print_prepared(prepared)
-    if prepared.confirming < fewest:
-        _say(f"{model} stays: {prepared.confirming} fresh questions passed the check, and {fewest} are needed")
-        return
-    _tune(champion, prepared, until, min_gain, answers)
+    studies = study.parent if study else Path("studies")
+    studies.mkdir(parents=True, exist_ok=True)
+    with hold_lock(FileLock(studies / f".{name}-retune.lock"), f"tunes models:/{name} again"):
+        if canary := find_canary(registry, name, alpha):
+            if lineage := read_lineage(canary.challenger):
+                mark_decided(registry, name, studies / lineage.study)
+            _settle(registry, name, canary, answers)
+            return
+        champion = open_champion(registry, name, study, storage)
+        begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
+        material = collect_material(champion, begun, until, questions)
+        _print_material(material)
+        if len(material.fresh) < fewest:
+            _say(f"{model} stays: {len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)")
+            return
+        prepared = prepare_study(champion, material, begun, overrides or ())
+        _print_prepared(prepared)
+        if prepared.confirming < fewest:
+            _say(f"{model} stays: {prepared.confirming} fresh questions passed the check, and {fewest} are needed")
+            return
+        _tune(champion, prepared, until, min_gain, answers)
 
 
 def _settle(registry: Registry, name: str, canary: Canary, needed: int) -> None:

@@ -12,8 +12,8 @@ from rag_opt.production.registry import (
     PREVIOUS,
     TAG,
     Registry,
-    check_succession,
     explain_failures,
+    explain_refusal,
     read_lineage,
 )
 from rag_opt.production.watching import ALPHA, Stream, compare_streams, find_alarms, read_observations
@@ -54,8 +54,12 @@ def find_canary(registry: Registry, name: str, alpha: float = ALPHA) -> Canary |
     lineage = read_lineage(challenger)
     if lineage is None:
         raise ModelError(f"models:/{name}@{CHALLENGER} was not promoted by rag_opt: take its alias away first")
-    if not lineage.reason:
-        check_succession(f"models:/{name}", lineage, read_lineage(champion))
+    why = "" if lineage.reason else explain_refusal(lineage, read_lineage(champion))
+    if why:
+        raise ModelError(
+            f"models:/{name}@{CHALLENGER} is version {challenger.version}, which may not become the champion: {why}. "
+            f"Take its alias away, or promote it with --because"
+        )
     since = int(challenger.creation_timestamp) / 1000
     rows, others = (
         read_observations(registry, name, f"models:/{name}/{each.version}", since) for each in (challenger, champion)

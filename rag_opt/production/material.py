@@ -111,7 +111,7 @@ def collect_material(champion: Champion, study: str, until: int, given: Path | N
     old = _read_old(champion, study, known)
     used = {row["id"] for row in old}
     rows: list[Row] = [build_row(query, dict.fromkeys(names, 1)) for query, names in asked if query.id not in used]
-    rows += [] if given is None else _read_given(given, known)
+    rows += [] if given is None else [row for row in _read_given(given, known) if row["id"] not in used]
     fresh = [row for row in rows if _is_told(row, champion.metric)]
     left["have no gold that the objective measures with"] += len(rows) - len(fresh)
     traced = {row["id"]: str(row["question"]) for row in old if str(row["id"]).startswith(TRACE)}

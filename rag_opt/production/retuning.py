@@ -26,7 +26,7 @@ from rag_opt.config.trial import compute_fingerprint
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.errors import ModelError
 from rag_opt.evaluation.evaluator import build_resources, load_dataset
-from rag_opt.production.material import QUESTIONS, STATE, Row, find_seen
+from rag_opt.production.material import QUESTIONS, STATE, Row, find_seen, mark_seen
 from rag_opt.production.registry import CHAMPION
 from rag_opt.questions.check import check_questions
 from rag_opt.questions.page import get_gold_text, render_page
@@ -34,6 +34,7 @@ from rag_opt.questions.page import get_gold_text, render_page
 if TYPE_CHECKING:
     from rag_opt.analysis.confirmation import Confirmation
     from rag_opt.production.material import Champion, Material
+    from rag_opt.production.registry import Registry
     from rag_opt.records.documents import Dataset
 
 SEARCHED, CONFIRMING = "dev", "test"
@@ -76,8 +77,9 @@ def find_begun(champion: Champion) -> tuple[str, int] | None:
 
 def name_study(champion: Champion) -> str:
     """The first name under which no study was begun."""
-    folder = champion.study.parent
-    return next(name for n in count(1) if not (folder / (name := f"{champion.name}-retune-{n}") / STATE).exists())
+    names = (f"{champion.name}-retune-{number}" for number in count(1))
+    folders = ((name, champion.study.parent / name) for name in names)
+    return next(name for name, folder in folders if not ((folder / STATE).exists() or (folder / "study.db").exists()))
 
 
 def mark_begun(champion: Champion, folder: Path, until: int) -> None:
@@ -86,30 +88,39 @@ def mark_begun(champion: Champion, folder: Path, until: int) -> None:
     (folder / STATE).write_text(json.dumps({**state, "until": until}), "utf-8")
 
 
+def mark_decided(registry: Registry, name: str, folder: Path) -> None:
+    """What the study in a folder was begun with has decided: a kill may have come before that was noted."""
+    path = folder / STATE
+    if path.is_file():
+        mark_seen(registry, name, max(find_seen(registry, name), int(json.loads(path.read_text("utf-8"))["until"])))
+
+
 def prepare_study(champion: Champion, material: Material, name: str, more: Sequence[str] = ()) -> Prepared:
     """The data set of a study written into its folder, checked, and its words; `more` come last.
 
-    Where the folder has one already of other questions, since some were deleted meanwhile, a new study is begun. Raises
-    ModelError where the champion can't be composed, or its documents can't be had, as they are served.
+    Where the folder has one already of other questions, since some were deleted meanwhile, another study takes its
+    place. Raises ModelError where the champion can't be composed, or its documents can't be had, as they are served.
     """
     folder = champion.study.parent / name
-    place = folder / "retune"
+    place, path = folder / "retune", folder / QUESTIONS
     (place / "experiment").mkdir(parents=True, exist_ok=True)
-    path = folder / QUESTIONS
-    before = path.read_text("utf-8") if (folder / STATE).is_file() else ""
-    _write_rows(path, [*material.old, *material.fresh])
+    _write_rows(place / "all.jsonl", [*material.old, *material.fresh])
     _write_experiment(champion, place, path)
     words = _build_words(champion, place, name)
-    config = compose_config([*words, "dataset.search=all"])
+    whole = [*words, f"dataset.questions={place / 'all.jsonl'}", "dataset.search=all"]
+    config = compose_config(whole)
     dataset = load_dataset(config)
     _check_same(champion, words, dataset)
-    whole = ["pipeline=stages"] if is_whole(config) else []
-    check = check_questions(dataset, [*words, "dataset.search=all", *whole], build_resources(config))
-    fresh = {str(row["id"]) for row in material.fresh}
-    rows = divide_rows([each.to_row() for each in check.questions], fresh)
-    _write_rows(path, rows)
-    if before not in ("", path.read_text("utf-8")):
+    stages = ["pipeline=stages"] if is_whole(config) else []
+    check = check_questions(dataset, [*whole, *stages], build_resources(config))
+    (place / "all.jsonl").unlink()
+    rows = divide_rows([each.to_row() for each in check.questions], {str(row["id"]) for row in material.fresh})
+    if (folder / STATE).is_file() and path.read_text("utf-8") != _format_rows(rows):
+        # What was deleted meanwhile is in no data set from here on, and a study keeps the one that it began with.
+        (folder / STATE).unlink()
+        path.unlink()
         return prepare_study(champion, material, name_study(champion), more)
+    _write_rows(path, rows)
     page = place / "questions.html"
     texts = {each.id: each.text for each in dataset.documents}
     gold = {each.query.id: get_gold_text(each, texts) for each in check.questions}
@@ -216,6 +227,9 @@ def explain_decision(confirmation: Confirmation | None, min_gain: float) -> tupl
     return False, f"trial {arm.trial} is not better by more than {min_gain:g}: {told}"
 
 
+def _format_rows(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    text = "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, "utf-8")
+    path.write_text(_format_rows(rows), "utf-8")
