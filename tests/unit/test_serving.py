@@ -312,7 +312,9 @@ def test_of_many_mistakes_one_is_told() -> None:
     assert cause.error_count() < 10
 
 
-def test_a_thumb_has_one_answer_and_an_outage_is_said_once(tmp_path, said) -> None:
+def test_a_thumb_has_one_answer_and_an_outage_is_said_once(tmp_path, said, monkeypatch) -> None:
+    # MLflow waits for two seconds before it tries again.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     journal = Journal(tmp_path)
     journal.keep(Entry("0" * 32, time.time(), True, RECORD))
     journal.close()
