@@ -15,7 +15,7 @@ from rag_opt.questions.flags import holds
 from rag_opt.records.documents import Query
 
 if TYPE_CHECKING:
-    from mlflow.entities import Trace
+    from mlflow.entities import Assessment, Trace
 
     from rag_opt.production.registry import Registry
 
@@ -57,7 +57,7 @@ def read_asked(
     for head in find_traces(registry, model, wanted, spans=False):
         if VERSION not in head.info.tags:
             continue
-        told = max((each.last_update_time_ms or 0 for each in head.info.assessments), default=None)
+        told = max((each.last_update_time_ms or 0 for each in head.info.assessments if _is_word(each)), default=None)
         if told is None:
             left[UNTOLD] += head.info.request_time >= since
             continue
@@ -101,12 +101,17 @@ def _read_question(trace: Trace, documents: frozenset[str], left: Counter[str]) 
     return Query(trace.info.trace_id, text, answers), kept
 
 
+def _is_word(assessment: Assessment) -> bool:
+    """Whether people said it: a judge's grade says nothing of what would be right."""
+    return assessment.expectation is not None or str(assessment.source.source_type) == "HUMAN"
+
+
 def _count_thumbs(trace: Trace) -> int:
     """How many more people said that the answer was right than that it was wrong; each one's last word counts."""
     last = {
         (each.source.source_id, each.name): each.feedback.value
         for each in sorted(trace.info.assessments, key=lambda row: row.create_time_ms or 0)
-        if each.feedback is not None and str(each.source.source_type) == "HUMAN"
+        if each.feedback is not None and _is_word(each)
     }
     words = [str(value).lower() for value in last.values()]
     return sum(word in ("true", "yes") for word in words) - sum(word in ("false", "no") for word in words)

@@ -117,8 +117,8 @@ def prepare_study(champion: Champion, material: Material, name: str, more: Seque
     rows = divide_rows([each.to_row() for each in check.questions], {str(row["id"]) for row in material.fresh})
     if (folder / STATE).is_file() and path.read_text("utf-8") != _format_rows(rows):
         # What was deleted meanwhile is in no data set from here on, and a study keeps the one that it began with.
-        (folder / STATE).unlink()
-        path.unlink()
+        for each in (folder / STATE, path, place / "questions.html"):
+            each.unlink(missing_ok=True)
         return prepare_study(champion, material, name_study(champion), more)
     _write_rows(path, rows)
     page = place / "questions.html"

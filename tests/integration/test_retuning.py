@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,12 +68,20 @@ def study(tmp_path_factory) -> Path:
     return run_study([*data, *stages, *words, *known]).folder
 
 
+@pytest.fixture(scope="module")
+def promoted(study, tmp_path_factory) -> Path:
+    """MLflow's database with that study's model as its champion."""
+    path = tmp_path_factory.mktemp("promoted") / "mlflow.db"
+    promote_study(study, "mine", tracking=f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def registry(study, tmp_path) -> Iterator[Registry]:
-    """A registry with that study's model as its champion; studies that tune it are put away in the end."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    promote_study(study, "mine", tracking=uri)
-    found = Registry.connect(uri)
+def registry(study, promoted, tmp_path) -> Iterator[Registry]:
+    """A copy of that database; studies that tune the model are put away in the end."""
+    # What it names, the bundle's files, lies where it was.
+    shutil.copy(promoted, tmp_path / "mlflow.db")
+    found = Registry.connect(f"sqlite:///{tmp_path}/mlflow.db")
     with found.use():
         yield found
     for folder in study.parent.glob("mine-retune-*"):
@@ -237,9 +246,31 @@ def test_one_that_was_interrupted_goes_on_with_the_same_questions(
     assert find_seen(registry, "mine") > 0
 
 
+def test_a_deletion_in_between_begins_another_study(registry, traffic, study, capsys, monkeypatch) -> None:
+    traces = traffic.ask_all()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_command, "run_study", interrupt)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            tune(registry, study)
+    (study.parent / "mine-retune-1/study.db").touch()
+    registry.client.delete_traces(traffic.place, trace_ids=traces[:1])
+    tune(registry, study)
+    assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
+    assert read_lineage(registry.find_alias("mine", CHALLENGER)).study == "mine-retune-2"
+    held = [path for path in study.parent.glob("mine-retune-*/retune/*") if path.is_file()]
+    assert not [path for path in held if FRESH[0] in path.read_text("utf-8") and path.name != "documents.jsonl"]
+
+
 def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
     right, wrong, both, gone, answered = (traffic.ask(f"Question {n}?") for n in range(5))
     untold = traffic.ask("Nobody says anything?")
+    graded = traffic.ask("A judge says something?")
+    source = mlflow.entities.AssessmentSource(source_type="LLM_JUDGE", source_id="a model")
+    mlflow.log_feedback(trace_id=graded, name="judge.faithfulness", value=5.0, source=source)
     traffic.thumb(right, up=True)
     traffic.thumb(wrong, up=False)
     traffic.thumb(both, up=True)
@@ -252,7 +283,7 @@ def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
         right: (f"{FRESH[0]}-food",),
         answered: (f"{FRESH[0]}-food",),
     }
-    assert left == {WRONG: 2, GONE: 1, UNTOLD: 1}
+    assert left == {WRONG: 2, GONE: 1, UNTOLD: 2}
     assert untold
 
 
