@@ -12,6 +12,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,9 +62,9 @@ def main(
         from filelock import FileLock
 
         from rag_opt.production.canary import find_canary
-        from rag_opt.production.material import collect_material, open_champion
+        from rag_opt.production.material import open_champion
         from rag_opt.production.registry import Registry, check_name, read_lineage
-        from rag_opt.production.retuning import find_begun, mark_decided, name_study, prepare_study
+        from rag_opt.production.retuning import mark_decided
         from rag_opt.system.waiting import hold_lock
     if check_name(model):
         raise ModelError(f"{model}: models:/<name> is expected: which version answers is what is decided")
@@ -78,18 +79,31 @@ def main(
             _settle(registry, name, canary, answers)
             return
         champion = open_champion(registry, name, study, storage)
-        begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
-        material = collect_material(champion, begun, until, questions)
-        _print_material(material)
-        if len(material.fresh) < fewest:
-            _say(f"{model} stays: {len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)")
-            return
-        prepared = prepare_study(champion, material, begun, overrides or ())
-        _print_prepared(prepared)
-        if prepared.confirming < fewest:
-            _say(f"{model} stays: {prepared.confirming} fresh questions passed the check, and {fewest} are needed")
-            return
-        _tune(champion, prepared, until, min_gain, answers)
+        if found := _prepare(champion, questions, fewest, overrides or ()):
+            _tune(champion, *found, min_gain, answers)
+
+
+def _prepare(
+    champion: Champion, questions: Path | None, fewest: int, overrides: Sequence[str]
+) -> tuple[Prepared, int] | None:
+    """The study that is to be run, and up to which moment, in ms, people were heard; None where too few spoke."""
+    from rag_opt.production.material import collect_material
+    from rag_opt.production.retuning import find_begun, name_study, prepare_study
+
+    begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
+    material = collect_material(champion, begun, until, questions)
+    _print_material(material)
+    if len(material.fresh) < fewest:
+        told = f"{len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)"
+        _say(f"models:/{champion.name} stays: {told}")
+        return None
+    prepared = prepare_study(champion, material, begun, overrides)
+    _print_prepared(prepared)
+    if prepared.confirming < fewest:
+        told = f"{prepared.confirming} fresh questions passed the check, and {fewest} are needed"
+        _say(f"models:/{champion.name} stays: {told}")
+        return None
+    return prepared, until
 
 
 def _settle(registry: Registry, name: str, canary: Canary, needed: int) -> None:
