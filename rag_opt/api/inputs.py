@@ -19,7 +19,7 @@ from rag_opt.config.stages import STAGES
 from rag_opt.errors import ConfigError
 from rag_opt.metrics import own
 from rag_opt.records.keys import compute_key
-from rag_opt.system.permissions import make_unique_path
+from rag_opt.system.permissions import replace_text
 
 Rows = Any
 """Documents or questions: a path, or an iterable of dicts: a list, a pandas DataFrame, a Hugging Face dataset."""
@@ -42,9 +42,7 @@ class PythonInputs:
         for path, text in self.files.items():
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                whole = make_unique_path(path.parent, f".{path.name}")
-                whole.write_text(text, "utf-8")
-                whole.replace(path)
+                replace_text(path, text)
 
 
 def convert_dataset(documents: Rows, questions: Rows, folder: Path) -> PythonInputs:

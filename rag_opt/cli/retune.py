@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rag_opt.production.material import Champion, Material
     from rag_opt.production.registry import Registry
     from rag_opt.production.retuning import Prepared
+    from rag_opt.production.rounds import Round
 
 TAKEN_BACK = 1
 
@@ -47,9 +48,8 @@ def main(
     ] = 100,
     alpha: Annotated[float, Option(min=0.0001, max=0.5, help="probability of taking a good canary back")] = 0.05,
     questions: Annotated[Path | None, Option(help="a file of fresh questions beside, as dataset.questions")] = None,
-    study: Annotated[
-        Path | None, Option(help="the champion's study's folder; studies/<its name> where none is given")
-    ] = None,
+    studies: Annotated[Path, Option(help="where the champion's study lies, and those that tune it")] = Path("studies"),
+    take_back: Annotated[bool, Option("--take-back", help="take the challenger back, whatever it answered")] = False,
     tracking: Annotated[
         str | None, Option(help="MLflow's address; MLFLOW_TRACKING_URI or studies/mlflow.db where none is given")
     ] = None,
@@ -63,63 +63,92 @@ def main(
 
         from rag_opt.production.canary import find_canary
         from rag_opt.production.material import open_champion
-        from rag_opt.production.registry import Registry, check_name, read_lineage
-        from rag_opt.production.retuning import mark_decided
+        from rag_opt.production.registry import Registry, check_name
         from rag_opt.system.waiting import hold_lock
     if check_name(model):
         raise ModelError(f"{model}: models:/<name> is expected: which version answers is what is decided")
     name = model.removeprefix("models:/")
     registry = Registry.connect(tracking)
-    studies = study.parent if study else Path("studies")
     studies.mkdir(parents=True, exist_ok=True)
     with hold_lock(FileLock(studies / f".{name}-retune.lock"), f"tunes models:/{name} again"):
-        if canary := find_canary(registry, name, alpha):
-            if lineage := read_lineage(canary.challenger):
-                mark_decided(registry, name, studies / lineage.study)
-            _settle(registry, name, canary, answers)
-            return
-        champion = open_champion(registry, name, study, storage)
-        if found := _prepare(champion, questions, fewest, overrides or ()):
-            _tune(champion, *found, min_gain, answers)
+        if take_back:
+            _take_back(registry, name)
+        elif canary := find_canary(registry, name, alpha):
+            _settle(registry, studies, canary, answers)
+        else:
+            champion = open_champion(registry, name, studies, storage)
+            if found := _prepare(champion, questions, fewest, overrides or ()):
+                _tune(champion, *found, min_gain, answers)
 
 
 def _prepare(
     champion: Champion, questions: Path | None, fewest: int, overrides: Sequence[str]
-) -> tuple[Prepared, int] | None:
-    """The study that is to be run, and up to which moment, in ms, people were heard; None where too few spoke."""
-    from rag_opt.production.material import collect_material
-    from rag_opt.production.retuning import find_begun, name_study, prepare_study
+) -> tuple[Round, Prepared] | None:
+    """The round that is to be run; None where too few people have said what is right."""
+    from rag_opt.production.rounds import open_round
 
-    begun, until = find_begun(champion) or (name_study(champion), int(time.time() * 1000))
-    material = collect_material(champion, begun, until, questions)
+    corpus = champion.bundle.lineage.corpus
+    for _ in range(2):
+        until = int(time.time() * 1000)
+        now = open_round(champion.registry, champion.model, corpus, champion.studies, until)
+        begun = now.is_begun
+        if prepared := _gather(champion, now, questions, fewest, overrides):
+            return now, prepared
+        now.give_up()
+        if not begun:
+            return None
+        _say(f"{now.folder}: of its questions some were deleted, or are told otherwise, since: another one begins")
+    return None
+
+
+def _gather(
+    champion: Champion, now: Round, questions: Path | None, fewest: int, overrides: Sequence[str]
+) -> Prepared | None:
+    from rag_opt.production.material import collect_material
+    from rag_opt.production.retuning import prepare_study
+
+    material = collect_material(champion, now, questions)
     _print_material(material)
     if len(material.fresh) < fewest:
-        told = f"{len(material.fresh)} fresh questions, and {fewest} are needed (--fewest)"
-        _say(f"models:/{champion.name} stays: {told}")
+        _say(f"models:/{champion.name} stays: {len(material.fresh)} fresh questions, {fewest} are needed (--fewest)")
         return None
-    prepared = prepare_study(champion, material, begun, overrides)
+    prepared = prepare_study(champion, material, now, overrides)
+    if prepared is None:
+        return None
     _print_prepared(prepared)
     if prepared.confirming < fewest:
-        told = f"{prepared.confirming} fresh questions passed the check, and {fewest} are needed"
-        _say(f"models:/{champion.name} stays: {told}")
+        _say(f"models:/{champion.name} stays: {prepared.confirming} passed the check, {fewest} are needed (--fewest)")
         return None
-    return prepared, until
+    return prepared
 
 
-def _settle(registry: Registry, name: str, canary: Canary, needed: int) -> None:
+def _take_back(registry: Registry, name: str) -> None:
+    from rag_opt.production.canary import roll_back
+    from rag_opt.production.registry import CHALLENGER
+
+    _say(roll_back(registry, registry.find(f"models:/{name}@{CHALLENGER}"), CHALLENGER, "--take-back"))
+
+
+def _settle(registry: Registry, studies: Path, canary: Canary, needed: int) -> None:
     """What becomes of a challenger by what it has answered so far."""
     from rag_opt.production.canary import crown_challenger, roll_back
-    from rag_opt.production.registry import CHALLENGER, CHAMPION
+    from rag_opt.production.registry import CHALLENGER, CHAMPION, read_lineage
+    from rag_opt.production.rounds import find_rounds, mark_seen
 
-    version, other = canary.challenger.version, canary.champion.version
-    _say(f"canary: version {version} answered {canary.answers:,}, the champion {other} {canary.beside:,} beside it")
+    name, version, other = str(canary.challenger.name), canary.challenger.version, canary.champion.version
+    lineage = read_lineage(canary.challenger)
+    for found in find_rounds(studies, name):
+        # The round that made it has decided: a kill may have come before that was noted.
+        if lineage is not None and found.folder.name == lineage.study:
+            mark_seen(registry, found)
+    _say(f"canary: version {version} answered {canary.answered:,}, the champion {other} {canary.beside:,} beside it")
     if canary.alarms:
         worse = ", ".join(stream.name for stream in canary.alarms)
-        _say(roll_back(registry, name, CHALLENGER, f"as a canary it was worse: {worse}"))
+        _say(roll_back(registry, canary.challenger, CHALLENGER, f"as a canary it was worse: {worse}"))
         _say(f"  worse than the champion: {worse}")
         sys.exit(TAKEN_BACK)
-    if canary.answers < needed:
-        _say(f"models:/{name} stays: {needed - canary.answers:,} more answers are awaited (--answers {needed})")
+    if (fewer := min(canary.answered, canary.beside)) < needed:
+        _say(f"models:/{name} stays: {needed - fewer:,} more answers of each are awaited (--answers {needed})")
         _say(f"serve: python -m rag_opt.serve models:/{name}@{CHAMPION} --canary models:/{name}@{CHALLENGER}=0.1")
         return
     crown_challenger(registry, canary)
@@ -127,33 +156,33 @@ def _settle(registry: Registry, name: str, canary: Canary, needed: int) -> None:
     _say(f"back: python -m rag_opt.watch models:/{name} --rollback takes it back where its quality falls")
 
 
-def _tune(champion: Champion, prepared: Prepared, until: int, min_gain: float, answers: int) -> None:
+def _tune(champion: Champion, now: Round, prepared: Prepared, min_gain: float, answers: int) -> None:
     """Run the study, and have it decide."""
     from rag_opt.cli.study import run_study
-    from rag_opt.production.material import mark_seen
     from rag_opt.production.promotion import promote_study
     from rag_opt.production.registry import CHALLENGER, CHAMPION
-    from rag_opt.production.retuning import explain_decision, mark_begun
+    from rag_opt.production.retuning import explain_decision
+    from rag_opt.production.rounds import mark_seen
 
     name = champion.name
-    mark_begun(champion, prepared.folder, until)
+    now.begin()
+    _say(f"  read them: {now.page}")
     outcome = run_study(prepared.words)
     if outcome.findings is None or outcome.error:
         raise ModelError(f"models:/{name} stays: {outcome.error or 'nothing was run'}")
     moves, why = explain_decision(outcome.findings.confirmation, min_gain)
     if not moves:
-        mark_seen(champion.registry, name, until)
+        mark_seen(champion.registry, now)
         _say(f"models:/{name} stays version {champion.model.version}: {why}")
         return
     alias = CHALLENGER if answers else CHAMPION
     found = promote_study(outcome.folder, name, alias, tracking=champion.registry.uri, storage=outcome.url)
-    mark_seen(champion.registry, name, until)
+    mark_seen(champion.registry, now)
     _say(f"{found.address} is version {found.model.version} now: {why}")
     if answers:
         _say(f"canary: python -m rag_opt.serve models:/{name}@{CHAMPION} --canary {found.address}=0.1")
-        _say(
-            f"then:   {shlex.join(['python', '-m', 'rag_opt.retune', f'models:/{name}'])}, which makes it the champion"
-        )
+        again = shlex.join(["python", "-m", "rag_opt.retune", f"models:/{name}"])
+        _say(f"then:   {again}, which makes it the champion")
 
 
 def _print_material(material: Material) -> None:
@@ -166,7 +195,6 @@ def _print_prepared(prepared: Prepared) -> None:
     for flag, count in prepared.rejected.items():
         _say(f"  {count:,} fresh ones left out as {flag}")
     _say(f"{prepared.searched:,} questions are searched, {prepared.confirming:,} fresh ones confirm")
-    _say(f"  read them: {prepared.page}")
 
 
 def _say(line: str) -> None:

@@ -21,9 +21,11 @@ from rag_opt.console.terminal import build_console, sanitize_line
 from rag_opt.system import environment
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
     from rich.table import Table
 
     from rag_opt.production.registry import Registry
+    from rag_opt.production.watching import Watch
 
 ALARM = 1
 ASPECTS = ("faithfulness", "context_relevance")
@@ -61,19 +63,17 @@ def main(
         from rag_opt.production.alerts import check_webhook, post_alarm, write_page, write_prometheus
         from rag_opt.production.canary import roll_back
         from rag_opt.production.registry import CHAMPION, Registry, check_name
-        from rag_opt.production.watch_page import format_numbers, format_verdict, tabulate_seconds, tabulate_streams
+        from rag_opt.production.watch_page import format_verdict
         from rag_opt.production.watching import watch_model
     check_webhook(webhook)
     registry = Registry.connect(tracking)
     alias = (check_name(model) or CHAMPION) if rollback else ""
+    # From here on it is about this version, whatever the alias will mean.
+    judged = registry.find(model)
     if judge:
-        print(sanitize_line(grade_sample(registry, model, overrides or (), aspect or ASPECTS, judge, days)))
-    found = watch_model(registry, model, days, alpha)
-    for line in format_numbers(found):
-        print(sanitize_line(line))
-    output = build_console()
-    output.print(build_table(*tabulate_seconds(found)))
-    output.print(build_table(*tabulate_streams(found)))
+        print(sanitize_line(grade_sample(registry, judged, overrides or (), aspect or ASPECTS, judge, days)))
+    found = watch_model(registry, judged, days, alpha)
+    print_watch(found)
     if prometheus is not None:
         write_prometheus(found, prometheus)
     if page is not None:
@@ -86,13 +86,23 @@ def main(
         post_alarm(found, webhook)
     if rollback:
         worse = ", ".join(stream.name for stream in found.alarms if stream.quality)
-        told = roll_back(registry, registry.find(model).name, alias, f"alarm: {worse}") if worse else STAYS
-        print(sanitize_line(told))
+        print(sanitize_line(roll_back(registry, judged, alias, f"alarm: {worse}") if worse else STAYS))
     sys.exit(ALARM)
 
 
+def print_watch(found: Watch) -> None:
+    """The numbers and tables of a watch."""
+    from rag_opt.production.watch_page import format_numbers, tabulate_seconds, tabulate_streams
+
+    for line in format_numbers(found):
+        print(sanitize_line(line))
+    output = build_console()
+    output.print(build_table(*tabulate_seconds(found)))
+    output.print(build_table(*tabulate_streams(found)))
+
+
 def grade_sample(
-    registry: Registry, model: str, words: Sequence[str], aspects: Sequence[str], count: int, days: float
+    registry: Registry, judged: ModelVersion, words: Sequence[str], aspects: Sequence[str], count: int, days: float
 ) -> str:
     """What a judge graded, and what that cost."""
     from rag_opt.config.compose import compose_config
@@ -101,7 +111,7 @@ def grade_sample(
 
     with Screen():
         since = time.time() - days * 86_400
-        found = judge_sample(registry, registry.find(model), compose_config(words), aspects, count, since)
+        found = judge_sample(registry, judged, compose_config(words), aspects, count, since)
     graded = ", ".join(f"{number:,} for {aspect}" for aspect, number in found.counts.items())
     usd = f", ${found.paid.usd:,.4g}" if found.paid.usd else ""
     told = f"graded: {graded}; paid: {found.paid.calls:,.0f} calls, {found.paid.tokens:,.0f} tokens{usd}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 
 from rag_opt.config.compose import Words, compose_config, get_choices, parse_overrides, quote_overrides
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
-from rag_opt.config.quoting import SEARCH_PATH, format_path_list
+from rag_opt.config.quoting import SEARCH_PATH, format_path_list, quote_arguments
 from rag_opt.config.stages import STAGES, WHOLE, get_stages
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ConfigError
@@ -98,6 +99,11 @@ def expand_best(words: Sequence[str]) -> list[str]:
     paths = format_path_list([f"file://{(folder / 'conf').resolve().as_posix()}", *parse_search_path(rest)])
     others = [word for word in rest if not word.startswith(f"{SEARCH_PATH}=")]
     return [f"{SEARCH_PATH}={paths}", EXPERIMENT, *others]
+
+
+def read_command(command: str) -> list[str]:
+    """The words of a command that a study has told people, as Hydra takes them; raises ConfigError as `expand_best`."""
+    return expand_best(quote_arguments(shlex.split(command)[3:]))
 
 
 def collapse_best(words: Words) -> list[str]:

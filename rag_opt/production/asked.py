@@ -33,9 +33,11 @@ MASKED, WRONG, UNTOLD, GONE = (
 )
 """Why a question is left out."""
 
-LATE = 60 * 86_400_000
-"""Milliseconds after which nobody says any more what was right."""
+LATE, EARLY = 60 * 86_400_000, 300_000
+"""Milliseconds after which nobody says any more what was right; and so many may lie between what is said and MLflow's
+having it: such words are looked for the next time, too."""
 
+THUMBS = "thumbs"
 
 Asked = tuple[Query, tuple[str, ...]]
 """A question by its trace's id, with the documents that are relevant to it."""
@@ -51,7 +53,7 @@ def read_asked(
     there are.
     """
     known, left = frozenset(documents), Counter[str]()
-    wanted = f"timestamp_ms >= {since - LATE} and timestamp_ms < {until}"
+    wanted = f"timestamp_ms >= {max(0, since - LATE)} and timestamp_ms < {until}"
     found = list[tuple[int, Asked]]()
     # Spans are long, and most traces carry no word of anybody: of these only the head is read.
     for head in find_traces(registry, model, wanted, spans=False):
@@ -61,7 +63,7 @@ def read_asked(
         if told is None:
             left[UNTOLD] += head.info.request_time >= since
             continue
-        if not since <= told < until:
+        if not since - EARLY <= told < until:
             continue
         trace = fetch_trace(registry, head.info.trace_id)
         if trace is not None and (asked := _read_question(trace, known, left)) is not None:
@@ -69,14 +71,12 @@ def read_asked(
     return [asked for _, asked in sorted(found, key=lambda row: row[0])], left
 
 
-def find_present(registry: Registry, questions: Mapping[str, str]) -> set[str]:
-    """Of questions by their traces' ids those that MLflow still has as they were: neither deleted nor masked since."""
-    found = set()
-    for name, text in questions.items():
-        trace = fetch_trace(registry, name)
-        if trace is not None and get_question(trace) == text and not MASK.search(text):
-            found.add(name)
-    return found
+def read_again(registry: Registry, names: Iterable[str], documents: Iterable[str]) -> list[Asked]:
+    """The questions of these traces as they are now: of those that were deleted, masked or taken back none."""
+    known, left = frozenset(documents), Counter[str]()
+    traces = (fetch_trace(registry, name) for name in names)
+    found = (_read_question(trace, known, left) for trace in traces if trace is not None)
+    return [asked for asked in found if asked is not None]
 
 
 def _read_question(trace: Trace, documents: frozenset[str], left: Counter[str]) -> Asked | None:
@@ -109,9 +109,9 @@ def _is_word(assessment: Assessment) -> bool:
 def _count_thumbs(trace: Trace) -> int:
     """How many more people said that the answer was right than that it was wrong; each one's last word counts."""
     last = {
-        (each.source.source_id, each.name): each.feedback.value
+        each.source.source_id: each.feedback.value
         for each in sorted(trace.info.assessments, key=lambda row: row.create_time_ms or 0)
-        if each.feedback is not None and _is_word(each)
+        if each.feedback is not None and each.name == THUMBS and _is_word(each)
     }
     words = [str(value).lower() for value in last.values()]
     return sum(word in ("true", "yes") for word in words) - sum(word in ("false", "no") for word in words)

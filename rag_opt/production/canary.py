@@ -27,11 +27,14 @@ ROLLED_BACK = f"{TAG}rolled_back"
 
 @dataclass(frozen=True)
 class Canary:
-    """What a challenger answered since it was made, beside the champion in the same time; `streams` compare the two."""
+    """How much a challenger answered since it was made, and the champion beside it; `streams` compare the two.
+
+    What failed is no answer.
+    """
 
     challenger: ModelVersion
     champion: ModelVersion
-    answers: int
+    answered: int
     beside: int
     streams: tuple[Stream, ...]
     alpha: float
@@ -45,27 +48,34 @@ class Canary:
 def find_canary(registry: Registry, name: str, alpha: float = ALPHA) -> Canary | None:
     """The challenger of a registered model beside its champion, by their traces; None where there is none.
 
-    Raises ModelError for a challenger that may not become the champion: nobody knows what to do with it.
+    One that is the champion already, or was taken back, loses its alias: a kill may have come before that. Raises
+    ModelError for one that may not become the champion.
     """
     challenger = registry.find_alias(name, CHALLENGER)
     champion = registry.find(f"models:/{name}@{CHAMPION}")
-    if challenger is None or str(challenger.version) == str(champion.version):
+    if challenger is None:
+        return None
+    if str(challenger.version) == str(champion.version) or ROLLED_BACK in challenger.tags:
+        registry.drop_alias(name, CHALLENGER)
         return None
     lineage = read_lineage(challenger)
     if lineage is None:
-        raise ModelError(f"models:/{name}@{CHALLENGER} was not promoted by rag_opt: take its alias away first")
-    why = "" if lineage.reason else explain_refusal(lineage, read_lineage(champion))
+        raise ModelError(f"models:/{name}@{CHALLENGER} was not promoted by rag_opt; --take-back takes its alias away")
+    known = read_lineage(champion)
+    why = "" if lineage.reason else explain_refusal(lineage, known)
     if why:
+        update = f"python -m rag_opt.update models:/{name}@{CHALLENGER} <documents> brings it up to date; "
         raise ModelError(
             f"models:/{name}@{CHALLENGER} is version {challenger.version}, which may not become the champion: {why}. "
-            f"Take its alias away, or promote it with --because"
+            f"{update if known and known.corpus != lineage.corpus else ''}--take-back takes its alias away"
         )
     since = int(challenger.creation_timestamp) / 1000
     rows, others = (
         read_observations(registry, name, f"models:/{name}/{each.version}", since) for each in (challenger, champion)
     )
     streams = tuple(compare_streams(rows, others))
-    return Canary(challenger, champion, len(rows), len(others), streams, alpha)
+    answered, beside = (sum(not row.failed for row in each) for each in (rows, others))
+    return Canary(challenger, champion, answered, beside, streams, alpha)
 
 
 def crown_challenger(registry: Registry, canary: Canary) -> None:
@@ -81,29 +91,37 @@ def crown_challenger(registry: Registry, canary: Canary) -> None:
     registry.drop_alias(name, CHALLENGER)
 
 
-def roll_back(registry: Registry, name: str, alias: str, why: str) -> str:
+def roll_back(registry: Registry, judged: ModelVersion, alias: str, why: str) -> str:
     """Take a version out of its alias: a challenger's means nothing then, the champion's what it meant before.
 
-    Gives what was done. Raises ModelError, and leaves everything as it is, where there is nothing to go back to, or
-    where that knows other documents: what was deleted since would be found again.
+    Gives what was done. Raises ModelError, and leaves everything as it is, where the alias means another version by
+    now, where there is nothing to go back to, or where that knows other documents: what was deleted since would be
+    found again.
     """
-    found = registry.find(f"models:/{name}@{alias}")
+    name, address = str(judged.name), f"models:/{judged.name}@{alias}"
+    now = registry.find(address)
+    if str(now.version) != str(judged.version):
+        raise ModelError(f"{address} stays version {now.version}: what was judged is version {judged.version}")
     if alias == CHALLENGER:
+        # Before the alias: whoever finds it after a kill knows.
+        _mark(registry, judged, why)
         registry.drop_alias(name, alias)
-        done = f"models:/{name}@{alias} is no more: version {found.version} was taken back"
-    else:
-        before = registry.find_alias(name, PREVIOUS)
-        if alias != CHAMPION or before is None or str(before.version) == str(found.version):
-            raise ModelError(f"models:/{name}@{alias} stays version {found.version}: no version before it is known")
-        ours, theirs = read_lineage(found), read_lineage(before)
-        if ours is None or theirs is None or ours.corpus != theirs.corpus:
-            raise ModelError(
-                f"models:/{name}@{alias} stays version {found.version}: version {before.version}, which was the "
-                "champion before, knows other documents"
-            )
-        registry.set_alias(before, alias)
-        registry.drop_alias(name, PREVIOUS)
-        done = f"models:/{name}@{alias} is version {before.version} again, in place of {found.version}"
-    with explain_failures(registry.uri, name):
-        registry.client.set_model_version_tag(name, str(found.version), ROLLED_BACK, why)
-    return done
+        return f"{address} is no more: version {now.version} was taken back"
+    before = registry.find_alias(name, PREVIOUS)
+    if alias != CHAMPION or before is None or str(before.version) == str(now.version):
+        raise ModelError(f"{address} stays version {now.version}: no version before it is known")
+    ours, theirs = read_lineage(now), read_lineage(before)
+    if ours is None or theirs is None or ours.corpus != theirs.corpus:
+        raise ModelError(
+            f"{address} stays version {now.version}: version {before.version}, which was the champion before, knows "
+            "other documents"
+        )
+    _mark(registry, judged, why)
+    registry.set_alias(before, alias)
+    registry.drop_alias(name, PREVIOUS)
+    return f"{address} is version {before.version} again, in place of {now.version}"
+
+
+def _mark(registry: Registry, judged: ModelVersion, why: str) -> None:
+    with explain_failures(registry.uri, str(judged.name)):
+        registry.client.set_model_version_tag(judged.name, str(judged.version), ROLLED_BACK, why)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rag_opt.analysis import history
 from rag_opt.analysis.finished import open_finished
 from rag_opt.config.compose import compose_config
-from rag_opt.config.experiments import expand_best
+from rag_opt.config.experiments import expand_best, read_command
 from rag_opt.config.quoting import quote_arguments
 from rag_opt.config.trial import build_trial_config, compute_fingerprint
 from rag_opt.console.secrets import hide_secrets
@@ -103,7 +103,7 @@ def _fingerprint_baseline(findings: Findings, study: optuna.Study) -> str:
     baseline = history.find_baseline(findings.get_snapshot(study))
     command = get_attributes(baseline).command if baseline else ""
     try:
-        return compute_fingerprint(compose_config(expand_best(shlex.split(command)[3:]))) if command else ""
+        return compute_fingerprint(compose_config(read_command(command))) if command else ""
     except (ConfigError, ValueError):
         return ""
 

@@ -6,35 +6,36 @@ The data set of such a study: the questions that the model was tuned with are se
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.analysis.advice import CHEAPER
+from rag_opt.analysis.advice import BETTER, BROKEN, CHEAPER
 from rag_opt.analysis.confirmation import BASELINE
 from rag_opt.config.compose import compose_config, get_choices
-from rag_opt.config.experiments import build_experiment, expand_best, format_experiment, parse_search_path
+from rag_opt.config.experiments import build_experiment, format_experiment, parse_search_path, read_command
 from rag_opt.config.own_pipelines import PARAMETERS, SIDES
-from rag_opt.config.quoting import SEARCH_PATH, format_path_list
+from rag_opt.config.quoting import SEARCH_PATH, format_path_list, quote_arguments
 from rag_opt.config.stages import PARSER, STAGES, WHOLE, is_whole
 from rag_opt.config.trial import compute_fingerprint
+from rag_opt.config.trust import to_plain
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.errors import ModelError
 from rag_opt.evaluation.evaluator import build_resources, load_dataset
-from rag_opt.production.material import QUESTIONS, STATE, Row, find_seen, mark_seen
+from rag_opt.production.material import Row
 from rag_opt.production.registry import CHAMPION
 from rag_opt.questions.check import check_questions
 from rag_opt.questions.page import get_gold_text, render_page
+from rag_opt.system.permissions import replace_text
 
 if TYPE_CHECKING:
-    from rag_opt.analysis.confirmation import Confirmation
+    from rag_opt.analysis.confirmation import Arm, Confirmation
     from rag_opt.production.material import Champion, Material
-    from rag_opt.production.registry import Registry
+    from rag_opt.production.rounds import Round
     from rag_opt.records.documents import Dataset
 
 SEARCHED, CONFIRMING = "dev", "test"
@@ -42,93 +43,62 @@ CONFIRMED = 300
 """Fresh questions that confirm, the latest ones; those before them are searched."""
 
 EXPERIMENT = "champion"
-SEARCH = ("sampler", "pruner", "stopping", "search_space", "launcher", "seeds", "confirmation")
+SEARCH = ("sampler", "pruner", "stopping", "search_space", "seeds", "confirmation")
 """What a study takes over from the one before it: how is searched."""
 
-PLACES = ("studies_dir", "store", "tracking", "n_workers", "threads", "trusted_modules", "retries")
+PLACES = ("store", "tracking", "n_workers", "threads", "trusted_modules", "retries")
 SET = (*STAGES, WHOLE, *SIDES, PARAMETERS)
 """Of its command line, too, where and with what; and what people have set there, which is not searched."""
+
+OF_DATA = ("groups", "ignore_identical_ids")
+"""What a data set's configuration says beside where its files lie."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that is ready to be run: its folder, its words, how many questions are searched and confirm.
+    """A study that is ready to be run: its words, how many questions are searched and confirm.
 
-    `rejected` says why how many fresh ones are in neither, `page` is where all can be read.
+    `rejected` says why how many fresh ones are in neither.
     """
 
-    folder: Path
     words: tuple[str, ...]
     searched: int
     confirming: int
     rejected: Mapping[str, int]
-    page: Path
 
 
-def find_begun(champion: Champion) -> tuple[str, int] | None:
-    """(name, moment in ms) of a study that was begun to tune this very version and has not decided; None without."""
-    since = find_seen(champion.registry, champion.name)
-    for path in sorted(champion.study.parent.glob(f"{champion.name}-retune-*/{STATE}")):
-        known = json.loads(path.read_text("utf-8"))
-        if (known["version"], known["since"]) == (str(champion.model.version), since):
-            return path.parents[1].name, int(known["until"])
-    return None
+def prepare_study(champion: Champion, material: Material, now: Round, more: Sequence[str] = ()) -> Prepared | None:
+    """The data set of a round written into its folder, checked, and the study's words; `more` come last.
 
-
-def name_study(champion: Champion) -> str:
-    """The first name under which no study was begun."""
-    names = (f"{champion.name}-retune-{number}" for number in count(1))
-    folders = ((name, champion.study.parent / name) for name in names)
-    return next(name for name, folder in folders if not ((folder / STATE).exists() or (folder / "study.db").exists()))
-
-
-def mark_begun(champion: Champion, folder: Path, until: int) -> None:
-    """The study in a folder is under way from now on: the same command goes on with it."""
-    state = {"version": str(champion.model.version), "since": find_seen(champion.registry, champion.name)}
-    (folder / STATE).write_text(json.dumps({**state, "until": until}), "utf-8")
-
-
-def mark_decided(registry: Registry, name: str, folder: Path) -> None:
-    """What the study in a folder was begun with has decided: a kill may have come before that was noted."""
-    path = folder / STATE
-    if path.is_file():
-        mark_seen(registry, name, max(find_seen(registry, name), int(json.loads(path.read_text("utf-8"))["until"])))
-
-
-def prepare_study(champion: Champion, material: Material, name: str, more: Sequence[str] = ()) -> Prepared:
-    """The data set of a study written into its folder, checked, and its words; `more` come last.
-
-    Where the folder has one already of other questions, since some were deleted meanwhile, another study takes its
-    place. Raises ModelError where the champion can't be composed, or its documents can't be had, as they are served.
+    None where the round was begun with other questions, since some were deleted meanwhile. Raises ModelError where the
+    champion can't be composed, or its documents can't be had, as they are served.
     """
-    folder = champion.study.parent / name
-    place, path = folder / "retune", folder / QUESTIONS
+    place = now.questions.parent
     (place / "experiment").mkdir(parents=True, exist_ok=True)
-    _write_rows(place / "all.jsonl", [*material.old, *material.fresh])
-    _write_experiment(champion, place, path)
-    words = _build_words(champion, place, name)
-    whole = [*words, f"dataset.questions={place / 'all.jsonl'}", "dataset.search=all"]
-    config = compose_config(whole)
-    dataset = load_dataset(config)
-    _check_same(champion, words, dataset)
-    stages = ["pipeline=stages"] if is_whole(config) else []
-    check = check_questions(dataset, [*whole, *stages], build_resources(config))
-    (place / "all.jsonl").unlink()
+    _write_experiment(champion, now)
+    words = _build_words(champion, now)
+    with TemporaryDirectory(dir=place, prefix=".all-") as folder:
+        path = Path(folder) / "questions.jsonl"
+        path.write_text(_format_rows([*material.old, *material.fresh]), "utf-8")
+        whole = [*words, *quote_arguments([f"dataset.questions={path.resolve().as_posix()}", "dataset.search=all"])]
+        config = compose_config(whole)
+        dataset = load_dataset(config)
+        _check_same(champion, words, dataset)
+        stages = ["pipeline=stages"] if is_whole(config) else []
+        check = check_questions(dataset, [*whole, *stages], build_resources(config))
     rows = divide_rows([each.to_row() for each in check.questions], {str(row["id"]) for row in material.fresh})
-    if (folder / STATE).is_file() and path.read_text("utf-8") != _format_rows(rows):
-        # What was deleted meanwhile is in no data set from here on, and a study keeps the one that it began with.
-        for each in (folder / STATE, path, place / "questions.html"):
-            each.unlink(missing_ok=True)
-        return prepare_study(champion, material, name_study(champion), more)
-    _write_rows(path, rows)
-    page = place / "questions.html"
+    text = _format_rows(rows)
+    if not now.is_begun:
+        replace_text(now.questions, text)
+    elif now.questions.read_text("utf-8") != text:
+        return None
     texts = {each.id: each.text for each in dataset.documents}
     gold = {each.query.id: get_gold_text(each, texts) for each in check.questions}
-    page.write_text(render_page(check, rows, [f"questions to tune models:/{champion.name} again"], gold), "utf-8")
+    replace_text(now.page, render_page(check, rows, [f"questions to tune models:/{champion.name} again"], gold))
     rejected = Counter(next(iter(row["flags"])) for row in rows if not row["accept"])
     confirming = sum(row["split"] == CONFIRMING for row in rows)
     searched = sum(row["accept"] for row in rows) - confirming
-    return Prepared(folder, (*words, *more), searched, confirming, rejected, page)
+    return Prepared((*words, *quote_arguments(more)), searched, confirming, rejected)
 
 
 def divide_rows(rows: Iterable[dict[str, Any]], fresh: AbstractSet[str]) -> list[dict[str, Any]]:
@@ -142,15 +112,16 @@ def divide_rows(rows: Iterable[dict[str, Any]], fresh: AbstractSet[str]) -> list
     return [{**row, "split": CONFIRMING if row["id"] in confirming else SEARCHED} for row in told]
 
 
-def _write_experiment(champion: Champion, place: Path, questions: Path) -> None:
+def _write_experiment(champion: Champion, now: Round) -> None:
     """The champion's configuration as an experiment of its own data set, searched as its own study was."""
-    experiment, search = build_experiment(champion.words), build_experiment(_read_command(champion), SEARCH)
+    experiment, search = build_experiment(champion.words), build_experiment(read_command(champion.command), SEARCH)
+    node = to_plain(compose_config(champion.words).dataset)
     choice, values = get_choices(champion.words)["dataset"], dict(experiment.get("dataset", {}))
     if PARSER not in champion.bundle.config.stages:
-        documents = place / "documents.jsonl"
+        documents = now.questions.with_name("documents.jsonl")
         known = champion.bundle.read_documents().items
-        _write_rows(documents, ({"id": each.id, "text": each.text, "title": each.title} for each in known))
-        kept = {key: values[key] for key in ("groups",) if key in values}
+        replace_text(documents, _format_rows({"id": d.id, "text": d.text, "title": d.title} for d in known))
+        kept = {key: node[key] for key in OF_DATA if node.get(key)}
         choice, values = "jsonl", {**kept, "documents": documents.resolve().as_posix()}
     values = {key: value for key, value in values.items() if key not in ("search", "confirm", "test")}
     defaults = [*experiment.pop("defaults"), *search.pop("defaults")]
@@ -158,26 +129,23 @@ def _write_experiment(champion: Champion, place: Path, questions: Path) -> None:
         "defaults": [{"override /dataset": choice} if "override /dataset" in each else each for each in defaults],
         **experiment,
         **search,
-        "dataset": {**values, "questions": questions.resolve().as_posix()},
+        "dataset": {**values, "questions": now.questions.resolve().as_posix()},
     }
     text = format_experiment(told, [f"{champion.name}, version {champion.model.version}"])
-    (place / "experiment" / f"{EXPERIMENT}.yaml").write_text(text, "utf-8")
+    replace_text(now.questions.parent / "experiment" / f"{EXPERIMENT}.yaml", text)
 
 
-def _read_command(champion: Champion) -> list[str]:
-    """The words of the study that the champion comes from."""
-    return expand_best(shlex.split(champion.findings.commands["continue"])[3:])
-
-
-def _build_words(champion: Champion, place: Path, name: str) -> list[str]:
+def _build_words(champion: Champion, now: Round) -> list[str]:
     """The words of a study that starts from the champion, and learns from its own study."""
-    given = _read_command(champion)
+    given, place = read_command(champion.command), now.questions.parent
     paths = [f"file://{place.resolve().as_posix()}", *parse_search_path(champion.words), *parse_search_path(given)]
     kept = [word for word in given if word.partition("=")[0].partition(".")[0] in (*PLACES, *SET)]
     promoted = [word for word in champion.words if word.partition("=")[0].partition(".")[0] in SET]
     search_path = f"{SEARCH_PATH}={format_path_list(list(dict.fromkeys(paths)))}"
-    found = [search_path, f"+experiment={EXPERIMENT}", f"name={name}", *kept, *promoted]
-    found += [f"n_trials={champion.findings.trials}", f"studies_dir={champion.study.parent.as_posix()}"]
+    own = [f"name={now.folder.name}", f"studies_dir={now.folder.parent.as_posix()}"]
+    found = [search_path, f"+experiment={EXPERIMENT}", *quote_arguments(own), *kept, *promoted]
+    # The fresh questions are kept from the search, whatever the champion's own study did with its.
+    found += [f"n_trials={champion.findings.trials}", "confirmation.method=split"]
     config = compose_config(found)
     # What people have asked is in MLflow once, where they can delete it.
     found += ["tracking.traces=none"] if "traces" in config.tracking else []
@@ -192,7 +160,7 @@ def _check_same(champion: Champion, words: Sequence[str], dataset: Dataset) -> N
     if compute_fingerprint(compose_config(words)) != known.fingerprint:
         raise ModelError(
             f"models:/{champion.name}@{CHAMPION}: its configuration can't be composed as it is served: what it names, "
-            f"such as {champion.study}/conf, has changed since"
+            f"such as {champion.studies / known.study}/conf, has changed since"
         )
     if get_corpus(dataset).key != known.corpus:
         raise ModelError(
@@ -204,32 +172,42 @@ def _check_same(champion: Champion, words: Sequence[str], dataset: Dataset) -> N
 def explain_decision(confirmation: Confirmation | None, min_gain: float) -> tuple[bool, str]:
     """(whether the champion is to be replaced, why or why not), by what a study has confirmed.
 
-    It is where the difference's whole interval is above `min_gain`, or where the other one is tied and cheaper.
+    It is where the other one was found better and the difference's whole interval is above `min_gain`, or where it is
+    tied and cheaper.
     """
     if confirmation is None:
         return False, "nothing was confirmed"
-    arm, sign = confirmation.recommended_arm, confirmation.sign
+    arm, baseline = confirmation.recommended_arm, confirmation.baseline
     if arm.role == BASELINE:
-        tried = confirmation.selected_arm
-        if tried.role == BASELINE:
-            return False, "the search has found nothing better"
-        low, high = sorted((sign * tried.difference_low, sign * tried.difference_high))
-        told = f"{confirmation.metric} {sign * tried.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-        return False, f"of trial {tried.trial}, the best of the search, it was not confirmed that it is better: {told}"
-    low, high = sorted((sign * arm.difference_low, sign * arm.difference_high))
-    told = f"{confirmation.metric} {sign * arm.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-    if low > min_gain:
+        return False, _explain_stay(confirmation)
+    told, low = _format_difference(confirmation, arm)
+    if confirmation.case == BETTER and low > min_gain:
         return True, f"trial {arm.trial} is better: {told}"
-    if confirmation.case == CHEAPER:
-        baseline = confirmation.baseline
-        costs = f"{arm.cost:,.4g} and not {baseline.cost:,.4g}" if baseline else f"{arm.cost:,.4g}"
-        return True, f"trial {arm.trial} is as good within noise ({told}) and cheaper ({costs} {confirmation.cost})"
-    return False, f"trial {arm.trial} is not better by more than {min_gain:g}: {told}"
+    if confirmation.case == CHEAPER and baseline is not None:
+        costs = f"{arm.cost:,.4g} and not {baseline.cost:,.4g} {confirmation.cost}"
+        return True, f"trial {arm.trial} is as good within noise ({told}) and cheaper ({costs})"
+    why = f"trial {arm.trial} is not better by more than {min_gain:g}: {told}"
+    broken = (
+        f"it breaks a constraint on these questions, and trial {arm.trial} keeps it, which is no comparison: "
+        "python -m rag_opt.promote with --because '…' puts that one up"
+    )
+    return False, broken if confirmation.case == BROKEN else why
+
+
+def _explain_stay(confirmation: Confirmation) -> str:
+    tried = confirmation.selected_arm
+    if tried.role == BASELINE:
+        return "the search has found nothing better"
+    told, _ = _format_difference(confirmation, tried)
+    return f"of trial {tried.trial}, the best of the search, it was not confirmed that it is better: {told}"
+
+
+def _format_difference(confirmation: Confirmation, arm: Arm) -> tuple[str, float]:
+    """(a configuration's difference from the champion with its interval, that one's lower end), more is better."""
+    sign = confirmation.sign
+    low, high = sorted((sign * arm.difference_low, sign * arm.difference_high))
+    return f"{confirmation.metric} {sign * arm.difference:+.4f} [{low:+.4f}, {high:+.4f}]", low
 
 
 def _format_rows(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    path.write_text(_format_rows(rows), "utf-8")

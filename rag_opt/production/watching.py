@@ -20,6 +20,7 @@ from rag_opt.text.tokenization import split_words
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
+    from mlflow.entities.model_registry import ModelVersion
 
 DAY = 86_400.0
 ALPHA = 0.05
@@ -96,16 +97,15 @@ def find_alarms(streams: Sequence[Stream], alpha: float) -> list[Stream]:
     return [stream for stream in streams if stream.drift.reached >= len(streams) / alpha]
 
 
-def watch_model(registry: Registry, address: str, days: float, alpha: float = ALPHA) -> Watch:
+def watch_model(registry: Registry, found: ModelVersion, days: float, alpha: float = ALPHA) -> Watch:
     """What a registered version was asked in the last days; raises ModelError where nothing was."""
-    found = registry.find(address)
     label = f"models:/{found.name}/{found.version}"
     reference = Bundle.read(registry.fetch(found)).reference
     rows = read_observations(registry, found.name, label, time.time() - days * DAY)
     if not rows:
         raise ModelError(
-            f"{address}: no trace of version {found.version} in the last {days:g} days; "
-            f"python -m rag_opt.serve {address} leaves them (--traces)"
+            f"{label}: no trace of this version in the last {days:g} days; python -m rag_opt.serve {label} leaves them "
+            "(--traces)"
         )
     return Watch(label, tuple(rows), tuple(build_streams(rows, reference)), alpha)
 

@@ -23,6 +23,13 @@ def make_unique_path(folder: Path, prefix: str) -> Path:
     return folder / f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in one step: whoever reads at this moment, or after a kill, finds what was there before or this."""
+    whole = make_unique_path(path.parent, f".{path.name}")
+    whole.write_text(text, "utf-8")
+    whole.replace(path)
+
+
 def format_owner(*paths: Path) -> str:
     """Who has to be asked where one of these may not be written, as the end of a sentence; "" where all may be.
 

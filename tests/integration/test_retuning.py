@@ -19,14 +19,16 @@ from rag_opt.cli import retune, watch
 from rag_opt.cli import study as study_command
 from rag_opt.cli.study import run_study
 from rag_opt.config.compose import compose_config
+from rag_opt.config.quoting import quote_arguments
 from rag_opt.errors import ConfigError, ModelError
 from rag_opt.production.asked import GONE, MASKED, UNTOLD, WRONG, read_asked
 from rag_opt.production.bundle import Bundle
 from rag_opt.production.canary import ROLLED_BACK, find_canary, roll_back
 from rag_opt.production.judged import judge_sample
-from rag_opt.production.material import find_seen
 from rag_opt.production.promotion import promote_study
 from rag_opt.production.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, read_lineage
+from rag_opt.production.rounds import Round, find_rounds, find_seen
+from rag_opt.production.updating import update_model
 from rag_opt.serving.traces import write_trace
 from tests.conftest import own_space, write_jsonl
 from tests.services import fault
@@ -52,7 +54,9 @@ def build_question(animal: str, text: str = "What is known of the {}?") -> dict[
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A study whose only trial finds one document of two."""
-    folder = tmp_path_factory.mktemp("retuned")
+    # A folder as people have them.
+    folder = tmp_path_factory.mktemp("retuned") / "Bäume (1)"
+    folder.mkdir()
     words = own_space(folder, SPACE)
     place = folder / "conf" / "experiment"
     place.mkdir()
@@ -65,7 +69,8 @@ def study(tmp_path_factory) -> Path:
     stages = ["embedder=hashing", "splitter=none", "retriever=bm25", "generator=none", "seeds=[]", "+experiment=weak"]
     stages.append("objective.metrics=[context.R@10]")
     known = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "n_trials=1", "name=mine"]
-    return run_study([*data, *stages, *words, *known]).folder
+    known.append("confirmation.method=crossfit")
+    return run_study(quote_arguments([*data, *stages, *words, *known])).folder
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +132,26 @@ def traffic(registry) -> Traffic:
 
 
 def tune(registry: Registry, study: Path, *more: str) -> None:
-    retune.main(
-        ["models:/mine", "n_trials=3", "--fewest", "10", "--tracking", registry.uri, "--study", str(study), *more]
-    )
+    known = ["--fewest", "10", "--tracking", registry.uri, "--studies", str(study.parent)]
+    retune.main(["models:/mine", "n_trials=3", *known, *more])
+
+
+def begin(registry: Registry, study: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    """A round that is killed as its study begins."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_command, "run_study", interrupt)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            tune(registry, study, *more)
+
+
+def read_rows(study: Path, number: int) -> dict[str, dict[str, Any]]:
+    """The questions of a round, by their ids."""
+    lines = (study.parent / f"mine-retune-{number}/retune/questions.jsonl").read_text("utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
 
 
 def get_version(registry: Registry, alias: str) -> str | None:
@@ -161,9 +183,14 @@ def test_a_better_one_becomes_challenger_then_champion_and_goes_back_on_an_alarm
     ]
 
     tune(registry, study, "--answers", "40")
-    assert "40 more answers are awaited" in capsys.readouterr().out
+    assert "40 more answers of each are awaited" in capsys.readouterr().out
     for _ in range(40):
         traffic.ask("What is it?", "2")
+    # Nothing to compare with, so far.
+    tune(registry, study, "--answers", "40")
+    assert "40 more answers of each are awaited" in capsys.readouterr().out
+    for _ in range(40):
+        traffic.ask("What is it?")
     tune(registry, study, "--answers", "40")
     assert "models:/mine@champion is version 2 now, in place of 1" in capsys.readouterr().out
     assert (get_version(registry, PREVIOUS), get_version(registry, CHALLENGER)) == ("1", None)
@@ -216,7 +243,7 @@ def test_what_was_deleted_or_masked_reaches_no_data_set(registry, traffic, study
         again.append(traffic.ask(f"Now what about a {animal} at home?"))
         traffic.tell(again[-1], [f"{animal}-home", f"{animal}-food"])
     tune(registry, study, "--min-gain", "0.9")
-    assert "1 left out, which were deleted or masked since they were asked" in capsys.readouterr().out
+    assert "1 left out, which were deleted, masked or taken back since they were asked" in capsys.readouterr().out
     rows = [json.loads(line) for line in (study.parent / "mine-retune-2/retune/questions.jsonl").open()]
     ids = {row["id"]: row["split"] for row in rows}
     assert traces[2] not in ids
@@ -229,13 +256,7 @@ def test_one_that_was_interrupted_goes_on_with_the_same_questions(
 ) -> None:
     traffic.ask_all()
 
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(study_command, "run_study", interrupt)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            tune(registry, study)
+    begin(registry, study, monkeypatch)
     assert find_seen(registry, "mine") == 0
     late = traffic.ask(f"And the {FRESH[0]}, late?")
     traffic.tell(late, [f"{FRESH[0]}-home"])
@@ -248,21 +269,134 @@ def test_one_that_was_interrupted_goes_on_with_the_same_questions(
 
 def test_a_deletion_in_between_begins_another_study(registry, traffic, study, capsys, monkeypatch) -> None:
     traces = traffic.ask_all()
-
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(study_command, "run_study", interrupt)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            tune(registry, study)
+    begin(registry, study, monkeypatch)
     (study.parent / "mine-retune-1/study.db").touch()
     registry.client.delete_traces(traffic.place, trace_ids=traces[:1])
     tune(registry, study)
     assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
     assert read_lineage(registry.find_alias("mine", CHALLENGER)).study == "mine-retune-2"
-    held = [path for path in study.parent.glob("mine-retune-*/retune/*") if path.is_file()]
-    assert not [path for path in held if FRESH[0] in path.read_text("utf-8") and path.name != "documents.jsonl"]
+    assert_gone(study, FRESH[0])
+
+
+def assert_gone(study: Path, animal: str) -> None:
+    """Of an animal that is asked about in no question any more nothing but its documents is left."""
+    held = [path for path in study.parent.glob("mine-retune-*/retune/**/*") if path.is_file()]
+    assert not [path for path in held if path.name != "documents.jsonl" and animal in path.read_text("utf-8")]
+
+
+def test_a_round_that_has_lost_too_many_questions_gives_way(registry, traffic, study, capsys, monkeypatch) -> None:
+    traces = traffic.ask_all()
+    many = str(len(FRESH))
+    begin(registry, study, monkeypatch, "--fewest", many)
+    registry.client.delete_traces(traffic.place, trace_ids=traces[:1])
+    tune(registry, study, "--fewest", many)
+    assert f"{len(FRESH) - 1} fresh questions, {many} are needed" in capsys.readouterr().out
+    assert_gone(study, FRESH[0])
+    late = traffic.ask(f"And the {FRESH[1]}, what does it feed on?")
+    traffic.tell(late, [f"{FRESH[1]}-food"])
+    tune(registry, study, "--fewest", many)
+    assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
+
+
+def test_what_was_said_and_is_taken_back_is_in_no_later_data_set(registry, traffic, study) -> None:
+    traces = traffic.ask_all()
+    noted = mlflow.log_expectation(trace_id=traces[0], name="expected_response", value="a private answer")
+    tune(registry, study, "--min-gain", "0.9")
+    assert read_rows(study, 1)[traces[0]]["answers"] == ["a private answer"]
+    mlflow.delete_assessment(trace_id=traces[0], assessment_id=noted.assessment_id)
+    wrong = next(each for each in mlflow.get_trace(traces[1]).info.assessments if each.expectation)
+    mlflow.delete_assessment(trace_id=traces[1], assessment_id=wrong.assessment_id)
+    traffic.tell(traces[2], [f"{FRESH[3]}-food"])
+    for animal in FRESH:
+        traffic.tell(traffic.ask(f"Now what about a {animal} at home?"), [f"{animal}-home"])
+    tune(registry, study, "--min-gain", "0.9")
+    found = read_rows(study, 2)
+    assert "private" not in (study.parent / "mine-retune-2/retune/questions.jsonl").read_text("utf-8")
+    assert traces[1] not in found
+    # The last word counts, also of what was searched before.
+    assert found[traces[2]]["relevant"] == {f"{FRESH[3]}-food": 1}
+    assert found[traces[0]]["split"] == "dev"
+
+
+@pytest.mark.parametrize("damage", ["state.json", "questions.jsonl", "empty"])
+def test_files_that_are_gone_or_half_written_hold_up_nothing(registry, traffic, study, capsys, monkeypatch, damage):
+    traffic.ask_all()
+    begin(registry, study, monkeypatch)
+    place = study.parent / "mine-retune-1/retune"
+    if damage == "empty":
+        (place / "state.json").write_text("")
+    else:
+        (place / damage).unlink()
+    tune(registry, study)
+    assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
+
+
+def test_rounds_are_a_models_own(tmp_path) -> None:
+    known = {"version": "1", "made": 7, "corpus": "c", "since": 0, "until": 9}
+    for model, name in (("mine", "mine-retune-2"), ("mine", "mine-retune-10"), ("mine-retune-1", "mine-retune-1")):
+        found = Round(model=model, folder=tmp_path / name, **known)
+        found.questions.parent.mkdir(parents=True)
+        found.questions.touch()
+        found.begin()
+    other = Round(model="mine-retune-1", folder=tmp_path / "mine-retune-1-retune-1", **known)
+    other.questions.parent.mkdir(parents=True)
+    other.questions.touch()
+    other.begin()
+    assert [each.folder.name for each in find_rounds(tmp_path, "mine")] == ["mine-retune-2", "mine-retune-10"]
+    assert list(find_rounds(tmp_path, "mine-retune-1")) == [other]
+    other.give_up()
+    assert list(find_rounds(tmp_path, "mine-retune-1")) == []
+
+
+def test_after_an_update_evidence_of_changed_texts_is_left_out(registry, traffic, study, tmp_path, capsys) -> None:
+    rows = []
+    for animal in ANIMALS[:HALF]:
+        evidence = [{"doc_id": f"{animal}-food", "start": 0, "end": 3}, {"doc_id": f"{animal}-home", "quote": animal}]
+        rows.append({**build_question(animal), "evidence": evidence})
+    path = study.parent.parent / "questions.jsonl"
+    before = path.read_text("utf-8")
+    write_jsonl(path, rows)
+    try:
+        kept = [row for row in DOCUMENTS if not row["id"].startswith(f"{ANIMALS[0]}-")]
+        update_model(registry, "models:/mine", write_jsonl(tmp_path / "kept.jsonl", kept), "for the test")
+        traffic.ask_all()
+        tune(registry, study)
+    finally:
+        path.write_text(before, "utf-8")
+    told = capsys.readouterr().out
+    assert "1 left out, which are about documents that are gone or have changed" in told
+    assert "models:/mine@challenger is version 3 now" in told
+    assert not [row for row in read_rows(study, 1).values() if "evidence" in row]
+
+
+def test_a_canary_counts_what_it_answered_and_can_be_taken_back(registry, traffic, study, capsys) -> None:
+    promote_study(study, "mine", because="for the test", tracking=registry.uri)
+    for _ in range(12):
+        traffic.ask("Well?", "2", error="away", sources=[])
+        traffic.ask("Well?", error="away", sources=[])
+    canary = find_canary(registry, "mine")
+    assert (canary.answered, canary.beside) == (0, 0)
+    tune(registry, study, "--answers", "10")
+    assert "10 more answers of each are awaited" in capsys.readouterr().out
+    registry.set_alias(registry.find("models:/mine/1"), CHALLENGER)
+    with pytest.raises(ModelError, match="stays version 1: what was judged is version 2"):
+        roll_back(registry, canary.challenger, CHALLENGER, "a test")
+    # A challenger that is the champion already is none.
+    assert find_canary(registry, "mine") is None
+    assert get_version(registry, CHALLENGER) is None
+    registry.set_alias(canary.challenger, CHALLENGER)
+    tune(registry, study, "--take-back")
+    assert "models:/mine@challenger is no more: version 2 was taken back" in capsys.readouterr().out
+    registry.set_alias(canary.challenger, CHALLENGER)
+    # Nor is one that was taken back, whoever was killed before its alias was.
+    assert find_canary(registry, "mine") is None
+
+
+def test_a_challenger_over_other_documents_says_what_to_do(registry, study, tmp_path) -> None:
+    promote_study(study, "mine", tracking=registry.uri)
+    update_model(registry, "models:/mine", write_jsonl(tmp_path / "fewer.jsonl", DOCUMENTS[2:]), "for the test")
+    with pytest.raises(ModelError, match=r"update models:/mine@challenger <documents> .*--take-back takes"):
+        find_canary(registry, "mine")
 
 
 def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
@@ -277,6 +411,8 @@ def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
     # The same person's last word counts.
     traffic.thumb(both, up=False)
     traffic.tell(gone, ["no such document"])
+    person = mlflow.entities.AssessmentSource(source_type="HUMAN", source_id="somebody")
+    mlflow.log_feedback(trace_id=wrong, name="toxic", value=True, source=person)
     mlflow.log_expectation(trace_id=answered, name="expected_response", value="the food")
     found, left = read_asked(registry, "mine", 0, int(time.time() * 1000) + 1, [f"{FRESH[0]}-food"])
     assert {query.id: names for query, names in found} == {
@@ -289,13 +425,13 @@ def test_what_people_say_is_read_as_they_mean_it(registry, traffic) -> None:
 
 def test_there_is_no_way_back_to_other_documents_or_from_nothing(registry, study) -> None:
     with pytest.raises(ModelError, match="no version before it is known"):
-        roll_back(registry, "mine", CHAMPION, "a test")
+        roll_back(registry, registry.find("models:/mine"), CHAMPION, "a test")
     assert find_canary(registry, "mine") is None
     second = promote_study(study, "mine", CHAMPION, "a test", tracking=registry.uri)
     lineage = json.loads(registry.client.get_model_version("mine", "1").tags["rag_opt.lineage"])
     registry.client.set_model_version_tag("mine", "1", "rag_opt.lineage", json.dumps({**lineage, "corpus": "other"}))
     with pytest.raises(ModelError, match="knows other documents"):
-        roll_back(registry, "mine", CHAMPION, "a test")
+        roll_back(registry, registry.find("models:/mine"), CHAMPION, "a test")
     assert get_version(registry, CHAMPION) == str(second.model.version)
 
 
@@ -316,7 +452,7 @@ def test_a_service_takes_a_canary_up_when_it_comes_and_lets_it_go(registry, stud
         registry.crown(registry.find("models:/mine@challenger"))
         registry.drop_alias("mine", CHALLENGER)
         wait_for(url, {"model": "models:/mine/2"})
-        roll_back(registry, "mine", CHAMPION, "a test")
+        roll_back(registry, registry.find("models:/mine"), CHAMPION, "a test")
         wait_for(url, {"model": "models:/mine/1"})
 
 

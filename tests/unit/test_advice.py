@@ -12,6 +12,7 @@ from rag_opt.analysis import advice
 from rag_opt.analysis.confirmation import Confirmation, MeasuredConfiguration, build_confirmation
 from rag_opt.analysis.selection import Candidate, select_finalists
 from rag_opt.analysis.verdict import explain_choice, format_evidence
+from rag_opt.production.retuning import explain_decision
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies.md"
 QUESTIONS = 80
@@ -138,3 +139,22 @@ def test_findings_from_before_the_rule_are_read_as_they_were() -> None:
     old = Confirmation.from_dict(node)
     assert old.recommended_arm is old.selected_arm
     assert not old.keeps_baseline
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_served_model_is_replaced_where_the_other_is_better_or_as_good_and_cheaper(name: str) -> None:
+    moves, why = explain_decision(advised(*CASES[name][0]), 0.0)
+    assert moves == (name in ("better", "cheaper"))
+    assert "constraint" in why if name == "broken" else "constraint" not in why
+
+
+def test_a_served_model_stays_where_the_gain_is_too_small_to_be_worth_it_and_without_a_confirmation() -> None:
+    found = advised(*CASES["better"][0])
+    low = found.recommended_arm.difference_low
+    assert 0 < low < 0.1
+    assert explain_decision(found, low - 1e-9)[0]
+    # The whole interval counts, not its middle.
+    assert explain_decision(found, low)[0] is False
+    # Cheaper at the same quality has nothing to gain but its price.
+    assert explain_decision(advised(*CASES["cheaper"][0]), 0.5)[0]
+    assert explain_decision(None, 0.0) == (False, "nothing was confirmed")
