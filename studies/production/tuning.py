@@ -65,7 +65,7 @@ def measure_false_promotions() -> dict[str, object]:
                 mlflow.log_expectation(trace_id=trace, name="expected_retrieved_context", value=gold)
         start, output = time.perf_counter(), io.StringIO()
         with contextlib.redirect_stdout(output):
-            retune.main(["models:/null", "--tracking", uri, "--study", str(place / "studies/quick")])
+            retune.main(["models:/null", "--tracking", uri, "--studies", str(place / "studies")])
         seconds.append(time.perf_counter() - start)
         told.append(output.getvalue().splitlines()[-3:])
         found = registry.find_alias("null", CHALLENGER)
@@ -110,7 +110,7 @@ def measure_rollbacks(serve: Callable[..., Any], ask: Callable[..., httpx.Respon
             for _ in range(ROLLBACKS):
                 time.sleep(2)
                 start = time.perf_counter()
-                roll_back(registry, "rolled", CHAMPION, "a figure")
+                roll_back(registry, newer, CHAMPION, "a figure")
                 seconds.append(wait_for(client, older.version) - start)
                 registry.crown(newer)
                 wait_for(client, newer.version)

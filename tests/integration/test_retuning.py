@@ -21,6 +21,7 @@ from rag_opt.cli.study import run_study
 from rag_opt.config.compose import compose_config
 from rag_opt.config.quoting import quote_arguments
 from rag_opt.errors import ConfigError, ModelError
+from rag_opt.production import asked
 from rag_opt.production.asked import GONE, MASKED, UNTOLD, WRONG, read_asked
 from rag_opt.production.bundle import Bundle
 from rag_opt.production.canary import ROLLED_BACK, find_canary, roll_back
@@ -329,6 +330,25 @@ def test_files_that_are_gone_or_half_written_hold_up_nothing(registry, traffic, 
         (place / damage).unlink()
     tune(registry, study)
     assert "models:/mine@challenger is version 2 now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_champion_that_was_tuned_is_tuned_again(registry, traffic, study, capsys, monkeypatch, kept: bool) -> None:
+    # Without the file it is by their time alone that they are told from fresh ones.
+    monkeypatch.setattr(asked, "EARLY", 0)
+    traces = traffic.ask_all()
+    tune(registry, study, "--answers", "0")
+    assert "models:/mine@champion is version 2 now" in capsys.readouterr().out
+    if not kept:
+        (study.parent / "mine-retune-1/retune/questions.jsonl").unlink()
+    for animal in FRESH:
+        traffic.tell(traffic.ask(f"Now what about a {animal} at home?", "2"), [f"{animal}-home"])
+    tune(registry, study)
+    assert "models:/mine stays version 2: the search has found nothing better" in capsys.readouterr().out
+    # What decided the first time is searched now; without its file the bundle's own questions are.
+    found = read_rows(study, 2)
+    assert {found[name]["split"] for name in traces if name in found} == ({"dev"} if kept else set())
+    assert sum(row["split"] == "dev" for row in found.values()) == (len(ANIMALS) if kept else HALF)
 
 
 def test_rounds_are_a_models_own(tmp_path) -> None:
