@@ -67,7 +67,9 @@ def _create_database(path: Path) -> None:
         new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)
     make_file(new)
     url = sqlalchemy.URL.create("sqlite", database=str(new)).render_as_string()
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=get_engine_options(is_sqlite=True))
+    # Its schema is the one of this Optuna: nothing to check, which would read Optuna's migrations once more.
+    options = get_engine_options(is_sqlite=True)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_compatibility_check=True)
     storage.engine.dispose()
     with closing(sqlite3.connect(new, timeout=STEP)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
