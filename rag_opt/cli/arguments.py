@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Storage = Annotated[
     str | None, typer.Option(help="the storage's URL, where it is not in the folder and needs a password")
 ]
+
+REFUSAL: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__base__ is Exception)
+"""What Typer raises for bad arguments: the class has another name before 0.27, which docling asks for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class CommandLine:
                     parser.invoke(context)
             except typer.Exit as ended:
                 sys.exit(ended.exit_code)
-            except typer.TyperException as error:
+            except REFUSAL as error:
                 given = shlex.join([*self.program.split(), *words])
                 raise ConfigError(f"{given}: {_format_refusal(error)}; --help lists what is taken") from error
 
@@ -62,6 +65,6 @@ def command_line(
     return lambda function: CommandLine(function, f"python -m rag_opt.{name}", about or "", tuple(words), studies)
 
 
-def _format_refusal(error: typer.TyperException) -> str:
-    text = error.format_message().strip().rstrip(".")
+def _format_refusal(error: Any) -> str:
+    text = str(error.format_message()).strip().rstrip(".")
     return text[:1].lower() + text[1:]

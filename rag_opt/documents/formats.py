@@ -40,11 +40,15 @@ DOCLING = (".pdf", ".html", ".htm", ".docx", ".pptx", ".xlsx")
 FORM = 1
 """The version of what the converters here make: part of the key of every result."""
 
+FORMS: Mapping[str, int] = {"pdfminer.six": 2}
+"""The same of those packages whose settings here have changed."""
+
 EXTRA: Mapping[str, Mapping[str, tuple[Converter, str]]] = {
     "plain": {},
     "pdfminer": {".pdf": (pdf.parse_by_pdfminer, "pdfminer.six")},
     "markitdown": {each: (partial(layouts.parse_by_markitdown, ending=each), "markitdown") for each in MARKITDOWN},
-    "docling": {each: (partial(layouts.parse_by_docling, ending=each), "docling") for each in DOCLING},
+    # Of docling itself, which this package carries: the one called docling only names it.
+    "docling": {each: (partial(layouts.parse_by_docling, ending=each), "docling-slim") for each in DOCLING},
 }
 ENGINES = tuple(EXTRA)
 
@@ -67,9 +71,8 @@ def find_converter(ending: str, engine: str) -> tuple[Converter, str]:
 def identify_converter(ending: str, engine: str) -> str:
     """The converter's name and version, by which its results are kept."""
     package = find_converter(ending, engine)[1]
-    return (
-        f"{FORM} {package} {metadata.version(package)}" if package and _is_installed(package) else f"{FORM} {package}"
-    )
+    version = f" {metadata.version(package)}" if package and _is_installed(package) else ""
+    return f"{FORMS.get(package, FORM)} {package}{version}"
 
 
 def _is_installed(package: str) -> bool:

@@ -19,7 +19,7 @@ def parse_by_markitdown(data: bytes, ending: str) -> Parsed:
     try:
         from markitdown import MarkItDown, StreamInfo
     except ImportError as error:
-        raise MomentaryError("parser=markitdown needs pip install 'markitdown[all]'") from error
+        raise MomentaryError("parser=markitdown needs pip install -e '.[markitdown]'") from error
     try:
         found: Any = MarkItDown(enable_plugins=False).convert_stream(
             io.BytesIO(data), stream_info=StreamInfo(extension=ending)
@@ -37,7 +37,7 @@ def parse_by_docling(data: bytes, ending: str) -> Parsed:
         from docling.datamodel.base_models import DocumentStream
         from docling.document_converter import DocumentConverter
     except ImportError as error:
-        raise MomentaryError("parser=docling needs pip install docling") from error
+        raise MomentaryError("parser=docling needs pip install -e '.[docling]'") from error
     folder = os.environ.get(MODELS)
     if ending == ".pdf" and not (folder and Path(folder).is_dir()):
         raise MomentaryError(f"docling reads PDF with models: name their folder in {MODELS} (docling-tools models)")

@@ -1,6 +1,6 @@
 """200 files of many formats, made here and found in installed packages, read by each parser: `README.md`.
 
-python studies/documents/make.py [--parsers plain pdfminer]
+python studies/documents/make.py [--parsers plain pdfminer markitdown docling]
 
 What is made is the packaged Python reference, set as PDF (in one column and in two, by fpdf2, which this needs), docx,
 pptx, xlsx and epub, so every word of it is known: 20 quotes of 8 to 20 words a PDF are looked for. What is found are
@@ -14,12 +14,10 @@ import argparse
 import io
 import random
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
@@ -37,11 +35,11 @@ from tests.services import files  # noqa: E402 (the same small files as in the t
 MADE = {"pdf": 40, "docx": 20, "pptx": 10, "xlsx": 10, "epub": 10}
 FOUND = {".md": 25, ".rst": 15, ".txt": 25, ".html": 8, ".csv": 8, ".json": 15}
 QUOTES = 20
-LARGEST = 2_000_000
+LARGEST, MANY = 2_000_000, 5
 
 
-def set_pdf(title: str, text: str, columns: int) -> bytes:
-    """The text as a PDF, its title in the outline."""
+def set_pdf(title: str, text: str, columns: int, gutter: float) -> bytes:
+    """The text as a PDF, its title in the outline; columns are so many millimetres apart."""
     from fpdf import FPDF
 
     page = FPDF(format="A4")
@@ -52,7 +50,7 @@ def set_pdf(title: str, text: str, columns: int) -> bytes:
     page.set_font(style="B", size=14)
     page.cell(text=title, new_x="LMARGIN", new_y="NEXT")
     page.set_font("Times", size=10)
-    with page.text_columns(ncols=columns, text_align="J", gutter=8) as flow:
+    with page.text_columns(ncols=columns, text_align="J", gutter=gutter) as flow:
         flow.write(shown)
     return bytes(page.output())
 
@@ -62,7 +60,7 @@ def make_file(kind: str, place: int, document: Document) -> bytes:
     title, text = document.title or document.id, document.text
     paragraphs = [each for each in text.split("\n\n") if each.strip()]
     if kind == "pdf":
-        return set_pdf(title, text, 1 + place % 2)
+        return set_pdf(title, text, 1 + place % 2, 4 if place % 4 == 1 else 8)
     if kind == "docx":
         return files.make_docx([("Heading 1", title), *(("Normal", each) for each in paragraphs)])
     if kind == "pptx":
@@ -105,9 +103,10 @@ def fill_folder(folder: Path, reference: Sequence[Document]) -> dict[str, Docume
             (folder / name).write_bytes(make_file(kind, place, document))
             if kind == "pdf":
                 printed[name] = document
-    packages = Path(sysconfig.get_paths()["purelib"])
+    packages = [Path(place) for place in sys.path if place.endswith("site-packages")]
     for ending, count in FOUND.items():
-        found = (path for path in sorted(packages.rglob(f"*{ending}")) if 200 < path.stat().st_size < LARGEST)
+        everything = (path for place in packages for path in sorted(place.rglob(f"*{ending}")))
+        found = (path for path in everything if 200 < path.stat().st_size < LARGEST)
         for place, path in zip(range(count), found, strict=False):
             (folder / f"found{place}{ending}").write_bytes(path.read_bytes())
     for name, data in make_broken().items():
@@ -127,9 +126,9 @@ def draw_quotes(printed: dict[str, Document]) -> list[Quote]:
     return quotes
 
 
-def count_chunks(documents: Sequence[Document]) -> tuple[int, int]:
+def count_chunks(name: str, documents: Sequence[Document]) -> tuple[int, int]:
     """Chunks of three splitters, and how many of them are not what stands at their place."""
-    corpus, total, wrong = Documents(tuple(documents), "corpus"), 0, 0
+    corpus, total, wrong = Documents(tuple(documents), name), 0, 0
     for splitter in (SentenceSplitter(100, 0), HeadingSplitter(100, 0), PageSplitter(200, 0)):
         chunks = splitter.run(documents=corpus)["chunks"]
         rows = zip(chunks.document_rows, chunks.starts, chunks.ends, chunks.texts, strict=True)
@@ -138,7 +137,7 @@ def count_chunks(documents: Sequence[Document]) -> tuple[int, int]:
     return total, wrong
 
 
-def describe(reading: Reading, quotes: Sequence[Quote], seconds: float, again: float) -> list[str]:
+def describe(name: str, reading: Reading, quotes: Sequence[Quote], seconds: float, again: float) -> list[str]:
     """A row of the table."""
     known = dict(zip((each.name for each in reading.files), reading.documents, strict=True))
     exact = sum(quote.text in known[quote.document_id].text for quote in quotes)
@@ -146,7 +145,7 @@ def describe(reading: Reading, quotes: Sequence[Quote], seconds: float, again: f
     read = [each for each in reading.files if not each.error]
     headings = [(doc, m) for doc in reading.documents for m in doc.marks if m.kind == HEADING]
     astray = sum("".join(m.name.split()) not in "".join(doc.text[m.start : m.end].split()) for doc, m in headings)
-    total, wrong = count_chunks([doc for doc in reading.documents if doc.text.strip()])
+    total, wrong = count_chunks(name, [doc for doc in reading.documents if doc.text.strip()])
     return [
         f"{len(reading.files)}",
         f"{len(read)}",
@@ -160,13 +159,21 @@ def describe(reading: Reading, quotes: Sequence[Quote], seconds: float, again: f
     ]
 
 
+def group_errors(errors: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str], list[str]]:
+    """The files by parser and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, file, why in errors:
+        found.setdefault((name, why), []).append(file)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parsers", nargs="+", default=["plain", "pdfminer"])
     given = parser.parse_args()
     heads = ["parser", "files", "read", "named", "quotes of PDF as written", "found", "chunks at their place"]
     heads += ["headings at theirs", "seconds", "again"]
-    rows, errors = [], list[Any]()
+    rows, errors = [], list[tuple[str, str, str]]()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "docs"
         printed = fill_folder(folder, python_docs.load().documents)
@@ -181,7 +188,7 @@ def main() -> None:
             read_folder(folder, words)
             again = time.perf_counter() - start
             assert kept == len(list((Path(place) / "store" / "parsed").iterdir())), "the second time nothing is read"
-            rows.append([name, *describe(reading, quotes, seconds, again)])
+            rows.append([name, *describe(name, reading, quotes, seconds, again)])
             errors += [(name, each.name, each.error) for each in reading.files if each.error]
             print(rows[-1], flush=True)
     out = io.StringIO()
@@ -189,8 +196,9 @@ def main() -> None:
     for row in rows:
         print(f"| {' | '.join(row)} |", file=out)
     print("\nNamed:\n\n| parser | file | why |\n| --- | --- | --- |", file=out)
-    for row in errors:
-        print(f"| {' | '.join(each.replace('|', '/') for each in row)} |", file=out)
+    for (name, why), files_of in group_errors(errors).items():
+        told = ", ".join(files_of) if len(files_of) < MANY else f"{len(files_of)} such as {files_of[0]}"
+        print(f"| {name} | {told} | {why.replace('|', '/')} |", file=out)
     print(f"\nMeasured on {describe_processor()}.", file=out)
     (HERE / "README.md").write_text(out.getvalue(), "utf-8")
 
