@@ -41,6 +41,7 @@ ACCOUNT = "questions made"
 def main(
     words: Annotated[list[str], Argument(metavar="action", help="make, check or import FILE, then key=value")],
     count: Annotated[int, Option(min=1, help="make: how many questions are wanted")] = 100,
+    simple: Annotated[bool, Option(help="make: of one sentence each, as a small model can (no answers)")] = False,
     out: Annotated[Path, Option(help="the folder for the page and the questions")] = Path(),
 ) -> None:
     """The command line."""
@@ -50,7 +51,7 @@ def main(
     print(sanitize_line("rag_opt.questions: reading the documents, which takes some seconds"), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     if action == "make":
-        _print_made(given, count, out)
+        _print_made(given, count, out, simple=simple)
     elif action == "check":
         _print_check(given, out)
     else:
@@ -73,10 +74,10 @@ def _print_check(given: Sequence[str], out: Path) -> None:
         )
 
 
-def _print_made(given: Sequence[str], count: int, out: Path) -> None:
+def _print_made(given: Sequence[str], count: int, out: Path, *, simple: bool) -> None:
     from rag_opt.datasets import jsonl
 
-    made, page, paid = make_dataset(given, count)
+    made, page, paid = make_dataset(given, count, simple=simple)
     rows = made.build_rows()
     (out / PAGE).write_text(page, "utf-8")
     _write_rows(out / MADE, rows)
@@ -92,7 +93,8 @@ def _print_made(given: Sequence[str], count: int, out: Path) -> None:
         )
     print(sanitize_line(f"made by a model: {jsonl.MADE}"))
     print(sanitize_line(f"read, accept, reject: {out / PAGE} (or change accept in {out / MADE})"))
-    _print_study(given, out / MADE)
+    study = shlex.join(name_questions(given, out / MADE, made.documents))
+    print(sanitize_line(f"study:  python -m rag_opt.study {study}"))
 
 
 def _print_imported(given: Sequence[str], out: Path) -> None:
@@ -102,7 +104,8 @@ def _print_imported(given: Sequence[str], out: Path) -> None:
     if not source:
         raise ConfigError("rag_opt.questions import: a file, a folder or traces:URL#experiment is expected")
     named = any(word.startswith("dataset") for word in words)
-    found = import_questions(source, _read_documents(words) if named else ())
+    documents = _read_documents(words) if named else ()
+    found = import_questions(source, documents)
     _write_rows(out / MADE, found.rows)
     skipped = f", {found.skipped:,} rows without a question left out" if found.skipped else ""
     print(sanitize_line(f"{source}: {len(found.rows):,} question{'s' * (len(found.rows) > 1)}{skipped}: {out / MADE}"))
@@ -113,7 +116,7 @@ def _print_imported(given: Sequence[str], out: Path) -> None:
                 place if named else f"{place}: name these (dataset=folder dataset.path=…), and they are quotes"
             )
         )
-    again = shlex.join([*words, f"dataset.questions={out / MADE}"])
+    again = shlex.join(name_questions(words, out / MADE, documents))
     print(sanitize_line(f"check them:  python -m rag_opt.questions check {again}"))
 
 
@@ -128,15 +131,23 @@ def _read_documents(words: Sequence[str]) -> tuple[Document, ...]:
         return read_documents(config, build_resources(config), words).items
 
 
-def _print_study(words: Sequence[str], questions: Path) -> None:
-    print(sanitize_line(f"study:  python -m rag_opt.study {shlex.join([*words, f'dataset.questions={questions}'])}"))
+def name_questions(words: Sequence[str], questions: Path, documents: Sequence[Document]) -> list[str]:
+    """These words with this file of questions; a data set that has no such file is written as two files beside it."""
+    from rag_opt.config.compose import compose_config
+
+    if not documents or "questions" in compose_config(words).dataset:
+        return [*words, f"dataset.questions={questions}"]
+    corpus = questions.with_name("documents.jsonl")
+    _write_rows(corpus, [{"id": each.id, "title": each.title, "text": each.text} for each in documents])
+    kept = [word for word in words if not word.startswith("dataset")]
+    return [*kept, "dataset=jsonl", f"dataset.documents={corpus}", f"dataset.questions={questions}"]
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), "utf-8")
 
 
-def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expenses]:
+def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> tuple[MadeSet, str, Expenses]:
     """Questions about the documents that these words name, their page, and what was paid; raises as a study does.
 
     A budget that is spent raises ComponentError; what was written until then is kept.
@@ -149,7 +160,14 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
     from rag_opt.evaluation.evaluator import build_resources
     from rag_opt.llm.budget import BudgetSpentError
     from rag_opt.questions.kinds import UNANSWERABLE
-    from rag_opt.questions.making import check_made, cut_passages, forecast_making, make_questions, read_documents
+    from rag_opt.questions.making import (
+        check_made,
+        choose_targets,
+        cut_passages,
+        forecast_making,
+        make_questions,
+        read_documents,
+    )
     from rag_opt.questions.page import get_gold_text, render_page
     from rag_opt.questions.writing import build_author
 
@@ -159,16 +177,17 @@ def make_dataset(words: Sequence[str], count: int) -> tuple[MadeSet, str, Expens
         account = open_account(config, resources, ACCOUNT, author.model, author.price)
         documents = read_documents(config, resources, words)
         chunks, seed = cut_passages(documents, resources, words), parse_settings(config).seed
-        told = forecast_making(author, chunks, count, seed, resources)
+        told = forecast_making(author, choose_targets(chunks, count, seed, simple=simple), resources)
         screen.report_line(f"forecast: {_format_expenses(told)}, where every question is left")
+        author = author.use_resources(account.resources)
         try:
-            sifted, written = make_questions(author.use_resources(account.resources), chunks, count, seed)
+            sifted, written = make_questions(author, chunks, count, seed, simple=simple)
         except BudgetSpentError as error:
             raise ComponentError(f"{error}; what was said is kept: a larger budget goes on from there") from error
         if all(made.target.kind == UNANSWERABLE for made in sifted.kept):
             why = "; ".join(f"{number} since {reason}" for reason, number in sifted.dropped.items())
             none = f"of {written} questions that {author.model} wrote none with an answer is left"
-            raise ComponentError(f"{none} ({why}); choose another llm.model")
+            raise ComponentError(f"{none} ({why}); choose another llm.model{'' if simple else ', or --simple'}")
         made = check_made(sifted, written, documents, words, resources)
     texts = {each.id: each.text for each in documents.items}
     gold = {each.query.id: get_gold_text(each, texts) for each in made.check.questions}

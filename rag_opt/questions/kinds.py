@@ -12,6 +12,8 @@ from rag_opt.text.tokenization import split_sentences
 
 FACT, REASON, KEYWORDS, CONVERSATION = "fact", "reason", "keywords", "conversation"
 COMPARISON, UNANSWERABLE = "comparison", "unanswerable"
+SENTENCE = "sentence"
+"""Of one sentence that is chosen before a model is asked, which small models can; it is the answer."""
 
 SHARES: Mapping[str, float] = {
     FACT: 0.35,
@@ -31,6 +33,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 """What a reply holds; a sentence is said by its number, so that a model can't misquote."""
 
 NUMBERS = ("sentence", "other")
+
+MARKS = ("?", "\uff1f", "\u061f")
+"""How a question ends."""
 
 LONGEST = 1_000
 """Characters of a field above which it is no question or answer."""
@@ -60,7 +65,9 @@ class Target:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What is filled into its prompt: the passages, their sentences numbered."""
+        """What is filled into its prompt: the passages, their sentences numbered, or the one sentence."""
+        if self.kind == SENTENCE:
+            return {"passage": self.passages[0].text}
         return dict(zip(("passage", "other"), (number_texts(p.sentences) for p in self.passages), strict=False))
 
 
@@ -72,6 +79,19 @@ class MadeQuestion:
     question: str
     answer: str = ""
     quotes: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Its answer, where it has one."""
+        return (self.answer,) if self.answer else ()
+
+
+def parse_question(target: Target, text: str) -> MadeQuestion | None:
+    """The question that a reply is, with its sentence as the quote; None where it is none."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if not line.endswith(MARKS) or len(line) > LONGEST:
+        return None
+    return MadeQuestion(target, line, quotes=(target.passages[0].text,))
 
 
 def build_schema(target: Target) -> dict[str, Any]:

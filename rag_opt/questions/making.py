@@ -23,7 +23,7 @@ from rag_opt.questions.check import SEARCH, QuestionCheck, check_questions
 from rag_opt.questions.flags import SHARED
 from rag_opt.questions.kinds import UNANSWERABLE, MadeQuestion, Target
 from rag_opt.questions.sifting import REASONS, Sifted, sift_questions
-from rag_opt.questions.targets import draw_targets
+from rag_opt.questions.targets import draw_sentences, draw_targets
 from rag_opt.records.documents import Document, Documents, Query, Quote
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks
@@ -44,12 +44,13 @@ ROUND = 40
 
 @dataclass(frozen=True)
 class MadeSet:
-    """Questions that were made: `check` of those with an answer, which are in `made` by id; `written` are all."""
+    """Questions about `documents`: `check` of those with an answer, which are in `made` by id; `written` are all."""
 
     sifted: Sifted
     written: int
     check: QuestionCheck
     made: Mapping[str, MadeQuestion]
+    documents: tuple[Document, ...]
 
     @property
     def unanswerable(self) -> list[MadeQuestion]:
@@ -95,23 +96,28 @@ def cut_passages(documents: Documents, resources: Resources, words: Sequence[str
     return chunks
 
 
-def forecast_making(author: Author, chunks: Chunks, count: int, seed: int, resources: Resources) -> Expenses:
-    """What writing and sifting so many questions will cost where each of them is left: no model is asked."""
+def forecast_making(author: Author, targets: Sequence[Target], resources: Resources) -> Expenses:
+    """What writing and sifting a question for each target will cost where all of them are left: no model is asked."""
     counted = Rehearsal()
     rehearsed = author.use_resources(replace(resources, llm=replace(resources.llm, rehearsal=counted)))
-    sift_questions(rehearsed, draw_targets(chunks, count, seed))
+    sift_questions(rehearsed, targets)
     means = resources.llm.replies.get_means()
     stages = [price_calls(name, list(rows.values()), 1.0, means) for name, rows in counted.new.items()]
     columns = [vars(stage) for stage in stages]
     return Expenses(**{name: sum(column[name] for column in columns) for name in vars(Expenses())})
 
 
-def make_questions(author: Author, chunks: Chunks, count: int, seed: int) -> tuple[Sifted, int]:
+def choose_targets(chunks: Chunks, count: int, seed: int, *, simple: bool) -> list[Target]:
+    """What so many questions are made of: passages, or (`simple`) one sentence each, as small models need it."""
+    return (draw_sentences if simple else draw_targets)(chunks, count, seed)
+
+
+def make_questions(author: Author, chunks: Chunks, count: int, seed: int, *, simple: bool) -> tuple[Sifted, int]:
     """So many questions, fewer where the passages are used up, and how many were written for them.
 
     The targets are the same for the same documents, count and seed, and replies are kept: who is interrupted goes on.
     """
-    targets, place = draw_targets(chunks, MORE * count, seed), 0
+    targets, place = choose_targets(chunks, MORE * count, seed, simple=simple), 0
     kept, dropped, examples = list[MadeQuestion](), Counter[str](), dict[str, str]()
     with track("questions made", count) as advance:
         while place < len(targets) and len(kept) < count:
@@ -134,7 +140,7 @@ def check_made(
     """The questions with an answer as a data set, checked; a document that answers one as well becomes relevant."""
     asked = [made for made in sifted.kept if made.target.kind != UNANSWERABLE]
     named = {f"q{number}": made for number, made in enumerate(asked, 1)}
-    queries = [Query(name, made.question, (made.answer,), quotes=_build_quotes(made)) for name, made in named.items()]
+    queries = [Query(name, made.question, made.answers, quotes=_build_quotes(made)) for name, made in named.items()]
     judgements = [Judgement(name, each, 1) for name, made in named.items() for each in _find_documents(made.target)]
 
     def check(judged: Sequence[Judgement]) -> QuestionCheck:
@@ -147,7 +153,7 @@ def check_made(
         for flag in each.flags
         for document in (flag.documents if flag.name == SHARED else ())
     ]
-    return MadeSet(sifted, written, check([*judgements, *more]) if more else found, named)
+    return MadeSet(sifted, written, check([*judgements, *more]) if more else found, named, documents.items)
 
 
 def _build_quotes(made: MadeQuestion) -> tuple[Quote, ...]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_opt.components.tokenization import Reading, tokenize_texts
 from rag_opt.datasets.duplicates import group_repeats
 from rag_opt.metrics.answer import token_f1
 from rag_opt.questions.flags import POINTS, find_copy, holds
-from rag_opt.questions.kinds import COMPARISON, REASON, UNANSWERABLE, MadeQuestion, Target
+from rag_opt.questions.kinds import COMPARISON, REASON, SENTENCE, UNANSWERABLE, MadeQuestion, Target
 from rag_opt.records.documents import Query
 from rag_opt.text.tokenization import split_words
 
@@ -19,16 +20,27 @@ if TYPE_CHECKING:
 
 UNREAD = "nothing readable was written"
 UNFOUNDED = "its answer is not in the sentence that it names"
+ASTRAY = "asks about something else than its sentence"
 DANGLING = "points at what who asks can't see"
 COPIED = "most of it is copied from the text"
 REPEATED = "asks what another one asks"
 CLOSED = "the model answers it without the text"
 LOST = "the model can't answer it from that sentence"
-REASONS = (UNREAD, UNFOUNDED, DANGLING, COPIED, REPEATED, CLOSED, LOST)
+REASONS = (UNREAD, UNFOUNDED, ASTRAY, DANGLING, COPIED, REPEATED, CLOSED, LOST)
 """Why a question is left out, in the order in which that is looked at."""
+
+ABOUT = 2
+"""Words that a question has in common with the sentence that it was made of at least, and half of its own."""
 
 IN_QUOTE = 0.5
 """The share of an answer's words that its quote holds at least."""
+
+CONTENT = 4
+"""Letters from which a word says what a text is about."""
+
+WORDS = "what when where which whose does have this that these those there with from mean many much"
+ASKING = frozenset(WORDS.split())
+"""Words of questions that say nothing of what these are about."""
 
 ALIKE = 0.5
 """The token F1 from which two answers are taken to say the same, where none holds the other."""
@@ -46,7 +58,8 @@ class Sifted:
 def sift_questions(author: Author, targets: Sequence[Target], earlier: Sequence[MadeQuestion] = ()) -> Sifted:
     """Have a question written for each target, and leave out what is none to trust, or repeats an earlier one.
 
-    Those that are meant to have no answer are neither quoted nor answered, so they are sifted by their words alone.
+    Those that have no answer of a few words, by intention or since a small model wrote them, are sifted by their words
+    alone.
     """
     written = author.write(targets)
     dropped, examples = Counter[str](), dict[str, str]()
@@ -63,10 +76,10 @@ def sift_questions(author: Author, targets: Sequence[Target], earlier: Sequence[
         else:
             left.append(made)
     left = _split(left, _find_repeats([*earlier, *left])[len(earlier) :], REPEATED, drop)
-    asked = [made for made in left if made.target.kind != UNANSWERABLE]
+    asked = [made for made in left if made.answer]
     known = dict(zip(map(id, asked), author.answer_alone(asked), strict=True))
     left = _split(left, [_says_same(made, known.get(id(made))) for made in left], CLOSED, drop)
-    asked = [made for made in left if made.target.kind != UNANSWERABLE]
+    asked = [made for made in left if made.answer]
     read = dict(zip(map(id, asked), author.answer_from(asked), strict=True))
     lost = [id(made) in read and not _says_same(made, read[id(made)]) for made in left]
     return Sifted(tuple(_split(left, lost, LOST, drop)), dropped, examples)
@@ -85,11 +98,22 @@ def _split(
 def find_reason(made: MadeQuestion) -> str:
     """Why a question is left out by its words alone; "" where nothing speaks against it."""
     passages = made.target.passages
-    if made.target.kind not in (REASON, COMPARISON, UNANSWERABLE) and not _is_in(made.answer, made.quotes[0]):
+    if made.target.kind == SENTENCE:
+        if not _is_about(made.question, made.quotes[0]):
+            return ASTRAY
+    elif made.target.kind not in (REASON, COMPARISON, UNANSWERABLE) and not _is_in(made.answer, made.quotes[0]):
         return UNFOUNDED
     if POINTS.search(made.question):
         return DANGLING
     return COPIED if find_copy(made.question, [passage.text for passage in passages]) else ""
+
+
+def _is_about(question: str, sentence: str) -> bool:
+    asked, said = (
+        {word for word in words if len(word) >= CONTENT and word not in ASKING}
+        for words in tokenize_texts((question, sentence), Reading(None, "english"))
+    )
+    return len(asked & said) >= max(ABOUT, len(asked) / 2)
 
 
 def _is_in(answer: str, quote: str) -> bool:
@@ -98,9 +122,7 @@ def _is_in(answer: str, quote: str) -> bool:
 
 
 def _find_repeats(made: Sequence[MadeQuestion]) -> list[bool]:
-    queries = [
-        Query(str(place), each.question, (each.answer,) if each.answer else ()) for place, each in enumerate(made)
-    ]
+    queries = [Query(str(place), each.question, each.answers) for place, each in enumerate(made)]
     qrels = {str(place): {p.document_id: 1 for p in each.target.passages} for place, each in enumerate(made)}
     leaders = group_repeats(queries, qrels).tolist() if queries else []
     return [leader != place for place, leader in enumerate(leaders)]

@@ -5,14 +5,21 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from rag_opt.questions.kinds import COMPARISON, SHARES, Passage, Target
+from rag_opt.questions.kinds import COMPARISON, SENTENCE, SHARES, Passage, Target
 from rag_opt.records.documents import Documents, find_headings
 from rag_opt.records.products import Chunks
 from rag_opt.text.tokenization import split_words
 
 SHORTEST = 80
 """Characters below which a passage says too little."""
+
+SENTENCE_LENGTH = range(50, 301)
+"""Characters of a sentence that a question is made of."""
+
+PLAIN = 0.8
+"""The share of its characters that are letters and spaces at least: the others are tables, code and links."""
 
 LOOK = 50
 """Passages among which the one to compare with is looked for."""
@@ -32,6 +39,28 @@ def draw_targets(chunks: Chunks, count: int, seed: int) -> list[Target]:
         chosen = (first, _take_nearest(passages, first)) if kind == COMPARISON else (first,)
         targets.append(Target(kind, chosen))
     return targets
+
+
+def draw_sentences(chunks: Chunks, count: int, seed: int) -> list[Target]:
+    """So many targets of one sentence each, fewer where there are no more: passages in turn, each once, then again."""
+    draw, found = random.Random(seed), list[list[Passage]]()
+    for passage in _iterate_passages(chunks, seed):
+        sentences = [cut for sentence in passage.sentences if (cut := _narrow(passage, sentence.strip()))]
+        draw.shuffle(sentences)
+        found.append(sentences)
+    rounds = range(max(map(len, found), default=0))
+    drawn = (sentences[turn] for turn in rounds for sentences in found if turn < len(sentences))
+    return [Target(SENTENCE, (each,)) for each in islice(drawn, count)]
+
+
+def _narrow(passage: Passage, sentence: str) -> Passage | None:
+    """The sentence alone, where it is one of plain words."""
+    letters = sum(each.isalpha() or each == " " for each in sentence)
+    start = passage.text.find(sentence)
+    if len(sentence) not in SENTENCE_LENGTH or letters < PLAIN * len(sentence) or start < 0:
+        return None
+    start += passage.start
+    return Passage(passage.document_id, start, start + len(sentence), sentence)
 
 
 def _take_nearest(passages: list[Passage], first: Passage) -> Passage:

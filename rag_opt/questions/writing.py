@@ -7,12 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.components.llm.prompts import Prompt, build_messages, check_prompt, number_texts
+from rag_opt.components.llm.prompts import Prompt, build_examples, build_messages, check_prompt, number_texts
 from rag_opt.components.llm.request import Request, Sampling, check_model
 from rag_opt.config.compose import load_prompt
 from rag_opt.config.trust import build, to_plain
 from rag_opt.errors import ConfigError
-from rag_opt.questions.kinds import COMPARISON, FIELDS, MadeQuestion, Target, build_schema, parse_reply
+from rag_opt.questions.kinds import (
+    COMPARISON,
+    FIELDS,
+    SENTENCE,
+    MadeQuestion,
+    Target,
+    build_schema,
+    parse_question,
+    parse_reply,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,7 +81,12 @@ class Author:
         ).results
 
     def _write_one(self, talk: Talk, target: Target) -> MadeQuestion | None:
-        messages = build_messages(self.prompts[target.kind], "user", **target.inputs)
+        prompt = self.prompts[target.kind]
+        messages = build_messages(prompt, "user", **target.inputs)
+        if target.kind == SENTENCE:
+            turns = build_examples(prompt, messages)
+            text = talk.ask(Request(self.model, turns, Sampling(max_tokens=ANSWER), example=_build_question(target)))
+            return None if text is None else parse_question(target, text)
         sampling, schema = Sampling(max_tokens=TOKENS), build_schema(target)
         request = Request(self.model, messages, sampling, schema, example=_build_example(target))
         return talk.ask_json(request, lambda given: parse_reply(target, given))
@@ -85,9 +99,14 @@ class Author:
 def _build_example(target: Target) -> str:
     """A reply such as may come, for a forecast: it passes what sifts the real ones."""
     words = (target.passages[0].sentences or [""])[0].split()
-    asked, answer = f"What is known about {' '.join(words[3:8])}?", " ".join(words[:3]) or "nothing"
+    asked, answer = _build_question(target), " ".join(words[:3]) or "nothing"
     told = {"question": asked, "answer": answer, "sentence": 1, "other": 1}
     return json.dumps({name: told[name] for name in FIELDS[target.kind]})
+
+
+def _build_question(target: Target) -> str:
+    words = (target.passages[0].sentences or [""])[0].split()
+    return f"What is known about {' '.join(words[3:8])}?"
 
 
 def build_author(config: DictConfig) -> Author:
@@ -95,7 +114,7 @@ def build_author(config: DictConfig) -> Author:
     node: dict[str, Any] = to_plain(config.llm)
     chat: Any = build(node["chat"], to_plain(config.trusted_modules))
     try:
-        prompts = {kind: load_prompt(f"question_{kind}") for kind in FIELDS}
+        prompts = {kind: load_prompt(f"question_{kind}") for kind in (*FIELDS, SENTENCE)}
         return Author(chat, node["model"], prompts, load_prompt("answer"))
     except ValueError as error:
         raise ConfigError(f"questions: {error}") from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from rag_opt.cli.questions import main
 from rag_opt.cli.study import run_study
+from tests.conftest import DOCUMENTS, write_jsonl
 from tests.integration.test_report import CHROMIUM, NASTY, SCREENSHOTS
 from tests.services import counts, reset
 from tests.services.files import write_office
@@ -118,6 +120,25 @@ def test_questions_are_made_from_a_folder_paid_once_and_studied(
     )
     assert "questions were made by a model" in capsys.readouterr().err
     assert outcome.findings.documents == len(list((tmp_path / "docs").rglob("*.*")))
+
+
+def test_the_study_that_is_named_runs_whatever_data_set_the_documents_are_of(
+    services: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {row["id"]: f"{row['text']} " * 2 for row in DOCUMENTS}
+    write_jsonl(folder / "corpus.jsonl", [{"_id": name, "text": text} for name, text in texts.items()])
+    write_jsonl(folder / "queries.jsonl", [{"_id": "q", "text": "Who purrs?"}])
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tcats\t1\n")
+    words = ["dataset=beir", f"dataset.path={folder}", *services, f"store.path={tmp_path}/store"]
+    main(["make", *words, "--count", "4", "--out", str(tmp_path / "out")])
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("study: ")]
+    given = shlex.split(line)[4:]
+    assert "dataset=beir" not in given
+    places = ["generator=none", "objective=ndcg", "tracking=none", "n_trials=1", "retriever=bm25"]
+    outcome = run_study([*given, *places, f"studies_dir={tmp_path}/studies"])
+    assert outcome.findings.documents == len(texts)
 
 
 def test_a_budget_ends_the_making_and_nothing_is_lost(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rag_opt.cache.store import Store
+from rag_opt.cli.questions import main as make_questions
 from rag_opt.cli.study import run_study
 from rag_opt.components.llm import smollm2
 from rag_opt.components.llm.chat import CallError
@@ -117,6 +118,25 @@ def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Pat
         RagOptError, match=r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"
     ):
         run_study([word for word in words if not word.startswith("embedder")])
+
+
+def test_it_writes_questions_of_one_sentence_each(resources, tmp_path: Path, capsys) -> None:
+    """Of passages it can't: of forty none was of use."""
+    parts = ("hydraulic pump", "loading crane", "cooling tower", "steam boiler", "conveyor belt", "turbine shaft")
+    text = " ".join(
+        f"The {part} of the northern hall must be inspected every {n} weeks." for n, part in enumerate(parts, 2)
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/hall.md").write_text(f"# The hall\n\n{text}\n", "utf-8")
+    words = ["dataset=folder", f"dataset.path={tmp_path}/docs", "llm=smollm2", f"store.path={resources.store.root}"]
+    make_questions(["make", *words, "--simple", "--count", "2", "--out", str(tmp_path / "out")])
+    rows = [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 2, capsys.readouterr().out
+    for row in rows:
+        (span,) = row["evidence"]
+        assert row["question"].endswith("?")
+        assert span["quote"] in text
+        assert any(part.split()[1] in row["question"] for part in parts if part in span["quote"])
 
 
 def test_the_same_is_said_again_to_the_bit(chat, resources) -> None:

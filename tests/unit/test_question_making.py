@@ -14,9 +14,20 @@ from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, WordSplitter
 from rag_opt.config.compose import load_prompt
-from rag_opt.questions.kinds import COMPARISON, FACT, FIELDS, SHARES, UNANSWERABLE, Passage, Target, parse_reply
+from rag_opt.questions.kinds import (
+    COMPARISON,
+    FACT,
+    FIELDS,
+    SENTENCE,
+    SHARES,
+    UNANSWERABLE,
+    Passage,
+    Target,
+    parse_reply,
+)
 from rag_opt.questions.making import check_made, forecast_making, make_questions
 from rag_opt.questions.sifting import (
+    ASTRAY,
     CLOSED,
     COPIED,
     DANGLING,
@@ -26,14 +37,14 @@ from rag_opt.questions.sifting import (
     UNREAD,
     sift_questions,
 )
-from rag_opt.questions.targets import _iterate_passages, draw_targets
+from rag_opt.questions.targets import _iterate_passages, draw_sentences, draw_targets
 from rag_opt.questions.writing import Author
 from rag_opt.records.documents import HEADING, Document, Documents, Mark
 from tests.unit.scripted import Said, Scripted
 
 TEXT = "The pump of the north lift must be bled every six weeks, and before the winter. It holds nine litres of oil."
 GOOD = {"question": "How often is the lift's pump bled?", "answer": "every six weeks", "sentence": 1}
-SENTENCE = "The pump of the north lift must be bled every six weeks, and before the winter."
+TOLD = "The pump of the north lift must be bled every six weeks, and before the winter."
 
 
 def passage(name: str = "d", text: str = TEXT) -> Passage:
@@ -103,7 +114,7 @@ def test_a_comparison_needs_a_quote_of_each_text() -> None:
     }
     told = {"read": "the north lift's pump"}
     (made,) = sift_questions(writes(row, **told), [target]).kept
-    assert made.quotes == (SENTENCE, "Its pump is bled once a year.")
+    assert made.quotes == (TOLD, "Its pump is bled once a year.")
     assert sift_questions(writes({**row, "other": 3}, **told), [target]).dropped == {UNREAD: 1}
     assert sift_questions(writes({**GOOD, "question": row["question"]}, **told), [target]).dropped == {UNREAD: 1}
 
@@ -189,7 +200,7 @@ def test_rounds_go_on_until_there_are_enough() -> None:
         row = {"question": f"Where is {words[3]}?", "answer": answer, "sentence": 1, "other": 1}
         return json.dumps({name: row[name] for name in request.schema["required"]})
 
-    made, asked = make_questions(author(say), chunks, 20, 0)
+    made, asked = make_questions(author(say), chunks, 20, 0, simple=False)
     assert len(made.kept) == 20
     assert made.dropped[UNFOUNDED] >= 4
     assert asked <= 80
@@ -202,7 +213,7 @@ def test_another_document_that_answers_becomes_relevant() -> None:
     made = check_made(sifted, 1, documents, [], Resources.from_store(Store()))
     (row,) = made.build_rows()
     assert row["relevant"] == {"d": 1, "other": 1}
-    assert row["evidence"] == [{"doc_id": "d", "quote": SENTENCE}]
+    assert row["evidence"] == [{"doc_id": "d", "quote": TOLD}]
     assert row["kind"] == FACT
     assert row["difficulty"] == "easy"
 
@@ -211,10 +222,77 @@ def test_a_forecast_asks_nobody_and_counts_what_would_be_asked() -> None:
     chunks = WordSplitter(20).run(documents=corpus([20] * 3))["chunks"]
     chat = Scripted(lambda _: pytest.fail("asked"))
     made = Author(chat, "m", {kind: load_prompt(f"question_{kind}") for kind in FIELDS}, load_prompt("answer"))
-    told = forecast_making(made, chunks, 20, 0, Resources.from_store(Store()))
+    told = forecast_making(made, draw_targets(chunks, 20, 0), Resources.from_store(Store()))
     # Each is written, and those with an answer are answered twice.
     assert told.calls == 20 + 2 * 18
     assert told.tokens > 20 * 100
+
+
+def simply(say: Callable[[Request], Said]) -> tuple[Author, Scripted]:
+    chat = Scripted(say)
+    made = Author(chat, "m", {SENTENCE: load_prompt("question_sentence")}, load_prompt("answer"))
+    return made.use_resources(Resources.from_store(Store())), chat
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("How often must the pump of the lift be bled?", ""),
+        ("\n  When are lifts' pumps bled?\nBecause of the oil.", ""),
+        ("The pump must be bled every six weeks.", UNREAD),
+        ("", UNREAD),
+        (f"Which {'pump ' * 400}?", UNREAD),
+        ("What does this sentence mean?", ASTRAY),
+        ("Which pump is the best one money can buy today?", ASTRAY),
+        ("How often is the pump of the lift bled, according to the text?", DANGLING),
+        ("Is it true that the pump of the north lift must be bled every six weeks?", COPIED),
+    ],
+)
+def test_of_one_sentence_a_small_model_is_asked_for_a_question_alone(said: str, reason: str) -> None:
+    made, chat = simply(lambda _: said)
+    found = sift_questions(made, [Target(SENTENCE, (passage(text=TOLD),))])
+    assert dict(found.dropped) == ({reason: 1} if reason else {})
+    (request,) = chat.requests
+    assert request.schema is None
+    roles = [role for role, _ in request.messages]
+    assert roles == ["system", *["user", "assistant"] * 4, "user"]
+    assert request.messages[-1][1] == f"Sentence: {TOLD}"
+    for each in found.kept:
+        assert each.question == said.strip().split("\n")[0]
+        assert (each.quotes, each.answers) == ((TOLD,), ())
+
+
+def test_sentences_are_of_plain_words_and_each_passage_has_its_turn() -> None:
+    sentences = [
+        f"The wheel {name} of the machine in hall {n} is oiled by hand in each month of the year."
+        for n, name in enumerate("abcde")
+    ]
+    code = "x = {'a': [1, 2, 3], 'b': (4, 5)}; print(x['a'][0] + x['b'][1] * 2 ** 8)."
+    documents = Documents(
+        (Document("long", f"{' '.join(sentences[:4])} {code} Too short."), Document("short", sentences[4])), "two"
+    )
+    chunks = NoSplitter().run(documents=documents)["chunks"]
+    (*found,) = (target.passages[0] for target in draw_sentences(chunks, 99, 0))
+    assert sorted(each.text for each in found) == sentences
+    assert {each.document_id for each in found[:2]} == {"long", "short"}
+    texts = {each.id: each.text for each in documents.items}
+    assert all(texts[each.document_id][each.start : each.end] == each.text for each in found)
+    assert draw_sentences(chunks, 3, 0) == draw_sentences(chunks, 99, 0)[:3]
+    assert draw_sentences(chunks, 99, 1) != draw_sentences(chunks, 99, 0)
+
+
+def test_questions_of_sentences_have_evidence_and_no_answer() -> None:
+    documents = Documents((Document("d", TEXT), Document("e", "Nothing of that kind stands here.")), "two")
+    made, _ = simply(lambda _: "How often must the pump of the lift be bled?")
+    chunks = NoSplitter().run(documents=documents)["chunks"]
+    sifted, written = make_questions(made, chunks, 5, 0, simple=True)
+    (row,) = check_made(sifted, written, documents, [], Resources.from_store(Store())).build_rows()
+    assert row["evidence"] == [{"doc_id": "d", "quote": TOLD}]
+    assert row["relevant"] == {"d": 1}
+    assert not row.get("answers")
+    assert row["kind"] == SENTENCE
+    told = forecast_making(made, draw_sentences(chunks, 5, 0), Resources.from_store(Store()))
+    assert told.calls == len(draw_sentences(chunks, 5, 0))
 
 
 def test_what_an_earlier_round_has_asked_is_not_asked_again() -> None:

@@ -69,6 +69,16 @@ def build_messages(prompt: Prompt, part: str = "user", **values: str) -> Message
     return (*system, ("user", FIELD.sub(filled, prompt[part]).strip()))
 
 
+def build_examples(prompt: Prompt, messages: Messages) -> Messages:
+    """Messages with the prompt's `examples` as turns before the last: blocks of what is asked and, below it, a reply.
+
+    Small models follow turns where they would go on with examples that stand in one text.
+    """
+    blocks = [block.strip().split("\n", 1) for block in prompt.get("examples", "").split("\n\n") if block.strip()]
+    turns = [turn for asked, said in blocks for turn in (("user", asked), ("assistant", said))]
+    return (*messages[:-1], *turns, messages[-1])
+
+
 def number_texts(texts: Iterable[str]) -> str:
     """Texts as [1], [2], … a paragraph each."""
     return "\n\n".join(f"[{place}] {text}" for place, text in enumerate(texts, 1))

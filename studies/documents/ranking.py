@@ -1,0 +1,136 @@
+"""Do questions that a small model made rank configurations as people's questions do? `ranking.md`.
+
+python studies/documents/ranking.py --data FOLDER [--work FOLDER] [--count 200] [NAME ...]
+
+The configurations of conf/search_space/grid.yaml were recorded on people's questions (../samplers/record.py). Here
+SmolLM2 writes questions about the same documents (`questions make llm=smollm2 --simple`), the grid is recorded on
+these, and both orders are compared by Kendall's tau-b. Intervals are percentiles of 2,000 bootstraps that draw
+people's and made questions anew. "People alone" is the tau between two halves of people's questions, the mean of 200
+divisions: how far that many questions agree with their like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "samplers")]
+
+from machine import describe_processor  # noqa: E402 (it lies beside the folders of studies)
+from record import GRID, PARTS, WORDS, part  # noqa: E402
+
+from rag_opt.simulation.tables import Table, load_table  # noqa: E402
+
+NAMES = ("squad_articles", "mlflow_docs")
+DRAWS, DIVISIONS = 2_000, 200
+KINDS = ("all", "bm25", "dense", "hybrid")
+"""Which configurations are compared: all, and those of one retriever."""
+
+Scores = NDArray[np.float64]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(NAMES))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("ranking"))
+    parser.add_argument("--count", type=int, default=200)
+    given = parser.parse_args()
+    lines = list(write_head())
+    for name in given.names:
+        folder = part(given.data / name, given.work / "data" / name, *PARTS[name])
+        people = load_table(HERE.parent / "samplers" / "grids" / f"{name}.parquet")
+        made = record_made(given.work, name, folder, given.count)
+        lines += list(compare(name, people, made))
+    lines += ["", f"Measured on {describe_processor()}."]
+    (HERE / "ranking.md").write_text("\n".join(lines) + "\n", "utf-8")
+    print("\n".join(lines))
+
+
+def record_made(work: Path, name: str, folder: Path, count: int) -> Table:
+    """The grid on questions that are made of these documents, each step taken up where it was left."""
+    data = ["dataset=beir", f"dataset.path={folder}", f"store.path={work}/store"]
+    questions = work / f"{name}_questions"
+    made = ["make", *data, "llm=smollm2", "--simple", "--count", str(count), "--out", str(questions)]
+    subprocess.run([sys.executable, "-m", "rag_opt.questions", *made], check=True)
+    made_of = [f"dataset.{kind}={questions}/{kind}.jsonl" for kind in ("documents", "questions")]
+    given = [*WORDS, "dataset=jsonl", *made_of, f"store.path={work}/store", *GRID]
+    words = [*given, f"name={name}_made", f"studies_dir={work}"]
+    subprocess.run([sys.executable, "-m", "rag_opt.study", *words], check=True)
+    return load_table(work / f"{name}_made")
+
+
+def compare(name: str, people: Table, made: Table) -> Iterator[str]:
+    """The rows of a collection."""
+    places = {frozenset(each.items()): row for row, each in enumerate(made.configurations)}
+    pairs = [(row, places.get(frozenset(each.items()))) for row, each in enumerate(people.configurations)]
+    shared = [(row, other) for row, other in pairs if other is not None]
+    rows = [row for row, _ in shared]
+    left, right = people.scores[rows], made.scores[[other for _, other in shared]]
+    for kind in KINDS:
+        chosen = np.array([kind in ("all", people.configurations[row]["retriever"]) for row in rows])
+        ours, theirs = left[chosen], right[chosen]
+        tau, (low, high) = measure_tau(ours, theirs), bootstrap(ours, theirs)
+        best = int(np.nanargmax(average(theirs)))
+        regret, (least, most) = measure_regret(ours, best)
+        cells = [name, kind, len(ours), ours.shape[1], theirs.shape[1], f"{tau:.2f} [{low:.2f}, {high:.2f}]"]
+        cells += [f"{divide(ours):.2f}", f"{regret:+.3f} [{least:+.3f}, {most:+.3f}]"]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def average(scores: Scores) -> Scores:
+    means: Scores = np.nanmean(scores, axis=1)
+    return means
+
+
+def measure_tau(ours: Scores, theirs: Scores) -> float:
+    return float(stats.kendalltau(average(ours), average(theirs)).statistic)
+
+
+def bootstrap(ours: Scores, theirs: Scores) -> tuple[float, float]:
+    """The middle 95 % of tau where both sets of questions are drawn anew."""
+    draw = np.random.default_rng(0)
+    found = [
+        measure_tau(*(each[:, draw.integers(each.shape[1], size=each.shape[1])] for each in (ours, theirs)))
+        for _ in range(DRAWS)
+    ]
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def divide(scores: Scores) -> float:
+    """The mean tau between two halves of one set of questions."""
+    draw, half = np.random.default_rng(0), scores.shape[1] // 2
+    orders = [draw.permutation(scores.shape[1]) for _ in range(DIVISIONS)]
+    return float(np.mean([measure_tau(scores[:, each[:half]], scores[:, each[half:]]) for each in orders]))
+
+
+def measure_regret(scores: Scores, chosen: int) -> tuple[float, tuple[float, float]]:
+    """What the chosen configuration lacks to people's best one, by people's questions, paired."""
+    best = int(np.nanargmax(average(scores)))
+    gaps = scores[chosen] - scores[best]
+    draw = np.random.default_rng(0)
+    means = [np.nanmean(gaps[draw.integers(len(gaps), size=len(gaps))]) for _ in range(DRAWS)]
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(np.nanmean(gaps)), (float(low), float(high))
+
+
+def write_head() -> Iterator[str]:
+    yield "Configurations ranked by questions that SmolLM2 made, and by people's:"
+    yield ""
+    heads = ["collection", "retriever", "configurations", "people's questions", "made questions", "tau"]
+    heads += ["tau of people alone", "made questions' first choice by people's nDCG@10, less their best"]
+    yield f"| {' | '.join(heads)} |"
+    yield f"| --- | --- |{' ---: |' * (len(heads) - 2)}"
+
+
+if __name__ == "__main__":
+    main()
