@@ -149,12 +149,12 @@ class Poisoner:
 class Slow:
     """A step that takes its time with some questions."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = 0.0, word: str = "honey") -> None:
+        self.seconds, self.word = seconds, word
 
     @component.output_types(query=str)
     def run(self, query: str) -> dict[str, Any]:
-        if "honey" in query:
+        if self.word in query:
             time.sleep(self.seconds)
         return {"query": query}
 

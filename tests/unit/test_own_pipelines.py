@@ -371,10 +371,12 @@ def test_an_input_may_have_any_name(dataset, store, tmp_path) -> None:
 
 
 def test_kept_work_does_not_look_fast(dataset, store, tmp_path) -> None:
-    words = [*shape("hybrid", tmp_path), "querying.slow.seconds=0.2"]
+    words = [*shape("hybrid", tmp_path), "querying.slow.seconds=0.1", "querying.slow.word=''"]
     cold = measure(words, dataset, store, "latency")
     warm = measure([*words, "querying.ranker.weight=3.0"], dataset, store, "latency")
-    assert warm.means["latency"] > 0.5 * cold.means["latency"]
+    # A sleep is never shorter, however busy the machine is.
+    assert cold.means["latency"] >= 0.1
+    assert warm.means["latency"] >= 0.1
 
 
 # ---- indexes
