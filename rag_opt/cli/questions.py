@@ -91,8 +91,7 @@ def _print_made(given: Sequence[str], count: int, out: Path, *, simple: bool) ->
         print(
             sanitize_line(f"{len(made.sifted.kept)} of {count} questions: there are no further passages to ask about")
         )
-    trust = "of single sentences: confirm what they choose on questions of people" if simple else jsonl.MADE
-    print(sanitize_line(f"made by a model: {trust}"))
+    print(sanitize_line(f"made by a model: {jsonl.SINGLE if simple else jsonl.MADE}"))
     print(sanitize_line(f"read, accept, reject: {out / PAGE} (or change accept in {out / MADE})"))
     study = shlex.join(name_questions(given, out / MADE, made.documents))
     print(sanitize_line(f"study:  python -m rag_opt.study {study}"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import ssl
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,3 +27,19 @@ def get_proxy(url: str) -> str | None:
         return None
     found = getproxies()
     return found.get(parts.scheme) or found.get("all")
+
+
+def load_certificates(trust_env: bool) -> ssl.SSLContext:
+    """The certificates that an HTTP client would read for itself, those that the environment names where it is trusted.
+
+    They are read once a process: that takes longer than a short call, and each thread has its client. Raises OSError
+    where a file that is named can't be read.
+    """
+    return _read_certificates(trust_env, *(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+
+
+@lru_cache(maxsize=8)
+def _read_certificates(trust_env: bool, *_named: str) -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=trust_env)

@@ -35,6 +35,10 @@ MADE = "they rank retrieval settings well, generators less so (arXiv 2508.11758)
 """What is said of questions that a model has made."""
 
 
+SINGLE = "of single sentences: confirm what they choose on questions of people"
+"""The same of those that `questions make --simple` has made (studies/documents/ranking.md)."""
+
+
 def load(
     documents: str | None, questions: str | None, *, strict: bool = True, ignore_identical_ids: bool = False
 ) -> Dataset:
@@ -79,7 +83,8 @@ def read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judg
     if left := len(given) - len(found):
         notes = [f"{left:,} of {len(given):,} questions left out, which {path.name} rejects (accept: false)", *notes]
     if made := sum(bool(row.get("kind")) for _, row in found):
-        notes = [*notes, f"{made:,} questions were made by a model: {MADE}"]
+        single = any(row.get("kind") == "sentence" for _, row in found)
+        notes = [*notes, f"{made:,} questions were made by a model: {SINGLE if single else MADE}"]
     return queries, judgements, notes
 
 

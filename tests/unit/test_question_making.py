@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, WordSplitter
 from rag_opt.config.compose import load_prompt
+from rag_opt.datasets.jsonl import read_questions
 from rag_opt.questions.kinds import (
     COMPARISON,
     FACT,
@@ -281,7 +283,7 @@ def test_sentences_are_of_plain_words_and_each_passage_has_its_turn() -> None:
     assert draw_sentences(chunks, 99, 1) != draw_sentences(chunks, 99, 0)
 
 
-def test_questions_of_sentences_have_evidence_and_no_answer() -> None:
+def test_questions_of_sentences_have_evidence_and_no_answer(tmp_path: Path) -> None:
     documents = Documents((Document("d", TEXT), Document("e", "Nothing of that kind stands here.")), "two")
     made, _ = simply(lambda _: "How often must the pump of the lift be bled?")
     chunks = NoSplitter().run(documents=documents)["chunks"]
@@ -291,6 +293,8 @@ def test_questions_of_sentences_have_evidence_and_no_answer() -> None:
     assert row["relevant"] == {"d": 1}
     assert not row.get("answers")
     assert row["kind"] == SENTENCE
+    (tmp_path / "made.jsonl").write_text(json.dumps(row), "utf-8")
+    assert any("confirm what they choose" in note for note in read_questions(tmp_path / "made.jsonl")[2])
     told = forecast_making(made, draw_sentences(chunks, 5, 0), Resources.from_store(Store()))
     assert told.calls == len(draw_sentences(chunks, 5, 0))
 

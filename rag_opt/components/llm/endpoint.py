@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from rag_opt.components.checks import require, require_whole
-from rag_opt.components.hosts import get_proxy, is_loopback
+from rag_opt.components.hosts import get_proxy, is_loopback, load_certificates
 from rag_opt.components.llm.chat import CallError, Chat, check_prices, check_token_limits
 from rag_opt.components.llm.completions import (
     Completion,
@@ -227,9 +226,8 @@ class OpenAIChat(Chat):
             # No proxy of the environment's leads here; certificates that it names are needed for https all the same.
             direct = {f"{scheme}://": None for scheme in ("all", "http", "https")}
             options = {"mounts": direct} if parts.scheme == "https" else {"trust_env": False}
-        named = tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
         try:
-            options["verify"] = _load_certificates(options.get("trust_env", True), named)
+            options["verify"] = load_certificates(options.get("trust_env", True))
             http = DefaultHttpxClient(event_hooks={"request": [lambda _: check_waited_for()]}, **options)
         except (ImportError, ValueError, OSError) as error:
             raise CallError(self._clean(f"{error}{self._format_proxy()}"), fatal=True) from error
@@ -255,15 +253,6 @@ class OpenAIChat(Chat):
     def _remove_key(self, text: str) -> str:
         secret = os.environ.get(self.key or "", "")
         return text.replace(secret, "•••") if secret else text
-
-
-@lru_cache(maxsize=8)
-def _load_certificates(trust_env: bool, _named: tuple[str, ...]) -> ssl.SSLContext:
-    """The certificates that a client would read for itself, once for the files that the environment names."""
-    # Reading them takes longer than a short call, and each thread has its client.
-    import httpx2
-
-    return httpx2.create_ssl_context(trust_env=trust_env)
 
 
 def _gather_stream(chunks: Any, show: Callable[[str], None]) -> Completion:
