@@ -1,7 +1,9 @@
-"""Results for other tools: finalists as TREC runs with their qrels, trials as a table."""
+"""Results for other tools: finalists as TREC runs with their qrels, and their scores; trials as a table."""
 
 from __future__ import annotations
 
+import csv
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from rag_opt.records.scores import Evaluation
     from rag_opt.storages.snapshot import Trials
 
-FOLDER = "trec"
+FOLDER, SCORES = "trec", "scores"
+"""Folders of a study: the finalists' rankings, and their scores question by question."""
+
+QUESTION = "question"
+"""The column of a question's id."""
+
 SHOWN = (TrialAttributes.origin, TrialAttributes.reason, TrialAttributes.repeats, TrialAttributes.command)
 """What is noted of trials and stands in their table as text."""
 
@@ -54,6 +61,30 @@ def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]
             for rank, document in enumerate(documents, 1)
         ]
         (folder / f"{tag}.run").write_text("".join(run), "utf-8")
+
+
+def write_scores(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Leave of each evaluation <name>.csv in the folder: a row a question, a column a metric, "" where unmeasured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("*.csv"):
+        earlier.unlink()
+    for name, found in evaluations.items():
+        with _get_scores_path(folder, name).open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow([QUESTION, *found.per_query])
+            columns = [each.tolist() for each in found.per_query.values()]
+            for query, *values in zip(found.query_ids, *columns, strict=True):
+                rows.writerow([query, *("" if math.isnan(value) else value for value in values)])
+
+
+def read_scores(folder: Path, name: str, metric: str) -> dict[str, float]:
+    """By question a metric as `write_scores` left it, where measured; raises OSError, KeyError or ValueError."""
+    with _get_scores_path(folder, name).open(encoding="utf-8", newline="") as file:
+        return {row[QUESTION]: float(row[metric]) for row in csv.DictReader(file) if row[metric]}
+
+
+def _get_scores_path(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace(' ', '-')}.csv"
 
 
 def _iterate_retrieved(found: Iterable[Evaluation]) -> Iterable[str]:

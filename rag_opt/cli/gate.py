@@ -38,14 +38,16 @@ def main(
         from rag_opt.config.stages import is_whole
         from rag_opt.console.progress import Screen
         from rag_opt.evaluation.evaluator import load_dataset
-        from rag_opt.production.gating import compare, format_summary, read_recorded
+        from rag_opt.evaluation.objective import build_objective
+        from rag_opt.production.gating import compare, format_summary, needs_answers, read_recorded
         from rag_opt.production.promotion import build_words
     findings, _ = open_finished(study, storage)
     recorded, metric = read_recorded(study, findings), findings.targets[0]
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
     words = [*build_words(study, findings, overrides or ()), f"split={'dev' if crossfitted else 'test'}"]
-    # Rankings alone are compared: no answer is paid for.
-    words += [] if is_whole(compose_config(words)) else ["generator=none"]
+    config = compose_config(words)
+    # Where rankings alone are compared no answer is paid for.
+    words += [] if needs_answers(build_objective(config)) or is_whole(config) else ["generator=none"]
     found = compare(recorded, measure_configuration(words), metric, findings.signs[metric], margin)
     with Screen():
         texts = {query.id: query.text for query in load_dataset(compose_config(words)).queries}

@@ -6,18 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_opt.analysis import paired
 from rag_opt.analysis.confirmation import BASELINE
-from rag_opt.analysis.interchange import FOLDER
+from rag_opt.analysis.interchange import SCORES, read_scores
 from rag_opt.errors import StudyError
+from rag_opt.metrics.catalogue import ALL
 
 if TYPE_CHECKING:
     from rag_opt.analysis.findings import Findings
+    from rag_opt.evaluation.objective import Objective
     from rag_opt.records.documents import Scores
     from rag_opt.records.scores import Evaluation
 
@@ -75,31 +76,33 @@ class Comparison:
 
 
 def read_recorded(folder: Path, findings: Findings) -> dict[str, float]:
-    """The first objective's value of each question that confirms, as the study recorded its recommendation's rankings.
+    """The first objective's value of each question that confirms, as the study recorded it of its recommendation.
 
-    Raises StudyError where it recommends nothing, or the objective can't be told from rankings.
+    Raises StudyError where it recommends nothing or has left no scores.
     """
-    import ir_measures
-
     confirmation, metric = findings.confirmation, findings.targets[0]
     if confirmation is None:
         raise StudyError(f"{folder}: it has confirmed nothing, so there is nothing to compare with")
     arm = confirmation.recommended_arm
-    name = BASELINE if arm.role == BASELINE else f"trial-{arm.trial}"
+    name = BASELINE if arm.role == BASELINE else f"trial {arm.trial}"
     try:
-        measure = ir_measures.parse_measure(metric)
-        read: Any = ir_measures
-        qrels = read.read_trec_qrels(str(folder / FOLDER / "qrels.txt"))
-        run = read.read_trec_run(str(folder / FOLDER / f"{name}.run"))
-        return {each.query_id: float(each.value) for each in ir_measures.iter_calc([measure], list(qrels), list(run))}
-    except NameError as error:
+        return read_scores(folder / SCORES, name, metric)
+    except (OSError, KeyError, ValueError) as error:
         raise StudyError(
-            f"{folder}: its objective {metric} can't be told from rankings, and of answers a study records none"
+            f"{folder}: what it measured question by question can't be read ({type(error).__name__}: {error}); "
+            f"run its command again: {findings.commands['continue']}"
         ) from error
-    except OSError as error:
-        raise StudyError(
-            f"{folder}: its rankings are gone ({error.filename}); run the study's command again"
-        ) from error
+
+
+def needs_answers(objective: Objective) -> bool:
+    """Whether the first objective, or what has to be measured beside it, depends on more than what is retrieved.
+
+    Raises StudyError where the first objective is one figure for all questions, such as a latency.
+    """
+    first = objective.targets[0]
+    if first.single:
+        raise StudyError(f"{first.name} is one figure for all questions, and the gate compares question by question")
+    return first.reads == ALL or any(each.needs in ("answers", "generator") for each in objective.deciding)
 
 
 def compare(
@@ -107,16 +110,14 @@ def compare(
 ) -> Comparison:
     """What was recorded beside what was measured now, for the questions of both; raises StudyError without any."""
     now = dict(zip(evaluation.query_ids, evaluation.per_query[metric].tolist(), strict=True))
-    # Where an id holds white space the study's files have it as in addresses.
-    known = {name if name in now else unquote(name): value for name, value in recorded.items()}
-    both = [name for name in known if name in now and not math.isnan(now[name])]
+    both = [name for name in recorded if name in now and not math.isnan(now[name])]
     if not both:
         raise StudyError("none of the questions that the study recorded was measured; is it the same data set?")
-    differences = sign * np.array([now[name] - known[name] for name in both])
+    differences = sign * np.array([now[name] - recorded[name] for name in both])
     low, high = paired.bootstrap_interval(differences, seed=0)
     if not np.any(differences):
         low = high = 0.0
-    values = tuple(known[name] for name in both), tuple(now[name] for name in both)
+    values = tuple(recorded[name] for name in both), tuple(now[name] for name in both)
     return Comparison(metric, tuple(both), *values, sign, margin, low, high)
 
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from rag_opt.analysis import history, paired
 from rag_opt.analysis.findings import Findings, Loss
-from rag_opt.analysis.interchange import FOLDER, write_trec
+from rag_opt.analysis.interchange import FOLDER, SCORES, write_scores, write_trec
 from rag_opt.config.compose import quote_overrides
 from rag_opt.config.experiments import build_experiment, collapse_best, format_replay_command
 from rag_opt.config.overrides import format_overrides
@@ -60,7 +60,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     budget = propose_budget(plan, now)
     found, evaluations, judged = confirm_finalists(plan, study, now)
     confirmation = found[0] if found else None
-    _write_rankings(plan, now, evaluations)
+    _write_finalists(plan, now, evaluations)
     front = history.find_front(now)
     recommended, selected = _choose_trials(confirmation, front)
     given = format_overrides(plan.baseline) if recommended is None else get_trial_overrides(now, recommended)
@@ -111,10 +111,11 @@ def _find_pair(now: StudySnapshot, selected: int | None, evaluations: Mapping[in
     return [n for n in (selected, baseline.number if baseline else None) if n is not None and n in evaluations]
 
 
-def _write_rankings(plan: Plan, now: Trials, evaluations: Mapping[int, Evaluation]) -> None:
-    """The finalists' rankings as TREC runs, under their names."""
+def _write_finalists(plan: Plan, now: Trials, evaluations: Mapping[int, Evaluation]) -> None:
+    """The finalists' rankings as TREC runs, and their scores, under their names."""
     named = {get_trial_name(now, number): evaluation for number, evaluation in evaluations.items()}
     write_trec(plan.settings.folder / FOLDER, plan.test.questions.dataset.qrels, named)
+    write_scores(plan.settings.folder / SCORES, named)
 
 
 def _collect_notes(plan: Plan, study: optuna.Study, now: StudySnapshot) -> tuple[str, ...]:

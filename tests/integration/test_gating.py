@@ -12,8 +12,19 @@ from rag_opt.analysis import paired
 from rag_opt.analysis.findings import Findings
 from rag_opt.cli import gate
 from rag_opt.cli.study import run_study
+from rag_opt.config.compose import compose_config
 from rag_opt.errors import StudyError
-from rag_opt.production.gating import PASSED, UNDECIDED, WORSE, Comparison, compare, format_summary, read_recorded
+from rag_opt.evaluation.objective import build_objective
+from rag_opt.production.gating import (
+    PASSED,
+    UNDECIDED,
+    WORSE,
+    Comparison,
+    compare,
+    format_summary,
+    needs_answers,
+    read_recorded,
+)
 from rag_opt.records.scores import Evaluation
 from tests.conftest import DOCUMENTS, QUESTIONS, write_jsonl
 
@@ -78,10 +89,37 @@ def test_what_was_recorded_is_what_the_study_measured(study) -> None:
     assert sum(recorded.values()) / len(recorded) == pytest.approx(mean, abs=1e-9)
 
 
+def test_answers_are_compared_where_the_objective_is_about_them(study, tmp_path, capsys) -> None:
+    words = ["generator=extractive", "objective=answer", "name=answers", f"studies_dir={tmp_path}", "tracking=none"]
+    asked = Findings.read(study).commands["continue"].split()
+    run_study([*(word for word in asked[3:] if not word.startswith(("name=", "studies_dir=", "tracking="))), *words])
+    folder = tmp_path / "answers"
+    findings = Findings.read(folder)
+    mean = findings.means[str(findings.confirmation.recommended)]["F1"]
+    assert np.mean([*read_recorded(folder, findings).values()]) == pytest.approx(mean, abs=1e-12)
+    assert run(str(folder)) == PASSED
+    assert f"| mean | {mean:.4f} | {mean:.4f} | +0.0000 |" in capsys.readouterr().out
+    # Answers of a single word have less in common with the references.
+    assert run(str(folder), "generator.max_tokens=1") != PASSED
+    assert "**passed**" not in capsys.readouterr().out
+
+
+def test_what_needs_answers_is_known_by_the_objective() -> None:
+    def needs(*words: str) -> bool:
+        return needs_answers(build_objective(compose_config(words)))
+
+    assert not needs("objective=ndcg", "generator=extractive")
+    assert not needs("objective=evidence")
+    assert needs("objective=answer")
+    assert needs("objective=ndcg", "objective.constraints=['F1 >= 0.2']", "objective.report=[F1]")
+    with pytest.raises(StudyError, match="latency is one figure"):
+        needs("objective.metrics=[latency]")
+
+
 def test_what_can_not_be_compared_is_said(study, tmp_path) -> None:
     copy = shutil.copytree(study, tmp_path / "animals")
-    shutil.rmtree(copy / "trec")
-    with pytest.raises(StudyError, match="rankings are gone"):
+    shutil.rmtree(copy / "scores")
+    with pytest.raises(StudyError, match="can't be read.*python -m rag_opt.study"):
         read_recorded(copy, Findings.read(copy))
     other = Evaluation(("x",), {"nDCG@10": np.ones(1)}, {}, {})
     with pytest.raises(StudyError, match="same data set"):
