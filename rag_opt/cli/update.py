@@ -40,11 +40,13 @@ def main(
         environment.silence_optuna()
         from rag_opt.production.registry import Registry
         from rag_opt.production.updating import WorseError, update_model
-    try:
-        found = update_model(Registry.connect(tracking), model, documents, because)
-    except WorseError as error:
-        _print_lost(error.check)
-        raise
+
+        # The model's libraries are loaded within it.
+        try:
+            found = update_model(Registry.connect(tracking), model, documents, because)
+        except WorseError as error:
+            _print_lost(error.check)
+            raise
     for line in format_update(found, model):
         print(sanitize_line(line))
 

@@ -9,10 +9,14 @@ from rag_opt.console.progress import report_line
 
 @dataclass(frozen=True)
 class Notices:
-    """`said` is what was said already, `kept` what a report repeats, in the order in which it came up."""
+    """`said` is what was said already, `kept` what a report repeats, in the order in which it came up.
+
+    Where nothing is measured no report is made (`reporting`), and what would be for it is not even found out.
+    """
 
     said: set[str] = field(default_factory=set)
     kept: dict[str, None] = field(default_factory=dict)
+    reporting: bool = True
 
     def report_once(self, line: str, about: str = "") -> None:
         """Say a line, unless it was said before, or another one `about` the same."""
@@ -22,5 +26,6 @@ class Notices:
 
     def record_notice(self, line: str) -> None:
         """Say a line once, and keep it for the report: what it tells bears on the result."""
-        self.kept[line] = None
-        self.report_once(line)
+        if self.reporting:
+            self.kept[line] = None
+            self.report_once(line)

@@ -17,6 +17,7 @@ from rag_opt.components.llm.chat import Chat
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage, get_parameter_names
 from rag_opt.config.stages import WHOLE
+from rag_opt.console.notices import Notices
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import Products, RagPipeline, Step, build_pipeline
 from rag_opt.llm.client import LLMClient
@@ -94,9 +95,10 @@ class Answerer:
     """
 
     def __init__(self, config: TrialConfig, documents: Documents, base: Resources) -> None:
-        self.config, self.documents, self.base = config, documents, base
-        self._passing = replace(base, store=PassingStore())
-        self.pipeline = build_pipeline(config, base)
+        self.config, self.documents = config, documents
+        self.base = replace(base, notices=Notices(reporting=False))
+        self._passing = replace(self.base, store=PassingStore())
+        self.pipeline = build_pipeline(config, self.base)
         self.index: Products = self.pipeline.index_documents(documents)
         self._pass_through(self.pipeline)
         self._searched = self._build_search()

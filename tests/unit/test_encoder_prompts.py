@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rag_opt.components.embedders.hashing import Hashing
 from rag_opt.components.rerankers.pairs import CrossEncoder
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, SentenceSplitter
+from rag_opt.console.notices import Notices
 from rag_opt.console.progress import Screen
 from rag_opt.records.documents import Document, Documents, Queries, Query
 from rag_opt.records.keys import compute_key
@@ -123,6 +125,16 @@ def test_what_the_encoder_does_not_read_is_counted_and_told_once(
     assert [each for each in resources.notices.said if "reads 32" in each] == [
         f"{line}; splitter=tokens splitter.chunk_size=28 stays within"
     ]
+
+
+def test_without_a_report_nothing_is_counted_and_no_model_is_loaded(tmp_path: Path) -> None:
+    resources = replace(Resources.from_store(Store()), notices=Notices(reporting=False))
+    scorer = CrossEncoder("/no/such/model")
+    scorer.use(resources)
+    scorer.report_truncated(chunks("river " * 600))
+    assert "windows" not in resources.store.misses
+    resources.notices.record_notice("half of all chunks are cut")
+    assert not resources.notices.kept
 
 
 def test_what_a_cross_encoder_does_not_read_is_told(tmp_path: Path) -> None:

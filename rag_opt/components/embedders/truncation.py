@@ -49,6 +49,9 @@ def report_unread(reranker: Reader, chunks: Chunks, resources: Resources) -> Non
 
 
 def _report(reader: Reader, chunks: Chunks, resources: Resources, lost: str) -> None:
+    if not resources.notices.reporting:
+        # To know a reader's window its model has to be loaded, and all texts are tokenised.
+        return
     found = resources.store.get_table(
         "windows", compute_key(reader.fingerprint, chunks.key), lambda: _count_longer(reader, chunks)
     ).columns
