@@ -23,6 +23,7 @@ from rag_opt.evaluation.pipelines import Products, RagPipeline, Step, build_pipe
 from rag_opt.llm.client import LLMClient
 from rag_opt.llm.replies import NoReplies
 from rag_opt.production.bundle import Bundle
+from rag_opt.production.requirements import CODE, use_code
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.products import Rankings, Usages, sum_by_stage
 
@@ -176,6 +177,7 @@ class Answerer:
 
 def open_bundle(bundle: Bundle) -> Answerer:
     """The bundle's configuration at work; nothing is written. Raises a RagOptError where it can't be."""
+    use_code(bundle.folder / CODE)
     base = Resources(Store(sealed=bundle.artifacts), LLMClient(NoReplies()))
     return Answerer(bundle.config, bundle.read_documents(), base)
 

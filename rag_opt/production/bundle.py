@@ -4,6 +4,7 @@
     documents.arrow    the corpus
     indexing.yaml, querying.yaml    both pipelines, as Haystack writes them
     artifacts/         of the study's store what the index is made of: chunks, vectors, word counts, distilled models
+    code/              modules of one's own that were trusted, where there are any
 
 It is written once and only read from then on, by any number of processes.
 """

@@ -20,6 +20,7 @@ from rag_opt.errors import ModelError
 from rag_opt.production.answering import Answer, Answerer, open_bundle
 from rag_opt.production.bundle import ARTIFACTS, Bundle, Lineage, Probe, Reference
 from rag_opt.production.haystack_files import dump_pipelines
+from rag_opt.production.requirements import CODE, copy_code
 from rag_opt.text.tokenization import split_words
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def write_bundle(
     kept = tuple(replace(probe, found=found.get(probe.question)) for probe in probes)
     bundle = Bundle(folder, pinned, lineage, build_reference(asked, answers), kept)
     bundle.write(documents)
+    copy_code(config.trusted, folder / CODE)
     for name, text in dump_pipelines(answerer.pipeline).items():
         (folder / name).write_text(text, "utf-8")
     _compare(bundle, asked, answers)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ import mlflow
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from packaging.requirements import Requirement
 
 from rag_opt.analysis.advice import BETTER, CHEAPER
 from rag_opt.config.compose import compose_config
@@ -29,6 +27,7 @@ from rag_opt.errors import ModelError
 from rag_opt.production import model_code
 from rag_opt.production.agent import BUNDLE, stub_answers
 from rag_opt.production.bundle import Bundle, Lineage
+from rag_opt.production.requirements import list_requirements
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.mlflow_file import get_database_file, silence_mlflow
 
@@ -115,7 +114,7 @@ class Registry:
                     python_model=str(Path(model_code.__file__)),
                     artifacts={BUNDLE: str(bundle.folder)},
                     code_paths=[str(PACKAGE)],
-                    pip_requirements=list_requirements(),
+                    pip_requirements=list_requirements(bundle.config.trusted),
                     input_example=EXAMPLE,
                     registered_model_name=name,
                     prompts=list(prompts) or None,
@@ -260,12 +259,6 @@ def collect_prompts(bundle: Bundle) -> set[tuple[str, str]]:
                 text = yaml.safe_dump(node["prompt"], sort_keys=False, allow_unicode=True)
                 found.add((f"rag_opt.{named if isinstance(named, str) else stage}", text))
     return found
-
-
-def list_requirements() -> list[str]:
-    """What an environment for the model needs, in the versions that are installed here; the code itself is logged."""
-    wanted = (Requirement(line) for line in requires("rag-opt-studies") or ())
-    return sorted(f"{each.name}=={version(each.name)}" for each in wanted if each.marker is None)
 
 
 @contextmanager

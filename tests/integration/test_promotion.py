@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -28,8 +31,9 @@ from rag_opt.production.answering import open_folder
 from rag_opt.production.bundle import FILE, Bundle, Lineage
 from rag_opt.production.promotion import bundle_study, promote_study
 from rag_opt.production.registry import Registry, explain_refusal, read_lineage
+from rag_opt.production.requirements import list_requirements
 from rag_opt.records.documents import Queries, Query
-from tests.conftest import QUESTIONS
+from tests.conftest import QUESTIONS, own_space
 from tests.services import counts, reset
 
 pytestmark = pytest.mark.integration
@@ -162,6 +166,43 @@ def test_the_model_loads_and_streams_without_rag_opt_being_told(study, tracking,
             assert events[-1]["item"]["content"][0]["annotations"][0]["file_id"] == rows[0]["id"]
     files = [path for path in registry.fetch(registry.find(address)).parents[1].rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in (".pkl", ".pickle") or path.read_bytes()[:2] == b"\x80\x04"]
+
+
+BARN = """
+from barn.stalls import STALLS
+
+
+def answer(question, polite=False):
+    found = [name for name in STALLS if name[:-1] in question.lower()]
+    return {"documents": found, "answer": ("Please: " if polite else "") + STALLS.get(found[0] if found else "", "?")}
+"""
+
+
+def test_code_of_ones_own_goes_with_the_model_and_is_found_elsewhere(
+    animals, tracking, tmp_path, monkeypatch, said
+) -> None:
+    package = tmp_path / "own" / "barn"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(BARN)
+    (package / "stalls.py").write_text('STALLS = {"cats": "They purr.", "dogs": "They bark."}')
+    monkeypatch.syspath_prepend(package.parent)
+    words = ["pipeline=function", "pipeline.function=barn.answer", "trusted_modules=[barn,nowhere]", "n_trials=1"]
+    given = [word for word in animals if word.startswith(("dataset", "confirmation"))]
+    places = [f"studies_dir={tmp_path}", f"store.path={tmp_path}/store", "tracking=none", "name=barn"]
+    run_study([*given, *words, *places, *own_space(tmp_path, {"parameters.polite": "choice(true, false)"})])
+    found = promote_study(tmp_path / "barn", "barn", tracking=tracking)
+    assert "trusted_modules: nowhere is no file" in "".join(said())
+    registry = Registry.connect(tracking)
+    folder = registry.fetch(registry.find(found.address))
+    assert {path.name for path in (folder / "code").rglob("*") if path.is_file()} == {"__init__.py", "stalls.py"}
+    # Installed modules are no part of it, but of what an environment has to have.
+    assert f"pyyaml=={version('pyyaml')}" in {line.lower() for line in list_requirements(["yaml"])}
+    shutil.rmtree(package)
+    program = (
+        f"from rag_opt.production.answering import *; print(open_folder(Path({str(folder)!r})).ask('A cat?').text)"
+    )
+    asked = subprocess.run([sys.executable, "-c", program], cwd="/", capture_output=True, text=True, timeout=120)
+    assert asked.stdout == "They purr.\n", asked.stderr
 
 
 def test_prompts_are_linked_and_no_key_is_in_the_model(study, tracking, services, tmp_path, monkeypatch) -> None:
