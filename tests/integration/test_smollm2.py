@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,9 +29,16 @@ from rag_opt.evaluation.evaluate import Questions, evaluate_pipeline
 from rag_opt.evaluation.evaluator import load_dataset
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.metrics.catalogue import get_metric
-from tests.conftest import QUESTIONS, write_jsonl
+from tests.conftest import QUESTIONS, ROOT, write_jsonl
 
 pytestmark = pytest.mark.integration
+CONVERT = """
+import sys
+from pathlib import Path
+from rag_opt.cache.store import Store
+from rag_opt.components.llm.smollm2 import get_weights
+get_weights(Store(Path(sys.argv[1])))
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +51,10 @@ def installed() -> None:
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory: pytest.TempPathFactory) -> Resources:
     # Of all workers of a test run, so that the model's file is read once.
-    return Resources.from_store(Store(tmp_path_factory.getbasetemp().parent / "smollm2"))
+    place = tmp_path_factory.getbasetemp().parent / "smollm2"
+    # In a process of its own: reading it takes twice the memory that the model has.
+    subprocess.run([sys.executable, "-c", CONVERT, str(place)], cwd=ROOT, check=True)
+    return Resources.from_store(Store(place))
 
 
 @pytest.fixture(scope="module")

