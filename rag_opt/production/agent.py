@@ -43,7 +43,8 @@ class Agent(ResponsesAgent):
 
     def load_context(self, context: Any) -> None:
         """Open the bundle among the model's artifacts."""
-        self.answerer = open_folder(Path(context.artifacts[BUNDLE]))
+        # MLflow runs the code of a model in any case: this is part of it.
+        self.answerer = open_folder(Path(context.artifacts[BUNDLE]), code=True)
 
     def predict(  # type: ignore[override]  # MLflow's own base has another signature
         self, request: ResponsesAgentRequest

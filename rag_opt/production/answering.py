@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage, get_parameter_names
 from rag_opt.config.stages import WHOLE
 from rag_opt.console.notices import Notices
-from rag_opt.errors import ComponentError
+from rag_opt.errors import ComponentError, ConfigError, ModelError
 from rag_opt.evaluation.pipelines import Products, RagPipeline, Step, build_pipeline
 from rag_opt.llm.client import LLMClient
 from rag_opt.llm.replies import NoReplies
@@ -177,13 +178,23 @@ class Answerer:
 
 def open_bundle(bundle: Bundle) -> Answerer:
     """The bundle's configuration at work; nothing is written. Raises a RagOptError where it can't be."""
-    use_code(bundle.folder / CODE)
     base = Resources(Store(sealed=bundle.artifacts), LLMClient(NoReplies()))
-    return Answerer(bundle.config, bundle.read_documents(), base)
+    try:
+        return Answerer(bundle.config, bundle.read_documents(), base)
+    except ConfigError as error:
+        # What one trusts is said on a command line, never in a file: code is not run because it lies in a bundle.
+        code = bundle.folder / CODE
+        if not code.is_dir() or str(code) in sys.path:
+            raise
+        raise ModelError(
+            f"{error}; code came with the model: if you trust it, PYTHONPATH={code} has it found"
+        ) from error
 
 
-def open_folder(folder: Path) -> Answerer:
-    """The bundle of a folder at work; raises ModelError where there is none."""
+def open_folder(folder: Path, *, code: bool = False) -> Answerer:
+    """The bundle of a folder at work, with the `code` in it if told so; raises ModelError where there is none."""
+    if code:
+        use_code(folder / CODE)
     return open_bundle(Bundle.read(folder))
 
 

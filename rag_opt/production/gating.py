@@ -90,7 +90,7 @@ def read_recorded(folder: Path, findings: Findings) -> dict[str, float]:
     except (OSError, KeyError, ValueError) as error:
         raise StudyError(
             f"{folder}: what it measured question by question can't be read ({type(error).__name__}: {error}); "
-            f"run its command again: {findings.commands['continue']}"
+            "run the study's command again"
         ) from error
 
 

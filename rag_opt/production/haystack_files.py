@@ -32,7 +32,7 @@ BUNDLE = Path(os.environ.get("RAG_OPT_BUNDLE", $bundle))
 
 class PipelineWrapper(BasePipelineWrapper):
     def setup(self) -> None:
-        self.answerer = open_folder(BUNDLE)
+        self.answerer = open_folder(BUNDLE, code=True)
         self.pipeline = None
 
     def run_api(self, question: str) -> dict:

@@ -119,7 +119,7 @@ def test_what_needs_answers_is_known_by_the_objective() -> None:
 def test_what_can_not_be_compared_is_said(study, tmp_path) -> None:
     copy = shutil.copytree(study, tmp_path / "animals")
     shutil.rmtree(copy / "scores")
-    with pytest.raises(StudyError, match="can't be read.*python -m rag_opt.study"):
+    with pytest.raises(StudyError, match="can't be read.*run the study's command again"):
         read_recorded(copy, Findings.read(copy))
     other = Evaluation(("x",), {"nDCG@10": np.ones(1)}, {}, {})
     with pytest.raises(StudyError, match="same data set"):
