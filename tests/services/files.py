@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def make_pdf(pages: Sequence[Sequence[str]]) -> bytes:
-    """A PDF with these lines on its pages, in Helvetica, as the standard (ISO 32000) lays it out; latin-1 only."""
+def make_pdf(pages: Sequence[Sequence[str]], spacing: float = 0) -> bytes:
+    """A PDF with these lines on its pages, in Helvetica, as the standard (ISO 32000) lays it out; latin-1 only.
+
+    `spacing`: points between words beside their spaces, as in lines that are justified.
+    """
     objects: list[bytes] = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"",
@@ -19,7 +22,7 @@ def make_pdf(pages: Sequence[Sequence[str]]) -> bytes:
     kids = []
     for lines in pages:
         shown = "".join(f"({line.replace('(', chr(92) + '(').replace(')', chr(92) + ')')}) Tj T*\n" for line in lines)
-        content = f"BT /F1 11 Tf 14 TL 60 780 Td\n{shown}ET".encode("latin-1")
+        content = f"BT /F1 11 Tf {spacing} Tw 14 TL 60 780 Td\n{shown}ET".encode("latin-1")
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content))
         objects.append(
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "

@@ -60,6 +60,13 @@ def test_a_pdf_keeps_its_pages(engine: str) -> None:
     assert not pages[1][1].startswith("\n")
 
 
+def test_words_of_a_justified_line_stay_together() -> None:
+    """14 points are more than twice, and less than three times, a letter of 11 points."""
+    data = files.make_pdf([["new homes want warm", "pumps once more"]], spacing=14)
+    text = " ".join(parse_file(data, ".pdf", "pdfminer").text.split())
+    assert text == "new homes want warm pumps once more"
+
+
 def test_slides_and_sheets_are_pages_with_a_heading() -> None:
     parsed = parse_file(
         files.make_pptx([("Road map", "It opens in June."), ("Costs", "Two million.")]), ".pptx", "plain"
