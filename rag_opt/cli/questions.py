@@ -36,6 +36,9 @@ PAGE, ROWS, MADE, UNANSWERED = "questions.html", "questions.checked.jsonl", "que
 ACCOUNT = "questions made"
 """The study that calls are paid by."""
 
+DIVIDING = ("dataset.test_share", "dataset.split_seed", "dataset.groups")
+"""What is said of questions whatever file they come from."""
+
 
 @command_line("questions", __doc__, [*ACTIONS, "dataset=", "dataset.path=", "llm=", "budget.tokens="], studies=False)
 def main(
@@ -139,7 +142,7 @@ def name_questions(words: Sequence[str], questions: Path, documents: Sequence[Do
         return [*words, f"dataset.questions={questions}"]
     corpus = questions.with_name("documents.jsonl")
     _write_rows(corpus, [{"id": each.id, "title": each.title, "text": each.text} for each in documents])
-    kept = [word for word in words if not word.startswith("dataset")]
+    kept = [word for word in words if not word.startswith("dataset") or word.partition("=")[0] in DIVIDING]
     return [*kept, "dataset=jsonl", f"dataset.documents={corpus}", f"dataset.questions={questions}"]
 
 

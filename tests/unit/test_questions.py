@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_opt.cache.store import Store
-from rag_opt.cli.questions import main
+from rag_opt.cli.questions import main, name_questions
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.datasets.checks import Judgement, build_dataset
@@ -121,3 +121,14 @@ def test_another_action_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["mend", "docs"])
     assert "one of make, check, import is expected" in capsys.readouterr().err
+
+
+def test_a_data_set_without_a_file_of_questions_is_named_by_two_and_divided_as_before(tmp_path: Path) -> None:
+    place = tmp_path / "questions.jsonl"
+    words = ["dataset=python_docs", "dataset.test_share=0.5", "dataset.num_queries=5", "retriever=bm25"]
+    named = name_questions(words, place, [Document("d", "Cats purr.")])
+    files = [f"dataset.documents={tmp_path / 'documents.jsonl'}", f"dataset.questions={place}"]
+    assert named == ["dataset.test_share=0.5", "retriever=bm25", "dataset=jsonl", *files]
+    compose_config(named)
+    own = ["dataset=jsonl", "dataset.documents=x.jsonl"]
+    assert name_questions(own, place, [Document("d", "Cats purr.")]) == [*own, f"dataset.questions={place}"]
