@@ -84,13 +84,24 @@ def test_the_batch_size_is_measured_for_many_texts_only_and_kept(tmp_path, monke
     assert len(calls) == 1
 
 
+def test_a_precision_is_measured_where_the_model_will_run(tmp_path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(speed, "get_device", lambda: "cuda")
+    monkeypatch.setattr(speed, "_describe_machine", lambda place: [place, str(tmp_path)])
+    monkeypatch.setattr(speed, "_time_product", lambda name, place: asked.append((name, place)) or len(asked))
+    for device in ("cpu", None, "cuda:1"):
+        speed.get_fast_precision(Store(tmp_path), device)
+    # The second GPU is as fast as the first.
+    assert asked == [(name, place) for place in ("cpu", "cuda") for name in ("float32", "bfloat16")]
+
+
 @pytest.mark.parametrize(("bfloat16", "expected"), [(0.001, "bfloat16"), (0.009, "float32"), (0.1, "float32")])
 def test_bfloat16_is_taken_where_it_is_much_faster(tmp_path, monkeypatch, bfloat16: float, expected: str) -> None:
     seconds = {"float32": 0.01, "bfloat16": bfloat16}
-    monkeypatch.setattr(speed, "_time_product", seconds.__getitem__)
-    monkeypatch.setattr(speed, "_describe_machine", lambda: ["a machine", str(tmp_path)])
+    monkeypatch.setattr(speed, "_time_product", lambda name, _: seconds[name])
+    monkeypatch.setattr(speed, "_describe_machine", lambda place: ["a machine", str(tmp_path)])
     assert speed.get_fast_precision(Store(tmp_path)) == expected
     # It is measured once, so that a noisy moment can't change what an embedding is.
-    monkeypatch.setattr(speed, "_time_product", lambda _: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "_time_product", lambda *_: pytest.fail("measured again"))
     IN_MEMORY.store._live.clear()
     assert speed.get_fast_precision(Store(tmp_path)) == expected

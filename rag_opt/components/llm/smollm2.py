@@ -56,7 +56,9 @@ class SmolLM2Chat(LocalChat):
 
     @property
     def precision(self) -> str:
-        return get_fast_precision(self.store) if self.chosen == "auto" else self.chosen
+        if self.chosen != "auto":
+            return self.chosen
+        return get_fast_precision(self.store, None if self.device == AUTO else self.device)
 
     def identify_model(self, model: str) -> Any:
         require(model == NAME, f"llm.model={model}: llm=smollm2 has one model, {NAME}; others are llm=hf_local")

@@ -48,31 +48,32 @@ more barriers.
 """
 
 
-def get_fast_precision(store: Store) -> str:
-    """bfloat16 where this machine's matrix products in it are much faster than in float32, else float32.
+def get_fast_precision(store: Store, device: str | None = None) -> str:
+    """bfloat16 where matrix products in it are much faster than in float32, else float32.
 
-    Measured once and kept on disk, since the precision is part of what an embedding is.
+    `device` is where a model will run (None: the GPU where there is one). Measured once and kept on disk, since the
+    precision is part of what an embedding is.
     """
-    key = compute_key("precision", _describe_machine())
+    place = (device or get_device()).partition(":")[0]
+    key = compute_key("precision", _describe_machine(place))
     # The machine is the same whatever the store, so a process asks once.
     memory = IN_MEMORY.store
     found: str = memory.get_object(
-        "pace", key, lambda: store.get_table("paces", key, _time_precisions).columns["precision"][0]
+        "pace", key, lambda: store.get_table("paces", key, lambda: _time_precisions(place)).columns["precision"][0]
     )
     return found
 
 
-def _time_precisions() -> dict[str, Any]:
-    seconds = {name: _time_product(name) for name in ("float32", "bfloat16")}
+def _time_precisions(place: str) -> dict[str, Any]:
+    seconds = {name: _time_product(name, place) for name in ("float32", "bfloat16")}
     fast = seconds["float32"] > WORTH_IT * seconds["bfloat16"]
     return {"precision": ["bfloat16" if fast else "float32"], **{name: np.array([s]) for name, s in seconds.items()}}
 
 
-def _time_product(precision: str) -> float:
+def _time_product(precision: str, place: str) -> float:
     """The median time of a few matrix products."""
     import torch
 
-    place = get_device()
     rows, inner, columns = (GPU_SCALE * size for size in PRODUCT) if place == "cuda" else PRODUCT
     left, right = (
         torch.ones(shape, dtype=getattr(torch, precision), device=place) for shape in ((rows, inner), (inner, columns))
@@ -89,7 +90,7 @@ def _time_product(precision: str) -> float:
 
 def get_fast_batch(model: Any, name: str, store: Store) -> int:
     """The tokens a batch with which this model (its content key) is fastest on this machine; measured once and kept."""
-    key = compute_key("batch tokens", _describe_machine(), name)
+    key = compute_key("batch tokens", _describe_machine(get_device()), name)
     found: int = IN_MEMORY.store.get_object(
         "pace", key, lambda: int(store.get_table("paces", key, lambda: _time_batches(model)).columns["batch_tokens"][0])
     )
@@ -126,10 +127,10 @@ def get_device() -> str:
 
 
 @cache
-def _describe_machine() -> list[Any]:
+def _describe_machine(place: str) -> list[Any]:
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _describe_processor()
+    name = torch.cuda.get_device_name() if place == "cuda" else _describe_processor()
     return [name, torch.__version__, torch.get_num_threads()]
 
 
