@@ -78,9 +78,12 @@ def write_scores(folder: Path, evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def read_scores(folder: Path, name: str, metric: str) -> dict[str, float]:
-    """By question a metric as `write_scores` left it, where measured; raises OSError, KeyError or ValueError."""
+    """By question a metric as `write_scores` left it, where measured; raises OSError or ValueError."""
     with _get_scores_path(folder, name).open(encoding="utf-8", newline="") as file:
-        return {row[QUESTION]: float(row[metric]) for row in csv.DictReader(file) if row[metric]}
+        names, *rows = csv.reader(file)
+    # By its place: a metric of one's own may be called as the first column is.
+    column = names.index(metric, 1)
+    return {row[0]: float(row[column]) for row in rows if row[column]}
 
 
 def _get_scores_path(folder: Path, name: str) -> Path:

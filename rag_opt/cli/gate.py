@@ -39,16 +39,19 @@ def main(
         from rag_opt.console.progress import Screen
         from rag_opt.evaluation.evaluator import load_dataset
         from rag_opt.evaluation.objective import build_objective
-        from rag_opt.production.gating import compare, format_summary, needs_answers, read_recorded
+        from rag_opt.production.gating import check_measured, compare, format_summary, needs_answers, read_recorded
         from rag_opt.production.promotion import build_words
     findings, _ = open_finished(study, storage)
     recorded, metric = read_recorded(study, findings), findings.targets[0]
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
     words = [*build_words(study, findings, overrides or ()), f"split={'dev' if crossfitted else 'test'}"]
     config = compose_config(words)
+    objective = build_objective(config)
     # Where rankings alone are compared no answer is paid for.
-    words += [] if needs_answers(build_objective(config)) or is_whole(config) else ["generator=none"]
-    found = compare(recorded, measure_configuration(words), metric, findings.signs[metric], margin)
+    words += [] if needs_answers(objective) or is_whole(config) else ["generator=none"]
+    evaluation = measure_configuration(words)
+    check_measured(objective, evaluation)
+    found = compare(recorded, evaluation, metric, findings.signs[metric], margin)
     with Screen():
         texts = {query.id: query.text for query in load_dataset(compose_config(words)).queries}
     lines = list(format_summary(found, texts, overrides or ()))

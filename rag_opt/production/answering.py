@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -19,12 +18,12 @@ from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage, get_parameter_names
 from rag_opt.config.stages import WHOLE
 from rag_opt.console.notices import Notices
-from rag_opt.errors import ComponentError, ConfigError, ModelError
+from rag_opt.errors import ComponentError
 from rag_opt.evaluation.pipelines import Products, RagPipeline, Step, build_pipeline
 from rag_opt.llm.client import LLMClient
 from rag_opt.llm.replies import NoReplies
 from rag_opt.production.bundle import Bundle
-from rag_opt.production.requirements import CODE, use_code
+from rag_opt.production.requirements import CODE, explain_lacking, report_other_code, use_code
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.products import Rankings, Usages, sum_by_stage
 
@@ -178,17 +177,11 @@ class Answerer:
 
 def open_bundle(bundle: Bundle) -> Answerer:
     """The bundle's configuration at work; nothing is written. Raises a RagOptError where it can't be."""
-    base = Resources(Store(sealed=bundle.artifacts), LLMClient(NoReplies()))
-    try:
-        return Answerer(bundle.config, bundle.read_documents(), base)
-    except ConfigError as error:
-        # What one trusts is said on a command line, never in a file: code is not run because it lies in a bundle.
-        code = bundle.folder / CODE
-        if not code.is_dir() or str(code) in sys.path:
-            raise
-        raise ModelError(
-            f"{error}; code came with the model: if you trust it, PYTHONPATH={code} has it found"
-        ) from error
+    base, code = Resources(Store(sealed=bundle.artifacts), LLMClient(NoReplies())), bundle.folder / CODE
+    with explain_lacking(code):
+        answerer = Answerer(bundle.config, bundle.read_documents(), base)
+    report_other_code(code)
+    return answerer
 
 
 def open_folder(folder: Path, *, code: bool = False) -> Answerer:

@@ -50,11 +50,13 @@ def write_bundle(
     lineage: Lineage,
     questions: Sequence[str] = (),
     probes: Sequence[Probe] = (),
+    code: Path | None = None,
 ) -> Bundle:
     """The bundle of a configuration and its documents, written into a folder that is new or empty.
 
     What is there in the resources' store is copied, the rest made. It is asked the first of the `questions` to know
-    what is to be expected of it. Raises ModelError where it does not answer as the configuration does.
+    what is to be expected of it. `code` is a folder with modules that are not found here. Raises ModelError where it
+    does not answer as the configuration does.
     """
     pinned = pin_precision(config, resources.store)
     answerer = Answerer(pinned, documents, resources)
@@ -68,8 +70,8 @@ def write_bundle(
     }
     kept = tuple(replace(probe, found=found.get(probe.question)) for probe in probes)
     bundle = Bundle(folder, pinned, lineage, build_reference(asked, answers), kept)
+    copy_code(config.trusted, folder / CODE, code)
     bundle.write(documents)
-    copy_code(config.trusted, folder / CODE)
     for name, text in dump_pipelines(answerer.pipeline).items():
         (folder / name).write_text(text, "utf-8")
     _compare(bundle, asked, answers)

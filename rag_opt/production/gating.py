@@ -14,6 +14,7 @@ from rag_opt.analysis import paired
 from rag_opt.analysis.confirmation import BASELINE
 from rag_opt.analysis.interchange import SCORES, read_scores
 from rag_opt.errors import StudyError
+from rag_opt.evaluation.coverage import check_served
 from rag_opt.metrics.catalogue import ALL
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def read_recorded(folder: Path, findings: Findings) -> dict[str, float]:
     name = BASELINE if arm.role == BASELINE else f"trial {arm.trial}"
     try:
         return read_scores(folder / SCORES, name, metric)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise StudyError(
             f"{folder}: what it measured question by question can't be read ({type(error).__name__}: {error}); "
             "run the study's command again"
@@ -103,6 +104,15 @@ def needs_answers(objective: Objective) -> bool:
     if first.single:
         raise StudyError(f"{first.name} is one figure for all questions, and the gate compares question by question")
     return first.reads == ALL or any(each.needs in ("answers", "generator") for each in objective.deciding)
+
+
+def check_measured(objective: Objective, evaluation: Evaluation) -> None:
+    """Raise StudyError where too few questions were measured to compare: calls may have failed for the others."""
+    try:
+        check_served(evaluation, objective.coverage)
+        objective.get_values(evaluation)
+    except ValueError as error:
+        raise StudyError(f"what is measured now can't be compared: {error}") from error
 
 
 def compare(

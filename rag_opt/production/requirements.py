@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import site
 import sys
 import sysconfig
-from collections.abc import Sequence
-from importlib.metadata import packages_distributions, requires, version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import distribution, packages_distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,25 +16,30 @@ from packaging.requirements import Requirement
 
 from rag_opt.config.trust import TRUSTED
 from rag_opt.console.progress import report_line
+from rag_opt.errors import ComponentError, ConfigError, ModelError
 
 CODE = "code"
 """The folder of a bundle that holds it."""
 
 
-def copy_code(trusted: Sequence[str], folder: Path) -> None:
-    """Copy the Python files of trusted modules, whole packages, into `folder`; none of what is installed."""
+def copy_code(trusted: Sequence[str], folder: Path, earlier: Path | None = None) -> None:
+    """Copy the Python files of trusted modules, whole packages, into `folder`; none of what is installed.
+
+    Of modules that are not found here those in an `earlier` bundle's code are taken. Raises ModelError where one can't
+    be read.
+    """
     for root in _list_roots(trusted):
-        place = _find_place(root)
-        if place is None:
+        place = _find_place(root) or (None if earlier is None else _find_within(earlier, root))
+        files = [] if place is None or _is_installed(root, place) else _list_files(place)
+        if place is None or not (files or _is_installed(root, place)):
             report_line(f"trusted_modules: {root} is no file, and no package with an __init__.py: not in the bundle")
-            continue
-        if _is_installed(place):
-            continue
-        files = [place] if place.is_file() else sorted(place.rglob("*.py"))
         for file in files:
-            copy = folder / file.relative_to(place.parent)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+            copy = folder / file.relative_to(place.parent)  # type: ignore[union-attr]  # without a place no files
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            except OSError as error:
+                raise ModelError(f"trusted_modules: {root}: {file} can't be copied: {error.strerror}") from error
 
 
 def list_requirements(trusted: Sequence[str] = ()) -> list[str]:
@@ -42,22 +49,55 @@ def list_requirements(trusted: Sequence[str] = ()) -> list[str]:
     return sorted({*ours, *_list_distributions(trusted)})
 
 
-def _list_distributions(trusted: Sequence[str]) -> set[str]:
-    roots = _list_roots(trusted)
-    # Reading what is installed takes a third of a second.
-    known = packages_distributions() if roots else {}
-    found = {name for root in roots for name in known.get(root, ()) if _is_installed(_find_place(root))}
-    return {f"{name}=={version(name)}" for name in found}
-
-
 def use_code(folder: Path) -> None:
     """Have the modules of a bundle's code found, behind those that are found without it."""
-    if folder.is_dir() and str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    if folder.is_dir() and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+
+
+@contextmanager
+def explain_lacking(code: Path) -> Iterator[None]:
+    """Where a pipeline can't be built within it, and modules of a bundle's code are not found, say where they lie."""
+    # What one trusts is said on a command line, never in a file: code is not run because it lies in a bundle.
+    try:
+        yield
+    except (ConfigError, ComponentError) as error:
+        lacking = [root for root in _list_modules(code) if _find_place(root) is None]
+        if not lacking:
+            raise
+        told = f"if you trust what came with the model, PYTHONPATH={code.resolve()} has it found"
+        raise ModelError(f"{error}; {told}: {', '.join(lacking)}") from error
+
+
+def report_other_code(code: Path) -> None:
+    """Say which modules in use are not those of a bundle's code: a process has one of a name."""
+    for root in _list_modules(code):
+        place, known = _find_place(root), _find_within(code, root)
+        if root not in sys.modules or place is None or known is None:
+            continue
+        pairs = [(file, place.parent / file.relative_to(code)) for file in _list_files(known)]
+        if any(not there.is_file() or there.read_bytes() != file.read_bytes() for file, there in pairs):
+            report_line(f"{place} is used, and differs from the {root} that came with the model ({code})")
+
+
+def _list_distributions(trusted: Sequence[str]) -> set[str]:
+    places = {root: _find_place(root) for root in _list_roots(trusted)}
+    roots = [root for root, place in places.items() if place is not None and _is_installed(root, place)]
+    known = packages_distributions() if roots else {}
+    return {f"{name}=={version(name)}" for root in roots for name in known.get(root, ())}
 
 
 def _list_roots(trusted: Sequence[str]) -> list[str]:
     return sorted({name.partition(".")[0] for name in trusted} - {*TRUSTED})
+
+
+def _list_modules(code: Path) -> list[str]:
+    return sorted({path.stem for path in code.iterdir()}) if code.is_dir() else []
+
+
+def _list_files(place: Path) -> list[Path]:
+    # An editor's lock is a link to nowhere whose name ends like a module's.
+    return [place] if place.is_file() else sorted(each for each in place.rglob("*.py") if each.is_file())
 
 
 def _find_place(root: str) -> Path | None:
@@ -73,6 +113,15 @@ def _find_place(root: str) -> Path | None:
     return origin.parent if origin.name == "__init__.py" else origin
 
 
-def _is_installed(place: Path | None) -> bool:
-    homes = (Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))
-    return place is not None and any(home in place.parents for home in homes)
+def _find_within(folder: Path, root: str) -> Path | None:
+    return next((path for path in (folder / root, folder / f"{root}.py") if path.exists()), None)
+
+
+def _is_installed(root: str, place: Path) -> bool:
+    """Whether an index has it: it was installed, and not from a folder of one's own."""
+    paths = (*(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")), *site.getsitepackages())
+    if not any(Path(home) in place.parents for home in (*paths, site.getusersitepackages())):
+        return False
+    # Reading what is installed takes a third of a second.
+    names = packages_distributions().get(root, ())
+    return not any(distribution(name).read_text("direct_url.json") for name in names)

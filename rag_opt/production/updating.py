@@ -30,6 +30,7 @@ from rag_opt.production.agent import BUNDLE
 from rag_opt.production.bundle import Bundle, Probe
 from rag_opt.production.bundling import describe_versions, get_moment, write_bundle
 from rag_opt.production.registry import CHAMPION, Registry, check_name, register_prompts
+from rag_opt.production.requirements import CODE, explain_lacking
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
 
@@ -179,9 +180,11 @@ def build_update(bundle: Bundle, documents: Documents, place: Path, because: str
         versions=describe_versions(),
     )
     questions = [probe.question for probe in bundle.probes]
-    made = write_bundle(
-        place / BUNDLE, bundle.config, documents, Resources.from_store(store), lineage, questions, bundle.probes
-    )
+    code, resources = bundle.folder / CODE, Resources.from_store(store)
+    with explain_lacking(code):
+        made = write_bundle(
+            place / BUNDLE, bundle.config, documents, resources, lineage, questions, bundle.probes, code
+        )
     names = _count_vectors(made.artifacts)
     return made, len(names - before), len(names)
 

@@ -10,6 +10,7 @@ import pytest
 
 from rag_opt.analysis import paired
 from rag_opt.analysis.findings import Findings
+from rag_opt.analysis.interchange import read_scores, write_scores
 from rag_opt.cli import gate
 from rag_opt.cli.study import run_study
 from rag_opt.config.compose import compose_config
@@ -20,6 +21,7 @@ from rag_opt.production.gating import (
     UNDECIDED,
     WORSE,
     Comparison,
+    check_measured,
     compare,
     format_summary,
     needs_answers,
@@ -114,6 +116,23 @@ def test_what_needs_answers_is_known_by_the_objective() -> None:
     assert needs("objective=ndcg", "objective.constraints=['F1 >= 0.2']", "objective.report=[F1]")
     with pytest.raises(StudyError, match="latency is one figure"):
         needs("objective.metrics=[latency]")
+
+
+def test_a_comparison_of_the_few_that_were_answered_is_none() -> None:
+    objective = build_objective(compose_config(["objective=answer", "objective.report=[]"]))
+    values = {"F1": np.array([0.5, *[np.nan] * 4])}
+    few = Evaluation(("a", "b", "c", "d", "e"), values, {"F1": 0.5}, {}, coverage={"F1": 0.2})
+    with pytest.raises(StudyError, match="can't be compared: F1 could be measured for 20%"):
+        check_measured(objective, few)
+
+
+def test_a_metric_may_be_called_as_the_column_of_ids_is(tmp_path) -> None:
+    found = Evaluation(("a", "b"), {"question": np.array([0.1, np.nan]), "x": np.array([1.0, 0.1 + 0.2])}, {}, {})
+    write_scores(tmp_path, {"trial 3": found})
+    assert read_scores(tmp_path, "trial 3", "question") == {"a": 0.1}
+    assert read_scores(tmp_path, "trial 3", "x") == {"a": 1.0, "b": 0.1 + 0.2}
+    with pytest.raises(ValueError, match="nDCG"):
+        read_scores(tmp_path, "trial 3", "nDCG@10")
 
 
 def test_what_can_not_be_compared_is_said(study, tmp_path) -> None:

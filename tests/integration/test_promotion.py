@@ -182,11 +182,16 @@ import sys
 from pathlib import Path
 from rag_opt.errors import ModelError
 from rag_opt.production.answering import open_folder
+from rag_opt.production.bundle import Bundle
+from rag_opt.production.updating import build_update
 try:
     open_folder(Path(sys.argv[1]))
 except ModelError as error:
-    print(str(error).rpartition("trust it, ")[2])
-print(open_folder(Path(sys.argv[1]), code=True).ask("A cat?").text)
+    print(str(error).rpartition("the model, ")[2])
+answerer = open_folder(Path(sys.argv[1]), code=True)
+print(answerer.ask("A cat?").text)
+made, *_ = build_update(Bundle.read(Path(sys.argv[1])), answerer.documents, Path(sys.argv[2]))
+print(len(list(made.folder.glob("code/barn/__init__.py"))))
 """
 
 
@@ -196,6 +201,7 @@ def test_code_of_ones_own_goes_with_the_model_and_is_found_elsewhere(
     package = tmp_path / "own" / "barn"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(BARN)
+    (package / ".#stalls.py").symlink_to("me@host.1")
     (package / "stalls.py").write_text('STALLS = {"cats": "They purr.", "dogs": "They bark."}')
     monkeypatch.syspath_prepend(package.parent)
     words = ["pipeline=function", "pipeline.function=barn.answer", "trusted_modules=[barn,nowhere]", "n_trials=1"]
@@ -209,9 +215,15 @@ def test_code_of_ones_own_goes_with_the_model_and_is_found_elsewhere(
     assert {path.name for path in (folder / "code").rglob("*") if path.is_file()} == {"__init__.py", "stalls.py"}
     # Installed modules are no part of it, but of what an environment has to have.
     assert f"pyyaml=={version('pyyaml')}" in {line.lower() for line in list_requirements(["yaml"])}
+    (package / "stalls.py").write_text('STALLS = {"cats": "They hiss."}')
+    open_folder(folder)
+    assert f"{package} is used, and differs from the barn that came with the model" in "".join(said())
     shutil.rmtree(package)
-    asked = subprocess.run([sys.executable, "-c", ELSEWHERE, str(folder)], cwd="/", capture_output=True, text=True)
-    assert asked.stdout.splitlines() == [f"PYTHONPATH={folder}/code has it found", "They purr."], asked.stderr
+    words = [sys.executable, "-c", ELSEWHERE, str(folder), str(tmp_path / "update")]
+    asked = subprocess.run(words, cwd="/", capture_output=True, text=True)
+    assert asked.stdout.splitlines() == [f"PYTHONPATH={folder}/code has it found: barn", "They purr.", "1"], (
+        asked.stderr
+    )
 
 
 def test_prompts_are_linked_and_no_key_is_in_the_model(study, tracking, services, tmp_path, monkeypatch) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from rag_opt.cache.store import Store
 from rag_opt.components.llm.local import LocalChat
+from rag_opt.components.llm.smollm2 import SmolLM2Chat
 from rag_opt.components.models.devices import find_device
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
@@ -39,8 +40,13 @@ def test_one_that_is_not_there_is_said_before_a_model_is_loaded(wanted, why, tin
     monkeypatch.setattr(torch.version, "hip", None)
     chat = LocalChat(None, "float32", device=wanted)
     chat.use(Resources.from_store(Store()))
-    with pytest.raises(ComponentError, match=rf"llm.device={wanted}: .*{why}.*choose llm.device=auto"):
+    packaged = SmolLM2Chat(device=wanted)
+    packaged.use(Resources.from_store(Store()))
+    told = rf"llm.device={wanted}: .*{why}.*choose llm.device=auto"
+    with pytest.raises(ComponentError, match=told):
         chat.load(tiny_models["tiny_llm"])
+    with pytest.raises(ComponentError, match=told):
+        packaged.load("smollm2")
 
 
 @pytest.mark.parametrize("given", ["gpu", "cuda:x", "", 3, None])

@@ -33,7 +33,9 @@ def digest_code(function: Callable[..., Any]) -> str:
         )
     path = Path(place)
     top = Path(getattr(sys.modules.get(known.__module__.partition(".")[0]), "__file__", None) or place)
-    files = sorted(top.parent.rglob("*.py")) if top.name == "__init__.py" else [path]
+    # An editor's lock is a link to nowhere whose name ends like a module's.
+    whole = top.name == "__init__.py"
+    files = sorted(each for each in top.parent.rglob("*.py") if each.is_file()) if whole else [path]
     # By what is in them and not when they were written: a fresh checkout is the same code.
     digests = [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
     return compute_key([each.name for each in files], digests)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_opt.components.checks import require
 from rag_opt.components.llm.local import Loaded, LocalChat
-from rag_opt.components.models.devices import AUTO
+from rag_opt.components.models.devices import AUTO, find_device
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.components.models.weights import quiet_transformers
 from rag_opt.console.progress import track
@@ -58,7 +58,7 @@ class SmolLM2Chat(LocalChat):
     def precision(self) -> str:
         if self.chosen != "auto":
             return self.chosen
-        return get_fast_precision(self.store, None if self.device == AUTO else self.device)
+        return get_fast_precision(self.store, find_device("llm", self.device))
 
     def identify_model(self, model: str) -> Any:
         require(model == NAME, f"llm.model={model}: llm=smollm2 has one model, {NAME}; others are llm=hf_local")
