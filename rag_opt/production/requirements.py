@@ -30,11 +30,14 @@ def copy_code(trusted: Sequence[str], folder: Path, earlier: Path | None = None)
     """
     for root in _list_roots(trusted):
         place = _find_place(root) or (None if earlier is None else _find_within(earlier, root))
-        files = [] if place is None or _is_installed(root, place) else _list_files(place)
-        if place is None or not (files or _is_installed(root, place)):
+        if place is not None and _is_installed(root, place):
+            continue
+        files = [] if place is None else _list_files(place)
+        if place is None or not files:
             report_line(f"trusted_modules: {root} is no file, and no package with an __init__.py: not in the bundle")
+            continue
         for file in files:
-            copy = folder / file.relative_to(place.parent)  # type: ignore[union-attr]  # without a place no files
+            copy = folder / file.relative_to(place.parent)
             try:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)

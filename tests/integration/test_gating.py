@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rag_opt.analysis.findings import Findings
 from rag_opt.analysis.interchange import read_scores, write_scores
 from rag_opt.cli import gate
 from rag_opt.cli.study import run_study
+from rag_opt.cli.trial import measure_configuration
 from rag_opt.config.compose import compose_config
 from rag_opt.errors import StudyError
 from rag_opt.evaluation.objective import build_objective
@@ -91,7 +93,7 @@ def test_what_was_recorded_is_what_the_study_measured(study) -> None:
     assert sum(recorded.values()) / len(recorded) == pytest.approx(mean, abs=1e-9)
 
 
-def test_answers_are_compared_where_the_objective_is_about_them(study, tmp_path, capsys) -> None:
+def test_answers_are_compared_where_the_objective_is_about_them(study, tmp_path, capsys, monkeypatch) -> None:
     words = ["generator=extractive", "objective=answer", "name=answers", f"studies_dir={tmp_path}", "tracking=none"]
     asked = Findings.read(study).commands["continue"].split()
     run_study([*(word for word in asked[3:] if not word.startswith(("name=", "studies_dir=", "tracking="))), *words])
@@ -104,6 +106,15 @@ def test_answers_are_compared_where_the_objective_is_about_them(study, tmp_path,
     # Answers of a single word have less in common with the references.
     assert run(str(folder), "generator.max_tokens=1") != PASSED
     assert "**passed**" not in capsys.readouterr().out
+
+    def answer_few(words: list[str]) -> Evaluation:
+        found = measure_configuration(words)
+        values = np.where(np.arange(len(found.query_ids)) == 0, found.per_query["F1"], np.nan)
+        return replace(found, per_query={**found.per_query, "F1": values}, coverage={**found.coverage, "F1": 0.1})
+
+    monkeypatch.setattr("rag_opt.cli.trial.measure_configuration", answer_few)
+    assert run(str(folder)) != PASSED
+    assert "can't be compared: F1 could be measured for 10%" in capsys.readouterr().err
 
 
 def test_what_needs_answers_is_known_by_the_objective() -> None:

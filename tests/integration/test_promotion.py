@@ -100,6 +100,13 @@ def test_what_is_remembered_does_not_grow_with_the_questions(study, tmp_path) ->
     assert sizes[50] == sizes[-1] < 40
 
 
+def test_a_model_at_work_tells_nobody_what_is_for_a_studys_report(study, tmp_path, said) -> None:
+    bundle_study(study, tmp_path / "bundle", ["retriever=bm25"])
+    before = len(said())
+    assert not open_folder(tmp_path / "bundle").search("xylophone").sources
+    assert not [line for line in said()[before:] if "share no word" in line]
+
+
 def test_a_bundle_says_what_is_to_be_expected_and_where_it_comes_from(study, tmp_path) -> None:
     bundle = bundle_study(study, tmp_path / "bundle")
     again = Bundle.read(tmp_path / "bundle")
