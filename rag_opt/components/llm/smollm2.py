@@ -138,7 +138,7 @@ def build_tokenizer(file: Path) -> Any:
     built.decoder = decoders.ByteLevel()
     marks = [each for each, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
     built.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in marks])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=built,
         bos_token=special["bos"],
         eos_token=special["eos"],

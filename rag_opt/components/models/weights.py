@@ -35,5 +35,5 @@ def quiet_transformers() -> None:
     """No bars and load reports from transformers: they tear the study's own line apart."""
     from transformers.utils import logging as messages
 
-    messages.set_verbosity_error()  # type: ignore[no-untyped-call]
-    messages.disable_progress_bar()  # type: ignore[no-untyped-call]
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
