@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,15 +108,36 @@ def _convert(folder: Path) -> None:
             from transformers import AutoModelForCausalLM
 
             quiet_transformers()
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name)
-        except Exception as error:
-            # A damaged installation fails in many ways.
-            raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
+        with _reading_once():
+            try:
+                model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name)
+            except Exception as error:
+                # A damaged installation fails in many ways.
+                raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
+            advance(1)
+            model.save_pretrained(folder)
+            build_tokenizer(file).save_pretrained(folder)
         advance(1)
-        model.save_pretrained(folder)
-        build_tokenizer(file).save_pretrained(folder)
-        advance(1)
+
+
+@contextmanager
+def _reading_once() -> Iterator[None]:
+    """Within it a GGUF file is parsed once, and its tensors' names are mapped once.
+
+    transformers parses it for the configuration and again for the weights, four seconds each, and makes the same map
+    of names for each tensor.
+    """
+    import gguf
+
+    names = ("GGUFReader", "get_tensor_name_map")
+    known = {name: getattr(gguf, name) for name in names}
+    for name, made in known.items():
+        setattr(gguf, name, cache(made))
+    try:
+        yield
+    finally:
+        for name, made in known.items():
+            setattr(gguf, name, made)
 
 
 def build_tokenizer(file: Path) -> Any:
