@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal import defaults_list
+from hydra._internal.defaults_list import Overrides
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import InputDefault
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
 from yaml import CSafeLoader
 
 from rag_opt.errors import ConfigError
@@ -89,7 +93,7 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
 
 
 def patch_hydra() -> None:
-    """Have Hydra read the files of folders with `check_yaml` before it, each once."""
+    """Have Hydra read the files of folders with `check_yaml` before it, each once, and no map that it won't use."""
     # The registry is filled where the plug-ins are looked for.
     Plugins.instance()
     source = SourcesRegistry.instance().types["file"]
@@ -109,6 +113,14 @@ def patch_hydra() -> None:
         return deepcopy(known[key])
 
     source.load_config = checked  # type: ignore[method-assign]
+    make_map = defaults_list._create_interpolation_map
+
+    def make_if_wanted(overrides: Overrides, defaults: list[InputDefault], self_added: bool) -> DictConfig:
+        # Hydra makes a map of all choices for each file, a quarter of its time; few files name another's choice.
+        wanted = any(each.is_interpolation() for each in defaults)
+        return make_map(overrides, defaults, self_added) if wanted else OmegaConf.create()
+
+    defaults_list._create_interpolation_map = make_if_wanted  # type: ignore[assignment]
 
 
 # On import, which `compose` does: Hydra reads no file before that.
