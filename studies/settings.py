@@ -21,7 +21,8 @@ from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.config.settings import parse_settings
-from rag_opt.console.progress import Screen, report_line
+from rag_opt.console.progress import Screen
+from rag_opt.console.screens import report_line
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.evaluator import Evaluator, load_dataset
 from rag_opt.metrics.catalogue import get_metric

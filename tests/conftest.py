@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
@@ -18,11 +17,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARRO
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
-from optuna.storages._rdb.storage import _VersionManager
 
 import rag_opt  # noqa: F401  (telemetry off before anything else is imported)
 from rag_opt.cache.store import Store
 from rag_opt.console.progress import Screen
+from tests import sharing
 from tests.services import fault, served
 from tests.services.postgres import Server, binaries
 
@@ -35,21 +34,7 @@ LONG = os.environ.get("RAG_OPT_LONG") == "1"
 settings.register_profile("rag_opt", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("rag_opt")
 
-# With all that is loaded here each of its rounds takes long, and few find anything: 5 % of the time.
-gc.set_threshold(50_000, 20, 50)
-
-_read_migrations = _VersionManager._create_alembic_script
-_migrations: list[Any] = []
-
-
-def _share_migrations(manager: _VersionManager) -> Any:
-    """Optuna's migrations: it runs the modules of all of them for each storage that is opened, 0.1 s each time."""
-    if not _migrations:
-        _migrations.append(_read_migrations(manager))
-    return _migrations[0]
-
-
-_VersionManager._create_alembic_script = _share_migrations
+sharing.share()
 
 DOCUMENTS: list[dict[str, str]] = [
     {
@@ -221,6 +206,15 @@ def animals_study(animals: list[str], folder: Path, *overrides: str) -> Path:
 
     words = [f"studies_dir={folder}/studies", f"store.path={folder}/store", "tracking=none", "pruner=none"]
     return run_study([*animals, *words, *overrides]).folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """A test, and what it has left let go."""
+    try:
+        return (yield)
+    finally:
+        sharing.let_go()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,25 +11,31 @@ import sys
 from contextlib import closing
 from typing import Any
 
+import psutil
 import sqlalchemy
 from mlflow.store.db import utils as mlflow_schema
 from optuna.storages._rdb.storage import _VersionManager
 
-ROUND = 1_000_000
-"""Objects that tests have left, some of them garbage, before that is looked for."""
+GROWN = 128 << 20
+"""Bytes that tests may leave, some of them garbage, before that is looked for: a model is few objects."""
+
+_process = psutil.Process()
+_kept = [_process.memory_info().rss]
+"""The bytes that were left when it was looked for last."""
 
 
 def share() -> None:
-    """Have this process share what tests make alike, and look for garbage only when told to (`let_go`)."""
-    # Each round looks at all that lives here, and small ones find little: they took a tenth of the time.
-    gc.disable()
+    """Have this process share what tests make alike."""
+    # With all that is loaded here each round takes long, and few find anything. None at all takes longer still: memory
+    # that is never used again has to be got anew.
+    gc.set_threshold(50_000, 20, 50)
     _share_migrations()
     _share_schema()
 
 
 def let_go() -> None:
     """Free what tests have left, where it is much: garbage, and databases that MLflow would keep open."""
-    if gc.get_count()[0] < ROUND:
+    if _process.memory_info().rss < _kept[0] + GROWN:
         return
     if stores := sys.modules.get("mlflow.store.tracking.sqlalchemy_store"):
         from rag_opt.tracking.mlflow_file import reopen
@@ -37,6 +43,7 @@ def let_go() -> None:
         for uri in [*stores.SqlAlchemyStore._engine_map]:
             reopen(uri)
     gc.collect()
+    _kept[0] = _process.memory_info().rss
 
 
 def _share_migrations() -> None:

@@ -40,7 +40,7 @@ from rag_opt.cache.artifact_files import (
 )
 from rag_opt.cache.eviction import add_usage, evict_artifacts, format_artifacts
 from rag_opt.cache.leases import Lease, lock_artifact
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StoreError
 from rag_opt.system.permissions import catch_disk_errors
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from rag_opt.cli.arguments import Storage, command_line
-from rag_opt.console.secrets import hide_secrets
-from rag_opt.console.terminal import print_error, sanitize_line
-from rag_opt.errors import RagOptError
+from rag_opt.console.terminal import sanitize_line
 from rag_opt.system import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from omegaconf import DictConfig
-
-    from rag_opt.production.promotion import Promotion
 
 
 @command_line("promote", __doc__)
@@ -47,7 +38,7 @@ def main(
     with environment.disable_gc():
         environment.silence_optuna()
         from rag_opt.production.haystack_files import write_wrapper
-        from rag_opt.production.promotion import bundle_study, promote_study
+        from rag_opt.production.promotion import bundle_study, format_promotion, promote_study
     if hayhooks is None:
         found = promote_study(study, name, alias, because, overrides or (), tracking, storage)
         for line in format_promotion(found):
@@ -57,33 +48,3 @@ def main(
         written = write_wrapper(bundle_study(study, Path(place) / "bundle", overrides or (), storage), hayhooks)
     print(sanitize_line(f"written: {written}"))
     print(sanitize_line(f"serve:   hayhooks run --pipelines-dir {shlex.quote(str(written))}"))
-
-
-def promote_finished(study: Path, tracking: DictConfig, storage: str) -> None:
-    """Register what a study recommends that has just ended; its result stands whatever comes of that."""
-    from rag_opt.config.trust import to_plain
-    from rag_opt.production.promotion import promote_study
-
-    try:
-        found = promote_study(study, tracking=to_plain(tracking)["uri"], storage=storage)
-    except RagOptError as error:
-        print_error(error, "the study is finished, and not promoted: ")
-        return
-    for line in format_promotion(found):
-        print(sanitize_line(line))
-
-
-def format_promotion(found: Promotion) -> Iterator[str]:
-    """What was promoted, what is known of it, and what to do next."""
-    from rag_opt.production.registry import CHALLENGER, format_difference
-
-    model, lineage = found.model, found.lineage
-    yield f"{found.address} is version {model.version}: study {lineage.study}, trial {lineage.trial}"
-    yield f"  {format_difference(lineage)}"
-    if lineage.reason:
-        yield f"  because: {lineage.reason}"
-    place = hide_secrets(found.registry.uri)
-    yield f"serve:  python -m rag_opt.serve {found.address}"
-    if found.alias == CHALLENGER:
-        yield f"canary: python -m rag_opt.serve models:/{model.name}@champion --canary {found.address}=0.1"
-    yield f"mlflow: MLFLOW_TRACKING_URI={shlex.quote(place)} mlflow models serve -m {found.address} --env-manager local"

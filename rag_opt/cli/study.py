@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_opt.console.screens import report_line
 from rag_opt.console.secrets import hide_secrets
-from rag_opt.console.terminal import build_console, print_error, print_first_line
+from rag_opt.console.terminal import build_console, print_error, print_first_line, sanitize_line
 from rag_opt.errors import RagOptError, StorageError, StudyError
 from rag_opt.system import environment
 from rag_opt.system.permissions import format_owner
@@ -60,15 +61,27 @@ def run_study(overrides: Sequence[str], variant: str = "", *, quiet: bool = Fals
         finally:
             plan.resources.store.save_usage()
     if plan.settings.promote and "ask" in findings.commands:
-        from rag_opt.cli.promote import promote_finished
-
-        promote_finished(plan.settings.folder, plan.config.tracking, plan.storage_url)
+        _promote(plan)
     return Outcome(plan.settings.name, plan.settings.folder, findings, error, plan.storage_url)
+
+
+def _promote(plan: Plan) -> None:
+    """Register what the study recommends; its result stands whatever comes of that."""
+    from rag_opt.config.trust import to_plain
+    from rag_opt.production.promotion import format_promotion, promote_study
+
+    try:
+        uri = to_plain(plan.config.tracking)["uri"]
+        found = promote_study(plan.settings.folder, tracking=uri, storage=plan.storage_url)
+    except RagOptError as error:
+        print_error(error, "the study is finished, and not promoted: ")
+        return
+    for line in format_promotion(found):
+        print(sanitize_line(line))
 
 
 def _print_forecast(plan: Plan, screen: Screen) -> None:
     from rag_opt.config.compose import quote_overrides
-    from rag_opt.console.terminal import sanitize_line
     from rag_opt.study.conclusion import format_own_overrides
     from rag_opt.study.forecast import compute_forecast
 
@@ -228,14 +241,12 @@ def _finish_study(
 def _write_traces(plan: Plan, study: optuna.Study, tracker: Any, findings: Findings) -> None:
     """The questions of the finalists, or of all complete trials, as traces."""
     from rag_opt.analysis import history
-    from rag_opt.console.progress import report_line, track
+    from rag_opt.console.progress import track
     from rag_opt.study.finalists import get_trial_overrides
-
-    which = plan.settings.traces
-    if which == "none":
-        return
     from rag_opt.tracking.traces import Tracer
 
+    if (which := plan.settings.traces) == "none":
+        return
     confirmed = [arm.trial for arm in findings.confirmation.arms] if findings.confirmation else []
     candidates = history.rank_candidates(findings.get_snapshot(study)) if which == "all" else []
     wanted = [(number, plan.test, "test") for number in confirmed]

@@ -16,7 +16,8 @@ from rag_opt.config.compose import FOLDER, NAME, compose_config
 from rag_opt.config.schema import check_shape
 from rag_opt.config.settings import parse_settings
 from rag_opt.config.trial import build_trial_config
-from rag_opt.console.progress import Screen, report_line, report_lines
+from rag_opt.console.progress import Screen
+from rag_opt.console.screens import report_line, report_lines
 from rag_opt.console.terminal import build_console
 from rag_opt.errors import ConfigError, RagOptError
 from rag_opt.evaluation.evaluate import Questions

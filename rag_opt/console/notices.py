@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 
 
 @dataclass(frozen=True)

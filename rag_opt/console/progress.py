@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self, TextIO
 
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from rag_opt.console.screens import open_screens
 from rag_opt.console.terminal import build_console, sanitize_line
 
 LAST = 10
@@ -73,13 +74,13 @@ class Screen:
             self.live = False
 
     def __enter__(self) -> Self:
-        _open.append(self)
+        open_screens.append(self)
         if self.live:
             self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        _open.remove(self)
+        open_screens.remove(self)
         self.stop_live()
 
     @contextmanager
@@ -155,41 +156,14 @@ class _PlainTask:
         self.next = now + PLAIN_EVERY
 
 
-_open: list[Screen] = []
-
-
 @contextmanager
 def track(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A function that advances the bar of this work on the open screen; without a screen it does nothing."""
-    if not _open:
+    if not open_screens:
         yield lambda _: None
         return
-    with _open[-1].show_task(label, total, speed=True) as advance:
+    with open_screens[-1].show_task(label, total, speed=True) as advance:
         yield advance
-
-
-def report_line(line: str) -> None:
-    """One line on the open screen; without a screen nothing."""
-    if _open:
-        _open[-1].report_line(line)
-
-
-def report_lines(lines: Iterable[str]) -> None:
-    """A line each on the open screen."""
-    for line in lines:
-        report_line(line)
-
-
-@contextmanager
-def mute_screen() -> Iterator[None]:
-    """Nothing is said or shown meanwhile."""
-    # While single questions are timed each would have bars and lines of its own.
-    held = _open[:]
-    _open.clear()
-    try:
-        yield
-    finally:
-        _open[:] = held
 
 
 def format_duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from rag_opt.config.settings import (
 from rag_opt.config.stages import FILES
 from rag_opt.config.trial import TrialConfig, compose_trial
 from rag_opt.config.trust import build, to_plain
-from rag_opt.console.progress import report_lines
+from rag_opt.console.screens import report_lines
 from rag_opt.datasets.duplicates import format_repeats, group_by_document, group_query_ids
 from rag_opt.datasets.fresh import add_fresh
 from rag_opt.datasets.splits import choose_splits, split_dataset

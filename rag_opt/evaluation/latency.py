@@ -13,7 +13,7 @@ import numpy as np
 from rag_opt.cache.store import Store
 from rag_opt.components.resources import Resources
 from rag_opt.components.stage import Stage
-from rag_opt.console.progress import mute_screen
+from rag_opt.console.screens import mute_screen
 from rag_opt.records.documents import Documents, Queries, Query
 from rag_opt.records.scores import Latency
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StoreError
 from rag_opt.system.permissions import catch_disk_errors, format_owner, make_file
 from rag_opt.system.waiting import STEP, hold_lock, retry_locked

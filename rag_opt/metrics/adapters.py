@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rag_opt.components.hosts import is_loopback
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.metrics.metering import Meter, Price, meter_generator, read_feedback
 from rag_opt.metrics.own import apply_function

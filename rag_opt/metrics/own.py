@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import MetricError
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.records.keys import compute_key

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +11,11 @@ from mlflow.pyfunc.model import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse, ResponsesAgentStreamEvent
 
 from rag_opt.errors import ModelError
-from rag_opt.production.answering import NOTHING, Answer, Answerer, open_folder
+from rag_opt.production.answering import NOTHING, Answerer, open_folder
+from rag_opt.production.bundle import BUNDLE
+from rag_opt.production.citations import build_citations, count_tokens
 from rag_opt.production.streaming import stream_answer
-
-BUNDLE = "bundle"
-"""The name of the artifact that holds the bundle."""
-
-
-_stubbed: ContextVar[bool] = ContextVar("stubbed", default=False)
-
-
-@contextmanager
-def stub_answers() -> Iterator[None]:
-    """Within it agents answer nothing: MLflow asks one that is logged for an example, which would have to be paid."""
-    token = _stubbed.set(True)
-    try:
-        yield
-    finally:
-        _stubbed.reset(token)
+from rag_opt.production.stubs import is_stubbed
 
 
 class Agent(ResponsesAgent):
@@ -50,7 +35,7 @@ class Agent(ResponsesAgent):
         self, request: ResponsesAgentRequest
     ) -> ResponsesAgentResponse:
         """The answer and its sources."""
-        answer = NOTHING if _stubbed.get() else self.answerer.ask(get_question(request))
+        answer = NOTHING if is_stubbed() else self.answerer.ask(get_question(request))
         item = self.create_text_output_item(answer.text, _make_id(), build_citations(answer))
         told = {"documents": [source.to_dict() for source in answer.sources]}
         return ResponsesAgentResponse.model_validate(
@@ -83,30 +68,10 @@ def get_question(request: ResponsesAgentRequest) -> str:
     raise ModelError("input: a message of a user with a question is expected")
 
 
-def build_citations(answer: Answer) -> list[dict[str, Any]]:
-    """A citation of each document that was read, the best first, behind the text."""
-    return [
-        {"type": "file_citation", "file_id": each.document_id, "filename": each.title, "index": len(answer.text)}
-        for each in answer.cited
-    ]
-
-
 def _read_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content or () if isinstance(part.get("text"), str))
-
-
-def count_tokens(answer: Answer) -> dict[str, Any]:
-    """What models have read and written for it, as responses tell it."""
-    read, written = answer.spent.tokens_in, answer.spent.tokens_out
-    return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": written,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": read + written,
-    }
 
 
 def _make_id() -> str:

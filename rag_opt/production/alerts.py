@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpcore
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import ConfigError, StoreError
 from rag_opt.production.watch_page import render_watch
 from rag_opt.system.same_origin import NAMES

@@ -24,6 +24,9 @@ from rag_opt.errors import ModelError
 from rag_opt.records.documents import Document, Documents, Mark, SourceFile
 
 FILE, DOCUMENTS, ARTIFACTS = "bundle.json", "documents.arrow", "artifacts"
+BUNDLE = "bundle"
+"""The name of the artifact of an MLflow model that holds one."""
+
 FORM = 1
 """The form of bundles that this version writes and reads."""
 

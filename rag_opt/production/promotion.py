@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +19,14 @@ from rag_opt.console.secrets import hide_secrets
 from rag_opt.datasets.checks import get_corpus
 from rag_opt.errors import ConfigError, ModelError, StudyError
 from rag_opt.evaluation.evaluator import build_resources, load_dataset
-from rag_opt.production.agent import BUNDLE
-from rag_opt.production.bundle import Bundle, Lineage
+from rag_opt.production.bundle import BUNDLE, Bundle, Lineage
 from rag_opt.production.bundling import build_probes, describe_versions, get_moment, write_bundle
 from rag_opt.production.registry import (
     CHALLENGER,
     CHAMPION,
     Registry,
     check_succession,
+    format_difference,
     get_model_name,
     read_lineage,
     register_prompts,
@@ -163,3 +163,17 @@ def promote_study(
     else:
         registry.set_alias(model, given)
     return Promotion(registry, model, given, bundle.lineage)
+
+
+def format_promotion(found: Promotion) -> Iterator[str]:
+    """What was promoted, what is known of it, and what to do next."""
+    model, lineage = found.model, found.lineage
+    yield f"{found.address} is version {model.version}: study {lineage.study}, trial {lineage.trial}"
+    yield f"  {format_difference(lineage)}"
+    if lineage.reason:
+        yield f"  because: {lineage.reason}"
+    place = hide_secrets(found.registry.uri)
+    yield f"serve:  python -m rag_opt.serve {found.address}"
+    if found.alias == CHALLENGER:
+        yield f"canary: python -m rag_opt.serve models:/{model.name}@champion --canary {found.address}=0.1"
+    yield f"mlflow: MLFLOW_TRACKING_URI={shlex.quote(place)} mlflow models serve -m {found.address} --env-manager local"

@@ -24,10 +24,9 @@ from rag_opt.config.compose import compose_config
 from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ModelError
-from rag_opt.production import model_code
-from rag_opt.production.agent import BUNDLE, stub_answers
-from rag_opt.production.bundle import Bundle, Lineage
+from rag_opt.production.bundle import BUNDLE, Bundle, Lineage
 from rag_opt.production.requirements import list_requirements
+from rag_opt.production.stubs import stub_answers
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.mlflow_file import get_database_file, silence_mlflow
 
@@ -41,6 +40,9 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 PACKAGE = Path(__file__).parents[1]
+MODEL_CODE = Path(__file__).with_name("model_code.py")
+"""What MLflow runs to have a model. It is not imported here: that would make one."""
+
 EXAMPLE = {"input": [{"role": "user", "content": "What is this about?"}]}
 TAG = "rag_opt."
 LINEAGE = f"{TAG}lineage"
@@ -111,7 +113,7 @@ class Registry:
             with stub_answers(), mlflow.start_run(experiment_id=place, run_name=title, nested=True) as run:
                 info = mlflow.pyfunc.log_model(
                     name=name,
-                    python_model=str(Path(model_code.__file__)),
+                    python_model=str(MODEL_CODE),
                     artifacts={BUNDLE: str(bundle.folder)},
                     code_paths=[str(PACKAGE)],
                     pip_requirements=list_requirements(bundle.config.trusted),

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from rag_opt.config.trust import TRUSTED
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import ComponentError, ConfigError, ModelError
 
 CODE = "code"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rag_opt.production.answering import Answer, Answerer
+if TYPE_CHECKING:
+    from rag_opt.production.answering import Answer, Answerer
 
 
 def stream_answer(answerer: Answerer, question: str) -> Iterator[str | Answer]:

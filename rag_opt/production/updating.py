@@ -26,8 +26,7 @@ from rag_opt.datasets.checks import build_corpus
 from rag_opt.datasets.folder import list_files
 from rag_opt.datasets.jsonl import read_documents
 from rag_opt.errors import ModelError
-from rag_opt.production.agent import BUNDLE
-from rag_opt.production.bundle import Bundle, Probe
+from rag_opt.production.bundle import BUNDLE, Bundle, Probe
 from rag_opt.production.bundling import describe_versions, get_moment, write_bundle
 from rag_opt.production.registry import CHAMPION, Registry, check_name, register_prompts
 from rag_opt.production.requirements import CODE, explain_lacking

@@ -184,6 +184,12 @@ class Vectors(Record):
     seconds: float = 0.0
 
 
+def normalize_vectors(vectors: Floats) -> Floats:
+    """The vectors at length 1; those of length 0 stay."""
+    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return scaled
+
+
 @dataclass(frozen=True, eq=False)
 class QueryVectors(Record):
     """What is searched for as vectors: sets of texts, each with the vectors of its whole set."""

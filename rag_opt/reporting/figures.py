@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
 from rag_opt.config.overrides import to_config_values
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.reporting.colours import BLUE, GREEN, GREY
 from rag_opt.reporting.intervals import plot_differences, plot_intervals
 from rag_opt.reporting.optuna_plots import load_visualization

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import ModelError
 from rag_opt.production.answering import Answerer, open_bundle
 from rag_opt.production.bundle import Bundle, is_bundle

@@ -7,7 +7,7 @@ import hmac
 import os
 from pathlib import Path
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import ConfigError
 
 VARIABLE = "RAG_OPT_KEYS"

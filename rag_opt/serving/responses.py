@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.production.agent import build_citations, count_tokens
+from rag_opt.production.citations import build_citations, count_tokens
 
 if TYPE_CHECKING:
     from rag_opt.production.answering import Answer

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import RagOptError
 from rag_opt.production.answering import NOTHING, Answer
 from rag_opt.serving.admission import Admission, RefusedError

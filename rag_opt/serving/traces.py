@@ -14,8 +14,8 @@ from mlflow.entities import AssessmentSource, AssessmentSourceType, Span, TraceI
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
-from rag_opt.console.progress import report_line
-from rag_opt.production.agent import BUNDLE
+from rag_opt.console.screens import report_line
+from rag_opt.production.bundle import BUNDLE
 from rag_opt.production.registry import ADDRESS
 from rag_opt.production.traces import VERSION, name_experiment
 from rag_opt.tracking.failures import shorten_error

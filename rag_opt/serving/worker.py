@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rag_opt.console.notices import Notices
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission
 from rag_opt.serving.app import build_app

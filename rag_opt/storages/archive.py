@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 
 from rag_opt.config.settings import get_trial_folder
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.samplers.internals import get_study_id
 from rag_opt.storages.databases import retry_transient
 from rag_opt.storages.opening import get_engine

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StorageError
 from rag_opt.system.signals import Patience
 

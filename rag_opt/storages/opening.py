@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StorageError, StudyError
 from rag_opt.samplers.internals import ASKING, TELLING, get_backend, get_study_id
 from rag_opt.storages.attributes import StudyAttributes, get_study_attributes

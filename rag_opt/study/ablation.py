@@ -12,7 +12,8 @@ import numpy as np
 from rag_opt.analysis import history, paired
 from rag_opt.analysis.findings import Ablation
 from rag_opt.config.overrides import format_overrides, to_config_values
-from rag_opt.console.progress import report_line, track
+from rag_opt.console.progress import track
+from rag_opt.console.screens import report_line
 from rag_opt.metrics.catalogue import MEASURED_ONCE
 
 if TYPE_CHECKING:

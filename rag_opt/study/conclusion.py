@@ -18,7 +18,7 @@ from rag_opt.config.compose import quote_overrides
 from rag_opt.config.experiments import build_experiment, collapse_best, format_replay_command
 from rag_opt.config.overrides import format_overrides
 from rag_opt.config.trust import to_plain
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.evaluation.latency import NARROW
 from rag_opt.metrics.catalogue import SPREAD

@@ -26,7 +26,8 @@ from rag_opt.analysis.confirmation import (
 from rag_opt.analysis.crossfit import Crossfit, crossfit, merge_evaluations, replace_interval
 from rag_opt.analysis.selection import Candidate, Selection, select_finalists
 from rag_opt.config.overrides import format_overrides, to_config_values
-from rag_opt.console.progress import report_line, track
+from rag_opt.console.progress import track
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StudyError
 from rag_opt.metrics.catalogue import MEASURED_ONCE
 from rag_opt.storages.attributes import get_attributes

@@ -17,7 +17,7 @@ from rag_opt.config.search_space import Assignment, Parameter, SearchSpace, Valu
 from rag_opt.config.stages import STAGES
 from rag_opt.config.sweep_grammar import order_parameters
 from rag_opt.config.trial import TrialConfig, compose_trial
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import SearchSpaceError
 from rag_opt.evaluation.pipelines import RagPipeline, build_pipeline
 from rag_opt.evaluation.wiring import get_outputs

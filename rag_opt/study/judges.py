@@ -12,7 +12,8 @@ from rag_opt.analysis import paired
 from rag_opt.analysis.judging import FEWEST_GRADED, correct_difference, widen_intervals
 from rag_opt.components.llm.chat import UnreadableError
 from rag_opt.config.compose import quote_overrides
-from rag_opt.console.progress import report_line, track
+from rag_opt.console.progress import track
+from rag_opt.console.screens import report_line
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.judging import build_judges, find_aspects, get_aspect, parse_judge_settings
 from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval

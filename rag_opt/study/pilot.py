@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_opt.console.progress import report_line, track
+from rag_opt.console.progress import track
+from rag_opt.console.screens import report_line
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.study.rehearsal import count_calls, select_paying, take_questions
 

@@ -18,7 +18,7 @@ from rag_opt.config.settings import Settings, parse_settings
 from rag_opt.config.stages import STAGES, get_stages
 from rag_opt.config.trial import TrialConfig, build_trial_config, compose_trial, compute_fingerprint
 from rag_opt.config.trust import check_secrets, to_plain
-from rag_opt.console.progress import report_lines
+from rag_opt.console.screens import report_lines
 from rag_opt.console.secrets import register_password
 from rag_opt.datasets.splits import compute_split_key
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError

@@ -17,7 +17,8 @@ from optuna.study import StudyDirection
 
 from rag_opt.analysis import history
 from rag_opt.config.overrides import format_overrides
-from rag_opt.console.progress import report_line, track
+from rag_opt.console.progress import track
+from rag_opt.console.screens import report_line
 from rag_opt.evaluation.evaluate import Questions
 from rag_opt.evaluation.judging import find_aspects, measure_judge, parse_judge_settings
 from rag_opt.llm.client import Rehearsal

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, CmaEsSampler
 from optuna.study import StudyDirection
 
 from rag_opt.config.trust import build, to_plain
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.console.secrets import hide_secrets, register_password
 from rag_opt.errors import ConfigError, RagOptError, SearchSpaceError
 from rag_opt.samplers import RagSampler

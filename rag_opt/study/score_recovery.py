@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rag_opt.analysis import history
 from rag_opt.config.overrides import format_overrides, to_config_values
 from rag_opt.config.settings import get_trial_folder
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import RagOptError, StudyError
 from rag_opt.storages.scores import Book
 

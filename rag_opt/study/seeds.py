@@ -12,7 +12,7 @@ from rag_opt.config.own_pipelines import PARAMETERS
 from rag_opt.config.search_space import SearchSpace, Value
 from rag_opt.config.sweep_grammar import parse_space
 from rag_opt.config.trust import to_plain
-from rag_opt.console.progress import report_line, report_lines
+from rag_opt.console.screens import report_line, report_lines
 from rag_opt.errors import ConfigError, SearchSpaceError
 
 Values = dict[str, Value]

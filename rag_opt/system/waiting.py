@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import StorageError
 from rag_opt.system.signals import Patience
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from mlflow import MlflowClient
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.system.permissions import format_owner, make_file
 from rag_opt.system.waiting import hold_lock
 from rag_opt.tracking.failures import format_repair, shorten_error

@@ -25,7 +25,7 @@ from rag_opt.cache.artifact_files import link_file
 from rag_opt.config.compose import load_prompt
 from rag_opt.config.overrides import to_config_values
 from rag_opt.config.settings import get_trial_folder
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.errors import LostError
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.opening import get_ledger

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Document as Found
 from mlflow.entities import SpanType
 
-from rag_opt.console.progress import report_line
+from rag_opt.console.screens import report_line
 from rag_opt.records.documents import Queries, Query
 from rag_opt.records.products import Answers, Rankings, Searches
 

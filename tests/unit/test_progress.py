@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from rag_opt.console.progress import Line, Screen, mute_screen, report_line, track
+from rag_opt.console.progress import Line, Screen, track
+from rag_opt.console.screens import mute_screen, report_line
 
 
 class Terminal(io.StringIO):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from rag_opt.components.embedders.embedding_cache import embed_texts
-from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
+from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.embedders.truncation import report_unembedded
 from rag_opt.components.stage import Stage
 from rag_opt.records.documents import Queries
 from rag_opt.records.keys import compute_key
-from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors
+from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors, normalize_vectors
 from rag_opt.system.haystack import component
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from rag_opt.components.stage import Part
 from rag_opt.records.documents import Floats
 from rag_opt.text.tokenization import Span, find_token_spans
@@ -48,9 +46,3 @@ class Encoder(Part):
     def tokenize(self, text: str) -> list[Span]:
         """The spans of the text's tokens, as far as the encoder reads them as they stand there."""
         return find_token_spans(text)
-
-
-def normalize_vectors(vectors: Floats) -> Floats:
-    """The vectors at length 1; those of length 0 stay."""
-    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-    return scaled

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_opt.components.checks import require, require_whole
-from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
+from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.components.embedders.minilm import HUB_ID, find_minilm
 from rag_opt.components.models.hub import is_local_only
 from rag_opt.components.models.speed import (
@@ -28,6 +28,7 @@ from rag_opt.console.progress import track
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
+from rag_opt.records.products import normalize_vectors
 from rag_opt.system.environment import disable_gc
 
 if TYPE_CHECKING:

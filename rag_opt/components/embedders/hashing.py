@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 
 from rag_opt.components.checks import require_whole
-from rag_opt.components.embedders.encoder import Encoder, normalize_vectors
+from rag_opt.components.embedders.encoder import Encoder
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
+from rag_opt.records.products import normalize_vectors
 from rag_opt.text.tokenization import READING, split_words
 
 

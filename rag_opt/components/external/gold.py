@@ -7,7 +7,7 @@ that they split) or by its text. Where in it it stands says `split_idx_start`, o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Document, Documents
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
+from rag_opt.system.haystack import ByteStream
 from rag_opt.system.haystack import Document as HaystackDocument
 
 DOCUMENT_ID = "document_id"
@@ -170,3 +171,18 @@ def make_hit(chunks: Chunks, row: int, score: float | None = None, values: Any =
     embedding = None if values is None else values[row].tolist()
     content = chunks.texts[row] if values is None else chunks.contents[row]
     return HaystackDocument(id=str(row), content=content, meta=meta, score=score, embedding=embedding)
+
+
+def make_document(document: Document) -> HaystackDocument:
+    """A document of the corpus as Haystack's."""
+    meta = {DOCUMENT_ID: document.id, **({"title": document.title} if document.title else {})}
+    return HaystackDocument(id=document.id, content=document.text, meta=meta)
+
+
+def make_source(document: Document) -> ByteStream:
+    """A document of the corpus as a file's content, with its id beside it."""
+    made = make_document(document)
+    return replace(
+        ByteStream.from_string(document.text, mime_type="text/plain"),
+        meta={**made.meta, "file_path": f"{document.id}.txt"},
+    )

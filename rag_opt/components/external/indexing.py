@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rag_opt.components.document_stores import (
@@ -21,18 +21,17 @@ from rag_opt.components.external.calls import Calls
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build, change_definition, make_definitions
 from rag_opt.components.external.found import format_pipeline_error
-from rag_opt.components.external.gold import DOCUMENT_ID
+from rag_opt.components.external.gold import make_document, make_source
 from rag_opt.components.external.sockets import find_documents_input
 from rag_opt.components.stage import Stage
 from rag_opt.config.functions import import_trusted
 from rag_opt.config.own_pipelines import INIT, TYPE, Definition
 from rag_opt.config.own_trust import check_allowed
-from rag_opt.console.progress import mute_screen
+from rag_opt.console.screens import mute_screen
 from rag_opt.errors import ComponentError, ConfigError
-from rag_opt.records.documents import Document, Documents, Record
+from rag_opt.records.documents import Documents, Record
 from rag_opt.records.keys import compute_key
-from rag_opt.system.haystack import ByteStream, component
-from rag_opt.system.haystack import Document as HaystackDocument
+from rag_opt.system.haystack import component
 
 NAMED = "pipeline.indexing"
 WRITER = "haystack.components.writers.document_writer.DocumentWriter"
@@ -182,18 +181,3 @@ class OwnIndexing(Stage):
                 f"{NAMED}: of {len(given)} documents none was written; look at its cleaners and filters"
             )
         return count
-
-
-def make_document(document: Document) -> HaystackDocument:
-    """A document of the corpus as Haystack's."""
-    meta = {DOCUMENT_ID: document.id, **({"title": document.title} if document.title else {})}
-    return HaystackDocument(id=document.id, content=document.text, meta=meta)
-
-
-def make_source(document: Document) -> ByteStream:
-    """A document of the corpus as a file's content, with its id beside it."""
-    made = make_document(document)
-    return replace(
-        ByteStream.from_string(document.text, mime_type="text/plain"),
-        meta={**made.meta, "file_path": f"{document.id}.txt"},
-    )

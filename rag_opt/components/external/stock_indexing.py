@@ -10,22 +10,20 @@ from typing import Any
 import numpy as np
 
 from rag_opt.cache.artifact_files import Columns, Table
-from rag_opt.components.embedders.encoder import normalize_vectors
 from rag_opt.components.external.calls import Calls, is_uncached
 from rag_opt.components.external.code import get_codes
 from rag_opt.components.external.definition import build
 from rag_opt.components.external.found import FoundDocument, format_pipeline_error
-from rag_opt.components.external.gold import Corpus, Place, build_chunks, make_hit
-from rag_opt.components.external.indexing import make_document, make_source
+from rag_opt.components.external.gold import Corpus, Place, build_chunks, make_document, make_hit, make_source
 from rag_opt.components.external.sockets import find_documents_input, find_outputs
 from rag_opt.components.stage import Stage
 from rag_opt.config.own_pipelines import Definition
 from rag_opt.config.own_trust import check_allowed
-from rag_opt.console.progress import mute_screen
+from rag_opt.console.screens import mute_screen
 from rag_opt.errors import ComponentError
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.keys import compute_key
-from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors
+from rag_opt.records.products import Chunks, QueryVectors, Searches, Vectors, normalize_vectors
 from rag_opt.system.haystack import component
 
 
