@@ -8,13 +8,18 @@ from __future__ import annotations
 import gc
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import sqlalchemy
 from mlflow.store.db import utils as mlflow_schema
+from mlflow.store.tracking.dbmodels.initial_models import Base
 from optuna.storages._rdb.storage import _VersionManager
+
+from rag_opt.tracking.mlflow_file import reopen
 
 GROWN = 128 << 20
 """Bytes that tests may leave, some of them garbage, before that is looked for: a model is few objects."""
@@ -37,11 +42,9 @@ def let_go() -> None:
     """Free what tests have left, where it is much: garbage, and databases that MLflow would keep open."""
     if _process.memory_info().rss < _kept[0] + GROWN:
         return
-    if stores := sys.modules.get("mlflow.store.tracking.sqlalchemy_store"):
-        from rag_opt.tracking.mlflow_file import reopen
-
-        for uri in [*stores.SqlAlchemyStore._engine_map]:
-            reopen(uri)
+    stores = [sys.modules.get(f"mlflow.store.{kind}.sqlalchemy_store") for kind in ("tracking", "model_registry")]
+    for uri in {uri for each in stores if each for uri in each.SqlAlchemyStore._engine_map}:
+        reopen(uri)
     gc.collect()
     _kept[0] = _process.memory_info().rss
 
@@ -60,20 +63,38 @@ def _share_migrations() -> None:
 
 def _share_schema() -> None:
     """MLflow's schema: for each new file it runs all of its migrations, a second, and what they make is the same."""
-    upgrade, made, known = mlflow_schema._upgrade_db, sqlite3.connect(":memory:", check_same_thread=False), list[str]()
+    upgrade, made = mlflow_schema._upgrade_db, list[sqlite3.Connection]()
 
     def copy(engine: sqlalchemy.Engine) -> None:
         path = engine.url.database
-        if engine.dialect.name != "sqlite" or not path or sqlalchemy.inspect(engine).has_table("alembic_version"):
+        if engine.dialect.name != "sqlite" or path in (None, "", ":memory:") or not _is_new(engine):
             upgrade(engine)
             return
-        if not known:
-            upgrade(engine)
-        with closing(sqlite3.connect(path)) as file:
-            if known:
-                made.backup(file)
-            else:
-                file.backup(made)
-                known.append(path)
+        if not made:
+            made.append(_make_schema(upgrade))
+        with closing(sqlite3.connect(str(path))) as file:
+            made[0].backup(file)
 
     mlflow_schema._upgrade_db = copy
+
+
+def _is_new(engine: sqlalchemy.Engine) -> bool:
+    """Whether MLflow's first tables are there, and nothing else."""
+    with engine.connect() as database:
+        names = sqlalchemy.inspect(database).get_table_names()
+        count = sqlalchemy.func.count()
+        rows = [database.scalar(sqlalchemy.select(count).select_from(sqlalchemy.table(name))) for name in names]
+    return "alembic_version" not in names and not any(rows)
+
+
+def _make_schema(upgrade: Callable[[sqlalchemy.Engine], None]) -> sqlite3.Connection:
+    """A database in memory as MLflow makes one anew."""
+    made = sqlite3.connect(":memory:", check_same_thread=False)
+    with TemporaryDirectory() as folder:
+        engine = sqlalchemy.create_engine(f"sqlite:///{folder}/mlflow.db")
+        Base.metadata.create_all(engine)
+        upgrade(engine)
+        engine.dispose()
+        with closing(sqlite3.connect(f"{folder}/mlflow.db")) as file:
+            file.backup(made)
+    return made

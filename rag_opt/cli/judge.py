@@ -128,4 +128,6 @@ def _format_paid(paid: Expenses) -> str:
 def _format_verdict(found: JudgeCheck, floor: float) -> str:
     if found.kappa >= floor:
         return f"judge.{found.aspect}: may decide (judge.floor={floor:g})"
+    if found.is_constant:
+        return f"judge.{found.aspect}: refused as an objective: it gives {found.right:g} to everything"
     return f"judge.{found.aspect}: refused as an objective, below judge.floor={floor:g}, unless judge.trust=true"

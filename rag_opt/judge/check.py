@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AT_ONCE = 16
 """Cases after which progress is shown."""
 
+MANY = 10
+"""Cases of which one grade for all is no chance."""
+
 STAGE = "judge check"
 """What its calls are paid under."""
 
@@ -31,7 +34,7 @@ class JudgeCheck:
     `kappa`: weighted, with its 95 % interval. `right` and `wrong`: its mean grades of what should have 5 and 1, `reach`
     how far they are apart, with the standard `error` of that, question by question. `repeatability`: the share of cases
     graded alike each time. `length_bias`: how much better it grades the same at length; `position_bias`: how much
-    better where the right document is read first. nan: not measured.
+    better where the right document is read first. nan: not measured. `distinct`: how many different grades it gave.
     """
 
     aspect: str
@@ -48,6 +51,13 @@ class JudgeCheck:
     repeatability: float
     length_bias: float
     position_bias: float
+    distinct: int
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it gave one grade to all of many cases, right and wrong ones."""
+        both = not (math.isnan(self.right) or math.isnan(self.wrong))
+        return both and self.graded >= MANY and self.distinct == 1
 
     @property
     def unreadable(self) -> float:
@@ -74,6 +84,14 @@ def explain_refusal(found: JudgeCheck, floor: float) -> str:
         f"{found.format_line()}, below judge.floor={floor:g}: it gives {found.right:.1f} to right answers and "
         f"{found.wrong:.1f} to wrong ones, so its grades can't decide; choose another judge.model, or judge.trust=true "
         "to have it decide all the same"
+    )
+
+
+def explain_constant(found: JudgeCheck) -> str:
+    """Why a judge that grades everything alike decides nothing, though it is trusted."""
+    return (
+        f"as a judge of {found.aspect} it gives {found.right:g} to each of {found.graded} labelled answers, right and "
+        "wrong ones alike, so its grades measure nothing; choose another judge.model, or another objective"
     )
 
 
@@ -114,6 +132,7 @@ def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every:
         _mean(several),
         _compare(known, LONG, ""),
         _compare(known, FIRST, LAST),
+        len({grade for _, grade in known}),
     )
 
 

@@ -1,10 +1,10 @@
-"""One question at a time, from any number of threads: the components that a study measured, and nothing kept of it."""
+"""Questions, from any number of threads, to the components that a study measured; nothing is kept of them."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,29 +129,42 @@ class Answerer:
         """What would be read to answer a question: no answer is made."""
         return self._run(self._searched, question)
 
+    def search_together(self, questions: Sequence[str]) -> list[Answer]:
+        """What would be read to answer each of these questions; what one of them takes is not known (nan)."""
+        if not questions:
+            return []
+        steps = self._run_steps(self._searched, questions)
+        context = _find_context(steps, self._searched)
+        return [
+            replace(NOTHING, sources=tuple(_list_sources(context, row)), total=math.nan)
+            for row in range(len(questions))
+        ]
+
     @property
     def _streams(self) -> bool:
         return any(part.stage == GENERATOR and "chat" in vars(part.component) for part in self.pipeline.parts)
 
     def _run(self, pipeline: RagPipeline, question: str) -> Answer:
-        asked = Queries.from_items((Query("question", question.strip()),))
         start = time.perf_counter()
-        try:
-            steps = pipeline.run_steps(asked, self.documents, self.index)
-        except ComponentError:
-            self._revive(pipeline)
-            raise
+        steps = self._run_steps(pipeline, [question])
         total = time.perf_counter() - start
-        made = {socket: _find_output(steps, part, socket) for socket, part in pipeline.results.items()}
-        context: Rankings = made.get("context", made["ranking"])
-        answers = made.get("answers")
+        context = _find_context(steps, pipeline)
+        answers = _find_output(steps, pipeline, "answers")
         if answers is not None and answers.texts[0] is None:
             trouble = self.base.llm.troubles.get(GENERATOR, "nothing could be read")
             raise ComponentError(f"the model gave no answer: {trouble}"[:300])
         usage = answers.usage if answers is not None else context.usage
         text = (answers.texts[0] or "") if answers is not None else ""
         seconds = {step.part.name: step.seconds for step in steps}
-        return Answer(text, tuple(_list_sources(context)), seconds, total, _sum_usage(usage))
+        return Answer(text, tuple(_list_sources(context, 0)), seconds, total, _sum_usage(usage))
+
+    def _run_steps(self, pipeline: RagPipeline, questions: Sequence[str]) -> list[Step]:
+        asked = Queries.from_items(tuple(Query(f"question {row}", text.strip()) for row, text in enumerate(questions)))
+        try:
+            return pipeline.run_steps(asked, self.documents, self.index)
+        except ComponentError:
+            self._revive(pipeline)
+            raise
 
     def _pass_through(self, pipeline: RagPipeline) -> None:
         for part in pipeline.parts:
@@ -191,11 +204,18 @@ def open_folder(folder: Path, *, code: bool = False) -> Answerer:
     return open_bundle(Bundle.read(folder))
 
 
-def _find_output(steps: list[Step], part: str, socket: str) -> Any:
-    return next(step.outputs[socket] for step in steps if step.part.name == part)
+def _find_context(steps: list[Step], pipeline: RagPipeline) -> Rankings:
+    found: Rankings = _find_output(steps, pipeline, "context" if "context" in pipeline.results else "ranking")
+    return found
 
 
-def _list_sources(context: Rankings) -> list[Source]:
+def _find_output(steps: list[Step], pipeline: RagPipeline, socket: str) -> Any:
+    """What the pipeline gives by that name; None where it gives nothing such."""
+    part = pipeline.results.get(socket)
+    return next((step.outputs[socket] for step in steps if step.part.name == part), None)
+
+
+def _list_sources(context: Rankings, query: int) -> list[Source]:
     chunks = context.chunks
     readings = chunks.readings
     return [
@@ -207,7 +227,7 @@ def _list_sources(context: Rankings) -> list[Source]:
             int(chunks.ends[row]),
             {key: value for key, value in chunks.get_metadata(row).items() if key != "document_id"},
         )
-        for row, score in context.get_hits(0)
+        for row, score in context.get_hits(query)
     ]
 
 

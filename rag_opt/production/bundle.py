@@ -62,7 +62,7 @@ class Reference:
     """What the study's own questions gave, a value a question: what a watch compares the present with.
 
     `scores` are those of the first hit (nan: no hit), `hits` how many chunks were read, `words` those of the question,
-    `seconds` by part of the pipeline what a question took.
+    `seconds` by part of the pipeline what a question took (nan: it was asked together with others).
     """
 
     scores: tuple[float, ...] = ()

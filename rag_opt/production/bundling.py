@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ASKED, PAID = 100, 20
 """Questions that a bundle is asked to know what is to be expected of it; fewer where each has to be paid for."""
 
+TIMED = 20
+"""Of these so many are asked one by one, as people ask, and timed; the others together. No fewer than are PAID for."""
+
 COMPARED = 5
 """Of these so many are asked again of the bundle as it is read back."""
 
@@ -131,9 +134,11 @@ def _ask(answerer: Answerer, asked: Sequence[str]) -> list[Answer]:
     # One that warms up comes first: what is made by the first question is no part of what a question takes.
     answerer.search(asked[0] if asked else "ready")
     with track("asking the model what is to be expected of it", len(asked)) as advance:
-        for question in asked:
+        for question in asked[:TIMED]:
             found.append(answerer.search(question))
             advance(1)
+        found += answerer.search_together(asked[TIMED:])
+        advance(len(asked[TIMED:]))
     return found
 
 

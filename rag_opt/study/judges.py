@@ -17,7 +17,7 @@ from rag_opt.console.screens import report_line
 from rag_opt.errors import ComponentError
 from rag_opt.evaluation.judging import build_judges, find_aspects, get_aspect, parse_judge_settings
 from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
-from rag_opt.judge.check import JudgeCheck, check_judge, explain_refusal, format_kappa
+from rag_opt.judge.check import JudgeCheck, check_judge, explain_constant, explain_refusal, format_kappa
 from rag_opt.judge.grades import TO_GRADE, find_truths, write_to_grade
 from rag_opt.judge.labelled import build_labelled
 from rag_opt.llm.budget import BudgetSpentError
@@ -77,6 +77,8 @@ def _measure_judge(plan: Plan, judges: Judges, aspect: str, *, decides: bool) ->
         return ""
     found = check_judge(judges, aspect, build_labelled(aspect, settings.check))
     report_line(found.format_line())
+    if decides and found.is_constant:
+        return explain_constant(found)
     # As a negation, so that one of which nothing can be read is refused.
     return explain_refusal(found, settings.floor) if refuses and not found.kappa >= settings.floor else ""
 

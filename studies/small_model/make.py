@@ -234,7 +234,7 @@ FORECAST = {
     "reranker=llm_listwise": ["reranker=llm_listwise", "reranker.window=10", "reranker.step=5"],
     "query=multi_query": ["query=multi_query"],
     "query=rewrite": ["query=rewrite"],
-    "judged answers": ["generator=llm", "objective=judged", "judge.trust=true", "judge.check=4"],
+    "query=hyde": ["query=hyde"],
 }
 """Five studies: what each chooses beside the packaged questions and a space of retrieval."""
 

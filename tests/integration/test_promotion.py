@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from rag_opt.datasets.checks import get_corpus
 from rag_opt.errors import ConfigError, ModelError, StudyError
 from rag_opt.evaluation.evaluator import build_resources, load_dataset
 from rag_opt.evaluation.pipelines import build_pipeline
+from rag_opt.production import bundling
 from rag_opt.production.answering import open_folder
 from rag_opt.production.bundle import FILE, Bundle, Lineage
 from rag_opt.production.promotion import bundle_study, promote_study
@@ -83,6 +85,7 @@ def test_a_bundle_answers_as_the_study_does_when_the_study_is_gone(study, tmp_pa
     answerer = open_folder(tmp_path / "bundle")
     assert [read(answerer.ask(question)) for question in ASKED] == known
     assert [read(answerer.search(question))[1] for question in ASKED] == [rows for _, rows in known]
+    assert [read(answer)[1] for answer in answerer.search_together(ASKED)] == [rows for _, rows in known]
     assert not answerer.base.store.misses
     # Asked or not: it is only read.
     after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
@@ -118,8 +121,25 @@ def test_a_bundle_says_what_is_to_be_expected_and_where_it_comes_from(study, tmp
     assert again.lineage.study == "animals"
     assert again.lineage.metric == "nDCG@10"
     assert all(len(column) == len(QUESTIONS) for column in again.reference.seconds.values())
+    assert not any(math.isnan(value) for column in again.reference.seconds.values() for value in column)
     # What was changed after the study was confirmed by nobody.
     assert not bundle_study(study, tmp_path / "other", ["retriever=bm25"]).lineage.metric
+
+
+@pytest.mark.parametrize("more", [HYBRID, ["retriever=dense"]])
+def test_what_is_asked_together_is_found_as_if_asked_alone(study, tmp_path, monkeypatch, more) -> None:
+    alone = bundle_study(study, tmp_path / "alone", more)
+    monkeypatch.setattr(bundling, "TIMED", 4)
+    together = bundle_study(study, tmp_path / "together", more)
+    assert together.reference.scores == alone.reference.scores
+    assert together.reference.hits == alone.reference.hits
+    assert [probe.found for probe in together.probes] == [probe.found for probe in alone.probes]
+    for column in together.reference.seconds.values():
+        assert [math.isnan(value) for value in column] == [False] * 4 + [True] * (len(QUESTIONS) - 4)
+
+
+def test_none_that_is_paid_for_is_asked_together() -> None:
+    assert bundling.PAID <= bundling.TIMED < bundling.ASKED
 
 
 def test_a_damaged_bundle_is_refused_in_a_line(study, tmp_path) -> None:

@@ -246,3 +246,20 @@ def test_how_a_model_is_asked_is_part_of_a_pipeline_only_where_it_changes_what_i
     of = lambda *words: compute_fingerprint(config.compose_config([*asked, *words]))  # noqa: E731
     assert {of(word) for word in same} == {of()}
     assert len({of(), of("llm.thinking=100"), of("llm.base_url=http://localhost/v1"), of("llm.model=m")}) == 4
+
+
+def test_a_file_may_be_chosen_by_what_another_group_is(tmp_path: Path) -> None:
+    """Hydra's map of choices is left out where no file asks for it; one that does gets it."""
+    texts = {
+        "main.yaml": "defaults:\n- kind: small\n- size: ${kind}\n- _self_\n",
+        "kind/small.yaml": "name: small\n",
+        "kind/large.yaml": "name: large\n",
+        "size/small.yaml": "value: 1\n",
+        "size/large.yaml": "value: 9\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    with initialize_config_dir(str(tmp_path), version_base=None):
+        assert compose("main").size.value == 1
+        assert compose("main", overrides=["kind=large"]).size.value == 9

@@ -154,6 +154,26 @@ def test_what_can_not_be_read_is_counted() -> None:
     assert "weighted kappa unknown on 20 labelled cases, 100% unreadable" in nothing.format_line()
 
 
+@pytest.mark.parametrize(
+    ("grade", "constant"),
+    [
+        (lambda truth, place: 1, True),
+        (lambda truth, place: 5, True),
+        (lambda truth, place: 1 + place % 2, False),
+        # Nothing is known of what it would give a wrong answer.
+        (lambda truth, place: 5 if truth == BEST else None, False),
+    ],
+)
+def test_a_judge_is_constant_where_right_and_wrong_get_one_grade(grade, constant: bool) -> None:
+    cases = build_labelled("correctness", 5)
+    given = [grade(case.truth, place) for place, case in enumerate(cases)]
+    found = measure_agreement("correctness", "model", cases, [[each] if each else [] for each in given])
+    assert found.is_constant == constant
+    # Of a few it may be chance.
+    few = measure_agreement("correctness", "model", cases[:5], [[each] if each else [] for each in given[:5]])
+    assert not few.is_constant
+
+
 def test_a_refusal_says_what_to_do() -> None:
     found = measure_agreement("correctness", "tiny", [], [])
     said = explain_refusal(replace(found, kappa=0.1, low=0.0, high=0.2, right=3.0, wrong=2.8, asked=50, graded=50), 0.4)

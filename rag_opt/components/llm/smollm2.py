@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -34,6 +35,9 @@ CONVERSION = "float32, 1"
 
 NEEDED = ("gguf", "accelerate")
 """Packages that transformers reads such a file with."""
+
+_reading = threading.Lock()
+"""One thread at a time reads a file: meanwhile functions of gguf are others."""
 
 CONTROL = 3
 """The type of a token that the chat template marks turns with."""
@@ -108,15 +112,16 @@ def _convert(folder: Path) -> None:
             from transformers import AutoModelForCausalLM
 
             quiet_transformers()
-        with _reading_once():
-            try:
+        try:
+            with _reading_once():
                 model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name)
-            except Exception as error:
-                # A damaged installation fails in many ways.
-                raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
-            advance(1)
-            model.save_pretrained(folder)
-            build_tokenizer(file).save_pretrained(folder)
+                tokenizer = build_tokenizer(file)
+        except Exception as error:
+            # A damaged installation fails in many ways.
+            raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
+        advance(1)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         advance(1)
 
 
@@ -130,14 +135,15 @@ def _reading_once() -> Iterator[None]:
     import gguf
 
     names = ("GGUFReader", "get_tensor_name_map")
-    known = {name: getattr(gguf, name) for name in names}
-    for name, made in known.items():
-        setattr(gguf, name, cache(made))
-    try:
-        yield
-    finally:
+    with _reading:
+        known = {name: getattr(gguf, name) for name in names}
         for name, made in known.items():
-            setattr(gguf, name, made)
+            setattr(gguf, name, cache(made))
+        try:
+            yield
+        finally:
+            for name, made in known.items():
+                setattr(gguf, name, made)
 
 
 def build_tokenizer(file: Path) -> Any:
