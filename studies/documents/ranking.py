@@ -120,17 +120,22 @@ def divide(scores: Scores) -> float:
 
 
 def describe_pairs(ours: Scores, theirs: Scores) -> list[str]:
-    """Three cells: the pairs told apart, those of them ordered the same way, and both by half of people's questions."""
+    """Three cells: the pairs told apart, those of them ordered the same way, and both by half of people's questions.
+
+    The latter two are empty where no pair is told apart.
+    """
     pairs = find_decided(ours)
     draw = np.random.default_rng(0)
     again = (theirs[:, draw.integers(theirs.shape[1], size=theirs.shape[1])] for _ in range(DRAWS))
+    total = len(ours) * (len(ours) - 1) // 2
+    if not len(pairs):
+        return [f"0 of {total:,}", "", ""]
     share, drawn = count_agreed(pairs, theirs), [count_agreed(pairs, each) for each in again]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(share) else (np.nan, np.nan)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     orders, half = [draw.permutation(ours.shape[1]) for _ in range(DIVISIONS)], ours.shape[1] // 2
     parts = [(find_decided(ours[:, each[:half]]), ours[:, each[half:]]) for each in orders]
     halves = [(count_agreed(decided, rest), count_agreed(decided, theirs)) for decided, rest in parts if len(decided)]
     people, made = np.mean(halves, axis=0) if halves else (np.nan, np.nan)
-    total = len(ours) * (len(ours) - 1) // 2
     return [f"{len(pairs):,} of {total:,}", f"{share:.0%} [{low:.0%}, {high:.0%}]", f"{people:.0%}, {made:.0%}"]
 
 
@@ -146,10 +151,10 @@ def find_decided(scores: Scores) -> NDArray[np.intp]:
 
 
 def count_agreed(pairs: NDArray[np.intp], scores: Scores) -> float:
-    """The share of these pairs that the scores order the same way, a tie half; nan without pairs."""
+    """The share of these pairs, one at least, that the scores order the same way, a tie half."""
     means = average(scores)
     gaps = means[pairs[:, 0]] - means[pairs[:, 1]]
-    return float(np.mean((np.sign(gaps) + 1) / 2)) if len(gaps) else float("nan")
+    return float(np.mean((np.sign(gaps) + 1) / 2))
 
 
 def measure_regret(scores: Scores, chosen: int) -> tuple[float, tuple[float, float]]:
