@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from rag_opt.production.watching import list_limits
 from rag_opt.reporting.colours import BLUE, GREEN, GREY
 from rag_opt.reporting.figures import Plot, style_figure
 from rag_opt.reporting.page import Section, render_template
@@ -48,13 +49,13 @@ def tabulate_seconds(found: Watch) -> Table:
 
 def tabulate_streams(found: Watch) -> Table:
     """A row a stream: what it means, what was expected, what betting on a change has won, what the usual rule says."""
-    limit = len(found.streams) / found.alpha
     rows = []
-    for stream in found.streams:
+    for stream, limit in zip(found.streams, list_limits(found.streams, found.alpha), strict=True):
         usual = "quiet" if stream.usual < 0 else f"fires after {stream.usual:,}"
         numbers = ("" if math.isnan(each) else f"{each:.3f}" for each in (stream.mean, stream.expected))
-        rows.append([stream.name, f"{stream.count:,}", *numbers, f"{stream.drift.reached:,.1f}", usual])
-    return ["watched", "values", "mean", "expected", f"evidence, alarm at {limit:,.0f}", "usual rule"], rows
+        evidence = (f"{stream.drift.reached:,.1f}", f"{limit:,.0f}")
+        rows.append([stream.name, f"{stream.count:,}", *numbers, *evidence, usual])
+    return ["watched", "values", "mean", "expected", "evidence", "alarm at", "usual rule"], rows
 
 
 def render_watch(found: Watch) -> str:
@@ -123,17 +124,21 @@ def _plot_seconds(found: Watch) -> Plot:
 
 def _plot_evidence(found: Watch) -> Plot:
     lines = [
-        go.Scatter(name=stream.name, y=list(stream.drift.path), x=list(range(1, stream.count + 1)), mode="lines")
-        for stream in found.streams
+        go.Scatter(
+            name=stream.name,
+            y=[value / limit for value in stream.drift.path],
+            x=list(range(1, stream.count + 1)),
+            mode="lines",
+        )
+        for stream, limit in zip(found.streams, list_limits(found.streams, found.alpha), strict=True)
     ]
-    limit, longest = len(found.streams) / found.alpha, max((stream.count for stream in found.streams), default=1)
+    longest = max((stream.count for stream in found.streams), default=1)
     # A line of its own: an annotation on a log axis is placed by its exponent.
-    alarm = go.Scatter(
-        name="alarm", x=[1, longest], y=[limit, limit], mode="lines", line={"dash": "dash", "color": GREY}
-    )
+    alarm = go.Scatter(name="alarm", x=[1, longest], y=[1.0, 1.0], mode="lines", line={"dash": "dash", "color": GREY})
     figure = go.Figure([*lines, alarm])
-    figure.update_layout(yaxis_type="log", yaxis_title="evidence", xaxis_title="values so far")
+    figure.update_layout(yaxis_type="log", yaxis_title="evidence, of the alarm's", xaxis_title="values so far")
     told = (
-        "What betting on a change has won after each value, on a log scale; the dashed line is where an alarm is due."
+        "What betting on a change has won after each value, as a share of what an alarm takes, on a log scale; at the "
+        "dashed line one is due."
     )
     return Plot("evidence", "Evidence of a change", told, style_figure(figure))

@@ -27,6 +27,9 @@ ALPHA = 0.05
 """How probable a false alarm may be, over all looks and all streams together."""
 
 PERCENTILES = (50, 95, 99)
+GRADED = 0.75
+"""The part of the error rate that is kept for grades: they are few, and a small fall of theirs matters."""
+
 FOUND, ANSWERED = "found something", "answered"
 
 
@@ -65,6 +68,11 @@ class Stream:
     usual: int
     quality: bool = True
 
+    @property
+    def is_grade(self) -> bool:
+        """Whether somebody has given these values: people their thumbs, a judge its grades."""
+        return self.quality and self.name not in (FOUND, ANSWERED)
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -94,7 +102,18 @@ class Watch:
 
 def find_alarms(streams: Sequence[Stream], alpha: float) -> list[Stream]:
     """Those that have changed, by an error rate for all of them together."""
-    return [stream for stream in streams if stream.drift.reached >= len(streams) / alpha]
+    limits = list_limits(streams, alpha)
+    return [stream for stream, limit in zip(streams, limits, strict=True) if stream.drift.reached >= limit]
+
+
+def list_limits(streams: Sequence[Stream], alpha: float) -> list[float]:
+    """By stream what betting on a change must have won for an alarm: their error rates add up to alpha."""
+    count = sum(stream.is_grade for stream in streams)
+    graded = GRADED if 0 < count < len(streams) else float(count > 0)
+    return [
+        count / (graded * alpha) if stream.is_grade else (len(streams) - count) / ((1 - graded) * alpha)
+        for stream in streams
+    ]
 
 
 def watch_model(registry: Registry, found: ModelVersion, days: float, alpha: float = ALPHA) -> Watch:

@@ -666,8 +666,9 @@ def measure_update() -> dict[str, object]:
 def measure_alarms() -> dict[str, object]:
     """Simulated grades (a mean of four yes or no, questions of different difficulty), which are compared with those
     that came before them: months without a change, and a drop of 0.10 after some time. The alarm is that of one thing
-    that is watched; `watch` divides its 5 % among all that it watches, five things where there is one grade."""
+    that is watched, and that in `watch`, which keeps three quarters of its 5 % for grades."""
     from rag_opt.production.drift import LOW, apply_usual_rule, bet
+    from rag_opt.production.watching import GRADED
 
     # With 200 months alone a share of 4.4 % would be measured as more than 5 % every third time.
     alpha, months, falls = 0.05, 1_000, 400
@@ -689,8 +690,9 @@ def measure_alarms() -> dict[str, object]:
             rows = [*(draw(chance) for _ in range(before)), *(draw(chance, 0.10) for _ in range(300))]
             path = bet((), rows, LOW, place).path
             found.append((max(path[:before]), max(path[before:])))
-        alone, among = (sum(early < watched / alpha <= late for early, late in found) / falls for watched in (1, 5))
-        caught[f"after {before}"] = f"{alone:.1%}, one of five: {among:.1%}"
+        limits = (1 / alpha, 1 / (GRADED * alpha))
+        alone, among = (sum(early < limit <= late for early, late in found) / falls for limit in limits)
+        caught[f"after {before}"] = f"{alone:.1%}, in watch: {among:.1%}"
     return {
         "months of 3,000 grades without a change": months,
         "false alarms": f"{sum(ours for ours, _ in quiet) / months:.1%}",

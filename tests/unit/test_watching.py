@@ -20,7 +20,16 @@ from rag_opt.production.alerts import build_alarm, check_webhook, post_alarm, wr
 from rag_opt.production.bundle import Reference
 from rag_opt.production.drift import EITHER, LOW, apply_usual_rule, bet
 from rag_opt.production.registry import Registry
-from rag_opt.production.watching import Observation, Watch, build_streams, read_observations
+from rag_opt.production.watching import (
+    ANSWERED,
+    FOUND,
+    Observation,
+    Stream,
+    Watch,
+    build_streams,
+    list_limits,
+    read_observations,
+)
 from rag_opt.serving.traces import log_feedback, write_trace
 from tests.services import model_server
 
@@ -158,3 +167,14 @@ def test_a_webhook_is_sent_the_alarm_and_one_that_is_away_is_said(worse, hook, s
     assert not said()
     post_alarm(worse, "http://127.0.0.1:9/alarm")
     assert "could not be sent" in said()[0]
+
+
+def test_error_rates_add_up_to_alpha_and_grades_have_most_of_it() -> None:
+    def watched(*names: str) -> list[Stream]:
+        return [Stream(name, 1, 0.0, 0.0, bet((), [0.0]), -1, quality=name != "score") for name in names]
+
+    for names in (("score", FOUND, ANSWERED, "thumb"), (FOUND, ANSWERED), ("thumb", "judge.faithfulness")):
+        limits = list_limits(watched(*names), 0.05)
+        assert sum(1 / limit for limit in limits) == pytest.approx(0.05)
+    assert list_limits(watched("score", FOUND, ANSWERED, "thumb"), 0.05) == pytest.approx([240, 240, 240, 80 / 3])
+    assert list_limits([], 0.05) == []
