@@ -234,7 +234,7 @@ FORECAST = {
     "reranker=llm_listwise": ["reranker=llm_listwise", "reranker.window=10", "reranker.step=5"],
     "query=multi_query": ["query=multi_query"],
     "query=rewrite": ["query=rewrite"],
-    "query=hyde": ["query=hyde"],
+    "query=hyde": ["query=hyde", "retriever=dense", "search_space=chunking"],
 }
 """Five studies: what each chooses beside the packaged questions and a space of retrieval."""
 
