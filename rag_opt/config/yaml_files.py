@@ -93,7 +93,7 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
 
 
 def patch_hydra() -> None:
-    """Have Hydra read the files of folders with `check_yaml` before it, each once, and no map that it won't use."""
+    """Have Hydra check files with `check_yaml` before it reads them, read each once, and make no map in vain."""
     # The registry is filled where the plug-ins are looked for.
     Plugins.instance()
     source = SourcesRegistry.instance().types["file"]

@@ -160,7 +160,8 @@ def _explain_unused(part: Part, parts: Sequence[Part], place: int) -> str:
         return (
             f"{told}: {last.name} gives another and takes {', '.join(last.inputs) or 'nothing'}; have it take this one"
         )
-    meant = "".join(_format_socket_hint(socket, wanted) for socket in given)
+    # A socket of a right name is what the others here, such as a retriever, have no use for.
+    meant = "".join(_format_socket_hint(socket, wanted) for socket in given if socket not in wanted)
     other = "query=none, or a retriever that searches for it" if part.stage == "query" else f"{part.stage}=none"
     return (
         f"{told}; {meant}what serves in {part.stage} gives {' or '.join(wanted)}, and may take {', '.join(offered)}: "

@@ -8,7 +8,7 @@ these, and both orders are compared by Kendall's tau-b. Intervals are percentile
 people's and made questions anew. "People alone" is the tau between two halves of people's questions, the mean of 200
 divisions: how far that many questions agree with their like.
 
-Most configurations of a grid are nearly equal, and no set of questions has a true order for these. So the pairs that
+Many configurations of a grid are nearly equal, and no set of questions has a true order for these. So the pairs that
 people's questions tell apart (the 95 % interval of their paired difference leaves out 0) are looked at by themselves:
 how many of them do made questions order the same way? Its interval draws made questions anew. "Half of people's": the
 pairs that one half of people's questions tells apart, ordered by the other half, and by made questions. At p < 0.05,

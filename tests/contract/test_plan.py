@@ -343,7 +343,10 @@ def test_a_retrieval_metric_without_qrels_is_refused(animals, tmp_path) -> None:
         (["reranker=llm_pointwise", "llm.model=null"], "a model must be named"),
         (["generator=openai", "objective=judged", "judge.model=null"], "a model must be named"),
         (["tracking.traces=finalist"], "^tracking.traces=finalist: one of none, finalists, all"),
-        (["query=hyde", "retriever=bm25"], "^hyde: it gives dense_queries, which nothing here takes"),
+        (
+            ["query=hyde", "retriever=bm25"],
+            "^hyde: it gives dense_queries, which nothing here takes; what serves in query",
+        ),
         (["query=rm3", "retriever=dense"], "^rm3: it gives feedback, which nothing here takes"),
         (["search_space=answering"], r"'generator.prompt' is not a key in 'generator'.*; valid: max_tokens$"),
         (["budget.usd=-1"], "^budget.usd=-1: a number above 0"),

@@ -15,6 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from rag_opt.analysis.confirmation import Arm, Confirmation
 from rag_opt.analysis.judging import correct_difference, widen_intervals
 from rag_opt.cache.store import Store
+from rag_opt.cli.judge import _format_verdict
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from rag_opt.judge.agreement import compute_kappa, compute_kappa_interval
@@ -169,6 +170,7 @@ def test_a_judge_is_constant_where_right_and_wrong_get_one_grade(grade, constant
     given = [grade(case.truth, place) for place, case in enumerate(cases)]
     found = measure_agreement("correctness", "model", cases, [[each] if each else [] for each in given])
     assert found.is_constant == constant
+    assert ("to everything" in _format_verdict(found, 0.4)) == constant
     # Of a few it may be chance.
     few = measure_agreement("correctness", "model", cases[:5], [[each] if each else [] for each in given[:5]])
     assert not few.is_constant
