@@ -136,7 +136,7 @@ def _plot_evidence(found: Watch) -> Plot:
     # A line of its own: an annotation on a log axis is placed by its exponent.
     alarm = go.Scatter(name="alarm", x=[1, longest], y=[1.0, 1.0], mode="lines", line={"dash": "dash", "color": GREY})
     figure = go.Figure([*lines, alarm])
-    figure.update_layout(yaxis_type="log", yaxis_title="evidence, of the alarm's", xaxis_title="values so far")
+    figure.update_layout(yaxis_type="log", yaxis_title="evidence (1: alarm)", xaxis_title="values so far")
     told = (
         "What betting on a change has won after each value, as a share of what an alarm takes, on a log scale; at the "
         "dashed line one is due."
