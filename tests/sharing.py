@@ -19,6 +19,8 @@ from mlflow.store.db import utils as mlflow_schema
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from optuna.storages._rdb.storage import _VersionManager
 
+from rag_opt.components.splitters import sentences
+from rag_opt.records.documents import Documents
 from rag_opt.tracking.mlflow_file import reopen
 
 GROWN = 128 << 20
@@ -36,6 +38,7 @@ def share() -> None:
     gc.set_threshold(50_000, 20, 50)
     _share_migrations()
     _share_schema()
+    _share_punkt()
 
 
 def let_go() -> None:
@@ -47,6 +50,18 @@ def let_go() -> None:
         reopen(uri)
     gc.collect()
     _kept[0] = _process.memory_info().rss
+
+
+def _share_punkt() -> None:
+    """What Punkt learns of documents: it takes a second for the packaged ones, and each test has a store of its own."""
+    train, found = sentences._train_punkt, dict[str, Any]()
+
+    def learn(documents: Documents) -> Any:
+        if documents.key not in found:
+            found[documents.key] = train(documents)
+        return found[documents.key]
+
+    sentences._train_punkt = learn
 
 
 def _share_migrations() -> None:

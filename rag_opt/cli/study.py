@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -104,9 +103,7 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     from rag_opt.workers import pool
 
     shared = pool.needs_workers(plan)
-    # Modules live as long as the process, so no collection need look at them; what an earlier study has left does not.
-    if not gc.get_freeze_count():
-        gc.freeze()
+    environment.freeze_modules()
     with _translate_os_errors(plan), Stopping(screen.report_line) as stopping, join_study(plan) as (study, member):
         _report_resumed(plan, study, member, screen, shared=shared)
         recover_scores(plan, study)

@@ -85,11 +85,18 @@ class Part(Stage):
         )
 
 
-def get_parameter_names(kind: type) -> list[str]:
+def get_parameter_names(kind: type) -> tuple[str, ...]:
     """The names of a class's own constructor parameters, `self`, *args and **kwargs left out."""
-    # The signature of the class itself would be that of Haystack's metaclass.
-    parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
-    return [p.name for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if kind not in _names:
+        # The signature of the class itself would be that of Haystack's metaclass.
+        parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+        named = (each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD))
+        _names[kind] = tuple(each.name for each in named if each.name != "self")
+    return _names[kind]
+
+
+_names: dict[type, tuple[str, ...]] = {}
+"""What was found of each class: every pipeline that is built asks for it many times."""
 
 
 def is_optional(kind: type, name: str) -> bool:

@@ -18,13 +18,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rag_opt.config import yaml_files
+from rag_opt.config import hydra_patches  # noqa: F401  (before Hydra reads a file)
 from rag_opt.config.own_parameters import fill_parameters
 from rag_opt.config.own_pipelines import is_free, mark_free
 from rag_opt.config.quoting import unquote_argument
 from rag_opt.config.refusals import explain_missing, explain_unreadable
 from rag_opt.config.stages import WHOLE
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
+from rag_opt.config.yaml_files import read_yaml
 from rag_opt.errors import ConfigError, format_hint
 
 HERE = Path(__file__).resolve().parent.parent
@@ -267,7 +268,7 @@ def load_prompt(name: str) -> dict[str, str]:
     for folder in folders:
         path = folder / "prompt" / f"{name}.yaml"
         if path.is_file():
-            parts = yaml_files.read_yaml(path)
+            parts = read_yaml(path)
             if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
                 raise ConfigError(f"{path}: a prompt is a file of texts: system: …, user: …")
             return {str(part): text for part, text in parts.items()}

@@ -7,19 +7,11 @@ shares them, whoever copies or prints them does not end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal import defaults_list
-from hydra._internal.defaults_list import Overrides
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.default_element import InputDefault
-from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, OmegaConf
 from yaml import CSafeLoader
 
 from rag_opt.errors import ConfigError
@@ -90,38 +82,3 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
         parent.size += node.size
         parent.depth = max(parent.depth, node.depth + 1)
         yield parent
-
-
-def patch_hydra() -> None:
-    """Have Hydra check files with `check_yaml` before it reads them, read each once, and make no map in vain."""
-    # The registry is filled where the plug-ins are looked for.
-    Plugins.instance()
-    source = SourcesRegistry.instance().types["file"]
-    load = source.load_config
-    known: dict[tuple[str, str, bytes], ConfigResult] = {}
-
-    def checked(self: ConfigSource, config_path: str) -> ConfigResult:
-        path = Path(self.path) / self._normalize_file_name(config_path)
-        if not path.is_file():
-            return load(self, config_path)
-        # Hydra reads some twenty files for each configuration, twice, and parses them in Python. By content, since a
-        # file may be changed between two studies; as a copy, since Hydra changes what it has loaded.
-        key = self.path, config_path, path.read_bytes()
-        if key not in known:
-            check_yaml(path)
-            known[key] = load(self, config_path)
-        return deepcopy(known[key])
-
-    source.load_config = checked  # type: ignore[method-assign]
-    make_map = defaults_list._create_interpolation_map
-
-    def make_if_wanted(overrides: Overrides, defaults: list[InputDefault], self_added: bool) -> DictConfig:
-        # Hydra makes a map of all choices for each file, a quarter of its time; few files name another's choice.
-        wanted = any(each.is_interpolation() for each in defaults)
-        return make_map(overrides, defaults, self_added) if wanted else OmegaConf.create()
-
-    defaults_list._create_interpolation_map = make_if_wanted  # type: ignore[assignment]
-
-
-# On import, which `compose` does: Hydra reads no file before that.
-patch_hydra()

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rag_opt.console.exit_status import handle_broken_pipe
 
@@ -61,6 +62,12 @@ def disable_gc() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@cache
+def freeze_modules() -> None:
+    """Have no collection look at what is loaded: modules live as long as the process. Once, since studies do not."""
+    gc.freeze()
 
 
 def exit_process() -> None:

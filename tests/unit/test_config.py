@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,46 @@ def test_a_composition_equals_hydras(overrides: list[str]) -> None:
     with initialize_config_dir(str(config.FOLDER), version_base=None):
         expected = compose("config", overrides=overrides)
     assert trust.to_plain(config.compose_config(overrides)) == trust.to_plain(expected)
+
+
+AS_IT_COMES = """
+import json, sys
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+with initialize_config_dir(sys.argv[1], version_base=None):
+    found = [compose("config", overrides=words) for words in json.loads(sys.argv[2])]
+print(json.dumps([OmegaConf.to_container(each, resolve=False) for each in found]))
+"""
+
+
+def test_hydra_composes_the_same_without_what_was_made_faster() -> None:
+    words = [[], ["retriever=hybrid", "embedder.encoder=${embedder.encoder}"], ["+experiment=msmarco_rag", "seed=3"]]
+    known = [sys.executable, "-c", AS_IT_COMES, str(config.FOLDER), json.dumps(words)]
+    expected = json.loads(subprocess.run(known, capture_output=True, text=True, check=True).stdout)
+    assert "rag_opt.config.hydra_patches" in sys.modules
+    with initialize_config_dir(str(config.FOLDER), version_base=None):
+        found = [compose("config", overrides=each) for each in words]
+    assert [OmegaConf.to_container(each, resolve=False) for each in found] == expected
+
+
+def test_a_copy_of_a_configuration_shares_nothing_that_can_be_changed() -> None:
+    OmegaConf.register_new_resolver("counted", lambda: next(numbers), use_cache=True, replace=True)
+    numbers = iter(range(9))
+    first = OmegaConf.create({"a": {"b": [1, {"c": "${x}"}], "d": None}, "x": 5, "once": "${counted:}"})
+    assert first.once == 0
+    OmegaConf.set_readonly(first.a, True)
+    second = copy.deepcopy(first)
+    assert second == first
+    assert second.once == 0
+    assert OmegaConf.is_readonly(second.a)
+    OmegaConf.set_readonly(second.a, False)
+    assert OmegaConf.is_readonly(first.a)
+    second.x, second.a.d = 6, [7]
+    OmegaConf.clear_cache(second)
+    assert (first.a.b[1].c, second.a.b[1].c) == (5, 6)
+    assert (first.a.d, first.once, second.once) == (None, 0, 1)
+    assert second.a.b[1]._get_full_key("c") == "a.b[1].c"
 
 
 def test_of_two_words_for_one_key_the_later_counts() -> None:

@@ -53,6 +53,6 @@ def test_work_that_takes_long_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
     file = io.StringIO()
     with Screen(file):
-        sentences.get_sentences(DOCUMENTS, Store(None))
+        sentences.get_sentences(Documents(DOCUMENTS.items, "never learnt"), Store(None))
     assert "learning where sentences end" in file.getvalue()
     assert "sentences, documents" in file.getvalue()
