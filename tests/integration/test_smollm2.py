@@ -125,14 +125,14 @@ def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Pat
     """It is shown a right and a wrong answer before trial 0, and can't tell them apart; that is said though trusted."""
     words = [*animals, "llm=smollm2", "generator=llm", "objective=judged", "objective.report=[F1]", "retriever=bm25"]
     words += [f"studies_dir={tmp_path}/studies", f"store.path={resources.store.root}", "tracking=none", "n_trials=2"]
-    words += ["search_space=retrieval", "forecast=false"]
+    words += ["search_space=retrieval", "forecast=false", "judge.check=2"]
     words = [word for word in words if not word.startswith("embedder")]
     with pytest.raises(
         RagOptError, match=r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"
     ):
         run_study(words)
     with pytest.raises(RagOptError, match=r"it gives 1 to each of 10 labelled answers, right and wrong ones alike"):
-        run_study([*words, "judge.trust=true", "judge.check=2"])
+        run_study([*words, "judge.trust=true"])
 
 
 def test_it_writes_questions_of_one_sentence_each(resources, tmp_path: Path, capsys) -> None:
