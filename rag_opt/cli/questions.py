@@ -172,6 +172,7 @@ def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> t
         read_documents,
     )
     from rag_opt.questions.page import get_gold_text, render_page
+    from rag_opt.questions.searching import build_search
     from rag_opt.questions.writing import build_author
 
     with Screen() as screen:
@@ -184,7 +185,8 @@ def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> t
         screen.report_line(f"forecast: {_format_expenses(told)}, where every question is left")
         author = author.use_resources(account.resources)
         try:
-            sifted, written = make_questions(author, chunks, count, seed, simple=simple)
+            search = build_search(documents, words, resources) if simple else None
+            sifted, written = make_questions(author, chunks, count, seed, simple=simple, search=search)
         except BudgetSpentError as error:
             raise ComponentError(f"{error}; what was said is kept: a larger budget goes on from there") from error
         if all(made.target.kind == UNANSWERABLE for made in sifted.kept):

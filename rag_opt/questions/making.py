@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rag_opt.components.resources import Resources
+    from rag_opt.questions.searching import Search
     from rag_opt.questions.writing import Author
 
-MORE = 4
-"""At most so many questions are written for one that is wanted."""
+MORE, MORE_SIMPLE = 4, 10
+"""At most so many questions are written for one that is wanted; a small model's cost little, and few are of use."""
 
 ROUND = 40
 """Questions that are written before it is looked how many are left."""
@@ -112,18 +113,21 @@ def choose_targets(chunks: Chunks, count: int, seed: int, *, simple: bool) -> li
     return (draw_sentences if simple else draw_targets)(chunks, count, seed)
 
 
-def make_questions(author: Author, chunks: Chunks, count: int, seed: int, *, simple: bool) -> tuple[Sifted, int]:
+def make_questions(
+    author: Author, chunks: Chunks, count: int, seed: int, *, simple: bool, search: Search | None = None
+) -> tuple[Sifted, int]:
     """So many questions, fewer where the passages are used up, and how many were written for them.
 
     The targets are the same for the same documents, count and seed, and replies are kept: who is interrupted goes on.
     """
-    targets, place = choose_targets(chunks, MORE * count, seed, simple=simple), 0
+    most = (MORE_SIMPLE if simple else MORE) * count
+    targets, place = choose_targets(chunks, most, seed, simple=simple), 0
     kept, dropped, examples = list[MadeQuestion](), Counter[str](), dict[str, str]()
     with track("questions made", count) as advance:
         while place < len(targets) and len(kept) < count:
             share = max(0.1, len(kept) / place) if place else 1.0
             size = min(ROUND, max(5, math.ceil((count - len(kept)) / share)))
-            found = sift_questions(author, targets[place : place + size], kept)
+            found = sift_questions(author, targets[place : place + size], kept, search)
             place += len(targets[place : place + size])
             new = found.kept[: count - len(kept)]
             kept += new

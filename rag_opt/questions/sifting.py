@@ -16,6 +16,7 @@ from rag_opt.records.documents import Query
 from rag_opt.text.tokenization import split_words
 
 if TYPE_CHECKING:
+    from rag_opt.questions.searching import Search
     from rag_opt.questions.writing import Author
 
 UNREAD = "nothing readable was written"
@@ -24,9 +25,10 @@ ASTRAY = "asks about something else than its sentence"
 DANGLING = "points at what who asks can't see"
 COPIED = "most of it is copied from the text"
 REPEATED = "asks what another one asks"
+ELSEWHERE = "a search for it finds another document first"
 CLOSED = "the model answers it without the text"
 LOST = "the model can't answer it from that sentence"
-REASONS = (UNREAD, UNFOUNDED, ASTRAY, DANGLING, COPIED, REPEATED, CLOSED, LOST)
+REASONS = (UNREAD, UNFOUNDED, ASTRAY, DANGLING, COPIED, REPEATED, ELSEWHERE, CLOSED, LOST)
 """Why a question is left out, in the order in which that is looked at."""
 
 ABOUT = 2
@@ -55,11 +57,13 @@ class Sifted:
     examples: Mapping[str, str]
 
 
-def sift_questions(author: Author, targets: Sequence[Target], earlier: Sequence[MadeQuestion] = ()) -> Sifted:
+def sift_questions(
+    author: Author, targets: Sequence[Target], earlier: Sequence[MadeQuestion] = (), search: Search | None = None
+) -> Sifted:
     """Have a question written for each target, and leave out what is none to trust, or repeats an earlier one.
 
-    Those that have no answer of a few words, by intention or since a small model wrote them, are sifted by their words
-    alone.
+    Those that have no answer of a few words can't be answered again: of one sentence each they are searched for
+    instead, where there is a `search`; those that are to have no answer are sifted by their words alone.
     """
     written = author.write(targets)
     dropped, examples = Counter[str](), dict[str, str]()
@@ -76,6 +80,7 @@ def sift_questions(author: Author, targets: Sequence[Target], earlier: Sequence[
         else:
             left.append(made)
     left = _split(left, _find_repeats([*earlier, *left])[len(earlier) :], REPEATED, drop)
+    left = _split(left, _find_astray(left, search), ELSEWHERE, drop)
     asked = [made for made in left if made.answer]
     known = dict(zip(map(id, asked), author.answer_alone(asked), strict=True))
     left = _split(left, [_says_same(made, known.get(id(made))) for made in left], CLOSED, drop)
@@ -126,6 +131,15 @@ def _find_repeats(made: Sequence[MadeQuestion]) -> list[bool]:
     qrels = {str(place): {p.document_id: 1 for p in each.target.passages} for place, each in enumerate(made)}
     leaders = group_repeats(queries, qrels).tolist() if queries else []
     return [leader != place for place, leader in enumerate(leaders)]
+
+
+def _find_astray(made: Sequence[MadeQuestion], search: Search | None) -> list[bool]:
+    asked = [each for each in made if search is not None and each.target.kind == SENTENCE]
+    first = dict(zip(map(id, asked), search([each.question for each in asked]) if search else (), strict=True))
+    return [
+        id(each) in first and first[id(each)] not in {passage.document_id for passage in each.target.passages}
+        for each in made
+    ]
 
 
 def _says_same(made: MadeQuestion, answer: str | None) -> bool:

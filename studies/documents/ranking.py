@@ -1,10 +1,11 @@
 """Do questions that a small model made rank configurations as people's questions do? `ranking.md`.
 
-python studies/documents/ranking.py --data FOLDER [--work FOLDER] [--count 200] [NAME ...]
+python studies/documents/ranking.py --data FOLDER [--work FOLDER] [--count 400] [NAME ...]
 
-The configurations of conf/search_space/grid.yaml were recorded on people's questions (../samplers/record.py). Here
-SmolLM2 writes questions about the same documents (`questions make llm=smollm2 --simple`), the grid is recorded on
-these, and both orders are compared by Kendall's tau-b. Intervals are percentiles of 2,000 bootstraps that draw
+The configurations of conf/search_space/grid.yaml were recorded on people's questions (../samplers/record.py); where
+there are thousands of these, they are recorded on ten times as many here. SmolLM2 writes questions about the same
+documents (`questions make llm=smollm2 --simple`), the grid is recorded on these, and both orders are compared by
+Kendall's tau-b. Intervals are percentiles of 2,000 bootstraps that draw
 people's and made questions anew. "People alone" is the tau between two halves of people's questions, the mean of 200
 divisions: how far that many questions agree with their like.
 
@@ -36,6 +37,9 @@ from record import GRID, PARTS, WORDS, part  # noqa: E402
 from rag_opt.simulation.tables import Table, load_table  # noqa: E402
 
 NAMES = ("squad_articles", "mlflow_docs")
+MANY = {"squad_articles": 2_000}
+"""Of people's questions so many are taken where there are as many: two hundred do not agree with their own like."""
+
 DRAWS, DIVISIONS, ALPHA = 2_000, 200, 0.05
 KINDS = ("all", "bm25", "dense", "hybrid")
 """Which configurations are compared: all, and those of one retriever."""
@@ -48,17 +52,28 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NAMES))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("ranking"))
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=400)
     given = parser.parse_args()
     lines = list(write_head())
     for name in given.names:
-        folder = part(given.data / name, given.work / "data" / name, *PARTS[name])
-        people = load_table(HERE.parent / "samplers" / "grids" / f"{name}.parquet")
+        documents, questions = PARTS[name]
+        folder = part(given.data / name, given.work / "data" / name, documents, MANY.get(name, questions))
+        people = record_people(given.work, name, folder)
         made = record_made(given.work, name, folder, given.count)
         lines += list(compare(name, people, made))
     lines += ["", f"Measured on {describe_processor()}."]
     (HERE / "ranking.md").write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
+
+
+def record_people(work: Path, name: str, folder: Path) -> Table:
+    """The grid on people's questions: as it was recorded for the samplers, or here on many more."""
+    if name not in MANY:
+        return load_table(HERE.parent / "samplers" / "grids" / f"{name}.parquet")
+    given = [*WORDS, "dataset=beir", f"dataset.path={folder}", f"store.path={work}/store", *GRID]
+    words = [*given, f"name={name}_people", f"studies_dir={work}"]
+    subprocess.run([sys.executable, "-m", "rag_opt.study", *words], check=True)
+    return load_table(work / f"{name}_people")
 
 
 def record_made(work: Path, name: str, folder: Path, count: int) -> Table:

@@ -28,11 +28,13 @@ from rag_opt.questions.kinds import (
     parse_reply,
 )
 from rag_opt.questions.making import check_made, forecast_making, make_questions
+from rag_opt.questions.searching import Search, build_search
 from rag_opt.questions.sifting import (
     ASTRAY,
     CLOSED,
     COPIED,
     DANGLING,
+    ELSEWHERE,
     LOST,
     REPEATED,
     UNFOUNDED,
@@ -262,6 +264,30 @@ def test_of_one_sentence_a_small_model_is_asked_for_a_question_alone(said: str, 
     for each in found.kept:
         assert each.question == said.strip().split("\n")[0]
         assert (each.quotes, each.answers) == ((TOLD,), ())
+
+
+def test_what_a_search_finds_elsewhere_is_left_out() -> None:
+    made, _ = simply(lambda _: "How often must the pump of the lift be bled?")
+    targets = [Target(SENTENCE, (passage(name, TOLD),)) for name in "d"]
+    asked = list[str]()
+
+    def find(name: str) -> Search:
+        return lambda questions: [asked.append(each) or name for each in questions]
+
+    assert not sift_questions(made, targets, search=find("d")).dropped
+    assert dict(sift_questions(made, targets, search=find("e")).dropped) == {ELSEWHERE: 1}
+    assert dict(sift_questions(made, targets, search=find("")).dropped) == {ELSEWHERE: 1}
+    assert asked == ["How often must the pump of the lift be bled?"] * 3
+    # Its answer is looked for in its own sentence instead.
+    assert not sift_questions(writes(GOOD), [Target(FACT, (passage(),))], search=find("e")).dropped
+
+
+def test_the_search_is_one_by_words_and_by_meaning() -> None:
+    texts = {"lift": TEXT, "web": "Spiders build webs to catch flies.", "tax": "A tax is paid by the first of May."}
+    documents = Documents(tuple(Document(name, text) for name, text in texts.items()), "three")
+    search = build_search(documents, ["embedder=hashing"], Resources.from_store(Store()))
+    assert search(["Who catches flies with webs?", "When is a tax paid?"]) == ["web", "tax"]
+    assert search([]) == []
 
 
 def test_sentences_are_of_plain_words_and_each_passage_has_its_turn() -> None:
