@@ -65,7 +65,7 @@ def compose_config(overrides: Words) -> DictConfig:
 _composed: dict[tuple[str, ...], DictConfig] = {}
 """What was asked for last: a study asks for the same few dozen again and again."""
 
-MOST_COMPOSED = 128
+MOST_COMPOSED = 64
 
 
 def _compose_config(overrides: tuple[str, ...]) -> DictConfig:
@@ -128,7 +128,7 @@ def _get_group_overrides(overrides: Mapping[str, Override]) -> tuple[str, ...]:
     return tuple(override.input_line or "" for override in overrides.values() if _is_group(override))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration that these choices of files give, and every group's choice."""
     # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.

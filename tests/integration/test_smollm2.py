@@ -70,6 +70,45 @@ def ask(chat: SmolLM2Chat, text: str, schema: Any = None, tokens: int = 40) -> s
     return reply.text
 
 
+# ---- with a model of their own, which is let go of before the others share one
+
+
+def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Path) -> None:
+    """It is shown a right and a wrong answer before trial 0, and can't tell them apart; that is said though trusted."""
+    words = [*animals, "llm=smollm2", "generator=llm", "objective=judged", "objective.report=[F1]", "retriever=bm25"]
+    words += [f"studies_dir={tmp_path}/studies", f"store.path={resources.store.root}", "tracking=none", "n_trials=2"]
+    words += ["search_space=retrieval", "forecast=false", "judge.check=2"]
+    words = [word for word in words if not word.startswith("embedder")]
+    with pytest.raises(
+        RagOptError, match=r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"
+    ):
+        run_study(words)
+    with pytest.raises(RagOptError, match=r"it gives 1 to each of 10 labelled answers, right and wrong ones alike"):
+        run_study([*words, "judge.trust=true"])
+
+
+def test_it_writes_questions_of_one_sentence_each(resources, tmp_path: Path, capsys) -> None:
+    """Of passages it can't: of forty none was of use."""
+    parts = ("hydraulic pump", "loading crane", "cooling tower", "steam boiler", "conveyor belt", "turbine shaft")
+    text = " ".join(
+        f"The {part} of the northern hall must be inspected every {n} weeks." for n, part in enumerate(parts, 2)
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/hall.md").write_text(f"# The hall\n\n{text}\n", "utf-8")
+    words = ["dataset=folder", f"dataset.path={tmp_path}/docs", "llm=smollm2", f"store.path={resources.store.root}"]
+    make_questions(["make", *words, "--simple", "--count", "2", "--out", str(tmp_path / "out")])
+    rows = [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 2, capsys.readouterr().out
+    for row in rows:
+        (span,) = row["evidence"]
+        assert row["question"].endswith("?")
+        assert span["quote"] in text
+        assert any(part.split()[1] in row["question"] for part in parts if part in span["quote"])
+
+
+# ---- what it says
+
+
 def test_it_knows_what_a_small_model_knows(chat: SmolLM2Chat) -> None:
     assert "Paris" in ask(chat, "What is the capital of France?")
 
@@ -119,39 +158,6 @@ def test_each_stage_that_asks_a_model_works_with_it(stage: str, animals, resourc
     assert found.coverage[metric] == 1.0
     assert sum(each["calls"] for each in found.usage.values()) >= len(found.query_ids)
     assert not any(each["usd"] for each in found.usage.values())
-
-
-def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Path) -> None:
-    """It is shown a right and a wrong answer before trial 0, and can't tell them apart; that is said though trusted."""
-    words = [*animals, "llm=smollm2", "generator=llm", "objective=judged", "objective.report=[F1]", "retriever=bm25"]
-    words += [f"studies_dir={tmp_path}/studies", f"store.path={resources.store.root}", "tracking=none", "n_trials=2"]
-    words += ["search_space=retrieval", "forecast=false", "judge.check=2"]
-    words = [word for word in words if not word.startswith("embedder")]
-    with pytest.raises(
-        RagOptError, match=r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"
-    ):
-        run_study(words)
-    with pytest.raises(RagOptError, match=r"it gives 1 to each of 10 labelled answers, right and wrong ones alike"):
-        run_study([*words, "judge.trust=true"])
-
-
-def test_it_writes_questions_of_one_sentence_each(resources, tmp_path: Path, capsys) -> None:
-    """Of passages it can't: of forty none was of use."""
-    parts = ("hydraulic pump", "loading crane", "cooling tower", "steam boiler", "conveyor belt", "turbine shaft")
-    text = " ".join(
-        f"The {part} of the northern hall must be inspected every {n} weeks." for n, part in enumerate(parts, 2)
-    )
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/hall.md").write_text(f"# The hall\n\n{text}\n", "utf-8")
-    words = ["dataset=folder", f"dataset.path={tmp_path}/docs", "llm=smollm2", f"store.path={resources.store.root}"]
-    make_questions(["make", *words, "--simple", "--count", "2", "--out", str(tmp_path / "out")])
-    rows = [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text("utf-8").splitlines()]
-    assert len(rows) == 2, capsys.readouterr().out
-    for row in rows:
-        (span,) = row["evidence"]
-        assert row["question"].endswith("?")
-        assert span["quote"] in text
-        assert any(part.split()[1] in row["question"] for part in parts if part in span["quote"])
 
 
 def test_the_same_is_said_again_to_the_bit(chat, resources) -> None:
