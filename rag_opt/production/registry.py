@@ -25,7 +25,7 @@ from rag_opt.config.trust import to_plain
 from rag_opt.console.secrets import hide_secrets
 from rag_opt.errors import ModelError
 from rag_opt.production.bundle import BUNDLE, Bundle, Lineage
-from rag_opt.production.requirements import list_requirements
+from rag_opt.production.requirements import list_requirements, skip_requirement_check
 from rag_opt.production.stubs import stub_answers
 from rag_opt.tracking.failures import shorten_error
 from rag_opt.tracking.mlflow_file import get_database_file, silence_mlflow
@@ -110,7 +110,11 @@ class Registry:
         with explain_failures(self.uri, name), self.use(), quiet_mlflow():
             place = self.find_experiment(str(to_plain(compose_config([]).tracking)["experiment"]))
             title = f"promote {bundle.lineage.study}"
-            with stub_answers(), mlflow.start_run(experiment_id=place, run_name=title, nested=True) as run:
+            with (
+                skip_requirement_check(),
+                stub_answers(),
+                mlflow.start_run(experiment_id=place, run_name=title, nested=True) as run,
+            ):
                 info = mlflow.pyfunc.log_model(
                     name=name,
                     python_model=str(MODEL_CODE),

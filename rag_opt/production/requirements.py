@@ -52,6 +52,23 @@ def list_requirements(trusted: Sequence[str] = ()) -> list[str]:
     return sorted({*ours, *_list_distributions(trusted)})
 
 
+@contextmanager
+def skip_requirement_check() -> Iterator[None]:
+    """MLflow does not look within it whether what it logs can be met here: `list_requirements` names what is here.
+
+    To do so it maps every module that is installed to its distribution, which takes half a second.
+    """
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    known = getattr(environment, name)
+    setattr(environment, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, known)
+
+
 def use_code(folder: Path) -> None:
     """Have the modules of a bundle's code found, behind those that are found without it."""
     if folder.is_dir() and str(folder.resolve()) not in sys.path:

@@ -33,9 +33,9 @@ from rag_opt.production.answering import open_folder
 from rag_opt.production.bundle import FILE, Bundle, Lineage
 from rag_opt.production.promotion import bundle_study, promote_study
 from rag_opt.production.registry import Registry, explain_refusal, read_lineage
-from rag_opt.production.requirements import list_requirements
+from rag_opt.production.requirements import list_requirements, skip_requirement_check
 from rag_opt.records.documents import Queries, Query
-from tests.conftest import QUESTIONS, own_space
+from tests.conftest import QUESTIONS, animals_study, own_space
 from tests.services import counts, reset
 
 pytestmark = pytest.mark.integration
@@ -329,3 +329,18 @@ def test_only_what_was_confirmed_against_the_champion_takes_its_place(candidate,
     found = explain_refusal(candidate, champion)
     assert why in found
     assert bool(found) == bool(why)
+
+
+def test_a_promotion_has_mlflow_look_at_no_requirements(animals: list[str], tmp_path: Path, monkeypatch) -> None:
+    from mlflow.utils import environment
+
+    def look(requirements: list[str]) -> None:
+        raise AssertionError(requirements)
+
+    # Elsewhere in MLflow the same function still looks.
+    monkeypatch.setattr(environment, "warn_dependency_requirement_mismatches", look)
+    study = animals_study(animals, tmp_path, "n_trials=1")
+    assert promote_study(study, "animals", tracking=f"sqlite:///{tmp_path}/mlflow.db").address
+    with pytest.raises(RuntimeError), skip_requirement_check():
+        raise RuntimeError
+    assert vars(environment)["warn_dependency_requirement_mismatches"] is look
