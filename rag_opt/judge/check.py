@@ -88,10 +88,10 @@ def explain_refusal(found: JudgeCheck, floor: float) -> str:
 
 
 def explain_constant(found: JudgeCheck) -> str:
-    """Why a judge that grades everything alike decides nothing, though it is trusted."""
+    """Why a judge that grades everything alike decides and tells nothing, though it is trusted."""
     return (
         f"as a judge of {found.aspect} it gives {found.right:g} to each of {found.graded} labelled answers, right and "
-        "wrong ones alike, so its grades measure nothing; choose another judge.model, or another objective"
+        "wrong ones alike, so its grades measure nothing"
     )
 
 

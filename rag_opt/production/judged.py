@@ -15,6 +15,7 @@ from rag_opt.errors import ConfigError, format_hint
 from rag_opt.evaluation.accounts import open_account
 from rag_opt.evaluation.evaluator import build_resources
 from rag_opt.evaluation.judging import build_judges, measure_judge, parse_judge_settings
+from rag_opt.judge.check import explain_constant
 from rag_opt.llm.budget import BudgetSpentError
 from rag_opt.metrics.aspects import FIELDS, Shown
 from rag_opt.metrics.catalogue import JUDGE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rag_opt.evaluation.accounts import Account
+    from rag_opt.evaluation.judging import JudgeSettings
     from rag_opt.llm.replies import Expenses
     from rag_opt.production.registry import Registry
 
@@ -52,7 +54,8 @@ def judge_sample(
     """Grade a random sample of a version's answers since then, `count` of each aspect beside those that have a grade.
 
     Grades stand on the traces as MLflow's feedback, 1 to 5, named such as judge.faithfulness. Raises ConfigError for a
-    judge whose agreement with labelled answers is below `judge.floor`, unless `judge.trust` is set.
+    judge that grades all labelled answers alike, or agrees with them less than `judge.floor` says, unless `judge.trust`
+    is set.
     """
     for aspect in aspects:
         if aspect not in ASPECTS:
@@ -63,8 +66,8 @@ def judge_sample(
     counts = dict.fromkeys(aspects, 0)
     try:
         for aspect in aspects:
-            if settings.check and not settings.trust:
-                _check_judge(config, aspect, account, settings.check, settings.floor)
+            if settings.check:
+                _check_judge(config, aspect, account, settings)
             grader = judges.use_resources(account.resources)
             for batch in _iterate_batches(_choose(registry, found, aspect, count, since)):
                 grades = grader.grade_aspect(aspect, [shown for _, shown in batch]).grades
@@ -75,9 +78,11 @@ def judge_sample(
     return Judged(counts, account.paid)
 
 
-def _check_judge(config: DictConfig, aspect: str, account: Account, questions: int, floor: float) -> None:
-    found = measure_judge(config, aspect, account.resources, questions, 1)
-    if not found.kappa >= floor:
+def _check_judge(config: DictConfig, aspect: str, account: Account, settings: JudgeSettings) -> None:
+    found, floor = measure_judge(config, aspect, account.resources, settings.check, 1), settings.floor
+    if found.is_constant:
+        raise ConfigError(f"judge.model={found.model}: {explain_constant(found)}; choose another judge.model")
+    if not (settings.trust or found.kappa >= floor):
         raise ConfigError(
             f"judge.{aspect}: {found.model} agrees with labelled answers by a weighted kappa of {found.kappa:.2f}, "
             f"below judge.floor={floor:g}: its grades would say little; choose another judge.model, or judge.trust=true"

@@ -78,7 +78,7 @@ def _measure_judge(plan: Plan, judges: Judges, aspect: str, *, decides: bool) ->
     found = check_judge(judges, aspect, build_labelled(aspect, settings.check))
     report_line(found.format_line())
     if decides and found.is_constant:
-        return explain_constant(found)
+        return f"{explain_constant(found)}; choose another judge.model, or another objective"
     # As a negation, so that one of which nothing can be read is refused.
     return explain_refusal(found, settings.floor) if refuses and not found.kappa >= settings.floor else ""
 

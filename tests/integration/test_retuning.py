@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rag_opt.cli.study import run_study
 from rag_opt.config.compose import compose_config
 from rag_opt.config.quoting import quote_arguments
 from rag_opt.errors import ConfigError, ModelError
-from rag_opt.production import asked
+from rag_opt.production import asked, judged
 from rag_opt.production.asked import GONE, MASKED, UNTOLD, WRONG, read_asked
 from rag_opt.production.bundle import Bundle
 from rag_opt.production.canary import ROLLED_BACK, find_canary, roll_back
@@ -509,6 +510,13 @@ def test_a_watch_has_a_sample_graded_once_and_leaves_a_page(
     strict = compose_config([*judge, "judge.check=6", "judge.floor=0.99"])
     with pytest.raises(ConfigError, match="below judge.floor=0.99"):
         judge_sample(registry, registry.find("models:/mine"), strict, ["faithfulness"], 1, 0)
+    measure = vars(judged)["measure_judge"]
+    monkeypatch.setattr(
+        judged, "measure_judge", lambda *given: replace(measure(*given), right=3.0, wrong=3.0, distinct=1)
+    )
+    trusted = compose_config([*judge, "judge.check=6", "judge.trust=true"])
+    with pytest.raises(ConfigError, match=r"it gives 3 to each of \d+ labelled answers.*choose another judge.model"):
+        judge_sample(registry, registry.find("models:/mine"), trusted, ["faithfulness"], 1, 0)
 
 
 def test_a_judge_stops_at_its_budget_and_what_it_said_is_kept(registry, traffic, endpoint, tmp_path, capsys) -> None:
