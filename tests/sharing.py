@@ -21,6 +21,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from optuna.storages._rdb.storage import _VersionManager
 
 from rag_opt.components.splitters import sentences
+from rag_opt.config.compose import forget_files
 from rag_opt.records.documents import Documents
 from rag_opt.tracking.mlflow_file import reopen
 
@@ -49,21 +50,24 @@ def let_go() -> None:
     stores = [sys.modules.get(f"mlflow.store.{kind}.sqlalchemy_store") for kind in ("tracking", "model_registry")]
     for uri in {uri for each in stores if each for uri in each.SqlAlchemyStore._engine_map}:
         reopen(uri)
+    forget_files()
     gc.collect()
     # glibc keeps what lies between blocks in use: a tenth of such a process.
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
     _kept[0] = _process.memory_info().rss
 
 
 def _share_punkt() -> None:
     """What Punkt learns of documents: it takes a second for the packaged ones, and each test has a store of its own."""
-    train, found = sentences._train_punkt, dict[str, Any]()
+    train, found = sentences._train_punkt, dict[tuple[str, ...], Any]()
 
     def learn(documents: Documents) -> Any:
-        if documents.key not in found:
-            found[documents.key] = train(documents)
-        return found[documents.key]
+        # Tests name their documents as they like.
+        texts = tuple(each.text for each in documents.items)
+        if texts not in found:
+            found[texts] = train(documents)
+        return found[texts]
 
     sentences._train_punkt = learn
 

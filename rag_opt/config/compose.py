@@ -128,7 +128,7 @@ def _get_group_overrides(overrides: Mapping[str, Override]) -> tuple[str, ...]:
     return tuple(override.input_line or "" for override in overrides.values() if _is_group(override))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration that these choices of files give, and every group's choice."""
     # Composing reads some twenty files; a study composes thousands of configurations from few combinations of groups.

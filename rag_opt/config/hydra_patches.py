@@ -24,7 +24,7 @@ from omegaconf.base import Metadata
 from rag_opt.config.yaml_files import check_yaml
 
 TREES = 4096
-"""Parsed interpolations that are kept; all of conf/ has some two hundred."""
+"""Parsed interpolations that are kept; all of conf/ has a hundred."""
 
 
 def patch_hydra() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class JudgeSettings:
     """How a judge is asked and measured: verdicts a question, labelled questions (0: not measured), the least kappa.
 
-    `trust`: it decides whatever its kappa.
+    `trust`: it decides whatever its kappa, unless it grades everything alike.
     """
 
     repeats: int

@@ -8,6 +8,8 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import distribution, packages_distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,15 +60,25 @@ def skip_requirement_check() -> Iterator[None]:
 
     To do so it maps every module that is installed to its distribution, which takes half a second.
     """
-    from mlflow.utils import environment
-
-    name = "warn_dependency_requirement_mismatches"
-    known = getattr(environment, name)
-    setattr(environment, name, lambda *_: None)
+    _patch_requirement_check()
+    token = _skipped.set(True)
     try:
         yield
     finally:
-        setattr(environment, name, known)
+        _skipped.reset(token)
+
+
+@cache
+def _patch_requirement_check() -> None:
+    from mlflow.utils import requirements_utils
+
+    name = "_check_requirement_satisfied"
+    look = getattr(requirements_utils, name)
+    setattr(requirements_utils, name, lambda requirement: None if _skipped.get() else look(requirement))
+
+
+_skipped: ContextVar[bool] = ContextVar("skipped", default=False)
+"""Of this thread alone: others may log models of their own."""
 
 
 def use_code(folder: Path) -> None:

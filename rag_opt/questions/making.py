@@ -15,13 +15,14 @@ from rag_opt.console.progress import track
 from rag_opt.datasets.checks import Judgement, build_dataset
 from rag_opt.datasets.files import resolve_path
 from rag_opt.datasets.folder import list_files
+from rag_opt.errors import ConfigError
 from rag_opt.evaluation.evaluator import load_dataset
 from rag_opt.evaluation.pipelines import build_pipeline
 from rag_opt.llm.client import Rehearsal
 from rag_opt.llm.replies import Expenses
 from rag_opt.questions.check import SEARCH, QuestionCheck, check_questions
 from rag_opt.questions.flags import SHARED
-from rag_opt.questions.kinds import UNANSWERABLE, MadeQuestion, Target
+from rag_opt.questions.kinds import SENTENCE, UNANSWERABLE, MadeQuestion, Target
 from rag_opt.questions.sifting import REASONS, Sifted, sift_questions
 from rag_opt.questions.targets import draw_sentences, draw_targets
 from rag_opt.records.documents import Document, Documents, Query, Quote
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rag_opt.questions.writing import Author
 
 MORE, MORE_SIMPLE = 4, 10
-"""At most so many questions are written for one that is wanted; a small model's cost little, and few are of use."""
+"""At most so many questions are written for one that is wanted; of a small model's fewer are of use."""
 
 ROUND = 40
 """Questions that are written before it is looked how many are left."""
@@ -92,7 +93,12 @@ def read_documents(config: DictConfig, resources: Resources, words: Sequence[str
 def cut_passages(documents: Documents, resources: Resources, words: Sequence[str]) -> Chunks:
     """The documents cut by the configuration's splitter."""
     pipeline = build_pipeline(compose_trial([*words, *SEARCH]), resources)
-    (splitter,) = (part.component for part in pipeline.parts if part.stage == "splitter")
+    splitter = next((part.component for part in pipeline.parts if part.stage == "splitter"), None)
+    if splitter is None:
+        raise ConfigError(
+            "rag_opt.questions make: a pipeline of your own says nothing of how documents are cut; leave pipeline=… "
+            "out, or choose a splitter: splitter=sentence"
+        )
     chunks: Chunks = splitter.run(documents=documents)["chunks"]
     return chunks
 
@@ -145,7 +151,9 @@ def check_made(
     asked = [made for made in sifted.kept if made.target.kind != UNANSWERABLE]
     named = {f"q{number}": made for number, made in enumerate(asked, 1)}
     queries = [Query(name, made.question, made.answers, quotes=_build_quotes(made)) for name, made in named.items()]
-    judgements = [Judgement(name, each, 1) for name, made in named.items() for each in _find_documents(made.target)]
+    judgements = [
+        Judgement(name, each, 1) for name, made in named.items() for each in _find_documents(made.target, documents)
+    ]
 
     def check(judged: Sequence[Judgement]) -> QuestionCheck:
         return check_questions(build_dataset("questions", documents.items, queries, judged), words, resources)
@@ -165,5 +173,8 @@ def _build_quotes(made: MadeQuestion) -> tuple[Quote, ...]:
     return tuple(Quote(passage.document_id, quote) for quote, passage in pairs)
 
 
-def _find_documents(target: Target) -> list[str]:
-    return list(dict.fromkeys(passage.document_id for passage in target.passages))
+def _find_documents(target: Target, documents: Documents) -> list[str]:
+    own = [passage.document_id for passage in target.passages]
+    # A sentence is the whole answer: whoever holds it answers as well.
+    text = target.passages[0].text if target.kind == SENTENCE else ""
+    return list(dict.fromkeys([*own, *(each.id for each in documents.items if text and text in each.text)]))

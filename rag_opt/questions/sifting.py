@@ -24,11 +24,11 @@ UNFOUNDED = "its answer is not in the sentence that it names"
 ASTRAY = "asks about something else than its sentence"
 DANGLING = "points at what who asks can't see"
 COPIED = "most of it is copied from the text"
-REPEATED = "asks what another one asks"
 ELSEWHERE = "a search for it finds another document first"
+REPEATED = "asks what another one asks"
 CLOSED = "the model answers it without the text"
 LOST = "the model can't answer it from that sentence"
-REASONS = (UNREAD, UNFOUNDED, ASTRAY, DANGLING, COPIED, REPEATED, ELSEWHERE, CLOSED, LOST)
+REASONS = (UNREAD, UNFOUNDED, ASTRAY, DANGLING, COPIED, ELSEWHERE, REPEATED, CLOSED, LOST)
 """Why a question is left out, in the order in which that is looked at."""
 
 ABOUT = 2
@@ -79,8 +79,9 @@ def sift_questions(
             drop(reason, made)
         else:
             left.append(made)
+    # Before repeats: of two that ask the same the one is left whose own document is found.
+    left = _split(left, _find_elsewhere(left, search), ELSEWHERE, drop)
     left = _split(left, _find_repeats([*earlier, *left])[len(earlier) :], REPEATED, drop)
-    left = _split(left, _find_astray(left, search), ELSEWHERE, drop)
     asked = [made for made in left if made.answer]
     known = dict(zip(map(id, asked), author.answer_alone(asked), strict=True))
     left = _split(left, [_says_same(made, known.get(id(made))) for made in left], CLOSED, drop)
@@ -133,13 +134,10 @@ def _find_repeats(made: Sequence[MadeQuestion]) -> list[bool]:
     return [leader != place for place, leader in enumerate(leaders)]
 
 
-def _find_astray(made: Sequence[MadeQuestion], search: Search | None) -> list[bool]:
-    asked = [each for each in made if search is not None and each.target.kind == SENTENCE]
-    first = dict(zip(map(id, asked), search([each.question for each in asked]) if search else (), strict=True))
-    return [
-        id(each) in first and first[id(each)] not in {passage.document_id for passage in each.target.passages}
-        for each in made
-    ]
+def _find_elsewhere(made: Sequence[MadeQuestion], search: Search | None) -> list[bool]:
+    asked = [each for each in made if each.target.kind == SENTENCE]
+    found = dict(zip(map(id, asked), search(asked), strict=True)) if search is not None else {}
+    return [not found.get(id(each), True) for each in made]
 
 
 def _says_same(made: MadeQuestion, answer: str | None) -> bool:

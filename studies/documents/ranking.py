@@ -1,6 +1,6 @@
 """Do questions that a small model made rank configurations as people's questions do? `ranking.md`.
 
-python studies/documents/ranking.py --data FOLDER [--work FOLDER] [--count 400] [NAME ...]
+python studies/documents/ranking.py --data FOLDER [--work FOLDER] [NAME ...]
 
 The configurations of conf/search_space/grid.yaml were recorded on people's questions (../samplers/record.py); where
 there are thousands of these, they are recorded on ten times as many here. SmolLM2 writes questions about the same
@@ -36,7 +36,12 @@ from record import GRID, PARTS, WORDS, part  # noqa: E402
 
 from rag_opt.simulation.tables import Table, load_table  # noqa: E402
 
-NAMES = ("squad_articles", "mlflow_docs")
+COUNTS = {"squad_articles": 800, "mlflow_docs": 300, "python_docs": 300}
+"""The collections, and how many questions are made about each.
+
+How made questions are sifted was chosen looking at the first two, with fewer questions; the last one was not looked at.
+"""
+
 MANY = {"squad_articles": 2_000}
 """Of people's questions so many are taken where there are as many: two hundred do not agree with their own like."""
 
@@ -49,41 +54,46 @@ Scores = NDArray[np.float64]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(NAMES))
+    parser.add_argument("names", nargs="*", default=list(COUNTS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("ranking"))
-    parser.add_argument("--count", type=int, default=400)
     given = parser.parse_args()
     lines = list(write_head())
     for name in given.names:
-        documents, questions = PARTS[name]
-        folder = part(given.data / name, given.work / "data" / name, documents, MANY.get(name, questions))
-        people = record_people(given.work, name, folder)
-        made = record_made(given.work, name, folder, given.count)
+        data = [*name_data(name, given.data, given.work), f"store.path={given.work}/store"]
+        people = record_people(given.work, name, data)
+        made = record_made(given.work, name, data, COUNTS[name])
         lines += list(compare(name, people, made))
     lines += ["", f"Measured on {describe_processor()}."]
     (HERE / "ranking.md").write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
 
 
-def record_people(work: Path, name: str, folder: Path) -> Table:
+def name_data(name: str, source: Path, work: Path) -> list[str]:
+    """The words that name a collection, or the part of it that is taken."""
+    if name == "python_docs":
+        return ["dataset=python_docs"]
+    documents, questions = PARTS[name]
+    folder = part(source / name, work / "data" / name, documents, MANY.get(name, questions))
+    return ["dataset=beir", f"dataset.path={folder}"]
+
+
+def record_people(work: Path, name: str, data: list[str]) -> Table:
     """The grid on people's questions: as it was recorded for the samplers, or here on many more."""
     if name not in MANY:
         return load_table(HERE.parent / "samplers" / "grids" / f"{name}.parquet")
-    given = [*WORDS, "dataset=beir", f"dataset.path={folder}", f"store.path={work}/store", *GRID]
-    words = [*given, f"name={name}_people", f"studies_dir={work}"]
+    words = [*WORDS, *data, *GRID, f"name={name}_people", f"studies_dir={work}"]
     subprocess.run([sys.executable, "-m", "rag_opt.study", *words], check=True)
     return load_table(work / f"{name}_people")
 
 
-def record_made(work: Path, name: str, folder: Path, count: int) -> Table:
+def record_made(work: Path, name: str, data: list[str], count: int) -> Table:
     """The grid on questions that are made of these documents, each step taken up where it was left."""
-    data = ["dataset=beir", f"dataset.path={folder}", f"store.path={work}/store"]
     questions = work / f"{name}_questions"
     made = ["make", *data, "llm=smollm2", "--simple", "--count", str(count), "--out", str(questions)]
     subprocess.run([sys.executable, "-m", "rag_opt.questions", *made], check=True)
     made_of = [f"dataset.{kind}={questions}/{kind}.jsonl" for kind in ("documents", "questions")]
-    given = [*WORDS, "dataset=jsonl", *made_of, f"store.path={work}/store", *GRID]
+    given = [*WORDS, *data[-1:], "dataset=jsonl", *made_of, *GRID]
     words = [*given, f"name={name}_made", f"studies_dir={work}"]
     subprocess.run([sys.executable, "-m", "rag_opt.study", *words], check=True)
     return load_table(work / f"{name}_made")

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -332,15 +333,17 @@ def test_only_what_was_confirmed_against_the_champion_takes_its_place(candidate,
 
 
 def test_a_promotion_has_mlflow_look_at_no_requirements(animals: list[str], tmp_path: Path, monkeypatch) -> None:
-    from mlflow.utils import environment
+    from mlflow.utils import requirements_utils
 
-    def look(requirements: list[str]) -> None:
-        raise AssertionError(requirements)
-
-    # Elsewhere in MLflow the same function still looks.
-    monkeypatch.setattr(environment, "warn_dependency_requirement_mismatches", look)
+    looked = list[int]()
+    monkeypatch.setattr(requirements_utils, "_init_packages_to_modules_map", lambda: looked.append(1))
     study = animals_study(animals, tmp_path, "n_trials=1")
     assert promote_study(study, "animals", tracking=f"sqlite:///{tmp_path}/mlflow.db").address
-    with pytest.raises(RuntimeError), skip_requirement_check():
-        raise RuntimeError
-    assert vars(environment)["warn_dependency_requirement_mismatches"] is look
+    assert not looked
+    look = requirements_utils.warn_dependency_requirement_mismatches
+    with skip_requirement_check(), ThreadPoolExecutor(1) as pool:
+        look(["mlflow==0.0.1"])
+        assert not looked
+        pool.submit(look, ["mlflow==0.0.1"]).result()
+    look(["mlflow==0.0.1"])
+    assert len(looked) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, base
 
 from rag_opt.config import compose as config
 from rag_opt.config import schema, trust
@@ -55,6 +55,14 @@ def test_hydra_composes_the_same_without_what_was_made_faster() -> None:
     with initialize_config_dir(str(config.FOLDER), version_base=None):
         found = [compose("config", overrides=each) for each in words]
     assert [OmegaConf.to_container(each, resolve=False) for each in found] == expected
+
+
+def test_a_parsed_interpolation_says_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["+experiment=msmarco_rag", "retriever=hybrid", "retriever.top_k=7"]
+    found = [trust.to_plain(config.compose_config([*words, f"seed={seed}"])) for seed in (1, 2)]
+    monkeypatch.setattr(base, "parse", vars(base)["parse"].__wrapped__)
+    config.forget_files()
+    assert found == [trust.to_plain(config.compose_config([*words, f"seed={seed}"])) for seed in (1, 2)]
 
 
 def test_a_copy_of_a_configuration_shares_nothing_that_can_be_changed() -> None:

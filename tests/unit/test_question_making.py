@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from rag_opt.cache.store import Store
+from rag_opt.cli.questions import make_dataset
 from rag_opt.components.llm.request import Request
 from rag_opt.components.resources import Resources
 from rag_opt.components.splitters.chunkers import NoSplitter, WordSplitter
 from rag_opt.config.compose import load_prompt
 from rag_opt.datasets.jsonl import read_questions
+from rag_opt.errors import ConfigError
+from rag_opt.questions import writing
 from rag_opt.questions.kinds import (
     COMPARISON,
     FACT,
@@ -23,12 +26,13 @@ from rag_opt.questions.kinds import (
     SENTENCE,
     SHARES,
     UNANSWERABLE,
+    MadeQuestion,
     Passage,
     Target,
     parse_reply,
 )
 from rag_opt.questions.making import check_made, forecast_making, make_questions
-from rag_opt.questions.searching import Search, build_search
+from rag_opt.questions.searching import build_search
 from rag_opt.questions.sifting import (
     ASTRAY,
     CLOSED,
@@ -268,26 +272,67 @@ def test_of_one_sentence_a_small_model_is_asked_for_a_question_alone(said: str, 
 
 def test_what_a_search_finds_elsewhere_is_left_out() -> None:
     made, _ = simply(lambda _: "How often must the pump of the lift be bled?")
-    targets = [Target(SENTENCE, (passage(name, TOLD),)) for name in "d"]
-    asked = list[str]()
-
-    def find(name: str) -> Search:
-        return lambda questions: [asked.append(each) or name for each in questions]
-
-    assert not sift_questions(made, targets, search=find("d")).dropped
-    assert dict(sift_questions(made, targets, search=find("e")).dropped) == {ELSEWHERE: 1}
-    assert dict(sift_questions(made, targets, search=find("")).dropped) == {ELSEWHERE: 1}
-    assert asked == ["How often must the pump of the lift be bled?"] * 3
+    targets = [Target(SENTENCE, (passage(name, TOLD),)) for name in "de"]
+    (kept,) = sift_questions(made, targets, search=lambda asked: [each.target is targets[1] for each in asked]).kept
+    assert kept.target is targets[1], "the first asks the same, and its document is not found"
+    nothing = sift_questions(made, targets, search=lambda asked: [False] * len(asked))
+    assert (dict(nothing.dropped), nothing.kept) == ({ELSEWHERE: 2}, ())
     # Its answer is looked for in its own sentence instead.
-    assert not sift_questions(writes(GOOD), [Target(FACT, (passage(),))], search=find("e")).dropped
+    assert not sift_questions(
+        writes(GOOD), [Target(FACT, (passage(),))], search=lambda asked: [False] * len(asked)
+    ).dropped
 
 
 def test_the_search_is_one_by_words_and_by_meaning() -> None:
     texts = {"lift": TEXT, "web": "Spiders build webs to catch flies.", "tax": "A tax is paid by the first of May."}
-    documents = Documents(tuple(Document(name, text) for name, text in texts.items()), "three")
+    documents = Documents(tuple(Document(name, text) for name, text in {**texts, "again": TEXT}.items()), "four")
     search = build_search(documents, ["embedder=hashing"], Resources.from_store(Store()))
-    assert search(["Who catches flies with webs?", "When is a tax paid?"]) == ["web", "tax"]
+
+    def ask(question: str, name: str, text: str = "") -> bool:
+        (found,) = search(
+            [MadeQuestion(Target(SENTENCE, (passage(name, text or {**texts, "again": TEXT}[name]),)), question)]
+        )
+        return found
+
+    assert ask("Who catches flies with webs?", "web")
+    assert not ask("Who catches flies with webs?", "tax")
+    # The same sentence stands in both.
+    assert ask("How often must the pump of the lift be bled?", "again", TOLD)
     assert search([]) == []
+
+
+def test_a_small_models_questions_are_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").mkdir()
+    others = ("The pump of the old lift in the south is bled by whoever hears it rattle, whenever that may be.",)
+    for name, text in zip(("north", "south"), (TOLD, *others), strict=True):
+        (tmp_path / f"docs/{name}.md").write_text(f"# {name}\n\n{text}\n", "utf-8")
+    made, _ = simply(lambda _: "How often is the pump of the lift in the south bled?")
+    monkeypatch.setattr(writing, "build_author", lambda _: made)
+    words = ["dataset=folder", f"dataset.path={tmp_path}/docs", "embedder=hashing", f"store.path={tmp_path}/store"]
+    found, _, _ = make_dataset(words, 2, simple=True)
+    assert dict(found.sifted.dropped) == {ELSEWHERE: 1}
+    (row,) = found.build_rows()
+    assert row["relevant"] == {"south.md": 1}
+    with pytest.raises(ConfigError, match="says nothing of how documents are cut"):
+        make_dataset([*words, "pipeline=http", "pipeline.url=http://127.0.0.1:9/"], 2)
+
+
+def test_of_a_small_model_ten_are_written_for_one_that_is_wanted() -> None:
+    text = " ".join(
+        f"The wheel of machine {n} in the hall is oiled by hand in each month of the year." for n in range(30)
+    )
+    chunks = NoSplitter().run(documents=Documents((Document("d", text),), "wheels"))["chunks"]
+    made, _ = simply(lambda _: "No question.")
+    found, written = make_questions(made, chunks, 2, 0, simple=True)
+    assert (found.dropped, written) == ({UNREAD: 20}, 20)
+
+
+def test_whoever_holds_the_sentence_is_relevant() -> None:
+    documents = Documents((Document("d", TEXT), Document("e", f"As it says: {TOLD}"), Document("f", "No.")), "copies")
+    made, _ = simply(lambda _: "How often must the pump of the lift be bled?")
+    sifted = sift_questions(made, [Target(SENTENCE, (passage(text=TOLD),))])
+    (row,) = check_made(sifted, 1, documents, [], Resources.from_store(Store())).build_rows()
+    assert row["relevant"] == {"d": 1, "e": 1}
 
 
 def test_sentences_are_of_plain_words_and_each_passage_has_its_turn() -> None:
