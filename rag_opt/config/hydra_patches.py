@@ -28,7 +28,7 @@ TREES = 4096
 
 
 def patch_hydra() -> None:
-    """Have Hydra check files with `check_yaml` and read each once, and all of this."""
+    """Have Hydra check files with `check_yaml` before it reads them, and neither library do its work again."""
     _read_once()
     _make_no_map_in_vain()
     # A parsed `${…}` is only read, and each is parsed anew for every configuration: half of what resolving takes.

@@ -28,6 +28,11 @@ def get_worker(trial: FrozenTrial) -> str:
     return str(get_attributes(trial).process.get("worker", "")) or f"nobody-{trial.number}"
 
 
+def is_named(trial: FrozenTrial) -> bool:
+    """Whether a process has named the trial as its own."""
+    return bool(get_attributes(trial).process.get("worker"))
+
+
 def get_worker_origin(trial: FrozenTrial) -> WorkerOrigin:
     """Who writes the trial's MLflow run."""
     about = get_attributes(trial).process

@@ -23,7 +23,7 @@ from rag_opt.samplers.internals import get_enqueued_params
 from rag_opt.storages.attributes import TrialAttributes, get_attributes
 from rag_opt.storages.interruptions import interrupt_trial, snapshot_sampler
 from rag_opt.storages.locks import Life, Member
-from rag_opt.storages.processes import WorkerOrigin, get_worker
+from rag_opt.storages.processes import WorkerOrigin, get_worker, is_named
 from rag_opt.storages.snapshot import StudySnapshot, count_finished, is_sampled
 from rag_opt.study import failures
 from rag_opt.study.sampling import build_sampler, derive_seed
@@ -69,7 +69,9 @@ class Scheduler:
     def interrupt_own_trial(self) -> None:
         """This process's own trial ended, if it has one; its place is free."""
         for trial in get_running(StudySnapshot(self.study)):
-            if get_worker(trial) == self.member.me:
+            # A signal may come between the making of a trial and its naming. This is our turn, so one without a name
+            # is ours, or a dead process's.
+            if get_worker(trial) == self.member.me or not is_named(trial):
                 interrupt_trial(self.study, trial)
 
     @property

@@ -9,12 +9,15 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from rag_opt.storages.attributes import get_attributes
+from rag_opt.cli.study import run_study
+from rag_opt.console.exit_status import HungUp
+from rag_opt.storages.attributes import Attribute, TrialAttributes, get_attributes
 from tests.faults.conftest import Figure
 from tests.faults.test_copies import file_of
 from tests.integration.commands import command
@@ -75,3 +78,22 @@ def test_a_reader_that_goes_away_ends_a_study(words, opened, status: int, figure
     assert not [t for t in study.get_trials(states=(TrialState.FAIL,)) if not get_attributes(t).interrupted]
     assert len(study.trials) < 3000
     figure("a command that is ended gives its trial back", f"exit status {status}, 0 RUNNING, 0 failed trials")
+
+
+def test_a_trial_that_was_made_and_not_yet_named_is_given_back(words, monkeypatch) -> None:
+    save = Attribute.save
+
+    def hang_up(attribute: Attribute[Any], place: Any, value: Any) -> None:
+        if attribute is TrialAttributes.process and place.number == 2:
+            monkeypatch.setattr(Attribute, "save", save)
+            raise HungUp
+        save(attribute, place, value)
+
+    monkeypatch.setattr(Attribute, "save", hang_up)
+    with pytest.raises(HungUp):
+        run_study([*words, "n_trials=4"])
+    study = optuna.load_study(study_name="animals", storage=f"sqlite:///{file_of(words)}")
+    assert [trial.state for trial in study.trials[2:]] == [TrialState.FAIL]
+    assert get_attributes(study.trials[2]).interrupted
+    run_study([*words, "n_trials=4"])
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 4
