@@ -32,6 +32,7 @@ LONG = os.environ.get("RAG_OPT_LONG") == "1"
 """Whether everything is run, with the figures that are promised: `nox -s faults`."""
 
 LARGEST = "test_smollm2.py"
+"""The tests of the largest model: each process comes to hold more with every file that it runs."""
 
 settings.register_profile("rag_opt", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("rag_opt")

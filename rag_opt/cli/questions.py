@@ -164,12 +164,11 @@ def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> t
     from rag_opt.llm.budget import BudgetSpentError
     from rag_opt.questions.kinds import UNANSWERABLE
     from rag_opt.questions.making import (
-        MORE,
-        MORE_SIMPLE,
         check_made,
         choose_targets,
         cut_passages,
         forecast_making,
+        get_most,
         make_questions,
         read_documents,
     )
@@ -184,10 +183,8 @@ def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> t
         documents = read_documents(config, resources, words)
         chunks, seed = cut_passages(documents, resources, words), parse_settings(config).seed
         told = forecast_making(author, choose_targets(chunks, count, seed, simple=simple), resources)
-        most = MORE_SIMPLE if simple else MORE
-        screen.report_line(
-            f"forecast: {_format_expenses(told)}, where every question is left; at most {most} times that"
-        )
+        most = f"at most {get_most(simple=simple)} times that"
+        screen.report_line(f"forecast: {_format_expenses(told)}, where every question is left; {most}")
         author = author.use_resources(account.resources)
         try:
             search = build_search(documents, words, resources) if simple else None

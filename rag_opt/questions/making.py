@@ -119,6 +119,11 @@ def choose_targets(chunks: Chunks, count: int, seed: int, *, simple: bool) -> li
     return (draw_sentences if simple else draw_targets)(chunks, count, seed)
 
 
+def get_most(*, simple: bool) -> int:
+    """How many questions are written at most for one that is wanted."""
+    return MORE_SIMPLE if simple else MORE
+
+
 def make_questions(
     author: Author, chunks: Chunks, count: int, seed: int, *, simple: bool, search: Search | None = None
 ) -> tuple[Sifted, int]:
@@ -126,8 +131,7 @@ def make_questions(
 
     The targets are the same for the same documents, count and seed, and replies are kept: who is interrupted goes on.
     """
-    most = (MORE_SIMPLE if simple else MORE) * count
-    targets, place = choose_targets(chunks, most, seed, simple=simple), 0
+    targets, place = choose_targets(chunks, get_most(simple=simple) * count, seed, simple=simple), 0
     kept, dropped, examples = list[MadeQuestion](), Counter[str](), dict[str, str]()
     with track("questions made", count) as advance:
         while place < len(targets) and len(kept) < count:

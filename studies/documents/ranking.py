@@ -5,9 +5,9 @@ python studies/documents/ranking.py --data FOLDER [--work FOLDER] [NAME ...]
 The configurations of conf/search_space/grid.yaml were recorded on people's questions (../samplers/record.py); where
 there are thousands of these, they are recorded on ten times as many here. SmolLM2 writes questions about the same
 documents (`questions make llm=smollm2 --simple`), the grid is recorded on these, and both orders are compared by
-Kendall's tau-b. Intervals are percentiles of 2,000 bootstraps that draw
-people's and made questions anew. "People alone" is the tau between two halves of people's questions, the mean of 200
-divisions: how far that many questions agree with their like.
+Kendall's tau-b. Intervals are percentiles of 2,000 bootstraps that draw people's and made questions anew. "People
+alone" is the tau between two halves of people's questions, the mean of 200 divisions: how far that many questions agree
+with their like.
 
 Many configurations of a grid are nearly equal, and no set of questions has a true order for these. So the pairs that
 people's questions tell apart (the 95 % interval of their paired difference leaves out 0) are looked at by themselves:

@@ -77,6 +77,7 @@ def test_a_copy_of_a_configuration_shares_nothing_that_can_be_changed() -> None:
     assert OmegaConf.is_readonly(second.a)
     OmegaConf.set_readonly(second.a, False)
     assert OmegaConf.is_readonly(first.a)
+    assert second._metadata.resolver_cache is not first._metadata.resolver_cache
     second.x, second.a.d = 6, [7]
     OmegaConf.clear_cache(second)
     assert (first.a.b[1].c, second.a.b[1].c) == (5, 6)
