@@ -1,7 +1,7 @@
 """What Hydra and OmegaConf do otherwise here: check files before they are read, and the same work only once.
 
-A study composes hundreds of configurations before its first trial. What is changed is the time that takes (3.4 ms
-instead of 9.1 for one that differs by a value, on an AMD EPYC), not what comes out.
+A study composes hundreds of configurations before its first trial. What is changed is the time that takes (4 ms instead
+of 11 for one that differs by a value, on an AMD EPYC: studies/speed/composing.py), not what comes out.
 """
 
 from __future__ import annotations
