@@ -8,6 +8,7 @@ study.best_pipeline().run({"query": "Which animal purrs?"})
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_opt.system import environment
@@ -26,6 +27,9 @@ HOMES = {
     "RagOptError": "rag_opt.errors",
 }
 """Where what is public lives: it is imported when it is first used, since much hangs on it."""
+
+# `python -m rag_opt.gate` is commands/gate.py: Python looks for a package's modules in every folder of this list.
+__path__ = [*__path__, str(Path(__file__).parent / "commands")]
 
 # Telemetry is decided when a dependency is imported, so this must come before any of them.
 environment.set_environment()

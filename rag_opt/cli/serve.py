@@ -57,7 +57,6 @@ def main(
     with environment.disable_gc():
         environment.silence_optuna()
         from rag_opt.production.registry import Registry
-        from rag_opt.serving.keys import Keys
         from rag_opt.serving.settings import ServerSettings, parse_canary
 
         other, share = parse_canary(canary)
@@ -78,8 +77,6 @@ def main(
             refresh=refresh,
             tracking=Registry.connect(tracking or None).uri,
         )
-        settings.check()
-        Keys.from_environment()
     _run(settings, listening)
 
 
@@ -107,8 +104,12 @@ def prepare_model(given: str) -> str:
 def _run(settings: ServerSettings, listening: socket.socket) -> None:
     import uvicorn
 
+    from rag_opt.serving.keys import Keys
     from rag_opt.serving.sender import sending
 
+    # Before the model is loaded, which takes seconds.
+    settings.check()
+    Keys.from_environment()
     if settings.workers == 1:
         from rag_opt.serving.deployment import load_deployment
         from rag_opt.serving.worker import build_service

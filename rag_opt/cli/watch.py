@@ -60,8 +60,7 @@ def main(
     print(sanitize_line("rag_opt.watch: reading traces, which takes some seconds"))
     with environment.disable_gc():
         environment.silence_optuna()
-        from rag_opt.production.alerts import check_webhook, post_alarm, write_page, write_prometheus
-        from rag_opt.production.canary import roll_back
+        from rag_opt.production.alerts import check_webhook, write_page, write_prometheus
         from rag_opt.production.registry import CHAMPION, Registry, check_name
         from rag_opt.production.watch_page import format_verdict
         from rag_opt.production.watching import watch_model
@@ -80,14 +79,21 @@ def main(
         write_page(found, page)
         print(sanitize_line(f"open: {page}"))
     print(sanitize_line(format_verdict(found)))
-    if not found.alarms:
-        return
+    if found.alarms:
+        _follow_alarm(found, registry, judged, alias, webhook)
+        sys.exit(ALARM)
+
+
+def _follow_alarm(found: Watch, registry: Registry, judged: ModelVersion, alias: str, webhook: str) -> None:
+    """Tell the webhook, and move the alias back if its quality is what got worse; either of them "": not asked for."""
+    from rag_opt.production.alerts import post_alarm
+    from rag_opt.production.canary import roll_back
+
     if webhook:
         post_alarm(found, webhook)
-    if rollback:
+    if alias:
         worse = ", ".join(stream.name for stream in found.alarms if stream.quality)
         print(sanitize_line(roll_back(registry, judged, alias, f"alarm: {worse}") if worse else STAYS))
-    sys.exit(ALARM)
 
 
 def print_watch(found: Watch) -> None:

@@ -103,11 +103,6 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         service.metrics.feedback.labels(told.thumb).inc()
         return JSONResponse({"id": told.id, "thumb": told.thumb})
 
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        rows = [{"id": arm.label, "object": "model", "created": 0, "owned_by": "rag_opt"} for arm in service.deployment]
-        return {"object": "list", "data": rows}
-
 
 def _add_state(app: FastAPI, service: Service, keys: Keys) -> None:
     """The page, and the paths that say how the service is."""
@@ -117,6 +112,11 @@ def _add_state(app: FastAPI, service: Service, keys: Keys) -> None:
         arm = service.deployment.main
         text = render_page(arm.address, has_generator=arm.answerer.has_generator, needs_key=keys.needed)
         return HTMLResponse(text, headers={"content-security-policy": CONTENT_POLICY})
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        rows = [{"id": arm.label, "object": "model", "created": 0, "owned_by": "rag_opt"} for arm in service.deployment]
+        return {"object": "list", "data": rows}
 
     @app.get("/health")
     async def health() -> dict[str, str]:

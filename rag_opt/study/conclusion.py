@@ -52,17 +52,14 @@ SHOWN = 5
 
 def build_findings(plan: Plan, study: optuna.Study) -> Findings:
     """The findings of a study; finalists are measured and timed here."""
-    # The report repeats what bears on the finalists' scores, not what the search met on its way.
-    plan.resources.notices.kept.clear()
     # One moment for everything below: what other processes tell meanwhile would make the report contradict itself.
     now = StudySnapshot(study)
     # Before the finalists are confirmed: that opens the reserve and forgets that a budget has ended the search.
     budget = propose_budget(plan, now)
     found, evaluations, judged = confirm_finalists(plan, study, now)
-    confirmation = found[0] if found else None
     _write_finalists(plan, now, evaluations)
     front = history.find_front(now)
-    recommended, selected = _choose_trials(confirmation, front)
+    recommended, selected = _choose_trials(found, front)
     given = format_overrides(plan.baseline) if recommended is None else get_trial_overrides(now, recommended)
     config = plan.dev.compose_overrides(given)
     pair = _find_pair(now, selected, evaluations)
@@ -81,7 +78,7 @@ def build_findings(plan: Plan, study: optuna.Study) -> Findings:
         documents=len(plan.dataset.documents),
         dev=plan.dev.questions.count,
         test=plan.test.questions.count,
-        confirmation=confirmation,
+        confirmation=found[0] if found else None,
         others=found[1:],
         latencies=_measure_latencies(plan, now, selected),
         stages=_measure_stages(plan, now, pair),
@@ -134,12 +131,12 @@ def _format_prospect(plan: Plan, study: optuna.Study, now: Trials) -> str:
     return terminator.format_prospect(found) if rule is None else terminator.format_prospect(found, rule.share)
 
 
-def _choose_trials(confirmation: Confirmation | None, front: Sequence[FrozenTrial]) -> tuple[int | None, int | None]:
+def _choose_trials(found: Sequence[Confirmation], front: Sequence[FrozenTrial]) -> tuple[int | None, int | None]:
     """The trial that is recommended, and the selected one, of which difference, time and losses are told."""
-    if confirmation is None:
+    if not found:
         best = front[0].number if front else None
         return best, best
-    return confirmation.recommended, confirmation.selected_arm.trial
+    return found[0].recommended, found[0].selected_arm.trial
 
 
 def _format_hits(store: Store) -> str:

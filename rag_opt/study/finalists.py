@@ -60,6 +60,8 @@ NOTHING = Confirmed((), {}, {})
 
 def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Confirmed:
     """What the unseen questions show; NOTHING without a complete trial, or where the selected one can't be measured."""
+    # The report repeats what bears on the finalists' scores, not what the search met on its way.
+    plan.resources.notices.kept.clear()
     # A budget that ended the search would refuse the confirmation's calls, for which its reserve was kept.
     if plan.resources.llm.budget is not None:
         plan.resources.llm.budget.open_reserve()

@@ -11,9 +11,13 @@ with their like.
 
 Many configurations of a grid are nearly equal, and no set of questions has a true order for these. So the pairs that
 people's questions tell apart (the 95 % interval of their paired difference leaves out 0) are looked at by themselves:
-how many of them do made questions order the same way? Its interval draws made questions anew. "Half of people's": the
-pairs that one half of people's questions tells apart, ordered by the other half, and by made questions. At p < 0.05,
-pair by pair: one in twenty of the pairs that no question could tell apart is among them, too.
+how many of them do made questions order the same way? Kendall's tau over these alone is twice that share less one.
+Their interval draws made questions anew. "Half of people's": the pairs that one half of people's questions tells apart,
+ordered by the other half, and by made questions. At p < 0.05, pair by pair: one in twenty of the pairs that no question
+could tell apart is among them, too.
+
+"Not searched": questions that were made without the search that leaves out what asks for another document
+(rag_opt/questions/searching.py), so that one sees what it is worth.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +50,15 @@ MANY = {"squad_articles": 2_000}
 """Of people's questions so many are taken where there are as many: two hundred do not agree with their own like."""
 
 DRAWS, DIVISIONS, ALPHA = 2_000, 200, 0.05
+UNSEARCHED = """
+import sys
+from rag_opt.cli.questions import main
+from rag_opt.questions import searching
+searching.build_search = lambda *given: None
+main(sys.argv[1:])
+"""
+"""`questions make` without its search: no setting turns that off, since nobody would want to."""
+
 KINDS = ("all", "bm25", "dense", "hybrid")
 """Which configurations are compared: all, and those of one retriever."""
 
@@ -62,8 +75,9 @@ def main() -> None:
     for name in given.names:
         data = [*name_data(name, given.data, given.work), f"store.path={given.work}/store"]
         people = record_people(given.work, name, data)
-        made = record_made(given.work, name, data, COUNTS[name])
-        lines += list(compare(name, people, made))
+        lines += list(compare(name, people, record_made(given.work, name, data)))
+        plain = record_made(given.work, name, data, searched=False)
+        lines += list(compare(f"{name}, not searched", people, plain, KINDS[:1]))
     lines += ["", f"Measured on {describe_processor()}."]
     (HERE / "ranking.md").write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
@@ -87,11 +101,13 @@ def record_people(work: Path, name: str, data: list[str]) -> Table:
     return load_table(work / f"{name}_people")
 
 
-def record_made(work: Path, name: str, data: list[str], count: int) -> Table:
+def record_made(work: Path, name: str, data: list[str], searched: bool = True) -> Table:
     """The grid on questions that are made of these documents, each step taken up where it was left."""
+    count, name = COUNTS[name], name if searched else f"{name}_unsearched"
     questions = work / f"{name}_questions"
     made = ["make", *data, "llm=smollm2", "--simple", "--count", str(count), "--out", str(questions)]
-    subprocess.run([sys.executable, "-m", "rag_opt.questions", *made], check=True)
+    program = ["-m", "rag_opt.questions"] if searched else ["-c", UNSEARCHED]
+    subprocess.run([sys.executable, *program, *made], check=True)
     made_of = [f"dataset.{kind}={questions}/{kind}.jsonl" for kind in ("documents", "questions")]
     given = [*WORDS, *data[-1:], "dataset=jsonl", *made_of, *GRID]
     words = [*given, f"name={name}_made", f"studies_dir={work}"]
@@ -99,14 +115,14 @@ def record_made(work: Path, name: str, data: list[str], count: int) -> Table:
     return load_table(work / f"{name}_made")
 
 
-def compare(name: str, people: Table, made: Table) -> Iterator[str]:
-    """The rows of a collection."""
+def compare(name: str, people: Table, made: Table, kinds: Sequence[str] = KINDS) -> Iterator[str]:
+    """The rows of a collection, one for each kind of configurations."""
     places = {frozenset(each.items()): row for row, each in enumerate(made.configurations)}
     pairs = [(row, places.get(frozenset(each.items()))) for row, each in enumerate(people.configurations)]
     shared = [(row, other) for row, other in pairs if other is not None]
     rows = [row for row, _ in shared]
     left, right = people.scores[rows], made.scores[[other for _, other in shared]]
-    for kind in KINDS:
+    for kind in kinds:
         chosen = np.array([kind in ("all", people.configurations[row]["retriever"]) for row in rows])
         ours, theirs = left[chosen], right[chosen]
         tau, (low, high) = measure_tau(ours, theirs), bootstrap(ours, theirs)
@@ -145,23 +161,25 @@ def divide(scores: Scores) -> float:
 
 
 def describe_pairs(ours: Scores, theirs: Scores) -> list[str]:
-    """Three cells: the pairs told apart, those of them ordered the same way, and both by half of people's questions.
+    """Four cells: the pairs told apart, those of them ordered the same way, tau over these, both by half of people's.
 
-    The latter two are empty where no pair is told apart.
+    All but the first are empty where no pair is told apart.
     """
     pairs = find_decided(ours)
     draw = np.random.default_rng(0)
     again = (theirs[:, draw.integers(theirs.shape[1], size=theirs.shape[1])] for _ in range(DRAWS))
     total = len(ours) * (len(ours) - 1) // 2
     if not len(pairs):
-        return [f"0 of {total:,}", "", ""]
+        return [f"0 of {total:,}", "", "", ""]
     share, drawn = count_agreed(pairs, theirs), [count_agreed(pairs, each) for each in again]
     low, high = np.percentile(drawn, [2.5, 97.5])
     orders, half = [draw.permutation(ours.shape[1]) for _ in range(DIVISIONS)], ours.shape[1] // 2
     parts = [(find_decided(ours[:, each[:half]]), ours[:, each[half:]]) for each in orders]
     halves = [(count_agreed(decided, rest), count_agreed(decided, theirs)) for decided, rest in parts if len(decided)]
     people, made = np.mean(halves, axis=0) if halves else (np.nan, np.nan)
-    return [f"{len(pairs):,} of {total:,}", f"{share:.0%} [{low:.0%}, {high:.0%}]", f"{people:.0%}, {made:.0%}"]
+    tau = "{:.2f} [{:.2f}, {:.2f}]".format(*(2 * each - 1 for each in (share, low, high)))
+    agreed = [f"{share:.0%} [{low:.0%}, {high:.0%}]", tau, f"{people:.0%}, {made:.0%}"]
+    return [f"{len(pairs):,} of {total:,}", *agreed]
 
 
 def find_decided(scores: Scores) -> NDArray[np.intp]:
@@ -200,6 +218,7 @@ def write_head() -> Iterator[str]:
         "tau of people alone",
         "pairs that people's tell apart",
         "ordered the same way",
+        "tau over these",
         "half of people's: by the other half, by made questions",
     ]
     heads += ["made questions' first choice by people's nDCG@10, less their best"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -171,3 +172,10 @@ def test_what_completes_a_line(place, line: str, words: list[str]) -> None:
 def test_all_choices_of_a_group_but_internal_ones_complete_it() -> None:
     files = {path.stem for path in (ROOT / "conf/retriever").glob("[!_]*.yaml")}
     assert {word.removeprefix("retriever=") for word in complete_line("rag-opt study retriever=")} == files
+
+
+def test_python_finds_a_module_for_every_command_and_the_package_folder_stays_short() -> None:
+    missing = [name for name in one.COMMANDS if find_spec(one.MODULES.get(name, f"rag_opt.{name}")) is None]
+    assert not missing
+    # The thin ones lie in rag_opt/commands; next to packages there are only what everyone needs.
+    assert len(list((ROOT / "rag_opt").glob("*.py"))) <= 10
