@@ -72,4 +72,5 @@ def _find_direction(found: Confirmation) -> int:
 
 def is_cheaper(arm: Arm, baseline: Arm) -> bool:
     """Whether one costs less than the other, by more than what is told as no change; False where either is unknown."""
+    # A cost that was not measured is inf, and nothing is cheaper than that.
     return math.isfinite(baseline.cost) and arm.cost < (1 - NEGLIGIBLE) * baseline.cost

@@ -73,6 +73,7 @@ def pool_differences(differences: Sequence[float], errors: Sequence[float]) -> P
     # A difference that is certain, since the baseline itself was selected, is one collection all the same: of no more
     # weight than the surest other one.
     surest = spreads[spreads > 0].min(initial=np.inf)
+    # Where all are certain any equal variance will do, if it can be divided by.
     variances = np.square(np.maximum(spreads, surest if np.isfinite(surest) else 1e-9))
     count = len(values)
     if count < 2:
@@ -124,6 +125,7 @@ def _iterate_selected(members: Mapping[str, Member]) -> Iterator[tuple[str, tupl
         if arm is found.baseline:
             # That is a difference of 0, and certain.
             yield name, (0.0, 0.0)
+        # Without an interval nothing says how much it weighs.
         elif not math.isnan(arm.difference_low):
             yield name, (found.sign * arm.difference, _estimate_error(arm, found.look))
 

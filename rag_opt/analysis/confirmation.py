@@ -118,6 +118,7 @@ class Confirmation:
     def shown(self) -> bool:
         """Whether the selected one is better than the baseline beyond doubt, all comparisons considered."""
         arm = self.selected_arm
+        # Both must agree: interval and p value come from different resamplings, and may differ at the border.
         edge = arm.difference_low if self.sign > 0 else -arm.difference_high
         return arm.adjusted <= 1 - paired.LEVEL and edge > 0
 
@@ -136,6 +137,7 @@ class Confirmation:
     def from_dict(cls, node: Mapping[str, Any]) -> Confirmation:
         """The confirmation of such containers."""
         lists = ("words", "outcome", "marks")
+        # Findings of an older version lack what was added since.
         arms = (Arm(**{**arm, **{key: tuple(arm[key]) for key in lists if key in arm}}) for arm in node["arms"])
         return cls(**{**node, "arms": tuple(arms)})
 
@@ -186,6 +188,7 @@ def build_confirmation(
         replace(arm, adjusted=corrected.get(arm.trial, math.nan), outcome=_orient_outcome(arm.outcome, sign))
         for arm in arms
     )
+    # Their number alone, so scores that are nan do no harm.
     count = len(paired.average_groups(measured[0].scores, groups))
     found = Confirmation(metric, sign, cost, count, selection.recommended, selection.all_tied, final)
     return replace(

@@ -71,6 +71,7 @@ def crossfit(candidates: Sequence[Candidate], baseline: int, sign: float, groups
     folds = rng.permutation(np.arange(count) % min(FOLDS, count))
     rows = table.judge(np.arange(count), folds)
     row = next(place for place, each in enumerate(candidates) if each.number == baseline)
+    # A question drawn twice stays in its fold, so that none is judged by a choice made on its copy.
     drawn: list[NDArray[np.int_]] = list(rng.integers(0, count, (RESAMPLES, count)))
     means = [table.compare(sample, table.judge(sample, folds[sample]), row) for sample in drawn]
     of = np.unique(groups, return_inverse=True)[1]
@@ -95,6 +96,7 @@ def merge_evaluations(evaluations: Mapping[int, Evaluation], judges: Sequence[in
     return replace(
         first,
         per_query=scores,
+        # Of nan alone nanmean makes a warning.
         means={name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()},
         retrieved=pick(lambda each: each.retrieved),
         answers=pick(lambda each: each.answers),
@@ -116,6 +118,7 @@ def _replace_arm(arm: Arm, fitted: Crossfit, level: float) -> Arm:
     low, high = fitted.compute_interval(arm.difference, level)
     p = fitted.compute_p_value(arm.difference)
     needed = estimate_count(arm.difference, fitted.error * math.sqrt(fitted.groups))
+    # p is not adjusted: beside the baseline a crossfit confirms nobody else.
     return replace(arm, difference_low=low, difference_high=high, p=p, adjusted=p, needed=needed)
 
 

@@ -63,6 +63,7 @@ def format_edges(findings: Findings, study: Trials) -> str:
 def _format_ends(distribution: BaseDistribution, value: object) -> Iterator[str]:
     """The ends of a range of numbers, where the value lies at one."""
     if isinstance(distribution, CategoricalDistribution):
+        # To Python true and false are whole numbers, too.
         numbers = [each for each in distribution.choices if isinstance(each, int | float) and type(each) is not bool]
         # Names have no ends, and of two numbers each is one, which says nothing.
         if len(numbers) < max(3, len(distribution.choices)):
@@ -76,5 +77,6 @@ def _format_ends(distribution: BaseDistribution, value: object) -> Iterator[str]
     # A range of a single value has no edge that could be moved.
     if low < high and isinstance(value, int | float):
         place = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        # A real number seldom meets its end exactly; whole numbers and choices do.
         if min(place, 1 - place) <= (NEAR if isinstance(distribution, FloatDistribution) else 0):
             yield f"{low:.4g} to {high:.4g}"

@@ -98,6 +98,7 @@ class Findings:
 
     @property
     def targets(self) -> tuple[str, ...]:
+        # Signs are written in the order of the objectives, which JSON keeps.
         return tuple(self.signs)
 
     def get_snapshot(self, study: optuna.Study) -> StudySnapshot:

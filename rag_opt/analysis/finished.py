@@ -43,6 +43,7 @@ def open_finished(folder: Path, storage: str | None = None) -> tuple[Findings, o
         raise StudyError(f"{folder}: its storage {url} needs a password: name the whole URL with --storage")
     directions = [StudyDirection.MAXIMIZE if sign > 0 else StudyDirection.MINIMIZE for sign in findings.signs.values()]
     study = open_study(url, findings.name, directions)
+    # A study of an older version has no such table.
     archive.create_table(study)
     check_study(study, folder)
     if not study.get_trials(deepcopy=False):

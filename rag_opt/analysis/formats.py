@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Costs are compared with it, too: what would be told as no change decides nothing.
 NEGLIGIBLE = 0.005
 """A change below this share is told as none."""
 

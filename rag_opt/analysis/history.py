@@ -38,6 +38,7 @@ def get_measured(study: Trials, *states: TrialState) -> list[FrozenTrial]:
 
 def is_feasible(trial: FrozenTrial) -> bool:
     """Whether the trial keeps every constraint."""
+    # A constraint that could not be measured is inf, and so is not kept.
     return all(value <= 0 for value in trial.constraints.values())
 
 
@@ -230,6 +231,7 @@ def estimate_confirmation(study: Trials, ties: int, dev: int, test: int) -> Expe
     stages = [(new[name], spent) for trial in complete for name, spent in get_attributes(trial).usage.items()]
     calls = sum(part * spent["calls"] for part, spent in stages)
     tokens = sum(part * (spent["tokens_in"] + spent["tokens_out"]) for part, spent in stages)
+    # What has no price is left out: a budget in dollars is refused where a model lacks one.
     dollars = sum(part * spent["usd"] for part, spent in stages if not math.isnan(spent["usd"]))
     seconds = sum(trial.duration.total_seconds() for trial in complete if trial.duration is not None)
     return Expenses(share * calls, share * tokens, share * dollars, share * seconds)

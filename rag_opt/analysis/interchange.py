@@ -53,8 +53,10 @@ def write_trec(folder: Path, qrels: Qrels, evaluations: Mapping[str, Evaluation]
     lines = [f"{named(q)} 0 {named(d)} {grade}\n" for q, grades in asked.items() for d, grade in grades.items()]
     (folder / "qrels.txt").write_text("".join(lines), "utf-8")
     for name, found in evaluations.items():
+        # White space parts a run's columns.
         tag = name.replace(" ", "-")
         rows = zip(found.query_ids, found.retrieved, strict=True)
+        # Nine decimals keep ranks apart down to 30,000.
         run = [
             f"{named(query)} Q0 {named(document)} {rank} {1 / rank:.9f} {tag}\n"
             for query, documents in rows
@@ -131,6 +133,7 @@ def _count_questions(trial: FrozenTrial, dev: int) -> int | None:
 
 def _build_column(values: list[Any]) -> pa.Array:
     """The values as one column; of several types as text."""
+    # Exact types: a bool is an int to isinstance, and would be written as a number.
     kinds = {type(value) for value in values if value is not None}
     numbers = kinds <= {int, float}
     if str in kinds or (len(kinds) > 1 and not numbers):

@@ -62,6 +62,7 @@ def _widen(arm: Arm, width: float) -> Arm:
     if math.isinf(width):
         return replace(arm, difference_low=-SCALE, difference_high=SCALE)
     more = abs(arm.difference) * width
+    # Each side by itself: a bootstrap interval need not be symmetric.
     low = arm.difference - math.hypot(arm.difference - arm.difference_low, more)
     high = arm.difference + math.hypot(arm.difference_high - arm.difference, more)
     return replace(arm, difference_low=max(-SCALE, low), difference_high=min(SCALE, high))
@@ -86,9 +87,11 @@ def correct_difference(scores: Scores, truths: Scores, level: float) -> Correcte
     rest = truths[both] - weight * scores[both]
     difference = float(weight * known.mean() + rest.mean())
     freedom = graded - 2
+    # Slope and mean are fitted to the same grades, hence graded - 2.
     variance = weight**2 * known.var(ddof=1) / len(known) + rest.var(ddof=1) * (graded - 1) / freedom / graded
     error = math.sqrt(float(variance))
     half = float(special.stdtrit(freedom, (1 + level) / 2)) * error
+    # An error of 0 can't be divided by: a difference is certain then, and so is that there is none.
     p = float(difference == 0.0) if error == 0.0 else 2 * float(special.stdtr(freedom, -abs(difference) / error))
     return CorrectedDifference(difference, difference - half, difference + half, p, graded)
 

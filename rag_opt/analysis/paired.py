@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Ints, Scores
 
 RESAMPLES = 10_000
+# Met from the fourth test on.
 MOST_RESAMPLES = 200_000
 LEVEL = 0.95
 POWER = 0.8
@@ -26,6 +27,7 @@ LATER = 0.2
 FEWEST = 6
 """Of fewer pairs no randomisation test says p < 0.05: 2 / 2^5 is 0.0625."""
 
+# 32 MiB of places, and as much again for the values at them.
 DRAWN = 2**22
 """Draws held in memory at once."""
 
@@ -81,6 +83,7 @@ def count_resamples(test: int) -> int:
 
 def is_spent(test: int) -> bool:
     """Whether the test of this number may spend so little that no number of resamples taken can show anything."""
+    # So it is from the seventh test on.
     return (1 - LEVEL) * compute_share(test) < 1 / count_resamples(test)
 
 
@@ -110,6 +113,7 @@ def bootstrap_interval(
 
 def _compute_means(sums: Scores, sizes: Scores | None, drawn: NDArray[np.int64]) -> Scores:
     """The mean of each draw, a row each."""
+    # Sums by sizes, no mean of means: groups differ in size, and each question counts the same.
     means: Scores = sums[drawn].mean(axis=1) if sizes is None else sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     return means
 
@@ -129,9 +133,11 @@ def compute_p_value(values: Scores, seed: int, resamples: int = RESAMPLES, group
     # Of a single sample scipy's "samples" flips signs, which swaps ours and theirs question by question.
     found = stats.permutation_test(
         (values,),
+        # By the name `axis` scipy knows that it may hand over many resamples at once.
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
         n_resamples=resamples,
+        # Otherwise all resamples are held in memory.
         batch=max(1, DRAWN // len(values)),
         rng=np.random.default_rng(seed),
     )

@@ -53,6 +53,7 @@ def select_finalists(candidates: Sequence[Candidate], sign: float, ties: int, gr
     level = [other for other in candidates if other is best or _is_tied(best, other, sign, groups)]
     # What is cheaper by less than would be told as a change is no reason to give up what is better.
     limit = (1 + NEGLIGIBLE) * min(each.cost for each in level)
+    # The best of the cheap ones, since candidates come best first; all are where no cost is known (inf).
     recommended = next(each for each in level if each.cost <= limit)
     # Both places are kept, also where the best is the recommended one: the tied ones begin at the third.
     chosen = [best, recommended]

@@ -64,6 +64,7 @@ def _format_difference(found: Confirmation, arm: Arm, where: str) -> str:
 
 def _format_stake(found: Confirmation, arm: Arm) -> str:
     """What keeping the baseline may cost; "" where it is not kept."""
+    # More being better for the comparison, in the metric's own direction when it is told.
     most = max(found.sign * arm.difference_low, found.sign * arm.difference_high)
     return f"; at most {format_signed(found.sign * most)} is to be gained" if found.keeps_baseline and most > 0 else ""
 
@@ -88,6 +89,7 @@ def explain_choice(found: Confirmation) -> str:
     name = f"trial {arm.trial}" + (" (the baseline)" if arm.role == BASELINE else "")
     if not found.all_tied:
         return f"{name}: no other is within noise of it on the questions that were searched"
+    # Older findings (-1) do not name the best, which is their first arm.
     if arm.trial == (found.arms[0].trial if found.best < 0 else found.best):
         return f"{name}: the best; of {found.all_tied} tied with it within noise none is cheaper ({found.cost})"
     told = f"{name}: the cheapest of {found.all_tied + 1} tied within noise: {found.cost} {format_cost(arm.cost)}"

@@ -132,6 +132,7 @@ def _find_first_choices(space: Mapping[str, Any], overrides: Words) -> dict[str,
     listed = {key: given for key, given in space.items() if key in STAGES and isinstance(given, list) and given}
     found = {key: str(given[0]) for key, given in listed.items() if own[key] not in given}
     chosen = next((word for word in overrides if word.startswith(EXPERIMENT)), None)
+    # The first choices need an experiment of their own, and a configuration has one.
     if found and chosen is not None:
         key = next(iter(found))
         raise ConfigError(f"space: {key}: with {chosen} the configuration's own is {own[key]}; add it to the list")
@@ -181,6 +182,7 @@ def _to_scalar(value: Any) -> Any:
 def _read_conditions() -> dict[str, Mapping[str, Any]]:
     """When the parameters of our own spaces exist; of several spaces the widest counts."""
     found: dict[str, Mapping[str, Any]] = {}
+    # The widest space first, since the first that says when counts.
     for name in ("whole", "answering", "chunking", "retrieval"):
         node = yaml.safe_load((FOLDER / "search_space" / f"{name}.yaml").read_text("utf-8"))
         for key, value in node.items():

@@ -32,6 +32,7 @@ class Result:
     """What a study recommends and what unseen questions say of it; printed, a few lines."""
 
     def __init__(self, findings: Findings, study: optuna.Study) -> None:
+        # Imported where it is used, as below: `import rag_opt` loads nothing heavy.
         from rag_opt.reporting import summary
 
         now = findings.get_snapshot(study)
@@ -109,6 +110,7 @@ class Study:
         if "ask" not in self.findings.commands:
             raise StudyError(f"{self.folder}: it recommends no configuration that could be asked")
         # With the store, and whatever else, that the study's own command for this has.
+        # The first three words are python -m rag_opt.ask.
         kept = shlex.split(self.findings.commands["ask"])[3:]
         more = [word for word in kept if not word.startswith(("best=", "question="))]
         return build_query_pipeline(expand_best(quote_arguments([f"best={self.folder.as_posix()}", *more])))

@@ -71,6 +71,7 @@ def write_table(path: Path, columns: Columns, seconds: float) -> None:
             if seconds >= DEAR:
                 os.fsync(file.fileno())
         except BaseException:
+            # An interrupt, too, leaves nothing behind.
             temporary.unlink(missing_ok=True)
             raise
     # Before it has its name: eviction must never see it older than the lease of the process that made it.
@@ -83,6 +84,7 @@ def read_table(path: Path) -> Table:
     try:
         # The map lives as long as an array that was cut from it.
         content = pa.memory_map(str(path)).read_buffer()
+        # A file that was cut short may be smaller than a hash.
         body = content.slice(0, max(0, content.size - DIGEST))
         if hashlib.sha256(body).digest() != content.slice(body.size).to_pybytes():
             raise DamagedError(path)
@@ -117,6 +119,7 @@ def write_folder(target: Path, make: Callable[[Path], None]) -> None:
         # Unlike a file's this fails where a folder is in the way; whoever holds the artifact's lock has removed it.
         temporary.rename(target)
     finally:
+        # Nothing is left under this name where all went well.
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -139,6 +142,7 @@ def touch(path: Path) -> None:
     """Note that a file was needed just now; raises FileNotFoundError when it is gone."""
     # By the clock that leases are stamped with: the file system's own may lag by some milliseconds.
     now = time.time_ns()
+    # Who may only read a folder uses what is in it all the same; it may just be evicted sooner.
     with suppress(PermissionError):
         try:
             os.utime(path, ns=(now, now))
@@ -152,6 +156,7 @@ def get_size(path: Path) -> int:
     try:
         return sum(file.stat().st_size for file in _list_files(path)) if path.is_dir() else path.stat().st_size
     except FileNotFoundError:
+        # Another process may have evicted it meanwhile.
         return 0
 
 
@@ -178,6 +183,7 @@ def _hash_file(path: Path) -> bytes:
 
 def _to_arrow(column: Any) -> pa.Array:
     if isinstance(column, np.ndarray) and column.ndim == 2:
+        # Arrow takes arrays of one dimension only.
         return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(column).reshape(-1)), column.shape[1])
     # Of an empty list Arrow can't know what it would hold, and gives it a type that does not come back as texts.
     return pa.array(column, pa.string()) if isinstance(column, list) and not column else pa.array(column)
@@ -190,6 +196,7 @@ def _merge_chunks(column: pa.ChunkedArray) -> pa.Array:
 
 def _from_arrow(array: pa.Array) -> list[Any] | NDArray[Any]:
     if pa.types.is_fixed_size_list(array.type):
+        # Not `values`, which ignores where a slice begins and ends.
         return array.flatten().to_numpy().reshape(len(array), array.type.list_size)  # type: ignore[no-any-return]
     # Only texts are copied: by default to_numpy refuses to, so that numbers stay in the memory map.
     if pa.types.is_string(array.type) or pa.types.is_binary(array.type):

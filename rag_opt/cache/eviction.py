@@ -53,6 +53,7 @@ def list_artifacts(root: Path) -> list[Artifact]:
 
 
 def _find_artifacts(root: Path) -> Iterator[Artifact]:
+    # Locks and leases lie in folders whose names begin with a dot.
     stages = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
     for stage in stages:
         for path in stage.glob("*"):
@@ -153,6 +154,7 @@ def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) ->
         for name, counts in (("hits", hits), ("misses", misses)):
             for stage, count in counts.items():
                 usage.setdefault(stage, {"hits": 0, "misses": 0})[name] += count
+        # Only who holds the lock writes, so the process's number makes the name unique.
         temporary = root / f"{USAGE}{TEMPORARY}{os.getpid()}"
         temporary.write_text(json.dumps(usage, indent=1), "utf-8")
         temporary.replace(root / USAGE)

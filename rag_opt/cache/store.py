@@ -154,6 +154,7 @@ class Store:
         if self.root is not None:
             with catch_disk_errors(self.root):
                 self._take_lease(self.root)
+                # A folder that can't be written says so here, not in the first trial.
                 with tempfile.TemporaryFile(dir=self.root):
                     pass
             self.trim()
@@ -212,6 +213,7 @@ class Store:
     def _try_read(self, path: Path, read: Callable[[], T], *, mend: bool = False) -> T | None:
         # A touch is what keeps it from being evicted, so it comes first.
         try:
+            # What is sealed is only read, and never evicted.
             if self.sealed not in path.parents:
                 touch(path / MANIFEST if path.is_dir() else path)
             found = read()
@@ -280,6 +282,7 @@ class Store:
     def _get_root(self) -> Path:
         if self.root is not None:
             return self.root
+        # A library that fills a folder needs a place on disk, even for a store in memory; it goes with the store.
         self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="rag_opt-")
         return Path(self._temporary.name)
 

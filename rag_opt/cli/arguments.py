@@ -53,6 +53,7 @@ class CommandLine:
         """Typer's parser of it."""
         from typer.main import get_command
 
+        # Without Rich, which would take [key=value ...] in help for markup; completion is our own.
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(help=self.about, context_settings={"help_option_names": ["-h", "--help"]})(self.function)
         return get_command(app)

@@ -82,6 +82,7 @@ def _print_answer(answers: Answers | None, *, streams: bool) -> str:
     if answers is not None and answers.texts[0] is None:
         raise ComponentError("no answer: the call to the model failed, as said above")
     said = (answers.texts[0] or "") if answers is not None else ""
+    # What streams was printed as it came, without an end of line.
     print("\n" if streams else f"{sanitize_text(said)}\n" if said else "", end="")
     return said
 

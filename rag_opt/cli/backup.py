@@ -47,8 +47,10 @@ def back_up_study(folder: Path, target: Path, storage: str | None = None) -> int
 
 
 def _copy_database(path: Path, target: Path) -> int:
+    # Made before SQLite would, which leaves a file that only its owner may write.
     make_file(target)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+        # A copy of the bytes would lack what is still in the log, and be torn by a writer.
         source.backup(copy)
         # One file, without a log beside it.
         copy.execute("PRAGMA journal_mode=DELETE")

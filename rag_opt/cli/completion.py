@@ -44,6 +44,7 @@ def complete_line(line: str) -> list[str]:
     try:
         words = shlex.split(line)[1:]
     except ValueError:
+        # A quote that is still open.
         return []
     word = words.pop() if words and not line[-1:].isspace() else ""
     found = _complete_command(words[0], words[1:], word) if words else [*COMMANDS, *ABOUT]

@@ -26,6 +26,7 @@ from rag_opt.errors import StudyError
 from rag_opt.system import environment
 from rag_opt.system.same_origin import HOST, PATH, READING, explain_refusal
 
+# No other page may frame it and have somebody click in it unawares.
 HARDENED = [("X-Frame-Options", "DENY"), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
 
 App = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -55,6 +56,7 @@ def guard_app(app: App, port: int, *, writable: bool) -> App:
 
 def _find_refusal(environ: Mapping[str, Any], port: int, writable: bool) -> tuple[str, str]:
     """The status and the reason with which a request is refused; "", "" for one that is not."""
+    # WSGI has the header Sec-Fetch-Site as HTTP_SEC_FETCH_SITE.
     headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
     if why := explain_refusal(environ["REQUEST_METHOD"], headers, port):
         return "403 Forbidden", why
@@ -88,6 +90,7 @@ def build_dashboard(folder: Path, url: str, port: int, mlflow: str, *, writable:
     from rag_opt.storages.opening import translate_errors
 
     with translate_errors(url):
+        # Looking at a database must not make tables in it.
         storage = RDBStorage(get_engine_url(url), skip_table_creation=True)
     # The writers of a running study come first: what is read here waits for none of them.
     place = folder / "artifacts"
@@ -95,9 +98,11 @@ def build_dashboard(folder: Path, url: str, port: int, mlflow: str, *, writable:
     app = wsgi(storage, artifact_store=FileSystemArtifactStore(str(place)))
     report = folder / "report.html"
     links = {"Trials, parameters, plots (optuna-dashboard)": "/dashboard"}
+    # A lambda: links are still added below.
     pages = {"/": lambda: _render_landing(folder, links, writable)}
     if report.is_file():
         links["The report: what to use, and how sure that is"] = "/report"
+        # Read at each request, so that a report that is written anew is shown.
         pages["/report"] = report.read_bytes
     if mlflow:
         links["Runs, metrics, traces (MLflow)"] = mlflow
@@ -112,6 +117,7 @@ def _render_landing(folder: Path, links: Mapping[str, str], writable: bool) -> b
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    # Otherwise closing the server waits for every connection that a browser keeps open.
     daemon_threads = True
 
 
@@ -124,6 +130,7 @@ class _Quiet(WSGIRequestHandler):
 def open_server(port: int, app: Callable[[int], App]) -> Iterator[WSGIServer]:
     """A server on this machine for the app that is made for its port; raises StudyError when the port is taken."""
     try:
+        # An app for the time being: the real one checks Host against the port, which is known once it is bound.
         server = make_server(HOST, port, lambda _, __: [], _Server, _Quiet)
     except OSError as error:
         raise StudyError(
@@ -134,6 +141,7 @@ def open_server(port: int, app: Callable[[int], App]) -> Iterator[WSGIServer]:
         yield server
 
 
+# It is killed in the end: uvicorn waits without limit for connections that are open, such as a browser's.
 @contextmanager
 def start_mlflow(database: Path) -> Iterator[str]:
     """The address of an MLflow server on this machine over its database; "" where there is none."""

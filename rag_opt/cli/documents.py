@@ -66,7 +66,9 @@ def main(
         _print_summary(reading)
     if questions is not None:
         console.print(_build_quotes_table(readings, _read_queries(questions)))
+    # A placeholder where no file was given, so that the command shows what a study needs.
     asked = shlex.quote(str(questions or "questions.jsonl"))
+    # Of several parsers none is named, since search_space=parsing is to choose.
     chosen = f"parser={readings[0].parser} " if len(readings) == 1 and readings[0].parser != "plain" else ""
     study = (
         f"dataset=folder dataset.path={shlex.quote(str(folder))} dataset.questions={asked} {chosen}objective=evidence"
@@ -105,6 +107,7 @@ def _read(listing: Listing, parser: str, words: Sequence[str], resources: Resour
     if not isinstance(component, Parser):
         raise ConfigError(f"parser={parser}: {type(component).__name__} is no rag_opt.components.parsers.Parser")
     component.use(resources)
+    # The key of `get_corpus`, by which a study finds what was read here.
     documents = Documents(listing.files, compute_key("documents", [each.content for each in listing.files]))
     return Reading(parser, component.read_files(documents))
 

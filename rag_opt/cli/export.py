@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rag_opt.evaluation.pipelines import RagPipeline
 
 SCRIPT = "ask.py"
+# It splits at newlines alone: splitlines() would also cut rows at U+2028, which JSON leaves in texts.
 PROGRAM = Template('''\
 """Ask the pipelines beside this file: python ask.py 'What is …?' (their components are rag_opt's)."""
 
@@ -80,6 +81,7 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
 
     words = expand_best(quote_arguments([f"best={folder.as_posix()}", *overrides]))
     config, place = compose_config(words), target or folder / "export"
+    # A store in memory: nothing is kept of a pipeline that is written down and not run.
     pipeline = build_pipeline(build_trial_config(config, words), Resources.from_store(Store()))
     own = is_whole(config)
     made = write_texts(pipeline, to_plain(config.trusted_modules)) if own else _write_stages(pipeline, config)
@@ -92,6 +94,7 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     return place
 
 
+# A context, where one is assembled, is an output of another name than a ranking.
 def _write_stages(pipeline: RagPipeline, config: DictConfig) -> dict[str, str]:
     """By file a pipeline that is made of stages, and the program that asks it."""
     from rag_opt.config.trust import to_plain

@@ -44,6 +44,7 @@ def main(
     findings, _ = open_finished(study, storage)
     recorded, metric = read_recorded(study, findings), findings.targets[0]
     crossfitted = findings.confirmation is not None and findings.confirmation.crossfitted
+    # A crossfit keeps no question back: those that it searched are those that confirmed.
     words = [*build_words(study, findings, overrides or ()), f"split={'dev' if crossfitted else 'test'}"]
     config = compose_config(words)
     objective = build_objective(config)
@@ -58,6 +59,7 @@ def main(
     for line in lines:
         print(sanitize_line(line))
     if summary is not None:
+        # Added, since other steps of a workflow write to $GITHUB_STEP_SUMMARY, too.
         with summary.open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     sys.exit(found.status)

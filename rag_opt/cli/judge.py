@@ -74,8 +74,10 @@ def check_judges(
             raise ConfigError(f"--aspect {aspect}: there is no such judge; {format_hint(aspect, FIELDS)}")
     config = compose_config(words)
     settings, judges = parse_judge_settings(config), build_judges(config, [], repeats=1)
+    # Of one token each way: all that matters is whether there is a price.
     price = judges.chat.compute_usd(judges.model, 1, 1)
     account = open_account(config, build_resources(config), ACCOUNT, judges.model, price)
+    # An aspect that is named twice is paid for once.
     asked = dict.fromkeys(aspects)
     with Screen():
         try:

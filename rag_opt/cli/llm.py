@@ -28,6 +28,7 @@ def main(
     given = list(words or [])
     if not any(word.startswith("llm=") for word in given):
         given.insert(0, "llm=smollm2")
+    # Before the model is loaded, so that a port that is taken is said at once.
     listening = _listen(port)
     print("rag_opt.llm: loading the model, which takes some seconds", flush=True)
     chat, model = load_chat(given)
@@ -35,9 +36,11 @@ def main(
 
     from rag_opt.cli.llm_server import build_app
 
+    # With --port 0 the system has chosen.
     free = listening.getsockname()[1]
     url = f"http://{HOST}:{free}/v1"
     print(sanitize_line(f"serving {model}: {url}   (Ctrl-C ends it)"), flush=True)
+    # llm.key=null, since the endpoint asks for none and a study would look for OPENAI_API_KEY.
     told = f"llm.base_url={url} llm.key=null llm.model={model} generator=llm"
     print(sanitize_line(f"study:  python -m rag_opt.study {told}"), flush=True)
     settings = uvicorn.Config(build_app(chat, model, free), log_level="warning", access_log=False)
@@ -70,10 +73,12 @@ def load_chat(words: list[str]) -> tuple[LocalChat, str]:
 def _listen(port: int) -> socket.socket:
     """A socket of this machine; raises ConfigError where it can't be had."""
     found = socket.socket()
+    # Lets a new server have the port while connections of the last one linger in TIME_WAIT.
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
     except (OSError, OverflowError) as error:
+        # A port above 65535 is an OverflowError.
         found.close()
         raise ConfigError(f"--port {port}: can't be listened on: {error}; choose another, or 0 for any") from error
     return found

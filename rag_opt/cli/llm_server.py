@@ -77,7 +77,9 @@ class Completion(BaseModel):
     max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    # Bounded, since torch refuses a seed that 64 bits don't hold; further attempts add to it.
     seed: Annotated[int, Field(ge=-(2**62), le=2**62)] | None = None
+    # More than one choice is refused rather than answered with one.
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
@@ -85,9 +87,11 @@ class Completion(BaseModel):
 
     def to_request(self, model: str) -> asked.Request:
         """The request to the model that is served, whatever name it was asked for by."""
+        # OpenAI's newer word for it, which chat templates of open models don't know.
         roles = {"developer": "system"}
         said = tuple((roles.get(each.role, each.role), each.text) for each in self.messages)
         sampling = asked.Sampling(
+            # OpenAI's default is 1; here a request that names none is answered alike each time.
             self.temperature or 0.0,
             self.max_completion_tokens or self.max_tokens or WRITTEN,
             1.0 if self.top_p is None else self.top_p,
@@ -99,6 +103,7 @@ class Completion(BaseModel):
 
 def build_app(chat: LocalChat, model: str, port: int) -> FastAPI:
     """The endpoint of a model that is loaded, for a server that listens on this port of this machine."""
+    # FastAPI's pages about the endpoint would load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -107,6 +112,7 @@ def build_app(chat: LocalChat, model: str, port: int) -> FastAPI:
         why = explain_refusal(request.method, dict(request.headers), port)
         if why is not None:
             return _refuse(403, why)
+        # A chunked body has no length, and would be read whole before it could be found too long.
         length = request.headers.get("content-length", "0" if request.method == "GET" else "")
         if not length.isdecimal() or int(length) > LARGEST:
             return _refuse(413, f"a request of at most {LARGEST:,} bytes is expected, with its length")
@@ -114,6 +120,7 @@ def build_app(chat: LocalChat, model: str, port: int) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def explain(_: Request, error: RequestValidationError) -> JSONResponse:
+        # 400 as OpenAI has it, where FastAPI would answer 422.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return _refuse(400, f"{place}: {first['msg']}" if place else str(first["msg"]))
@@ -122,6 +129,7 @@ def build_app(chat: LocalChat, model: str, port: int) -> FastAPI:
     def list_models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "rag_opt"}]}
 
+    # Not async: FastAPI runs it in a thread, so that several calls wait at once and are answered together.
     @app.post("/v1/chat/completions")
     def complete(body: Completion) -> Any:
         told = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
@@ -146,6 +154,7 @@ def _stream(chat: LocalChat, request: asked.Request, told: dict[str, Any], usage
     gone = threading.Event()
 
     def show(piece: str) -> None:
+        # Raised into the model's loop, which calls this for each piece: nothing else ends it early.
         if gone.is_set():
             raise ConnectionAbortedError
         pieces.put(piece)
@@ -169,10 +178,12 @@ def _stream(chat: LocalChat, request: asked.Request, told: dict[str, Any], usage
         while isinstance(found := pieces.get(), str):
             yield chunk({"content": found})
         if isinstance(found, Exception):
+            # Status 200 went out with the first piece, so an error can only be an event.
             yield f"data: {json.dumps(_describe(str(found)))}\n\n"
             return
         yield chunk({}, _find_end(request, found))
         if usage:
+            # OpenAI has it in a last chunk of its own, without a choice.
             yield event({"choices": [], "usage": _count(found)})
         yield "data: [DONE]\n\n"
     finally:

@@ -51,6 +51,7 @@ def main() -> None:
             return
         if name not in COMMANDS:
             raise ConfigError(f"rag-opt {name}: there is no such command; {format_hint(name, COMMANDS)}")
+    # Outside of `command`: each module has one of its own, and reads sys.argv by itself.
     sys.argv[1:] = words
     # As `python -m` does it, the processes that it starts included.
     run_module(MODULES.get(name, f"rag_opt.{name}"), run_name="__main__", alter_sys=True)
@@ -60,6 +61,7 @@ def _get_words() -> list[str]:
     """The command and its words; raises ConfigError where there is none."""
     program = Path(sys.argv[0]).name
     if program.startswith(OLD):
+        # On Windows a script's name ends in .exe.
         name = program.removeprefix(OLD).removesuffix(".exe")
         print(
             sanitize_line(f"{program}: this name goes with the next minor version; write rag-opt {name}"),

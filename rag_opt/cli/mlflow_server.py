@@ -35,6 +35,7 @@ def guard_asgi(app: Asgi, port: int) -> Asgi:
             await send({"type": "http.response.start", "status": 403, "headers": kind})
             await send({"type": "http.response.body", "body": f"{why}\n".encode()})
         else:
+            # 1008 is a violated policy (RFC 6455); sent before the handshake, it makes the server answer 403.
             await send({"type": "websocket.close", "code": 1008})
 
     return answered
@@ -45,6 +46,7 @@ def serve_mlflow(database: Path, port: int) -> None:
     from mlflow.server import constants
 
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = f"sqlite:///{database}"
+    # Where studies have theirs (tracking.artifacts), for experiments that are made in its pages.
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = (database.parent / "mlartifacts").absolute().as_uri()
     # Its own jobs are of no use here, and are seven processes.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -58,6 +60,7 @@ def serve_mlflow(database: Path, port: int) -> None:
 def main() -> None:
     """The command line; with whoever started it this ends."""
     if sys.platform == "linux":
+        # 1 is PR_SET_PDEATHSIG: a dashboard that is killed by SIGKILL can end nothing itself.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     serve_mlflow(Path(sys.argv[1]), int(sys.argv[2]))
 

@@ -28,6 +28,7 @@ class CompareStudies(Callback):
             path.write_text(hide_secrets(text), "utf-8")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002 (Hydra's)
+        # Not `return_value`: of a job that failed that property raises what the job raised.
         if isinstance(job_return._return_value, BaseException) or job_return._return_value is None:
             return
         self.outcomes.append(job_return._return_value)
@@ -42,6 +43,7 @@ class CompareStudies(Callback):
         failed = [outcome for outcome in self.outcomes if outcome.error]
         for outcome in failed:
             print_error(outcome.error, f"{outcome.name}: ")
+        # The jobs themselves returned, so Hydra would end with status 0.
         if failed:
             sys.exit(2)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag_opt.config.own_pipelines import Definition
     from rag_opt.evaluation.pipelines import RagPipeline
 
+# It splits at newlines alone: splitlines() would also cut rows at U+2028, which JSON leaves in texts.
 PROGRAM = Template('''\
 """Ask the pipelines beside this file, by Haystack alone: python ask.py 'What is …?'"""
 
@@ -97,6 +98,7 @@ def write_texts(pipeline: RagPipeline, trusted: list[str]) -> dict[str, str]:
     indexing = next((each for each in parts if isinstance(each, OwnIndexing) and each.plain is not None), None)
     documents, answer = querying.gives
     program = PROGRAM.substitute(
+        # Haystack loads classes of these modules only, and takes patterns.
         modules=repr([f"{module}.*" for module in trusted]),
         indexing=repr(indexing.takes[0] if indexing else None),
         files=repr(indexing.takes[1] if indexing else False),

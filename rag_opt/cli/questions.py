@@ -103,6 +103,7 @@ def _print_made(given: Sequence[str], count: int, out: Path, *, simple: bool) ->
 def _print_imported(given: Sequence[str], out: Path) -> None:
     from rag_opt.questions.foreign import import_questions
 
+    # A path may hold an equals sign, as folders of a multirun do.
     source, words = (given[0], given[1:]) if given and ("=" not in given[0] or Path(given[0]).exists()) else ("", given)
     if not source:
         raise ConfigError("rag_opt.questions import: a file, a folder or traces:URL#experiment is expected")
@@ -138,6 +139,7 @@ def name_questions(words: Sequence[str], questions: Path, documents: Sequence[Do
     """These words with this file of questions; a data set that has no such file is written as two files beside it."""
     from rag_opt.config.compose import compose_config
 
+    # A data set of another format has no key for a file of questions.
     if not documents or "questions" in compose_config(words).dataset:
         return [*words, f"dataset.questions={questions}"]
     corpus = questions.with_name("documents.jsonl")
@@ -185,6 +187,7 @@ def make_dataset(words: Sequence[str], count: int, *, simple: bool = False) -> t
         told = forecast_making(author, choose_targets(chunks, count, seed, simple=simple), resources)
         most = f"at most {get_most(simple=simple)} times that"
         screen.report_line(f"forecast: {_format_expenses(told)}, where every question is left; {most}")
+        # From here on calls are paid by the account, whose budget ends them.
         author = author.use_resources(account.resources)
         try:
             search = build_search(documents, words, resources) if simple else None

@@ -53,19 +53,23 @@ def _run(words: Sequence[str], storage: str | None, out: Path) -> None:
         from rag_opt.simulation.tables import SUFFIX, load_table, write_parquet
 
         environment.silence_optuna()
+    # Before anything is searched: at the end minutes of work would be lost.
     _check_out(out)
     tables = [load_table(place, storage) for place in places]
+    # Entries know their table by its name alone, so two of one name would be averaged as one.
     twice = [table.name for table in tables if [other.name for other in tables].count(table.name) > 1]
     if twice:
         raise ConfigError(f"{twice[0]}: two tables have this name; replay them apart, or one under another name")
     for place, table in zip(places, tables, strict=True):
         if place.suffix != SUFFIX:
             write_parquet(table, out / f"{table.name}{SUFFIX}")
+    # The largest table sets it: on a smaller one a search ends early and keeps its best.
     budget = min(numbers["budget"], max(len(table.configurations) for table in tables))
     with Screen() as screen:
         if budget < numbers["budget"]:
             known = f"there are {budget} configurations at most, so that many are told"
             screen.report_line(f"budget={numbers['budget']}: {known}")
+        # questions=0 stands for all of them.
         rules = contest.Rules(numbers["seeds"], budget, numbers["questions"] or None)
         found = contest.run_contest(tables, samplers, rules, screen)
     output = build_console()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rag_opt.production.retuning import Prepared
     from rag_opt.production.rounds import Round
 
+# Not REFUSED, which is 2: cron tells a canary that lost from a command that could not run.
 TAKEN_BACK = 1
 
 
@@ -70,6 +71,7 @@ def main(
     name = model.removeprefix("models:/")
     registry = Registry.connect(tracking)
     studies.mkdir(parents=True, exist_ok=True)
+    # A cron job may begin while the last one still tunes, and both would take up one round.
     with hold_lock(FileLock(studies / f".{name}-retune.lock"), f"tunes models:/{name} again"):
         if take_back:
             _take_back(registry, name)
@@ -88,7 +90,9 @@ def _prepare(
     from rag_opt.production.rounds import open_round
 
     corpus = champion.bundle.lineage.corpus
+    # The round that is open may have lost its questions; then, once, a new one is tried.
     for _ in range(2):
+        # In ms, as MLflow counts.
         until = int(time.time() * 1000)
         now = open_round(champion.registry, champion.model, corpus, champion.studies, until)
         begun = now.is_begun
@@ -165,6 +169,7 @@ def _tune(champion: Champion, now: Round, prepared: Prepared, min_gain: float, a
     from rag_opt.production.rounds import mark_seen
 
     name = champion.name
+    # First: from here on a kill is survived, since the same command finds this round again.
     now.begin()
     _say(f"  read them: {now.page}")
     outcome = run_study(prepared.words)
@@ -177,6 +182,7 @@ def _tune(champion: Champion, now: Round, prepared: Prepared, min_gain: float, a
         return
     alias = CHALLENGER if answers else CHAMPION
     found = promote_study(outcome.folder, name, alias, tracking=champion.registry.uri, storage=outcome.url)
+    # Last: where a kill comes between, `_settle` notes it by the challenger that is there.
     mark_seen(champion.registry, now)
     _say(f"{found.address} is version {found.model.version} now: {why}")
     if answers:

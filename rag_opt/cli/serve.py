@@ -53,6 +53,7 @@ def main(
 ) -> None:
     """The command line."""
     print("rag_opt.serve: loading the model, which takes some seconds", flush=True)
+    # Before anything heavy, so that a port that is taken is said at once.
     listening = listen(host, port)
     with environment.disable_gc():
         environment.silence_optuna()
@@ -93,6 +94,7 @@ def prepare_model(given: str) -> str:
     if not known.is_file() or (findings.is_file() and known.stat().st_mtime < findings.stat().st_mtime):
         from rag_opt.production.promotion import bundle_study
 
+        # On the study's own disk, so that bundles come and go by renames and none is ever half there.
         with TemporaryDirectory(dir=folder if folder.is_dir() else None, prefix=".bundle-") as made:
             bundle_study(folder, Path(made) / "bundle")
             if place.exists():
@@ -121,7 +123,9 @@ def _run(settings: ServerSettings, listening: socket.socket) -> None:
         return
     from rag_opt.serving.metrics import FOLDER
 
+    # A new folder each time: prometheus_client would add what processes of an earlier start left there.
     with TemporaryDirectory(prefix="rag_opt-metrics-") as numbers:
+        # Worker processes are spawned, and know of this one what the environment tells.
         os.environ.update({**settings.to_environment(), FOLDER: numbers})
         _tell(settings)
         with sending(settings):
@@ -150,6 +154,7 @@ def _configure(app: Any, settings: ServerSettings) -> Any:
         log_level="warning",
         access_log=False,
         server_header=False,
+        # By default uvicorn believes X-Forwarded-For of whoever asks from this machine.
         proxy_headers=False,
         timeout_keep_alive=30,
         # Who was let in is answered before the process ends.
@@ -170,9 +175,11 @@ def _tell(settings: ServerSettings) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """A socket at this address; raises ConfigError where it can't be had."""
     try:
+        # By getaddrinfo, so that --host may be a name or an IPv6 address.
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)
     except (OSError, OverflowError, UnicodeError) as error:
+        # A part of a name that is longer than 63 letters is a UnicodeError.
         raise ConfigError(f"--host {host}: there is no such address: {error}") from error
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -180,5 +187,6 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         found.close()
         raise ConfigError(f"--port {port}: can't be listened on: {error}; choose another, or 0 for any") from error
+    # As uvicorn's own sockets are: its worker processes take it over.
     found.set_inheritable(True)
     return found

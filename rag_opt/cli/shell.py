@@ -56,6 +56,7 @@ def _run(task: Callable[[], Any]) -> None:
         if not (args.help or args.hydra_help or args.shell_completion):
             extra = [format_search_path([args.config_dir])] if args.config_dir else []
             words = expand_best([*args.overrides, *extra])
+            # Hydra parses sys.argv by itself, so what best= stands for is put there.
             if any(word.startswith(GIVEN) for word in args.overrides):
                 sys.argv[1:] = [*words, *(word for word in sys.argv[1:] if word not in args.overrides)]
             if proposing:
@@ -73,6 +74,7 @@ def _run(task: Callable[[], Any]) -> None:
     except RagOptError as error:
         sys.exit(_report_error(error))
     except ReaderGone:
+        # A KeyboardInterrupt as well, but one that `handle_broken_pipe` ends without a word.
         raise
     except KeyboardInterrupt as stop:
         # The terminal may be gone.
@@ -161,6 +163,7 @@ def read_words(config: Any) -> list[str]:
 def find_search_path(config: Any) -> list[str]:
     """The override that finds the user's own configuration folder (--config-dir) again; [] when there is none."""
     given = [word for word in config.overrides.hydra if word.startswith("hydra.searchpath=")]
+    # Hydra calls the source that --config-dir names "command-line".
     own = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     return given or [format_search_path(own)] * bool(own)
 

@@ -35,6 +35,7 @@ def _parse_action(words: Sequence[str]) -> tuple[str, Path]:
             f"{unknown[0]}: one of {', '.join(ACTIONS)} is expected, and store.path= or studies_dir= to name the store"
         )
     studies = values.get("studies_dir", "studies")
+    # The order of conf/config.yaml. A word that is copied from a study's command may have quotes for Hydra.
     folder = values.get("store.path") or os.environ.get("RAG_OPT_STORE") or f"{studies}/.store"
     return (actions or ACTIONS)[0], Path(folder.strip("'\"")).expanduser()
 
@@ -73,6 +74,8 @@ def main(
         screen.print(f"remove what was not used for longest: {again}", markup=False)
 
 
+# Indexes are listed before anything goes: of one that is listed no more nobody would know what to drop, and one that
+# can't be dropped is kept on the list.
 def _prune_store(place: Path, limit_gb: float | None, unused_days: float | None) -> str:
     if limit_gb is None and unused_days is None:
         raise ConfigError("prune needs --limit-gb (0 removes all) or --unused-days")

@@ -34,6 +34,7 @@ class Outcome:
     folder: Path
     findings: Any = None
     error: str = ""
+    # Not in the repr: it may hold a password.
     url: str = field(default="", repr=False)
 
 
@@ -103,6 +104,7 @@ def _run_session(plan: Plan, screen: Screen, *, quiet: bool) -> tuple[Findings, 
     from rag_opt.workers import pool
 
     shared = pool.needs_workers(plan)
+    # By now everything heavy is loaded, and the trials' collections would look at all of it.
     environment.freeze_modules()
     with _translate_os_errors(plan), Stopping(screen.report_line) as stopping, join_study(plan) as (study, member):
         _report_resumed(plan, study, member, screen, shared=shared)
@@ -246,6 +248,7 @@ def _write_traces(plan: Plan, study: optuna.Study, tracker: Any, findings: Findi
         return
     confirmed = [arm.trial for arm in findings.confirmation.arms] if findings.confirmation else []
     candidates = history.rank_candidates(findings.get_snapshot(study)) if which == "all" else []
+    # Finalists are traced on the questions that decided, the others on those that they were searched on.
     wanted = [(number, plan.test, "test") for number in confirmed]
     wanted += [(trial.number, plan.dev, "dev") for trial in candidates]
     try:

@@ -28,6 +28,7 @@ from rag_opt.evaluation.unused import find_unused
 from rag_opt.records.scores import Evaluation
 from rag_opt.system import environment
 
+# In the order in which `divide_dataset` gives them.
 SPLITS = ("dev", "test")
 
 
@@ -44,6 +45,7 @@ def measure_configuration(overrides: Sequence[str]) -> Evaluation:
     with Screen():
         report_lines(find_unused(overrides, objective, [pipeline], command="trial"))
         dataset = load_dataset(config)
+        # Before the division, since a crossfit keeps no question for the test half.
         settings = choose_method(dataset, config, settings, objective)
         metrics = select_measurable(objective, dataset, pipeline.has_generator)
         parts = divide_dataset(dataset, config, settings)

@@ -45,6 +45,7 @@ def main(
         try:
             found = update_model(Registry.connect(tracking), model, documents, because)
         except WorseError as error:
+            # The table first; `command` then says why, as of anything that is refused.
             _print_lost(error.check)
             raise
     for line in format_update(found, model):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rag_opt.production.registry import Registry
     from rag_opt.production.watching import Watch
 
+# Not REFUSED, which is 2: a script tells an alarm from a watch that could not be made.
 ALARM = 1
 ASPECTS = ("faithfulness", "context_relevance")
 """What is graded where nothing else is said."""
@@ -64,6 +65,7 @@ def main(
         from rag_opt.production.registry import CHAMPION, Registry, check_name
         from rag_opt.production.watch_page import format_verdict
         from rag_opt.production.watching import watch_model
+    # Before anything is read, or a wrong address would be found out at the first alarm.
     check_webhook(webhook)
     registry = Registry.connect(tracking)
     alias = (check_name(model) or CHAMPION) if rollback else ""
@@ -80,6 +82,7 @@ def main(
         print(sanitize_line(f"open: {page}"))
     print(sanitize_line(format_verdict(found)))
     if found.alarms:
+        # Last: the files and the verdict are there whatever becomes of a rollback.
         _follow_alarm(found, registry, judged, alias, webhook)
         sys.exit(ALARM)
 
@@ -89,6 +92,7 @@ def _follow_alarm(found: Watch, registry: Registry, judged: ModelVersion, alias:
     from rag_opt.production.alerts import post_alarm
     from rag_opt.production.canary import roll_back
 
+    # First, since a rollback may raise; a webhook that fails is only told of.
     if webhook:
         post_alarm(found, webhook)
     if alias:

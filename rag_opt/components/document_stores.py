@@ -45,6 +45,7 @@ LOOKED_AT = "rag_opt_unused"
 def find_stores(definition: Definition | None) -> list[Mapping[str, Any]]:
     """The document stores that a definition holds, each once."""
     found = [node for _, node in iterate_objects(definition["components"]) if is_store(node)] if definition else []
+    # A writer and a retriever of the same store both write it out in full.
     return list({json.dumps(node, sort_keys=True, default=str): node for node in found}.values())
 
 
@@ -123,6 +124,7 @@ def open_store(node: Mapping[str, Any]) -> Any:
         if get_type(store) == MEMORY and store.index.startswith(PREFIX):
             # Nobody else frees it; who still needs it finds it empty and fills it again.
             store.delete_all_documents()
+    # Other threads may have pushed it out since.
     return _open.get(key) or build_store(node)
 
 
@@ -135,6 +137,7 @@ def build_store(node: Mapping[str, Any]) -> Any:
     """The document store of a definition; raises ComponentError where it can't be reached or made."""
     kind = import_target(str(node[TYPE]))
     try:
+        # Secrets, and objects that stand within, are read by from_dict alone.
         return kind.from_dict(dict(node))
     except Exception as error:
         # A driver or a server may fail in any way.
@@ -201,16 +204,19 @@ def empty_store(store: Any) -> None:
 
 def drop_index(store: Any) -> None:
     """Remove a store's documents, and what they lie in as far as it can be removed."""
+    # The first is pgvector's.
     for name in ("delete_table", "delete_index", "delete_collection"):
         if callable(drop := getattr(store, name, None)):
             drop()
             return
     client = getattr(store, "client", None) or getattr(store, "_client", None)
     named = next((getattr(store, name) for name in PLACES if isinstance(getattr(store, name, None), str)), None)
+    # OpenSearch's and Elasticsearch's clients.
     indices = getattr(client, "indices", None)
     if named is not None and indices is not None and callable(getattr(indices, "delete", None)):
         indices.delete(index=named)
         return
+    # Qdrant's and Chroma's clients.
     if named is not None and callable(drop := getattr(client, "delete_collection", None)):
         drop(named)
         return
@@ -234,6 +240,7 @@ def _iterate_stores(owner: Any, depth: int) -> Iterator[tuple[Any, str, Any]]:
     """(owner, attribute, store) of a component and what it is made of."""
     values = getattr(owner, "__dict__", {})
     for field, value in list(values.items()):
+        # Document stores have no common class: Haystack's is a protocol.
         if callable(getattr(value, "write_documents", None)) and callable(getattr(value, "to_dict", None)):
             yield owner, field, value
         elif depth < 4 and (hasattr(value, "__haystack_input__") or field in ("pipeline", "tools", "_component")):
@@ -263,11 +270,13 @@ class KeptIndex:
     def lasts(self) -> bool:
         """Whether it is anywhere but in the memory of the process that made it."""
         given = self.node.get(INIT) or {}
+        # Qdrant's name for memory is :memory:.
         return self.node[TYPE] != MEMORY and given.get("location") != ":memory:"
 
     def drop(self) -> None:
         """Remove it from its store; raises ComponentError where that can't be reached."""
         store = build_store(self.node)
+        # Most connect when first asked: a store that is away is said before anything is removed.
         count_documents(store)
         drop_index(store)
 
@@ -277,6 +286,7 @@ def list_indexes(root: Path) -> list[KeptIndex]:
     found = []
     for artifact in list_artifacts(root):
         if artifact.stage == IN_STORES:
+            # What can't be read tells of no index that it is whole.
             with suppress(DamagedError, OSError, ValueError):
                 columns = read_table(artifact.path).columns
                 found.append(

@@ -35,11 +35,13 @@ def load_certificates(trust_env: bool) -> ssl.SSLContext:
     They are read once a process: that takes longer than a short call, and each thread has its client. Raises OSError
     where a file that is named can't be read.
     """
+    # The values are the cache's key: with other files in the environment other certificates are read.
     return _read_certificates(trust_env, *(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")))
 
 
 @lru_cache(maxsize=8)
 def _read_certificates(trust_env: bool, *_named: str) -> ssl.SSLContext:
+    # The HTTP library of openai's client, which is given this context.
     import httpx2
 
     return httpx2.create_ssl_context(trust_env=trust_env)

@@ -146,6 +146,7 @@ class Parser(Stage):
             try:
                 return {"parsed": [_format(pool.parse(file.path, file.digest, self.engine))], "errors": [""]}
             except MomentaryError:
+                # An UnreadableFileError, too, but nothing of it may be kept.
                 raise
             except UnreadableFileError as error:
                 return {"parsed": [_format(Parsed(""))], "errors": [str(error)]}

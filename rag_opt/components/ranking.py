@@ -35,6 +35,7 @@ def select_top(scores: NDArray[np.floating], depth: int) -> Pair:
         rows = np.arange(len(scores))
     # A score of -inf marks what is no hit, so a query may find fewer than `depth`.
     rows = rows[np.isfinite(scores[rows])]
+    # By score, then by row: the last key of lexsort counts first.
     order = np.lexsort((rows, -scores[rows]))[:depth]
     return rows[order].astype(np.int32), scores[rows[order]].astype(np.float32)
 
@@ -112,6 +113,7 @@ def _time_search(search: Search, count: int, depth: int) -> Columns:
     start = time.perf_counter()
     pairs = search(np.arange(count, dtype=np.int32), depth)
     seconds = time.perf_counter() - start
+    # Searched as one batch, so each question has an equal share.
     return {**stack_rankings(pairs, depth), "seconds": np.full(len(pairs), seconds / max(1, len(pairs)))}
 
 
@@ -168,6 +170,7 @@ def _deepen_search(search: Search, block: Ints, rows: Ints, chunks: Chunks, reac
 def _select_first_hits(hits: Ints, chunks: Chunks, known: Ints) -> Ints:
     """The first hit in each document that is not among the known ones, in their order."""
     documents = chunks.document_rows[hits]
+    # NumPy's unique sorts by document; sorted once more, the places are in the ranking's order.
     places = np.sort(np.unique(documents, return_index=True)[1])
     return hits[places[~np.isin(documents[places], known)]]
 

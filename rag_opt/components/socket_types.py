@@ -12,6 +12,7 @@ def is_compatible(takes: Any, gives: Any) -> bool:
         return any(is_compatible(each, gives) for each in get_args(takes))
     if get_origin(gives) in (Union, UnionType):
         return any(is_compatible(takes, each) for each in get_args(gives))
+    # Of list[str] and list[Document] only `list` is compared; what is within shows when it runs.
     given, taken = get_origin(gives) or gives, get_origin(takes) or takes
     try:
         return Any in (given, taken) or not isinstance(given, type) or issubclass(given, taken)

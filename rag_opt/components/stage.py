@@ -69,6 +69,7 @@ class Stage:
     def fingerprint(self) -> str:
         """The hash of what the class computes, by its `algorithm`, and of every constructor parameter."""
         values = {name: get_identity(getattr(self, name)) for name in get_parameter_names(type(self))}
+        # Less what was added since and changes nothing: what older stores hold stays valid.
         return compute_key(FORM, get_algorithm(type(self)), drop_added(values))
 
 

@@ -39,6 +39,7 @@ FOUND = ("file://", "pkg://hydra", "structured://")
 UNREADABLE = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, RecursionError)
 """What Hydra lets through when files or overrides can't be composed."""
 
+# Neither dots nor slashes: the name of a prompt must not lead out of its folder.
 PROMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 Words = Sequence[str]
@@ -51,6 +52,7 @@ def compose_config(overrides: Words) -> DictConfig:
     Inside a Hydra job its own search path is used (--config-dir), elsewhere conf/. Raises ConfigError in one line.
     """
     key = tuple(overrides)
+    # Taken out and put in again: the dict's first key is then the one that was asked for longest ago.
     found = _composed.pop(key, None)
     if found is None:
         found = _compose_config(key)
@@ -80,6 +82,7 @@ def _compose_config(overrides: tuple[str, ...]) -> DictConfig:
         fill_parameters(config, {override.key_or_group: override.value() for override in own})
         for override in own:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+    # Kept, and given to everyone who asks for the same words.
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -107,6 +110,7 @@ def _merge_overrides(overrides: Words) -> DictConfig:
     last = {override.key_or_group: override for override in parse_overrides(overrides)}
     # Hydra composes the files alone, which trials share; values are merged here, to what Hydra itself would give.
     values = [override for override in last.values() if not _is_group(override)]
+    # A copy, since what is cached stands for every other configuration of these files, too.
     config = _compose_groups(_get_group_overrides(last))[0].copy()
     try:
         for override in values:
@@ -137,6 +141,7 @@ def _compose_groups(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, s
         chosen = config.hydra.runtime.choices
         known = get_groups()
     remove_hydra(config)
+    # Hydra's own choices, such as of hydra/launcher, are among the chosen ones.
     return config, {group: str(choice) for group, choice in chosen.items() if group in known}
 
 
@@ -176,6 +181,7 @@ def initialize_hydra() -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():
         yield
     else:
+        # None is this Hydra's own behaviour; left out, Hydra warns and takes that of version 1.1.
         with initialize_config_dir(str(FOLDER), version_base=None):
             yield
 
@@ -224,6 +230,7 @@ def _explain_mismatch(message: str, words: Words) -> str:
         return "experiment is added, not changed: write +experiment=<choice>"
     parent, _, last = key.rpartition(".")
     try:
+        # Without the values, one of which is the wrong one: only the files say which keys there are.
         base = compose(
             NAME, overrides=[word for word in words if word.startswith("hydra.") or _get_group(word) in get_groups()]
         )
@@ -257,6 +264,7 @@ def check_search_path(words: Words) -> None:
 
 def load_prompt(name: str) -> dict[str, str]:
     """The parts of the prompt in prompt/<name>.yaml, in Hydra's search path or in conf/; raises ConfigError."""
+    # Ours is looked into last, so that a prompt of one's own takes the place of one of the same name.
     folders = [FOLDER]
     if GlobalHydra.instance().is_initialized():
         found = GlobalHydra.instance().config_loader().get_search_path().get_path()

@@ -136,9 +136,11 @@ def _find_nearest(parameter: Parameter, chosen: Assignment) -> Value:
         return value
     try:
         limited = parameter.get_distribution(chosen)
+    # Nothing of the range is left below its parent, so there is no nearest value.
     except SearchSpaceError:
         return value
     assert isinstance(limited, IntDistribution | FloatDistribution)
+    # True is 1 to Python, but not near any number of a configuration.
     if is_possible(limited, value) or isinstance(value, bool):
         return value
     kept = min(max(value, limited.low), limited.high)

@@ -88,6 +88,7 @@ def expand_best(words: Sequence[str]) -> list[str]:
         return rest
     if any(word.startswith("+experiment=") for word in rest):
         raise ConfigError(f"{GIVEN}{given[-1]}: it is an experiment itself; leave out +experiment=")
+    # The last one counts, as of any key that is given twice.
     path = Path(given[-1]).expanduser()
     folder = path.parent if path.name == "best.yaml" else path
     if not (folder / PLACE).is_file():
@@ -103,11 +104,13 @@ def expand_best(words: Sequence[str]) -> list[str]:
 
 def read_command(command: str) -> list[str]:
     """The words of a command that a study has told people, as Hydra takes them; raises ConfigError as `expand_best`."""
+    # Such a command begins with `python -m rag_opt.<name>`.
     return expand_best(quote_arguments(shlex.split(command)[3:]))
 
 
 def collapse_best(words: Words) -> list[str]:
     """The words as one types them: what `expand_best` made of `best=<a study's folder>` is that again."""
+    # Only the first folder can be the study's: `expand_best` puts it there.
     first, *paths = parse_search_path(words) or [""]
     folder = Path(first.removeprefix("file://")).parent
     if EXPERIMENT not in words or not first.endswith("/conf") or not (folder / PLACE).is_file():

@@ -19,6 +19,7 @@ def import_trusted(key: str, name: Any, trusted: Sequence[str]) -> Callable[...,
     if not isinstance(name, str) or "." not in name:
         raise ConfigError(f"{key}={name}: the dotted name of a function is expected, such as {key}=my_package.answer")
     root = name.partition(".")[0]
+    # TRUSTED is trusted for its classes; a library's function could do anything with its arguments.
     if not any(name == each or name.startswith(f"{each}.") for each in trusted) or root in TRUSTED:
         raise ConfigError(
             f"{key}={name}: {root} is not trusted, so it is not imported; if it is yours, add trusted_modules=[{root}] "
@@ -37,6 +38,7 @@ def import_trusted(key: str, name: Any, trusted: Sequence[str]) -> Callable[...,
         ) from error
     if not callable(found):
         raise ConfigError(f"{key}={name} is no function but a {type(found).__name__}")
+    # A trusted module that imports os.system has not thereby written it.
     home = str(getattr(found, "__module__", "") or "")
     if home.partition(".")[0] != root:
         raise ConfigError(f"{key}={name} is {home}'s, which is not trusted: {root} only imports it")
@@ -56,6 +58,7 @@ def get_defaults(function: Callable[..., Any], given: Sequence[str] = ()) -> dic
 def check_arguments(key: str, name: str, function: Callable[..., Any], given: Sequence[str]) -> None:
     """Raise ConfigError where a function does not take one of these arguments, or needs another."""
     try:
+        # Each stands for None: only the names are checked, and nothing is called.
         inspect.signature(function).bind(**dict.fromkeys(given))
     except TypeError as error:
         known = [each for each in inspect.signature(function).parameters if each != QUESTION]

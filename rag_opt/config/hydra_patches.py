@@ -75,6 +75,7 @@ def _copy_metadata(self: Metadata, memo: dict[int, Any]) -> Metadata:
     # configuration takes.
     made: Metadata = object.__new__(type(self))
     made.__dict__.update(self.__dict__)
+    # Not shared: a copy that is made read-only must not make the original so.
     made.flags = None if self.flags is None else dict(self.flags)
     made.resolver_cache = deepcopy(self.resolver_cache, memo) if self.resolver_cache else defaultdict(dict)
     return made

@@ -32,6 +32,7 @@ def limit_interpolations() -> Iterator[list[int]]:
 
 def _resolve_counted(self: Container, *args: Any, **kwargs: Any) -> Any:
     with limit_interpolations() as spent:
+        # Asked before as well as after: once it is too much, nothing more is resolved.
         if spent[0] <= MOST:
             found = _resolve(self, *args, **kwargs)
             spent[0] += 1 + (len(found) // 200 if isinstance(found, str) else 0)

@@ -37,6 +37,7 @@ def fill_parameters(config: DictConfig, given: Mapping[str, Any]) -> None:
             definition = read_definition(f"pipeline.{side}", node[side], trusted)
             types = {name: _find_type(config, given, f"{side}.{name}") for name in definition["components"]}
             found = collect_parameters(side, definition, types, trusted)
+            # What is set already comes last, and so wins.
             config[side] = OmegaConf.merge(escape(found), config[side])
     for key in ("factory", "function"):
         # One that is missing is refused by what needs it.
@@ -89,6 +90,7 @@ def _list_parameters(kind: str) -> frozenset[str]:
     """What a class's constructor takes by name; of another class what it shares with this one stays."""
     try:
         return frozenset(inspect.signature(import_target(kind).__init__).parameters) - {"self"}
+    # TypeError and ValueError are what inspect raises for a class of C code that tells no signature.
     except (ConfigError, ImportError, TypeError, ValueError):
         return frozenset()
 
@@ -99,6 +101,7 @@ def _load_defaults(kind: str) -> tuple[tuple[str, Any], ...]:
         parameters = inspect.signature(import_target(kind).__init__).parameters.values()
     except (ConfigError, ImportError, TypeError, ValueError):
         return ()
+    # A tuple, since everyone gets the cached one.
     return tuple(
         (each.name, each.default) for each in parameters if isinstance(each.default, PLAIN) and each.name != TYPE
     )

@@ -50,11 +50,13 @@ class TupleSafeLoader(yaml.CSafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            # A key that is itself a list or mapping is PyYAML's own to refuse.
             seen.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
         return super().construct_mapping(node, deep)
 
 
 def _construct_tuple(loader: TupleSafeLoader, node: Any) -> list[Any]:
+    # A list, as the JSON in which a definition is kept has no tuples.
     return loader.construct_sequence(node)
 
 
@@ -92,6 +94,7 @@ def read_definition(key: str, given: Any, trusted: Sequence[str] = ()) -> Defini
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
+        # The name of a file that is not there, such as query.yaml, reads like a dotted one as well.
         if DOTTED.fullmatch(given) and path.suffix not in (".yaml", ".yml"):
             return dump_pipeline(f"{key}={given}", import_trusted(key, given, trusted))
         raise ConfigError(f"{key}={given}: there is no such file (looked for {path.absolute()})") from error
@@ -130,6 +133,7 @@ def _read_file(key: str, path: Path, changed: int) -> str:
     try:
         check_yaml(path)
         found = yaml.load(path.read_text("utf-8"), TupleSafeLoader)  # noqa: S506 (a CSafeLoader that knows tuples)
+        # Kept as text, so that every reader gets containers of its own and none can change what is cached.
         return json.dumps(check_definition(f"{key}={path}", found))
     except (yaml.YAMLError, UnicodeError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{key}={path}: can't be read as a pipeline: {' '.join(str(error).split())[:300]}") from error
@@ -185,6 +189,7 @@ def _nest(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     made = {key: _nest(each) for key, each in value.items()}
+    # Without a dot a `type` names no class, such as env_var; with init_parameters it is in Haystack's form already.
     if "." not in str(value.get(TYPE, "")) or INIT in value:
         return made
     return {TYPE: made.pop(TYPE), INIT: made}
@@ -199,6 +204,7 @@ def _change(node: Any, value: Any) -> Any:
                 value = {key: each for key, each in value.items() if key == TYPE or own.get(key, own) != each}
             return change_component(node, value)
         return {key: _change(node.get(key), each) for key, each in value.items()}
+    # Of lists of different lengths nobody knows which items belong together: the given one replaces the other.
     if isinstance(node, list) and isinstance(value, list) and len(node) == len(value):
         return [_change(*pair) for pair in zip(node, value, strict=True)]
     return value
@@ -225,6 +231,7 @@ def iterate_objects(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[s
         if isinstance(node.get(TYPE), str):
             yield where, node
         for key, value in node.items():
+            # As in a key of the configuration, where `init_parameters` does not appear.
             yield from iterate_objects(value, where if key == INIT else f"{where}.{key}".lstrip("."))
     elif isinstance(node, list):
         for place, value in enumerate(node):

@@ -86,6 +86,7 @@ def _format_line(key: str, value: Any, annotation: Any) -> str | None:
         # A choice that the present value is none of has no baseline; of many some need what is not there.
         mark = "" if value in choices and len(choices) <= MOST else "# "
         return f"{mark}{key}: choice({', '.join(format_hydra_value(each) for each in choices)})    # {value}"
+    # Before int, which a bool is to Python.
     if isinstance(value, bool):
         why = DOWNLOADS.get(key.rpartition(".")[2])
         mark, about = ("# ", f"; {why}") if why else ("", "")
@@ -94,6 +95,7 @@ def _format_line(key: str, value: Any, annotation: Any) -> str | None:
         return _format_range(key, value)
     if isinstance(value, float):
         return _format_interval(key, value)
+    # As of `int | None` where None is the present value.
     numeric = {int, float} & set(get_args(annotation))
     return f"# {key}: null here; a number" if value is None and numeric else None
 
@@ -108,10 +110,12 @@ def _find_literal(annotation: Any) -> tuple[Any, ...]:
 def _format_range(key: str, value: int) -> str:
     if value < 1:
         return f"# {key}: {value} here; a range such as range(0, 11)"
+    # Some seven values, from about half of the present one to twice it.
     step = max(1, value // 4)
     least = max(1, value - 2 * step)
     # In steps from its own value, so that this is among them.
     least += (value - least) % step
+    # One more than the last value, since Hydra leaves the end of a range out.
     return f"{key}: range({least}, {value + 4 * step + 1}, {step})    # {value}"
 
 

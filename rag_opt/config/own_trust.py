@@ -89,6 +89,7 @@ def is_class(kind: str) -> bool:
 
 def check_type(where: str, kind: str, trusted: Sequence[str], *, called: bool = False) -> None:
     """Raise ConfigError for a class, or a function that would be called, of a module that is not trusted."""
+    # First, so that what is refused otherwise can be trusted by name.
     if _is_below(kind, trusted):
         return
     for module, why in REFUSED.items():
@@ -106,6 +107,7 @@ def check_type(where: str, kind: str, trusted: Sequence[str], *, called: bool = 
 
 
 def _is_below(kind: str, modules: Sequence[str]) -> bool:
+    # With the dot: to trust `mine` is not to trust `mine_and_yours`.
     return any(kind == each or kind.startswith(f"{each}.") for each in modules)
 
 

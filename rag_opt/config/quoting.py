@@ -24,6 +24,7 @@ TEXTS = ("name", "path", "documents", "questions", "qrels", "model", "url", "bas
 PLACES = ("studies_dir", "tracking.experiment", "best")
 SEARCH_PATH = "hydra.searchpath"
 INTERPOLATION = re.compile(r"(\\*)\$\{")
+# The name of a folder may hold a comma: only one in front of another scheme divides.
 BETWEEN_PATHS = re.compile(r",\s*(?=(?:file|pkg|structured)://)")
 OWN_SYNTAX = re.compile(r"""\s*(?:['"[{]|choice\(|glob\(|tag\(|sort\(|shuffle\(|extend_list\()|.*\$\{""", re.DOTALL)
 """Hydra's own ways to write a value: quotes, lists, functions, interpolations."""
@@ -59,6 +60,7 @@ def _quote_element(key: str, value: str) -> str:
     override = _try_parse(f"key={value}")
     if override is not None and not override.is_sweep_override():
         read = override.value()
+        # Every study has a name, so there null is one.
         if isinstance(read, str) or (read is None and key != "name"):
             return value
     return quote_text(value, interpolated=True)

@@ -25,6 +25,7 @@ def explain_unreadable(error: Exception, words: str) -> str:
 
 def explain_missing(message: str) -> str:
     wanted = re.search(r"Could not find '(.+?)'", message)
+    # Hydra indents by a tab both the choices and, behind them, the search path: provider=…, path=….
     choices = re.findall(r"^\t(?!provider)(\S+)$", message, re.MULTILINE)
     if wanted is None or "/" not in wanted[1]:
         return message.splitlines()[0]

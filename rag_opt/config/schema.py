@@ -109,6 +109,7 @@ def compose_command_line(overrides: Words) -> DictConfig:
     Raises ConfigError for the first thing that is wrong; every element of a sweep is looked at, each beside the first
     ones of the others.
     """
+    # Before composing, which repeats what it can't read, and imports a module that is a search path.
     check_overrides(overrides)
     check_search_path(overrides)
     options = {str(o.get_key_element()): list(_iterate_elements(o)) for o in parse_overrides(overrides)}

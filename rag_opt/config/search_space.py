@@ -76,6 +76,7 @@ class Parameter:
             raise SearchSpaceError(f"search_space: {self.name}: no value of {self.text} is below {self.below}={limit}")
         if len(values) == len(_list_grid(whole)):
             return whole
+        # No scale to keep: `below` is refused where the scale is logarithmic (sweep_grammar).
         if isinstance(whole, IntDistribution):
             return IntDistribution(int(values[0]), int(values[-1]), step=whole.step)
         return FloatDistribution(values[0], values[-1], step=whole.step)
@@ -91,6 +92,7 @@ class SearchSpace:
     def fingerprint(self) -> str:
         # Optuna refuses a changed list of choices in a study that is resumed, but takes a changed range in silence.
         rows = [(p.name, str(p.distribution), sorted(p.when.items()), p.below) for p in self.parameters]
+        # By their text, since `below` is of several types that have no order; the file's own order is no matter.
         return compute_key("space", sorted(rows, key=str))
 
     def suggest(self, trial: Any) -> dict[str, Value]:
@@ -150,6 +152,7 @@ class SearchSpace:
                 raise SearchSpaceError(f"search_space: {parameter.name}: `when: {{{conditions}}}` can never hold")
         missing = self._build_targets()
         while missing:
+            # Pairs first, which show single values as well; then by text: a set's order differs between processes.
             wanted = min(missing, key=lambda target: (-len(target), sorted(map(str, target))))
             missing.discard(wanted)
             chosen = self._find_corner(wanted, missing)
@@ -178,6 +181,7 @@ class SearchSpace:
 
     def _get_corner_values(self, parameter: Parameter, distribution: BaseDistribution) -> list[Value]:
         """The distribution's choices or ends, and what conditions of other parameters name of it."""
+        # A condition may name a number between the ends, at which another parameter exists.
         named = [value for other in self.parameters for value in other.when.get(parameter.name, ())]
         return list(
             dict.fromkeys([*list_corner_values(distribution), *(v for v in named if is_possible(distribution, v))])
@@ -199,6 +203,7 @@ class SearchSpace:
                     values = [value for value in values if value == forced[parameter.name]]
                 if not values:
                     return None
+                # Greedy: few assignments in little time, not the fewest.
                 chosen[parameter.name] = max(values, key=partial(_count_shown, parameter.name, chosen, missing))
         return chosen if wanted <= chosen.items() else None
 
@@ -267,6 +272,7 @@ def _is_among(value: Value, values: Sequence[Value]) -> bool:
 
 
 def _list_grid(distribution: IntDistribution | FloatDistribution) -> list[float]:
+    # Only for `below`, which takes nothing but ranges with steps (sweep_grammar).
     assert distribution.step is not None
     count = round((distribution.high - distribution.low) / distribution.step) + 1
     return [type(distribution.low)(distribution.low + i * distribution.step) for i in range(count)]

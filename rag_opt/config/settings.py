@@ -98,6 +98,7 @@ def parse_settings(config: DictConfig, variant: str = "") -> Settings:
         n_trials=_parse_whole(config, "n_trials", 1),
         n_workers=_parse_whole(config, "n_workers", 1),
         retries=_parse_whole(config, "retries", 0),
+        # Given in minutes, kept in seconds.
         timeout=_parse_limit("timeout", config.timeout, 60.0),
         batches=_parse_whole(config.evaluation, "batches", 1, "evaluation."),
         test_share=share,
@@ -154,6 +155,7 @@ def parse_groups(config: DictConfig) -> str | None:
 def parse_folder(key: str, given: Any) -> Path:
     """The folder that a key names, `~` expanded; raises ConfigError where it names none."""
     try:
+        # A NUL makes the first call of the system raise a ValueError, which would name no key.
         if isinstance(given, str) and given.strip() and "\0" not in given:
             return Path(given).expanduser()
     except RuntimeError:
@@ -199,6 +201,7 @@ def _sanitize_name(variant: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._=,+-]", "-", given).replace("..", "-.")
     if name == given and len(name) <= LONGEST and NAME.fullmatch(name) and not name.endswith("."):
         return name
+    # 9 for the hyphen and the hash; words of a command line may hold surrogates, which plain UTF-8 refuses.
     return f"{name[: LONGEST - 9]}-{sha256(given.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
@@ -210,6 +213,7 @@ def _parse_text(key: str, given: Any) -> str:
 
 
 def _parse_name(key: str, text: str, whole: str) -> str:
+    # Windows drops a dot at the end of a name, so two studies would share a folder.
     if not NAME.fullmatch(text) or ".." in text or text.partition(".")[0].lower() in RESERVED or text.endswith("."):
         raise ConfigError(
             f"{key}={whole[:80]!r}: a study's name is its folder's name: letters, digits and . _ - = , + only, "

@@ -17,6 +17,7 @@ WHOLE = "pipeline"
 def get_stages(config: DictConfig) -> tuple[str, ...]:
     """The groups that this configuration's pipeline is made of: a parser is needed where documents are files."""
     stages = (PARSER, WHOLE) if config[WHOLE].get("components") else STAGES
+    # The parser stands first in either.
     return stages if config.dataset.get(FILES) else stages[1:]
 
 

@@ -51,6 +51,7 @@ def _parse_distribution(name: str, text: str) -> BaseDistribution:
         # Hydra's own parser, so that a space is written as a sweep is on Hydra's command line.
         sweep = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException as error:
+        # Hydra's own words for a null in choice() speak of Python's types alone.
         if "NoneType" in str(error):
             plain = text.strip().removeprefix("choice(").removesuffix(")").replace(" ", "")
             raise SearchSpaceError(
@@ -58,6 +59,7 @@ def _parse_distribution(name: str, text: str) -> BaseDistribution:
             ) from error
         reason = " ".join(str(error).split())
         raise SearchSpaceError(f"search_space: {name}: '{text}' is not of Hydra's sweep grammar: {reason}") from error
+    # Only a sweep has tags; what is none is refused below.
     log = "log" in getattr(sweep, "tags", ())
     try:
         match sweep:
@@ -78,6 +80,7 @@ def _parse_distribution(name: str, text: str) -> BaseDistribution:
 def _build_categorical(name: str, text: str, sweep: ChoiceSweep) -> CategoricalDistribution:
     choices: list[Value] = []
     for element in sweep.list:
+        # Quoted text comes as an object that remembers its quotes.
         value = element.text if isinstance(element, QuotedString) else element
         if not isinstance(value, Value):
             raise SearchSpaceError(
@@ -114,6 +117,7 @@ def order_parameters(parameters: list[Parameter]) -> Iterator[Parameter]:
     waiting = {p.name: p for p in parameters}
     names = set(waiting)
     while waiting:
+        # A parent that is not in the space holds nobody up: `_check_parents` names it.
         free = [p for p in waiting.values() if not _get_parents(p) & set(waiting)]
         if not free:
             raise SearchSpaceError(f"search_space: {', '.join(waiting)} depend on each other in a circle")

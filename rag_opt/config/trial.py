@@ -94,6 +94,7 @@ def build_trial_config(config: DictConfig, words: Words) -> TrialConfig:
     """The pipeline's part of a composed configuration; `words` are what it was composed of."""
     chosen = get_choices(words)
     stages = {stage: StageConfig(chosen[stage], _read_stage(config, stage)) for stage in get_stages(config)}
+    # A proxy, since everyone who asks for the same words gets the same object.
     return TrialConfig(tuple(words), MappingProxyType(stages), tuple(to_plain(config.trusted_modules)))
 
 

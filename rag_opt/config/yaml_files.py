@@ -65,6 +65,7 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
             # One that names itself has no end.
             known |= {event.anchor: _Node(None, LARGEST + 1)} if event.anchor else {}
             parent.depth = max(parent.depth, 1)
+            # Its depth so far: a node is complete only at its end, which a file of nothing but brackets never reaches.
             yield _Node(None, 1, len(waiting))
             continue
         if isinstance(event, yaml.CollectionEndEvent):
@@ -77,6 +78,7 @@ def _iterate_nodes(events: Iterator[Any]) -> Iterator[_Node]:
             node = known.get(event.anchor or "", _Node(None))
         else:
             continue
+        # At its end it is known how much its aliases stand for.
         if node.anchor:
             known[node.anchor] = node
         parent.size += node.size

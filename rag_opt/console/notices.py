@@ -15,6 +15,7 @@ class Notices:
     """
 
     said: set[str] = field(default_factory=set)
+    # A dict as a set that keeps its order.
     kept: dict[str, None] = field(default_factory=dict)
     reporting: bool = True
 

@@ -33,6 +33,7 @@ BREAK = re.compile(r"[\t\n]")
 
 def escape_controls(text: str) -> str:
     """The text with each control character as Python writes it, such as backslash x1b; tabs and newlines stay."""
+    # A Windows line end is no attempt to write over the line.
     return UNSEEN.sub(_escape_match, text.replace("\r\n", "\n"))
 
 

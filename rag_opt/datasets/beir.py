@@ -75,6 +75,7 @@ def load(
         raise DatasetError(f"dataset.path={path}: a folder with corpus.jsonl, queries.jsonl and qrels is expected")
     files = {file: list(read_qrels(file)) for file in _find_qrels_files(folder, qrels)}
     judgements = [row for rows in files.values() for row in rows]
+    # A single file divides nothing, whatever it is called.
     splits = _name_splits(files) if len(files) > 1 else {}
     keys, asked = Counter[str](), Counter[str]()
     corpus, questions = (resolve_gzipped(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
@@ -184,6 +185,7 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
                     :300
                 ]
             )
+        # From the end, since TREC has an iteration behind the query's id; by way of float, since 1.0 is a grade, too.
         yield Judgement(fields[0].strip(), fields[-2].strip(), int(float(fields[-1])))
 
 

@@ -52,6 +52,7 @@ def build_dataset(
     if not strict:
         judgements, all_queries = _drop_unknown(judgements, all_queries, known, found)
     grades = _build_qrels(name, judgements, known, {q.id for q in all_queries}, found)
+    # Only now: to the qrels a document that is dropped as empty is no unknown one.
     kept_documents = _drop_empty(name, all_documents, found)
     empty = known - {d.id for d in kept_documents}
     grades = {q: {d: g for d, g in row.items() if d not in empty} for q, row in grades.items()} if empty else grades
@@ -236,6 +237,7 @@ def _check_evidence(name: str, queries: list[Query], documents: list[Document]) 
 
 def replace_surrogates(text: str) -> str:
     """The text with lone surrogates replaced (U+FFFD), one for one, so that spans keep their place."""
+    # In UTF-16 a lone surrogate is one unit; UTF-8 would replace each of its three bytes.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not _is_encodable(text) else text
 
 
@@ -270,6 +272,7 @@ def get_corpus(dataset: Dataset) -> Documents:
 
 def check_count(key: str, count: int | None) -> None:
     """Raise DatasetError unless a number of things to keep is None or at least 1."""
+    # By type, since isinstance takes true for an int.
     if count is not None and (type(count) is not int or count < 1):
         raise DatasetError(f"dataset.{key}={count}: a whole number of at least 1 is expected, or null for all")
 
@@ -290,4 +293,5 @@ def sample_ids(ids: Sequence[str], count: int | None, seed: int) -> set[str]:
     """`count` of the ids at random but repeatably; all where count is None or not smaller."""
     if count is None or count >= len(ids):
         return set(ids)
+    # Sorted, so that the order of the file does not decide which are drawn.
     return set(random.Random(seed).sample(sorted(ids), count))

@@ -95,6 +95,7 @@ def _iterate_near_pairs(
     for block in blocks.values():
         for one, other in combinations(block, 2) if len(block) <= COMMON else ():
             if len(asked[one] & asked[other]) >= NEAR * len(asked[one] | asked[other]):
+                # A pair may come from several blocks; to join it again changes nothing.
                 yield one, other
 
 
@@ -109,6 +110,7 @@ def group_query_ids(dataset: Dataset) -> list[list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     for query, leader in zip(dataset.queries, group_repeats(dataset.queries, dataset.qrels).tolist(), strict=True):
         found[leader].append(query.id)
+    # By their ids: a seed then divides the questions alike in whatever order the file has them.
     return sorted(sorted(ids) for ids in found.values())
 
 
@@ -151,6 +153,7 @@ def group_by_document(dataset: Dataset) -> Dataset:
 
 def _name_document(grades: Mapping[str, int]) -> str:
     relevant = [(-grade, document) for document, grade in grades.items() if grade > 0]
+    # Of equal grades the first by its id, so that the order of the qrels is no matter.
     return f"document {min(relevant)[1]}" if relevant else ""
 
 

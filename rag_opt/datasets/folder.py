@@ -103,6 +103,7 @@ def list_files(
             continue
         try:
             with place.open("rb") as file:
+                # What a parser makes of the file is kept under it, and refused where the file has changed by then.
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             skipped.append(Skipped(name, f"it can't be read: {error.strerror}"))
@@ -115,6 +116,7 @@ def list_files(
 
 
 def _compile(key: str, patterns: Sequence[str], before: Sequence[str] = ()) -> pathspec.GitIgnoreSpec:
+    # A text is a sequence, too: of patterns of one letter each.
     if isinstance(patterns, str):
         raise DatasetError(f"dataset.{key}={patterns}: a list of patterns is expected: dataset.{key}=[{patterns}]")
     try:
@@ -135,10 +137,12 @@ def _walk(
     for place, folders, names in os.walk(folder, onerror=note_error):
         below = Path(place).relative_to(folder).as_posix()
         start = "" if below == "." else f"{below}/"
+        # os.walk enters no link to a folder; one that stays inside leads to files that are listed where they lie.
         links = [name for name in sorted(folders) if (Path(place) / name).is_symlink()]
         skipped += [Skipped(f"{start}{name}", OUTSIDE) for name in links if not _lies_in(Path(place) / name, root)]
         # In place: os.walk goes on with what is left.
         folders[:] = sorted(name for name in folders if not unwanted.match_file(f"{start}{name}/"))
+        # Sorted, since disks list files in orders of their own.
         yield from (
             (f"{start}{name}", Path(place) / name)
             for name in sorted(names)
@@ -163,6 +167,7 @@ def _find_reason(path: Path, root: Path, most_mb: float) -> str:
     try:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             return OUTSIDE
+        # A pipe would be waited for, and a device read without end.
         if not path.is_file():
             return "no file"
         size = path.stat().st_size

@@ -53,5 +53,6 @@ def _select_new(dev: Dataset, test: Dataset, fresh: Dataset, known: set[str]) ->
     """The ids of the fresh questions that are asked neither by the study's own nor by a fresh one before."""
     every = (*dev.queries, *test.queries, *fresh.queries)
     grades = {**dev.qrels, **test.qrels, **fresh.qrels}
+    # Grouped together: a fresh question may repeat one of the study's by way of another fresh one.
     groups = group_query_ids(replace(test, queries=every, qrels=grades))
     return {each for ids in groups if known.isdisjoint(ids) for each in ids}

@@ -74,6 +74,7 @@ def load_questions(path: Path, documents: Sequence[Document]) -> Dataset:
 def read_questions(path: Path, prefix: str = "") -> tuple[list[Query], list[Judgement], list[str]]:
     """The queries of a file, their judgements, and a note on keys that are not read."""
     given = list(read_json_lines(path))
+    # Questions that people write have no `accept`: only an outright false leaves one out.
     found = [(where, row) for where, row in given if row.get("accept") is not False]
     # `found` stays as it was given: an id that is added here is no key of the file's.
     rows = [(where, _add_id(row, where, prefix)) for where, row in found]
@@ -96,6 +97,7 @@ def read_documents(path: Path, keys: Counter[str]) -> Iterator[Document]:
 
 
 def _add_id(row: Row, where: str, prefix: str = "") -> Row:
+    # `where` ends in the number of the line.
     return row if "id" in row or "_id" in row else {**row, "id": f"{prefix}{where.rpartition(':')[2]}"}
 
 

@@ -106,6 +106,7 @@ def _sample_test(dataset: Dataset, test_share: float, seed: int) -> AbstractSet[
     wanted = round(test_share * count)
     test: set[str] = set()
     for ids in groups:
+        # A group that would make this side too large is passed over; a smaller one behind it may still fit.
         test.update(ids if len(test) + len(ids) <= wanted else ())
     if not test and 0 < wanted < count and len(groups) > 1:
         # Every group is larger than this side should be.
@@ -130,6 +131,7 @@ def compute_split_key(dataset: Dataset, test_share: float, seed: int, *, crossfi
     if dataset.confirming:
         named = sorted((query.id, query.group) for query in dataset.queries if query.group)
         return compute_key(dataset.fingerprint, sorted(dataset.confirming), *([named] if named else []))
+    # Only what repeats, so that every other data set keeps the key it always had.
     groups = [ids for ids in group_query_ids(dataset) if len(ids) > 1]
     cut = ("crossfit",) if crossfits else (test_share, seed)
     return compute_key(dataset.fingerprint, *cut, *([groups] if groups else []))

@@ -79,6 +79,7 @@ def _parse_article(article: Any, where: str) -> tuple[Document, list[Query], int
             offset += len(context) + len(SEPARATOR)
     except (AttributeError, KeyError, TypeError) as error:
         raise DatasetError(f"{where}: not SQuAD: {type(error).__name__} {error}") from error
+    # The titles are those of Wikipedia's addresses, with _ for spaces.
     return Document(title, SEPARATOR.join(contexts), title.replace("_", " ")), queries, impossible
 
 

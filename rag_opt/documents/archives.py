@@ -27,9 +27,11 @@ def open_archive(data: bytes) -> ZipFile:
         raise UnreadableFileError(f"it is damaged, or no file of its ending: {error}") from error
     if len(archive.infolist()) > MEMBERS:
         raise UnreadableFileError(f"it holds {len(archive.infolist()):,} files")
+    # As the archive declares it: zipfile reads no more of a member than that, so a false size gains nothing.
     size = sum(info.file_size for info in archive.infolist())
     if size > UNPACKED or (size > SMALL and size > RATIO * len(data)):
         raise UnreadableFileError(f"it unpacks to {size / 1e6:,.0f} MB, {size // max(1, len(data)):,} times its size")
+    # Bit 0 says that a member is encrypted (APPNOTE 4.4.4).
     if any(info.flag_bits & 1 for info in archive.infolist()):
         raise UnreadableFileError("it is encrypted")
     return archive

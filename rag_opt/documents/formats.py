@@ -71,6 +71,7 @@ def find_converter(ending: str, engine: str) -> tuple[Converter, str]:
 def identify_converter(ending: str, engine: str) -> str:
     """The converter's name and version, by which its results are kept."""
     package = find_converter(ending, engine)[1]
+    # What is not installed has no version, and is refused when a file needs it.
     version = f" {metadata.version(package)}" if package and _is_installed(package) else ""
     return f"{FORMS.get(package, FORM)} {package}{version}"
 

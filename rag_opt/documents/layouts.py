@@ -21,6 +21,7 @@ def parse_by_markitdown(data: bytes, ending: str) -> Parsed:
     except ImportError as error:
         raise MomentaryError("parser=markitdown needs pip install -e '.[markitdown]'") from error
     try:
+        # By the ending, since bytes have no name from which markitdown could tell the format.
         found: Any = MarkItDown(enable_plugins=False).convert_stream(
             io.BytesIO(data), stream_info=StreamInfo(extension=ending)
         )
@@ -41,6 +42,7 @@ def parse_by_docling(data: bytes, ending: str) -> Parsed:
     folder = os.environ.get(MODELS)
     if ending == ".pdf" and not (folder and Path(folder).is_dir()):
         raise MomentaryError(f"docling reads PDF with models: name their folder in {MODELS} (docling-tools models)")
+    # What the folder lacks is to fail here, not to be fetched from the hub.
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         found = DocumentConverter().convert(DocumentStream(name=f"file{ending}", stream=io.BytesIO(data)))

@@ -13,6 +13,7 @@ from rag_opt.documents.web import parse_html
 
 def parse_mail(data: bytes) -> Parsed:
     """A message: its subject as heading, who wrote to whom and when, its text; attachments are named, not read."""
+    # By default email follows an older policy, which leaves headers encoded and has no get_body.
     message = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     writer = Writer()
@@ -21,6 +22,7 @@ def parse_mail(data: bytes) -> Parsed:
     writer.add(
         "\n".join(f"{head}: {message[head.lower()]}" for head in ("From", "To", "Date") if message[head.lower()])
     )
+    # The plain form first: where a message has both, they say the same.
     body = message.get_body(("plain", "html"))
     if body is not None:
         content = body.get_content()

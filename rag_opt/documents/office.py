@@ -16,6 +16,7 @@ HEADING = re.compile(r"(?i)heading (\d)$")
 
 def parse_docx(data: bytes) -> Parsed:
     """A document: paragraphs and tables in their order, headings by their styles, footnotes left out."""
+    # Before python-docx, which unpacks whatever it is given.
     check_archive(data)
     from docx import Document
     from docx.table import Table
@@ -48,12 +49,14 @@ def parse_pptx(data: bytes) -> Parsed:
         if title is not None:
             writer.add_heading(title.text_frame.text, 1)
         for shape in _iterate_shapes(slide.shapes):
+            # It is among the shapes as well, and stands there already as the heading.
             if title is not None and shape.shape_id == title.shape_id:
                 continue
             if getattr(shape, "has_table", False):
                 writer.add_table([[cell.text for cell in row.cells] for row in shape.table.rows])
             elif shape.has_text_frame:
                 writer.add(shape.text_frame.text)
+        # Asked first, since python-pptx makes a slide of notes where there is none.
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             writer.add(slide.notes_slide.notes_text_frame.text)
     return writer.finish()
@@ -73,6 +76,7 @@ def parse_xlsx(data: bytes) -> Parsed:
     check_archive(data)
     from openpyxl import load_workbook
 
+    # Read-only: openpyxl would otherwise make an object of every cell of the workbook.
     book, writer = load_workbook(io.BytesIO(data), read_only=True, data_only=True), Writer()
     writer.title = book.properties.title or ""
     for sheet in book.worksheets:

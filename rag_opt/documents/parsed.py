@@ -108,6 +108,7 @@ class Writer:
     def finish(self) -> Parsed:
         """The whole text."""
         self._end_page()
+        # Of those that begin at one place the longest first: a page before the heading on it.
         marks = sorted(self._marks, key=lambda mark: (mark.start, -mark.end))
         return Parsed("".join(self._pieces), tuple(marks), self.title, tuple(self.notes))
 

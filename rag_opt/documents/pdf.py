@@ -28,6 +28,7 @@ def parse_by_pypdf(data: bytes) -> Parsed:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
+    # It warns of flaws in files that it reads all the same.
     logging.getLogger("pypdf").setLevel(logging.ERROR)
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -35,10 +36,12 @@ def parse_by_pypdf(data: bytes) -> Parsed:
         if reader.is_encrypted and not reader.decrypt(""):
             raise UnreadableFileError("it is encrypted, and needs a password")
         title = str((reader.metadata and reader.metadata.title) or "")
+        # Pages by their labels, as people name them: iv, 12, A-3.
         labels, headings = reader.page_labels, _read_outline(reader, reader.outline)
         pages = (
             (labels[number], page.extract_text(), headings.get(number, [])) for number, page in enumerate(reader.pages)
         )
+        # Within the try: pages are read only as they are written, and damage shows then.
         return _write_pages(pages, title)
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         # What damaged files make pypdf raise.

@@ -54,6 +54,7 @@ class Worker:
             line = ""
         finally:
             timer.cancel()
+        # An answer that came just before the kill counts; the process is gone all the same.
         if late.is_set() or not line.endswith("\n"):
             self.close()
         if not line.endswith("\n"):

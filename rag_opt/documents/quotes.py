@@ -67,6 +67,7 @@ def find_quote(document: Document, quote: Quote) -> tuple[int, int] | None:
     Exactly, else without regard to case, accents, spaces, hyphens, ligatures and marks of Markdown; on its page first.
     """
     pages = [mark for mark in document.marks if mark.kind == PAGE and mark.name == quote.page] if quote.page else []
+    # Then anywhere: a quote may run on to the next page.
     ranges = [*((page.start, page.end) for page in pages), (0, len(document.text))]
     found = (_find_in_range(document.text, quote.text, *each) for each in ranges)
     return next((span for span in found if span is not None), None)

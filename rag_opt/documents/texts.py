@@ -73,6 +73,7 @@ def _skip_front_matter(text: str) -> int:
     """Where a Markdown text begins after its YAML head; 0 without one."""
     if not text.startswith("---\n"):
         return 0
+    # From the first line's own end, so that an empty head is found, too.
     end = text.find("\n---\n", 3)
     return end + 5 if end >= 0 else 0
 
@@ -83,10 +84,12 @@ def _find_markdown_headings(text: str, start: int) -> Iterator[Mark]:
         opened = FENCE.match(line)
         if opened and not fence:
             fence = opened[1]
+        # What closes a fence is at least as long as what opened it, and has no words behind it (CommonMark 4.5).
         elif fence and line.strip().startswith(fence) and not line.strip(" `~"):
             fence = ""
         elif not fence:
             found, under = ATX.match(line), UNDERLINE.match(line)
+            # Not within the pattern, which would take very long over a line of many spaces.
             name = found[2].rstrip().rstrip("#").rstrip() if found else ""
             if found and name:
                 yield Mark(HEADING, place, place + len(line), name, len(found[1]))
@@ -114,8 +117,10 @@ def parse_rst(data: bytes) -> Parsed:
         under = UNDERLINE.match(line)
         if under and before:
             start, words = before[-1]
+            # By its specification an underline is at least as long as the title.
             if words.strip() and not UNDERLINE.match(words) and len(line.rstrip()) >= len(words.rstrip()):
                 over = len(before) > 1 and before[-2][1].rstrip() == line.rstrip()
+                # With a line above the title as well, the same character is another style, and so another level.
                 level = levels.setdefault(f"{under[1]}{over}", len(levels) + 1)
                 begins = before[-2][0] if over else start
                 marks.append(Mark(HEADING, begins, place + len(line), words.strip(), level))
@@ -131,6 +136,7 @@ def parse_csv(data: bytes) -> Parsed:
         dialect: Any = csv.Sniffer().sniff(text[:20_000], delimiters=",;\t|")
     except csv.Error:
         dialect = csv.excel
+    # By default csv refuses a cell of more than 131,072 characters.
     csv.field_size_limit(10_000_000)
     try:
         rows = [row for row in csv.reader(io.StringIO(text), dialect) if any(cell.strip() for cell in row)]

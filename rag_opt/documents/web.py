@@ -49,6 +49,7 @@ def parse_epub(data: bytes) -> Parsed:
     with archive:
         root, order, writer.title = _read_package(archive)
         for number, name in enumerate(order, 1):
+            # The package names its files by URLs relative to its folder, the archive by plain paths.
             path = posixpath.normpath(posixpath.join(root, unquote(name)))
             try:
                 chapter = parse_html(archive.read(path))

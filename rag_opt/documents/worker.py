@@ -46,6 +46,7 @@ def _read_bytes(path: Path, digest: str) -> bytes:
 
 def main() -> None:
     """Until nothing more comes in."""
+    # Windows has no such limit: there only the time is bounded.
     if sys.platform != "win32":
         import resource
 

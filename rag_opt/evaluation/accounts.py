@@ -43,6 +43,7 @@ def open_account(config: DictConfig, resources: Resources, name: str, model: str
             f"budget.usd is set, but {model} has no price: add it to a file in conf/price, or set budget.tokens"
         )
     replies = resources.llm.replies
+    # A budget counts all that was ever paid under its name, so what stands there already is added to the limits.
     before = replies.get_spent(name)
     tokens = None if limits.budget_tokens is None else limits.budget_tokens + before.tokens
     usd = None if limits.budget_usd is None else limits.budget_usd + before.usd

@@ -30,6 +30,7 @@ def compute_served(parts: Sequence[BatchResult]) -> dict[str, float]:
         for stage, spent in part.usage.items():
             asked, lost = found.get(stage, (0, 0))
             found[stage] = asked + int(np.sum(spent.asked)), lost + int(np.sum(spent.lost))
+    # A stage that asked for nothing lost nothing.
     return {stage: 1.0 - lost / max(1, asked) for stage, (asked, lost) in found.items()}
 
 

@@ -74,6 +74,7 @@ class Questions:
 
     def read_as(self, documents: Documents, resources: Resources) -> Questions:
         """The same about these texts of the documents: quotes are the characters where they stand in them."""
+        # The very same object where nothing is parsed.
         if documents is self.documents:
             return self
         key = compute_key(documents.key, self.dataset.fingerprint, [query.id for query in self.queries.items])
@@ -188,6 +189,7 @@ class Measuring:
         context, answers = found["context"], found.get("answers")
         rankings = rank_documents(found["rankings"], resources.reach)
         self._report_short(found["rankings"][-1], rankings)
+        # Costs add up on the way, so the last product has those of all before it.
         last = context if answers is None else answers
         return BatchResult(
             queries=queries.items,
@@ -219,7 +221,9 @@ class Measuring:
     def _report_short(self, retrieved: Rankings, rankings: Sequence[Sequence[str]]) -> None:
         """Say where a retriever of someone's own, or the web, ranks fewer documents than metrics read."""
         deep = retrieved.rows.shape[1]
+        # A corpus of fewer documents can't be ranked any deeper.
         reach = min(self.pipeline.resources.reach, len(self.questions.documents.items))
+        # A row that ends in -1 had nothing more to rank; only a full one may have been cut short.
         full = retrieved.rows[:, -1] >= 0 if deep and retrieved.rest is None else np.zeros(len(rankings), bool)
         short = sum(1 for at_end, ranking in zip(full, rankings, strict=True) if at_end and len(ranking) < reach)
         if short:
@@ -276,5 +280,6 @@ def compute_mean(values: Scores) -> float:
 
 def _encode_texts(resources: Resources, texts: list[str]) -> Any:
     encoder = resources.store.get_object("measuring encoder", "minilm", MiniLM)
+    # The encoder outlives an evaluation, whose resources are its own.
     encoder.use(resources)
     return get_embeddings(encoder, texts, resources.store)

@@ -75,6 +75,7 @@ def _time_queries(
     seconds: list[float] = []
     while len(seconds) < len(asked) and not _is_enough(seconds, narrow):
         block = asked[len(seconds) :][: MORE if seconds else FIRST]
+        # The lesser of two, since the first question also loads what it needs.
         if narrow and not seconds and min(map(warm_up, block[:2])) * FEW >= LONG:
             block = block[:FEW]
         for query in block:

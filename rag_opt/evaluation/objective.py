@@ -142,6 +142,7 @@ def build_objective(config: DictConfig) -> Objective:
     cost = to_plain(config.confirmation.cost)
     wanted = dict.fromkeys([*names, *extra, *own, *(constraint.metric for constraint in constraints), str(cost)])
     known = own | _build_judge_metrics(config, wanted)
+    # A judge's noise comes with its repeats, without being named.
     found = {name: known.get(name) or get_metric(name) for name in {**wanted, **known}}
     if (handed := get_handed_name(found[names[0]])) is not None:
         # It decides among the tied ones.

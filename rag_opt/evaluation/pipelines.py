@@ -157,6 +157,7 @@ class RagPipeline:
             for socket, (sender, _) in part.inputs.items():
                 lines.append(f"    {sender or socket}([{socket}])" if sender is None else "")
                 lines.append(f"    {sender or socket} -- {socket} --> {part.name}")
+        # What comes from outside is drawn once, though several parts may take it.
         return "\n".join(dict.fromkeys(line for line in lines if line)) + "\n"
 
 
@@ -203,6 +204,7 @@ def _build_components(config: TrialConfig) -> Iterator[tuple[str, str, Any]]:
         nodes, found = dict(stage.components), dict[str, Any]()
         stock = [name for name, node in nodes.items() if is_stock(str(node.get("_target_")))]
         for name in [each for each in nodes if each not in stock]:
+            # `cache` says whether a component's results are kept; its class has no such parameter.
             made = build({key: value for key, value in nodes[name].items() if key != "cache"}, config.trusted)
             _check_component(name, made)
             if isinstance(made, Stage) or knows_records(made):
@@ -220,6 +222,7 @@ def _check_component(name: str, component: Any) -> None:
     """Raise ComponentError for what is no component of Haystack's, or lacks a part that it works with."""
     if not hasattr(component, "__haystack_input__"):
         raise ComponentError(f"{name}: {type(component).__name__} is no Haystack component; name one as its _target_")
+    # What others' components call by these names is their own affair.
     for part in PARTS if isinstance(component, Stage) else ():
         # The component itself stands for a part that its class does not know; None is a part that was left out.
         given = getattr(component, part, component)

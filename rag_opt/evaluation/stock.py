@@ -15,6 +15,7 @@ from rag_opt.errors import ComponentError, ConfigError
 from rag_opt.evaluation.wiring import GIVEN, OFFERED, RESULTS, STANDARD, get_inputs, get_outputs
 from rag_opt.records.documents import Record
 
+# With their dots, so that haystack_experimental is none of them.
 LIBRARIES = ("haystack.", "haystack_integrations.")
 OURS = {*GIVEN, *OFFERED, *RESULTS, *STANDARD} - {"documents"}
 """Names of sockets that this program's records go through."""
@@ -33,6 +34,7 @@ def knows_records(component: Any) -> bool:
     return bool(named) or any(isinstance(kind, type) and issubclass(kind, Record) for kind in types)
 
 
+# Splitters and embedders are parts by themselves; all others of a stage run as one, under the first one's name.
 def adapt_stage(stage: str, nodes: Mapping[str, Any], trusted: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """(name, component) for the stock components of a stage, in the order of its file.
 
@@ -79,6 +81,7 @@ def to_definition(where: str, node: Mapping[str, Any], trusted: Sequence[str]) -
     given = {key: value for key, value in plain.items() if key not in KEYWORDS}
     parameters = {key: _nest(value) for key, value in given.items() if key != "cache"}
     home = getattr(kind, "__module__", ""), getattr(kind, "__qualname__", "")
+    # Haystack's from_dict refuses any other name of a class than its own module's.
     return {TYPE: ".".join(home), INIT: parameters, **({"cache": given["cache"]} if "cache" in given else {})}
 
 

@@ -96,6 +96,7 @@ def _needs_encoder(component: Any) -> bool:
 
 
 def _get_sections(key: str) -> set[str]:
+    # A judge asks a language model as well, so prices and budgets are for either.
     return {"web"} if key.startswith("web") else {"llm", "judge"}
 
 

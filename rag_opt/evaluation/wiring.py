@@ -79,6 +79,7 @@ def order_components(components: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
         ]
         if not free:
             raise ComponentError(f"{', '.join(waiting)}: each of these components waits for another")
+        # One at a time: those that wait for nothing stay in the order of their file.
         yield free[0], waiting.pop(free[0])
 
 
@@ -108,6 +109,7 @@ def wire_components(components: Iterable[tuple[str, str, Any]]) -> list[Part]:
 
 def find_results(parts: Iterable[Part]) -> dict[str, str]:
     """By result the part that gives it."""
+    # Of several the last, as for every input.
     return {socket: part.name for part in parts for socket in RESULTS if socket in get_outputs(part.component)}
 
 

@@ -36,6 +36,7 @@ def compute_kappa_interval(
     count = len(tables)
     if count < 2:
         return math.nan, math.nan
+    # How often each group is drawn: their tables, added up so many times, are the resample's.
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     kappas = _compute_kappas(np.tensordot(drawn, tables, axes=1))
     if np.isnan(kappas).all():
@@ -47,6 +48,7 @@ def compute_kappa_interval(
 def _count_pairs(truths: Sequence[int], grades: Sequence[int], groups: Sequence[int], best: int) -> NDArray[np.float64]:
     """By group how often each truth met each grade: [groups, best, best]."""
     names, of = np.unique(np.asarray(groups, int), return_inverse=True)
+    # One empty table where there is no pair, whose kappa is nan.
     tables = np.zeros((max(1, len(names)), best, best))
     np.add.at(tables, (of, np.asarray(truths, int) - 1, np.asarray(grades, int) - 1), 1.0)
     return tables

@@ -111,6 +111,7 @@ def check_judge(judges: Judges, aspect: str, cases: Sequence[Labelled]) -> Judge
 
 def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every: Sequence[Sequence[int]]) -> JudgeCheck:
     """`check_judge` for grades that have been given; an empty row where a case brought none."""
+    # Kappa takes whole grades, and a mean of several verdicts may be none.
     first = [grades[0] if grades else None for grades in every]
     known = [(case, grade) for case, grade in zip(cases, first, strict=True) if grade is not None]
     labelled = [(case.truth, grade, case.question) for case, grade in known if case.truth is not None]
@@ -138,6 +139,7 @@ def measure_agreement(aspect: str, model: str, cases: Sequence[Labelled], every:
 
 def _compute_reaches(right: Sequence[tuple[int, int]], wrong: Sequence[tuple[int, int]]) -> list[float]:
     """By question, where it has both, the mean grade of its right answers less that of its wrong ones."""
+    # Within a question, since some are harder to grade than others.
     both = {question for question, _ in right} & {question for question, _ in wrong}
     means = [{each: _mean([g for q, g in rows if q == each]) for each in sorted(both)} for rows in (right, wrong)]
     return [means[0][question] - means[1][question] for question in sorted(both)]

@@ -37,6 +37,7 @@ def read_grades(path: str | Path) -> Grades:
             raise DatasetError(f"{where}: aspect '{aspect[:80]}' is none of {', '.join(FIELDS)}")
         if grade is None:
             continue
+        # true would pass for a 1.
         if isinstance(grade, bool) or grade not in range(WORST, BEST + 1):
             raise DatasetError(f"{where}: grade {str(grade)[:80]} is no whole number from {WORST} to {BEST}")
         key = aspect, parse_text(row, where, "id"), parse_text(row, where, "answer")

@@ -52,6 +52,7 @@ def build_labelled(aspect: str, count: int) -> list[Labelled]:
 
 def _build_answers(aspect: str, rows: Sequence[Mapping[str, Any]], place: int, number: int) -> Iterator[Labelled]:
     """Right and wrong answers to one question, short and at length, and none."""
+    # From the other half: neighbours are often about the same topic.
     row, other = rows[place], rows[(place + len(rows) // 2) % len(rows)]
     said = {
         (RIGHT, BEST): row["answer"],
@@ -69,6 +70,7 @@ def _build_answers(aspect: str, rows: Sequence[Mapping[str, Any]], place: int, n
 
 def _build_readings(aspect: str, rows: Sequence[Mapping[str, Any]], place: int, number: int) -> Iterator[Labelled]:
     """The right document alone, wrong ones alone, and the right one among those."""
+    # Given as to `_build_answers`, in whose place it may stand.
     del aspect
     row, others = rows[place], _find_others(rows, place)
     gold = [row["evidence"][0]["quote"]]
@@ -86,6 +88,7 @@ def _build_orders(rows: Sequence[Mapping[str, Any]], place: int, number: int, an
 
 
 def _find_others(rows: Sequence[Mapping[str, Any]], place: int) -> list[str]:
+    # As far from each other as they can be: neighbours are often about the same topic.
     step = len(rows) // (DISTRACTORS + 1)
     return [rows[(place + each * step) % len(rows)]["evidence"][0]["quote"] for each in range(1, DISTRACTORS + 1)]
 

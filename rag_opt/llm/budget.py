@@ -42,6 +42,7 @@ class Budget:
             ("tokens", self.tokens, spent.tokens + self.elsewhere.tokens, self.reserve.tokens),
             ("usd", self.usd, spent.usd + self.elsewhere.usd, self.reserve.usd),
         ):
+            # Checked before a call only, so the calls that are under way may end above the limit.
             if used + kept >= limit:
                 held = f", {kept:,.6g} kept for the confirmation" if kept else ""
                 self.empty = f"budget.{name}={limit:,.10g} is spent: {used:,.6g} paid{held}"

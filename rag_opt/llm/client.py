@@ -45,10 +45,12 @@ class Rehearsal:
 
     def count_request(self, stage: str, key: str, request: Unpaid) -> None:
         """Count a request that no reply is kept for."""
+        # By its key: whoever asks the same again will find the reply and pay nothing.
         self.new[stage][key] = request
 
     def copy(self) -> Rehearsal:
         """What has been counted so far."""
+        # With rows of its own, since counting goes on in the original.
         new = {stage: dict(rows) for stage, rows in self.new.items()}
         return Rehearsal(dict(self.calls), new, self.kept)
 

@@ -70,6 +70,7 @@ class Replies:
     def __init__(self, root: Path | None) -> None:
         self.root = root
         self._guard = threading.RLock()
+        # Of a store in memory; one on disk locks files, which other processes see as well.
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self.mine: Counter[str] = Counter()
         """By stage how many calls this process has paid for."""
@@ -98,6 +99,7 @@ class Replies:
 
     def delete_unread(self) -> int:
         """Remove the replies that could not be read, so that they are asked for again; gives how many there were."""
+        # Rows first: the table of reasons is what tells which ones they are.
         self._execute("delete from replies where key in (select key from unread)")
         return len(self._execute("delete from unread returning key"))
 
@@ -107,8 +109,10 @@ class Replies:
         `guessed` are the tokens that it was expected to read.
         """
         cost = 0.0 if math.isnan(usd) else usd
+        # Adding to a Counter is several steps, and calls come from several threads.
         with self._guard:
             self.mine[stage] += 1
+        # By the wall clock: `get_means` lays payments of several processes side by side.
         row = (study, stage, guessed, reply.tokens_in, reply.tokens_out, cost, reply.seconds, time.time())
         self._execute("insert into payments values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -117,6 +121,7 @@ class Replies:
 
         Of calls that were under way at the same time each takes its share: seconds in which there was any, by calls.
         """
+        # Payments of pipelines of one's own have 0 guessed tokens.
         wanted = """select stage, sum(tokens_in) * 1.0 / max(1, sum(guessed)), avg(tokens_out)
         from payments group by stage"""
         calls: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -153,6 +158,7 @@ class Replies:
 
     def _execute_once(self, base: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Any]:
         def tried() -> list[Any]:
+            # Commits, or rolls back what failed, so that no transaction stays open.
             with base:
                 return base.execute(statement, values).fetchall()
 
@@ -180,6 +186,7 @@ class Replies:
 
     def _open_database(self) -> sqlite3.Connection:
         if self.root is None:
+            # All threads share one connection; `_guard` lets one at a time use it.
             return _create_tables(sqlite3.connect(":memory:", check_same_thread=False))
         with catch_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -194,7 +201,9 @@ class Replies:
                 return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        # Before SQLite makes it, which would keep everybody else from writing it.
         make_file(self._path)
+        # SQLite waits one step alone; `retry_locked` goes on waiting, hears signals and says who holds the lock.
         base = sqlite3.connect(self._path, timeout=STEP, check_same_thread=False)
         return retry_locked(self._path, lambda: _create_tables(base), BUSY)
 
@@ -240,6 +249,7 @@ def _measure_union(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _create_tables(base: sqlite3.Connection) -> sqlite3.Connection:
+    # Readers then wait for no writer.
     base.execute("pragma journal_mode = wal")
     # With this log that loses nothing at a kill; a power cut may cost the last replies.
     base.execute("pragma synchronous = normal")

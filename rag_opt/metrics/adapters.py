@@ -112,6 +112,7 @@ def score_with_scorer(scorer: Any, cases: Sequence[Case], meter: Meter) -> Score
         if asks:
             meter.llm.check_budget()
         start = time.perf_counter()
+        # `expected_response` is where MLflow's own scorers look for a reference answer.
         found = scorer.run(
             inputs={"question": case.question, "context": "\n\n".join(case.contexts)},
             outputs=case.answer,

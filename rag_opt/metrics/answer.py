@@ -50,6 +50,7 @@ def token_f1(answer: str, reference: str) -> float:
     if not given or not wanted:
         return float(given == wanted)
     common = sum((Counter(given) & Counter(wanted)).values())
+    # What 2pr / (p + r) comes to, without its division by 0 where no word is common.
     return 2 * common / (len(given) + len(wanted))
 
 
@@ -103,6 +104,7 @@ def chrf(answer: str, reference: str) -> float:
         return float(answer.strip() == reference.strip())
     # The same letter may be written as one character or as two.
     given, wanted = (unicodedata.normalize("NFC", text) for text in (answer, reference))
+    # sacrebleu counts in percent.
     return float(_get_chrf().sentence_score(given, [wanted]).score) / 100
 
 

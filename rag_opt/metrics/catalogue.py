@@ -61,6 +61,7 @@ class BatchResult:
     usage: Mapping[str, Usage] = field(default_factory=dict)
     judging: dict[str, Verdicts] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    # Called without arguments, int and float give 0.
     index_bytes: Callable[[], int] = int
     index_recall: Callable[[], float] = float
     failed: NDArray[np.bool_] | None = None
@@ -143,6 +144,7 @@ class Metric:
 def _has_gold(needs: str, query: Query, qrels: Qrels) -> bool:
     if needs == "qrels":
         return any(grade > 0 for grade in qrels.get(query.id, {}).values())
+    # A quote counts: it becomes evidence once its document is parsed.
     return bool({"answers": query.answers, "evidence": query.evidence or query.quotes}.get(needs, True))
 
 

@@ -38,6 +38,7 @@ def diversity(encode: Encode, contexts: Sequence[Sequence[str]]) -> Scores:
         if len(texts) < 2:
             return 0.0
         rows = np.stack([vectors[text] for text in texts])
+        # Above the diagonal: each pair once, none of a chunk with itself.
         pairs = np.triu_indices(len(texts), 1)
         return float(np.clip(1 - (rows @ rows.T)[pairs].mean(), 0.0, 1.0))
 

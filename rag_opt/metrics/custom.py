@@ -64,6 +64,7 @@ def build_judge_metric(aspect: str, judges: Judges, *, spread: bool = False) -> 
         found = seen.judging[aspect]
         return found.spread if spread else found.grades
 
+    # Only correctness is graded against references; the other aspects need an answer at most.
     needs = "answers" if aspect == "correctness" else "generator" if "answer" in FIELDS[aspect] else ""
     name = f"{JUDGE}{aspect}{SPREAD if spread else ''}"
     return Metric(name, MINIMIZE if spread else MAXIMIZE, needs, values, judges.compute_version(aspect), pays=True)

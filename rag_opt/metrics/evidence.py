@@ -68,6 +68,7 @@ def merge_spans(spans: Iterable[Span]) -> Mapping[str, list[tuple[int, int]]]:
     ranges: dict[str, list[tuple[int, int]]] = {}
     for document, start, end in sorted(spans):
         known = ranges.setdefault(document, [])
+        # In the order of their beginnings a range can only meet the last one.
         if known and start <= known[-1][1]:
             known[-1] = known[-1][0], max(known[-1][1], end)
         else:

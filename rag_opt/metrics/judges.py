@@ -82,6 +82,7 @@ class Judges:
         """The grades of one aspect."""
         talks = self.chat.map_items(f"judge {aspect}", lambda talk, one: self._grade_repeats(talk, aspect, one), shown)
         means = [np.mean(found) if found else np.nan for found in talks.results]
+        # The repeats are a sample of what the judge may say, hence ddof=1; of one alone there is no spread.
         spread = [np.std(found, ddof=1) if len(found) > 1 else np.nan for found in talks.results]
         return Verdicts(np.array(means, np.float64), np.array(spread, np.float64), talks.usage)
 

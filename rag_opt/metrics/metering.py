@@ -108,6 +108,7 @@ def meter_generator(generator: Any, meter: Meter, cases: Sequence[Case]) -> Iter
     try:
         yield
     finally:
+        # From the instance, where it hid the method of the class.
         del generator.run
         # An evaluator takes it for a call that failed, and may go on without.
         if refused:
@@ -122,6 +123,7 @@ def read_feedback(found: Any) -> tuple[tuple[int, int], float | None] | None:
     about = getattr(found, "metadata", None)
     if not isinstance(about, Mapping) or not any(str(key).startswith(JUDGE_KEYS) for key in about):
         return None
+    # MLflow keeps such figures as texts.
     tokens = [int(float(about.get(f"mlflow.assessment.judge{name}Tokens") or 0)) for name in ("Input", "Output")]
     usd = about.get("mlflow.assessment.judgeCost")
     return (tokens[0], tokens[1]), None if usd is None else float(usd)

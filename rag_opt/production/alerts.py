@@ -54,6 +54,7 @@ def post_alarm(found: Watch, url: str) -> None:
                 content=json.dumps(build_alarm(found)).encode(),
                 extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), SECONDS)},
             )
+        # A redirect is a failure: httpcore follows none, and it could lead where `check_webhook` forbids.
         if answer.status >= 300:
             report_line(f"--webhook: the alarm was answered with status {answer.status}")
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:

@@ -97,6 +97,7 @@ class Answerer:
 
     def __init__(self, config: TrialConfig, documents: Documents, base: Resources) -> None:
         self.config, self.documents = config, documents
+        # Notices are for a study's report, and a model at work writes none.
         self.base = replace(base, notices=Notices(reporting=False))
         self._passing = replace(self.base, store=PassingStore())
         self.pipeline = build_pipeline(config, self.base)
@@ -121,6 +122,7 @@ class Answerer:
         """
         with show_pieces(show) if show is not None else nullcontext():
             found = self._run(self.pipeline, question)
+        # Without a chat (extractive, say) nothing has been shown on the way.
         if show is not None and not self._streams and found.text:
             show(found.text)
         return found
@@ -149,6 +151,7 @@ class Answerer:
         steps = self._run_steps(pipeline, [question])
         total = time.perf_counter() - start
         context = _find_context(steps, pipeline)
+        # None without a generator; of one that failed the text within is None.
         answers = _find_output(steps, pipeline, "answers")
         if answers is not None and answers.texts[0] is None:
             trouble = self.base.llm.troubles.get(GENERATOR, "nothing could be read")
@@ -173,6 +176,7 @@ class Answerer:
                 part.component.resources = self._passing
 
     def _build_search(self) -> RagPipeline:
+        # A pipeline that was brought whole can't be cut before its generator: it runs to its end.
         if WHOLE in self.config.stages or not self.has_generator:
             return self.pipeline
         stages = {name: stage for name, stage in self.config.stages.items() if name != GENERATOR}
@@ -193,6 +197,7 @@ def open_bundle(bundle: Bundle) -> Answerer:
     base, code = Resources(Store(sealed=bundle.artifacts), LLMClient(NoReplies())), bundle.folder / CODE
     with explain_lacking(code):
         answerer = Answerer(bundle.config, bundle.read_documents(), base)
+    # Only now: it compares the modules that building the pipeline has imported.
     report_other_code(code)
     return answerer
 

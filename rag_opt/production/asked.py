@@ -57,15 +57,18 @@ def read_asked(
     found = list[tuple[int, Asked]]()
     # Spans are long, and most traces carry no word of anybody: of these only the head is read.
     for head in find_traces(registry, model, wanted, spans=False):
+        # Somebody else's, or one that a kill has left half written.
         if VERSION not in head.info.tags:
             continue
         told = max((each.last_update_time_ms or 0 for each in head.info.assessments if _is_word(each)), default=None)
         if told is None:
+            # The round before has counted the older ones.
             left[UNTOLD] += head.info.request_time >= since
             continue
         if not since - EARLY <= told < until:
             continue
         trace = fetch_trace(registry, head.info.trace_id)
+        # It may have been deleted since its head was read.
         if trace is not None and (asked := _read_question(trace, known, left)) is not None:
             found.append((trace.info.request_time, asked))
     return [asked for _, asked in sorted(found, key=lambda row: row[0])], left
@@ -120,6 +123,7 @@ def _count_thumbs(trace: Trace) -> int:
 def _find_source(trace: Trace, answers: tuple[str, ...], *, right: bool) -> tuple[str, ...]:
     """The first source that holds what is right; without one the first source of an answer that was right."""
     rows = next((span.outputs for span in trace.data.spans if span.span_type == "RETRIEVER"), None) or []
+    # There is one: the question was read from it.
     root = next(span for span in trace.data.spans if span.parent_id is None)
     given = root.outputs.get("answer") if isinstance(root.outputs, Mapping) else ""
     said = answers or ((str(given),) if right and given else ())

@@ -102,6 +102,7 @@ class Bundle:
         path = self.folder / DOCUMENTS
         try:
             table = read_table(path)
+            # As it was, since the artifacts stand under keys that were made with it.
             key = json.loads((self.folder / FILE).read_text("utf-8"))["documents"]
         except (DamagedError, OSError, ValueError, KeyError) as error:
             raise ModelError(f"{path}: it is not what was written; promote the study again") from error
@@ -115,9 +116,11 @@ class Bundle:
             "text": [each.text for each in documents.items],
             "title": [each.title for each in documents.items],
             "marks": [json.dumps([list(vars(mark).values()) for mark in each.marks]) for each in documents.items],
+            # Files alone have these two.
             "path": [getattr(each, "path", "") for each in documents.items],
             "digest": [getattr(each, "digest", "") for each in documents.items],
         }
+        # 0.0: a table names the seconds that it took to make, and documents were given.
         write_table(self.folder / DOCUMENTS, columns, 0.0)
         stages = {name: asdict(stage) for name, stage in self.config.stages.items()}
         node = {
@@ -128,6 +131,7 @@ class Bundle:
             "reference": asdict(self.reference),
             "probes": [asdict(probe) for probe in self.probes],
         }
+        # nan is written as NaN, which is no JSON to others, but Python reads it.
         (self.folder / FILE).write_text(json.dumps(node, ensure_ascii=False, indent=1), "utf-8")
 
     @classmethod
@@ -173,6 +177,7 @@ def _build_config(node: Mapping[str, Any]) -> TrialConfig:
 
 def _build_document(name: str, text: str, title: str, marks: str, path: str, digest: str) -> Document:
     parts: Sequence[Any] = json.loads(marks)
+    # A digest tells a file that no parser has read; only its bytes are known.
     if digest:
         return SourceFile(name, text, title, path=path, digest=digest)
     return Document(name, text, title, tuple(Mark(*each) for each in parts))

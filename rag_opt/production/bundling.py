@@ -73,6 +73,7 @@ def write_bundle(
     }
     kept = tuple(replace(probe, found=found.get(probe.question)) for probe in probes)
     bundle = Bundle(folder, pinned, lineage, build_reference(asked, answers), kept)
+    # Before the bundle is written: its file says that all is there.
     copy_code(config.trusted, folder / CODE, code)
     bundle.write(documents)
     for name, text in dump_pipelines(answerer.pipeline).items():
@@ -145,6 +146,7 @@ def _ask(answerer: Answerer, asked: Sequence[str]) -> list[Answer]:
 def _copy_artifacts(store: Store, target: Path) -> None:
     root = store.root
     for path in sorted(store.used):
+        # Only what lies in this store's own folder has a place in the bundle.
         if root is None or root not in path.parents or path.relative_to(root).parts[0] in OF_THE_MACHINE:
             continue
         place = target / path.relative_to(root)
@@ -158,6 +160,7 @@ def _compare(bundle: Bundle, asked: Sequence[str], answers: Sequence[Answer]) ->
     """Raise ModelError unless the bundle, read back, finds what it is made of and the same for the first questions."""
     answerer = open_bundle(Bundle.read(bundle.folder))
     if made := sorted({*answerer.base.store.misses} - {*OF_THE_MACHINE}):
+        # What is refused must not be found, and served, as a bundle.
         shutil.rmtree(bundle.folder, ignore_errors=True)
         raise ModelError(f"{bundle.folder}: the bundle lacks {', '.join(made)}: it would be made anew at each start")
     for question, known in zip(asked[:COMPARED], answers, strict=False):

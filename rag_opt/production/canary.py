@@ -62,6 +62,7 @@ def find_canary(registry: Registry, name: str, alpha: float = ALPHA) -> Canary |
     if lineage is None:
         raise ModelError(f"models:/{name}@{CHALLENGER} was not promoted by rag_opt; --take-back takes its alias away")
     known = read_lineage(champion)
+    # A reason stands for --because: somebody has promoted it against the rule.
     why = "" if lineage.reason else explain_refusal(lineage, known)
     if why:
         update = f"python -m rag_opt.update models:/{name}@{CHALLENGER} <documents> brings it up to date; "
@@ -69,6 +70,7 @@ def find_canary(registry: Registry, name: str, alpha: float = ALPHA) -> Canary |
             f"models:/{name}@{CHALLENGER} is version {challenger.version}, which may not become the champion: {why}. "
             f"{update if known and known.corpus != lineage.corpus else ''}--take-back takes its alias away"
         )
+    # Both from the same moment on, since what people ask changes with time; MLflow counts in ms.
     since = int(challenger.creation_timestamp) / 1000
     rows, others = (
         read_observations(registry, name, f"models:/{name}/{each.version}", since) for each in (challenger, champion)
@@ -118,6 +120,7 @@ def roll_back(registry: Registry, judged: ModelVersion, alias: str, why: str) ->
         )
     _mark(registry, judged, why)
     registry.set_alias(before, alias)
+    # Last: after a kill before it `previous` means the champion, which is no way back.
     registry.drop_alias(name, PREVIOUS)
     return f"{address} is version {before.version} again, in place of {now.version}"
 

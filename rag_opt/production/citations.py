@@ -19,6 +19,7 @@ def build_citations(answer: Answer) -> list[dict[str, Any]]:
 def count_tokens(answer: Answer) -> dict[str, Any]:
     """What models have read and written for it, as responses tell it."""
     read, written = answer.spent.tokens_in, answer.spent.tokens_out
+    # MLflow and OpenAI require the details; of caches and reasoning nothing is known here.
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": 0},

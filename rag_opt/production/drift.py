@@ -80,6 +80,7 @@ def _bet_on(ranks: Sequence[float], bets: Sequence[float]) -> list[float]:
     for rank in ranks:
         whole = sum(accounts)
         accounts = [(1 - JUMP) * each + JUMP * whole / len(bets) for each in accounts]
+        # With uniform ranks a factor's mean is 1, so the bet is fair; none is below 0.5, so no account is ever empty.
         accounts = [each * (1 + size * (rank - 0.5)) for each, size in zip(accounts, bets, strict=True)]
         path.append(sum(accounts))
     return path

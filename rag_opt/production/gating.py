@@ -120,11 +120,14 @@ def compare(
 ) -> Comparison:
     """What was recorded beside what was measured now, for the questions of both; raises StudyError without any."""
     now = dict(zip(evaluation.query_ids, evaluation.per_query[metric].tolist(), strict=True))
+    # nan: it could not be measured, which makes it no worse.
     both = [name for name in recorded if name in now and not math.isnan(now[name])]
     if not both:
         raise StudyError("none of the questions that the study recorded was measured; is it the same data set?")
     differences = sign * np.array([now[name] - recorded[name] for name in both])
+    # A fixed seed, so that CI gives the same scores the same verdict.
     low, high = paired.bootstrap_interval(differences, seed=0)
+    # Of a single question there is no interval (nan), though one that has not changed is no worse.
     if not np.any(differences):
         low = high = 0.0
     values = tuple(recorded[name] for name in both), tuple(now[name] for name in both)
@@ -156,5 +159,6 @@ def format_summary(found: Comparison, texts: Mapping[str, str], changes: Sequenc
         yield f"| answered worse ({len(found.losses)}) | recorded | now |"
         yield "| --- | --- | --- |"
         for name, was, value in found.losses[:SHOWN]:
+            # A line break or a bar of a question would break the table.
             text = " ".join(texts.get(name, name).split()).replace("|", "\\|")[:120]
             yield f"| {text} | {was:.3f} | {value:.3f} |"

@@ -61,6 +61,7 @@ def write_wrapper(bundle: Bundle, folder: Path) -> Path:
 
     Raises ModelError where there is one of this name already.
     """
+    # A multirun's studies have a slash in their names.
     name = bundle.lineage.study.replace("/", "-")
     pipelines, kept = folder / PIPELINES, folder / BUNDLES / name
     if (pipelines / name).exists() or kept.exists():

@@ -82,6 +82,7 @@ def _check_judge(config: DictConfig, aspect: str, account: Account, settings: Ju
     found, floor = measure_judge(config, aspect, account.resources, settings.check, 1), settings.floor
     if found.is_constant:
         raise ConfigError(f"judge.model={found.model}: {explain_constant(found)}; choose another judge.model")
+    # Put so that a kappa of nan is refused as well.
     if not (settings.trust or found.kappa >= floor):
         raise ConfigError(
             f"judge.{aspect}: {found.model} agrees with labelled answers by a weighted kappa of {found.kappa:.2f}, "

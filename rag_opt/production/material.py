@@ -88,6 +88,7 @@ def open_champion(registry: Registry, name: str, studies: Path, storage: str | N
             "--studies names the folder that has it"
         ) from error
     database = folder / "study.db"
+    # That file is the study, wherever it was copied to; the findings' address may lead to where it was.
     url = f"sqlite:///{database.resolve().as_posix()}" if database.is_file() else (storage or findings.url)
     return Champion(registry, model, bundle, studies, findings, url)
 
@@ -133,8 +134,10 @@ def _read_old(champion: Champion, now: Round, known: set[str], left: Counter[str
     there: dict[str, tuple[Row, bool]] = {}
     for rows, same in sources:
         for row in rows:
+            # Of two rows the first counts: the champion's own before those of rounds.
             there.setdefault(str(row["id"]), (row, same))
     traced = [name for name in there if name.startswith(TRACE)]
+    # A trace's question is never taken from a file: people may have deleted or masked it since.
     told = {
         query.id: build_row(query, dict.fromkeys(names, 1))
         for query, names in read_again(champion.registry, traced, known)
@@ -144,6 +147,7 @@ def _read_old(champion: Champion, now: Round, known: set[str], left: Counter[str
     there_now = [row for row in found if row is not None]
     old = [row for row in there_now if _is_told(row, champion.metric)]
     left["are about documents that are gone or have changed"] += len(there_now) - len(old)
+    # Those that are left out, too: what was used once is never fresh again.
     return old, {*there}
 
 

@@ -56,6 +56,7 @@ def bundle_study(
     dataset = load_dataset(config)
     documents = get_corpus(dataset)
     lineage = _build_lineage(findings, study, compute_fingerprint(config), documents.key, changed=bool(overrides))
+    # These words are registered with the bundle, where others read them.
     hidden = build_trial_config(config, [hide_secrets(word) for word in words])
     lineage = replace(lineage, reason=reason, dataset=dataset.fingerprint)
     questions = [query.text for query in dataset.queries]
@@ -67,6 +68,7 @@ def build_words(folder: Path, findings: Findings, overrides: Sequence[str] = ())
     if "ask" not in findings.commands:
         raise StudyError(f"{folder}: it recommends no configuration that could be promoted")
     # With the store, and whatever else, that the study's own command for this has.
+    # The first three words are python -m rag_opt.ask.
     kept = [word for word in shlex.split(findings.commands["ask"])[3:] if not word.startswith(GIVEN)]
     return expand_best(quote_arguments([f"best={folder.as_posix()}", *kept, *overrides]))
 
@@ -75,6 +77,7 @@ def _build_lineage(findings: Findings, study: optuna.Study, fingerprint: str, co
     """Where a bundle comes from; of one that was changed after the study nothing is confirmed."""
     confirmation = None if changed else findings.confirmation
     arm = confirmation.recommended_arm if confirmation else None
+    # Trial -1: it was changed since, or nothing was confirmed.
     found = Lineage(
         study=findings.name,
         trial=arm.trial if arm else -1,
@@ -86,6 +89,7 @@ def _build_lineage(findings: Findings, study: optuna.Study, fingerprint: str, co
     )
     if confirmation is None or arm is None:
         return found
+    # Where less is better the sign swaps the ends.
     edges = sorted((arm.difference_low * confirmation.sign, arm.difference_high * confirmation.sign))
     return replace(
         found,
@@ -157,6 +161,7 @@ def promote_study(
             check_succession(f"models:/{named}", bundle.lineage, read_lineage(champion))
         prompts = register_prompts(registry.client, bundle)
         model = registry.log(bundle, named, prompts)
+    # The alias last: only a version that is there in full is served by it.
     given = alias or (CHALLENGER if champion else CHAMPION)
     if given == CHAMPION:
         registry.crown(model)

@@ -154,6 +154,7 @@ class Registry:
         """Make a version the champion; what was that before is known as the previous one."""
         before = self.find_alias(found.name, CHAMPION)
         if before is not None and str(before.version) != str(found.version):
+            # First: after a kill in between the way back is known, and the champion still answers.
             self.set_alias(before, PREVIOUS)
         self.set_alias(found, CHAMPION)
 
@@ -249,6 +250,7 @@ def register_prompts(client: MlflowClient, bundle: Bundle) -> list[Prompt]:
     """The prompts that a bundle's components fill in, as versions of MLflow's; the same content is registered once."""
     found = []
     for name, text in sorted(collect_prompts(bundle)):
+        # search_prompt_versions raises for a name that is not there yet.
         known = client.search_prompt_versions(name, max_results=100) if client.get_prompt(name) else ()
         same = next((each for each in known if each.template == text), None)
         found.append(same or client.register_prompt(name, text))

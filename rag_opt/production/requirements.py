@@ -50,6 +50,7 @@ def copy_code(trusted: Sequence[str], folder: Path, earlier: Path | None = None)
 def list_requirements(trusted: Sequence[str] = ()) -> list[str]:
     """What an environment for the model needs, in the versions that are installed here; the code itself is logged."""
     wanted = (Requirement(line) for line in requires("rag-opt-studies") or ())
+    # What belongs to an extra carries a marker.
     ours = {f"{each.name}=={version(each.name)}" for each in wanted if each.marker is None}
     return sorted({*ours, *_list_distributions(trusted)})
 
@@ -68,12 +69,14 @@ def skip_requirement_check() -> Iterator[None]:
         _skipped.reset(token)
 
 
+# Cached, since a second patch would wrap the first.
 @cache
 def _patch_requirement_check() -> None:
     from mlflow.utils import requirements_utils
 
     name = "_check_requirement_satisfied"
     look = getattr(requirements_utils, name)
+    # MLflow has no setting for it; None says that a requirement is met.
     setattr(requirements_utils, name, lambda requirement: None if _skipped.get() else look(requirement))
 
 
@@ -156,4 +159,5 @@ def _is_installed(root: str, place: Path) -> bool:
         return False
     # Reading what is installed takes a third of a second.
     names = packages_distributions().get(root, ())
+    # pip writes this file (PEP 610) for what came from a folder or an address, which no index has.
     return not any(distribution(name).read_text("direct_url.json") for name in names)

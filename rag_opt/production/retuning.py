@@ -79,11 +79,13 @@ def prepare_study(champion: Champion, material: Material, now: Round, more: Sequ
     words = _build_words(champion, now)
     with TemporaryDirectory(dir=place, prefix=".all-") as folder:
         path = Path(folder) / "questions.jsonl"
+        # Old ones first: of two that ask the same the later one is the repeat.
         path.write_text(_format_rows([*material.old, *material.fresh]), "utf-8")
         whole = [*words, *quote_arguments([f"dataset.questions={path.resolve().as_posix()}", "dataset.search=all"])]
         config = compose_config(whole)
         dataset = load_dataset(config)
         _check_same(champion, words, dataset)
+        # The check searches by stages of its own, which a pipeline brought whole has not.
         stages = ["pipeline=stages"] if is_whole(config) else []
         check = check_questions(dataset, [*whole, *stages], build_resources(config))
     rows = divide_rows([each.to_row() for each in check.questions], {str(row["id"]) for row in material.fresh})
@@ -95,6 +97,7 @@ def prepare_study(champion: Champion, material: Material, now: Round, more: Sequ
     texts = {each.id: each.text for each in dataset.documents}
     gold = {each.query.id: get_gold_text(each, texts) for each in check.questions}
     replace_text(now.page, render_page(check, rows, [f"questions to tune models:/{champion.name} again"], gold))
+    # The first of its flags: those that reject a question come before the others.
     rejected = Counter(next(iter(row["flags"])) for row in rows if not row["accept"])
     confirming = sum(row["split"] == CONFIRMING for row in rows)
     searched = sum(row["accept"] for row in rows) - confirming
@@ -118,11 +121,13 @@ def _write_experiment(champion: Champion, now: Round) -> None:
     node = to_plain(compose_config(champion.words).dataset)
     choice, values = get_choices(champion.words)["dataset"], dict(experiment.get("dataset", {}))
     if PARSER not in champion.bundle.config.stages:
+        # As they are served: the file that they came from may have changed since.
         documents = now.questions.with_name("documents.jsonl")
         known = champion.bundle.read_documents().items
         replace_text(documents, _format_rows({"id": d.id, "text": d.text, "title": d.title} for d in known))
         kept = {key: node[key] for key in OF_DATA if node.get(key)}
         choice, values = "jsonl", {**kept, "documents": documents.resolve().as_posix()}
+    # Each question says in its own row whether it is searched or confirms.
     values = {key: value for key, value in values.items() if key not in ("search", "confirm", "test")}
     defaults = [*experiment.pop("defaults"), *search.pop("defaults")]
     told = {
@@ -143,12 +148,14 @@ def _build_words(champion: Champion, now: Round) -> list[str]:
     promoted = [word for word in champion.words if word.partition("=")[0].partition(".")[0] in SET]
     search_path = f"{SEARCH_PATH}={format_path_list(list(dict.fromkeys(paths)))}"
     own = [f"name={now.folder.name}", f"studies_dir={now.folder.parent.as_posix()}"]
+    # Of two words for one key the later counts: what was promoted, over what its study was told.
     found = [search_path, f"+experiment={EXPERIMENT}", *quote_arguments(own), *kept, *promoted]
     # The fresh questions are kept from the search, whatever the champion's own study did with its.
     found += [f"n_trials={champion.findings.trials}", "confirmation.method=split"]
     config = compose_config(found)
     # What people have asked is in MLflow once, where they can delete it.
     found += ["tracking.traces=none"] if "traces" in config.tracking else []
+    # Not every sampler learns from earlier studies.
     if "earlier" in config.sampler:
         found.append(f'sampler.earlier=[{{storage: "{champion.url}", study_name: "{champion.findings.name}"}}]')
     return found
@@ -178,6 +185,7 @@ def explain_decision(confirmation: Confirmation | None, min_gain: float) -> tupl
     if confirmation is None:
         return False, "nothing was confirmed"
     arm, baseline = confirmation.recommended_arm, confirmation.baseline
+    # In such a study the baseline is the champion.
     if arm.role == BASELINE:
         return False, _explain_stay(confirmation)
     told, low = _format_difference(confirmation, arm)
@@ -205,6 +213,7 @@ def _explain_stay(confirmation: Confirmation) -> str:
 def _format_difference(confirmation: Confirmation, arm: Arm) -> tuple[str, float]:
     """(a configuration's difference from the champion with its interval, that one's lower end), more is better."""
     sign = confirmation.sign
+    # Where less is better the sign swaps the ends.
     low, high = sorted((sign * arm.difference_low, sign * arm.difference_high))
     return f"{confirmation.metric} {sign * arm.difference:+.4f} [{low:+.4f}, {high:+.4f}]", low
 

@@ -53,6 +53,7 @@ class Round:
     def begin(self) -> None:
         """From now on the same command goes on with it."""
         if not self.is_begun:
+            # The name alone: where the folder lies is told by where it is found.
             replace_text(self.folder / STATE, json.dumps({**asdict(self), "folder": self.folder.name}))
 
     def give_up(self) -> None:
@@ -64,6 +65,7 @@ class Round:
 def find_rounds(studies: Path, model: str) -> Iterator[Round]:
     """The rounds of a model that were begun, the first one first, of which the questions are still there."""
     numbered = ((_get_number(folder.name, model), folder) for folder in studies.glob("*/"))
+    # By number: as text the tenth comes before the second.
     for _, folder in sorted((number, folder) for number, folder in numbered if number):
         try:
             found = Round(**{**json.loads((folder / STATE).read_text("utf-8")), "folder": folder})
@@ -84,6 +86,7 @@ def open_round(registry: Registry, model: ModelVersion, corpus: str, studies: Pa
         name, str(model.version), int(model.creation_timestamp), corpus, find_seen(registry, name), until, studies
     )
     for found in find_rounds(studies, name):
+        # One that has decided has moved `since` on (mark_seen), and is equal no more.
         if replace(found, until=until, folder=studies) == wanted:
             return found
     folders = (studies / f"{name}-retune-{number}" for number in count(1))
@@ -99,6 +102,7 @@ def find_seen(registry: Registry, name: str) -> int:
 
 def mark_seen(registry: Registry, found: Round) -> None:
     """What a round was begun with has decided: it is searched from now on, and fresh no more."""
+    # Never back: what a later round has used is fresh no more.
     until = max(find_seen(registry, found.model), found.until)
     with explain_failures(registry.uri, found.model):
         registry.client.set_registered_model_tag(found.model, RETUNED, str(until))

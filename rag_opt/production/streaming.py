@@ -20,6 +20,7 @@ def stream_answer(answerer: Answerer, question: str) -> Iterator[str | Answer]:
     gone = threading.Event()
 
     def show(piece: str) -> None:
+        # Raised into the model's own loop, which nothing else ends early.
         if gone.is_set():
             raise ConnectionAbortedError
         pieces.put(piece)
@@ -31,6 +32,7 @@ def stream_answer(answerer: Answerer, question: str) -> Iterator[str | Answer]:
             # A thread's error is its reader's to raise.
             pieces.put(error)
 
+    # A daemon: a model that hangs keeps no process from ending.
     threading.Thread(target=work, daemon=True).start()
     try:
         while isinstance(found := pieces.get(), str):

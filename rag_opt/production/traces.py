@@ -18,6 +18,7 @@ VERSION = "rag_opt.version"
 """The tag that names the version which answered, such as models:/mine/3."""
 
 PAGE = 500
+# What MLflow answers where a trace is gone, which differs from store to store.
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE")
 
 
@@ -49,6 +50,7 @@ def find_traces(registry: Registry, model: str, wanted: str, *, spans: bool = Tr
 def fetch_trace(registry: Registry, name: str) -> Trace | None:
     """A trace; None where it is gone. Raises ModelError where MLflow can't tell."""
     try:
+        # By default MLflow draws a trace that is read in a notebook.
         found: Trace = registry.client.get_trace(name, display=False)
     except MlflowException as error:
         if error.error_code in MISSING:

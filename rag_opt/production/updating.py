@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 DOUBT = 0.05
 """The p below which probes that are answered worse are no noise."""
 
+# Of five probes that all got worse the exact p is 2/32, above DOUBT; of six it is 2/64.
 FEW, FALL = 6, 0.2
 """Probes of fewer than so many show nothing by a test: then a mean that falls so far counts."""
 
@@ -149,6 +150,7 @@ def load_documents(bundle: Bundle, source: Path) -> Documents:
     items: Sequence[Document] = (
         list_files(source).files if files else build_corpus(source.stem, read_documents(source, Counter()), [])
     )
+    # As `get_corpus` makes it: the same documents have the same key.
     return Documents(tuple(items), compute_key("documents", [each.content for each in items]))
 
 
@@ -165,6 +167,7 @@ def compare_documents(known: Documents, now: Documents) -> Difference:
 
 def build_update(bundle: Bundle, documents: Documents, place: Path, because: str = "") -> tuple[Bundle, int, int]:
     """(bundle over these documents, texts that were encoded for it, texts of its index), below an empty folder."""
+    # A store of its own: `write_bundle` then takes over only what these documents still use.
     store = Store(place / "store")
     for path in sorted(each for each in bundle.artifacts.rglob("*") if each.is_file()):
         copy = place / "store" / path.relative_to(bundle.artifacts)
@@ -200,6 +203,7 @@ def check_probes(bundle: Bundle, made: Bundle, now: Documents) -> ProbeCheck:
     rows = [
         (probe, old.found, new.found)
         for probe, old, new, left in zip(asked, bundle.probes, made.probes, wanted, strict=True)
+        # What was not asked when either was made can't be compared.
         if left and old.found is not None and new.found is not None
     ]
     before = tuple(_measure(probe.relevant, found) for probe, found, _ in rows)

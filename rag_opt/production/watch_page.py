@@ -27,6 +27,7 @@ def format_numbers(found: Watch) -> Iterator[str]:
     rows = found.observations
     failed, empty = sum(row.failed for row in rows), sum(not row.hits and not row.failed for row in rows)
     yield f"{found.model}: {len(rows):,} questions, {failed:,} failed, {empty:,} found nothing"
+    # What has no known price (nan) is left out, so it is the least that was paid.
     usd = math.fsum(row.usd for row in rows if not math.isnan(row.usd))
     yield f"  {sum(row.tokens for row in rows):,} tokens, ${usd:,.4f}"
 
@@ -98,6 +99,7 @@ def _plot_days(found: Watch) -> Plot:
         "failed": ("#D55E00", [sum(row.failed for row in rows) for rows in days.values()]),
     }
     bars = [go.Bar(name=name, x=list(days), y=counts, marker_color=colour) for name, (colour, counts) in kinds.items()]
+    # By category: Plotly takes such texts for dates, and would leave room for days without a question.
     figure = go.Figure(bars).update_layout(barmode="stack", yaxis_title="questions", xaxis_type="category")
     return Plot(
         "days", "Questions a day", "How many were asked, and how many failed or found nothing.", style_figure(figure)

@@ -109,7 +109,9 @@ def find_alarms(streams: Sequence[Stream], alpha: float) -> list[Stream]:
 def list_limits(streams: Sequence[Stream], alpha: float) -> list[float]:
     """By stream what betting on a change must have won for an alarm: their error rates add up to alpha."""
     count = sum(stream.is_grade for stream in streams)
+    # Where there are grades alone, or none, these have all of it.
     graded = GRADED if 0 < count < len(streams) else float(count > 0)
+    # Bonferroni within each kind; by chance a bet reaches 1 / alpha with a probability of at most alpha (Ville 1939).
     return [
         count / (graded * alpha) if stream.is_grade else (len(streams) - count) / ((1 - graded) * alpha)
         for stream in streams
@@ -188,6 +190,7 @@ def _get_values(rows: Sequence[Observation], name: str) -> list[float]:
     if name == ANSWERED:
         return [float(not row.failed) for row in rows]
     if name == FOUND:
+        # A failure counts once, among what was answered.
         return [math.nan if row.failed else float(row.hits > 0) for row in rows]
     return [row.grades.get(name, math.nan) for row in rows]
 

@@ -109,8 +109,10 @@ def build_row(query: Query, grades: Mapping[str, int]) -> dict[str, Any]:
 def check_questions(dataset: Dataset, words: Sequence[str], resources: Resources) -> QuestionCheck:
     """Check the questions of a data set, searched by words alone; `words` are the command line that named it."""
     pipeline = build_pipeline(compose_trial([*words, *SEARCH]), resources)
+    # In one batch: there is no pruner to look in between.
     questions = Questions.from_dataset(dataset, 1, 0)
     found = evaluate_pipeline(pipeline, questions, [get_metric(METRIC)])
+    # As the parser reads them: of a file the data set itself has no text.
     documents = {each.id: each for each in pipeline.parse_documents(questions.documents).items}
     ranked = dict(zip(found.query_ids, found.retrieved, strict=True))
     leaders = group_repeats(dataset.queries, dataset.qrels).tolist()
@@ -145,6 +147,7 @@ def _check_question(
 ) -> CheckedQuestion:
     relevant = [name for name, grade in grades.items() if grade > 0]
     rank = next((place for place, name in enumerate(ranked, 1) if name in relevant), 0)
+    # Where none of its own is among the first, all of these stand before.
     before = ranked[: rank - 1] if rank else ranked
     found = find_flags(query, [documents[name] for name in relevant], [documents[name] for name in before])
     return CheckedQuestion(query, grades, rank, (*flags, *found))

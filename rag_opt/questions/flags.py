@@ -69,6 +69,7 @@ def find_copy(question: str, texts: Sequence[str]) -> str:
     least = max(FEWEST, round(SHARE * len(words)))
     for size in range(len(words), least - 1, -1):
         for start in range(len(words) - size + 1):
+            # Spaces around it, so that it begins and ends where words do.
             run = f" {' '.join(words[start : start + size])} "
             if any(run in each for each in inside):
                 return run.strip()

@@ -95,6 +95,7 @@ def _read_source(source: str) -> Iterator[Row]:
     if path.is_dir():
         yield from _read_beir(path)
     elif path.suffix.lower() in (".csv", ".tsv"):
+        # By default csv refuses a cell above 131,072 characters, which contexts have.
         csv.field_size_limit(LARGEST)
         dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
         try:
@@ -162,6 +163,7 @@ def _read_traces(source: str) -> Iterator[Row]:
         try:
             asked = json.loads(request) if isinstance(request, str) else request
         except ValueError:
+            # A question that is no JSON stands there as it is.
             asked = request
         expected = [
             each.value
@@ -211,6 +213,7 @@ def _parse_list(text: str) -> list[Any] | str:
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(text)
+        # The last two are what literal_eval raises for many brackets in one another.
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(found, list):

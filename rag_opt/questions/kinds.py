@@ -88,6 +88,7 @@ class MadeQuestion:
 
 def parse_question(target: Target, text: str) -> MadeQuestion | None:
     """The question that a reply is, with its sentence as the quote; None where it is none."""
+    # A small model may go on after its question.
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if not line.endswith(MARKS) or len(line) > LONGEST:
         return None
@@ -97,6 +98,7 @@ def parse_question(target: Target, text: str) -> MadeQuestion | None:
 def build_schema(target: Target) -> dict[str, Any]:
     """The JSON schema of a reply."""
     fields = FIELDS[target.kind]
+    # A number for each passage: only a comparison has two.
     counts = dict(zip(NUMBERS, (len(passage.sentences) for passage in target.passages), strict=False))
     return {
         "type": "object",
@@ -105,6 +107,7 @@ def build_schema(target: Target) -> dict[str, Any]:
             for name in fields
         },
         "required": list(fields),
+        # OpenAI's strict mode asks for this, and for every field as a required one.
         "additionalProperties": False,
     }
 
@@ -120,6 +123,7 @@ def parse_reply(target: Target, given: Any) -> MadeQuestion | None:
     told, quotes = {name: " ".join(str(text).split()) for name, text in texts.items()}, list[str]()
     for name, passage in zip([each for each in fields if each in NUMBERS], target.passages, strict=False):
         number = parse_integer(given.get(name))
+        # The schema says so, too, but not every endpoint is sent one.
         if number is None or not 1 <= number <= len(passage.sentences):
             return None
         quotes.append(passage.sentences[number - 1])

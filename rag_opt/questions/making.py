@@ -87,6 +87,7 @@ def read_documents(config: DictConfig, resources: Resources, words: Sequence[str
     read = tuple(each for each in documents.items if each.text.strip())
     if len(read) == len(documents.items):
         return documents
+    # Another key: what is made of these is not what would be made of all.
     return replace(documents, items=read, key=compute_key("read", documents.key, [each.id for each in read]))
 
 
@@ -135,6 +136,7 @@ def make_questions(
     kept, dropped, examples = list[MadeQuestion](), Counter[str](), dict[str, str]()
     with track("questions made", count) as advance:
         while place < len(targets) and len(kept) < count:
+            # At least 0.1: it divides below, and is 0 as long as nothing is left.
             share = max(0.1, len(kept) / place) if place else 1.0
             size = min(ROUND, max(5, math.ceil((count - len(kept)) / share)))
             found = sift_questions(author, targets[place : place + size], kept, search)
@@ -169,6 +171,7 @@ def check_made(
         for flag in each.flags
         for document in (flag.documents if flag.name == SHARED else ())
     ]
+    # Once more with these: ranks and flags depend on what is relevant.
     return MadeSet(sifted, written, check([*judgements, *more]) if more else found, named, documents.items)
 
 

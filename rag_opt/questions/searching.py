@@ -39,6 +39,7 @@ def build_search(documents: Documents, words: Sequence[str], resources: Resource
         asked = Queries.from_items(tuple(Query(str(place), each.question) for place, each in enumerate(made)))
         found: Rankings = pipeline.ask(asked, documents, index)["ranking"]
         hits = (found.get_hits(row) for row in range(len(made)))
+        # "" where nothing was found, which is the name of no document.
         first = [found.chunks.document_ids[rows[0][0]] if rows else "" for rows in hits]
         # Of equal texts the one that stands first among the documents is found first.
         return [

@@ -81,7 +81,9 @@ def sift_questions(
             left.append(made)
     # Before repeats: of two that ask the same the one is left whose own document is found.
     left = _split(left, _find_elsewhere(left, search), ELSEWHERE, drop)
+    # Earlier ones come first, so of two that ask the same the new one goes.
     left = _split(left, _find_repeats([*earlier, *left])[len(earlier) :], REPEATED, drop)
+    # Asking the model again comes last, since each answer has to be paid for.
     asked = [made for made in left if made.answer]
     known = dict(zip(map(id, asked), author.answer_alone(asked), strict=True))
     left = _split(left, [_says_same(made, known.get(id(made))) for made in left], CLOSED, drop)
@@ -107,6 +109,7 @@ def find_reason(made: MadeQuestion) -> str:
     if made.target.kind == SENTENCE:
         if not _is_about(made.question, made.quotes[0]):
             return ASTRAY
+    # Reasons and comparisons are answered in words of one's own, and the last kind has no answer.
     elif made.target.kind not in (REASON, COMPARISON, UNANSWERABLE) and not _is_in(made.answer, made.quotes[0]):
         return UNFOUNDED
     if POINTS.search(made.question):
@@ -137,6 +140,7 @@ def _find_repeats(made: Sequence[MadeQuestion]) -> list[bool]:
 def _find_elsewhere(made: Sequence[MadeQuestion], search: Search | None) -> list[bool]:
     asked = [each for each in made if each.target.kind == SENTENCE]
     found = dict(zip(map(id, asked), search(asked), strict=True)) if search is not None else {}
+    # What was not searched for stays.
     return [not found.get(id(each), True) for each in made]
 
 

@@ -66,6 +66,7 @@ def _narrow(passage: Passage, sentence: str) -> Passage | None:
 def _take_nearest(passages: list[Passage], first: Passage) -> Passage:
     """Of the next passages of other documents the one with most words in common, which is removed."""
     words = frozenset(split_words(first.text, least=4))
+    # Where all of them are of its own document, the next one has to do.
     near = [place for place, each in enumerate(passages[:LOOK]) if each.document_id != first.document_id] or [0]
     best = max(near, key=lambda place: len(words & frozenset(split_words(passages[place].text, least=4))))
     return passages.pop(best)
@@ -109,4 +110,5 @@ def _order_rows(chunks: Chunks, documents: Documents, rows: Sequence[int], draw:
         draw.shuffle(queue)
     draw.shuffle(queues)
     turns = [row for turn in range(max(map(len, queues))) for queue in queues for row in queue[turn : turn + 1]]
+    # Passages are taken from the end of these lists.
     yield from reversed(turns)

@@ -106,6 +106,7 @@ def _build_example(target: Target) -> str:
 
 def _build_question(target: Target) -> str:
     words = (target.passages[0].sentences or [""])[0].split()
+    # Fewer words in a row than make a copy (flags.FEWEST).
     return f"What is known about {' '.join(words[3:8])}?"
 
 

@@ -34,6 +34,7 @@ class Record:
     def __post_init__(self) -> None:
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
+                # In place, not a copy: whoever made the array can't write to it any more either.
                 value.flags.writeable = False
 
 
@@ -226,6 +227,8 @@ class Dataset(Record):
         """The content key: equal exactly when documents, queries, answers, evidence and qrels are."""
         documents = [d.content for d in self.documents]
         evidence = [[*(e.place for e in q.evidence), *(e.place for e in q.quotes)] for q in self.queries]
+        # Left out where there is none: earlier studies keep their fingerprints.
         queries = [(q.id, q.text, q.answers, *([q.own] if q.own else [])) for q in self.queries]
+        # As a dict: another Mapping would stand in the key as its repr.
         qrels = {query: dict(grades) for query, grades in self.qrels.items()}
         return compute_key("dataset", documents, queries, evidence, qrels)

@@ -28,6 +28,7 @@ Costs = Mapping[str, float]
 """Seconds by the piece of work that they were spent on, so that what two results share is counted once."""
 
 
+# eq=False here and below: arrays that are compared give an array, which has no truth of its own.
 @dataclass(frozen=True, eq=False)
 class Usage(Record):
     """What the calls of one stage to a model cost, one number a query; `usd` is nan where a price is not known.
@@ -58,6 +59,7 @@ def sum_by_stage(spent: Iterable[Usage]) -> dict[str, Usage]:
     """What each stage's calls cost in all, still one number a query; {} for none."""
     found: dict[str, Usage] = {}
     for each in spent:
+        # None for a stage's first, whose columns then count as 0.
         same = found.get(each.stage)
         columns = {name: getattr(each, name) + getattr(same, name, 0) for name in (*SPENT, "asked", "lost")}
         found[each.stage] = Usage(each.stage, **columns)
@@ -186,6 +188,7 @@ class Vectors(Record):
 
 def normalize_vectors(vectors: Floats) -> Floats:
     """The vectors at length 1; those of length 0 stay."""
+    # 1e-12 as in torch.nn.functional.normalize; a float32, so that the vectors stay float32.
     scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
     return scaled
 
@@ -230,6 +233,7 @@ class Rankings(Record):
 
     def take(self, rows: Ints) -> Rankings:
         """The rankings of these queries."""
+        # Costs are one query's, and so the same for a part of the queries.
         key, rest = compute_key(self.key, rows.tolist()), None if self.rest is None else self.rest[rows]
         failed = None if self.failed is None else self.failed[rows]
         return Rankings(self.chunks, self.rows[rows], self.scores[rows], key, self.costs, self.usage, rest, failed)

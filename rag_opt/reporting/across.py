@@ -68,6 +68,7 @@ def _tabulate_effects(effects: Sequence[Effect], names: Sequence[str]) -> Rows:
 
 
 def _format_effect(effect: Effect, names: Sequence[str]) -> list[str]:
+    # A configuration's name is its parameters as JSON.
     name = effect.name if effect.name == SELECTED else format_params(json.loads(effect.name))
     mean, low, high, tau = effect.pooled
     told = f"{format_signed(mean)} [{format_signed(low)}, {format_signed(high)}]"

@@ -37,6 +37,7 @@ def compare_studies(
     Only studies of the same metric on the same questions share a table, an order and a figure.
     """
     studies = [(findings, findings.get_snapshot(study)) for findings, study in found]
+    # Absolute, since commonpath refuses a mix of both kinds.
     place = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     groups = group_comparable(studies)
     tables = [(_format_title(group, groups), tabulate_studies(group)) for group in groups]
@@ -81,6 +82,7 @@ def _render_comparison(
     across: Sequence[tuple[str, Rows]],
     told: str,
 ) -> str:
+    # A plot's name becomes an element's id on the page, so that of each group has a number.
     drawn = [
         replace(
             plot, name=f"{plot.name}{number or ''}", title=plot.title if len(groups) == 1 else f"{plot.title}: {title}"
@@ -135,6 +137,7 @@ def _format_best(studies: Sequence[Finished]) -> str:
         return "None of these studies has confirmed a configuration."
     first = order[0][0]
     best = first.confirmation.recommended_arm if first.confirmation else None
+    # `_rank_studies` leaves out studies without a confirmation.
     assert best is not None
     level = [f for f, _ in order[1:] if f.confirmation and _is_within_interval(f, best.test)]
     told = f"{get_label(first)} found the best on unseen questions: {first.targets[0]} {best.test:.4f}"
@@ -178,6 +181,7 @@ def _format_row(findings: Findings, study: Trials) -> list[str]:
         return [get_label(findings), "", findings.reason[:80], "", str(counts), spent]
     arm, selected = found.recommended_arm, found.selected_arm
     test = f"{arm.test:.4f} [{arm.low:.4f}, {arm.high:.4f}]"
+    # Where the baseline is kept it is what is recommended, and has no difference from itself.
     low, high = selected.difference_low, selected.difference_high
     apart = f"{selected.difference:+.4f} [{low:+.4f}, {high:+.4f}]{', baseline kept' if found.keeps_baseline else ''}"
     return [

@@ -109,6 +109,7 @@ def plot_importances(findings: Findings, study: optuna.Study) -> go.Figure | Non
     found = _estimate_effects(study)
     if not found:
         return None
+    # Plotly draws the first bar at the bottom.
     names, effects = list(found)[::-1], list(found.values())[::-1]
     bars = {
         "array": [each.high - each.size for each in effects],
@@ -161,6 +162,7 @@ def plot_top_contour(findings: Findings, study: optuna.Study) -> go.Figure | Non
     names = _select_parameters(study)[:2]
     if len(names) < 2:
         return None
+    # Given a target, Optuna forgets the direction and turns the colours round, so a sole objective gets none.
     target = _get_first_value if len(findings.targets) > 1 else None
     return load_visualization().plot_contour(study, names, target=target, target_name=findings.targets[0])
 
@@ -169,7 +171,9 @@ def plot_correlations(findings: Findings, study: optuna.Study) -> go.Figure | No
     """Spearman's correlation of the metrics over the complete trials."""
     rows = [get_attributes(trial).metrics for trial in history.get_measured(study, TrialState.COMPLETE)]
     names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
+    # A metric that is the same everywhere has no correlation, and nan for a whole row.
     names = [name for name in names if len({row[name] for row in rows}) > 1]
+    # Of two metrics scipy gives a number, no matrix.
     if len(rows) < FEW or len(names) < 3:
         return None
     from scipy import stats
@@ -189,8 +193,10 @@ def plot_trade_off(findings: Findings, study: optuna.Study) -> go.Figure | None:
     if len(trials) < 2:
         return None
     best = {trial.number for trial in history.find_front(study)}
+    # -1 is no trial's number.
     chosen = findings.confirmation.recommended if findings.confirmation else -1
     figure = go.Figure()
+    # What is drawn last lies on top.
     for label, colour, size, kept in (
         ("trials", GREY, 7, [t for t in trials if t.number not in best and t.number != chosen]),
         ("best" if len(findings.targets) == 1 else "Pareto front", BLUE, 10, [t for t in trials if t.number in best]),

@@ -41,6 +41,7 @@ def plot_intervals(findings: Findings, study: optuna.Study) -> go.Figure | None:
         figure.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, xref="x", yref="y domain", line=line)
     return figure.update_layout(
         xaxis={"title": "difference from the baseline", "anchor": "y"},
+        # The gap between the two holds the upper one's axis title.
         yaxis={"domain": [min(0.9, share + 0.12), 1], "automargin": True},
         xaxis2={"title": f"{metric} on unseen questions", "anchor": "y2"},
         yaxis2={"domain": [0, max(0.1, share - 0.1)], "automargin": True, "anchor": "x2"},

@@ -84,6 +84,7 @@ def _render_plot(plot: Plot, *, caption: bool = False) -> Markup:
     )
     kind = "wide" if plot.wide else ""
     below = Markup("<figcaption>{}. {}</figcaption>").format(plot.title, plot.told) if caption else ""
+    # Markup.format escapes what it puts in, but for what is Markup itself.
     return Markup(frame).format(plot.title, plot.told, kind, plot.name, below, plot.name, Markup(data))  # noqa: S704
 
 

@@ -45,6 +45,7 @@ def plot_trial_lines(trials: Sequence[FrozenTrial], names: Sequence[str], target
             figure.add_annotation(x=place, y=height, text=text, showarrow=False, xanchor="left", xshift=4)
     ticks = {"tickvals": list(range(len(axes))), "ticktext": [axis.name.replace(".", ".<br>") for axis in axes]}
     return figure.update_layout(
+        # Room on the right: the last axis' labels stand beside it.
         xaxis={**ticks, "showgrid": False, "zeroline": False, "range": [-0.1, len(axes) - 0.4]},
         yaxis={"visible": False, "range": [-0.04, 1.04]},
         showlegend=False,
@@ -54,8 +55,10 @@ def plot_trial_lines(trials: Sequence[FrozenTrial], names: Sequence[str], target
 def _build_axis(trials: Sequence[FrozenTrial], name: str) -> Axis:
     given = [trial.params.get(name) for trial in trials]
     log = any(getattr(trial.distributions.get(name), "log", False) for trial in trials)
+    # A bool is an int in Python, and would get an axis of numbers.
     if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in given):
         return _build_number_axis(name, given, log=log)
+    # As texts, since choices may mix numbers and words, which don't sort.
     kinds = sorted({str(value) for value in given if value is not None})
     heights = {kind: place / max(1, len(kinds) - 1) for place, kind in enumerate(kinds)}
     return Axis(

@@ -33,6 +33,7 @@ def write_report(findings: Findings, study: optuna.Study, folder: Path) -> dict[
     from rag_opt.reporting import page, summary
     from rag_opt.reporting.figures import build_plots
 
+    # First: from it and the storage everything else can be written anew.
     findings.write(folder)
     # One moment for all files: trials that other workers add meanwhile are in none of them.
     now = findings.get_snapshot(study)
@@ -71,6 +72,7 @@ def collect_metrics(findings: Findings, study: Trials) -> dict[str, float]:
     for name, latency in findings.latencies.items():
         role = "recommended" if found is not None and name == f"trial {found.recommended}" else name
         values |= {f"{role}.latency_p50": latency.p50, f"{role}.latency_p95": latency.p95}
+    # MLflow's database turns infinity into 1.8e308.
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -83,7 +85,9 @@ def collect_tags(findings: Findings, study: Trials, config: Any) -> dict[str, st
     told = {"verdict": verdict, "recommended": summary.format_recommendation(findings), "command": command}
     told |= {key: str(to_plain(config[key]).get("_target_", "")) for key in ("sampler", "pruner")}
     told |= {f"budget.{key}": str(value) for key, value in to_plain(config.budget).items() if value is not None}
+    # MLflow shows this tag as the run's description, in Markdown.
     told["mlflow.note.content"] = f"{verdict}\n\n```sh\n{command}\n```" if command else verdict
+    # Hidden before it is cut: half a password would not be known for one.
     return {key: hide_secrets(text)[:5000] for key, text in told.items() if text}
 
 

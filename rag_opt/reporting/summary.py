@@ -67,6 +67,7 @@ def _collect_evidence(findings: Findings) -> list[str]:
     """What the unseen questions show of the selected configuration, objective by objective."""
     found = findings.confirmations
     stays = bool(found) and found[0].selected_arm.role == BASELINE
+    # Where the baseline was selected nothing is compared, and one objective says so.
     return [format_evidence(each) for each in (found[:1] if stays else found)]
 
 
@@ -206,6 +207,7 @@ def print_summary(findings: Findings, study: Trials, console: Console) -> None:
             console.print(sanitize_line(line), markup=False, style="bold")
     console.print()
     for label, command in findings.commands.items():
+        # Not wrapped, so that a command can be copied as one line.
         console.print(f"{label + ':':<10} {sanitize_line(command)}", markup=False, soft_wrap=True)
 
 

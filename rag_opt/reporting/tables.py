@@ -111,6 +111,7 @@ def _format_finalist(arm: Arm, found: Confirmation) -> list[str]:
     test = _format_interval(format_score, arm.test, arm.low, arm.high) + (
         f" ({arm.coverage:.0%})" if arm.coverage < 1 else ""
     )
+    # Only nan differs from itself: there is nothing to compare with.
     if arm.role == BASELINE or arm.difference != arm.difference:
         return [str(arm.trial), role, format_score(arm.dev), test, "", "", "", format_cost(arm.cost)]
     apart = _format_interval(format_signed, arm.difference, arm.difference_low, arm.difference_high)
@@ -153,6 +154,7 @@ def tabulate_costs(findings: Findings, study: Trials) -> Rows:
 
 def _format_stage_cost(stage: str, name: str, spent: Mapping[str, float], questions: int) -> list[str]:
     each = {column: value / max(1, questions) for column, value in spent.items()}
+    # Only nan differs from itself: it stands for a price that is not known.
     usd = "price unknown" if each["usd"] != each["usd"] else f"{1000 * each['usd']:.4g}"
     tokens = [f"{each[column]:,.0f}" for column in ("tokens_in", "tokens_out")]
     return [stage, name, f"{each['calls']:.3g}", *tokens, usd, f"{spent['broken']:,.0f}"]
@@ -188,4 +190,5 @@ def format_pipe_table(content: Rows) -> list[str]:
     """The rows as lines of Markdown."""
     header, rows = content
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    # A | in others' words would end the cell.
     return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]

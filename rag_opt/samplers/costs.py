@@ -44,6 +44,7 @@ class StageSeconds:
 
     def __call__(self, study: Study) -> Seconds:
         """The seconds of configurations (their parameters by name)."""
+        # A pruned trial leaves what it has computed in the store, too.
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = [t for t in study.get_trials(deepcopy=False, states=states) if t.user_attrs.get(ATTRIBUTE)]
         own = [(t.params, t.user_attrs[ATTRIBUTE]) for t in trials]

@@ -45,6 +45,7 @@ def load_earlier(storage: str, study_name: str, until: datetime | None) -> Earli
 
 
 def _is_possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
+    # A number beyond this space's range would be taken for its end, which nobody has measured.
     return all(_has_value(search_space[name], value) for name, value in trial.params.items() if name in search_space)
 
 

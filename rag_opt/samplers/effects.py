@@ -30,6 +30,7 @@ DRAWS, KEPT = 512, 64
 PAIRS = 48
 """Of configurations, for each parameter."""
 
+# The 7 × 6 changes of seven values fit into PAIRS, those of eight do not.
 FEW_LEVELS = 7
 """Of a parameter's values, of which every change can be looked at as often."""
 
@@ -105,6 +106,7 @@ def estimate_effects(
 def draw_pairs(space: Space, column: int, rng: np.random.Generator) -> tuple[Units, Units]:
     """Configurations that have this parameter, and the same with another value of it: [pairs, parameters] each."""
     # Each axis has a value, also where it does not exist: what comes to exist with the other value is there then.
+    # Many more than are kept, since a conditional parameter exists in few of them.
     whole = np.stack([axis.sample_units(rng, 20 * PAIRS) for axis in space.axes], axis=1)
     rows = np.flatnonzero(space.apply_conditions(whole)[:, column] != ABSENT)[:PAIRS]
     before = whole[rows]
@@ -123,6 +125,7 @@ def _draw_changes(
     ordered = np.array([(a, b) for a in range(count) for b in range(count) if a != b]) if count <= FEW_LEVELS else None
     if ordered is None:
         places = np.abs(axis.levels[None, :] - units[:, None]).argmin(axis=1)
+        # From 1 on, and around the end: each other level equally often, never the same.
         return units, axis.levels[(places + rng.integers(1, count, len(units))) % count]
     # Each change equally often: left to chance, that would weigh more than what the trials leave open.
     chosen = ordered[np.arange(len(units)) % len(ordered)]
@@ -142,6 +145,7 @@ def _measure_effect(
     for draw in np.flatnonzero(counts):
         gained = kernels[draw] @ process.inverses[draw]
         spread = process.scales[draw] * (between[draw] - gained @ kernels[draw].T)
+        # Pairs may share a configuration, which makes the covariance singular.
         lower = np.linalg.cholesky(spread + JITTER * np.eye(len(points)))
         drawn = kernels[draw] @ process.alphas[draw] + rng.normal(size=(counts[draw], len(points))) @ lower.T
         apart = drawn[:, len(before) :] - drawn[:, : len(before)]

@@ -20,6 +20,7 @@ from rag_opt.samplers.space import ABSENT, Axis, Units
 
 Floats = NDArray[np.float64]
 
+# Its mean, SCALE / (SHAPE - 1), is 1: the variance that standardised targets have.
 SHAPE, SCALE = 2.0, 1.0
 """Of the inverse gamma prior on the process's variance, targets being standardised."""
 
@@ -82,6 +83,7 @@ def sample_prior(rng: np.random.Generator, count: int, parameters: int) -> Draws
     """Draws of what is believed before the first value: few parameters matter, and some only together."""
     # Written down before the first benchmark grid was recorded and never tuned on one, so that every grid in
     # studies/samplers is one that these numbers were not chosen on.
+    # 1e-9, since draws of this shape come close to 0, and their sum divides below.
     weights = rng.gamma(0.5, size=(count, parameters)) + 1e-9
     rates = rng.gamma(0.5, 2.0, size=(count, parameters)) * np.exp(rng.normal(0, 1, (count, 1)))
     return Draws(

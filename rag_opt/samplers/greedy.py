@@ -84,6 +84,7 @@ def _is_tried(params: Mapping[str, Any], wanted: Mapping[str, Any], changed: str
 def _list_values(distribution: BaseDistribution) -> list[Any]:
     axis = build_axis("", distribution)
     units = np.linspace(0, 1, NUMBERS) if axis.levels is None else axis.levels
+    # Names have no order in which some could stand for the others: each is tried.
     if len(units) > NUMBERS and not axis.named:
         units = units[np.linspace(0, len(units) - 1, NUMBERS).round().astype(int)]
     return [axis.to_value(float(unit)) for unit in units]

@@ -111,6 +111,7 @@ def scalarize_values(values: Floats, weights: Floats) -> Floats:
     low, high = values.min(axis=0), values.max(axis=0)
     weighted = weights * (values - high) / np.where(high > low, high - low, 1.0)
     # Without the sum a value would be worth no more than another that is equal to it in its worst objective only.
+    # 0.05 is Knowles's rho.
     norm: Floats = weighted.min(axis=1) + 0.05 * weighted.sum(axis=1)
     return norm
 

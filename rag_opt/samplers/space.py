@@ -190,6 +190,7 @@ class Space:
         rows = np.full((1, len(self.axes)), ABSENT)
         for column, (axis, condition) in enumerate(zip(self.axes, self.conditions, strict=True)):
             here = np.ones(len(rows), bool) if condition is None else condition.holds(rows)
+            # Counted before they are made: a large space would fill the memory.
             if axis.levels is None or len(rows) + here.sum() * (len(axis.levels) - 1) > ENUMERATED:
                 return None
             wider = np.repeat(rows[here], len(axis.levels), axis=0)

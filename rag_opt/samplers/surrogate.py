@@ -144,6 +144,7 @@ def fit_surrogate(
     """
     limits, feasible = _fit_limits(own, space, rng), np.flatnonzero(own.feasible)
     if failed:
+        # 0 for what ran, 1 for what failed, and halfway the most that is allowed.
         broken = np.repeat([0.0, 1.0], [len(own), len(failed)])
         limits.append(_fit_limit(space.to_units([*own.configurations, *failed]), broken, 0.5, space, rng))
     order = np.argsort(-scalarize_values(own.values, weights), kind="stable")

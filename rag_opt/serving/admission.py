@@ -36,6 +36,7 @@ class Admission:
         self.threads = ThreadPoolExecutor(at_once, "answer")
         self.running = self.waiting = 0
         self._most = waiting
+        # The executor's own queue has no bound, and tells nobody when a turn has come.
         self._free = asyncio.Semaphore(at_once)
         self._limit = limit
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
@@ -44,6 +45,7 @@ class Admission:
         """Count a request of somebody; raises RefusedError above the rate."""
         if self._limit is None or self._limiter.hit(self._limit, who):
             return
+        # `limits` reckons in Unix time, the turns here in the monotonic clock's.
         after = max(1, ceil(self._limiter.get_window_stats(self._limit, who).reset_time - time()))
         raise RefusedError(429, f"more than {self._limit} with this key; try again in {after} s", after)
 
@@ -68,6 +70,7 @@ class Admission:
         return found
 
     def _finish(self, task: asyncio.Future[T]) -> None:
+        # Called in the loop's own thread, as all that counts here: no lock is needed.
         self.running -= 1
         self._free.release()
         if not task.cancelled():

@@ -48,6 +48,7 @@ def build_app(
         refreshing.cancel()
         await asyncio.to_thread(close)
 
+    # FastAPI's own documentation pages load their scripts from a CDN.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=live)
     app.add_exception_handler(RefusedError, _respond_refused)
     app.add_exception_handler(HTTPException, _respond_unknown)
@@ -61,6 +62,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> Response:
+        # First: a body that is refused counts as a request, too.
         service.admission.check_rate(request.state.key_name)
         asked = protocol.parse_body(protocol.ChatCompletion, request.state.body)
         arm, question, name = _begin(service, request, asked.who), asked.question, request.state.id
@@ -93,6 +95,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def feedback(request: Request) -> Response:
         service.admission.check_rate(request.state.key_name)
         told = protocol.parse_body(protocol.Feedback, request.state.body)
+        # The id of a completion, of a response, or the bare X-Request-ID.
         name = told.id.removeprefix(PREFIX).removeprefix(RESPONSE)
         journal = service.journal
         if journal is None:
@@ -115,6 +118,7 @@ def _add_state(app: FastAPI, service: Service, keys: Keys) -> None:
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
+        # OpenAI's schema requires `created`; when a model was made is not asked of the registry.
         rows = [{"id": arm.label, "object": "model", "created": 0, "owned_by": "rag_opt"} for arm in service.deployment]
         return {"object": "list", "data": rows}
 
@@ -162,6 +166,7 @@ async def _explain_failure(events: AsyncIterator[str]) -> AsyncIterator[str]:
         async for event in events:
             yield event
     except RefusedError as error:
+        # The status has been sent by now: only an event can still tell.
         yield f"data: {json.dumps(format_error(str(error), 'server_error'))}\n\n"
         yield DONE
 

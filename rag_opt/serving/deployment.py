@@ -50,6 +50,7 @@ class Deployment:
         """The arm of somebody: always the same one, the canary's share of all."""
         if self.canary is None:
             return self.main
+        # With the canary's version in it: the next canary is for other people.
         digest = hashlib.sha256(f"{self.canary.label}:{who}".encode("utf-8", "surrogatepass")).digest()
         return self.canary if int.from_bytes(digest[:8]) < self.share * 2**64 else self.main
 
@@ -77,6 +78,7 @@ def find_version(address: str, registry: Registry) -> str | None:
     if not address.startswith(PREFIX):
         return ""
     named = ADDRESS.fullmatch(address)
+    # A name alone means its champion; without one that is an error, as for a version that is not there.
     if named is None or not named["alias"]:
         return str(registry.find(address).version)
     found = registry.find_alias(named["name"], named["alias"])

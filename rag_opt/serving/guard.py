@@ -53,6 +53,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+        # 499 is what nginx logs where the client has gone before its answer began.
         start, name, told = time.perf_counter(), uuid.uuid4().hex, {"status": 499}
         state = scope.setdefault("state", {})
         state.update(id=name, arm="")
@@ -66,6 +67,7 @@ class Guard:
         try:
             await self._admit(scope, receive, answer)
         finally:
+            # Anybody can ask for any path, and each label of a metric stays in memory.
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.metrics.requests.labels(path, str(told["status"]), state["arm"]).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
@@ -98,6 +100,7 @@ class Guard:
         if not self.keys.needed and (why := explain_refusal(scope["method"], headers, self.settings.port)):
             raise RefusedError(403, why)
         client = scope.get("client") or ("", 0)
+        # Where no key says who asks, a rate holds for each address.
         scope["state"]["key_name"] = f"address {client[0]}"
         if not self.keys.needed or scope["path"] in OPEN:
             return
@@ -111,8 +114,10 @@ class Guard:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return b""
         length = headers.get("content-length")
+        # isdecimal: by isdigit ² is a number, too, which int refuses.
         if length is not None and (not length.isdecimal() or int(length) > self.settings.largest):
             raise RefusedError(413, f"at most {self.settings.largest:,} bytes are expected")
+        # Unpacked, a small body could be of any size.
         if headers.get("content-encoding", "identity") != "identity":
             raise RefusedError(415, "a body that is not compressed is expected")
         try:
@@ -128,6 +133,7 @@ class Guard:
                 raise RefusedError(400, "the client went away")
             part = message.get("body", b"")
             parts.append(part)
+            # Counted as it comes: a body may be longer than its header says, or have none (chunked).
             size += len(part)
             if size > self.settings.largest:
                 raise RefusedError(413, f"at most {self.settings.largest:,} bytes are expected")

@@ -59,6 +59,7 @@ class Journal:
         self.folder = folder
         self.lost = 0
         try:
+            # People's questions are for no other user of this machine.
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with closing(self._connect()) as base:
                 base.executescript(TABLES)
@@ -73,6 +74,7 @@ class Journal:
 
     def keep(self, entry: Entry) -> None:
         """Have a record written soon; never waits."""
+        # A thumb may come before its record is on disk.
         self._recent[entry.id] = None
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
@@ -133,11 +135,13 @@ class Journal:
     def close(self) -> None:
         """Write what was handed over."""
         self._queue.put(None)
+        # No longer than a writer waits: the disk may be gone.
         self._thread.join(BUSY)
 
     def _read_salt(self) -> bytes:
         """What hashes of people are made with, so that nobody finds them by trying; the same in all processes."""
         with closing(self._connect()) as base, base:
+            # Of several processes the first to come here decides; `only` lets no second row in.
             base.execute("insert or ignore into salt (only, value) values (1, randomblob(16))")
             return bytes(base.execute("select value from salt").fetchone()[0])
 
@@ -147,8 +151,10 @@ class Journal:
         return found.hexdigest()[:16] if who else ""
 
     def _connect(self) -> sqlite3.Connection:
+        # One for each use: sqlite3 lets no other thread use it, and its own context commits without closing.
         base = sqlite3.connect(self.folder / FILE, timeout=BUSY)
         base.execute("pragma journal_mode = wal")
+        # With WAL: a power cut may lose the last records, and damages nothing.
         base.execute("pragma synchronous = normal")
         return base
 
@@ -174,6 +180,7 @@ class Journal:
 
 
 def _dump(record: Mapping[str, Any]) -> str:
+    # In ASCII: sqlite3 refuses a text with half a surrogate in it.
     return json.dumps(_hide(record))
 
 

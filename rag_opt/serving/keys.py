@@ -51,10 +51,12 @@ class Keys:
             return
         try:
             about = self._path.stat()
+            # The size, too: two changes may fall into one tick of the disk's clock.
             if (about.st_mtime_ns, about.st_size) == self._read_at:
                 return
             lines, first = self._path.read_text("utf-8").splitlines(), self._read_at is None
             self._read_at = about.st_mtime_ns, about.st_size
+            # At the start a bad line ends the service; later it must shut out nobody else.
             self._known = _parse(lines, str(self._path)) if first else self._parse_again(lines)
         except (OSError, ValueError) as error:
             if self._read_at is None:
@@ -87,4 +89,5 @@ def _parse(lines: list[str], where: str) -> dict[str, bytes]:
 
 
 def _hash(key: str) -> bytes:
+    # The environment gives bytes that are no UTF-8 as lone surrogates.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

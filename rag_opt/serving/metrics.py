@@ -20,6 +20,7 @@ class ServiceMetrics:
     """The service's counters, gauges and histograms."""
 
     def __init__(self) -> None:
+        # The library's own registry takes each name once a process, and there may be several services in one.
         self.registry = CollectorRegistry()
         known = self.registry
         self.requests = Counter("rag_opt_requests", "requests answered", ("path", "status", "arm"), registry=known)
@@ -40,10 +41,12 @@ class ServiceMetrics:
         self.empty = Counter("rag_opt_empty_retrievals", "questions that found nothing", ("arm",), registry=known)
         self.errors = Counter("rag_opt_errors", "questions that failed", ("arm",), registry=known)
         self.feedback = Counter("rag_opt_feedback", "thumbs", ("thumb",), registry=known)
+        # Of the processes that live: what a dead one was at is under way no more.
         self.running = Gauge("rag_opt_running", "questions under way", multiprocess_mode="livesum", registry=known)
         self.waiting = Gauge(
             "rag_opt_waiting", "questions that wait for their turn", multiprocess_mode="livesum", registry=known
         )
+        # All processes read one journal, so these are not added up.
         self.unsent = Gauge(
             "rag_opt_traces_unsent", "traces that MLflow has not taken yet", multiprocess_mode="max", registry=known
         )
@@ -58,6 +61,7 @@ class ServiceMetrics:
             self.stages.labels(stage, arm).observe(seconds)
         self.tokens.labels("read", arm).inc(answer.spent.tokens_in)
         self.tokens.labels("written", arm).inc(answer.spent.tokens_out)
+        # nan, of an unknown price, is not above 0 either: it would make the sum nan for good.
         if answer.spent.usd > 0:
             self.cost.labels(arm).inc(answer.spent.usd)
         if not answer.sources:
@@ -68,5 +72,6 @@ class ServiceMetrics:
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
         found = CollectorRegistry()
+        # What each process has counted lies in files, which this reads.
         multiprocess.MultiProcessCollector(found)  # type: ignore[no-untyped-call]
         return generate_latest(found)

@@ -66,6 +66,7 @@ class ChatCompletion(Asking):
     """`POST /v1/chat/completions`."""
 
     messages: Messages
+    # One answer is made: who asks for several is refused, not given fewer.
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream_options: dict[str, Any] | None = None
 

@@ -73,6 +73,7 @@ def _build_head(name: str, model: str, status: str) -> dict[str, Any]:
         "incomplete_details": None,
         "instructions": None,
         "metadata": {},
+        # OpenAI's schema requires these three, though there are no tools.
         "parallel_tool_calls": False,
         "tool_choice": "none",
         "tools": [],

@@ -49,8 +49,10 @@ def main() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Windows has no os.nice.
     with suppress(OSError, AttributeError):
         os.nice(KIND)
+    # Only now: loading MLflow takes a second, in which Ctrl-C would end it.
     from rag_opt.production.registry import Registry
     from rag_opt.serving.journal import Journal
     from rag_opt.serving.traces import TraceSender, get_experiment

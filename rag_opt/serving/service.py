@@ -46,10 +46,12 @@ class Service:
     async def answer(self, question: str, arm: Arm, state: Mapping[str, Any], *, search: bool = False) -> Answer:
         """The answer of an arm, or the sources alone; raises RefusedError where there is none."""
         work = partial(arm.answerer.search if search else arm.answerer.ask, question)
+        # Waiting for its turn is part of it.
         until = time.monotonic() + self.timeout
         with self._count_running():
             task = await self._begin(work, question, arm, state, until)
             try:
+                # Shielded: cancelled, it would give its place away while its thread still works.
                 return await asyncio.wait_for(asyncio.shield(task), until - time.monotonic())
             except Exception as error:
                 raise self._translate(error, str(state["id"])) from error
@@ -69,6 +71,7 @@ class Service:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         task = await self._begin(partial(arm.answerer.ask, question, show), question, arm, state, until)
+        # Comes behind the last piece: the loop takes both in the order in which they were handed over.
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         return self._iterate(task, pieces, gone, until, str(state["id"]))
 
@@ -107,6 +110,7 @@ class Service:
         self, question: str, arm: Arm, state: Mapping[str, Any], began: float, task: asyncio.Future[Answer]
     ) -> None:
         self.metrics.waiting.set(self.admission.waiting)
+        # exception() raises where a task was cancelled.
         error = CancelledError() if task.cancelled() else task.exception()
         found = NOTHING if error is not None else task.result()
         if error is None:
@@ -123,6 +127,7 @@ class Service:
             "total": found.total if error is None else time.time() - began,
             "tokens_in": found.spent.tokens_in,
             "tokens_out": found.spent.tokens_out,
+            # JSON has no nan.
             "usd": None if math.isnan(found.spent.usd) else found.spent.usd,
             "arm": arm.name,
             "version": arm.label,
@@ -140,5 +145,6 @@ class Service:
             return RefusedError(504, f"no answer within {self.timeout:.0f} s")
         if isinstance(error, RagOptError):
             return RefusedError(502, shorten_error(error))
+        # It may name paths or addresses, which are nobody's business outside.
         report_line(f"request {name}: {shorten_error(error)}")
         return RefusedError(500, f"it failed; the service's log says why under {name}")

@@ -79,6 +79,7 @@ def parse_canary(given: str | None) -> tuple[str, float]:
     """(model, share) of --canary models:/x@challenger=0.1; raises ConfigError for anything else."""
     if given is None:
         return "", 0.0
+    # From the right: a folder's path may have = in it, too.
     model, _, share = given.rpartition("=")
     try:
         value = float(share)

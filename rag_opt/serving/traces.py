@@ -58,6 +58,7 @@ class TraceSender:
             if ended and not sent:
                 return
             wait = min(LONGEST_WAIT, 2 * wait) if sent is None else EVERY
+            # After a batch more may be waiting already.
             if not sent:
                 ending.wait(wait)
 
@@ -110,6 +111,7 @@ def get_experiment(model: str) -> str:
     found = ADDRESS.fullmatch(model)
     if found:
         return name_experiment(found["name"])
+    # Of a study's folder its bundle is served, which lies in it under this name.
     parts = [part for part in Path(model).resolve().parts if part != BUNDLE]
     return name_experiment(parts[-1])
 
@@ -121,6 +123,7 @@ def write_trace(client: TracingClient, experiment: str, name: str, record: Mappi
     that MLflow's exporter works with: two calls, and what fails is raised, where the exporter would log it.
     """
     trace = f"tr-{name}"
+    # Spans first: until it has its tags, no reader here takes it for a trace of a model.
     client.log_spans(experiment, [Span.from_dict(each) for each in build_spans(trace, record)])
     usage = {"input_tokens": record["tokens_in"], "output_tokens": record["tokens_out"]}
     client.start_trace(
@@ -154,6 +157,7 @@ def write_trace(client: TracingClient, experiment: str, name: str, record: Mappi
 def build_spans(trace: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The spans of a record as MLflow reads them: the question, each part of the pipeline, the sources."""
     start = int(record["at"] * 1e9)
+    # The shape in which MLflow's judges find contexts; in {"documents": …} they find none.
     found = [
         {"page_content": each["text"][:LONGEST], "metadata": {"doc_uri": each["id"], "score": each["score"]}}
         for each in record["sources"][:SHOWN]
@@ -164,6 +168,7 @@ def build_spans(trace: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any
         ("sources", "RETRIEVER", {"question": record["question"]}, found, 0.0, {}),
     ]
     rows += [(part, "TOOL", None, None, seconds, {}) for part, seconds in record["seconds"].items()]
+    # Parts work one after the other, and of each only its seconds are recorded.
     moment = start
     for place, (name, kind, inputs, outputs, seconds, more) in enumerate(rows, 1):
         begin = moment if kind == "TOOL" else start
@@ -178,6 +183,7 @@ def build_spans(trace: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any
         }
         yield {
             "trace_id": trace,
+            # Eight bytes in hex; from 1, since OpenTelemetry takes an id of zeros for none.
             "span_id": f"{place:016x}",
             "parent_span_id": None if place == 1 else f"{1:016x}",
             "name": name,

@@ -107,5 +107,6 @@ def prepare_arm(deployment: Deployment, name: str, address: str, version: str, r
     """An arm that answers with a version: as the other one does where that has it, else loaded."""
     for other in deployment:
         if other.version == version and is_same_model(other.address, address):
+            # Loaded once: a challenger that becomes the champion is at work already.
             return replace(other, name=name, address=address)
     return load_arm(name, address, registry)

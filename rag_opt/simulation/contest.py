@@ -196,6 +196,7 @@ def student_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     mean, count = float(values.mean()), len(values)
     if count < 2:
         return mean, np.nan, np.nan
+    # Not scipy.stats, which has it too and takes far longer to load.
     half = float(special.stdtrit(count - 1, 0.975) * values.std(ddof=1) / np.sqrt(count))
     return mean, mean - half, mean + half
 
@@ -238,6 +239,7 @@ def _format_count(number: float) -> str:
 def format_table_verdict(contest: Contest, table: str) -> str:
     """Which sampler, and how many trials, would have been enough for this data; and what more of them bought."""
     entries = [entry for entry in contest.entries if entry.table == table]
+    # Of those that need the same number the one with less regret on the way.
     best = min(entries, key=lambda entry: (_count_enough(entry), np.mean([run.dev.mean() for run in entry.runs])))
     enough = _count_enough(best)
     if np.isinf(enough):
@@ -254,6 +256,7 @@ def format_table_verdict(contest: Contest, table: str) -> str:
     if len(best.runs) < 2:
         return f"{first}."
     unseen = np.array([run.test for run in best.runs])
+    # [1] is the interval's lower end: a gain is shown where that is above 0.
     later = [student_interval(unseen[:, at] - unseen[:, -1])[1] for at in range(contest.budget)]
     # At the last step the difference is 0, so there is always one.
     settled = next(at for at, low in enumerate(later, 1) if not low > 0)

@@ -54,6 +54,7 @@ def write_contest(contest: Contest, out: Path) -> Path:
         verdict=" ".join(verdicts) if len(verdicts) <= TOLD_FIRST else f"{len(verdicts)} tables: see the end",
         why=_format_rules(contest),
         command="",
+        # That of all tables, or of the only one.
         first=plots[-1:],
         plots=plots[:-1],
         tables=sections,
@@ -85,6 +86,7 @@ TOLD = (
 def plot_contest(contest: Contest, tables: Sequence[str], index: int) -> Plot:
     """Regret on dev and, dotted, on unseen questions, by measurements; one standard error around the first."""
     figure = go.Figure()
+    # Grey for the first, which is random by default, then ColorBrewer's Dark2.
     colours = ("#888888", "#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
     steps = list(range(1, contest.budget + 1))
     for name, colour in zip(contest.samplers, colours * len(contest.samplers), strict=False):
@@ -93,6 +95,7 @@ def plot_contest(contest: Contest, tables: Sequence[str], index: int) -> Plot:
         unseen = np.mean([[run.test for run in entry.runs] for entry in entries], axis=(0, 1))
         # One seed has no deviation; with ddof=0 it is 0, and the figure has a line without a band.
         mean, error = each.mean(axis=0), each.std(axis=0, ddof=min(1, len(each) - 1)) / np.sqrt(len(each))
+        # The band's outline: along its upper edge, and back along the lower one.
         edge = [*(mean + error), *(mean - error)[::-1]]
         around = {"fill": "toself", "fillcolor": colour, "opacity": 0.15, "line": {"width": 0}, "hoverinfo": "skip"}
         figure.add_scatter(x=[*steps, *steps[::-1]], y=edge, showlegend=False, legendgroup=name, **around)

@@ -33,6 +33,7 @@ ONCE = {
 What a language model is asked anew for another context is not counted.
 """
 
+# The default of evaluation.batches.
 BATCHES = 10
 """In which a trial's questions are asked where it may be pruned."""
 
@@ -76,6 +77,7 @@ class Split:
 
 def split_questions(table: Table, seed: int, measured: int | None = None) -> Split:
     """Half of the questions dev, half test, drawn anew for every seed; trials measure so many of dev (None: all)."""
+    # 7 keeps these draws apart from others of the same seed.
     order = np.random.default_rng([seed, 7]).permutation(table.scores.shape[1])
     dev, test = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     # Those measured stay in their drawn order: WilcoxonPruner wants questions shuffled, and pruners see the first few.

@@ -80,6 +80,7 @@ class Table:
 
     def sample_row(self, trial: Any) -> int:
         """The row of what a trial draws: the configuration itself or, where it was not measured, the nearest."""
+        # -1 is ABSENT, as `to_units` has it: the parameter does not exist here.
         row = np.full((1, len(self.space.axes)), -1.0)
         drawn = {}
         for column, (axis, condition) in enumerate(zip(self.space.axes, self.space.conditions, strict=True)):
@@ -199,6 +200,7 @@ def read_parquet(path: Path) -> Table:
     """The table of a file that `write_parquet` made; raises StudyError for another one."""
     try:
         found = pq.read_table(path)
+        # Arrow's metadata are bytes, or None for none.
         about = json.loads((found.schema.metadata or {})[b"rag_opt"])
         columns = found.to_pydict()
         return _build_table(
@@ -219,6 +221,7 @@ def read_parquet(path: Path) -> Table:
 def _build_table(**columns: Any) -> Table:
     """The table of these columns; raises ValueError, TypeError or KeyError where they are none."""
     table = Table(**columns)
+    # Both are printed, and the file may come from anybody.
     names = [table.name, table.metric]
     if not isinstance(table.maximize, bool) or not all(isinstance(each, str) and each.isprintable() for each in names):
         raise ValueError("a name and a metric in one line, and whether more is better, are expected")

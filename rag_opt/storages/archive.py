@@ -25,6 +25,7 @@ from rag_opt.storages.opening import get_engine
 FILES = sqlalchemy.Table(
     "rag_opt_files",
     sqlalchemy.MetaData(),
+    # Studies may share a database.
     sqlalchemy.Column("study_id", sqlalchemy.Integer, primary_key=True),
     sqlalchemy.Column("trial", sqlalchemy.Integer, primary_key=True),
     sqlalchemy.Column("name", sqlalchemy.String(200), primary_key=True),

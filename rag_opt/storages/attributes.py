@@ -50,6 +50,7 @@ class Attribute(Generic[T]):
     def __get__(self, record: Attributes | None, owner: type) -> Attribute[T] | T:
         if record is None:
             return self
+        # The default is the same object for all records: it is to be read only.
         found: T = record.given.get(self.name, self.default)
         return found
 

@@ -41,6 +41,7 @@ def parse_url(url: str) -> sqlalchemy.URL:
     try:
         found = sqlalchemy.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
+        # Not repeated: a password can't be hidden in what has no known form.
         raise StorageError("storage.url is not a database URL, such as sqlite:///folder/study.db") from error
     # Without a driver's name SQLAlchemy would import psycopg2.
     return found.set(drivername="postgresql+psycopg") if found.drivername == "postgresql" else found
@@ -65,6 +66,7 @@ def check_backend(url: str) -> None:
 
 def check_connection(url: str) -> None:
     """Connect once; raises what the database raises."""
+    # Without a pool, so that `close` ends the connection instead of keeping it.
     engine = sqlalchemy.create_engine(get_engine_url(url), poolclass=sqlalchemy.pool.NullPool)
     retry_transient(engine.connect, FIRST_PATIENCE)().close()
 
@@ -77,6 +79,7 @@ def is_transient(error: BaseException) -> bool:
     # SQLAlchemy itself has found that the connection is broken, whatever the driver calls it.
     if cause.connection_invalidated:
         return True
+    # None where psycopg has no code of the server's, "" where the driver knows none (SQLite).
     state = getattr(cause.orig, "sqlstate", "")
     if state is None or (state and state.startswith(("08", "57P"))):
         # PostgreSQL: no answer at all, a broken connection, a server that stops or starts.

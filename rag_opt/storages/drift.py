@@ -38,6 +38,7 @@ def build_parts(
     divided: tuple[str | None, ...] = ("auto", "auto", "split", None),
 ) -> Parts:
     """What the fingerprints of `MADE_FROM` are made from: by fingerprint, each of its parts as text."""
+    # In the order in which MADE_FROM names them.
     given = {"dataset": (dataset, test_share, split_seed, *divided), "objective": (objective, seed, batches)}
     return {name: dict(zip(MADE_FROM[name], map(str, values), strict=True)) for name, values in given.items()}
 

@@ -27,6 +27,7 @@ class FileGuard:
     """The file that a study was opened in, held open until `release`."""
 
     def __init__(self, path: Path) -> None:
+        # A relative path would mean another file once the process has gone to another folder.
         self.path = path.absolute()
         self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=SETTLED)
         # What is opened on first use, the log, can be opened now, and no more when its name is gone.
@@ -78,6 +79,7 @@ class FileGuard:
             within = folder == self.path.parent
             # Elsewhere the name has to tell which study it is.
             name = self.path.name if within else f"{self.path.parent.name}.{self.path.name}"
+            # With the process's number, since several workers may notice the loss in the same second.
             new = folder / f"{name}.rescued-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
             try:
                 make_file(new)
@@ -108,6 +110,7 @@ class FileGuard:
             for place in Path("/proc/self/fd").iterdir():
                 if get_file_id(place) == self._known:
                     found = place.readlink()
+                    # Of a file without a name Linux tells the old one, with " (deleted)" behind it.
                     return found if get_file_id(found) == self._known else None
         return None
 

@@ -169,6 +169,7 @@ class PostgresMember(Member):
 
     @retry_transient
     def _has_lock(self, worker: str) -> bool:
+        # pg_locks marks a key of two numbers by objsubid 2 and shows both numbers unsigned.
         wanted = sqlalchemy.text(
             "select count(*) from pg_locks where locktype = 'advisory' and granted and objsubid = 2 "
             "and database = (select oid from pg_database where datname = current_database()) "

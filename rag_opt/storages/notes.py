@@ -35,6 +35,7 @@ def name_metrics(study: optuna.Study, names: list[str]) -> None:
 def save_study_note(study: optuna.Study, body: str) -> None:
     """Give a study its note (Markdown) in optuna-dashboard, in place of the one it has."""
     version = get_system_attrs(study).get("dashboard:note_ver", 0)
+    # The dashboard saves what a person edited only over the version that was shown, so a new text needs a new one.
     set_system_attrs(study, {"dashboard:note_ver": version + 1})
     _save_parts(study, "dashboard:note_str:", body)
 

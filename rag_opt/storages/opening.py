@@ -166,6 +166,7 @@ def _upgrade_tables(storage: RDBStorage, database: Path | None) -> None:
 def close_study(study: optuna.Study) -> None:
     """Let go of the database; a SQLite file then holds all that was told, whoever else has it open."""
     storage = get_backend(study)
+    # Optuna's storages in memory have neither.
     engine, guard = getattr(storage, "engine", None), getattr(storage, "guard", None)
     if engine is not None:
         # A connection that is made now would open, or make, what has the lost file's name.

@@ -174,6 +174,7 @@ def _is_same(one: Book, other: Book) -> bool:
 def _parse_book(body: bytes) -> Book:
     table = json.loads(body)
     columns = dict(zip(table["columns"], zip(*table["data"], strict=True), strict=True))
+    # NumPy reads null (None) as nan, which is what it was written for.
     scores = {name: np.array(values, np.float64) for name, values in columns.items() if name not in TEXTS}
     return Book(tuple(map(str, columns["query_id"])), scores)
 

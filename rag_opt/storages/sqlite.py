@@ -73,6 +73,7 @@ def _create_database(path: Path) -> None:
     storage.engine.dispose()
     with closing(sqlite3.connect(new, timeout=STEP)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+    # The last connection is closed and took its log along: this one file is all there is.
     new.replace(path)
 
 

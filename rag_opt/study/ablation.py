@@ -59,11 +59,13 @@ def measure_ablations(
             measured = _measure(plan, name, config) if time.monotonic() < end else None
             found.append(_compare(plan, name, evaluations[selected], measured))
             done(1)
+    # Back in the configuration's own order: the reversal was for the clock alone.
     return tuple(found[::-1])
 
 
 def _is_refused(plan: Plan, config: TrialConfig) -> bool:
     """Whether it would pay a model or a service, a judge among them, and nobody has asked for that."""
+    # Only an explicit true may pay: auto spends nothing that nobody has asked for.
     if plan.settings.ablation:
         return False
     return any(metric.pays for metric in plan.test.metrics) or plan.test.make_pipeline(config).pays_per_query
@@ -77,6 +79,7 @@ def put_back(space: SearchSpace, chosen: Values, begun: Values) -> Iterator[tupl
     """
     for name in chosen:
         if name in begun and begun[name] != chosen[name]:
+            # `begun` underneath: what comes to exist with the old value has no value in `chosen`.
             values = space.select_active({**begun, **chosen, name: begun[name]})
             if space.find_invalid(values) is None:
                 yield name, values

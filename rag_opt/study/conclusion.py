@@ -148,6 +148,7 @@ def _measure_stages(plan: Plan, study: Trials, numbers: Sequence[int]) -> dict[s
     """Seconds by part, by the name of each of these trials."""
     return {
         get_trial_name(study, number): plan.test.measure_stages(_compose_config(plan, study, number))
+        # The selected one may be the baseline itself.
         for number in dict.fromkeys(numbers)
     }
 
@@ -292,4 +293,5 @@ def _build_commands(
     commands["dashboard"] = f"python -m rag_opt.dashboard {quote_overrides([settings.folder.as_posix()])}"
     if node["enabled"]:
         commands["mlflow"] = f"mlflow ui --backend-store-uri {quote_overrides([str(node['uri'])])}"
+    # Once more as a whole: the replayed words and MLflow's address have not been through `format_own_overrides`.
     return {name: hide_secrets(command) for name, command in commands.items()}

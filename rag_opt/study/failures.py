@@ -117,6 +117,7 @@ def _iterate_chain(error: BaseException) -> Iterator[BaseException]:
     waiting, seen = [error], set[int]()
     while waiting:
         each = waiting.pop(0)
+        # By identity: a chain may lead back into itself, and an exception may define its own equality.
         if id(each) not in seen:
             seen.add(id(each))
             yield each
@@ -150,10 +151,12 @@ def _get_status(error: BaseException) -> int | None:
     """The HTTP status that an exception carries."""
     holders = (error, getattr(error, "response", None))
     found = next((code for each in holders for name in STATUS if (code := getattr(each, name, None))), None)
+    # A client's `code` may be a text (OpenAI's error codes), and SystemExit's is an exit status.
     return found if type(found) is int and found >= 400 else None
 
 
 def _classify_by_text(error: BaseException) -> Cause | None:
+    # Of any other exception the text may quote a document or an answer that speaks of a full disk.
     foreign = type(error).__module__.partition(".")[0] in ("chromadb", "pyarrow", "safetensors", "safetensors_rust")
     if not foreign and not isinstance(error, OSError) and type(error) is not RuntimeError:
         return None

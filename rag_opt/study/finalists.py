@@ -84,10 +84,12 @@ def confirm_finalists(plan: Plan, study: optuna.Study, now: StudySnapshot) -> Co
         roles = {n: role for n, role in roles.items() if n == selection.recommended or BASELINE in role}
     judges = set() if fitted is None else set(fitted.trials.tolist())
     evaluations = _evaluate_finalists(plan, now, roles | dict.fromkeys(judges - set(roles), ()), selection.recommended)
+    # Without one of its judges a crossfit has questions that nobody has judged.
     if not {selection.recommended, *judges} <= set(evaluations):
         return NOTHING
     stays = BASELINE in roles[selection.recommended]
     chosen = [selection.recommended] if fitted is None or stays else fitted.trials.tolist()
+    # Only now: what could not be measured has judged nothing, and spends no look.
     look = note_look(study, plan.test.questions, chosen, begun, len(now.get_trials()))
     compared = evaluations
     # Where the baseline was selected there is nothing to compare, and its own scores are what it scored.
@@ -171,6 +173,7 @@ def _evaluate_finalists(
             try:
                 found[number] = plan.test.measure_config(plan.test.compose_overrides(get_trial_overrides(now, number)))
             except Exception as error:
+                # Worth stopping for: without either there is no comparison, and the same command can confirm later.
                 needed = number == recommended or BASELINE in roles[number]
                 if needed and (cause := failures.find_cause(error)) is not None:
                     raise failures.build_outage_error(
@@ -195,6 +198,7 @@ def _build_confirmation(
 ) -> Confirmation:
     """What the questions show of the objective at this place."""
     target, trials = plan.objective.names[place], now.get_trials()
+    # Whatever else the baseline is, its role comes first: all comparisons look for it by that.
     measured = [
         MeasuredConfiguration(
             BASELINE if BASELINE in role else role[0],
@@ -206,6 +210,7 @@ def _build_confirmation(
             # Work that a stage left undone makes a score as incomplete as questions that have none.
             min([evaluations[number].coverage[target], *evaluations[number].served.values()]),
             tuple(each for each in role if each not in (BEST, TIED, BASELINE)),
+            # Of the first objective alone, by which ties are decided.
             evaluations[number].per_query.get(plan.objective.handed or "") if place == 0 else None,
         )
         for number, role in roles.items()

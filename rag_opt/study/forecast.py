@@ -103,6 +103,7 @@ class Forecast:
         """The forecast, and how far a budget reaches where it does not cover it."""
         paid = self.paid
         pairs = (("tokens", tokens, paid.tokens), ("usd", usd, paid.usd))
+        # Without a price the dollars are nan, which exceeds no limit.
         short = [
             f"budget.{name}={limit:,.10g} covers about {limit / needed:.0%} of that; the search will stop early"
             for name, limit, needed in pairs
@@ -158,6 +159,7 @@ def extrapolate_study(
     have said can repeat itself more than a rehearsal shows. Raises ConfigError where a budget in dollars is set and a
     model has no price.
     """
+    # None where no stage asks a model, so that nothing was rehearsed.
     if rehearsed.checks is None:
         return Forecast(rehearsed.trials, 0, {})
     seen = history.compute_paid_share(study) if study is not None else {}
@@ -172,6 +174,7 @@ def extrapolate_study(
             stages[name] = _add_stages(stages.get(name), more)
         work += _extrapolate_work(found, trials, evaluator.questions.count)
     if checked := rehearsed.checks.calls.get(STAGE):
+        # Not scaled: judges are checked once, however many trials there are.
         rows = list(rehearsed.checks.new[STAGE].values())
         stages[STAGE] = Stage(checked, price_calls(STAGE, rows, 1.0, means))
     whole = Forecast(rehearsed.trials, len(rehearsed.searched), stages, rehearsed.kept, work)
@@ -195,6 +198,7 @@ def _extrapolate_stage(stage: str, found: Sequence[Snapshot], trials: int, quest
     new, before = len(last), len(found[half - 1].counted.new.get(stage, {}))
     # With one configuration, or nothing new in the first half, no exponent is known: growth counts as linear.
     power = math.log(new / before) / math.log(count / half) if before and count > half else 1.0
+    # Within 0 and 1: requests can't grow faster than trials, and few configurations give a noisy exponent.
     growth = (trials / count) ** min(1.0, max(0.0, power)) if trials > count else trials / count
     paid = price_calls(stage, list(last.values()), growth * questions / asked, means)
     return Stage(found[-1].counted.calls[stage] * trials / count * questions / asked, paid)
@@ -203,8 +207,10 @@ def _extrapolate_stage(stage: str, found: Sequence[Snapshot], trials: int, quest
 def price_calls(stage: str, rows: Sequence[Unpaid], scale: float, means: Means) -> Expenses:
     """What so many times these calls cost; seconds nan where no call of the stage was paid yet."""
     ratio, written, took = means.get(stage, (1.0, math.nan, math.nan))
+    # The mean may be of calls that were allowed to write more than this one.
     tokens = [(ratio * row.reads, row.writes if math.isnan(written) else min(written, row.most)) for row in rows]
     usd = sum(row.price(*each) for row, each in zip(rows, tokens, strict=True))
+    # 0, not nan: a stage that pays for nothing has no time that is unknown.
     seconds = scale * len(rows) * took if rows else 0.0
     return Expenses(scale * len(rows), scale * sum(map(sum, tokens)), scale * usd, seconds)
 

@@ -41,6 +41,7 @@ def drop_idle_parameters(
     What moves them only behind some rerankers exists only there. `standing` are the configuration's own values. Raises
     SearchSpaceError when nothing is left.
     """
+    # Such a metric may depend on any stage (tokens, seconds, answers), so nothing is idle.
     if any(metric.reads == ALL for metric in metrics):
         return space, ()
     look = Look(space, config, resources, {metric.reads for metric in metrics})
@@ -91,6 +92,7 @@ def can_change(reads: str, pipeline: RagPipeline, place: Place) -> bool:
     name = part.name
     ranking = [each.name for each in pipeline.parts if "ranking" in get_outputs(each.component)]
     if reads != RANKS:
+        # Without a stage that makes a context the last ranking is what is handed on.
         return name in pipeline.get_upstream([pipeline.results.get("context", ranking[-1])])
     if changed in getattr(part.component, "handing", ()):
         # What it hands on is put in order anew by what takes it.
@@ -109,6 +111,7 @@ class Look:
 
     def find_conditions(self, parameter: Parameter) -> Mapping[str, tuple[Value, ...]] | None:
         """Under which rerankers the parameter moves anything: {} under all, None under none."""
+        # A single value shows no difference, which does not make the parameter idle.
         if len(self.space.get_corner_values(parameter)) < 2:
             return {}
         reranker = next((each for each in self.space.parameters if each.name == RERANKER), None)
@@ -149,6 +152,7 @@ class Look:
     def _can_differ(self, one: TrialConfig, other: TrialConfig) -> bool:
         places = set(find_differences(one, other))
         pipelines = [build_pipeline(each, self.resources) for each in (one, other)] if places else []
+        # In either pipeline: what differs may be a component that only one of them has.
         return any(can_change(reads, each, place) for each in pipelines for place in places for reads in self.reads)
 
 

@@ -77,6 +77,7 @@ def _measure_judge(plan: Plan, judges: Judges, aspect: str, *, decides: bool) ->
         return ""
     found = check_judge(judges, aspect, build_labelled(aspect, settings.check))
     report_line(found.format_line())
+    # Trusted or not: grades that never differ tell no configuration from another.
     if decides and found.is_constant:
         return f"{explain_constant(found)}; choose another judge.model, or another objective"
     # As a negation, so that one of which nothing can be read is refused.
@@ -95,6 +96,7 @@ def find_kept_check(plan: Plan, aspect: str) -> JudgeCheck | None:
         found = check_judge(judges, aspect, build_labelled(aspect, count))
     except ComponentError:
         return None
+    # A call that would be paid is a verdict that is not kept.
     return None if any(rehearsal.new.values()) else found
 
 
@@ -168,11 +170,13 @@ def _describe_grades(
         if not each.answers or scores is None:
             continue
         truths = _find_truths(plan, aspect, each)
+        # Equal answers of several configurations are one; kappa takes whole grades, and a mean of repeats may be none.
         for row in np.flatnonzero(~np.isnan(truths) & ~np.isnan(scores)):
             pairs[each.query_ids[row], each.answers[row] or ""] = int(truths[row]), round(float(scores[row]))
     if not pairs:
         return ""
     truths_of, grades_of = zip(*pairs.values(), strict=True)
+    # Answers to one question are alike, so the interval draws questions whole.
     groups = np.unique([name for name, _ in pairs], return_inverse=True)[1].tolist()
     kappa = compute_kappa(truths_of, grades_of, BEST)
     told = format_kappa(kappa, *compute_kappa_interval(truths_of, grades_of, groups, BEST))
@@ -198,6 +202,7 @@ def _offer_grading(plan: Plan, compared: Sequence[Evaluation]) -> list[str]:
     known = {query.id: query for query in plan.test.questions.queries.items}
     queries = [known[name] for name in compared[0].query_ids]
     left = write_to_grade(path, aspect, queries, [each.answers for each in compared], plan.settings.seed)
+    # None: somebody is at work on the file. Graded to its end and read already, it needs no line.
     if left is None or (not left and plan.grades):
         return []
     todo = f"put 1 to 5 for null in {left} rows of {path}" if left else f"{path} is graded"

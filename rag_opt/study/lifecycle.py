@@ -47,6 +47,7 @@ def join_study(plan: Plan, *, rescues: bool = True) -> Iterator[tuple[optuna.Stu
         try:
             with rescue_lost_file(study) if rescues else nullcontext():
                 with member.take_turn():
+                    # First: what is compared and noted below reads attributes that anybody may have written.
                     check_study(study, plan.settings.folder)
                     # In its turn, since who comes first writes the fingerprints that all others are compared with.
                     check_fingerprints(study, plan.fingerprints, plan.settings.folder, plan.parts)

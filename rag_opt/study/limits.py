@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rag_opt.study.plan import Plan
     from rag_opt.study.spending import Spending
 
+# All but the first RANDOM_AFTER are drawn at random, so they speak of the space, not of the sampler.
 GIVE_UP_AFTER = 200
 """Repeats in a row after which the space counts as exhausted."""
 
@@ -35,6 +36,7 @@ class Limits:
     study: optuna.Study
     scheduler: Scheduler
     spending: Spending
+    # Of this command: one that resumes a study has the whole timeout again.
     start: float = field(default_factory=time.monotonic)
     repeated: int = 0
     _looked: int = -1

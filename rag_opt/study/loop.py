@@ -118,6 +118,7 @@ class Session(Runtime):
                 if (values := self._sample_values(trial)) is not None:
                     return Claim(trial, values)
             except (StorageError, *DATABASE_ERRORS):
+                # The database is away: the trial could not be told as failed either.
                 raise
             except UpdateFinishedTrialError:
                 return self._report_lost_trial(trial)
@@ -170,6 +171,7 @@ class Session(Runtime):
         else:
             self.outcomes.tell(claim.trial, TrialState.PRUNED if values is None else TrialState.COMPLETE, values)
 
+    # A repeat of a trial that is still being measured ends as FAIL, and has not failed.
     def _report_end(self, trial: Trial, line: Line) -> None:
         """Have everyone know of a trial that has ended."""
         self._now = StudySnapshot(self.study)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag_opt.study.spending import Spending
     from rag_opt.system.signals import Stopping
 
+# They share the error rate of a race, so each one more makes all of them slower to stop a trial.
 RIVALS = 5
 """Of a Pareto front so many trials are raced against."""
 
@@ -55,9 +56,11 @@ class Measuring:
         Raises whatever its components raise. `describe` hears how far it is.
         """
         seen = list[Progress]()
+        # An earlier trial's failed calls would be told as the reason, or the cause, of this one's failure.
         self.plan.resources.llm.troubles.clear()
         config = self.plan.dev.compose_overrides(given)
         self.recorder.record_config(trial, config)
+        # Named before the first batch, as the error rate of a race presumes.
         self._rivals = history.find_front(now)[:RIVALS] if self.race else ()
         before = self.spending.count_paid()
         try:
@@ -65,6 +68,7 @@ class Measuring:
         except optuna.TrialPruned:
             self.recorder.record_pruned(trial, seen[-1])
             return None
+        # Before it may fail for want of coverage: what it has paid for and measured is noted all the same.
         self.recorder.record_evaluation(trial, evaluation, self.spending.count_paid_since(before))
         check_served(evaluation, self.plan.objective.coverage)
         return self.plan.objective.get_values(evaluation)
@@ -85,6 +89,7 @@ class Measuring:
         # Before the pruner is asked: it judges by what was reported last.
         self._report(trial, progress, name)
         over = progress.batch == len(self.plan.dev.questions.batches)
+        # A mean of nan was not reported, and the pruner would judge by an earlier batch.
         single = len(self.study.directions) == 1 and not math.isnan(running)
         if not over and (self._is_dominated(progress) or (single and trial.should_prune())):
             raise optuna.TrialPruned

@@ -47,6 +47,7 @@ def _format_result(plan: Plan, trial: FrozenTrial) -> str:
     if trial.state == TrialState.PRUNED:
         return f"pruned after {noted.questions} of {plan.dev.questions.count} questions"
     if trial.state == TrialState.FAIL:
+        # What was ended from outside has not failed, and its reason is a sentence of its own.
         reason = (noted.reason or "")[:200]
         return reason if noted.interrupted or noted.given_up else f"failed: {reason}"
     kept = "" if history.is_feasible(trial) else ", beyond a constraint"

@@ -51,6 +51,7 @@ class Outcomes:
             self.tell(trial, TrialState.FAIL)
         else:
             told = {TrialAttributes.reason.name: f"{cause.told}: {reason}", TrialAttributes.outage.name: cause.name}
+            # Without `retries`: those count deaths, and this process lives.
             interrupt_trial(self.study, now.get_trials()[trial.number], told=told)
 
     def tell_repeat(self, trial: Trial, earlier: FrozenTrial) -> None:

@@ -64,8 +64,10 @@ def ask_first(plan: Plan, resources: Resources, rehearsed: Rehearsed, stages: It
     few = replace(plan.dev, questions=asked, metrics=metrics, resources=resources, times=False)
     before, counted = Counter(resources.llm.replies.mine), Counter[str]()
     with track("forecast: first questions asked", len(first)) as advance:
+        # Sorted: the order of a set of texts differs from process to process.
         for words in sorted(first):
             config = few.compose_overrides(words)
+            # Counted before they are paid: a reply that is kept would count as none.
             rehearsal, counting = count_calls(resources)
             try:
                 replace(few, resources=counting).measure_config(config)

@@ -122,6 +122,7 @@ def build_plan(overrides: Sequence[str], variant: str = "") -> Plan:
     _check_objectives(settings, objective)
     own = build_trial_config(config, overrides)
     pipeline = build_pipeline(own, resources)
+    # The study's own first: preflight takes it for the configuration of the command line.
     shown = {own: pipeline, **check_space(space, own, resources)}
     # After `check_space`: what is idle is found by building pipelines, which must be known to be possible.
     space, idle = drop_idle_parameters(space, own, resources, objective.deciding, get_default_values(space, overrides))
@@ -170,6 +171,7 @@ def _check_secrets(config: DictConfig) -> None:
 
 def _build_parts(settings: Settings, objective: Objective, dataset: Dataset) -> Mapping[str, Mapping[str, str]]:
     """What the fingerprints of dataset and objective are made of."""
+    # Compared by nobody: they say which part of a fingerprint has changed.
     return build_parts(
         dataset.fingerprint,
         settings.test_share,
@@ -207,6 +209,7 @@ def _check_objectives(settings: Settings, objective: Objective) -> None:
 
 def _add_budget(settings: Settings, llm: LLMClient) -> LLMClient:
     """The way to models within what the study may spend."""
+    # Resolved: however the folder is written, its payments are in one ledger.
     study = settings.folder.resolve().as_posix()
     return replace(llm, budget=Budget.from_limits(study, llm.replies, settings.budget_tokens, settings.budget_usd))
 
@@ -250,6 +253,7 @@ def _iterate_choices(space: SearchSpace) -> Iterator[tuple[str, str]]:
 
 def _hash_choices(space: SearchSpace, overrides: Sequence[str]) -> str:
     """The content of every stage's file, and every prompt, that the space names: models, prompts, defaults."""
+    # The space's own fingerprint knows a choice by its name, not by what its file says.
     files = {
         f"{name}={value}": compute_fingerprint(compose_config([*overrides, f"{name}={value}"]), [name])
         for name, value in _iterate_choices(space)

@@ -60,6 +60,7 @@ def format_power(plan: Plan, files: TrialFiles, now: StudySnapshot) -> str:
     by = "the seeds' differences from the baseline" if others else "the spread of the baseline's scores"
     wide = WIDER * spread if plan.settings.crossfits else spread
     shown, noise = round_difference(compute_detectable(wide, test)), round_difference(spread / math.sqrt(dev))
+    # An interval narrows with the root of the questions: half the difference takes four times as many.
     return (
         f"{test:,} {unit} to confirm show a difference of {shown} in 8 of 10 studies; half of it would take about "
         f"{round_count(4 * test):,} (judged by {by}). On the {dev:,} searched ones {noise} is noise: "
@@ -124,5 +125,6 @@ def _compute_sharpness(
             spread = each.std(ddof=1) if len(each) > 1 else 0.0
             # Of two that rank alike nothing is to be told apart.
             if spread > 0:
+                # Where nothing differs the square is 1 / n on average.
                 found.append(float(each.mean() / spread) ** 2 - 1 / len(each))
     return float(np.mean(found)) if found else 0.0

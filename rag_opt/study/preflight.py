@@ -88,6 +88,7 @@ def check_services(plan: Plan, resources: Resources, *, asks: bool) -> None:
 
 
 def _format_error(error: Exception) -> str:
+    # Hidden before it is cut: half of a secret would not be known for one.
     text = hide_secrets(" ".join(str(error).split()))[:LONGEST]
     return text if isinstance(error, ComponentError) else f"{type(error).__name__}: {text}"
 
@@ -123,6 +124,7 @@ def _find_uses(plan: Plan, resources: Resources) -> Iterator[Use]:
                 key = compute_key(name, node)
                 if key not in seen and not is_stock(str(node.get("_target_"))):
                     seen.add(key)
+                    # `cache` says whether what the component gives is kept, and is no parameter of it.
                     component = build({key: value for key, value in node.items() if key != "cache"}, config.trusted)
                     yield from _find_part_uses(component, _format_choice(name, config, plan.dev.base), resources)
     yield from _find_judge_uses(plan, resources)
@@ -169,6 +171,7 @@ def _find_part_uses(component: Any, named: str, resources: Resources) -> Iterato
             pair = f"What is it?{BETWEEN}It is this."
             yield Use(part.fingerprint, named, partial(part.encode, [pair]), service=False)
         elif isinstance(part, Chat):
+            # A server that answers may lack this model, so each of its models is asked for.
             model = str(getattr(component, "model", ""))
             yield Use(
                 compute_key(part.fingerprint, model),

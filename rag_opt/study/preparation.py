@@ -35,6 +35,7 @@ def prepare_trials(plan: Plan, study: optuna.Study, screen: Screen, *, shared: b
     told = extrapolate_study(plan, rehearsed, study)
     _report_forecast(plan, told, screen)
     if settings.preflight:
+        # After the forecast is told: from here on calls are paid for.
         preflight.check_services(plan, resources, asks=told.asks)
     now = time.time()
     if told.asks and (pilot := ask_first(plan, resources, rehearsed, told.stages)).calls:

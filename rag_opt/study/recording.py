@@ -52,6 +52,7 @@ class Recorder:
 
     def record_pruned(self, trial: Trial, progress: Progress) -> None:
         """Note what a trial has measured that is stopped early."""
+        # Every metric has a score, if only nan, for each question that was asked.
         count = len(next(iter(progress.scores.values())))
         # Questions are asked in one order, so a trial that was stopped has asked the first ones.
         ids = [query.id for query in self.plan.dev.questions.queries.items[:count]]

@@ -117,11 +117,13 @@ def _sample_configurations(plan: Plan, study: optuna.Study | None, count: int) -
     # On a copy: in the study itself each draw would leave a trial that is RUNNING and is never measured.
     copy = optuna.create_study(directions=[StudyDirection[each.upper()] for each in plan.objective.directions])
     copy.add_trials(history.get_measured(study, *FINISHED) if study is not None else [])
+    # Seeded by place, as the scheduler does it, so these are draws that the study itself may make.
     for place in range(done, done + count):
         copy.sampler = build_sampler(plan.config, place)
         # The seeds come first in the study as well, so their calls have to be in the forecast.
         if place < len(plan.seeds):
             copy.enqueue_trial(plan.space.to_trial_params(plan.seeds[place]))
+        # Left RUNNING in the copy, so that the sampler looks elsewhere with the next draw.
         yield format_overrides(plan.space.suggest(copy.ask()))
 
 
@@ -129,11 +131,13 @@ def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequenc
     """What has been asked for after each configuration, all before it included, on a few questions."""
     questions = sample_questions(evaluator.questions, QUESTIONS, plan.settings.seed)
     counted, resources = count_calls(evaluator.resources)
+    # Not timed apart: a rehearsal that times would ask each question again.
     few = replace(evaluator, questions=questions, metrics=select_paying(evaluator), resources=resources, times=False)
     start = time.monotonic()
     snapshots: list[Snapshot] = []
     with track("forecast: configurations rehearsed", len(configurations)) as advance:
         for given in configurations:
+            # One at least, however slow: without any there is nothing to extrapolate.
             if snapshots and time.monotonic() - start > PATIENCE:
                 break
             advance(1)
@@ -145,6 +149,7 @@ def _rehearse(plan: Plan, evaluator: Evaluator, configurations: Sequence[Sequenc
                 report_line(f"forecast: {' '.join(given)} can't be rehearsed: {type(error).__name__}: {error}"[:300])
                 continue
             asking = found.seconds["evaluation"]
+            # A copy, since the next configurations are counted in the same record.
             snapshots.append(Snapshot(given, counted.copy(), asking, time.monotonic() - begun - asking))
     return snapshots
 

@@ -41,6 +41,7 @@ def check_search(config: DictConfig, space: SearchSpace) -> None:
         report_line(line)
     if isinstance(sampler, RagSampler):
         _check_earlier_studies(config, sampler)
+    # 1 for choices, which have no step and are finite; None is the step of a continuous range.
     endless = [p.name for p in space.parameters if getattr(p.distribution, "step", 1) is None]
     if isinstance(sampler, BruteForceSampler) and endless:
         raise SearchSpaceError(
@@ -81,6 +82,7 @@ def _check_earlier_studies(config: DictConfig, sampler: RagSampler) -> None:
         found = [len(study.directions) for study in sampler.get_earlier()]
     except Exception as error:
         # Optuna, SQLAlchemy and the database's driver each have their own.
+        # The first line alone: SQLAlchemy's go on with the statement, its parameters and a link.
         reason = (hide_secrets(str(error)).splitlines() or [""])[0]
         raise ConfigError(
             f"sampler.earlier: a study can't be read ({type(error).__name__}: {reason}); is its name right?"
@@ -116,6 +118,7 @@ def build_sampler(config: DictConfig, place: int) -> Any:
         return given
     # Fresh each time, by place: a sampler with the study's own seed would repeat its first points on every resume.
     node = _resolve_seed(to_plain(config.sampler), derive_seed(config, place))
+    # Whatever its type says: a sampler may make a CMA-ES for itself.
     refuse_pickles()
     return build(node, to_plain(config.trusted_modules))
 

@@ -93,6 +93,7 @@ class Scheduler:
         """
         later = self._find_postponed(now, last=last)
         # Interrupted trials don't count: whoever takes such a place draws with the seed that it had.
+        # Given up ones do: with the same seed random search would draw their configuration again.
         place = count_finished(now) + len(get_running(now)) + history.count_outcomes(now)["given up"] + len(later)
         # A sampler that has fallen for one configuration would propose it for ever.
         own = history.count_latest_repeats(now) < RANDOM_AFTER

@@ -34,6 +34,7 @@ def recover_scores(plan: Plan, study: optuna.Study) -> None:
                 files.import_files(trial.number)
             else:
                 missing.append(trial)
+    # Those of pruned trials are never measured again: no choice depends on them.
     for number in _find_pruned(files):
         files.import_files(number)
     if missing:

@@ -106,6 +106,7 @@ def _parse_seeds(config: DictConfig, space: SearchSpace, overrides: Sequence[str
             raise ConfigError(f"seeds: each is a list of key=value, not {row!r}")
         # What the command line sets is no parameter any more, so such a seed is skipped too.
         if {override.key_or_group for override in parse_overrides(row)} <= {*idle, *(p.name for p in space.parameters)}:
+            # Its lines are left out, since they speak of trial 0.
             values = space.select_active(move_to_nearest(space, get_default_values(space, [*overrides, *row]))[0])
             if space.find_invalid(values) is None:
                 found.append(values)

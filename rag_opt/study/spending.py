@@ -88,6 +88,7 @@ class Spending:
             return ""
         now = self.llm.spent
         self._after.append(now)
+        # Calls without a price are entered at 0 dollars, of which nothing is said.
         told = f" · {now.tokens:,.0f} tokens paid" + (f", ${now.usd:.4g}" if now.usd else "")
         if len(self._after) < ENOUGH:
             return told
@@ -114,6 +115,7 @@ def propose_budget(plan: Plan, now: Trials) -> dict[str, float]:
         "budget.usd": (settings.budget_usd, paid.usd + budget.elsewhere.usd + budget.reserve.usd),
         "budget.minutes": (minutes, (history.sum_seconds(now) + budget.reserve.seconds) / 60),
     }
+    # The limit as well: beside trials under way the minutes end before all of them were used.
     reached = {key: (limit, used) for key, (limit, used) in needed.items() if limit is not None}
     # Budget.check begins its reason with the key of the limit that was reached.
     ended = {key: max(pair) for key, pair in reached.items() if budget.empty.startswith(key)}

@@ -87,6 +87,7 @@ def estimate_gain(
 
 def format_prospect(found: ExpectedGain, share: float = SPENT) -> str:
     """Whether more trials are worth it: a gain above this share of what the questions tell apart; "" if unknown."""
+    # A gain of 0 means that everything was measured.
     if np.isnan(found.gain) or np.isnan(found.noise) or not found.gain:
         return ""
     told = (
@@ -126,6 +127,7 @@ def format_stop_reason(study: HasAttributes) -> str:
 
 def _parse_gain(attributes: StudyAttributes) -> ExpectedGain | None:
     try:
+        # "{}", by which a reason is taken back, lacks the fields: a TypeError.
         found = ExpectedGain(**json.loads(str(attributes.settled)))
     except (TypeError, ValueError):
         return None

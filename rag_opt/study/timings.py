@@ -35,6 +35,7 @@ def record_timings(store: Store, key: str, params: Mapping[str, Value], seconds:
             # Eviction takes what was used longest ago, and `read_timings` the latest.
             touch(path)
         else:
+            # 0.0 seconds: what costs nothing to lose need not be synced to the disk.
             write_table(path, {"params": [json.dumps(dict(params))], "seconds": [json.dumps(dict(seconds))]}, 0.0)
 
 
@@ -43,6 +44,7 @@ def read_timings(store: Store, key: str) -> list[tuple[dict[str, Value], dict[st
     if store.root is None:
         return []
     found = []
+    # A note that is evicted between its listing and this look counts as the oldest.
     paths = sorted(_get_folder(store.root, key).glob(f"*{SUFFIX}"), key=lambda path: get_last_used(path) or 0.0)
     for path in paths[: -MOST - 1 : -1]:
         # The store is shared, and its files may be damaged or another program's: what is no note is left out.

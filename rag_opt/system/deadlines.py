@@ -43,9 +43,11 @@ def run_within(seconds: float, work: Callable[[], T]) -> T:
             raised.append(error)
 
     # A daemon, so that the program can end while it still waits.
+    # Its context is a copy of the caller's, since a new thread begins with an empty one.
     thread = threading.Thread(target=copy_context().run, args=(run,), name="run_within", daemon=True)
     try:
         thread.start()
+        # `join` raises OverflowError beyond TIMEOUT_MAX.
         thread.join(min(seconds, threading.TIMEOUT_MAX))
     finally:
         # At an interrupt, too: what it was about to ask for is asked for no more.

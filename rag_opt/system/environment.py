@@ -88,6 +88,7 @@ def use_threads(count: int | None) -> None:
     threadpool_limits(count)
     # PyTorch is loaded where a model needs it, and reads this then.
     os.environ["OMP_NUM_THREADS"] = str(count)
+    # Once loaded, PyTorch reads the variable no more.
     if "torch" in sys.modules:
         import torch
 

@@ -20,11 +20,13 @@ def make_file(path: Path) -> None:
 
 def make_unique_path(folder: Path, prefix: str) -> Path:
     """A name that nothing in the folder has; tempfile's files and folders are for their owner alone."""
+    # The process's number is not enough: threads share it, and so may processes of other machines or containers.
     return folder / f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file in one step: whoever reads at this moment, or after a kill, finds what was there before or this."""
+    # Beside the file: a rename is one step only within a file system.
     whole = make_unique_path(path.parent, f".{path.name}")
     whole.write_text(text, "utf-8")
     whole.replace(path)
@@ -57,6 +59,7 @@ def catch_disk_errors(path: Path) -> Iterator[None]:
 
 def _get_user_name(user: int) -> str:
     """The user's name, the number where it has none."""
+    # Windows has no pwd, and in a container a user may have no name.
     with suppress(ImportError, KeyError):
         import pwd
 

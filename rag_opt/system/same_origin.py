@@ -23,6 +23,7 @@ def explain_refusal(method: str, headers: Mapping[str, str], port: int) -> str |
     # Against DNS rebinding: the browser takes such a page for one of this server's, and may send no Origin.
     if headers.get("host", "").lower() not in own:
         return f"this answers to {' and '.join(sorted(own))} only"
+    # Programs and older browsers send no Sec-Fetch-Site: of these the Origin alone decides.
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     if origin is not None and (urlsplit(origin).scheme != "http" or urlsplit(origin).netloc.lower() not in own):
         return "this answers to its own pages only"

@@ -35,18 +35,23 @@ _LETTER = r"[\w\p{N}]"
 # Line_Break=SA: Thai, Lao, Khmer, Burmese and their like.
 _UNSPACED = r"[[\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bopo}\p{scx=Yiii}\p{LB=SA}]&&\w]"
 _SPACED = rf"[{_LETTER}--{_UNSPACED}]"
+# A letter with its marks (\X): a Thai vowel sign above its consonant is no character of its own.
 _CLUSTER = rf"(?:(?={_UNSPACED})\X)"
 
+# ASCII text is left to the standard library's re, five to eight times faster here than regex.
 ASCII_WORD, ASCII_TOKEN, RUN = re.compile(r"\w+"), re.compile(r"\w+|[^\w\s]"), re.compile(r"\S+")
+# Sets within sets (&&, --) exist in V1 alone.
 UNSPACED = regex.compile(_UNSPACED, regex.V1)
 WORD = regex.compile(rf"{_LETTER}+", regex.V1)
 PART = regex.compile(rf"{_UNSPACED}+|{_SPACED}+", regex.V1)
 CLUSTER = regex.compile(_CLUSTER, regex.V1)
+# Without the underscore, which rouge-score takes for a space.
 ALPHANUMERIC = regex.compile(rf"[{_LETTER}--_]+", regex.V1)
 # A soft hyphen is part of the word that it stands in.
 TOKEN = regex.compile(rf"{_CLUSTER}|[{_SPACED}\u00ad]+|[^\w\p{{N}}\s]", regex.V1)
 # Where there are no spaces, brackets and marks stay with their character, so that no chunk begins with a full stop.
 UNIT = regex.compile(rf"[\p{{Ps}}\p{{Pi}}]*{_CLUSTER}[\p{{Pe}}\p{{Pf}}\p{{Po}}]*|[\S--{_UNSPACED}]+", regex.V1)
+# Space has to follow: the full stop in 3.5 or example.com ends nothing.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n{2,}")
 # The full-width full stop is a decimal point, too: before a number it ends nothing.
 FULL_STOP = regex.compile(r"(?:[\p{SB=STerm}--[!?]]|．(?!\p{N}))[\p{SB=STerm}．]*[\p{Pe}\p{Pf}\"']*", regex.V1)
@@ -192,6 +197,7 @@ def split_full_stops(text: str, span: Span) -> list[Span]:
 
     They need no space behind them, as . ! and ? do.
     """
+    # ASCII has only . ! and ? for full stops, and by these the caller has cut already.
     if text.isascii():
         return [span]
     ends = [found.end() for found in FULL_STOP.finditer(text, *span)]

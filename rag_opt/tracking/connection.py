@@ -53,6 +53,7 @@ def _lock_creation(uri: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Made before SQLite would, which leaves a file that only its owner may write.
     make_file(path)
     with hold_lock(FileLock(path.with_name(f".{path.name}.lock")), f"is opening {path}"):
         yield

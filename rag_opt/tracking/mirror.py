@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 STUDY_TAG = "rag_opt.study_id"
 TRIAL_TAG = "rag_opt.trial"
+# MLflow has no word for pruned, and FAILED would say that something went wrong.
 STATUSES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 
 TAGS = (
@@ -135,6 +136,7 @@ class MLflowCallback(Mirror):
             self.parent_id = self.client.create_run(
                 self.experiment_id, run_name=study.study_name, tags=tags
             ).info.run_id
+        # A resumed study's run has the status that its last session ended with.
         self.client.update_run(self.parent_id, status="RUNNING")
         self.client.log_batch(self.parent_id, params=[Param(key, value) for key, value in params.items()])
         inputs = self.client.get_run(self.parent_id).inputs
@@ -224,6 +226,7 @@ class MLflowCallback(Mirror):
         from mlflow.data.pandas_dataset import from_pandas
 
         rows = pd.DataFrame({"id": list(questions), "question": list(questions.values())})
+        # Eight digits, as MLflow's own digests have.
         data = from_pandas(rows, name=dataset.name, digest=dataset.fingerprint[:8])
         entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "dev")])
         self.client.log_inputs(run_id, datasets=[entity])

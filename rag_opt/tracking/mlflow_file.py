@@ -72,6 +72,7 @@ def relocate_experiment(path: Path, experiment: str, old: str, new: str) -> str:
         return ""
     # In SQL, since MLflow has no call that changes where the files of an experiment or a run lie.
     with closing(sqlite3.connect(path, timeout=5)) as base, base:
+        # The old folder is there and nothing of it in the new one: the configuration changed, no file was moved.
         if was.is_dir() and not _is_copied(base, old, now):
             return (
                 f"MLflow: the files of experiment '{experiment}' go to {was} as they always did, not to "

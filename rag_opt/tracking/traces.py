@@ -64,6 +64,7 @@ class Tracer:
         import mlflow
 
         for name, value in ENVIRONMENT.items():
+            # What the user has set stays.
             os.environ.setdefault(name, value)
         prepare_export()
         mlflow.set_tracking_uri(client.tracking_uri)
@@ -141,6 +142,7 @@ class Tracer:
             step.part.name, trace, parent, span_type=kind, inputs=_format_inputs(step.part), start_time_ns=begin
         )
         for stage, request, reply in heard:
+            # Without seconds of its own all that it costs came with its inputs, calls to models included.
             if step.seconds and stage == STAGE_OF.get(kind):
                 self._trace_call(trace, span.span_id, request, reply, begin)
         self.client.end_span(trace, span.span_id, outputs=_format_outputs(step), end_time_ns=end)
@@ -174,6 +176,7 @@ def prepare_export() -> None:
         # MLflow takes gRPC for the default, whether there is anything here that speaks it or not.
         os.environ[PROTOCOLS[0]] = "grpc" if find_spec("opentelemetry.exporter.otlp.proto.grpc") else "http/protobuf"
     try:
+        # Made once to see that it can be, and closed: MLflow makes its own.
         get_otlp_exporter().shutdown()
     except Exception as error:
         # A protocol that is none, a package that is lacking, an address that can't be one.

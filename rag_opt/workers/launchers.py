@@ -28,6 +28,7 @@ REFUSED = 78
 LAST = 2000
 """Characters of a dead worker's output that are kept."""
 
+# Seconds; each look asks Dask's scheduler.
 LOOK_EVERY = 0.5
 
 PATIENCE = 15.0
@@ -65,6 +66,7 @@ class _Process:
 
     def __post_init__(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        # Appended to: a worker that is started again leaves the last words of the one that died.
         self._file = self.log.open("ab")
         # A group of its own: Ctrl-C comes to us, and we pass it on once.
         self.handle = subprocess.Popen(
@@ -73,6 +75,7 @@ class _Process:
             stdout=self._file,
             stderr=self._file,
             start_new_session=True,
+            # Unbuffered, since nothing ever flushes or closes its input.
             bufsize=0,
         )
         assert self.handle.stdin is not None
@@ -136,6 +139,7 @@ class Dask:
         self.address = address
         self._client: Any = None
         self._futures: dict[int, Any] = {}
+        # Events are known by name in a whole cluster: another study's command must not stop these.
         self._stop = f"rag_opt-{secrets.token_hex(4)}"
 
     @property
@@ -149,6 +153,7 @@ class Dask:
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise ConfigError("launcher=dask needs Dask: pip install 'rag-opt-studies[dask]'") from error
+        # By default Dask's dashboard listens on port 8787, on every address of the machine.
         own = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None}
         try:
             # A local cluster is in the terminal's process group: Ctrl-C would end it before its workers.

@@ -37,6 +37,7 @@ POLL = 0.25
 GIVE_UP_AFTER = 10
 """Deaths in a row, without a trial measured by anyone, after which that is given up."""
 
+# Longer than the launchers' own, so that Dask's tasks have killed what is left by then.
 PATIENCE = 20.0
 """Seconds that workers have to give their trials back before they are killed."""
 
@@ -132,6 +133,7 @@ class Workers(Runtime):
         # A worker counts from its own start, so one that is started again is given what is left of the command's time.
         if settings.timeout is not None:
             left = settings.timeout - (time.monotonic() - self.start)
+            # In minutes, as the configuration has it; 0 would be refused.
             words.append(f"timeout={max(left, 1.0) / 60}")
         # Of machines elsewhere nothing is known here.
         if settings.threads is None and not self.launcher.spans_hosts:

@@ -46,8 +46,10 @@ def embed_texts(encoder: Encoder, texts: list[str], store: Store) -> Vectors:
     key = compute_key(encoder.fingerprint, names)
     sealed = store.read_sealed(f"vectors/{encoder.fingerprint}", key)
     if sealed is not None:
+        # A block's seconds are those of all its rows, repeated texts included, each of which was encoded once.
         return Vectors(sealed.columns["vector"], key, sealed.seconds * len(set(names)) / len(names))
     cache = _get_cache(encoder, store)
+    # In memory, or of nothing, there is no file to map.
     if store.root is None or not names:
         seconds = cache.add(names, texts)
         return Vectors(cache.get_vectors(names), key, seconds)

@@ -127,6 +127,7 @@ class SentenceTransformerEncoder(Encoder):
 
     def _get_prompts(self) -> Mapping[str, Any]:
         """The prompts that the model brings, and whether it reads queries by another route than documents."""
+        # Kept, so that a study whose vectors are all there loads no model to know them.
         made = self.store.get_table(
             "prompts", self.vocabulary, lambda: {"prompts": [json.dumps(read_prompts(self._model))]}
         )
@@ -136,6 +137,7 @@ class SentenceTransformerEncoder(Encoder):
     @property
     def window(self) -> int | None:
         found = self._model.max_seq_length
+        # A static model's tokenizer (of the library tokenizers) can't be called, so nothing could be counted.
         counted = callable(getattr(self._model, "tokenizer", None))
         return int(found) if counted and found is not None and found < ENDLESS else None
 
@@ -176,6 +178,7 @@ class SentenceTransformerEncoder(Encoder):
             quiet_transformers()
         try:
             kwargs = {"dtype": getattr(torch, self.dtype)}
+            # No code that a model brings is run.
             return SentenceTransformer(
                 source,
                 revision=self.revision,
@@ -257,11 +260,13 @@ class Static(Encoder):
 
     def __init__(self, dimensions: int = 256) -> None:
         require_whole("dimensions", dimensions)
+        # MiniLM's own vectors have 384: PCA can't give more.
         require(dimensions <= 384, f"dimensions must be from 1 to 384, not {dimensions}")
         self.dimensions = dimensions
         self.name = "static"
 
     def encode(self, texts: list[str]) -> Floats:
+        # Above 10,000 texts model2vec would start processes of its own.
         vectors = self._model.encode(texts, use_multiprocessing=False)
         return normalize_vectors(np.asarray(vectors, np.float32).reshape(len(texts), -1))
 

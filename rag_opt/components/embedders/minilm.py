@@ -14,6 +14,7 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, as published on the hub."""
 
 
+# Hashing 90 MB once a process is enough.
 @cache
 def find_minilm() -> Path:
     """The folder with MiniLM's files; raises ComponentError when the weights are not the published ones."""

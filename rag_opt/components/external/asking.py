@@ -103,6 +103,7 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
     try:
         found, seconds, paid = ask(text)
     except (BudgetSpentError, RagOptError, MemoryError):
+        # None of these is the question's own fault, and the next one would meet it as well.
         raise
     except Exception as error:
         # It is not ours, and may fail in any way.
@@ -112,6 +113,7 @@ def _ask_once(resources: Resources, key: str, text: str, ask: Ask, *, keep: bool
         replies.put(key, reply)
     if any(paid):
         # Less than it counts, where calls of its components were kept.
+        # Which model it has asked is not known, so neither is the price.
         resources.llm.record_payment(STAGE, Reply(None, *paid, seconds), math.nan, 0)
     return Asked(found, seconds)
 

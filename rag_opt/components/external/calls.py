@@ -71,6 +71,7 @@ class Calls:
                 replace(self, uncached=all_of).attach(instance.pipeline, inner)
                 continue
             share_stores(instance, self._open_stores(definition))
+            # A pipeline calls the instance's own `run`, so this needs no subclass.
             instance.run = self._make_run(name, node, instance)
 
     def _open_stores(self, definition: Definition) -> Mapping[str, Any]:
@@ -87,9 +88,11 @@ class Calls:
         kept = not (name in self.uncached or is_uncached(node) or kind.startswith(CHEAP))
         kept = kept and WRITTEN not in instance.__haystack_output__._sockets_dict
         if not kept:
+            # What runs each time is this instance, so it has to be bounded itself.
             if kind == AGENT:
                 instance.max_agent_steps = node[INIT].get("max_agent_steps", instance.max_agent_steps)
             guard(instance, 0)
+            # The class' own: the instance's is about to be replaced.
             unbound = type(instance).run if hasattr(type(instance), "run") else None
             return partial(run_watched, partial(_run_instance, instance, unbound))
         if hasattr(instance, "warm_up"):
@@ -123,6 +126,7 @@ class Calls:
 
     def _bound_agent(self, name: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
         given = node.get(INIT) or {}
+        # Haystack's own default is 100.
         if int(given.get("max_agent_steps") or 100) <= (self.agent_steps or 0):
             return node
         self.resources.notices.report_once(
@@ -144,6 +148,7 @@ class Calls:
 
         return self.resources.store.get_object("components", key, make, keep=WORKING)
 
+    # By position, since a component may have inputs that are called key, worker or most.
     def _call(
         self, key: str, worker: Callable[[], Any], most: int | None = None, /, **inputs: Any
     ) -> Mapping[str, Any]:
@@ -176,11 +181,13 @@ class Calls:
         if kept is None or kept.text is None:
             return None
         value = json.loads(kept.text)
+        # Cut before it is decoded: no document is read in vain.
         if most is not None:
             value[DICT]["documents"] = value[DICT]["documents"][:most]
         try:
             found: Mapping[str, Any] = decode(value, self._get_document)
         except KeyError:
+            # One of its documents is gone, so the call is made again.
             return None
         if watch is not None:
             watch.seconds += kept.seconds
@@ -199,6 +206,7 @@ class Calls:
             raise KeyError(key)
         return kept.text
 
+    # As in `_call`.
     def _embed(self, key: str, worker: Callable[[], Any], /, documents: Any, **inputs: Any) -> Mapping[str, Any]:
         """What an embedder of documents gives, each document's embedding kept by itself: whatever is beside it."""
         replies = self.resources.llm.replies
@@ -270,6 +278,7 @@ def _run_guarded(run: Callable[..., Any], /, **inputs: Any) -> Any:
         return run(**inputs)
     watch.check()
     before = watch.tokens_in + watch.tokens_out
+    # Not timed: this is part of the seconds of the component around it.
     outputs = run(**inputs)
     if isinstance(outputs, Mapping) and watch.tokens_in + watch.tokens_out == before:
         watch.add_tokens(*count_usage(outputs))

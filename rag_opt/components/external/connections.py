@@ -38,12 +38,14 @@ def connect_in_order(stage: str, definition: Definition, trusted: Sequence[str])
             # Rankers take what stands before them; of anything else the type says enough, wherever it stands.
             later = [] if holds_documents(socket.type) else names[place + 1 :]
             for giver in [*reversed(names[:place]), *later]:
+                # A connection against the flow would close a circle.
                 if nx.has_path(built.graph, taker, giver):
                     continue
                 outputs = built.graph.nodes[giver]["output_sockets"]
                 other = next((each for each in outputs.values() if _suits(name, socket.type, each)), None)
                 if other is None:
                     continue
+                # What Haystack refuses after all is left, and the next giver is tried.
                 with suppress(PipelineConnectError):
                     built.connect(f"{giver}.{other.name}", f"{taker}.{name}")
                     connections.append({"sender": f"{giver}.{other.name}", "receiver": f"{taker}.{name}"})
@@ -89,6 +91,7 @@ def find_results(stage: str, pipeline: Pipeline) -> tuple[Socket | None, Socket 
     try:
         return find_outputs(stage, pipeline, {})
     except ComponentError as error:
+        # Which of two is meant only the author can say; that there is none the stage says better.
         if "could both be" in str(error):
             raise
         return None, None

@@ -145,6 +145,7 @@ def _check_parameters(named: str, node: Mapping[str, Any]) -> None:
 
 def make_definitions(factory: Any, key: str, parameters: Mapping[str, Any]) -> tuple[Definition | None, Definition]:
     """(indexing, querying) of what a factory builds; raises ComponentError where that is no pipeline."""
+    # As a text, since lru_cache takes only what can be hashed.
     return _make_once(factory, key, json.dumps(parameters, sort_keys=True, default=str))
 
 

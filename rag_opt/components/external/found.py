@@ -50,6 +50,7 @@ class Found:
 
 def dump_found(found: Found) -> str:
     """The result as JSON; what a document's meta holds that JSON has no form for is written as text."""
+    # In ASCII, since texts may hold half of a surrogate pair, which SQLite does not take.
     return json.dumps(asdict(found), default=str, ensure_ascii=True)
 
 
@@ -93,6 +94,7 @@ def _parse_document(given: Any) -> FoundDocument:
     if (found is None and text is None and not meta) or not isinstance(meta, Mapping):
         raise QuestionError(f"one of its documents is {_describe(given)}; it needs an id or a text")
     score: Any = given.get("score")
+    # Neither true nor nan is a number to sort by.
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     return FoundDocument(
         None if found is None else str(found),
@@ -124,6 +126,7 @@ def format_reason(error: BaseException) -> str:
 
 def format_pipeline_error(error: BaseException) -> str:
     """What went wrong in a pipeline, in one line: which component, and what it says."""
+    # Haystack wraps what a component raises.
     cause = error.__cause__ or error
     owner = getattr(error, "component_name", None)
     told = " ".join(str(cause).split())[:300]

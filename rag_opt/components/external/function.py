@@ -46,6 +46,7 @@ class Function(Stage):
         self.at_once = at_once
         self.timeout = timeout
         self.version = version
+        # Imported now, so that what is wrong with it is said before trial 0.
         self._call = import_trusted("pipeline.function", function, self.trusted)
         check_arguments("pipeline.function", function, self._call, [QUESTION, *self.parameters])
 
@@ -63,6 +64,7 @@ class Function(Stage):
         return {"ranking": ranking, "answers": answers}
 
     def _ask(self, question: str) -> tuple[Found, float, tuple[int, int]]:
+        # In a thread of its own, since nothing else leaves behind a function that hangs.
         value, seconds = run_within(lambda: call(self._call, question, self.parameters), self.timeout)
         found = parse_found(value)
         return found, seconds, (found.tokens_in, found.tokens_out)
@@ -74,6 +76,7 @@ def call(function: Callable[..., Any], question: str, parameters: Mapping[str, A
     if not inspect.isawaitable(value):
         return value
 
+    # What came may be any awaitable, and asyncio.run takes coroutines alone.
     async def wait() -> Any:
         return await value
 

@@ -58,6 +58,7 @@ class Corpus:
 
     @cached_property
     def _by_text(self) -> dict[str, int]:
+        # From the end, so that of equal texts the first is found.
         return {each.text: row for row, each in reversed(list(enumerate(self.documents.items)))}
 
     def find_place(self, found: FoundDocument) -> Place:
@@ -67,9 +68,11 @@ class Corpus:
             name = str(found.meta.get(DOCUMENT_ID) or found.id or (found.text or "")[:40])
             return Place(-1, text=found.text or "", name=name)
         whole = self.documents.items[row].text
+        # A plain string is both (`parse_found`): where it is the id it stands for the whole document.
         if found.text is None or found.text in (whole, self.documents.items[row].id):
             return Place(row, 0, len(whole))
         start = found.meta.get(START)
+        # The number counts only where the text stands there: cleaning may have moved it.
         if not isinstance(start, int) or not whole.startswith(found.text, max(0, start)):
             start = whole.find(found.text)
         # What was cleaned or rewritten is the document's, but stands nowhere in it.
@@ -80,6 +83,7 @@ class Corpus:
         for value in self._iterate_ids(found):
             if (row := self.rows.get(value)) is not None:
                 return row
+        # Where a field is named, no text decides.
         if self.gold is not None or not found.text:
             return None
         return self._by_text.get(found.text, None) if found.text in self._by_text else self._find_within(found.text)

@@ -46,6 +46,7 @@ class Service(Stage):
     ) -> None:
         check_asking(at_once, timeout)
         parts = urlsplit(str(url))
+        # Without TLS the key could be read on its way.
         plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
         require(
             bool(parts.hostname) and (parts.scheme == "https" or plain) and parts.username is None,
@@ -68,6 +69,7 @@ class Service(Stage):
     @property
     def fingerprint(self) -> str:
         """The hash of its address, version and parameters."""
+        # A service shows no code: `version` stands for it.
         return compute_key(self.algorithm, self.url, self.version, self.parameters)
 
     @component.output_types(ranking=Rankings, answers=Answers)
@@ -84,6 +86,7 @@ class Service(Stage):
             headers["Authorization"] = f"Bearer {os.environ.get(self.key, '')}"
         start = time.perf_counter()
         try:
+            # The guarded way: a service may not redirect into a private network either.
             response = fetch_url("POST", self.url, headers, body, self.timeout)
         except FetchError as error:
             raise QuestionError(str(error)) from error

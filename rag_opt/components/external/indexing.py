@@ -63,6 +63,7 @@ def resolve_definitions(
     if factory is not None:
         named = f"pipeline.factory={factory}"
         made = make_definitions(import_trusted("pipeline.factory", factory, trusted), named, parameters)
+        # The pair is (indexing, querying).
         definition = made[side == "querying"]
     if definition is None:
         if values:
@@ -157,6 +158,7 @@ class OwnIndexing(Stage):
         mine = [get_codes(self._changed), self.version, self.llm.replies.identity]
         name = compute_index_name(self._changed, documents.key, compute_key(mine))
         definition = name_stores(self._changed, name)
+        # The only one: more were refused when this was made.
         node = find_stores(definition)[0]
         store = open_store(node)
 

@@ -114,6 +114,7 @@ class OwnPipeline(Stage):
     @property
     def fingerprint(self) -> str:
         """The hash of the pipeline, its code, and what it is fed and asked for; not of its stores' names."""
+        # Not the timeout: a question that it ends is missing, and kept by nobody.
         limits = [self.max_tokens, self.agent_steps]
         asked = [self.inputs, self.outputs, self.gold, sorted(self.uncached), limits, self.version]
         return compute_key(self.algorithm, name_stores(self._changed, None), get_codes(self._changed), *asked)
@@ -204,7 +205,9 @@ class OwnPipeline(Stage):
         for place, text in self._inputs.items():
             value = make_input(self._types[place], text.replace(MARK, question))
             given.setdefault(place.component, {})[place.name] = value
+        # Outputs that another component takes are given only where they are asked for.
         wanted = {place.component for place in (self._documents, self._answer) if place is not None}
+        # The watch ends a question between two components, `run_within` in the midst of one.
         watch = Watch(time.monotonic() + self.timeout, self.timeout, self.max_tokens or float("inf"))
 
         def work() -> dict[str, Any]:
@@ -213,10 +216,12 @@ class OwnPipeline(Stage):
 
         try:
             out, _ = run_within(work, self.timeout)
+            # Each component is checked before it runs; this is the check behind the last.
             watch.check()
         except (BudgetSpentError, RagOptError, MemoryError, QuestionError):
             raise
         except Exception as error:
+            # Haystack wraps what a component raises.
             if isinstance(error.__cause__, QuestionError | BudgetSpentError | RagOptError):
                 raise error.__cause__ from error
             raise QuestionError(format_pipeline_error(error)) from error
@@ -228,6 +233,7 @@ class OwnPipeline(Stage):
         answer = out.get(self._answer.component, {}).get(self._answer.name) if self._answer else None
         documents = None if self._documents is None else tuple(_read_document(each) for each in found or ())
         said = (read_answer(answer) or "") if self._answer else None
+        # No tokens for the caller to enter: what was paid is entered above.
         return Found(documents, said, watch.tokens_in, watch.tokens_out), watch.seconds, (0, 0)
 
 

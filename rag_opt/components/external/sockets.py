@@ -131,6 +131,7 @@ def takes_question(name: str, socket: Any) -> bool:
 
 def make_input(kind: Any, text: str) -> Any:
     """A text as a socket of this type takes it; None where it takes none."""
+    # Of a union its members; list[str] has arguments, too, and is one type.
     kinds = get_args(kind) if get_args(kind) and not _is_list(kind) else (kind,)
     if str in kinds or Any in kinds:
         return text
@@ -168,6 +169,7 @@ def find_documents_input(named: str, pipeline: Pipeline) -> tuple[Socket, bool]:
         if _holds(socket.type, HaystackDocument):
             return place, False
     for place, socket in open_:
+        # A Path alone may be anything; converters call theirs `sources`.
         if _holds(socket.type, ByteStream) or (place.name == "sources" and _holds(socket.type, Path)):
             return place, True
     raise ComponentError(
@@ -215,6 +217,7 @@ def _find_last(
             for name, socket in sockets.items()
             if socket.type == kind and (key == "documents" or not _is_plain(kind) or name in REPLIES)
         ]
+        # In a loop each is reached from the other, which puts neither behind.
         last = [
             place
             for place in places
@@ -232,6 +235,7 @@ def _find_last(
                 f"say which: pipeline.outputs.{key}={last[0]}"
             )
         if last:
+            # One component may give several: the plainest name counts.
             return min(last, key=lambda place: REPLIES.index(place.name) if place.name in REPLIES else len(REPLIES))
     return None
 

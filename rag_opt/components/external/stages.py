@@ -161,6 +161,7 @@ class StockStage(Stage):
         for node in find_stores(definition):
             store = open_store(node)
 
+            # Bound here: a closure would read the loop's last store.
             def write(store: Any = store) -> int:
                 values = None if vectors is None else vectors.values
                 documents = [make_hit(chunks, row, None, values) for row in range(len(chunks))]
@@ -181,6 +182,7 @@ class StockStage(Stage):
             if what == MARK:
                 value = make_input(self._types[place], text)
             given.setdefault(place.component, {})[place.name] = value
+        # Outputs that another component takes are given only where they are asked for.
         wanted = {place.component for place in (self._documents, self._answer) if place is not None}
         try:
             with watching(watch):
@@ -225,6 +227,7 @@ class StockStage(Stage):
                 [f"{way}_queries" for way in ("bm25", "dense", "web")], _make_searches(queries, texts, costs, usage)
             )
         if self.stage == "generator":
+            # To say nothing is an answer: only what failed is missing.
             answers = tuple(
                 None if isinstance(out, str) else read_answer(_read(out, self._answer)) or "" for out in outs
             )
@@ -249,6 +252,7 @@ def _read(out: Mapping[str, Any], place: Socket | None) -> Any:
 def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> Pair:
     """The rows of the chunks that came, in their order; scores where these are in that order."""
     found = [] if isinstance(out, str) else _read(out, place) or []
+    # What is no number was made by a component itself and is no chunk. Of one that comes twice the first score counts.
     known = {int(each.id): each.score for each in reversed(found) if each.id.isdigit()}
     rows = np.array(list(dict.fromkeys(int(each.id) for each in found if each.id.isdigit())), np.int32)
     scores = [known[row] for row in rows.tolist()]

@@ -46,6 +46,7 @@ class _One(Stage):
     @cached_property
     def _instance(self) -> Any:
         """The component, its calls kept."""
+        # Not in the constructor: `use` hands over the resources only later.
         built = build(self.stage, self.definition, self.trusted)
         Calls(self.resources, self.trusted).attach(built, self.definition)
         return built.get_component(self.name)
@@ -130,6 +131,7 @@ class StockChunkEmbedder(_One):
 
         def embed() -> dict[str, Any]:
             given = [make_hit(chunks, row) for row in range(len(chunks))]
+            # With the title, as our own embedders read a chunk.
             given = [
                 replace(document, content=content) for document, content in zip(given, chunks.contents, strict=True)
             ]
@@ -156,6 +158,7 @@ class StockQueryEmbedder(_One):
         key = compute_key(self.fingerprint, queries.whole.key)
 
         def embed() -> dict[str, Any]:
+            # Haystack's text embedders take one text a call.
             return {"values": np.array([self._run(text=text)["embedding"] for text in texts], np.float32)}
 
         kept, key = self._keep("stock query vectors", key, embed)

@@ -34,11 +34,14 @@ def encode(value: Any, put: Put | None = None) -> Any:
     if isinstance(value, np.number):
         return value.item()
     if isinstance(value, list | tuple):
+        # A tuple comes back as a list.
         return [encode(each, put) for each in value]
     if isinstance(value, HaystackDocument):
         return _encode_document(value, put)
     if isinstance(value, Mapping):
+        # Wrapped: a dict with a key such as $kind is not to be taken for one of ours.
         return {DICT: {str(key): encode(each, put) for key, each in value.items()}}
+    # By name, too: a subclass would come back as its parent.
     if type(value).__name__ in KINDS and isinstance(value, KINDS[type(value).__name__]):
         text = json.dumps(value.to_dict(), default=_refuse)
         return {KIND: type(value).__name__, VALUE: json.loads(text)}
@@ -74,6 +77,7 @@ def _encode_document(document: HaystackDocument, put: Put | None) -> dict[str, A
     key = compute_key("document", text)
     if put is not None:
         put(key, text)
+    # The score beside it, so that a document that several queries find is kept once.
     return {DOCUMENT: key, SCORE: None if document.score is None else float(document.score)}
 
 

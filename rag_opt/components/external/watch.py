@@ -70,6 +70,7 @@ def count_usage(outputs: Mapping[str, Any]) -> tuple[int, int]:
     rows = [getattr(each, "meta", None) for name in ("replies", "messages") for each in outputs.get(name) or ()]
     rows += [each for each in outputs.get("meta") or () if isinstance(outputs.get("meta"), list)]
     usages = [row["usage"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("usage"), Mapping)]
+    # Chat completions' names, then those of Anthropic and of OpenAI's responses.
     return tuple(  # type: ignore[return-value]
         sum(int(next((usage[name] for name in names if isinstance(usage.get(name), int)), 0)) for usage in usages)
         for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))

@@ -71,6 +71,7 @@ class Extractive(Stage):
         return {"answers": Answers(texts, tokens, key, costs, context.usage)}
 
     def _extract_answers(self, queries: Queries, context: Rankings, chunks: Chunks) -> Columns:
+        # A server keeps nothing of its questions, so nothing is remembered here.
         remembered = 0 if self.store.passing else REMEMBERED
         reader = self.store.get_object("reader", chunks.key, lambda: Reader(chunks, remembered), keep=2)
         texts, seconds = [], np.zeros(len(queries.items))
@@ -129,6 +130,7 @@ class Reader:
             self.spared += seconds
             return values
         start = time.perf_counter()
+        # Above 0 also for a word that every chunk has.
         weights = {word: math.log(1 + self.total / (1 + self.frequency[word])) for word in split_words(query)}
         values = [sum(weight for word, weight in weights.items() if word in each.words) for each in self._split(text)]
         self._shared[query, text] = values, time.perf_counter() - start
@@ -141,6 +143,7 @@ def count_context_tokens(ranking: Rankings, queries: Queries, store: Store) -> I
     """Per query the tokens a reader is given, int32 [queries]: those of the question and of the chunks found."""
     counts = _count_chunk_tokens(ranking.chunks, store)
     asked = np.array([count_tokens(text) for text in queries.texts], np.int32)
+    # Row -1, no chunk, reads the last place: 0.
     found: Ints = asked + counts[ranking.rows].sum(axis=1, dtype=np.int32)
     return found
 

@@ -142,6 +142,7 @@ class Chat(Part):
         call that fails gives a reply without a text, which costs nothing. Raises BudgetSpentError where nothing more
         may be paid for, and ComponentError where calls fail one after the other.
         """
+        # The example is a guess for forecasts and no part of what is asked.
         key = compute_key(self.fingerprint, self.identify_model(request.model), {**asdict(request), "example": ""})
         replies, rehearsal = self.llm.replies, self.llm.rehearsal
         found = replies.get(key)
@@ -184,6 +185,7 @@ class Chat(Part):
         # Kept replies never come this far: only a real call shows that the endpoint answers again.
         self._failed = 0
         self._pay(request, stage, reply)
+        # Shared by the chats of all trials: only many prompts show what a window holds.
         reads: ReadTokens = self.store.get_object(
             "tokens read", compute_key(self.fingerprint, request.model), ReadTokens
         )
@@ -192,6 +194,7 @@ class Chat(Part):
         if not whole and (is_cut_short(request, reply.tokens_in) or reads.is_stuck(request, reply.tokens_in)):
             line = f"{stage}: {format_cut_short(request, reply.tokens_in)}"
             self.notices.report_once(line, about=f"cut short: {stage}")
+        # Half of a surrogate pair could be written down nowhere.
         return reply if reply.text is None else replace(reply, text=to_encodable(reply.text))
 
     def _stream_visible(self, request: Request, show: Callable[[str], None]) -> Reply:
@@ -247,6 +250,7 @@ class Chat(Part):
 
     def _forecast_reply(self, rehearsal: Rehearsal, request: Request, stage: str, key: str) -> Reply:
         # Like a real answer it differs from what is said to another request, so what is asked about it differs, too.
+        # A guess, about a third of the room: a quarter of it in words, TOKENS_A_WORD each.
         text = request.example or " ".join([key, *["word"] * max(1, request.sampling.max_tokens // 4)])
         reads, writes = estimate_tokens(request), TOKENS_A_WORD * count_tokens(text)
         most = request.sampling.max_tokens + self.thinking

@@ -98,6 +98,7 @@ class Continued:
         self._visible = Shown(self._take)
 
     def __call__(self, piece: str) -> None:
+        # What was given up shows nothing more.
         check_waited_for()
         self._visible(piece)
 
@@ -110,6 +111,7 @@ class Continued:
 
     def _take(self, piece: str) -> None:
         self._come += piece
+        # Still what was shown before the stream broke.
         if self.text.startswith(self._come):
             return
         same = self._come.startswith(self.text)
@@ -148,6 +150,7 @@ def _parse_finish(choice: Mapping[str, Any]) -> str | None:
 
 def _parse_usage(body: Mapping[str, Any]) -> tuple[int, int]:
     usage = body.get("usage")
+    # OpenAI sends `usage: null` in every piece but the last.
     usage = usage if isinstance(usage, Mapping) else {}
     return _parse_count(usage.get("prompt_tokens")), _parse_count(usage.get("completion_tokens"))
 

@@ -38,6 +38,7 @@ FAMILIES = ("llama", "qwen2", "qwen3", "smollm3")
 
 def fits(model: Any) -> bool:
     """Whether a model's prompts can be continued side by side."""
+    # Llama's configuration has no such list: all of its layers are full.
     layers = getattr(model.config, "layer_types", None) or ["full_attention"]
     return model.config.model_type in FAMILIES and set(layers) == {"full_attention"}
 
@@ -53,6 +54,7 @@ class Past:
     @classmethod
     def allocate(cls, config: Any, tokens: int, like: torch.Tensor) -> Past:
         """Room for so many tokens, in the precision and on the device of `like`."""
+        # Qwen2's configuration, among others, does not name the size of a head.
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_key_value_heads, tokens, size)
 
@@ -74,6 +76,7 @@ class Rows:
         """Write what each row has read now behind its past; all of it, row by row."""
         found: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
         for row, past in enumerate(self.pasts):
+            # The length moves on in `advance` alone, since each layer writes at the same place.
             end = past.length + keys.shape[2]
             for kept, new, all_of_it in ((past.keys, keys, found[0]), (past.values, values, found[1])):
                 kept[layer][:, past.length : end] = new[row]
@@ -97,6 +100,7 @@ def attend_rows(
         end = key.shape[1]
         mask = None
         if count > 1:
+            # Not is_causal: PyTorch aligns that to the upper left, as if the row had no past.
             mask = torch.ones(count, end, dtype=torch.bool, device=query.device).tril(end - count)
         found.append(
             scaled_dot_product_attention(
@@ -106,6 +110,7 @@ def attend_rows(
     return torch.cat(found).transpose(1, 2), None
 
 
+# Compared by identity: `in` and `remove` below must not compare tensors.
 @dataclass(eq=False)
 class Job:
     """A prompt to be continued: at most `room` tokens, each chosen by `choose` from the logits [vocabulary].
@@ -130,6 +135,7 @@ class Job:
 
     def take(self) -> bool:
         """Choose the next token; False where the text has come to its end."""
+        # Its prompt could not be read.
         if self.logits is None:
             return False
         try:
@@ -157,16 +163,19 @@ class Decoder:
         self._waiting: list[Job] = []
         self._active: list[Job] = []
         self._blocks: OrderedDict[tuple[int, ...], list[torch.Tensor]] = OrderedDict()
+        # Fills a step up to WIDTH rows; its one place is written over each time.
         self._idle = Past.allocate(model.config, 1, model.lm_head.weight)
 
     def run(self, job: Job) -> None:
         """Continue a job to its end, together with others that are asked for meanwhile; raises what it fails by."""
+        # Before the turn is taken: whoever has it may begin this one, too.
         self._waiting.append(job)
         # Whoever has the turn takes steps for all; the next one goes on where it left off.
         while not job.done:
             with self._turn, torch.inference_mode():
                 try:
                     while not job.done:
+                        # An interrupt ends it between two tokens, not behind the whole text.
                         signals.check_ending()
                         self._step()
                 except BaseException:
@@ -195,12 +204,14 @@ class Decoder:
         self._active = going
         if not going:
             return
+        # Every idle row of the last step has moved it on by one.
         self._idle.length = 0
         pasts = [job.past for job in going if job.past is not None] + [self._idle] * (WIDTH - len(going))
         tokens = [job.written[-1] for job in going] + [0] * (WIDTH - len(going))
         try:
             logits = self._forward(torch.tensor(tokens)[:, None], pasts)
         except Exception as error:
+            # One step for all of them: which row it failed by can't be told.
             self._active = []
             for job in going:
                 job.fail(error)
@@ -216,6 +227,7 @@ class Decoder:
         job.past = Past.allocate(self.model.config, len(job.prompt) + job.room, like)
         for start in range(0, len(job.prompt), BLOCK):
             end = min(start + BLOCK, len(job.prompt))
+            # Known by all up to its end: a block's keys and values depend on what stands before it.
             whole = tuple(job.prompt[:end])
             # The last one is read in any case: what comes behind it is asked for.
             known = self._blocks.get(whole) if end < len(job.prompt) else None
@@ -227,6 +239,7 @@ class Decoder:
                 continue
             job.logits = self._forward(torch.tensor([job.prompt[start:end]]), [job.past])[0]
             if end < len(job.prompt):
+                # Copies, since a view would hold the memory of the whole row.
                 self._keep(whole, [kept[:, start:end].clone() for kept in (*job.past.keys, *job.past.values)])
 
     def _keep(self, tokens: tuple[int, ...], block: list[torch.Tensor]) -> None:
@@ -239,6 +252,7 @@ class Decoder:
         rows, count = Rows(pasts), tokens.shape[1]
         places = torch.tensor([[past.length + step for step in range(count)] for past in pasts])
         device = self.model.device
+        # Of a block only the last token's logits are read; all of them would be BLOCK times the vocabulary.
         found = self.model(
             input_ids=tokens.to(device),
             position_ids=places.to(device),

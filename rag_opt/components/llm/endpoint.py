@@ -177,6 +177,7 @@ class OpenAIChat(Chat):
     def _build_error(self, error: Any) -> CallError:
         """An answer with an error status as a failed call."""
         body, status = _read_body(error), error.status_code
+        # A body that is no JSON may be a proxy's own page.
         through = "" if isinstance(body, Mapping | list) else self._format_proxy()
         return CallError(
             self._clean(f"HTTP {status}: {format_error(body)}{through}"), fatal=status in FATAL, status=status
@@ -203,6 +204,7 @@ class OpenAIChat(Chat):
             # The caller learns from it what the endpoint refuses; it is an OpenAIError as well.
             raise
         except OpenAIError as error:
+            # Only where no connection came about can a proxy be in the way.
             through = self._format_proxy() if "Connection" in type(error).__name__ else ""
             raise CallError(self._clean(f"{type(error).__name__}: {error}{through}")) from error
         except NoCompletionError as error:
@@ -228,6 +230,7 @@ class OpenAIChat(Chat):
             options = {"mounts": direct} if parts.scheme == "https" else {"trust_env": False}
         try:
             options["verify"] = load_certificates(options.get("trust_env", True))
+            # At each try, the client's retries included: of a call that was given up no more is sent.
             http = DefaultHttpxClient(event_hooks={"request": [lambda _: check_waited_for()]}, **options)
         except (ImportError, ValueError, OSError) as error:
             raise CallError(self._clean(f"{error}{self._format_proxy()}"), fatal=True) from error

@@ -45,6 +45,7 @@ def _bound(node: Any, letters: int, items: int) -> Any:
         "integer": {"minimum": -LARGEST, "maximum": LARGEST},
     }
     return {
+        # What the schema says itself comes last, so it wins.
         **known.get(str(node.get("type")), {}),
         **{key: _bound(value, letters, items) for key, value in node.items()},
     }
@@ -60,9 +61,11 @@ class Constraint:
         from llguidance import LLMatcher
 
         written = json.dumps(bound_schema(schema, room))
+        # Otherwise the grammar allows white space without end between two keys.
         grammar = LLMatcher.grammar_from_json_schema(written, overrides={"whitespace_flexible": False})
         self._matcher = LLMatcher(tokenizer, grammar)
         self._check()
+        # A bit a token, in words of 32.
         self._mask = np.zeros((1, (tokenizer.vocab_size + 31) // 32), np.int32)
 
     def forbid(self, logits: Any) -> Any:

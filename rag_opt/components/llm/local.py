@@ -128,6 +128,7 @@ class LocalChat(Chat):
     def _get_model(self, name: str) -> Loaded:
         key = compute_key(self.identify_model(name), self.revision, self.precision, self.device)
         with LOADING:
+            # The last one alone stays: two may not fit the memory.
             found: Loaded = self.store.get_object("language model", key, lambda: self._load_model(name), keep=1)
         return found
 
@@ -141,6 +142,7 @@ class LocalChat(Chat):
 
     def _check_fits(self, tokens: int, model: Any) -> None:
         """Raise CallError where prompt and answer are longer than what the model was made for."""
+        # Models that read images as well keep it one level down.
         known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if isinstance(known, int) and tokens > known:
             raise CallError(
@@ -160,6 +162,7 @@ class LocalChat(Chat):
             check_memory("llm", Path(name), 4 if self.precision == "float32" else 2)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **where)
+            # No code that a model brings is run.
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=getattr(torch, self.precision), trust_remote_code=False, **where
             )
@@ -183,6 +186,7 @@ def prepare_model(tokenizer: Any, model: Any) -> Loaded:
     from rag_opt.components.llm.decoding import Decoder, fits
     from rag_opt.components.llm.grammar import read_tokens
 
+    # It may name several, as Llama 3's <|eot_id|> beside <|end_of_text|>; the tokenizer knows one.
     given = getattr(model.generation_config, "eos_token_id", None)
     given = given if isinstance(given, list) else [given]
     ends = frozenset(each for each in (*given, tokenizer.eos_token_id) if each is not None)
@@ -230,6 +234,7 @@ class Choice:
         """From the likeliest tokens that together have top_p (Holtzman et al. 2020, arXiv 1904.09751)."""
         import torch
 
+        # On the CPU, where the generator is. Stable, so that equal logits always stand in the same order.
         chances, tokens = (logits.cpu() / self.sampling.temperature).softmax(0).sort(descending=True, stable=True)
         # The first one that reaches it is in.
         chances[chances.cumsum(0) - chances >= self.sampling.top_p] = 0
@@ -265,6 +270,7 @@ def _generate(loaded: Loaded, read: Any, choose: Choice) -> list[int]:
                 break
             written.append(token)
             mask = torch.cat([given["attention_mask"], given["attention_mask"].new_ones(1, 1)], 1)
+            # What was read before stands in the cache.
             given = {"input_ids": given["input_ids"].new_tensor([[token]]), "attention_mask": mask}
     return written
 

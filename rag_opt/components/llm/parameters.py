@@ -82,6 +82,7 @@ def build_parameters(request: Request, thinking: int, *, stream: bool) -> dict[s
     found: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        # Another seed, or a further attempt could get the same reply.
         "seed": sampling.seed + request.attempt,
         "max_tokens": sampling.max_tokens + thinking,
     }
@@ -126,6 +127,7 @@ class Accepted:
         "" where another thread has learnt it meanwhile.
         """
         with self.lock:
+            # It was sent before another thread had learnt: what it says is known by now.
             if self.translate_values(values) != sent:
                 return ""
             name = find_refused(body, {name for name in values if self.names[name] is not None})
@@ -149,7 +151,9 @@ def find_refused(body: Any, names: Collection[str]) -> str | None:
     # An error that names its parameter is about nothing else, whatever words its message has (a file system).
     field = get_error_param(body)
     for name, word in WORDS.items():
+        # Not \b, to which an underscore is a letter: names are also joined to others by it.
         spoken = re.compile(rf"(?i)(?<![a-z0-9])(?:{word})(?![a-z0-9])")
+        # A field of its own begins with the name and may go on behind it.
         meant = spoken.search(text) if field is None else spoken.match(field)
         if name in names and meant:
             return name if (UNKNOWN if name == "max_tokens" else UNWANTED).search(text) else None

@@ -32,8 +32,10 @@ def _build_tag_pattern(name: str) -> str:
 
 
 _NAME = rf"(?:{'|'.join(map(_build_tag_pattern, TAGS))})(?![^\W_])"
+# The bracket < in every shape that a model may read as one, entities included.
 _BRACKET = "(?:[<\uff1c\ufe64\u2039\u3008\u27e8]|&lt;|&#0*60;|&#x0*3c;)"
 _SLASH = r"[/\\\uff0f\u2044\u2215]"
+# DeepSeek writes <\uff5cend\u2581of\u2581sentence\uff5c>.
 _MARK = r"(?:\|\w{1,40}\||\uff5c[\w\u2581]{1,40}\uff5c)>"
 TAG = re.compile(
     rf"{_BRACKET}(?={_NAME}|(?:{UNSEEN}{_SLASH})+{UNSEEN}{_NAME}|{UNSEEN}{_NAME}[^<>\uff1c\uff1e]{{0,80}}[>\uff1e]|{_MARK})",
@@ -63,6 +65,7 @@ def build_messages(prompt: Prompt, part: str = "user", **values: str) -> Message
     harmless = {name: TAG.sub("(", value) for name, value in values.items()}
 
     def filled(found: re.Match[str]) -> str:
+        # Of a doubled brace one stands.
         return harmless[found[1]] if found[1] else found[0][0]
 
     system = (("system", prompt["system"].strip()),) if prompt.get("system") else ()

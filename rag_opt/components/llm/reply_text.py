@@ -31,7 +31,9 @@ QUOTED = r"(?<![`'\"“\u2018])"
 
 OPEN = re.compile(f"{QUOTED}(?:{'|'.join(OPENS)})", re.IGNORECASE)
 CLOSE = re.compile(f"{QUOTED}(?:{'|'.join(CLOSES)})", re.IGNORECASE)
+# At the beginning of a line alone: in the midst of one a tag is spoken of.
 BLOCK = re.compile(rf"^[ \t]*{OPEN.pattern}.*?{CLOSE.pattern}", re.IGNORECASE | re.DOTALL | re.MULTILINE)
+# The longest opening tag, gpt-oss', has up to 72 characters.
 LONGEST_TAG = 80
 NUMBER = re.compile(r"\s*\+?(\d{1,9})(?:\.0*)?\s*")
 MOST_STARTS = 1_000
@@ -96,6 +98,7 @@ def parse_json(text: str, read: Callable[[Any], R | None]) -> R | None:
 
     None where there is no such object.
     """
+    # From the end, since a model may repeat the form that was asked for before it answers.
     for whole in reversed(_find_objects(text)):
         for found in _iter_objects(whole):
             if (value := read(found)) is not None:
@@ -115,6 +118,7 @@ def _find_objects(text: str) -> list[dict[str, Any]]:
             value, end = decoder.raw_decode(text, place)
             found.append(value)
         except (ValueError, RecursionError):
+            # RecursionError: brackets can be nested deeper than Python's stack.
             end = place + 1
         place = text.find("{", end)
     return found
@@ -131,6 +135,7 @@ def parse_integer(value: Any) -> int | None:
     if isinstance(value, str):
         found = NUMBER.fullmatch(value)
         return int(found[1]) if found else None
+    # Not by `>=`, which nan would pass.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         return None
     return int(value) if value == int(value) else None

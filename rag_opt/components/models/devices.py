@@ -33,6 +33,7 @@ def _explain_absent(wanted: str) -> str:
         return ""
     if kind == "mps":
         return "" if torch.backends.mps.is_available() else "this PyTorch finds no GPU of Apple's here"
+    # Builds for AMD (ROCm) call their GPUs cuda, too, and have a hip version instead.
     if torch.version.cuda is None and torch.version.hip is None:
         return "this PyTorch was built without GPUs; install the build for yours (pytorch.org tells which)"
     count = torch.cuda.device_count()

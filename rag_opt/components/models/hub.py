@@ -41,6 +41,7 @@ def _probe_hub() -> Exception | None:
         return OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     try:
         # The client's own session and endpoint know the proxy and the mirror by which the model would come.
+        # Any answer will do, an error status included: it is there.
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception as error:
         # The client's own, a proxy's, or one of certificates.
@@ -51,4 +52,5 @@ def _probe_hub() -> Exception | None:
 def _is_cached(model: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
+    # Every model has this file, whatever its weights are called.
     return isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str)

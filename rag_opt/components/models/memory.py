@@ -44,5 +44,6 @@ def get_free_memory() -> float:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     except OSError:
         return math.inf
+    # Not MemFree, which leaves out the caches that Linux would give up.
     found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return math.inf if found is None else int(found) * 1024

@@ -54,6 +54,7 @@ def get_fast_precision(store: Store, device: str | None = None) -> str:
     `device` is where a model will run (None: the GPU where there is one). Measured once and kept on disk, since the
     precision is part of what an embedding is.
     """
+    # All GPUs of a machine count as one kind.
     place = (device or get_device()).partition(":")[0]
     key = compute_key("precision", _describe_machine(place))
     # The machine is the same whatever the store, so a process asks once.
@@ -115,6 +116,7 @@ def _time_batches(model: Any) -> dict[str, Any]:
 
 def make_texts(count: int) -> list[str]:
     """Texts to measure with: 60 words each."""
+    # The same texts in each process, so that measurements can be compared.
     chooser = random.Random(0)
     return [" ".join(chooser.choices(WORDS.split(), k=SAMPLE_WORDS)) for _ in range(count)]
 
@@ -131,6 +133,7 @@ def _describe_machine(place: str) -> list[Any]:
     import torch
 
     name = torch.cuda.get_device_name() if place == "cuda" else _describe_processor()
+    # Each of these changes what is fastest.
     return [name, torch.__version__, torch.get_num_threads()]
 
 
@@ -140,6 +143,7 @@ def _describe_processor() -> str:
     except OSError:
         return platform.processor()
     # The flags say whether there is AVX512-BF16 or AMX, on which the speed of bfloat16 depends.
+    # ARM calls them Features.
     about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
     return compute_key(about)
 
@@ -204,6 +208,7 @@ def _encode_block(
             cut = slice(-width, None) if left else slice(width)
             given = {name: wide[name][part][:, cut].to(model.device) for name in each_token}
             found = model({**features, **given}, **task)[output]
+            # NumPy has no bfloat16.
             unit = torch.nn.functional.normalize(found.float(), dim=-1).cpu().numpy()
             for row, vector in zip(part.tolist(), unit, strict=True):
                 vectors[row] = _drop_padding(vector, int(lengths[row]), left=left) if vector.ndim > 1 else vector

@@ -64,6 +64,7 @@ def _select_terms(model: Floats, vocabulary: list[str], count: int) -> list[int]
     """
     known = np.flatnonzero(model > 0)
     if len(known) > count:
+        # Whatever ties with the last place stays: letters decide between equals below.
         known = known[model[known] >= np.partition(model[known], len(known) - count)[len(known) - count]]
     # By the vocabulary's order the same study gave 0.5454 in one process and 0.5434 in another.
     return sorted(known.tolist(), key=lambda place: (-model[place], vocabulary[place]))[:count]
@@ -93,4 +94,5 @@ def transpose_counts(counts: Any) -> tuple[Any, list[str]]:
     """BM25's word counts the other way round: sparse [chunks, words], and the words."""
     shape = len(counts.lengths), len(counts.words)
     columns = csc_array((counts.frequencies, counts.chunk_rows, counts.starts), shape=shape)
+    # By rows, since `expand_query` reads those of the hits.
     return csr_array(columns), counts.words

@@ -32,12 +32,14 @@ class Transformation(Stage):
 
     def _build_request(self, question: str, sampling: Sampling, count: int, said: Messages) -> Request:
         schema = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
+        # OpenAI's strict schemas want every object closed to further keys.
         whole = {
             "type": "object",
             "properties": {"queries": schema},
             "required": ["queries"],
             "additionalProperties": False,
         }
+        # What a forecast counts in place of a reply.
         example = json.dumps({"queries": [question] * count}, ensure_ascii=False)
         return Request(self.model, said, sampling, whole, example=example)
 
@@ -94,6 +96,7 @@ class HyDE(Transformation):
     @component.output_types(dense_queries=Searches)
     def run(self, queries: Queries) -> dict[str, Searches]:
         talks = self.chat.map_items("query", self._generate_passages, queries.texts)
+        # The question is one of the texts, as in the paper.
         return {"dense_queries": self._build_searches(queries, talks, self.passages + 1, averaged=True)}
 
     def _generate_passages(self, talk: Talk, question: str) -> list[str]:

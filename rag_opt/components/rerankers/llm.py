@@ -78,6 +78,7 @@ class ListwiseReranker(LLMReranker):
     def __init__(self, chat: Chat, model: str, prompt: Prompt, window: int, step: int, keep: int | None = None) -> None:
         require_whole("window", window, 2)
         require_whole("step", step)
+        # With a greater step the passages between two windows would never be read.
         require(step <= window, f"step must be at most window = {window}, not {step}")
         if keep is not None:
             require_whole("keep", keep)
@@ -89,6 +90,7 @@ class ListwiseReranker(LLMReranker):
         self.window = window
         self.step = step
         self.keep = keep
+        # Enough for `window` numbers as a grammar counts them (PER_ITEM and SPARE of components/llm/grammar.py).
         self._sampling = Sampling(max_tokens=8 * window + 32)
 
     @component.output_types(ranking=Rankings)

@@ -155,6 +155,7 @@ class Tokens:
         with self._guard:
             # Gathered before anything is dropped: one call may ask for more than is kept.
             found = {text: self._known[text] for text in wanted if text in self._known}
+        # Made without the lock: encoding takes long, and others may need what is there.
         missing = [text for text in wanted if text not in found]
         found |= dict(zip(missing, self._make(missing), strict=True)) if missing else {}
         with self._guard:
@@ -225,6 +226,7 @@ class CrossEncoder(PairScorer):
 
             quiet_transformers()
         try:
+            # No code that a model brings is run.
             return Loaded(self.model, revision=self.revision, trust_remote_code=False, local_files_only=kept)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0][:200]

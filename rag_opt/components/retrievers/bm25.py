@@ -136,6 +136,7 @@ class BM25Indexer(Stage):
 
     def _build_index(self, chunks: Chunks, reading: Reading) -> Any:
         counts = get_counts(chunks, reading, self.store, self.title_weight)
+        # On a corpus without a word, such as one of stop words alone, bm25s fails.
         return build_bm25(counts, self.k1, self.b, self.variant) if counts.words else None
 
 
@@ -162,6 +163,7 @@ class BM25Retriever(Stage):
             asked = [count_query_words(each) for each in tokenize_texts(whole.texts, index.reading)]
             if feedback is None or model is None:
                 return lambda rows, depth: _search_index(model, [asked[row] for row in rows], depth)
+            # A query must not learn words from its own document.
             first = exclude_own(
                 lambda rows, depth: _search_index(model, [asked[row] for row in rows], depth), whole, index.chunks
             )
@@ -181,6 +183,7 @@ class BM25Retriever(Stage):
 
     def _report_unknown(self, found: Rankings) -> None:
         """Say how many of the questions are worded in nothing that the chunks know, where they are many."""
+        # A ranking that begins with -1 has found nothing.
         lost, total = int((found.rows[:, :1] < 0).sum()), len(found.rows)
         if lost > STRANGE * total:
             self.notices.record_notice(f"BM25: {lost} of {total} questions share no word with any chunk")
@@ -201,6 +204,7 @@ def build_bm25(counts: Counts, k1: float, b: float, variant: str) -> Any:
     containing = np.diff(counts.starts)
     # Private names, so that scores are bm25s' own to the bit; a test compares them with its index.
     rarity, idf = _select_idf_scorer(model.idf_method), np.zeros(len(counts.words))
+    # The scorer takes one number, and many words stand in equally many chunks: few calls do for all.
     for number in np.unique(containing[containing > 0]).tolist():
         idf[containing == number] = rarity(number, N=total)
     frequency = _select_tfc_scorer(variant)

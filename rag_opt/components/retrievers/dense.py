@@ -114,9 +114,11 @@ class ChromaIndexer(Stage):
         with closing(_open_client(path)) as client:
             # Without the None Chroma sets up a model of its own, though the vectors are given.
             collection = client.create_collection("chunks", configuration={"hnsw": hnsw}, embedding_function=None)
+            # Chroma refuses more at once.
             step = client.get_max_batch_size()
             for start in range(0, len(values), step):
                 rows = range(start, min(start + step, len(values)))
+                # A row's number, as a text, comes back with each hit.
                 collection.add(ids=[str(row) for row in rows], embeddings=values[start : rows.stop])
 
 

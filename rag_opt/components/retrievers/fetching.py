@@ -61,6 +61,7 @@ class GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """A connection to the first address of the host; raises FetchError when any of its addresses is not allowed."""
         try:
+            # One entry an address: without the type there is one for each kind of socket.
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise FetchError(f"{host[:80]} can't be resolved") from error
@@ -163,6 +164,7 @@ def fetch_url(
         here, there = urlsplit(url), urlsplit(onward)
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             headers = {name: value for name, value in headers.items() if name.lower() in ("accept", "content-type")}
+        # Behind 307 and 308, too, so that what was posted is sent to nobody else.
         method, body, url = "GET", None, onward
     raise FetchError(f"{_get_host(url)}: more than {MOST_REDIRECTS} redirects")
 
@@ -185,6 +187,7 @@ def _fetch_once(
             httpcore.ConnectionPool(ssl_context=_get_ssl_context(), network_backend=backend) as pool,
             pool.stream(method, url, headers=list(sent.items()), content=body, extensions={"timeout": timeouts}) as got,
         ):
+            # Names come as the server has spelt them.
             onward = dict(got.headers).get(b"location") or dict(got.headers).get(b"Location")
             if got.status in REDIRECTS and onward:
                 return HttpResponse(got.status, b""), _join_url(url, onward.decode("latin-1"))
@@ -220,6 +223,7 @@ def _split_url(url: str) -> SplitResult:
     """The parts of an address; raises FetchError where it is none."""
     try:
         parts = urlsplit(url)
+        # Both raise ValueError: for what httpcore can't send, and for a port that is no number.
         url.encode("ascii")
         assert parts.port != 0
     except (ValueError, AssertionError) as error:

@@ -139,6 +139,7 @@ def fuse_rankings(rankings: Sequence[Rankings], shares: Sequence[Shares]) -> Pai
     found = lacking.copy()
     repeated = np.zeros(rows.shape, bool)
     repeated[:, 1:] = rows[:, 1:] == rows[:, :-1]
+    # A chunk has at most one entry of each ranking, so no more stand side by side.
     for back in range(min(len(rankings), rows.shape[1])):
         # What the entry `back` places behind the chunk's first one says of it.
         same = np.zeros(rows.shape, bool)
@@ -182,6 +183,7 @@ def build_fused(
     rests = [each.rest for each in rankings if each.rest is not None]
     width = max((rest.shape[1] for rest in rests), default=0)
     filled = [np.pad(rest, ((0, 0), (0, width - rest.shape[1])), constant_values=-1) for rest in rests]
+    # Along a last axis, so that reshaping takes one of each in turn.
     behind = np.stack(filled, axis=2).reshape(len(rows), -1) if filled else rows[:, :0]
     rest = np.concatenate([rows[:, count:], behind], axis=1)
     return Rankings(rankings[-1].chunks, rows[:, :count], scores[:, :count], key, costs, rest=rest)

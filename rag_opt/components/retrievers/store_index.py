@@ -65,6 +65,7 @@ class StoreIndexer(Stage):
 
     @component.output_types(vector_index=VectorIndex)
     def run(self, chunks: Chunks, vectors: Vectors) -> dict[str, VectorIndex]:
+        # What is null is left to the store's own default.
         given = {key: value for key, value in self.definition["parameters"].items() if value is not None}
         if self.dimension is not None:
             given[self.dimension] = int(vectors.values.shape[1])
@@ -79,6 +80,7 @@ class StoreIndexer(Stage):
         key = compute_key(self.fingerprint, vectors.key, chunks.key)
 
         def open_index() -> Nearest:
+            # With documents missing it would score badly without an error.
             found = count_documents(store)
             if found != len(chunks):
                 raise ComponentError(f"{type(store).__name__} holds {found} vectors of {len(chunks)} chunks")
@@ -110,6 +112,7 @@ def _write(store: Any, chunks: Chunks, values: Floats) -> int:
         store.write_documents(
             [
                 HaystackDocument(
+                    # The row's number comes back with each hit.
                     id=str(row),
                     content=contents[row],
                     embedding=values[row].tolist(),

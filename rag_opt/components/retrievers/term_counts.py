@@ -81,6 +81,7 @@ def add_counts(body: Counts, titles: Counts, weight: float) -> Counts:
     for counts, weighed in ((body, 1.0), (titles, weight)):
         of_word = np.repeat([places[word] for word in counts.words], np.diff(counts.starts))
         parts.append(csr_array((counts.frequencies * weighed, (of_word, counts.chunk_rows)), shape=shape))
+    # By chunk within each word, as `count_terms` has them.
     found = (parts[0] + parts[1]).sorted_indices()
     frequencies, rows = found.data.astype(np.float32), found.indices.astype(np.int32)
     lengths = (body.lengths + weight * titles.lengths).astype(np.float64)
@@ -103,6 +104,7 @@ def count_terms(texts: list[str], reading: Reading) -> Counts:
 
 
 def _write_counts(folder: Path, counts: Counts) -> None:
+    # No word holds a line's end.
     (folder / "words.txt").write_text("\n".join(counts.words), "utf-8")
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(counts, name), allow_pickle=False)

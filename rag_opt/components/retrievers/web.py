@@ -43,6 +43,7 @@ class WebSearch(Protocol):
 
 def search_searxng(base: str, query: str, count: int, key: str) -> HttpResponse:
     """SearXNG's JSON (settings: search.formats must list json)."""
+    # SearXNG can't be told how many pages are wanted.
     del count, key
     return fetch_url("GET", f"{base}?{urlencode({'q': query, 'format': 'json'})}", {"Accept": "application/json"})
 
@@ -106,6 +107,7 @@ class SearchService(Part):
 
 
 def _get_results(whole: Any) -> Any:
+    # Brave's results stand within `web`, the others' at the top.
     node = whole.get("web", whole) if isinstance(whole, dict) else None
     return node.get("results") if isinstance(node, dict) else None
 
@@ -119,6 +121,7 @@ def _parse_pages(whole: Any) -> Iterator[Document]:
     rows = _get_results(whole)
     for row in rows if isinstance(rows, list) else []:
         fields = row if isinstance(row, dict) else {}
+        # SearXNG and Tavily say `content`, Brave `description`.
         url, text = fields.get("url"), fields.get("content") or fields.get("description")
         if isinstance(url, str) and url and isinstance(text, str) and text.strip():
             title = fields.get("title")

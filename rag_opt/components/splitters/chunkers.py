@@ -57,6 +57,7 @@ class SizedSplitter(Splitter):
     def _set_size(self, chunk_size: int, overlap: int, unit: str, encoder: Encoder | None) -> None:
         require_whole("chunk_size", chunk_size)
         require_whole("overlap", overlap, 0)
+        # With an overlap of a whole chunk nothing would ever advance.
         most = chunk_size - 1
         require(0 <= overlap <= most, f"overlap must be from 0 to chunk_size - 1 = {most}, not {overlap}")
         require(unit in UNITS, f"unit must be one of {', '.join(UNITS)}, not {unit}")
@@ -195,6 +196,7 @@ class SemanticSplitter(SizedSplitter):
     @component.output_types(chunks=Chunks)
     def run(self, documents: Documents) -> dict[str, Chunks]:
         def spans(row: int, text: str) -> list[Span]:
+            # Once for the corpus, not for each document: the limit is a share of all its neighbours.
             breaks = self.store.get_object(
                 "breaks", compute_key(self.fingerprint, documents.key), lambda: self._find_breaks(documents)
             )
@@ -209,6 +211,7 @@ class SemanticSplitter(SizedSplitter):
         items = zip(documents.items, sentences, strict=True)
         texts = [document.text[start:end] for document, spans in items for start, end in spans]
         vectors = embed_texts(self.encoder, texts, self.store).values
+        # Vectors have length 1, so these are cosines.
         similarity = np.einsum("nd,nd->n", vectors[:-1], vectors[1:])
         ends = np.cumsum([len(spans) for spans in sentences])
         inside = np.ones(len(similarity), bool)

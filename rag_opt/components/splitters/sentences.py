@@ -81,6 +81,7 @@ def _train_punkt(documents: Documents) -> Columns:
         for document in documents.items:
             if seen > TRAINING_CHARACTERS:
                 break
+            # Finalised once, behind the last document: abbreviations are counted over all of them.
             trainer.train(document.text, finalize=False)
             seen += len(document.text)
             advance(len(document.text))

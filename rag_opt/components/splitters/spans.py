@@ -37,6 +37,7 @@ class Ruler:
     @classmethod
     def from_characters(cls, text: str) -> Ruler:
         """Sizes in characters, spaces included."""
+        # Ranges, which take no memory however long the text is.
         return cls(text, find_units(text), range(len(text)), range(1, len(text) + 1), spaces=True)
 
     @classmethod
@@ -52,6 +53,7 @@ class Ruler:
 
     def count_units(self, span: Span) -> int:
         """How many units a span holds, wholly or in part."""
+        # Those that begin before its end, less those that are over by its start.
         return max(0, bisect_left(self.starts, span[1]) - bisect_right(self.ends, span[0]))
 
     def cut_pieces(self, span: Span, size: int) -> list[Span]:
@@ -69,6 +71,7 @@ class Ruler:
         ends = [min(self.ends[min(place + size, last) - 1], word[1]) for place in range(first, last, size)]
         # Tokens may share a character; the last part ends where the word does.
         ends = [*sorted({end for end in ends if word[0] < end < word[1]}), word[1]]
+        # There is one start more than ends: behind the last end nothing begins.
         return list(zip([word[0], *ends], ends, strict=False))
 
 
@@ -109,6 +112,7 @@ def pack_spans(pieces: Sequence[Span], ruler: Ruler, size: int, overlap: int = 0
     """
     lengths = [ruler.count_units(piece) for piece in pieces]
     gaps = [after[0] - before[1] if ruler.spaces else 0 for before, after in pairwise(pieces)]
+    # Where each piece begins when all are joined, what lies between them included.
     places: list[int] = list(accumulate(map(add, lengths, gaps), initial=0))
 
     def joined(first: int, last: int) -> int:

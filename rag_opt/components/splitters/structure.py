@@ -24,6 +24,7 @@ class StructureSplitter(OverlappingSplitter):
 
     def _split(self, documents: Documents) -> Chunks:
         def spans(row: int, text: str) -> list[Span]:
+            # What stands before the first cut is a part, too.
             cuts = sorted({0, *self._find_cuts(documents.items[row]), len(text)})
             sentences, ruler = get_sentences(documents, self.store)[row], self._build_ruler(text)
             return [
