@@ -23,6 +23,7 @@ from optuna.storages._rdb.storage import _VersionManager
 from rag_opt.components.splitters import sentences
 from rag_opt.config.compose import forget_files
 from rag_opt.records.documents import Documents
+from rag_opt.system.environment import freeze_modules
 from rag_opt.tracking.mlflow_file import reopen
 
 GROWN = 128 << 20
@@ -38,6 +39,8 @@ def share() -> None:
     # With all that is loaded here each round takes long, and few find anything. None at all takes longer still: memory
     # that is never used again has to be got anew.
     gc.set_threshold(50_000, 20, 50)
+    # The first study of a process does it, once; by then a test may have loaded a model, which would never be freed.
+    freeze_modules()
     _share_migrations()
     _share_schema()
     _share_punkt()

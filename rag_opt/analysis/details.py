@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from rag_opt.analysis.formats import format_score
 from rag_opt.config.search_space import UP_TO
 
 if TYPE_CHECKING:
@@ -30,14 +31,12 @@ def tabulate_metrics(findings: Findings) -> tuple[list[str], list[list[str]]]:
     arms = findings.confirmation.arms if findings.confirmation else ()
     means = {arm.trial: findings.means.get(str(arm.trial), {}) for arm in arms}
     names = list(dict.fromkeys(name for row in means.values() for name in row))
-    told = [[str(arm.trial), arm.role, *(_format_mean(means[arm.trial].get(name)) for name in names)] for arm in arms]
+    told = [[str(arm.trial), arm.role, *_format_means(means[arm.trial], names)] for arm in arms]
     return ["trial", "role", *names], told if names else []
 
 
-def _format_mean(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+def _format_means(row: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return [format_score(row[name]) if name in row else "" for name in names]
 
 
 def format_edges(findings: Findings, study: Trials) -> str:

@@ -259,8 +259,10 @@ def compute_paid_share(study: Trials) -> dict[str, float]:
     asked: Counter[str] = Counter()
     paid: Counter[str] = Counter()
     for noted in map(get_attributes, complete[len(complete) // 2 :]):
-        asked.update({stage: spent["calls"] for stage, spent in noted.usage.items()})
-        paid.update(noted.paid or {})
+        calls = {stage: spent["calls"] for stage, spent in noted.usage.items()}
+        asked.update(calls)
+        # Where it was not noted all of them may have been paid for, as in `_find_max_shares`.
+        paid.update(calls if noted.paid is None else noted.paid)
     return {stage: min(1.0, paid[stage] / count) for stage, count in asked.items() if count}
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -60,15 +60,9 @@ def answer_question(overrides: Sequence[str]) -> str:
     chunks = found["context"].chunks
     for row, score in found["context"].get_hits(0)[:SHOWN]:
         text = " ".join(chunks.texts[row].split())[:90]
-        print(sanitize_line(f"  {_format_place(chunks.get_metadata(row))} ({score:.3f}): {text}"))
+        print(sanitize_line(f"  {chunks.format_place(row)} ({score:.3f}): {text}"))
     pipeline.resources.store.save_usage()
     return answer
-
-
-def _format_place(about: Mapping[str, Any]) -> str:
-    """Where a chunk stands: its document, its page and the headings above it."""
-    page = f", page {about['page']}" if "page" in about else ""
-    return f"{about['document_id']}{page}{''.join(f' > {heading}' for heading in about.get('headings', ()))}"
 
 
 def _print_piece(screen: Screen, piece: str) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rag_opt.records.documents import Document, Query
 
 GROUP = "parser="
+SEARCHED = ("plain", "pdfminer")
+"""The parsers of conf/search_space/parsing.yaml: those that need nothing more."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,16 @@ def main(
     study = (
         f"dataset=folder dataset.path={shlex.quote(str(folder))} dataset.questions={asked} {chosen}objective=evidence"
     )
-    print(sanitize_line(f"study:  python -m rag_opt.study {study} search_space=parsing"))
+    print(sanitize_line(f"study:  python -m rag_opt.study {study} {name_space([each.parser for each in readings])}"))
+
+
+def name_space(parsers: Sequence[str]) -> str:
+    """The words for a space that tries these parsers; of the defaults alone as it is packaged."""
+    if set(parsers) <= set(SEARCHED):
+        return "search_space=parsing"
+    # In quotes of its own, without which Hydra takes it for a sweep.
+    choice = f"search_space.parser='choice({', '.join(parsers)})'"
+    return f"search_space=parsing {shlex.quote(choice)}"
 
 
 def read_folder(folder: Path, words: Sequence[str]) -> tuple[Listing, list[Reading]]:

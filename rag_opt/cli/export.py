@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +42,7 @@ def run(name, given):
 
 
 lines = (Path(__file__).parent / "documents.jsonl").read_text("utf-8").split("\\n")
-documents = Documents(tuple(Document(**json.loads(line)) for line in lines if line), key="documents.jsonl")
+documents = Documents(tuple(Document.from_dict(json.loads(line)) for line in lines if line), key="documents.jsonl")
 queries = Queries.from_items((Query("question", sys.argv[1].strip()),))
 given = {"documents": documents, "queries": queries, **dict.fromkeys($searches, Searches((queries,)))}
 index = run("indexing", given)
@@ -50,7 +51,7 @@ $answer
 context = found["$part"]["ranking"]
 for row, score in context.get_hits(0)[:5]:
     text = " ".join(context.chunks.texts[row].split())[:90]
-    print(sanitize_line(f"  {context.chunks.document_ids[row]} ({score:.3f}): {text}"))
+    print(sanitize_line(f"  {context.chunks.format_place(row)} ({score:.3f}): {text}"))
 ''')
 """The program that loads and asks; what it prints is what rag_opt.ask prints."""
 
@@ -86,7 +87,7 @@ def export_pipelines(folder: Path, overrides: Sequence[str] = (), target: Path |
     own = is_whole(config)
     made = write_texts(pipeline, to_plain(config.trusted_modules)) if own else _write_stages(pipeline, config)
     documents = pipeline.parse_documents(get_corpus(load_dataset(config))).items
-    rows = (json.dumps(vars(document), ensure_ascii=False) for document in documents)
+    rows = (json.dumps(asdict(document), ensure_ascii=False) for document in documents)
     texts = {**made, "documents.jsonl": "".join(f"{row}\n" for row in rows)}
     place.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -84,7 +84,10 @@ def _run(task: Callable[[], Any]) -> None:
 
 
 def _take_proposal(line: list[str]) -> bool:
-    """Whether `--cfg space` stands in a command line; it is taken out, since Hydra does not know it."""
+    """Whether `--cfg space` or `--cfg=space` is in a command line; it is taken out, since Hydra does not know it."""
+    if (joined := f"--cfg={SPACE}") in line:
+        line.remove(joined)
+        return True
     for place, (option, value) in enumerate(pairwise(line)):
         if option in ("--cfg", "-c") and value == SPACE:
             del line[place : place + 2]

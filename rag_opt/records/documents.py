@@ -73,6 +73,11 @@ class Document(Record):
         """What stands for the document in keys."""
         return self.id, self.title, self.text
 
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """The document that `dataclasses.asdict` made such a row of, also by way of JSON."""
+        return cls(**{**row, "marks": tuple(Mark(**each) for each in row["marks"])})
+
 
 def find_page(document: Document, place: int) -> str:
     """The name of the page on which a character stands; "" where no pages are known."""

@@ -152,6 +152,12 @@ class Chunks(Record):
         }
         return {"document_id": document.id, **{key: value for key, value in known.items() if value}}
 
+    def format_place(self, row: int) -> str:
+        """Where a chunk stands, for people: its document, its page and the headings above it."""
+        about = self.get_metadata(row)
+        page = f", page {about['page']}" if "page" in about else ""
+        return f"{about['document_id']}{page}{''.join(f' > {heading}' for heading in about.get('headings', ()))}"
+
     @property
     def titles(self) -> list[str]:
         """Each chunk's document's title, "" where it has none."""

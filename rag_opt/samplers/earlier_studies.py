@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from rag_opt.samplers.internals import contains
 from rag_opt.samplers.observations import select_informative
 
 
@@ -46,14 +47,7 @@ def load_earlier(storage: str, study_name: str, until: datetime | None) -> Earli
 
 def _is_possible(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> bool:
     # A number beyond this space's range would be taken for its end, which nobody has measured.
-    return all(_has_value(search_space[name], value) for name, value in trial.params.items() if name in search_space)
-
-
-def _has_value(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False
+    return all(contains(search_space[name], value) for name, value in trial.params.items() if name in search_space)
 
 
 def parse_earlier(earlier: Any) -> list[tuple[str, str]]:

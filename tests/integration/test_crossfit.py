@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from rag_opt.analysis.crossfit import crossfit
 from rag_opt.analysis.selection import Selection
 from rag_opt.cli.study import run_study
-from rag_opt.errors import ConfigError, DatasetError, DriftError
-from rag_opt.evaluation.evaluator import FEW
+from rag_opt.errors import ConfigError, DatasetError, DriftError, OutageError
+from rag_opt.evaluation.evaluator import FEW, Evaluator
 from rag_opt.storages.attributes import get_study_attributes
 from rag_opt.study import finalists
 from rag_opt.study.plan import build_plan
@@ -127,3 +128,32 @@ def test_a_baseline_that_was_selected_is_compared_with_nothing(words, monkeypatc
     # Nor is a look spent.
     study = optuna.load_study(study_name="animals", storage=f"sqlite:///{folder}/study.db")
     assert get_study_attributes(study).tests == before
+
+
+def test_a_choice_of_some_folds_that_can_not_be_reached_is_confirmed_by_the_same_command(words, monkeypatch) -> None:
+    """Without it there is no comparison; a study that just had none would not be asked again."""
+    fit, real, judge = finalists._fit_folds, Evaluator.measure_config, []
+
+    def fit_with_another(plan, candidates, roles):
+        fitted = fit(plan, candidates, roles)
+        judge[:] = [next(each.number for each in candidates if each.number not in roles)]
+        trials = fitted.trials.copy()
+        trials[0] = judge[0]
+        return replace(fitted, trials=trials)
+
+    def away(self, given, report=None):
+        if judge and given == self.compose_overrides(finalists.get_trial_overrides(snapshot[0], judge[0])):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        return real(self, given, report)
+
+    snapshot, confirm = [], finalists._evaluate_finalists
+    monkeypatch.setattr(finalists, "_fit_folds", fit_with_another)
+    monkeypatch.setattr(
+        finalists, "_evaluate_finalists", lambda plan, now, *rest: snapshot.append(now) or confirm(plan, now, *rest)
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "measure_config", away)
+        with pytest.raises(OutageError, match="could not be confirmed: the network or a service can't be reached"):
+            run_study(words)
+    judge.clear()
+    assert run_study(words).findings.confirmation is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from rag_opt.cache.store import Store
-from rag_opt.cli.documents import main, read_folder
+from rag_opt.cli.documents import main, name_space, read_folder
 from rag_opt.cli.study import run_study
 from rag_opt.cli.trial import measure_configuration
 from rag_opt.components.parsers import Parser
 from rag_opt.components.resources import Resources
+from rag_opt.config.compose import compose_config
 from rag_opt.datasets.folder import list_files
 from rag_opt.documents.parsed import UnreadableFileError
 from rag_opt.documents.pool import Pool
@@ -116,6 +118,13 @@ def test_the_command_shows_what_each_file_gives(office: list[str], tmp_path: Pat
     assert "'copy.md = handbook.md'" in said
     assert said.count("100.0%") == 2
     assert "study: python -m rag_opt.study dataset=folder" in said
+    assert said.endswith("search_space=parsing")
+
+
+@pytest.mark.parametrize("parsers", [["markitdown"], ["plain", "markitdown"]])
+def test_the_study_that_is_named_tries_the_parsers_that_were_compared(parsers: list[str]) -> None:
+    words = shlex.split(name_space(parsers))
+    assert compose_config(words).search_space.parser == f"choice({', '.join(parsers)})"
 
 
 def test_no_question_is_said(office: list[str]) -> None:

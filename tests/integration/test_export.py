@@ -14,6 +14,7 @@ from rag_opt.cli.ask import answer_question
 from rag_opt.cli.study import run_study
 from rag_opt.config.experiments import expand_best
 from rag_opt.errors import ConfigError
+from tests.conftest import write_jsonl
 
 pytestmark = pytest.mark.integration
 
@@ -44,6 +45,25 @@ def test_an_export_asked_in_another_process_says_what_ask_says(study, tmp_path, 
     answer_question([*expand_best([f"best={study}"]), *more, f"question='{QUESTION}'", f"store.path={tmp_path}/store"])
     assert done.stdout == capsys.readouterr().out
     assert "birds" in done.stdout
+
+
+def test_headings_and_pages_of_files_are_exported_with_them(tmp_path, capsys) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/pets.md").write_text("# Pets\n\nCats purr.\n\n## Dogs\n\nDogs bark.\n", "utf-8")
+    (tmp_path / "docs/birds.md").write_text("# Birds\n\nOwls hunt at night.\n", "utf-8")
+    words = ["dataset=folder", f"dataset.path={tmp_path}/docs", "splitter=markdown", "splitter.chunk_size=50"]
+    rows = [{"question": "Who barks?", "relevant": ["pets.md"]}, {"question": "Who hunts?", "relevant": ["birds.md"]}]
+    words += [f"dataset.questions={write_jsonl(tmp_path / 'questions.jsonl', rows)}", "retriever=bm25", "tracking=none"]
+    words += [f"studies_dir={tmp_path}/studies", f"store.path={tmp_path}/store", "n_trials=1", "generator=none"]
+    words += ["context=assembled", "context.headings=true", "dataset.test_share=0.5"]
+    folder = run_study([*words, "search_space=retrieval", "name=files"]).folder
+    place = export.export_pipelines(folder)
+    assert '"name": "Dogs"' in (place / "documents.jsonl").read_text("utf-8")
+    done = subprocess.run([sys.executable, str(place / "ask.py"), "Who barks?"], capture_output=True, text=True)
+    capsys.readouterr()
+    answer_question([*expand_best([f"best={folder}"]), "question='Who barks?'", f"store.path={tmp_path}/store"])
+    assert done.stdout == capsys.readouterr().out, done.stderr
+    assert "Pets" in done.stdout
 
 
 def test_a_model_that_can_not_be_asked_is_said(study, tmp_path) -> None:

@@ -88,8 +88,9 @@ def test_a_study_of_ones_own_pipeline_is_reported_asked_exported_and_goes_on(bas
     assert "bees" in told.stdout.splitlines()[1], told.stderr[-1000:]
 
 
-def test_a_space_is_proposed_on_the_command_line(tmp_path) -> None:
-    done = run("rag_opt.study", *classic(tmp_path), "--cfg", "space")
+@pytest.mark.parametrize("asked", [["--cfg", "space"], ["--cfg=space"]], ids=" ".join)
+def test_a_space_is_proposed_on_the_command_line(tmp_path, asked) -> None:
+    done = run("rag_opt.study", *classic(tmp_path), *asked)
     assert done.returncode == 0, done.stderr
     rows = yaml.safe_load(done.stdout)
     assert rows["querying.retriever.top_k"] == "range(3, 10, 1)"

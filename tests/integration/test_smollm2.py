@@ -37,7 +37,7 @@ import sys
 from pathlib import Path
 from rag_opt.cache.store import Store
 from rag_opt.components.llm.smollm2 import get_weights
-get_weights(Store(Path(sys.argv[1])))
+get_weights(Store(Path(sys.argv[1])), sys.argv[2])
 """
 
 
@@ -52,9 +52,11 @@ def installed() -> None:
 def resources(tmp_path_factory: pytest.TempPathFactory) -> Resources:
     # Of all workers of a test run, so that the model's file is read once.
     place = tmp_path_factory.getbasetemp().parent / "smollm2"
-    # In a process of its own: reading it takes twice the memory that the model has.
-    subprocess.run([sys.executable, "-c", CONVERT, str(place)], cwd=ROOT, check=True)
-    return Resources.from_store(Store(place))
+    made, chat = Resources.from_store(Store(place)), SmolLM2Chat()
+    chat.use(made)
+    # In a process of its own: dequantising it takes several times the memory that the model has.
+    subprocess.run([sys.executable, "-c", CONVERT, str(place), chat.precision], cwd=ROOT, check=True)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ CONTROL = 3
 class SmolLM2Chat(LocalChat):
     """SmolLM2-135M-Instruct (Apache-2.0), its 4-bit weights read as float32, or as bfloat16 where that is fast here.
 
-    The latter where `dtype` is auto. It reads and writes 8,192 tokens at most. Weights that are dequantised once are
-    kept in the store. Raises ComponentError where the package is not installed, or its file is not the published one.
+    The latter where `dtype` is auto. It reads and writes 8,192 tokens at most. Weights are dequantised once and kept
+    in the store. Raises ComponentError where the package is not installed, or its file is not the published one.
     """
 
     algorithm = "rag_opt.components.llm.SmolLM2Chat"
@@ -74,12 +74,16 @@ class SmolLM2Chat(LocalChat):
 
     def _load_model(self, name: str) -> Loaded:
         del name
-        return super()._load_model(str(get_weights(self.store)))
+        return super()._load_model(str(get_weights(self.store, self.precision)))
 
 
-def get_weights(store: Store) -> Path:
-    """The folder with the model as transformers keeps models, made once; raises ComponentError as `find_smollm2`."""
-    return store.get_folder("models", compute_key(NAME, SHA256, CONVERSION), _convert)
+def get_weights(store: Store, precision: str) -> Path:
+    """The folder with the model as transformers keeps models, made once; raises ComponentError as `find_smollm2`.
+
+    In the precision that it computes in: such a file is mapped, and another one is read beside its copy.
+    """
+    key = compute_key(NAME, SHA256, CONVERSION, *(() if precision == "float32" else (precision,)))
+    return store.get_folder("models", key, partial(_convert, precision))
 
 
 # Hashing 98 MB once a process is enough.
@@ -108,11 +112,12 @@ def find_smollm2() -> Path:
     return file
 
 
-def _convert(folder: Path) -> None:
+def _convert(precision: str, folder: Path) -> None:
     """Fill a folder with the model as transformers keeps models."""
     file = find_smollm2()
     with track("smollm2: reading its weights, once", 2) as advance:
         with disable_gc():
+            import torch
             from transformers import AutoModelForCausalLM
 
             quiet_transformers()
@@ -124,7 +129,7 @@ def _convert(folder: Path) -> None:
             # A damaged installation fails in many ways.
             raise ComponentError(f"llm=smollm2: {file.name} can't be read: {error}"[:300]) from error
         advance(1)
-        model.save_pretrained(folder)
+        model.to(getattr(torch, precision)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         advance(1)
 
