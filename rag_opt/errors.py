@@ -75,6 +75,11 @@ class OutageError(StudyError):
     """A study around which a disk, a service or something else fails for every configuration."""
 
 
+def get_first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what an error says, at most so many characters; its type's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:most]
+
+
 def format_hint(given: str, valid: Iterable[str]) -> str:
     """The advice for a misspelt name: the nearest valid one, else all of them (empty: "")."""
     names = sorted(set(valid))

@@ -154,8 +154,8 @@ def add_usage(root: Path, hits: Mapping[str, int], misses: Mapping[str, int]) ->
         for name, counts in (("hits", hits), ("misses", misses)):
             for stage, count in counts.items():
                 usage.setdefault(stage, {"hits": 0, "misses": 0})[name] += count
-        # Only who holds the lock writes, so the process's number makes the name unique.
-        temporary = root / f"{USAGE}{TEMPORARY}{os.getpid()}"
+        # Only who holds the lock writes, so the process's number makes the name unique; what a kill leaves is swept.
+        temporary = root / f"{TEMPORARY}{USAGE}-{os.getpid()}"
         temporary.write_text(json.dumps(usage, indent=1), "utf-8")
         temporary.replace(root / USAGE)
 

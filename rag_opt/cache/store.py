@@ -145,7 +145,7 @@ class Store:
             found = self._remember(stage, key, make())
         with self._guard:
             mine = [name for name in self._live if name[0] == stage]
-            for name in mine[: -keep or len(mine)] if keep else ():
+            for name in mine[:-keep] if keep else ():
                 del self._live[name]
         return found
 

@@ -26,7 +26,7 @@ from rag_opt.config.refusals import explain_missing, explain_unreadable
 from rag_opt.config.stages import WHOLE
 from rag_opt.config.trust import SECRET, check_field, check_secret, explain_unresolved, to_plain
 from rag_opt.config.yaml_files import read_yaml
-from rag_opt.errors import ConfigError, format_hint
+from rag_opt.errors import ConfigError, format_hint, get_first_line
 
 HERE = Path(__file__).resolve().parent.parent
 FOLDER = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -197,7 +197,7 @@ def _parse_override(given: str) -> Override:
     try:
         return OverridesParser.create().parse_override(mark_free(given))
     except (HydraException, RecursionError) as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = get_first_line(error, 300)
         raise ConfigError(
             f"'{given[:300]}' is not key=value as Hydra reads it: {reason}; quote special characters"
         ) from error

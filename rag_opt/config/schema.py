@@ -93,7 +93,7 @@ def _check_like(model: Mapping[str, Any], given: Mapping[str, Any], where: str =
 
 def _check_mapping(key: str, given: Any) -> None:
     if not isinstance(given, Mapping):
-        said = "is missing" if given is None else f"={given}".replace("=", "is ", 1)
+        said = "is missing" if given is None else f"is {given}"
         raise ConfigError(f"{key} {said}: keys with values are expected ({key}.<key>=…)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -100,8 +101,9 @@ def _build_range(name: str, text: str, sweep: RangeSweep, log: bool) -> BaseDist
             f"search_space: {name}: {text} is empty: its start must be below its end, its step above 0"
         )
     # Hydra leaves the end out, Optuna's distributions hold it: theirs ends at the last value that the steps reach.
-    count = int(-(-(stop - start) // step))
-    last = start + (count - 1) * step
+    # In fractions of what is written: in floats (0.8 - 0.2) / 0.2 is more than 3, and the end would be a value.
+    first, end, each = (Fraction(str(value)) for value in (start, stop, step))
+    last = first + (-(-(end - first) // each) - 1) * each
     # Optuna has no logarithmic scale with steps other than 1.
     if log and not (isinstance(start, int) and step == 1):
         raise SearchSpaceError(

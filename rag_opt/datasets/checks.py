@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from rag_opt.records.keys import compute_key
 
 EMPTY_LIMIT = 0.10
 """The largest share of empty documents that is dropped with a note; more is a broken file."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair: no file and no database takes it alone."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,7 @@ def _check_evidence(name: str, queries: list[Query], documents: list[Document]) 
 
 def replace_surrogates(text: str) -> str:
     """The text with lone surrogates replaced (U+FFFD), one for one, so that spans keep their place."""
-    # In UTF-16 a lone surrogate is one unit; UTF-8 would replace each of its three bytes.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not _is_encodable(text) else text
+    return SURROGATE.sub("\ufffd", text)
 
 
 def _is_encodable(text: str) -> bool:

@@ -50,7 +50,10 @@ def add_fresh(
 
 
 def _select_new(dev: Dataset, test: Dataset, fresh: Dataset, known: set[str]) -> set[str]:
-    """The ids of the fresh questions that are asked neither by the study's own nor by a fresh one before."""
+    """The ids of the fresh questions that none of the study's own asks; of those that repeat each other all are kept.
+
+    These count as one observation, as they do in any set.
+    """
     every = (*dev.queries, *test.queries, *fresh.queries)
     grades = {**dev.qrels, **test.qrels, **fresh.qrels}
     # Grouped together: a fresh question may repeat one of the study's by way of another fresh one.

@@ -93,12 +93,7 @@ def _find_markdown_headings(text: str, start: int) -> Iterator[Mark]:
             name = found[2].rstrip().rstrip("#").rstrip() if found else ""
             if found and name:
                 yield Mark(HEADING, place, place + len(line), name, len(found[1]))
-            elif (
-                under
-                and under[1] in MARKDOWN_LEVELS
-                and previous[1].strip()
-                and not (ATX.match(previous[1]) or NOT_TITLE.match(previous[1]))
-            ):
+            elif under and under[1] in MARKDOWN_LEVELS and _can_be_title(previous[1]):
                 yield Mark(HEADING, previous[0], place + len(line), previous[1].strip(), MARKDOWN_LEVELS[under[1]])
         previous = place, line if not opened else ""
         place += len(line) + 1

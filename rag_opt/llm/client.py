@@ -103,4 +103,5 @@ class LLMClient:
         try:
             yield heard
         finally:
-            self._recorders.pop()
+            # By identity: another thread's list may be equal, and may have come later.
+            self._recorders[:] = [each for each in self._recorders if each is not heard]

@@ -58,7 +58,8 @@ class Round:
 
     def give_up(self) -> None:
         """Forget it, and the questions that it has: people may have deleted some."""
-        for name in (STATE, QUESTIONS, PAGE):
+        # The state last: a round that is open and has lost its questions is given up by the same command.
+        for name in (QUESTIONS, PAGE, STATE):
             (self.folder / name).unlink(missing_ok=True)
 
 

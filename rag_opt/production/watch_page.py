@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rag_opt.production.watching import list_limits
-from rag_opt.reporting.colours import BLUE, GREEN, GREY
+from rag_opt.reporting.colours import BLUE, GREEN, GREY, ORANGE
 from rag_opt.reporting.figures import Plot, style_figure
 from rag_opt.reporting.page import Section, render_template
 
@@ -96,7 +96,7 @@ def _plot_days(found: Watch) -> Plot:
     kinds = {
         "answered": (BLUE, [sum(not row.failed and row.hits > 0 for row in rows) for rows in days.values()]),
         "found nothing": (GREY, [sum(not row.failed and not row.hits for row in rows) for rows in days.values()]),
-        "failed": ("#D55E00", [sum(row.failed for row in rows) for rows in days.values()]),
+        "failed": (ORANGE, [sum(row.failed for row in rows) for rows in days.values()]),
     }
     bars = [go.Bar(name=name, x=list(days), y=counts, marker_color=colour) for name, (colour, counts) in kinds.items()]
     # By category: Plotly takes such texts for dates, and would leave room for days without a question.

@@ -16,6 +16,7 @@ from rag_opt.analysis import history
 from rag_opt.analysis.findings import Findings
 from rag_opt.config.overrides import to_config_values
 from rag_opt.console.screens import report_line
+from rag_opt.errors import get_first_line
 from rag_opt.reporting.colours import BLUE, GREEN, GREY
 from rag_opt.reporting.intervals import plot_differences, plot_intervals
 from rag_opt.reporting.optuna_plots import load_visualization
@@ -75,7 +76,7 @@ def build_figure(maker: Maker, findings: Findings, study: optuna.Study) -> go.Fi
         return maker(findings, study)
     except (ValueError, RuntimeError) as error:
         # Optuna's plots refuse studies that are too small or too uniform in ways of their own.
-        report_line(f"report: {maker.__name__} could not be drawn: {str(error).splitlines()[0][:160]}")
+        report_line(f"report: {maker.__name__} could not be drawn: {get_first_line(error, 160)}")
         return None
 
 

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,11 @@ create table if not exists feedback (number integer primary key, id text, record
 create index if not exists unsent_feedback on feedback (number) where not sent;
 """
 FIND = "select number, trace, feedback.record from feedback join entries using (id) where not sent and trace not null"
+WANTED = "select at, id, record from entries where wanted and trace is null order by at limit ?"
+THUMBED = """select at, id, record from entries where not wanted and trace is null
+    and id in (select id from feedback where not sent) order by at limit ?"""
+"""What is to become a trace anyway, and what a thumb alone makes one: by an index each, where both at once use none."""
+
 ROOM = 10_000
 """Records that may wait to be written; where the disk is slower than that, more are lost and counted."""
 
@@ -81,7 +86,7 @@ class Journal:
         try:
             self._queue.put_nowait(entry)
         except queue.Full:
-            self.lost += 1
+            self._lose([entry])
 
     def add_feedback(self, name: str, record: Mapping[str, Any]) -> bool:
         """Keep a thumb for a request, which becomes a trace if it was none; False where no request has this name."""
@@ -93,10 +98,9 @@ class Journal:
 
     def find_unsent(self) -> list[tuple[str, dict[str, Any]]]:
         """(id, record) of requests that are to become traces, the oldest first, at most BATCH."""
-        wanted = """select id, record from entries where trace is null
-            and (wanted or id in (select id from feedback where not sent)) order by at limit ?"""
         with closing(self._connect()) as base:
-            return [(name, json.loads(record)) for name, record in base.execute(wanted, (BATCH,))]
+            found = [row for query in (WANTED, THUMBED) for row in base.execute(query, (BATCH,))]
+        return [(name, json.loads(record)) for _, name, record in sorted(found)[:BATCH]]
 
     def find_feedback(self) -> list[tuple[int, str, dict[str, Any]]]:
         """(number, trace, record) of thumbs whose request is a trace by now, and that MLflow does not have."""
@@ -110,9 +114,10 @@ class Journal:
             base.execute("update entries set trace = ?, record = '' where id = ?", (trace, name))
 
     def drop(self, name: str) -> None:
-        """Forget a request that can become no trace."""
+        """Forget a request that can become no trace, and its thumbs."""
         with closing(self._connect()) as base, base:
             base.execute("delete from entries where id = ?", (name,))
+            base.execute("delete from feedback where id = ?", (name,))
 
     def mark_feedback_sent(self, number: int) -> None:
         """MLflow has a thumb."""
@@ -169,9 +174,15 @@ class Journal:
                 self._insert(entries)
             except sqlite3.Error:
                 # A full disk, or a lock held for long: the service goes on.
-                self.lost += len(entries)
+                self._lose(entries)
             if ended:
                 return
+
+    def _lose(self, entries: Sequence[Entry]) -> None:
+        self.lost += len(entries)
+        # A thumb for one of them would wait for ever for its record.
+        for each in entries:
+            self._recent.pop(each.id, None)
 
     def _insert(self, entries: Iterable[Entry]) -> None:
         rows = [(each.id, each.at, each.wanted, _dump(each.record)) for each in entries]

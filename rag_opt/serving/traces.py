@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 
 from rag_opt.console.screens import report_line
+from rag_opt.production.asked import THUMBS
 from rag_opt.production.bundle import BUNDLE
 from rag_opt.production.registry import ADDRESS
 from rag_opt.production.traces import VERSION, name_experiment
@@ -199,7 +200,7 @@ def log_feedback(trace: str, record: Mapping[str, Any]) -> None:
     source = AssessmentSource(source_type=AssessmentSourceType.HUMAN, source_id=record["who"] or "unknown")
     mlflow.log_feedback(
         trace_id=trace,
-        name="thumbs",
+        name=THUMBS,
         value=record["thumb"] == "up",
         rationale=record["comment"] or None,
         source=source,

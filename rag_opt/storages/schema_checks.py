@@ -6,7 +6,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from rag_opt.errors import StorageError
+from rag_opt.errors import StorageError, get_first_line
 from rag_opt.storages.attributes import StudyAttributes, TrialAttributes, is_number
 
 
@@ -24,8 +24,7 @@ def check_study(study: optuna.Study, where: object) -> None:
         AssertionError,
     ) as error:
         # What Optuna raises for a value, a distribution or a state that it would not have written.
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise _build_error(where, f"{type(error).__name__}: {reason}") from error
+        raise _build_error(where, f"{type(error).__name__}: {get_first_line(error)}") from error
     wrong += [
         f"trial {trial.number}: {key}" for trial in trials for key in TrialAttributes.find_invalid(trial.user_attrs)
     ]

@@ -134,7 +134,8 @@ def separate_characters(text: str) -> str:
 
 def split_alphanumeric(text: str) -> list[str]:
     """The folded runs of letters and numbers, in scripts without spaces the characters."""
-    return [run for run in ALPHANUMERIC.findall(separate_characters(fold_text(text))) if run]
+    found: list[str] = ALPHANUMERIC.findall(separate_characters(fold_text(text)))
+    return found
 
 
 def to_encodable(text: str) -> str:
@@ -214,6 +215,7 @@ def get_script_pattern(language: str) -> regex.Pattern[str]:
         "greek": "Greek",
         "hindi": "Devanagari",
         "nepali": "Devanagari",
+        "persian": "Arabic",
         "russian": "Cyrillic",
         # Written in both scripts; the pattern below closes the last brace.
         "serbian": "Cyrillic}\\p{Latin",

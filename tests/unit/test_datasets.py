@@ -406,6 +406,7 @@ def test_queries_without_anything_known_are_left_out_and_counted(tmp_path) -> No
 
 def test_lone_surrogates_are_replaced_one_for_one(tmp_path) -> None:
     assert replace_surrogates("a\ud800b") == "a\ufffdb"
+    assert replace_surrogates("a\ud83d\ude00b") == "a\ufffd\ufffdb"
     assert replace_surrogates("ok 😀") == "ok 😀"
     folder = beir_folder(tmp_path / "s", corpus=LINES.replace("text 1", "te\\ud800xt 1"))
     text = beir.load(str(folder)).documents[0].text

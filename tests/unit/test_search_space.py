@@ -44,6 +44,7 @@ def suggest(rows: dict, **fixed: object) -> dict:
         ("range(0, 60, 20)", IntDistribution(0, 40, step=20)),
         ("range(5)", IntDistribution(0, 4)),
         ("range(0.0, 1.0, 0.25)", FloatDistribution(0.0, 0.75, step=0.25)),
+        ("range(0.2, 0.8, 0.2)", FloatDistribution(0.2, 0.6, step=0.2)),
         ("interval(0.0, 1.0)", FloatDistribution(0.0, 1.0)),
         ("tag(log, interval(0.001, 1))", FloatDistribution(0.001, 1.0, log=True)),
         ("tag(log, range(1, 101))", IntDistribution(1, 100, log=True)),
@@ -51,6 +52,16 @@ def suggest(rows: dict, **fixed: object) -> dict:
 )
 def test_hydras_grammar_becomes_optunas_distributions(text: str, distribution) -> None:
     assert parse_space({"key": text}).parameters[0].distribution == distribution
+
+
+@given(st.integers(-50, 50), st.integers(1, 200), st.integers(1, 40), st.sampled_from([10, 100]))
+def test_a_range_of_tenths_ends_before_its_end_as_one_of_whole_numbers_does(start, width, step, parts) -> None:
+    """In floats some would hold their end, too (Hydra's own sweep from 0.1 to 0.4 by 0.1 does)."""
+    wanted = range(start, start + width, step)
+    made = parse_space({"key": f"range({start / parts}, {(start + width) / parts}, {step / parts})"})
+    assert made.parameters[0].distribution == FloatDistribution(
+        wanted[0] / parts, wanted[-1] / parts, step=step / parts
+    )
 
 
 def test_a_parameter_is_asked_for_only_where_it_exists() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import sqlite3
 import threading
 import time
@@ -23,7 +24,7 @@ from rag_opt.production.registry import Registry
 from rag_opt.serving.admission import Admission, RefusedError
 from rag_opt.serving.completions import build_annotations, format_completion, stream_completion
 from rag_opt.serving.deployment import Arm, Deployment
-from rag_opt.serving.journal import Entry, Journal
+from rag_opt.serving.journal import THUMBED, WANTED, Entry, Journal
 from rag_opt.serving.keys import VARIABLE, Keys
 from rag_opt.serving.protocol import ChatCompletion, Response, parse_body
 from rag_opt.serving.responses import stream_response
@@ -208,6 +209,31 @@ def test_a_journal_keeps_what_was_handed_over_until_it_is_sent(tmp_path) -> None
     again.mark_feedback_sent(number)
     assert not again.find_feedback()
     again.close()
+
+
+def test_looking_for_what_is_unsent_reads_no_record_that_was_sent(tmp_path) -> None:
+    """The sender looks every second, and a month of sent records is kept."""
+    Journal(tmp_path).close()
+    with sqlite3.connect(tmp_path / "journal.db") as base:
+        for query in (WANTED, THUMBED):
+            steps = [row[3] for row in base.execute(f"explain query plan {query}", (1,))]
+            assert not any(step.startswith("SCAN entries") and "INDEX unsent" not in step for step in steps), steps
+
+
+def test_what_becomes_no_trace_takes_its_thumbs_along(tmp_path, monkeypatch) -> None:
+    journal = Journal(tmp_path)
+    journal.keep(entry("given-up", wanted=False))
+    assert journal.add_feedback("given-up", {"thumb": "up", "comment": "what I think of it"})
+    journal.close()
+    journal.drop("given-up")
+    with sqlite3.connect(tmp_path / "journal.db") as base:
+        assert not base.execute("select * from feedback").fetchall()
+    monkeypatch.setattr(journal, "_queue", queue.Queue(1))
+    journal.keep(entry("in-time", wanted=False))
+    journal.keep(entry("too-late", wanted=False))
+    assert journal.lost == 1
+    assert journal.add_feedback("in-time", {"thumb": "up"})
+    assert not journal.add_feedback("too-late", {"thumb": "up"}), "nothing will ever be there for it"
 
 
 def test_what_nobody_asks_for_is_forgotten_and_secrets_are_never_written(tmp_path, monkeypatch) -> None:

@@ -25,7 +25,7 @@ from rag_opt.components.models.speed import (
 )
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.console.progress import track
-from rag_opt.errors import ComponentError
+from rag_opt.errors import ComponentError, get_first_line
 from rag_opt.records.documents import Floats
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import normalize_vectors
@@ -187,9 +187,8 @@ class SentenceTransformerEncoder(Encoder):
                 local_files_only=kept,
             )
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200]
             raise ComponentError(
-                f"embedder: model '{source}' can't be loaded ({reason}). "
+                f"embedder: model '{source}' can't be loaded ({get_first_line(error)}). "
                 "Without a network use embedder=minilm or embedder=static, or a folder with such a model"
             ) from error
 

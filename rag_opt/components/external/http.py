@@ -56,6 +56,11 @@ class Service(Stage):
             key is None or (isinstance(key, str) and is_variable_name(key)),
             "pipeline.key: the name of the environment variable that holds the key is expected, never the key",
         )
+        require(
+            key is None or bool(os.environ.get(key)),
+            f"pipeline.key={key}: this environment variable is not set; export it, or set pipeline.key=null where none "
+            "is needed",
+        )
         require("question" not in parameters, "parameters.question: that is what the question is sent as")
         self.url = url
         self.parameters = dict(parameters)

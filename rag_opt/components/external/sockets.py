@@ -92,11 +92,11 @@ def find_inputs(named: str, pipeline: Pipeline, given: Mapping[str, Any]) -> dic
     for owner, sockets in known.items():
         for name, socket in sockets.items():
             place = Socket(owner, name)
-            if place in found or (socket.senders and not socket.is_variadic):
+            if place in found or socket.senders:
                 continue
             if takes_question(name, socket):
                 found[place] = MARK
-            elif socket.is_mandatory and not socket.senders:
+            elif socket.is_mandatory:
                 raise ComponentError(
                     f"{named}: nothing feeds {place} ({format_type(socket.type)}), which it needs; connect it, or say "
                     f"what it takes: pipeline.inputs.{place}={QUESTION}"

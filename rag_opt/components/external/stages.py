@@ -253,8 +253,9 @@ def _read_hits(out: dict[str, Any] | str, place: Socket | None) -> Pair:
     """The rows of the chunks that came, in their order; scores where these are in that order."""
     found = [] if isinstance(out, str) else _read(out, place) or []
     # What is no number was made by a component itself and is no chunk. Of one that comes twice the first score counts.
-    known = {int(each.id): each.score for each in reversed(found) if each.id.isdigit()}
-    rows = np.array(list(dict.fromkeys(int(each.id) for each in found if each.id.isdigit())), np.int32)
+    # (isdecimal: by isdigit ² is a number, too, which int refuses.)
+    known = {int(each.id): each.score for each in reversed(found) if each.id.isdecimal()}
+    rows = np.array(list(dict.fromkeys(int(each.id) for each in found if each.id.isdecimal())), np.int32)
     scores = [known[row] for row in rows.tolist()]
     if any(score is None for score in scores) or scores != sorted(scores, reverse=True):
         return score_by_rank(rows)

@@ -18,7 +18,7 @@ from rag_opt.components.models.speed import ENDLESS, get_device
 from rag_opt.components.models.weights import hash_weights, quiet_transformers
 from rag_opt.components.ranking import split_ranking, stack_rankings
 from rag_opt.components.stage import Part, Stage
-from rag_opt.errors import ComponentError
+from rag_opt.errors import ComponentError, get_first_line
 from rag_opt.records.documents import Floats, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings
@@ -229,8 +229,7 @@ class CrossEncoder(PairScorer):
             # No code that a model brings is run.
             return Loaded(self.model, revision=self.revision, trust_remote_code=False, local_files_only=kept)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200]
             raise ComponentError(
-                f"reranker: cross-encoder '{self.model}' can't be loaded ({reason}). "
+                f"reranker: cross-encoder '{self.model}' can't be loaded ({get_first_line(error)}). "
                 "Without a network use reranker=maxsim, or a folder with such a model"
             ) from error

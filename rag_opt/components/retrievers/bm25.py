@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,6 @@ from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Chunks, Rankings, Searches
 from rag_opt.system.haystack import component
 from rag_opt.text.tokenization import AUTO
-
-if TYPE_CHECKING:
-    pass
 
 VARIANTS = ("robertson", "lucene", "atire", "bm25l", "bm25+")
 STRANGE = 0.05

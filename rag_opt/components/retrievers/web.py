@@ -175,7 +175,7 @@ class WebRetriever(Stage):
         if failed:
             self.notices.report_once(f"web: {len(failed)} questions were answered without it: {failed[0]}")
         lists = [[] if isinstance(each, FetchError) else each[0] for each in found]
-        seconds = [0.0 if isinstance(each, FetchError) else each[1] for each in found]
+        seconds = [each[1] for each in found if not isinstance(each, FetchError)]
         return lists, float(np.median(seconds)) if seconds else 0.0
 
     def _search_with_retries(self, query: str) -> list[Document]:
