@@ -8,9 +8,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,6 +22,7 @@ from mlflow.store.db import utils as mlflow_schema
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from optuna.storages._rdb.storage import _VersionManager
 
+from rag_opt.components.embedders.encoders import Static
 from rag_opt.components.splitters import sentences
 from rag_opt.config.compose import forget_files
 from rag_opt.records.documents import Documents
@@ -44,6 +47,7 @@ def share() -> None:
     _share_migrations()
     _share_schema()
     _share_punkt()
+    Static._distil = _distil_apart
 
 
 def let_go() -> None:
@@ -59,6 +63,19 @@ def let_go() -> None:
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
     _kept[0] = _process.memory_info().rss
+
+
+DISTIL = """
+import sys
+from pathlib import Path
+from rag_opt.components.embedders.encoders import Static
+Static(int(sys.argv[1]))._distil(Path(sys.argv[2]))
+"""
+
+
+def _distil_apart(encoder: Static, folder: Path) -> None:
+    """In a process of its own: it takes half a gigabyte, which a test process would keep much of."""
+    subprocess.run([sys.executable, "-c", DISTIL, str(encoder.dimensions), str(folder)], check=True)
 
 
 def _share_punkt() -> None:

@@ -75,18 +75,21 @@ def ask(chat: SmolLM2Chat, text: str, schema: Any = None, tokens: int = 40) -> s
 # ---- with a model of their own, which is let go of before the others share one
 
 
-def test_as_a_judge_that_decides_it_is_refused(animals, resources, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trust", "message"),
+    [
+        ("false", r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"),
+        ("true", r"it gives 1 to each of 10 labelled answers, right and wrong ones alike"),
+    ],
+)
+def test_as_a_judge_that_decides_it_is_refused(trust, message, animals, resources, tmp_path: Path) -> None:
     """It is shown a right and a wrong answer before trial 0, and can't tell them apart; that is said though trusted."""
     words = [*animals, "llm=smollm2", "generator=llm", "objective=judged", "objective.report=[F1]", "retriever=bm25"]
     words += [f"studies_dir={tmp_path}/studies", f"store.path={resources.store.root}", "tracking=none", "n_trials=2"]
     words += ["search_space=retrieval", "forecast=false", "judge.check=2"]
     words = [word for word in words if not word.startswith("embedder")]
-    with pytest.raises(
-        RagOptError, match=r"judge\.model=smollm2: as a judge of correctness it gives . to a right answer"
-    ):
-        run_study(words)
-    with pytest.raises(RagOptError, match=r"it gives 1 to each of 10 labelled answers, right and wrong ones alike"):
-        run_study([*words, "judge.trust=true"])
+    with pytest.raises(RagOptError, match=message):
+        run_study([*words, f"judge.trust={trust}"])
 
 
 def test_it_writes_questions_of_one_sentence_each(resources, tmp_path: Path, capsys) -> None:
@@ -197,10 +200,12 @@ def test_a_file_that_is_not_the_published_one_is_refused(monkeypatch, tmp_path) 
 
 def test_what_does_not_fit_the_memory_is_said_before_it_is_loaded(resources, monkeypatch) -> None:
     monkeypatch.setattr("rag_opt.components.models.memory.get_free_memory", lambda: 2.0**29)
-    made = SmolLM2Chat("float32")
-    made.use(Resources.from_store(Store(resources.store.root)))
-    with pytest.raises(ComponentError, match=r"needs about 1\.0 GiB of memory, and 0\.5 GiB are free"):
-        ask(made, "Hello")
+    for dtype, needed in (("auto", r"(0\.8|1\.0)"), ("float16", r"1\.4")):
+        # The latter has to be dequantised first, which takes more.
+        made = SmolLM2Chat(dtype)
+        made.use(Resources.from_store(Store(resources.store.root)))
+        with pytest.raises(ComponentError, match=rf"needs about {needed} GiB of memory, and 0\.5 GiB are free"):
+            ask(made, "Hello")
 
 
 def test_a_prompt_that_is_longer_than_its_window_is_not_read(chat) -> None:

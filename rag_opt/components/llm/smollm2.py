@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rag_opt.components.checks import require
 from rag_opt.components.llm.local import Loaded, LocalChat
 from rag_opt.components.models.devices import AUTO, find_device
+from rag_opt.components.models.memory import check_free
 from rag_opt.components.models.speed import get_fast_precision
 from rag_opt.components.models.weights import quiet_transformers
 from rag_opt.console.progress import track
@@ -32,6 +33,9 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 CONVERSION = "float32, 1"
 """What is made of it: raised when that changes, so that a kept one is made anew."""
+
+PARAMETERS, DEQUANTISING = 134_515_008, 7
+"""Numbers of the model, and bytes for each while they are dequantised: measured, 0.85 GB."""
 
 NEEDED = ("gguf", "accelerate")
 """Packages that transformers reads such a file with."""
@@ -115,6 +119,7 @@ def find_smollm2() -> Path:
 def _convert(precision: str, folder: Path) -> None:
     """Fill a folder with the model as transformers keeps models."""
     file = find_smollm2()
+    check_free("llm", PARAMETERS, DEQUANTISING)
     with track("smollm2: reading its weights, once", 2) as advance:
         with disable_gc():
             import torch

@@ -15,7 +15,12 @@ SPARE = 2**29
 
 def check_memory(where: str, folder: Path, bytes_each: int) -> None:
     """Raise ComponentError where a model's weights, of so many bytes a number, need more memory than is free."""
-    needed, free = count_parameters(folder) * bytes_each + SPARE, get_free_memory()
+    check_free(where, count_parameters(folder), bytes_each)
+
+
+def check_free(where: str, parameters: int, bytes_each: int) -> None:
+    """Raise ComponentError where so many numbers, of so many bytes each, need more memory than is free."""
+    needed, free = parameters * bytes_each + SPARE, get_free_memory()
     if needed > free:
         raise ComponentError(
             f"{where}: the model needs about {needed / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are free; free "
