@@ -1,4 +1,4 @@
-"""The house in figures: `python tools/structure.py [REPOSITORY]` prints sizes, import floors and the longest chain.
+"""The house in figures: `python tools/structure.py [REPOSITORY]` prints sizes, comments, floors and the longest chain.
 
 A module that imports nothing of ours stands on floor 0, any other one floor above the highest that it imports; late
 imports (inside functions) count, those for types alone do not.
@@ -7,14 +7,18 @@ imports (inside functions) count, those for types alone do not.
 from __future__ import annotations
 
 import ast
+import io
 import statistics
 import sys
 from functools import cache
 from pathlib import Path
+from tokenize import COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL, generate_tokens
 
 ROOT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
 PACKAGE = "rag_opt"
 LONG = 300
+SILENT = (COMMENT, DEDENT, ENDMARKER, INDENT, NEWLINE, NL)
+"""Tokens that make no line one of code."""
 
 
 def name_of(path: Path) -> str:
@@ -52,6 +56,16 @@ def chain(name: str) -> list[str]:
     return [f"{floor(name):>3} {name}", *(chain(below[0]) if below else [])]
 
 
+def count_comments(name: str) -> tuple[int, int]:
+    """Comments of a module, and its lines of code: neither empty, nor a comment alone, nor of a docstring."""
+    read = list(generate_tokens(io.StringIO(MODULES[name].read_text("utf-8")).readline))
+    told = [node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Expr)]
+    texts = [each for each in told if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    documented = {line for each in texts for line in range(each.lineno, (each.end_lineno or each.lineno) + 1)}
+    held = {line for each in read if each.type not in SILENT for line in range(each.start[0], each.end[0] + 1)}
+    return sum(each.type == COMMENT for each in read), len(held - documented)
+
+
 def main() -> None:
     lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
     functions = (node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
@@ -62,6 +76,8 @@ def main() -> None:
         f"modules over {LONG} lines: {sum(count > LONG for count in lines.values())}, the longest {max(lines.values())}"
     )
     print(f"function lines: median {statistics.median(spans):g}, p90 {spans[len(spans) * 9 // 10]}, most {spans[-1]}")
+    comments, code = map(sum, zip(*map(count_comments, MODULES), strict=True))
+    print(f"comments: {100 * comments / code:.1f} per 100 lines of code")
     print(f"import floors: 0 to {floor(top)}")
     print("\n".join(chain(top)))
 

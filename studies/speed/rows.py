@@ -355,7 +355,7 @@ def beside(setup: Setup) -> list[Figure]:
             corpus = cut(setup, "msmarco_qa", setup.passages // (4 if count else 2), setup.questions // 4)
             rates: dict[str, list[float]] = {"ours": [], "library": []}
             with busy(count):
-                for number in range(min(3, setup.rounds)):
+                for number in range(setup.rounds):
                     for way in sorted(rates, reverse=bool(number % 2)):
                         words = [sys.executable, HERE / "encoding.py", way, model, corpus / "corpus.jsonl"]
                         told = subprocess.run(
