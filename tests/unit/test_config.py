@@ -16,7 +16,7 @@ from rag_opt.config import compose as config
 from rag_opt.config import schema, trust
 from rag_opt.config.settings import parse_settings
 from rag_opt.config.trial import compute_fingerprint
-from rag_opt.errors import ConfigError
+from rag_opt.errors import ConfigError, get_first_line
 
 
 @pytest.mark.parametrize(
@@ -316,3 +316,11 @@ def test_a_file_may_be_chosen_by_what_another_group_is(tmp_path: Path) -> None:
     with initialize_config_dir(str(tmp_path), version_base=None):
         assert compose("main").size.value == 1
         assert compose("main", overrides=["kind=large"]).size.value == 9
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("one\ntwo"), "one"), (ValueError(""), "ValueError"), (OSError("x" * 300), "x" * 200)],
+)
+def test_an_error_is_told_in_a_line_though_it_says_nothing(error: Exception, line: str) -> None:
+    assert get_first_line(error) == line

@@ -601,6 +601,20 @@ def test_a_function_that_can_not_be_asked_is_refused(word: str, message: str) ->
         build_pipeline(compose_trial([*kept, word]), Resources.from_store(Store()))
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("pipeline.url=http://example.org/ask", "an https address is expected"),
+        ("pipeline.key=sk-0123456789", "what looks like a secret key"),
+        ("pipeline.key=KEY_THAT_NOBODY_HAS_SET", "this environment variable is not set"),
+    ],
+)
+def test_a_service_that_can_not_be_asked_is_refused(word: str, message: str) -> None:
+    words = ["pipeline=http", "pipeline.url=https://example.org/ask"]
+    with pytest.raises(RagOptError, match=message):
+        build_pipeline(compose_trial([*words, word]), Resources.from_store(Store()))
+
+
 # ---- values
 
 

@@ -171,6 +171,8 @@ def test_a_stemmer_takes_the_words_of_its_script() -> None:
         ["run", "бегущие", "café", "跑步", "ing"]
     ]
     assert tokenize_texts(["running бегущие"], Reading(None, "russian")) == [["running", "бегущ"]]
+    ((one, many),) = tokenize_texts(["کتاب کتابهای"], Reading(None, "persian"))
+    assert one == many
 
 
 def test_capitals_are_those_of_the_language_where_it_is_told() -> None:
