@@ -79,11 +79,14 @@ def main(
 
 
 def name_space(parsers: Sequence[str]) -> str:
-    """The words for a space that tries these parsers; of the defaults alone as it is packaged."""
-    if set(parsers) <= set(SEARCHED):
+    """The words for a space that tries these parsers, with splitters; as it is packaged where that has them all."""
+    # A single one is named on the command line, which takes it out of the space.
+    if len(parsers) == 1 or set(parsers) <= set(SEARCHED):
         return "search_space=parsing"
+    # Of several none is named there, so the configuration's own, plain, must be among the choices.
+    tried = dict.fromkeys(["plain", *parsers])
     # In quotes of its own, without which Hydra takes it for a sweep.
-    choice = f"search_space.parser='choice({', '.join(parsers)})'"
+    choice = f"search_space.parser='choice({', '.join(tried)})'"
     return f"search_space=parsing {shlex.quote(choice)}"
 
 

@@ -47,7 +47,8 @@ class Reading:
     @property
     def key(self) -> dict[str, Any]:
         """What stands for it in keys."""
-        return drop_added(vars(self))
+        # Stemmed by its own letters only since then: what an earlier version has read was not stemmed at all.
+        return drop_added(vars(self)) | ({"persian": 2} if self.stemmer == "persian" else {})
 
     def resolve(self, texts: Sequence[str]) -> Reading:
         """The same for texts of the language that most of these are in; without list and stemmer where that is none."""

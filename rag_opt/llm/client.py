@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class LLMClient:
     rehearsal: Rehearsal | None = None
     troubles: dict[str, str | Exception] = field(default_factory=dict)
     _recorders: list[list[Heard]] = field(default_factory=list)
+    _listening: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def asked(self) -> bool:
@@ -92,16 +94,18 @@ class LLMClient:
 
     def record_reply(self, stage: str, request: Any, reply: Reply) -> None:
         """Let those hear a reply that listen."""
-        for heard in self._recorders:
+        for heard in tuple(self._recorders):
             heard.append((stage, request, reply))
 
     @contextmanager
     def collect_replies(self) -> Iterator[list[Heard]]:
         """What is said from now on, in the order in which it comes; the list grows, by kept replies as by new ones."""
         heard: list[Heard] = []
-        self._recorders.append(heard)
+        with self._listening:
+            self._recorders.append(heard)
         try:
             yield heard
         finally:
-            # By identity: another thread's list may be equal, and may have come later.
-            self._recorders[:] = [each for each in self._recorders if each is not heard]
+            with self._listening:
+                # By identity: another thread's list may be equal, and may have come later.
+                self._recorders[:] = [each for each in self._recorders if each is not heard]

@@ -58,8 +58,8 @@ class Round:
 
     def give_up(self) -> None:
         """Forget it, and the questions that it has: people may have deleted some."""
-        # The state last: a round that is open and has lost its questions is given up by the same command.
-        for name in (QUESTIONS, PAGE, STATE):
+        # A kill in between leaves a round that is found again, by its questions, or a state that tells nobody's.
+        for name in (PAGE, QUESTIONS, STATE):
             (self.folder / name).unlink(missing_ok=True)
 
 

@@ -13,8 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +35,12 @@ THUMBED = """select at, id, record from entries where not wanted and trace is nu
     and id in (select id from feedback where not sent) order by at limit ?"""
 """What is to become a trace anyway, and what a thumb alone makes one: by an index each, where both at once use none."""
 
+THUMBS = "(select id from feedback where not sent)"
+DELETE = "delete from entries where"
+
 ROOM = 10_000
 """Records that may wait to be written; where the disk is slower than that, more are lost and counted."""
 
-RECENT = 100_000
 UNWANTED, SENT = 86_400.0, 30 * 86_400.0
 """Seconds after which what nobody gave a thumb for is forgotten, and the names of traces that MLflow has."""
 
@@ -72,17 +73,16 @@ class Journal:
             raise StoreError(f"--state {folder}: no journal can be kept there: {error}") from error
         self.salt = self._read_salt()
         self.prune()
+        self._forget_orphans()
         self._queue: queue.Queue[Entry | None] = queue.Queue(ROOM)
-        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._waiting = set[str]()
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
     def keep(self, entry: Entry) -> None:
         """Have a record written soon; never waits."""
         # A thumb may come before its record is on disk.
-        self._recent[entry.id] = None
-        while len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        self._waiting.add(entry.id)
         try:
             self._queue.put_nowait(entry)
         except queue.Full:
@@ -91,7 +91,8 @@ class Journal:
     def add_feedback(self, name: str, record: Mapping[str, Any]) -> bool:
         """Keep a thumb for a request, which becomes a trace if it was none; False where no request has this name."""
         with closing(self._connect()) as base, base:
-            if name not in self._recent and not base.execute("select 1 from entries where id = ?", (name,)).fetchall():
+            known = name in self._waiting or base.execute("select 1 from entries where id = ?", (name,)).fetchall()
+            if not known:
                 return False
             base.execute("insert into feedback (id, record) values (?, ?)", (name, _dump(record)))
         return True
@@ -133,9 +134,14 @@ class Journal:
         """Forget what nobody gave a thumb for, and what is old."""
         now = time.time()
         with closing(self._connect()) as base, base:
-            base.execute("delete from entries where not wanted and trace is null and at < ?", (now - UNWANTED,))
-            base.execute("delete from entries where trace not null and at < ?", (now - SENT,))
+            base.execute(f"{DELETE} not wanted and trace is null and at < ? and id not in {THUMBS}", (now - UNWANTED,))
+            base.execute(f"{DELETE} trace not null and at < ?", (now - SENT,))
             base.execute("delete from feedback where sent and id not in (select id from entries)")
+
+    def _forget_orphans(self) -> None:
+        """Forget thumbs whose record was lost; at the start, when none is about to be written."""
+        with closing(self._connect()) as base, base:
+            base.execute("delete from feedback where id not in (select id from entries)")
 
     def close(self) -> None:
         """Write what was handed over."""
@@ -180,14 +186,14 @@ class Journal:
 
     def _lose(self, entries: Sequence[Entry]) -> None:
         self.lost += len(entries)
-        # A thumb for one of them would wait for ever for its record.
-        for each in entries:
-            self._recent.pop(each.id, None)
+        self._waiting.difference_update(each.id for each in entries)
 
-    def _insert(self, entries: Iterable[Entry]) -> None:
+    def _insert(self, entries: Sequence[Entry]) -> None:
         rows = [(each.id, each.at, each.wanted, _dump(each.record)) for each in entries]
         with closing(self._connect()) as base, base:
             base.executemany("insert or ignore into entries (id, at, wanted, record) values (?, ?, ?, ?)", rows)
+        # Only now: until then a thumb would not find its record.
+        self._waiting.difference_update(row[0] for row in rows)
 
 
 def _dump(record: Mapping[str, Any]) -> str:

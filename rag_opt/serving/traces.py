@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 EVERY, LONGEST_WAIT = 1.0, 30.0
 """Seconds between two looks into the journal; after failures up to so many."""
 
+PRUNING = 60.0
+"""Seconds between two prunings, which read all that is kept."""
+
 
 class TraceSender:
     """Sends what a journal holds to the experiment of a model."""
@@ -49,6 +53,8 @@ class TraceSender:
     def __init__(self, journal: Journal, registry: Registry, experiment: str) -> None:
         self.journal, self.registry, self.experiment = journal, registry, experiment
         self._known_down = False
+        # Opening a journal has pruned it.
+        self._pruned = time.monotonic()
 
     def run(self, ending: threading.Event) -> None:
         """Send until it is to end, then what is left if MLflow takes it; an outage makes looks rarer."""
@@ -66,7 +72,9 @@ class TraceSender:
     def try_send(self) -> int | None:
         """Send a batch, and give how much that was; None where MLflow does not take it, which is said once."""
         try:
-            self.journal.prune()
+            if time.monotonic() > self._pruned + PRUNING:
+                self.journal.prune()
+                self._pruned = time.monotonic()
             sent = self.send()
         except Exception as error:
             # Whatever MLflow, its server or the network may raise.

@@ -43,7 +43,7 @@ def served(study: Path, *options: str) -> Iterator[int]:
         yield int(re.search(r":(\d+) ", process.stdout.readline())[1])
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(60)
 
 
 def asked(port: int, method: str, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:

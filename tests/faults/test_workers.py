@@ -356,7 +356,7 @@ def test_a_signal_to_the_command_stops_workers_of_dask(words, tmp_path, number: 
         if line.startswith("trial 3"):
             os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
             break
-    rest = process.communicate(timeout=PATIENCE)[1]
+    rest = process.communicate(timeout=60)[1]
     assert process.returncode == (130 if number == signal.SIGINT else 143), rest[-2000:]
     done = trials_of(tmp_path)
     time.sleep(1)

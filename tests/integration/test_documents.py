@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from rag_opt.cache.store import Store
 from rag_opt.cli.documents import main, name_space, read_folder
@@ -24,6 +25,7 @@ from rag_opt.documents.parsed import UnreadableFileError
 from rag_opt.documents.pool import Pool
 from rag_opt.errors import DatasetError
 from rag_opt.records.documents import Documents
+from rag_opt.study.seeds import build_search_space
 from tests.services import brought
 from tests.services.files import make_bomb, make_pdf, write_office
 
@@ -121,10 +123,23 @@ def test_the_command_shows_what_each_file_gives(office: list[str], tmp_path: Pat
     assert said.endswith("search_space=parsing")
 
 
-@pytest.mark.parametrize("parsers", [["markitdown"], ["plain", "markitdown"]])
-def test_the_study_that_is_named_tries_the_parsers_that_were_compared(parsers: list[str]) -> None:
-    words = shlex.split(name_space(parsers))
-    assert compose_config(words).search_space.parser == f"choice({', '.join(parsers)})"
+@pytest.mark.parametrize(
+    ("parsers", "tried"),
+    [
+        (["docling"], None),
+        (["pdfminer", "plain"], ["plain", "pdfminer"]),
+        (["plain", "docling"], ["plain", "docling"]),
+        (["docling", "pdfminer", "docling"], ["plain", "docling", "pdfminer"]),
+    ],
+)
+def test_the_study_that_is_named_tries_the_parsers_that_were_compared(
+    parsers: list[str], tried: list[str] | None
+) -> None:
+    chosen = [f"parser={parsers[0]}"] if len(parsers) == 1 else []
+    words = ["dataset=folder", "dataset.path=docs", *chosen, *shlex.split(name_space(parsers))]
+    space = build_search_space(compose_config(words), words)
+    found = [each.distribution for each in space.parameters if each.name == "parser"]
+    assert found == ([CategoricalDistribution(tried)] if tried else [])
 
 
 def test_no_question_is_said(office: list[str]) -> None:

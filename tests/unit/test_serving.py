@@ -221,19 +221,37 @@ def test_looking_for_what_is_unsent_reads_no_record_that_was_sent(tmp_path) -> N
 
 
 def test_what_becomes_no_trace_takes_its_thumbs_along(tmp_path, monkeypatch) -> None:
-    journal = Journal(tmp_path)
+    journal, sender = Journal(tmp_path), Journal(tmp_path)
     journal.keep(entry("given-up", wanted=False))
     assert journal.add_feedback("given-up", {"thumb": "up", "comment": "what I think of it"})
     journal.close()
-    journal.drop("given-up")
-    with sqlite3.connect(tmp_path / "journal.db") as base:
-        assert not base.execute("select * from feedback").fetchall()
+    sender.drop("given-up")
+    assert not journal.add_feedback("given-up", {"thumb": "down"})
+    assert not read_thumbs(tmp_path)
     monkeypatch.setattr(journal, "_queue", queue.Queue(1))
     journal.keep(entry("in-time", wanted=False))
     journal.keep(entry("too-late", wanted=False))
     assert journal.lost == 1
     assert journal.add_feedback("in-time", {"thumb": "up"})
     assert not journal.add_feedback("too-late", {"thumb": "up"}), "nothing will ever be there for it"
+    # The process ends before the record of the other is written.
+    assert read_thumbs(tmp_path) == ["in-time"]
+    Journal(tmp_path)
+    assert not read_thumbs(tmp_path)
+
+
+def test_a_thumb_keeps_its_record_through_an_outage_of_days(tmp_path) -> None:
+    journal = Journal(tmp_path)
+    journal.keep(Entry("old", time.time() - 100_000, False, {"question": "who?"}))
+    assert journal.add_feedback("old", {"thumb": "down"})
+    journal.close()
+    journal.prune()
+    assert [name for name, _ in Journal(tmp_path).find_unsent()] == ["old"]
+
+
+def read_thumbs(folder: Path) -> list[str]:
+    with sqlite3.connect(folder / "journal.db") as base:
+        return [name for (name,) in base.execute("select id from feedback")]
 
 
 def test_what_nobody_asks_for_is_forgotten_and_secrets_are_never_written(tmp_path, monkeypatch) -> None:

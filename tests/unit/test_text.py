@@ -173,6 +173,9 @@ def test_a_stemmer_takes_the_words_of_its_script() -> None:
     assert tokenize_texts(["running бегущие"], Reading(None, "russian")) == [["running", "бегущ"]]
     ((one, many),) = tokenize_texts(["کتاب کتابهای"], Reading(None, "persian"))
     assert one == many
+    # An earlier version, which stemmed nothing of it, kept its counts under the key of these fields alone.
+    keys = [set(Reading(None, each).key) for each in ("russian", "persian")]
+    assert keys[1] - keys[0] == {"persian"}
 
 
 def test_capitals_are_those_of_the_language_where_it_is_told() -> None:

@@ -14,10 +14,9 @@ from rag_opt.components.external.asking import answer_queries
 from rag_opt.components.external.found import Found, QuestionError, parse_found
 from rag_opt.components.external.settings import check_asking
 from rag_opt.components.hosts import is_loopback
+from rag_opt.components.llm.endpoint import check_key
 from rag_opt.components.retrievers.fetching import FetchError, fetch_url
 from rag_opt.components.stage import Stage
-from rag_opt.config.trust import is_variable_name
-from rag_opt.console.secrets import register_variable
 from rag_opt.records.documents import Documents, Queries
 from rag_opt.records.keys import compute_key
 from rag_opt.records.products import Answers, Rankings
@@ -52,15 +51,7 @@ class Service(Stage):
             bool(parts.hostname) and (parts.scheme == "https" or plain) and parts.username is None,
             f"pipeline.url={url}: an https address is expected, or http on this machine, without a password",
         )
-        require(
-            key is None or (isinstance(key, str) and is_variable_name(key)),
-            "pipeline.key: the name of the environment variable that holds the key is expected, never the key",
-        )
-        require(
-            key is None or bool(os.environ.get(key)),
-            f"pipeline.key={key}: this environment variable is not set; export it, or set pipeline.key=null where none "
-            "is needed",
-        )
+        check_key("pipeline.key", key)
         require("question" not in parameters, "parameters.question: that is what the question is sent as")
         self.url = url
         self.parameters = dict(parameters)
@@ -68,8 +59,6 @@ class Service(Stage):
         self.at_once = at_once
         self.timeout = timeout
         self.version = version
-        if key is not None:
-            register_variable(key)
 
     @property
     def fingerprint(self) -> str:

@@ -15,16 +15,16 @@ SPARE = 2**29
 
 def check_memory(where: str, folder: Path, bytes_each: int) -> None:
     """Raise ComponentError where a model's weights, of so many bytes a number, need more memory than is free."""
-    check_free(where, count_parameters(folder), bytes_each)
+    needed = count_parameters(folder) * bytes_each + SPARE
+    check_free(f"{where}: the model", needed, "free some, choose a smaller model, or llm.dtype=bfloat16")
 
 
-def check_free(where: str, parameters: int, bytes_each: int) -> None:
-    """Raise ComponentError where so many numbers, of so many bytes each, need more memory than is free."""
-    needed, free = parameters * bytes_each + SPARE, get_free_memory()
+def check_free(what: str, needed: int, advice: str) -> None:
+    """Raise ComponentError where it needs more bytes than are free."""
+    free = get_free_memory()
     if needed > free:
         raise ComponentError(
-            f"{where}: the model needs about {needed / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are free; free "
-            "some, choose a smaller model, or llm.dtype=bfloat16"
+            f"{what} needs about {needed / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are free; {advice}"
         )
 
 
