@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -218,6 +219,11 @@ def pytest_runtest_protocol() -> Iterator[None]:
         return (yield)
     finally:
         sharing.let_go()
+
+
+def pytest_collection_finish() -> None:
+    """What was collected lives as long as the process: no later search for garbage needs to look at it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

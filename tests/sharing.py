@@ -29,7 +29,7 @@ from rag_opt.records.documents import Documents
 from rag_opt.system.environment import freeze_modules
 from rag_opt.tracking.mlflow_file import reopen
 
-GROWN = 128 << 20
+GROWN = 64 << 20
 """Bytes that tests may leave, some of them garbage, before that is looked for: a model is few objects."""
 
 _process = psutil.Process()
