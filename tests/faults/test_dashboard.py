@@ -20,7 +20,6 @@ import pytest
 from rag_opt.cli.study import run_study
 from tests.conftest import ROOT
 from tests.faults.conftest import Figure
-from tests.services import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def served(study: Path, *options: str) -> Iterator[int]:
         yield int(re.search(r":(\d+) ", process.stdout.readline())[1])
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(30)
 
 
 def asked(port: int, method: str, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -194,7 +193,7 @@ def test_nothing_that_it_started_outlives_it(study: Path) -> None:
         reachable(mlflow)
         dashboards = [each for each in psutil.Process().children() if "rag_opt.dashboard" in " ".join(each.cmdline())]
         dashboards[0].kill()
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + 30
         while answers(mlflow):
             assert time.monotonic() < end, "MLflow goes on"
             time.sleep(0.2)

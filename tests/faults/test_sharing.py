@@ -19,7 +19,6 @@ from rag_opt.storages.opening import lock_folder, open_study
 from rag_opt.system.permissions import catch_disk_errors, format_owner
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK
-from tests.services import PATIENCE
 
 
 @pytest.fixture(params=[0o002, 0o077], ids=["a group's", "private"])
@@ -53,7 +52,7 @@ def as_nobody(call: Callable[[], object]) -> str:
 
     process = FORK.Process(target=child)
     process.start()
-    found = told.get(timeout=PATIENCE)
+    found = told.get(timeout=60)
     process.join()
     return found
 

@@ -15,14 +15,13 @@ from rag_opt.storages.attributes import get_attributes
 from rag_opt.study.loop import Session
 from tests.faults.conftest import Figure
 from tests.faults.workers import Worker, ended_well, start, study_of, told
-from tests.services import PATIENCE
 
 
 def running(words: list[str]) -> list[int]:
     return [trial.number for trial in study_of(words).get_trials(states=(TrialState.RUNNING,))]
 
 
-def until(condition, seconds: float = PATIENCE) -> None:
+def until(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -56,7 +55,7 @@ def test_a_stalled_worker_is_left_alone(stored, tmp_path, how: str, figure: Figu
     postgres = any("storage.url" in word for word in words)
     seconds = 4 * locks.GRACE if postgres else 4.0
     stalled = start(words, ledger, stalls(seconds, how))
-    stalled.ready.wait(PATIENCE)
+    stalled.ready.wait(30)
     until(lambda: running(words) == [0])
     if how == "SIGSTOP":
         until(lambda: os.waitpid(stalled.process.pid, os.WNOHANG | os.WUNTRACED)[1])
@@ -99,7 +98,7 @@ def test_a_restart_of_postgresql_is_bridged(words, postgres, tmp_path, long: boo
 
 def stopped(words: list[str], ledger, number: int, slow) -> Worker:
     worker = start(words, ledger, slow)
-    worker.ready.wait(PATIENCE)
+    worker.ready.wait(30)
     until(lambda: len(running(words)) == 1)
     time.sleep(0.2)
     os.kill(worker.process.pid, number)

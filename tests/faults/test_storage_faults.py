@@ -23,7 +23,6 @@ from rag_opt.storages.sqlite import check_sqlite
 from tests.conftest import animals_study
 from tests.faults.conftest import Figure
 from tests.faults.workers import FORK, study_of
-from tests.services import PATIENCE
 
 HARM = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
@@ -144,7 +143,7 @@ def test_a_file_that_can_not_be_written_is_named(words, figure: Figure) -> None:
 
         process = FORK.Process(target=opens)
         process.start()
-        found = told.get(timeout=PATIENCE)
+        found = told.get(timeout=60)
         process.join()
         for each in (folder, path.parent, path):
             each.chmod(0o755)

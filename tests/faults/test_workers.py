@@ -28,7 +28,6 @@ from tests.conftest import ROOT, own_space
 from tests.faults.conftest import Figure
 from tests.faults.faulty import DEADLY, FAULTS, VALUES
 from tests.integration.commands import command, finished
-from tests.services import PATIENCE
 
 
 @pytest.fixture
@@ -226,7 +225,7 @@ def test_mlflow_mirrors_optuna_after_kills_and_an_outage(words, tmp_path, long: 
         assert not answers(port)
         time.sleep(away)
         server = served()
-        rest = process.communicate(timeout=PATIENCE)[1]
+        rest = process.communicate(timeout=300)[1]
         assert process.returncode == 0, rest[-3000:]
         trials = trials_of(tmp_path)
         assert counted(trials) == total
@@ -249,7 +248,7 @@ def killed_whole(process: subprocess.Popen) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()
     process.wait()
-    psutil.wait_procs(whole, timeout=PATIENCE)
+    psutil.wait_procs(whole, timeout=30)
 
 
 def answers(port: int) -> bool:
@@ -266,7 +265,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def reachable(port: int, seconds: float = PATIENCE) -> None:
+def reachable(port: int, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not answers(port):
         assert time.monotonic() < end, f"nothing answers on port {port}"
@@ -293,7 +292,7 @@ def test_two_machines_with_folders_and_stores_of_their_own(words, postgres, tmp_
         )
         for place in places
     ]
-    told = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    told = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     trials = optuna.load_study(study_name="animals", storage=get_engine_url(url)).trials
     assert counted(trials) == total

@@ -23,7 +23,6 @@ from rag_opt.components.resources import Resources
 from rag_opt.config.compose import compose_config
 from rag_opt.config.trust import build, to_plain
 from rag_opt.errors import ConfigError
-from tests.services import PATIENCE
 
 pytestmark = pytest.mark.integration
 ASKED: list[Any] = [{"role": "system", "content": "the king"}, {"role": "user", "content": "the cat and the dog"}]
@@ -147,7 +146,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_can_not_be_answered_is_said_in_openais_form(url, name: str) -> None:
-    found = httpx.post(f"{url}/chat/completions", timeout=PATIENCE, **HOSTILE[name])
+    found = httpx.post(f"{url}/chat/completions", timeout=60, **HOSTILE[name])
     assert found.status_code == 400, found.text
     assert found.json()["error"]["type"] == "invalid_request_error"
     assert "Traceback" not in found.text
@@ -159,7 +158,7 @@ def test_pages_of_the_web_and_endless_bodies_are_refused(url) -> None:
         assert httpx.post(f"{url}/chat/completions", json=body, headers=headers).status_code == 403
     assert httpx.post(f"{url}/chat/completions", content=b" " * (LARGEST + 1)).status_code == 413
     assert httpx.post(f"{url}/chat/completions", content=iter([b"{}"])).status_code == 413
-    assert httpx.post(f"{url}/chat/completions", json=body, timeout=PATIENCE).status_code == 200
+    assert httpx.post(f"{url}/chat/completions", json=body, timeout=60).status_code == 200
 
 
 def test_a_model_that_does_not_run_here_and_a_port_that_is_taken_are_said(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, animals_study
-from tests.services import PATIENCE
 
 pytestmark = pytest.mark.integration
 README = (ROOT / "README.md").read_text("utf-8")
@@ -105,11 +104,11 @@ def test_optuna_dashboard_serves_the_study_with_values_and_notes(tmp_path: Path,
         assert "python -m rag_opt.trial" in first["note"]["body"]
     finally:
         server.terminate()
-        server.wait(PATIENCE)
+        server.wait(20)
 
 
 def fetched(port: int, path: str) -> dict:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 60
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:

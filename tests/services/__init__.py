@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 PATIENCE = 300.0
-"""Seconds that a test waits for what has to come: on one core, beside other work, a service starts in a minute."""
+"""Seconds that a test waits for what says nothing by its speed: on one core, beside other work, a service to start."""
 
 # The servers are on this machine: a proxy named in the environment must not see these calls.
 _DIRECT = build_opener(ProxyHandler({}))

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from rag_opt.datasets import python_docs
-from tests.services import PATIENCE
 
 DUMP = "import json, sys, pydoc_data.topics as t; sys.stdout.write(json.dumps([sys.version_info[:3], t.topics]))"
 
@@ -28,7 +27,7 @@ def interpreters() -> list[str]:
 
 
 def topics_of(interpreter: str) -> tuple[tuple[int, int, int], dict[str, str]] | None:
-    done = subprocess.run([interpreter, "-c", DUMP], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run([interpreter, "-c", DUMP], capture_output=True, text=True, timeout=60)
     if done.returncode:
         return None
     version, topics = json.loads(done.stdout)

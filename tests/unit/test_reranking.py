@@ -31,7 +31,7 @@ from rag_opt.components.rerankers.pairs import BETWEEN, CrossEncoder, MaxSim, Pa
 from rag_opt.components.resources import Resources
 from rag_opt.records.documents import Document, Documents, Floats
 from rag_opt.records.products import Rankings
-from tests.services import PATIENCE, tiny_models
+from tests.services import tiny_models
 from tests.unit.scripted import FAILS, Scripted, in_json, prompt, saying, spent, text_of
 from tests.unit.test_components import asked, chunked, ranking, rows
 
@@ -511,7 +511,7 @@ def test_several_threads_share_token_vectors_and_what_is_held_is_what_is_counted
     def make(texts: list[str]) -> list[Floats]:
         if texts == ["same"]:
             # Both threads make it before either has put it in.
-            both.wait(PATIENCE)
+            both.wait(10)
         return [np.full((1, 4), len(text), np.float32) for text in texts]
 
     tokens = Tokens(make)
